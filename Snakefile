@@ -1,0 +1,120 @@
+# The chain of notebooks as a graph: runs what is missing or changed, and continues where it stopped.
+#
+#     snakemake --cores all --config dataset=lc25k_colon seeds=0,1,2,3,4
+#
+# Every rule calls one thing only, `python -m lib.run`; a cluster is a matter of snakemake's executors.
+
+import sys
+
+from lib import paths, run
+
+DATASET = str(config.get("dataset", "demo"))
+SEEDS = [int(seed) for seed in str(config.get("seeds", 0)).split(",")]
+FIRST = paths.notebook_file("00_tiles_and_splits")
+VLM = str(config.get("vlm") or run.resolve_parameters(FIRST, {"dataset": DATASET})["vlm"])
+RUN = str(paths.run_folder(DATASET, VLM, "{seed}"))
+ALL = str(paths.runs_folder(DATASET, VLM))
+MODEL = str(paths.model_folder(VLM, "{seed}"))
+
+# What each notebook reads of earlier ones, and what it writes.
+STEPS = {
+    "00_tiles_and_splits": ([], ["tiles.parquet"]),
+    "10_zero_shot_inference": (
+        ["tiles.parquet"],
+        ["features.npy", "unprojected.npy", "probs.npy", "rows/10_zero_shot_inference.jsonl"],
+    ),
+    "11_multi_view_consensus": (
+        ["tiles.parquet", "probs.npy"],
+        ["view_features.npy", "votes.npy", "view_probs.npy", "consensus.parquet",
+         "rows/11_multi_view_consensus.jsonl"],
+    ),
+    "12_prompt_feature_consensus": (
+        ["features.npy", "unprojected.npy", "votes.npy", "view_probs.npy", "consensus.parquet",
+         "rows/11_multi_view_consensus.jsonl"],
+        ["pseudo_labels.parquet", "rows/12_prompt_feature_consensus.jsonl"],
+    ),
+}
+STAND_IN_MODEL = [f"{MODEL}/open_clip_config.json"] if VLM.startswith(paths.STAND_IN) else []
+NEEDS_MODEL = ("10_zero_shot_inference", "11_multi_view_consensus")
+
+
+def sources(name):
+    """Files that decide what a notebook does: itself, the modules it uses, the cards, parameters."""
+    notebook = paths.notebook_file(name)
+    cards = [DATASET] + ([VLM.removeprefix(paths.STAND_IN)] if STAND_IN_MODEL else [])
+    found = [notebook, *run.modules_used(notebook), *map(paths.card_file, cards)]
+    return [str(file) for file in found]
+
+
+def command(name):
+    given = f"-p dataset {DATASET} -p vlm '{VLM}'" + (" -p seed {wildcards.seed}" if name[:2] != "40" else "")
+    return f"'{sys.executable}' -m lib.run '{paths.notebook_file(name)}' {given}"
+
+
+def parameters(name):
+    """A change of these runs the notebook again."""
+    return run.resolve_parameters(paths.notebook_file(name), {"dataset": DATASET, "vlm": VLM})
+
+
+rule all:
+    input:
+        f"{ALL}/executed/40_record.ipynb",
+    default_target: True
+
+
+for step, (reads, writes) in STEPS.items():
+
+    rule:
+        name: step
+        input:
+            sources(step),
+            [f"{RUN}/{file}" for file in reads],
+            STAND_IN_MODEL if step in NEEDS_MODEL else [],
+        output:
+            [f"{RUN}/{file}" for file in writes],
+            f"{RUN}/executed/{step}.ipynb",
+        params:
+            **parameters(step),
+        threads: 4
+        shell:
+            command(step)
+
+
+if STAND_IN_MODEL:
+
+    rule:
+        name: "01_stand_in_vlm"
+        input:
+            sources("01_stand_in_vlm"),
+            f"{RUN}/tiles.parquet",
+        output:
+            STAND_IN_MODEL,
+            f"{RUN}/executed/01_stand_in_vlm.ipynb",
+        params:
+            **parameters("01_stand_in_vlm"),
+        threads: 4
+        shell:
+            command("01_stand_in_vlm")
+
+
+rule:
+    name: "40_record"
+    input:
+        sources("40_record"),
+        expand(f"{RUN}/rows/12_prompt_feature_consensus.jsonl", seed=SEEDS),
+    output:
+        f"{ALL}/executed/40_record.ipynb",
+        f"{ALL}/figures/tables.md",
+    params:
+        **parameters("40_record"),
+    shell:
+        command("40_record")
+
+
+onsuccess:
+    seconds = run.notebook_seconds(paths.runs_folder(DATASET, VLM))
+    print(f"\n{DATASET}, {VLM}: seconds per notebook (of its last run)")
+    for name, value in seconds.items():
+        print(f"{value:8.1f}  {name}")
+    print(f"{sum(seconds.values()):8.1f}  in all\n")
+    print((paths.runs_folder(DATASET, VLM) / "figures" / "tables.md").read_text())

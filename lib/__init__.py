@@ -1,0 +1,1 @@
+"""Few labels or none: VLM-CPL and UniSAL on histopathology tiles."""

@@ -1,0 +1,239 @@
+"""Which pseudo labels to trust: multi-view consensus (MVC) and prompt-feature consensus (PFC).
+
+VLM-CPL, arXiv 2403.15836. Everything here is NumPy in, NumPy out, and sees no label of a tile. A
+result never depends on the order of the rows: chance is drawn per tile number.
+"""
+
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+
+from lib.tiles import tile_draws
+
+NONE = -1  # no pseudo label
+ORDERS = ("mvc", "pfc", "mvc+pfc", "pfc+mvc")
+SETTINGS = {
+    "published": {"tie_break": "random", "quota": "global", "cluster_on": "projected"},
+    # Projected features were trained to agree with prompts; a second opinion should not come from
+    # them. Probability ties need the class quota: alone they keep whole classes out.
+    "ours": {"tie_break": "probability", "quota": "class", "cluster_on": "unprojected"},
+}
+TIE_STREAM = 1_000_003  # keeps the draws of ties apart from those of views
+
+
+def entropy(probs: np.ndarray) -> np.ndarray:
+    """Shannon entropy −Σ_c p_c log p_c of each row, in nats. probs: [N, C]; returns float64 [N]."""
+    p = np.asarray(probs, np.float64)
+    logs = np.log(p, out=np.zeros_like(p), where=p > 0)
+    return np.maximum(0.0, -(p * logs).sum(1))  # not −0 for certainty
+
+
+def vote_histogram(votes: np.ndarray, n_classes: int) -> np.ndarray:
+    """Share of a tile's views that vote for each class. votes: int [V, N]; returns [N, C].
+
+    Raises ValueError for a vote outside 0 … C−1.
+    """
+    votes = np.asarray(votes)
+    if votes.ndim != 2 or not len(votes):
+        raise ValueError(f"votes must be [V, N] with at least one view, not {votes.shape}")
+    if votes.size and not (0 <= votes.min() and votes.max() < n_classes):
+        raise ValueError(f"votes must lie in 0 … {n_classes - 1}")
+    n_views, n_tiles = votes.shape
+    cells = np.arange(n_tiles) * n_classes + votes  # counts all tiles in one pass
+    counts = np.bincount(cells.ravel(), minlength=n_tiles * n_classes)
+    return counts.reshape(n_tiles, n_classes) / n_views
+
+
+def vote_entropy(votes: np.ndarray, n_classes: int) -> np.ndarray:
+    """Entropy of the vote histogram, H = −Σ_c h_c log h_c. votes: int [V, N]; returns [N]."""
+    return entropy(vote_histogram(votes, n_classes))
+
+
+def rank_by_consensus(
+    votes: np.ndarray,
+    view_probs: np.ndarray,
+    *,
+    tie_break: str = "random",
+    seed: int = 0,
+    tiles: np.ndarray | None = None,
+) -> np.ndarray:
+    """Rows from the most to the least agreed upon, int64 [N].
+
+    Order of the vote entropy; ties, which are the rule, go by `tie_break`: "random" (faithful to
+    the paper's ranking; drawn per tile from the seed) or "probability" (entropy of the mean view
+    probabilities, then random). votes: [V, N]; view_probs: [N, C]; tiles: [N] tile numbers, by
+    default the row numbers.
+    """
+    if tie_break not in ("random", "probability"):
+        raise ValueError(f"tie_break must be 'random' or 'probability', not {tie_break!r}")
+    n_tiles, n_classes = view_probs.shape
+    votes = np.asarray(votes)
+    if votes.shape[1:] != (n_tiles,):
+        raise ValueError(f"votes {votes.shape} do not belong to view_probs {view_probs.shape}")
+    tiles = np.arange(n_tiles) if tiles is None else np.asarray(tiles)
+    keys = [tiles, tile_draws(tiles, 1, seed, TIE_STREAM)[:, 0]]  # the last key sorts first
+    if tie_break == "probability":
+        keys.append(entropy(view_probs))
+    # Permuted votes give the same counts but sums that differ in the last bit: round them away.
+    keys.append(vote_entropy(votes, n_classes).round(9))
+    return np.lexsort(keys)
+
+
+def keep_lowest(
+    ranking: np.ndarray,
+    prompt_labels: np.ndarray,
+    *,
+    share: float = 0.3,
+    quota: str = "global",
+    among: np.ndarray | None = None,
+) -> np.ndarray:
+    """Keep the first `share` of a ranking, bool [N].
+
+    quota "global": of the whole ranking (faithful). quota "class": of every class of prompt labels,
+    so that no predicted class disappears. The number kept is rounded down, but is at least one.
+    ranking: rows, best first [N]; prompt_labels: [N]; among: bool [N], rows to choose from.
+    Raises ValueError for a share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1, not {share}")
+    if quota not in ("global", "class"):
+        raise ValueError(f"quota must be 'global' or 'class', not {quota!r}")
+    kept = np.zeros(len(ranking), bool)
+    candidates = ranking if among is None else ranking[among[ranking]]
+    labels = np.asarray(prompt_labels)[candidates]
+    pools = (
+        [candidates] if quota == "global" else [candidates[labels == c] for c in np.unique(labels)]
+    )
+    for pool in pools:
+        if len(pool):
+            # 1e-9: 0.3 · 10 must give 3 whatever its last bit
+            kept[pool[: max(1, int(share * len(pool) + 1e-9))]] = True
+    return kept
+
+
+def multi_view_consensus(
+    votes: np.ndarray,
+    view_probs: np.ndarray,
+    prompt_labels: np.ndarray,
+    *,
+    share: float = 0.3,
+    tie_break: str = "random",
+    quota: str = "global",
+    seed: int = 0,
+    tiles: np.ndarray | None = None,
+    among: np.ndarray | None = None,
+) -> np.ndarray:
+    """Multi-view consensus (VLM-CPL): which tiles' prompt labels the views agree on, bool [N].
+
+    Keeps the `share` ρ of tiles with the lowest vote entropy. The defaults are the published
+    setting; see `SETTINGS` for ours. votes: [V, N]; view_probs: [N, C], mean over the views;
+    prompt_labels: [N]; among: bool [N], tiles to choose from. See `rank_by_consensus` and
+    `keep_lowest` for the errors raised.
+    """
+    ranking = rank_by_consensus(votes, view_probs, tie_break=tie_break, seed=seed, tiles=tiles)
+    return keep_lowest(ranking, prompt_labels, share=share, quota=quota, among=among)
+
+
+def match_clusters(clusters: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Class of each cluster by Hungarian matching, int64 [K] for K ≤ C clusters.
+
+    Maximises the number of tiles whose cluster's class equals their label. A class that no tile
+    bears can still be matched; it then costs nothing. clusters, labels: int [N].
+    """
+    n_clusters = int(clusters.max()) + 1
+    agreement = np.zeros((n_clusters, n_classes), np.int64)
+    np.add.at(agreement, (clusters, labels), 1)
+    return linear_sum_assignment(agreement, maximize=True)[1]
+
+
+def feature_labels(
+    features: np.ndarray,
+    prompt_labels: np.ndarray,
+    n_classes: int,
+    *,
+    seed: int = 0,
+    tiles: np.ndarray | None = None,
+    among: np.ndarray | None = None,
+) -> np.ndarray:
+    """Labels from the features alone, int64 [N], `NONE` outside `among`.
+
+    K-means with C clusters on the image features, then `match_clusters` to the prompt labels.
+    features: [N, D]; prompt_labels: [N]; tiles: [N] tile numbers; among: bool [N]. With fewer
+    distinct tiles than classes there are as many clusters as tiles. Raises ValueError when `among`
+    leaves no tile.
+    """
+    tiles = np.arange(len(features)) if tiles is None else np.asarray(tiles)
+    among = np.ones(len(features), bool) if among is None else among
+    rows = np.flatnonzero(among)
+    if not len(rows):
+        raise ValueError("no tile is left to cluster")
+    rows = rows[np.argsort(tiles[rows])]  # the start of K-means depends on the order of its rows
+    chosen = np.asarray(features[rows], np.float32)
+    kmeans = KMeans(min(n_classes, len(rows)), n_init=10, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
+        clusters = kmeans.fit_predict(chosen)
+    prompts = np.asarray(prompt_labels)[rows]
+    labels = np.full(len(features), NONE)
+    labels[rows] = match_clusters(clusters, prompts, n_classes)[clusters]
+    return labels
+
+
+def prompt_feature_consensus(
+    features: np.ndarray,
+    prompt_labels: np.ndarray,
+    n_classes: int,
+    *,
+    seed: int = 0,
+    tiles: np.ndarray | None = None,
+    among: np.ndarray | None = None,
+) -> np.ndarray:
+    """Prompt-feature consensus (VLM-CPL): tiles whose feature label equals their prompt label.
+
+    Returns bool [N]. See `feature_labels` for the arguments.
+    """
+    found = feature_labels(features, prompt_labels, n_classes, seed=seed, tiles=tiles, among=among)
+    return found == np.asarray(prompt_labels)
+
+
+def keep_by_consensus(
+    order: str,
+    votes: np.ndarray,
+    view_probs: np.ndarray,
+    features: Mapping[str, np.ndarray],
+    prompt_labels: np.ndarray,
+    *,
+    share: float = 0.3,
+    tie_break: str = "random",
+    quota: str = "global",
+    cluster_on: str = "projected",
+    seed: int = 0,
+    tiles: np.ndarray | None = None,
+) -> np.ndarray:
+    """Tiles kept by one filter or by both in a given order, bool [N].
+
+    order: one of `ORDERS`; the second filter sees only what the first one kept, so "pfc+mvc" keeps
+    the share ρ of what the clusters confirm. features: {"projected": [N, D], "unprojected":
+    [N, E]}, of which `cluster_on` names one. `**SETTINGS["published"]` and `**SETTINGS["ours"]` fit in.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
+    if cluster_on not in features:
+        raise ValueError(f"cluster_on must be one of {', '.join(features)}, not {cluster_on!r}")
+    kept = np.ones(len(prompt_labels), bool)
+    for name in order.split("+"):
+        if name == "mvc":
+            kept = multi_view_consensus(
+                votes, view_probs, prompt_labels, share=share, tie_break=tie_break,
+                quota=quota, seed=seed, tiles=tiles, among=kept,
+            )  # fmt: skip
+        else:
+            kept = prompt_feature_consensus(
+                features[cluster_on], prompt_labels, view_probs.shape[1],
+                seed=seed, tiles=tiles, among=kept,
+            )  # fmt: skip
+    return kept

@@ -1,0 +1,75 @@
+"""The only place that knows folders.
+
+Environment variables: `DATA_ROOT` is a second place to look for datasets (the first is `data/raw`);
+`OUTPUT_ROOT` redirects everything that is written (runs, models, generated tiles, record, figures).
+Both are read at each call, and a relative value counts from the repository's root.
+"""
+
+import os
+import re
+from pathlib import Path
+
+STAND_IN = "stand-in-"  # + the name of its source card
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _from_environment(name: str) -> Path | None:
+    value = os.environ.get(name, "")
+    return (ROOT / Path(value).expanduser()).resolve() if value else None
+
+
+def output_root() -> Path:
+    """Root of everything that is written; the repository unless `OUTPUT_ROOT` says otherwise."""
+    return _from_environment("OUTPUT_ROOT") or ROOT
+
+
+def raw_folders() -> list[Path]:
+    """Where datasets are looked up, in this order."""
+    data_root = _from_environment("DATA_ROOT")
+    return [output_root() / "data" / "raw"] + ([data_root] if data_root else [])
+
+
+def card_file(dataset: str) -> Path:
+    return ROOT / "data" / "cards" / f"{dataset}.yaml"
+
+
+def notebook_file(name: str) -> Path:
+    return ROOT / "notebooks" / f"{name}.py"
+
+
+def params_file(dataset: str) -> Path:
+    return ROOT / "notebooks" / "params" / f"{dataset}.yaml"
+
+
+def store_folder(dataset: str) -> Path:
+    """Decoded tiles of a dataset, shared by its runs."""
+    return output_root() / "data" / "runs" / dataset / "store"
+
+
+def runs_folder(dataset: str, vlm: str) -> Path:
+    """All seeds of one dataset and one VLM."""
+    return output_root() / "data" / "runs" / dataset / file_name(vlm)
+
+
+def run_folder(dataset: str, vlm: str, seed: int) -> Path:
+    """One run: a dataset, a VLM and a seed."""
+    return runs_folder(dataset, vlm) / f"seed{seed}"
+
+
+def model_folder(vlm: str, seed: int) -> Path:
+    """A stand-in VLM; each seed of a run has its own, so that its errors vary too."""
+    return output_root() / "data" / "models" / file_name(vlm) / f"seed{seed}"
+
+
+def record_folder() -> Path:
+    """The record that `40_record` reads its published rows from and adds to."""
+    return output_root() / "data" / "record"
+
+
+def figures_folder() -> Path:
+    return output_root() / "figures"
+
+
+def file_name(name: str) -> str:
+    """`hf-hub:org/model` and the like as a single folder name."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-")

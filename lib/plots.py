@@ -1,0 +1,261 @@
+"""Every figure. Each function takes arrays, tables or rows of the record and returns a figure."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
+
+from lib.consensus import vote_entropy
+
+plt.style.use(Path(__file__).with_name("style.mplstyle"))
+
+RIGHT, WRONG, OTHER = "#009E73", "#D55E00", "#BBBBBB"
+# The same colour for the same rule everywhere: hue for the tie rule, line for the quota.
+TIE_COLOURS = {"random": "#E69F00", "probability": "#0072B2"}
+QUOTA_LINES = {"global": "--", "class": "-"}
+SETTING_COLOURS = {"published": "#E69F00", "ours": "#0072B2", None: "#777777"}
+
+
+def tile_sheet(rows: Mapping[str, np.ndarray], columns: int = 10, tile_inch: float = 0.8) -> Figure:
+    """One row of tiles per entry. rows: title → uint8 [k, S, S, 3]; an empty row stays white."""
+    figure, axes = plt.subplots(
+        len(rows),
+        columns,
+        figsize=(tile_inch * columns + 1.6, tile_inch * len(rows) + 0.1),
+        squeeze=False,
+    )
+    for line, (title, tiles) in zip(axes, rows.items(), strict=True):
+        for ax in line:
+            ax.set_axis_off()
+        for ax, tile in zip(line, tiles, strict=False):
+            ax.imshow(tile)
+        line[0].text(
+            -0.15, 0.5, title, transform=line[0].transAxes, ha="right", va="center", fontsize=9
+        )
+    return figure
+
+
+def stains_and_views(tile: np.ndarray, stains: np.ndarray, views: np.ndarray) -> Figure:
+    """A tile, its two stains and its random views.
+
+    tile: uint8 [S, S, 3]; stains: [2, S, S] optical densities; views: [V, s, s, 3] in 0 … 1.
+    """
+    columns = 3 + (len(views) + 1) // 2
+    figure = plt.figure(figsize=(1.15 * columns, 2.5))
+    grid = figure.add_gridspec(2, columns)
+    panels = [("tile", tile, None)] + [
+        (name, stain, colour)
+        for name, stain, colour in zip(
+            ("haematoxylin", "eosin"), stains, ("Purples", "RdPu"), strict=True
+        )
+    ]
+    for at, (title, image, colours) in enumerate(panels):
+        ax = figure.add_subplot(grid[:, at])
+        ax.imshow(image, cmap=colours, vmin=0 if colours else None)
+        ax.set_title(title, fontsize=9)
+        ax.set_axis_off()
+    for number, view in enumerate(views):
+        ax = figure.add_subplot(grid[number % 2, 3 + number // 2])
+        ax.imshow(view)
+        ax.set_title(f"view {number + 1}", fontsize=8)
+        ax.set_axis_off()
+    return figure
+
+
+def loss_curve(losses: Sequence[float], name: str) -> Figure:
+    figure, ax = plt.subplots(figsize=(5, 2.6))
+    ax.plot(losses, linewidth=0.6, alpha=0.4)
+    smooth = pd.Series(losses).rolling(max(1, len(losses) // 20), min_periods=1).mean()
+    ax.plot(smooth, color="C0")
+    ax.set(xlabel="step", ylabel=name)
+    return figure
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """Confusion matrix: counts, coloured by the share of each true class."""
+    counts = confusion_matrix(labels, predicted, labels=range(len(class_names)))
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = 1.6 + 0.62 * len(class_names)
+    figure, ax = plt.subplots(figsize=(side + 1.2, side))
+    sns.heatmap(
+        shares,
+        annot=counts,
+        fmt="d",
+        vmin=0,
+        vmax=1,
+        cmap="Blues",
+        square=True,
+        xticklabels=class_names,
+        yticklabels=class_names,
+        cbar_kws={"label": "share of the true class", "shrink": 0.8},
+        ax=ax,
+    )
+    ax.set(xlabel="predicted", ylabel="true")
+    ax.tick_params(axis="x", rotation=40)
+    plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
+    ax.tick_params(axis="y", rotation=0)
+    return figure
+
+
+def confidence_histogram(probs: np.ndarray, labels: np.ndarray) -> Figure:
+    """Confidence of the right and the wrong labels. probs: [N, C]; labels: [N]."""
+    right = probs.argmax(1) == labels
+    figure, ax = plt.subplots(figsize=(5, 2.6))
+    bins = np.linspace(1 / probs.shape[1], 1, 26)
+    ax.hist(
+        [probs.max(1)[right], probs.max(1)[~right]],
+        bins=bins,
+        stacked=True,
+        color=[RIGHT, WRONG],
+        label=["right", "wrong"],
+    )
+    ax.set(xlabel="confidence", ylabel="tiles")
+    ax.legend()
+    return figure
+
+
+def vote_entropy_histogram(votes: np.ndarray, n_classes: int, right: np.ndarray) -> Figure:
+    """Vote entropy of right and wrong prompt labels, with the cut at a share of 0.3.
+
+    votes: [V, N]; right: bool [N]. Tiles left of the cut are kept; those in the cut's own bar tie.
+    """
+    entropies = vote_entropy(votes, n_classes)
+    values, bar_of = np.unique(entropies.round(6), return_inverse=True)
+    if len(values) > 40:
+        edges = np.linspace(0, entropies.max(), 31)
+        bar_of, values = np.clip(np.digitize(entropies, edges) - 1, 0, 29), edges[:-1]
+    counts = [np.bincount(bar_of[m], minlength=len(values)) for m in (right, ~right)]
+    width = 0.8 * (np.diff(values).min() if len(values) > 1 else 0.1)
+    figure, ax = plt.subplots(figsize=(6, 3))
+    ax.bar(values, counts[0], width, color=RIGHT, label="prompt label right")
+    ax.bar(values, counts[1], width, bottom=counts[0], color=WRONG, label="wrong")
+    cut = np.quantile(entropies, 0.3, method="inverted_cdf")
+    ties = (entropies.round(6) == round(float(cut), 6)).mean()
+    ax.axvline(cut, color="black", linewidth=1, linestyle=":")
+    ax.annotate(
+        f"lowest 30 % ends here; {ties:.0%} of all tiles tie",
+        (cut, ax.get_ylim()[1]),
+        xytext=(6, -4),
+        textcoords="offset points",
+        va="top",
+        fontsize=9,
+    )
+    ax.set(xlabel="vote entropy (nats)", ylabel="tiles")
+    ax.legend(loc="center right")
+    return figure
+
+
+def precision_against_share(rows: pd.DataFrame, title: str = "") -> Figure:
+    """Precision of the kept labels against the share kept, for each tie rule and quota.
+
+    rows: columns share, precision, tie_break, quota, and seed (several give a band: min to max).
+    """
+    figure, ax = plt.subplots(figsize=(5.6, 3.4))
+    for (tie_break, quota), part in rows.groupby(["tie_break", "quota"], sort=False):
+        curve = part.groupby("share").precision.agg(["mean", "min", "max"])
+        style = {"color": TIE_COLOURS[tie_break], "linestyle": QUOTA_LINES[quota]}
+        ax.plot(curve.index, curve["mean"], label=f"{tie_break} ties, {quota} quota", **style)
+        if part.seed.nunique() > 1:
+            ax.fill_between(
+                curve.index, curve["min"], curve["max"], color=style["color"], alpha=0.12, lw=0
+            )
+    ax.axvline(0.3, color="black", linewidth=1, linestyle=":")
+    ax.set(xlabel="share of tiles kept", ylabel="precision of kept labels", title=title)
+    ax.legend()
+    return figure
+
+
+def cluster_map(
+    points: np.ndarray,
+    prompt_labels: np.ndarray,
+    feature_labels: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+) -> Figure:
+    """Features in two dimensions, coloured by true class, by cluster's class and by agreement.
+
+    points: [N, 2]; the three label arrays: [N].
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.6), sharex=True, sharey=True)
+    colours = sns.color_palette("colorblind", len(class_names))
+    titled = ((axes[0], labels, "true class"), (axes[1], feature_labels, "cluster's class"))
+    for ax, of, title in titled:
+        for number, name in enumerate(class_names):
+            ax.scatter(*points[of == number].T, s=7, lw=0, color=colours[number], label=name)
+        ax.set_title(title)
+    agree = prompt_labels == feature_labels
+    right = prompt_labels == labels
+    for mask, colour, name in (
+        (~agree, OTHER, "disagree: dropped"),
+        (agree & right, RIGHT, "agree, right"),
+        (agree & ~right, WRONG, "agree, wrong"),
+    ):
+        axes[2].scatter(*points[mask].T, s=7, lw=0, color=colour, label=f"{name} ({mask.sum()})")
+    axes[2].set_title("prompt and cluster")
+    for ax in axes:
+        ax.set(xticks=[], yticks=[])
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, markerscale=2, fontsize=8)
+    return figure
+
+
+def kept_per_class(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:
+    """Kept labels of each class, right and wrong, for each method.
+
+    table: one line per method and class, columns method, class, kept, right (means over seeds).
+    """
+    methods = list(dict.fromkeys(table.method))
+    figure, axes = plt.subplots(
+        1,
+        len(methods),
+        figsize=(1.9 * len(methods) + 1.2, 0.34 * len(class_names) + 1.3),
+        sharey=True,
+    )
+    for ax, method in zip(np.atleast_1d(axes), methods, strict=True):
+        part = table[table.method == method].set_index("class").loc[list(class_names)]
+        ax.barh(part.index, part.right, color=RIGHT, label="right")
+        ax.barh(part.index, part.kept - part.right, left=part.right, color=WRONG, label="wrong")
+        ax.set_title(method, fontsize=9)
+        ax.set_xlabel("tiles kept")
+        ax.grid(axis="y", visible=False)
+    np.atleast_1d(axes)[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    np.atleast_1d(axes)[0].invert_yaxis()
+    return figure
+
+
+def consensus_overview(table: pd.DataFrame, title: str = "") -> Figure:
+    """How right the labels are against how many are kept: a point per seed, a mark per mean.
+
+    table: columns name, setting, share, precision, seed; one line per method and seed.
+    """
+    names = list(dict.fromkeys(table.name))
+    figure, ax = plt.subplots(figsize=(6.4, 0.34 * len(names) + 1.1))
+    for height, name in enumerate(names):
+        part = table[table.name == name]
+        colour = SETTING_COLOURS[part.setting.iloc[0]]
+        ax.scatter(part.precision, np.full(len(part), height), s=14, color=colour, alpha=0.45, lw=0)
+        ax.plot(part.precision.mean(), height, marker="|", markersize=13, color=colour, mew=2.5)
+        ax.annotate(
+            f"{part.precision.mean():.3f}   keeps {part.share.mean():.0%}",
+            (1.015, height),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=9,
+        )
+    _setting_legend(ax, table)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set(xlabel="share of kept labels that are right", title=title)
+    ax.set_xlim(right=1.003)
+    return figure
+
+
+def _setting_legend(ax: Axes, table: pd.DataFrame) -> None:
+    for setting in dict.fromkeys(table.setting.dropna()):
+        ax.plot([], [], marker="|", lw=0, mew=2.5, color=SETTING_COLOURS[setting], label=setting)
+    ax.legend(loc="lower left")

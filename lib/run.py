@@ -1,0 +1,292 @@
+"""Run a notebook headlessly with strict parameters; write artefacts and results rows atomically.
+
+    python -m lib.run notebooks/11_multi_view_consensus.py -p dataset lc25k_colon -p views 10
+
+The percent script becomes `executed/11_multi_view_consensus.ipynb` in the run folder. Parameters
+are the defaults of its tagged cell, then `notebooks/params/<dataset>.yaml`, then each `-p`.
+"""
+
+import argparse
+import ast
+import errno
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lib import paths
+
+ROW_FIELDS = (
+    "dataset vlm method setting network training seed budget split n scores labels params "
+    "commit versions device seconds"
+).split()
+KEY_FIELDS = "dataset vlm method setting network training seed budget split params".split()
+
+
+# --- artefacts ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary neighbour of `path` to write a file or a folder to; renamed when complete.
+
+    After an error or an interruption the temporary is removed and `path` is as it was.
+    Raises OSError naming `path` when the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".part-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OSError(
+                errno.ENOSPC, f"the disk is full, nothing was written to {path}"
+            ) from error
+        raise
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+# --- results rows ------------------------------------------------------------------------------
+
+
+def row(**fields: Any) -> dict[str, Any]:
+    """One row of the record; what is not given is null, an unknown field is a TypeError."""
+    unknown = set(fields) - set(ROW_FIELDS)
+    if unknown:
+        raise TypeError(f"not a field of the record: {', '.join(sorted(unknown))}")
+    return dict.fromkeys(ROW_FIELDS) | provenance() | fields
+
+
+def row_key(values: Mapping[str, Any]) -> str:
+    """What makes two rows measure the same thing."""
+    return json.dumps([values.get(name) for name in KEY_FIELDS], sort_keys=True)
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """Commit and versions behind a result; a trailing `+` means uncommitted changes."""
+    try:
+        git = ["git", "-C", str(paths.ROOT)]
+        commit = subprocess.check_output(
+            [*git, "rev-parse", "HEAD"], text=True, stderr=subprocess.DEVNULL
+        )[:12]
+        changed = subprocess.check_output([*git, "status", "--porcelain", "lib", "notebooks"])
+        commit += "+" if changed else ""
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    names = ["torch", "open_clip_torch", "timm", "scikit-learn", "numpy"]
+    versions = {name: metadata.version(name) for name in names}
+    return {"commit": commit, "versions": {"python": platform.python_version()} | versions}
+
+
+def write_rows(run: Path, notebook: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replace the rows of one notebook; `results.jsonl` of the run folder is all of them."""
+    with atomic(run / "rows" / f"{notebook}.jsonl") as file:
+        file.write_text(_lines(rows))
+    with atomic(run / "results.jsonl") as file:
+        file.write_text("".join(f.read_text() for f in sorted(run.glob("rows/[0-9]*.jsonl"))))
+
+
+def read_rows(*files: Path) -> list[dict[str, Any]]:
+    """Rows of several files; a later row replaces an earlier one of the same key."""
+    rows = {}
+    for file in files:
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{file}, line {number} is not JSON: {error}") from error
+            rows[row_key(values)] = values
+    return list(rows.values())
+
+
+def write_record(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows sorted by key, so that a changed result is a changed line."""
+    with atomic(file) as temporary:
+        temporary.write_text(_lines(sorted(rows, key=row_key)))
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(values, allow_nan=False) + "\n" for values in rows)
+
+
+# --- parameters --------------------------------------------------------------------------------
+
+
+def cells(notebook: Path) -> list[Any]:
+    """Cells of a percent script as jupytext reads them."""
+    import jupytext
+
+    return jupytext.read(notebook).cells
+
+
+def declared_parameters(notebook: Path) -> dict[str, Any]:
+    """Names and default values of the notebook's one cell tagged `parameters`."""
+    tagged = [c for c in cells(notebook) if "parameters" in c.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise ValueError(f"{notebook} has {len(tagged)} cells tagged 'parameters', not one")
+    defaults = {}
+    for line in ast.parse(tagged[0].source).body:
+        if not (isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)):
+            raise ValueError(f"{notebook}: the parameters cell holds more than `name = literal`")
+        defaults[line.targets[0].id] = ast.literal_eval(line.value)
+    return defaults
+
+
+def resolve_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults, then the dataset's parameter file, then what is given.
+
+    Raises ValueError, naming the valid ones, for a name that is not declared by the notebook (or,
+    in a parameter file, by any notebook) and for a value of the wrong type.
+    """
+    defaults = declared_parameters(notebook)
+    _check(given, defaults, f"{notebook.stem}")
+    file = paths.params_file(str(given.get("dataset", defaults.get("dataset"))))
+    from_file: dict[str, Any] = {}
+    if file.is_file():
+        from_file = yaml.safe_load(file.read_text()) or {}
+        _check(from_file, _all_parameters(notebook.parent), str(file))
+    here = {name: value for name, value in from_file.items() if name in defaults}
+    _check(here, defaults, f"{file} for {notebook.stem}")
+    resolved = defaults | here | dict(given)
+    return {n: float(v) if type(defaults[n]) is float else v for n, v in resolved.items()}
+
+
+def _all_parameters(folder: Path) -> dict[str, Any]:
+    notebooks = sorted(folder.glob("[0-9]*.py"))
+    return {name: v for file in notebooks for name, v in declared_parameters(file).items()}
+
+
+def _check(given: Mapping[str, Any], declared: Mapping[str, Any], where: str) -> None:
+    for name, value in given.items():
+        if name not in declared:
+            valid = ", ".join(f"{n}={v!r}" for n, v in declared.items())
+            raise ValueError(f"{where}: unknown parameter {name!r}. Valid: {valid}")
+        wanted = type(declared[name])
+        fits = type(value) is wanted or (wanted is float and type(value) is int)
+        if not fits and declared[name] is not None:
+            raise ValueError(
+                f"{where}: parameter {name!r} must be {wanted.__name__} like "
+                f"{declared[name]!r}, not {value!r}"
+            )
+
+
+def modules_used(file: Path) -> list[Path]:
+    """The modules of `lib` that a script imports, and those that they import in turn."""
+    found: dict[Path, None] = {}
+    waiting = [file]
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop().read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lib":
+                names = [node.module or ""] + [f"lib.{alias.name}" for alias in node.names]
+                for name in names:
+                    module = paths.ROOT / (name.replace(".", "/") + ".py")
+                    if module.is_file() and module not in found:
+                        found[module] = None
+                        waiting.append(module)
+    return sorted(found)
+
+
+# --- running -----------------------------------------------------------------------------------
+
+
+def executed_folder(parameters: Mapping[str, Any]) -> Path:
+    """Where the executed notebook goes: the run folder, or above it for a notebook of all seeds."""
+    if "seed" in parameters:
+        names = parameters["dataset"], parameters["vlm"], parameters["seed"]
+        return paths.run_folder(*names) / "executed"
+    return paths.runs_folder(parameters["dataset"], parameters["vlm"]) / "executed"
+
+
+def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
+    """Execute a percent script with papermill from the repository's root.
+
+    Returns the executed notebook. On an error the partial one is kept as `<name>.failed.ipynb`
+    and a RuntimeError names the notebook, the cell and the error's last line.
+    """
+    import jupytext
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    parameters = resolve_parameters(notebook, given)
+    folder = executed_folder(parameters)
+    for leftover in [*folder.parent.glob(".part-*"), *folder.glob(".part-*")]:
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    done, failed = (folder / f"{notebook.stem}{end}.ipynb" for end in ("", ".failed"))
+    with tempfile.TemporaryDirectory() as scratch, atomic(done) as partial:
+        source = Path(scratch, f"{notebook.stem}.ipynb")
+        jupytext.write(jupytext.read(notebook), source, fmt="ipynb")
+        try:
+            papermill.execute_notebook(
+                source,
+                partial,
+                parameters=parameters,
+                kernel_name="python3",
+                cwd=paths.ROOT,
+                progress_bar=False,
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+            )
+        except PapermillExecutionError as error:
+            shutil.move(partial, failed)
+            last = f"{error.ename}: {error.evalue}".strip().splitlines()[-1]
+            raise RuntimeError(
+                f"{notebook.stem} failed in cell {error.cell_index}: {last}\n"
+                f"The notebook up to there: {failed}"
+            ) from None
+    failed.unlink(missing_ok=True)
+    return done
+
+
+def notebook_seconds(folder: Path) -> dict[str, float]:
+    """Seconds that each executed notebook below `folder` took, by name."""
+    seconds = {}
+    for file in sorted(folder.rglob("executed/[0-9]*.ipynb")):
+        if not file.name.endswith(".failed.ipynb"):
+            papermill_data = json.loads(file.read_text())["metadata"]["papermill"]
+            seconds[str(file.relative_to(folder))] = papermill_data["duration"]
+    return seconds
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m lib.run", description=__doc__)
+    parser.add_argument("notebook", type=Path, help="percent script, e.g. notebooks/10_….py")
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="parameter"
+    )
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporaries are removed
+    try:
+        if not options.notebook.is_file():
+            raise ValueError(f"no such notebook: {options.notebook}")
+        declared = declared_parameters(options.notebook)
+        given = {n: v if type(declared.get(n)) is str else yaml.safe_load(v) for n, v in options.p}
+        done = run_notebook(options.notebook, given)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.notebook.stem} → {done}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

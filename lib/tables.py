@@ -1,0 +1,124 @@
+"""Tables from rows of the record."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+SHARE = 0.3  # the share kept in every table; other shares are for the curves
+NAMES = {
+    "zero-shot": "zero-shot, all tiles",
+    "mean-of-views": "mean of views, all tiles",
+    "mvc": "MVC",
+    "pfc": "PFC",
+    "mvc+pfc": "MVC → PFC",
+    "pfc+mvc": "PFC → MVC",
+}
+
+
+def labels_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One line per row on pseudo labels of the training part.
+
+    Columns: dataset, vlm, method, name (for tables), setting, seed, share_setting, tie_break,
+    quota, cluster_on, kept, share, precision, smallest_class, lost, per_class.
+    """
+    lines = []
+    for row in rows:
+        if row["labels"] is None or row["split"] != "train":
+            continue
+        params, labels = row["params"], row["labels"]
+        lines.append(
+            {key: row[key] for key in ("dataset", "vlm", "method", "setting", "seed")}
+            | {key: params.get(key) for key in ("tie_break", "quota", "cluster_on")}
+            | {key: labels[key] for key in ("kept", "share", "precision", "per_class")}
+            | {
+                "name": _name(row),
+                "share_setting": params.get("share"),
+                "smallest_class": min(c["kept"] for c in labels["per_class"].values()),
+                "lost": len(labels["lost_classes"]),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    params = row["params"]
+    parts = [NAMES[row["method"]]]
+    if "tie_break" in params:
+        parts.append(f"{params['tie_break']} ties, {params['quota']} quota")
+    if "cluster_on" in params:
+        parts.append(f"{params['cluster_on']} features")
+    return ", ".join(parts)
+
+
+def at_main_share(frame: pd.DataFrame) -> pd.DataFrame:
+    """Lines at the share of the tables (and those without a share), in the order of the method."""
+    order = {method: number for number, method in enumerate(NAMES)}
+    chosen = frame[frame.share_setting.isna() | (frame.share_setting == SHARE)]
+    keys = [chosen.method.map(order), chosen.tie_break.fillna(""), chosen.name, chosen.seed]
+    ranks = pd.concat(keys, axis=1, keys=["method", "tie_break", "name", "seed"])
+    # random before probability, projected before unprojected, as the paper comes before us
+    ranks["tie_break"] = ranks.tie_break.map({"": 0, "random": 1, "probability": 2})
+    ranks["features"] = chosen.cluster_on.fillna("").map({"": 0, "projected": 1, "unprojected": 2})
+    ranks["quota"] = chosen.quota.fillna("").map({"": 0, "global": 1, "class": 2})
+    by = ["method", "tie_break", "quota", "features", "seed"]
+    return chosen.loc[ranks.sort_values(by).index]
+
+
+def consensus_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean ± standard deviation over seeds, one line per way to choose labels."""
+
+    def spread(values: pd.Series) -> str:
+        if len(values) == 1:
+            return f"{values.iloc[0]:.3f}"
+        return f"{values.mean():.3f} ± {values.std():.3f}"
+
+    lines = []
+    for name, part in at_main_share(frame).groupby("name", sort=False):
+        lines.append(
+            {
+                "labels": name,
+                "setting": part.setting.iloc[0] or "",
+                "kept": f"{part.share.mean():.0%}",
+                "right among kept": spread(part.precision),
+                "worst seed": f"{part.precision.min():.3f}",
+                "smallest class kept": f"{part.smallest_class.mean():.0f}",
+                "classes lost": f"{part.lost.mean():.1f}",
+                "seeds": str(part.seed.nunique()),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def per_class_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean kept and right labels per method and class, for the named settings."""
+    chosen = at_main_share(frame)
+    chosen = chosen[chosen.setting.notna() & chosen.method.isin(["mvc", "mvc+pfc"])]
+    lines = [
+        {"method": f"{NAMES[line.method]}\n{line.setting}", "class": name, **counts}
+        for line in chosen.itertuples()
+        for name, counts in line.per_class.items()
+    ]
+    return (
+        pd.DataFrame(lines).groupby(["method", "class"], sort=False).mean().reset_index()
+        if lines
+        else pd.DataFrame(columns=["method", "class", "kept", "right"])
+    )
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A Markdown table."""
+    head = [table.columns.tolist(), ["---"] * len(table.columns)]
+    lines = head + table.astype(str).values.tolist()
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def replace_block(file: Path, name: str, text: str) -> None:
+    """Put `text` between `<!-- name -->` and `<!-- /name -->` of a file, if it has them."""
+    old = file.read_text()
+    pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)", re.S)
+    new = pattern.sub(lambda found: found[1] + text + found[2], old)
+    if new != old:
+        file.write_text(new)

@@ -1,0 +1,133 @@
+"""Random views of a batch of tiles on its device, every tile with its own draw."""
+
+import math
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from lib.tiles import tile_draws
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, the grey of PIL and torchvision
+DRAWS = 9  # random numbers per tile and view
+
+
+def plain_view(images: torch.Tensor, size: int) -> torch.Tensor:
+    """The un-augmented view: the whole tile at the model's input size.
+
+    images: uint8 [B, S, S, 3]; returns float [B, 3, size, size] in 0 … 1.
+    """
+    pixels = images.permute(0, 3, 1, 2).float() / 255
+    if images.shape[1] == size:
+        return pixels
+    return F.interpolate(
+        pixels, (size, size), mode="bicubic", antialias=True, align_corners=False
+    ).clamp(0, 1)
+
+
+def random_view(
+    images: torch.Tensor,
+    size: int,
+    *,
+    tiles: np.ndarray,
+    view: int,
+    seed: int,
+    jitter: float = 0.2,
+    hue: float = 0.05,
+    jitter_probability: float = 0.5,
+) -> torch.Tensor:
+    """One random view of each tile (VLM-CPL, multi-view consensus).
+
+    Random crop of `size` from the stored S = 8/7 · size, quarter turn, flip, and with
+    `jitter_probability` a colour jitter: brightness, contrast and saturation by 1 ± `jitter`, hue
+    by ± `hue` of the colour circle. images: uint8 [B, S, S, 3]; tiles: [B] tile numbers; returns
+    float [B, 3, size, size] in 0 … 1. The draw of a tile depends on `seed`, `view` and its number alone.
+
+    Deviation: the four colour operations are applied in one fixed order as a single affine map of
+    the colours, with the hue turned in the YIQ plane instead of HSV, and clipped once at the end.
+    """
+    draws = torch.from_numpy(tile_draws(tiles, DRAWS, seed, stream=view)).to(images.device)
+    pixels = _crop_turn_flip(images, size, draws[:, :4]).float() / 255
+    jittered = draws[:, 4] < jitter_probability
+    strength = (2 * draws[:, 5:].float() - 1) * torch.tensor(
+        [jitter, jitter, jitter, hue], device=images.device
+    )
+    strength[~jittered] = 0
+    return adjust_colours(
+        pixels, 1 + strength[:, 0], 1 + strength[:, 1], 1 + strength[:, 2], strength[:, 3]
+    )
+
+
+def _crop_turn_flip(images: torch.Tensor, size: int, draws: torch.Tensor) -> torch.Tensor:
+    """Crop [B, 3, size, size] by one gather; a quarter turn is a transposition and a flip."""
+    stored = images.shape[1]
+    top, left = (draws[:, :2] * (stored - size + 1)).long().unbind(1)
+    turns = (draws[:, 2] * 4).long()
+    flip = draws[:, 3] < 0.5
+    steps = torch.arange(size, device=images.device)
+    rows = steps.view(1, size, 1).expand(len(images), size, size)
+    columns = steps.view(1, 1, size).expand(len(images), size, size)
+
+    def where(mask: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return torch.where(mask.view(-1, 1, 1), a, b)
+
+    odd = turns % 2 == 1
+    rows, columns = where(odd, columns, rows), where(odd, rows, columns)
+    rows = where((turns == 1) | (turns == 2), size - 1 - rows, rows)
+    columns = where(((turns == 2) | (turns == 3)) ^ flip, size - 1 - columns, columns)
+    flat = (rows + top.view(-1, 1, 1)) * stored + columns + left.view(-1, 1, 1)
+    batch = torch.arange(len(images), device=images.device).view(-1, 1, 1) * stored**2
+    return (
+        images.reshape(-1, 3)[(batch + flat).view(-1)]
+        .view(len(images), size, size, 3)
+        .permute(0, 3, 1, 2)
+    )
+
+
+def adjust_colours(
+    pixels: torch.Tensor,
+    brightness: torch.Tensor,
+    contrast: torch.Tensor,
+    saturation: torch.Tensor,
+    hue: torch.Tensor,
+) -> torch.Tensor:
+    """Brightness, contrast (about the tile's mean grey), saturation, then hue; clipped to 0 … 1.
+
+    pixels: float [B, 3, H, W]; factors: [B], 1 for no change; hue: [B] in turns, 0 for no change.
+    """
+    luma = torch.tensor(LUMA, device=pixels.device)
+    grey = luma.expand(3, 3)
+    eye = torch.eye(3, device=pixels.device)
+    saturate = saturation.view(-1, 1, 1) * eye + (1 - saturation.view(-1, 1, 1)) * grey
+    gain = (brightness * contrast).view(-1, 1, 1)
+    colours = gain * (_hue_rotation(hue) @ saturate)
+    mean_grey = torch.einsum("bchw,c->b", pixels, luma) / pixels[0, 0].numel()
+    offset = (1 - contrast) * brightness * mean_grey
+    mixed = torch.baddbmm(offset.view(-1, 1, 1), colours, pixels.reshape(len(pixels), 3, -1))
+    return mixed.view(pixels.shape).clamp(0, 1)
+
+
+def _hue_rotation(turns: torch.Tensor) -> torch.Tensor:
+    """Matrices [B, 3, 3] that turn the chroma plane of YIQ and leave grey and luma as they are."""
+    to_yiq = torch.tensor(
+        [LUMA, (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135)],
+        device=turns.device,
+    )
+    cos, sin = torch.cos(2 * math.pi * turns), torch.sin(2 * math.pi * turns)
+    zero, one = torch.zeros_like(cos), torch.ones_like(cos)
+    turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], 1).view(-1, 3, 3)
+    return torch.linalg.inv(to_yiq) @ turn @ to_yiq
+
+
+# Optical densities in R, G, B of haematoxylin and eosin (Ruifrok and Johnston 2001).
+STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105]])
+
+
+def separate_stains(tile: np.ndarray) -> np.ndarray:
+    """Amounts of haematoxylin and eosin, [2, S, S], by colour deconvolution (Ruifrok and Johnston).
+
+    tile: uint8 [S, S, 3]. Least squares on the optical densities −log10(I / 255); below 0 is none.
+    """
+    density = -np.log10((tile.astype(np.float64) + 1) / 256)
+    amounts = np.linalg.lstsq(STAINS.T, density.reshape(-1, 3).T, rcond=None)[0]
+    return np.maximum(amounts, 0).reshape(2, *tile.shape[:2])

@@ -1,0 +1,104 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Tiles and splits
+#
+# A dataset card says what the classes are, where their tiles lie and which tiles belong together
+# (one slide, one case, one source image). This notebook reads the tiles, divides them so that **no
+# group straddles the split**, and decodes every file once.
+#
+# - In: the card `data/cards/<dataset>.yaml` and the tiles it points to.
+# - Out: `tiles.parquet` (tile, path, label, group, split, digest) in the run folder, and the decoded
+#   tiles, shared by all runs on the dataset.
+#
+# $$\text{test} : \text{rest} = 1 : 4, \qquad g(i) = g(j) \Rightarrow \text{split}(i) = \text{split}(j)$$
+
+# %%
+import numpy as np
+import pandas as pd
+
+from lib import cards, paths, plots, tiles
+from lib.run import atomic
+
+# %% tags=["parameters"]
+dataset = "demo"  # a card in data/cards
+vlm = "stand-in-demo_other_lab"  # names the run folder
+seed = 0  # of the split
+image_size = 96  # input size of the VLM in pixels
+
+# %% [markdown]
+# ## The card
+#
+# A dataset is looked up in `data/raw`, then in `DATA_ROOT`. The `demo` tiles are drawn when they are
+# first asked for.
+
+# %%
+card = cards.read_card(dataset)
+folder = cards.locate(card)
+print(f"{card.title}\nlicence: {card.licence}\n{card.citation}\nin {folder}")
+pd.DataFrame([{"class": c.name, "prompts": " · ".join(c.prompts)} for c in card.classes])
+
+# %% [markdown]
+# ## The tiles and their groups
+#
+# A fifth of the groups, stratified by class, is the test part. A tenth of the others is the
+# validation part, which only full supervision may look at; all methods train on the same `train`.
+
+# %%
+table = tiles.read_tile_table(card, folder)
+table["split"] = tiles.split_by_group(table.label.values, table.group.values, seed)
+table.insert(3, "class", np.array(card.class_names)[table.label])
+table.pivot_table(index="class", columns="split", values="tile", aggfunc="count", margins=True)
+
+# %% [markdown]
+# Groups per part, and what would leak: groups in two parts (must be none) and identical files in
+# two parts (copies that the card's groups do not know of).
+
+# %%
+parts = table.groupby("group").split.nunique()
+copies = table.groupby("digest").split.nunique()
+print(table.groupby("split").group.nunique().rename("groups").to_string())
+print(f"identical files across parts: {(copies > 1).sum()}")
+assert (parts == 1).all(), "a group straddles the split"
+
+# %% [markdown]
+# ## Decode once
+#
+# Every file is decoded and resized once, to 8/7 of the model's input size, the size that random
+# views are cropped from. Unreadable files are named here, before anything else runs.
+
+# %%
+store = tiles.decode_tiles(table, folder, dataset, image_size)
+decoded = np.load(store, mmap_mode="r", allow_pickle=False)
+print(f"{store.name}: {decoded.shape} {decoded.dtype}, {decoded.nbytes / 2**20:.0f} MiB")
+
+# %%
+run = paths.run_folder(dataset, vlm, seed)
+with atomic(run / "tiles.parquet") as file:
+    table.drop(columns="class").to_parquet(file)
+
+# %% [markdown]
+# ## What the tiles look like
+#
+# Ten tiles of each class, from ten groups of the training part.
+
+# %%
+table = pd.read_parquet(run / "tiles.parquet")
+train = table[table.split == "train"].sample(frac=1, random_state=seed)
+ten_groups = train.drop_duplicates(["label", "group"])
+plots.tile_sheet(
+    {
+        name: decoded[ten_groups[ten_groups.label == number].tile.values[:10]]
+        for number, name in enumerate(card.class_names)
+    }
+)
+
+# %% [markdown]
+# **Recap.** Every tile has a number, a class, a group and a part, and is decoded. If the VLM is a
+# stand-in, `01_stand_in_vlm` builds it next; else go on to `10_zero_shot_inference`.

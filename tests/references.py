@@ -1,0 +1,145 @@
+"""Slow versions, written from the equations with loops, that the tests compare `lib` with."""
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import permutations
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as TF
+
+MASK = 2**64 - 1
+
+
+def count_votes(votes: np.ndarray, tile: int, n_classes: int) -> list[int]:
+    counts = [0] * n_classes
+    for view in range(len(votes)):
+        counts[votes[view, tile]] += 1
+    return counts
+
+
+def vote_entropy(votes: np.ndarray, n_classes: int) -> list[float]:
+    """H = −Σ_c h_c log h_c of each tile."""
+    found = []
+    for tile in range(votes.shape[1]):
+        shares = [n / len(votes) for n in count_votes(votes, tile, n_classes)]
+        found.append(-math.fsum(h * math.log(h) for h in shares if h > 0))
+    return found
+
+
+def certainty(counts: Sequence[int]) -> int:
+    """Π n^n, exact. H = log V − (1/V) Σ n log n, so a larger product means a lower entropy."""
+    return math.prod(n**n for n in counts)
+
+
+def consensus_ranking(votes: np.ndarray, ties: Sequence, n_classes: int) -> list[int]:
+    """Tiles by falling certainty, then by their entry of `ties`; no rounding is involved."""
+    certain = [certainty(count_votes(votes, t, n_classes)) for t in range(votes.shape[1])]
+    return sorted(range(votes.shape[1]), key=lambda tile: (-certain[tile], ties[tile]))
+
+
+def multi_view_consensus(
+    votes: np.ndarray,
+    ties: Sequence,
+    prompt_labels: np.ndarray,
+    n_classes: int,
+    share: float,
+    quota: str,
+    among: np.ndarray,
+) -> np.ndarray:
+    """Walk down the ranking and take tiles until the quota is full."""
+    ranking = consensus_ranking(votes, ties, n_classes)
+    pools: dict[int, list[int]] = {}
+    for tile in ranking:
+        if among[tile]:
+            pools.setdefault(prompt_labels[tile] if quota == "class" else 0, []).append(tile)
+    kept = np.zeros(votes.shape[1], bool)
+    for pool in pools.values():
+        exact = Fraction(str(share)) * len(pool)  # the share as it is written, not as it is stored
+        for tile in pool[: max(1, math.floor(exact))]:
+            kept[tile] = True
+    return kept
+
+
+def best_agreement(
+    clusters: np.ndarray, labels: np.ndarray, n_classes: int
+) -> tuple[int, list[tuple[int, ...]]]:
+    """Most tiles that any assignment of clusters to distinct classes makes agree, and all such."""
+    found: dict[int, list[tuple[int, ...]]] = {}
+    for classes in permutations(range(n_classes), int(clusters.max()) + 1):
+        agree = sum(classes[k] == c for k, c in zip(clusters, labels, strict=True))
+        found.setdefault(agree, []).append(classes)
+    return max(found), found[max(found)]
+
+
+def prompt_feature_consensus(
+    clusters: np.ndarray, prompt_labels: np.ndarray, n_classes: int
+) -> np.ndarray | None:
+    """Tiles whose cluster's class is their prompt label; None where the best matching is a tie."""
+    _, best = best_agreement(clusters, prompt_labels, n_classes)
+    if len(best) > 1:
+        return None
+    matched = best[0]
+    return np.array([matched[k] == c for k, c in zip(clusters, prompt_labels, strict=True)])
+
+
+def calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int) -> float:
+    """Σ_b n_b/N · |accuracy_b − confidence_b|, bin b holds confidences in (b/bins, (b+1)/bins]."""
+    total = 0.0
+    for b in range(bins):
+        inside = [p for p in range(len(probs)) if b / bins < probs[p].max() <= (b + 1) / bins]
+        if inside:
+            accuracy = sum(probs[p].argmax() == labels[p] for p in inside) / len(inside)
+            confidence = sum(probs[p].max() for p in inside) / len(inside)
+            total += len(inside) / len(probs) * abs(accuracy - confidence)
+    return total
+
+
+def tile_draw(tile: int, number: int, n: int, seed: int, stream: int) -> float:
+    """SplitMix64 in whole numbers: draw `number` of the `n` draws of one tile."""
+
+    def mix(x: int) -> int:
+        x = (x + 0x9E3779B97F4A7C15) & MASK
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+        return x ^ (x >> 31)
+
+    start = mix((mix(seed) + stream) & MASK)
+    return (mix(mix((start + tile * n + number) & MASK)) >> 11) / 2**53
+
+
+def orientations(image: np.ndarray, size: int) -> dict[bytes, tuple[int, int, int, bool]]:
+    """Every crop of `size` in all 8 orientations: its bytes → (top, left, quarter turns, flip)."""
+    found = {}
+    for top in range(image.shape[0] - size + 1):
+        for left in range(image.shape[1] - size + 1):
+            crop = image[top : top + size, left : left + size]
+            for turns in range(4):
+                turned = np.rot90(crop, turns)
+                found[turned.tobytes()] = (top, left, turns, False)
+                found[turned[:, ::-1].tobytes()] = (top, left, turns, True)
+    return found
+
+
+def jittered(
+    pixels: torch.Tensor, brightness: float, contrast: float, saturation: float
+) -> torch.Tensor:
+    """Torchvision's colour operations one after the other on a tile [3, H, W] in 0 … 1."""
+    pixels = TF.adjust_brightness(pixels, brightness)
+    pixels = TF.adjust_contrast(pixels, contrast)
+    return TF.adjust_saturation(pixels, saturation)
+
+
+def square_tile(image: Image.Image, size: int) -> np.ndarray:
+    """Shorter side resized to `size` (bicubic), centre crop."""
+    image = image.convert("RGB")
+    width, height = image.size
+    if width < height:
+        width, height = size, round(height * size / width)
+    else:
+        width, height = round(width * size / height), size
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    return np.asarray(image)[top : top + size, left : left + size]

@@ -1,0 +1,479 @@
+"""The filters against loops written from the equations, and what must hold for any input."""
+
+import inspect
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+import references
+
+from lib import consensus
+from lib.consensus import ORDERS, SETTINGS, TIE_STREAM
+from lib.tiles import tile_draws
+
+SEEDS = range(40)
+
+
+class Case:
+    """Random votes, probabilities, prompt labels, features and tile numbers that belong together.
+
+    The sizes cover V 1 … 30, N 1 … 200 and C 2 … 20.
+    """
+
+    def __init__(self, seed, n_views=None, n_tiles=None, n_classes=None):
+        rng = np.random.default_rng([seed, 17])
+        self.rng, self.seed = rng, seed
+        self.n_views = n_views or int(rng.integers(1, 31))
+        self.n_tiles = n_tiles or int(rng.integers(1, 201))
+        self.n_classes = n_classes or int(rng.integers(2, 21))
+        truth = rng.integers(self.n_classes, size=self.n_tiles)
+        logits = rng.normal(size=(self.n_views, self.n_tiles, self.n_classes))
+        logits[:, np.arange(self.n_tiles), truth] += rng.uniform(0, 4, size=self.n_tiles)
+        probs = np.exp(2 * logits)
+        probs /= probs.sum(2, keepdims=True)
+        self.votes = probs.argmax(2)
+        self.view_probs = probs.mean(0).astype(np.float32)
+        self.prompt_labels = self.view_probs.argmax(1)
+        wrong = rng.random(self.n_tiles) < 0.2
+        self.prompt_labels[wrong] = rng.integers(self.n_classes, size=wrong.sum())
+        self.features = {
+            name: (rng.normal(size=(self.n_classes, size))[truth] * 2
+                   + rng.normal(size=(self.n_tiles, size))).astype(np.float16)
+            for name, size in (("projected", 6), ("unprojected", 9))
+        }  # fmt: skip
+        self.tiles = rng.permutation(10 * self.n_tiles)[: self.n_tiles]
+        self.among = rng.random(self.n_tiles) < 0.7
+
+    def rows(self, order):
+        """The same tiles in another order of the rows."""
+        case = object.__new__(Case)
+        case.__dict__ |= self.__dict__ | {
+            "votes": self.votes[:, order],
+            "view_probs": self.view_probs[order],
+            "prompt_labels": self.prompt_labels[order],
+            "features": {name: f[order] for name, f in self.features.items()},
+            "tiles": self.tiles[order],
+            "among": self.among[order],
+        }
+        return case
+
+    def ties(self, tie_break):
+        """What tiles of equal vote entropy are sorted by."""
+        chance = tile_draws(self.tiles, 1, self.seed, TIE_STREAM)[:, 0]
+        if tie_break == "random":
+            return list(chance)
+        spread = consensus.entropy(self.view_probs)
+        return list(zip(spread, chance, strict=True))
+
+    def mvc(self, **options):
+        options = {"seed": self.seed, "tiles": self.tiles} | options
+        return consensus.multi_view_consensus(
+            self.votes, self.view_probs, self.prompt_labels, **options
+        )
+
+    def keep(self, order, **options):
+        options = {"seed": self.seed, "tiles": self.tiles} | options
+        return consensus.keep_by_consensus(
+            order, self.votes, self.view_probs, self.features, self.prompt_labels, **options
+        )
+
+
+# --- vote entropy --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_vote_entropy_matches_the_loop(seed):
+    case = Case(seed)
+    found = consensus.vote_entropy(case.votes, case.n_classes)
+    assert found == pytest.approx(references.vote_entropy(case.votes, case.n_classes), abs=1e-12)
+
+
+def test_vote_histogram_is_the_share_of_views():
+    votes = np.array([[0, 2], [0, 1], [1, 2], [0, 2]])
+    assert consensus.vote_histogram(votes, 3).tolist() == [[0.75, 0.25, 0], [0, 0.25, 0.75]]
+
+
+def test_entropy_is_zero_for_certainty_and_log_c_for_none():
+    found = consensus.entropy(np.vstack([np.eye(7)[3], np.full(7, 1 / 7)]))
+    assert found[0] == 0 and not np.signbit(found[0])
+    assert found[1] == pytest.approx(np.log(7))
+
+
+def test_vote_entropy_does_not_depend_on_which_view_or_class_it_is():
+    case = Case(3, n_views=12, n_classes=5)
+    renamed = case.rng.permutation(5)[case.rng.permutation(case.votes)]
+    expected = consensus.vote_entropy(case.votes, 5)
+    assert consensus.vote_entropy(renamed, 5) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("votes", [[[0, 3]], [[-1, 0]]])
+def test_a_vote_outside_the_classes_is_refused(votes):
+    with pytest.raises(ValueError, match=r"0 … 2"):
+        consensus.vote_entropy(np.array(votes), 3)
+
+
+@pytest.mark.parametrize("votes", [np.zeros(4, int), np.zeros((0, 4), int)])
+def test_votes_without_views_are_refused(votes):
+    with pytest.raises(ValueError, match="at least one view"):
+        consensus.vote_entropy(votes, 2)
+
+
+# --- ranking -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tie_break", ["random", "probability"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_ranking_matches_the_exact_one(seed, tie_break):
+    case = Case(seed)
+    found = consensus.rank_by_consensus(
+        case.votes, case.view_probs, tie_break=tie_break, seed=seed, tiles=case.tiles
+    )
+    ties = case.ties(tie_break)
+    assert found.tolist() == references.consensus_ranking(case.votes, ties, case.n_classes)
+
+
+def partitions(n, largest):
+    if n == 0:
+        yield ()
+    for part in range(min(n, largest), 0, -1):
+        for rest in partitions(n - part, part):
+            yield part, *rest
+
+
+@pytest.mark.parametrize("n_views", [2, 10, 30])
+def test_rounding_ties_only_what_is_tied(n_views):
+    """Every histogram of V votes: floats separate what whole numbers separate, and no more."""
+    counts = [c for c in partitions(n_views, n_views) if len(c) <= 20]
+    exact = np.array([float(np.log(float(references.certainty(c)))) for c in counts])
+    order = np.argsort(-exact, kind="stable")
+    shares = np.zeros((len(counts), 20))
+    for row, at in enumerate(order):
+        shares[row, : len(counts[at])] = np.divide(counts[at], n_views)
+    rounded = consensus.entropy(shares).round(9)
+    for (a, b), (left, right) in zip(pairwise(order), pairwise(rounded), strict=True):
+        tied = references.certainty(counts[a]) == references.certainty(counts[b])
+        assert (left == right) if tied else (left < right)
+
+
+def test_random_ties_are_random_over_seeds_and_blind_to_the_row():
+    n, seeds, share = 100, 600, 0.3
+    votes, probs = np.zeros((10, n), int), np.full((n, 2), 0.5)
+    kept = np.array([
+        consensus.multi_view_consensus(votes, probs, votes[0], share=share, seed=s)
+        for s in range(seeds)
+    ])  # fmt: skip
+    assert (kept.sum(1) == 30).all()
+    rate, spread = kept.mean(0), np.sqrt(share * (1 - share) / seeds)
+    assert np.abs(rate - share).max() < 4.5 * spread
+    assert 0.7 * spread < rate.std() < 1.3 * spread  # neither fixed nor dealt out in turn
+    assert abs(np.corrcoef(rate, np.arange(n))[0, 1]) < 0.4
+    assert len({row.tobytes() for row in kept}) == seeds
+
+
+def test_probability_ties_go_to_the_surest_mean():
+    votes = np.array([[0, 0, 1, 0], [0, 0, 1, 1]])
+    probs = np.array([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8], [0.99, 0.01]])
+    for seed in range(5):
+        found = consensus.rank_by_consensus(votes, probs, tie_break="probability", seed=seed)
+        assert found.tolist() == [1, 2, 0, 3]  # the last tile's votes differ: surest, yet last
+
+
+def test_equal_probabilities_are_tied_at_random_too():
+    votes, probs = np.zeros((3, 8), int), np.full((8, 2), 0.5)
+    first = {
+        int(consensus.rank_by_consensus(votes, probs, tie_break="probability", seed=s)[0])
+        for s in range(80)
+    }
+    assert first == set(range(8))
+
+
+def test_an_unknown_tie_break_is_named():
+    with pytest.raises(ValueError, match="'first'"):
+        Case(0).mvc(tie_break="first")
+
+
+def test_votes_and_probabilities_of_different_tiles_are_refused():
+    with pytest.raises(ValueError, match=r"\(5, 9\).*\(8, 3\)"):
+        consensus.rank_by_consensus(np.zeros((5, 9), int), np.zeros((8, 3)))
+
+
+# --- quota ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quota", ["global", "class"])
+@pytest.mark.parametrize("tie_break", ["random", "probability"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_multi_view_consensus_matches_the_walk_down_the_ranking(seed, tie_break, quota):
+    case = Case(seed)
+    share = float(case.rng.choice([0.05, 0.1, 0.3, 0.7, 1.0]))
+    found = case.mvc(share=share, tie_break=tie_break, quota=quota, among=case.among)
+    expected = references.multi_view_consensus(
+        case.votes, case.ties(tie_break), case.prompt_labels, case.n_classes, share, quota,
+        case.among,
+    )  # fmt: skip
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.7, 0.07, 0.29])
+def test_the_global_quota_is_the_share_rounded_down(share):
+    for n in range(1, 101):
+        kept = consensus.keep_lowest(np.arange(n), np.zeros(n, int), share=share)
+        assert kept.sum() == max(1, round(share * 100) * n // 100)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_class_quota_keeps_its_share_of_every_predicted_class(seed):
+    case = Case(seed)
+    kept = case.mvc(share=0.3, quota="class")
+    for c in np.unique(case.prompt_labels):
+        of_class = case.prompt_labels == c
+        assert kept[of_class].sum() == max(1, 3 * of_class.sum() // 10)
+
+
+@pytest.mark.parametrize("quota", ["global", "class"])
+def test_a_share_of_one_keeps_all_of_among_and_nothing_else(quota):
+    case = Case(5)
+    assert case.mvc(share=1, quota=quota).all()
+    assert np.array_equal(case.mvc(share=1.0, quota=quota, among=case.among), case.among)
+
+
+@pytest.mark.parametrize("quota", ["global", "class"])
+def test_nothing_to_choose_from_keeps_nothing(quota):
+    case = Case(5)
+    assert not case.mvc(quota=quota, among=np.zeros(case.n_tiles, bool)).any()
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.01, float("nan")])
+def test_a_share_outside_its_range_is_named(share):
+    with pytest.raises(ValueError, match=f"share.*{share}"):
+        Case(0).mvc(share=share)
+
+
+def test_an_unknown_quota_is_named():
+    with pytest.raises(ValueError, match="'local'"):
+        Case(0).mvc(quota="local")
+
+
+# --- matching and clusters -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_matching_reaches_the_best_agreement_of_all_assignments(seed):
+    rng = np.random.default_rng(seed)
+    n_classes = int(rng.integers(2, 6))
+    clusters = rng.integers(rng.integers(1, n_classes + 1), size=rng.integers(1, 120))
+    labels = rng.integers(rng.integers(1, n_classes + 1), size=len(clusters))
+    matched = consensus.match_clusters(clusters, labels, n_classes)
+    assert len(set(matched.tolist())) == len(matched)
+    found = (matched[clusters] == labels).sum()
+    assert found == references.best_agreement(clusters, labels, n_classes)[0]
+
+
+def blobs(seed, n_classes, n_tiles):
+    """Features in well separated clusters, and the cluster of each tile."""
+    rng = np.random.default_rng([seed, 5])
+    clusters = rng.permutation(np.arange(n_tiles) % n_classes)
+    centres = 40 * np.eye(n_classes, n_classes + 2)
+    return centres[clusters] + rng.normal(size=(n_tiles, n_classes + 2)), clusters, rng
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_prompt_feature_consensus_matches_the_loop_on_known_clusters(seed):
+    n_classes = 2 + seed % 4
+    features, clusters, rng = blobs(seed, n_classes, 20 + 7 * seed)
+    prompts = rng.permutation(n_classes)[clusters]
+    wrong = rng.random(len(prompts)) < 0.3
+    prompts[wrong] = rng.integers(n_classes, size=wrong.sum())
+    expected = references.prompt_feature_consensus(clusters, prompts, n_classes)
+    found = consensus.prompt_feature_consensus(features, prompts, n_classes, seed=seed)
+    assert expected is not None and np.array_equal(found, expected)
+
+
+def test_feature_labels_are_none_outside_among():
+    case = Case(2, n_tiles=90, n_classes=4)
+    found = consensus.feature_labels(
+        case.features["projected"], case.prompt_labels, 4, among=case.among
+    )
+    assert (found[~case.among] == consensus.NONE).all()
+    assert set(found[case.among].tolist()) <= set(range(4))
+
+
+def test_tiles_outside_among_have_no_say_in_the_clusters():
+    case = Case(2, n_tiles=90, n_classes=4)
+    features, prompts = case.features["projected"].copy(), case.prompt_labels.copy()
+    before = consensus.feature_labels(features, prompts, 4, tiles=case.tiles, among=case.among)
+    features[~case.among], prompts[~case.among] = 99, 0
+    after = consensus.feature_labels(features, prompts, 4, tiles=case.tiles, among=case.among)
+    assert np.array_equal(before, after)
+
+
+def test_a_class_without_a_prompt_label_does_not_break_the_matching():
+    features, clusters, _ = blobs(1, 4, 80)
+    prompts = np.where(clusters == 3, 2, clusters)  # no tile is predicted as class 3
+    kept = consensus.prompt_feature_consensus(features, prompts, 4)
+    assert kept[clusters < 2].all()
+    assert kept[clusters >= 2].sum() == 20  # one of the two clusters is class 2, the other 3
+
+
+def test_one_predicted_class_keeps_its_largest_cluster():
+    features, clusters, rng = blobs(1, 3, 60)
+    at = rng.permutation(60)[:50]
+    largest = np.bincount(clusters[at]).max()
+    prompts = np.full(50, 2)
+    assert consensus.prompt_feature_consensus(features[at], prompts, 3).sum() == largest
+
+
+@pytest.mark.parametrize(("n_tiles", "n_classes"), [(1, 2), (2, 20), (7, 20), (200, 20), (40, 2)])
+def test_few_tiles_and_many_classes_work(n_tiles, n_classes):
+    case = Case(9, n_tiles=n_tiles, n_classes=n_classes)
+    found = consensus.feature_labels(case.features["projected"], case.prompt_labels, n_classes)
+    assert found.min() >= 0 and found.max() < n_classes
+    for order in ORDERS:
+        assert 0 < case.keep(order, quota="class").sum() <= n_tiles
+
+
+def test_identical_features_keep_the_most_frequent_prompt_label():
+    prompts = np.array([0, 1, 1, 2, 1, 0])
+    kept = consensus.prompt_feature_consensus(np.ones((6, 3)), prompts, 3)
+    assert np.array_equal(kept, prompts == 1)
+
+
+def test_an_empty_among_is_refused_by_clustering():
+    with pytest.raises(ValueError, match="no tile is left"):
+        consensus.feature_labels(np.ones((4, 2)), np.zeros(4, int), 2, among=np.zeros(4, bool))
+
+
+# --- both filters --------------------------------------------------------------------------------
+
+
+OPTIONS = [
+    {"tie_break": t, "quota": q, "cluster_on": f}
+    for t, q, f in product(
+        ["random", "probability"], ["global", "class"], ["projected", "unprojected"]
+    )
+]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o.values()))
+def test_ties_do_not_depend_on_row_order(order, options):
+    for seed in range(2):
+        case = Case(seed, n_views=5, n_tiles=120, n_classes=3 + 4 * seed)
+        rows = case.rng.permutation(case.n_tiles)
+        moved = case.rows(rows).keep(order, **options)
+        assert np.array_equal(moved, case.keep(order, **options)[rows])
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o.values()))
+def test_each_order_is_its_filters_one_after_the_other(options):
+    case = Case(4, n_views=8, n_tiles=150, n_classes=5)
+    features = case.features[options["cluster_on"]]
+    to_mvc = {name: options[name] for name in ("tie_break", "quota")} | {"share": 0.4}
+
+    def pfc(**more):
+        return consensus.prompt_feature_consensus(
+            features, case.prompt_labels, 5, seed=case.seed, tiles=case.tiles, **more
+        )
+
+    mvc_first, pfc_first = case.mvc(**to_mvc), pfc()
+    by_hand = {
+        "mvc": mvc_first,
+        "pfc": pfc_first,
+        "mvc+pfc": pfc(among=mvc_first),
+        "pfc+mvc": case.mvc(**to_mvc, among=pfc_first),
+    }
+    for order in ORDERS:
+        assert np.array_equal(case.keep(order, share=0.4, **options), by_hand[order]), order
+    assert not (by_hand["mvc+pfc"] & ~mvc_first).any()
+    assert not (by_hand["pfc+mvc"] & ~pfc_first).any()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_is_what_its_choices_give(name):
+    case = Case(6, n_tiles=100, n_classes=4)
+    chosen = SETTINGS[name]
+    first = case.mvc(tie_break=chosen["tie_break"], quota=chosen["quota"])
+    expected = consensus.prompt_feature_consensus(
+        case.features[chosen["cluster_on"]], case.prompt_labels, 4,
+        seed=case.seed, tiles=case.tiles, among=first,
+    )  # fmt: skip
+    assert np.array_equal(case.keep("mvc+pfc", **chosen), expected)
+
+
+def test_the_defaults_are_the_published_setting():
+    case = Case(7, n_tiles=100, n_classes=4)
+    for order in ORDERS:
+        assert np.array_equal(case.keep(order), case.keep(order, **SETTINGS["published"]))
+
+
+def test_ours_keeps_a_class_that_the_global_ranking_loses():
+    votes = np.zeros((10, 40), int)
+    votes[:, 30:] = 1
+    votes[0, 30:] = 0  # every tile of class 1 has one dissenting view
+    probs = np.where(votes[-1:].T == [[0, 1]], 0.9, 0.1)
+    published = consensus.multi_view_consensus(votes, probs, votes[-1])
+    kept = consensus.multi_view_consensus(
+        votes, probs, votes[-1], tie_break="probability", quota="class"
+    )
+    assert published.sum() == 12 and not published[30:].any()
+    assert kept[:30].sum() == 9 and kept[30:].sum() == 3
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("quota", ["global", "class"])
+def test_views_that_all_agree_and_one_predicted_class_work(order, quota):
+    case = Case(8, n_views=6, n_tiles=50, n_classes=3)
+    case.votes[:] = 1
+    case.prompt_labels[:] = 1
+    kept = case.keep(order, quota=quota)
+    assert 0 < kept.sum() <= (50 if order == "pfc" else 15)
+
+
+@pytest.mark.parametrize(
+    ("order", "options", "named"),
+    [
+        ("mvc,pfc", {}, "mvc,pfc"),
+        ("mvc", {"cluster_on": "pixels"}, "pixels"),
+        ("pfc+mvc", {"tie_break": "first"}, "first"),
+        ("pfc+mvc", {"quota": "local"}, "local"),
+        ("mvc+pfc", {"share": 2}, "share"),
+    ],
+)
+def test_a_wrong_choice_is_named(order, options, named):
+    with pytest.raises(ValueError, match=named):
+        Case(0).keep(order, **options)
+
+
+@pytest.mark.parametrize("wrong", ["prompt_labels", "features", "tiles"])
+@pytest.mark.parametrize("change", [-1, 1])
+def test_arrays_of_different_tiles_are_refused(wrong, change):
+    case = Case(1, n_tiles=30, n_classes=3)
+    n = 30 + change
+    if wrong == "features":
+        case.features = {name: np.ones((n, 4)) for name in case.features}
+    else:
+        setattr(case, wrong, np.zeros(n, int))
+    for order in ORDERS if wrong == "prompt_labels" else ("pfc+mvc", "mvc+pfc"):
+        with pytest.raises((ValueError, IndexError)):
+            case.keep(order)
+
+
+def test_inputs_are_left_as_they_are():
+    case = Case(3, n_tiles=60, n_classes=4)
+    given = [case.votes, case.view_probs, case.prompt_labels, *case.features.values(), case.tiles]
+    before = [array.copy() for array in given]
+    for order in ORDERS:
+        case.keep(order, **SETTINGS["ours"])
+    assert all(np.array_equal(a, b) for a, b in zip(given, before, strict=True))
+
+
+def test_no_filter_takes_true_labels():
+    of_filters = set()
+    for filter_ in (
+        consensus.rank_by_consensus, consensus.keep_lowest, consensus.multi_view_consensus,
+        consensus.feature_labels, consensus.prompt_feature_consensus, consensus.keep_by_consensus,
+    ):  # fmt: skip
+        of_filters |= set(inspect.signature(filter_).parameters)
+    assert {name for name in of_filters if "label" in name or "class" in name} == {
+        "prompt_labels", "n_classes",
+    }  # fmt: skip

@@ -43,7 +43,7 @@ test: $(INSTALLED) ## Run the tests
 
 smoke: $(INSTALLED) ## Run the whole chain on a handful of tiny tiles, in a temporary folder
 	@folder=$$(mktemp -d) && export OUTPUT_ROOT="$$folder" && \
-	if $(SNAKEMAKE) dataset=smoke $(CHAIN); then rm -rf "$$folder"; echo "The chain runs."; \
+	if $(SNAKEMAKE) dataset=smoke $(CHAIN) --directory "$$folder"; then rm -rf "$$folder"; echo "The chain runs."; \
 	else echo "The chain broke; what it wrote is in $$folder" >&2; exit 1; fi
 
 figures: $(INSTALLED) ## Make tables and figures from data/record alone, without training

@@ -47,7 +47,7 @@ def sources(name):
 
 
 def command(name):
-    given = f"-p dataset {DATASET} -p vlm '{VLM}'" + (" -p seed {wildcards.seed}" if name[:2] != "40" else "")
+    given = f"-p dataset {DATASET} -p vlm '{VLM}'" + (" -p seed {seed}" if name[:2] != "40" else "")
     return f"'{sys.executable}' -m lib.run '{paths.notebook_file(name)}' {given}"
 
 
@@ -74,10 +74,11 @@ for step, (reads, writes) in STEPS.items():
             [f"{RUN}/{file}" for file in writes],
             f"{RUN}/executed/{step}.ipynb",
         params:
+            call=command(step),
             **parameters(step),
         threads: 4
         shell:
-            command(step)
+            "{params.call}"
 
 
 if STAND_IN_MODEL:
@@ -91,10 +92,11 @@ if STAND_IN_MODEL:
             STAND_IN_MODEL,
             f"{RUN}/executed/01_stand_in_vlm.ipynb",
         params:
+            call=command("01_stand_in_vlm"),
             **parameters("01_stand_in_vlm"),
         threads: 4
         shell:
-            command("01_stand_in_vlm")
+            "{params.call}"
 
 
 rule:
@@ -106,9 +108,10 @@ rule:
         f"{ALL}/executed/40_record.ipynb",
         f"{ALL}/figures/tables.md",
     params:
+        call=command("40_record"),
         **parameters("40_record"),
     shell:
-        command("40_record")
+        "{params.call}"
 
 
 onsuccess:

@@ -15,6 +15,8 @@ from sklearn.exceptions import ConvergenceWarning
 from lib.tiles import tile_draws
 
 NONE = -1  # no pseudo label
+TIE_BREAKS = ("random", "probability")
+QUOTAS = ("global", "class")
 ORDERS = ("mvc", "pfc", "mvc+pfc", "pfc+mvc")
 SETTINGS = {
     "published": {"tie_break": "random", "quota": "global", "cluster_on": "projected"},
@@ -22,7 +24,18 @@ SETTINGS = {
     # them. Probability ties need the class quota: alone they keep whole classes out.
     "ours": {"tie_break": "probability", "quota": "class", "cluster_on": "unprojected"},
 }
+PUBLISHED_SHARE = 0.3
 TIE_STREAM = 1_000_003  # keeps the draws of ties apart from those of views
+
+
+def setting_of(rules: Mapping[str, object]) -> str | None:
+    """Name of the setting that these rules are, all or some of a setting's; None if of neither."""
+    if rules.get("share", PUBLISHED_SHARE) != PUBLISHED_SHARE:
+        return None
+    for name, setting in SETTINGS.items():
+        if all(rules[key] == setting[key] for key in rules if key in setting):
+            return name
+    return None
 
 
 def entropy(probs: np.ndarray) -> np.ndarray:
@@ -68,8 +81,8 @@ def rank_by_consensus(
     probabilities, then random). votes: [V, N]; view_probs: [N, C]; tiles: [N] tile numbers, by
     default the row numbers.
     """
-    if tie_break not in ("random", "probability"):
-        raise ValueError(f"tie_break must be 'random' or 'probability', not {tie_break!r}")
+    if tie_break not in TIE_BREAKS:
+        raise ValueError(f"tie_break must be one of {', '.join(TIE_BREAKS)}, not {tie_break!r}")
     n_tiles, n_classes = view_probs.shape
     votes = np.asarray(votes)
     if votes.shape[1:] != (n_tiles,):
@@ -100,8 +113,8 @@ def keep_lowest(
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1, not {share}")
-    if quota not in ("global", "class"):
-        raise ValueError(f"quota must be 'global' or 'class', not {quota!r}")
+    if quota not in QUOTAS:
+        raise ValueError(f"quota must be one of {', '.join(QUOTAS)}, not {quota!r}")
     kept = np.zeros(len(ranking), bool)
     candidates = ranking if among is None else ranking[among[ranking]]
     labels = np.asarray(prompt_labels)[candidates]
@@ -218,7 +231,7 @@ def keep_by_consensus(
 
     order: one of `ORDERS`; the second filter sees only what the first one kept, so "pfc+mvc" keeps
     the share ρ of what the clusters confirm. features: {"projected": [N, D], "unprojected":
-    [N, E]}, of which `cluster_on` names one. `**SETTINGS["published"]` and `**SETTINGS["ours"]` fit in.
+    [N, E]}, of which `cluster_on` names one. `**SETTINGS["published"]` fits in.
     """
     if order not in ORDERS:
         raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")

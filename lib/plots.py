@@ -7,7 +7,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
@@ -19,7 +18,13 @@ RIGHT, WRONG, OTHER = "#009E73", "#D55E00", "#BBBBBB"
 # The same colour for the same rule everywhere: hue for the tie rule, line for the quota.
 TIE_COLOURS = {"random": "#E69F00", "probability": "#0072B2"}
 QUOTA_LINES = {"global": "--", "class": "-"}
-SETTING_COLOURS = {"published": "#E69F00", "ours": "#0072B2", None: "#777777"}
+SETTING_COLOURS = {"published": "#E69F00", "ours": "#0072B2", "": "#777777"}
+
+
+def _closed(figure: Figure) -> Figure:
+    """Take a finished figure from pyplot, so that a notebook shows it once, as the cell's value."""
+    plt.close(figure)
+    return figure
 
 
 def tile_sheet(rows: Mapping[str, np.ndarray], columns: int = 10, tile_inch: float = 0.8) -> Figure:
@@ -38,7 +43,7 @@ def tile_sheet(rows: Mapping[str, np.ndarray], columns: int = 10, tile_inch: flo
         line[0].text(
             -0.15, 0.5, title, transform=line[0].transAxes, ha="right", va="center", fontsize=9
         )
-    return figure
+    return _closed(figure)
 
 
 def stains_and_views(tile: np.ndarray, stains: np.ndarray, views: np.ndarray) -> Figure:
@@ -57,7 +62,8 @@ def stains_and_views(tile: np.ndarray, stains: np.ndarray, views: np.ndarray) ->
     ]
     for at, (title, image, colours) in enumerate(panels):
         ax = figure.add_subplot(grid[:, at])
-        ax.imshow(image, cmap=colours, vmin=0 if colours else None)
+        limits = (0, np.quantile(image, 0.99)) if colours else (None, None)
+        ax.imshow(image, cmap=colours, vmin=limits[0], vmax=limits[1])
         ax.set_title(title, fontsize=9)
         ax.set_axis_off()
     for number, view in enumerate(views):
@@ -65,7 +71,7 @@ def stains_and_views(tile: np.ndarray, stains: np.ndarray, views: np.ndarray) ->
         ax.imshow(view)
         ax.set_title(f"view {number + 1}", fontsize=8)
         ax.set_axis_off()
-    return figure
+    return _closed(figure)
 
 
 def loss_curve(losses: Sequence[float], name: str) -> Figure:
@@ -74,7 +80,7 @@ def loss_curve(losses: Sequence[float], name: str) -> Figure:
     smooth = pd.Series(losses).rolling(max(1, len(losses) // 20), min_periods=1).mean()
     ax.plot(smooth, color="C0")
     ax.set(xlabel="step", ylabel=name)
-    return figure
+    return _closed(figure)
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> Figure:
@@ -100,7 +106,7 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[s
     ax.tick_params(axis="x", rotation=40)
     plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
     ax.tick_params(axis="y", rotation=0)
-    return figure
+    return _closed(figure)
 
 
 def confidence_histogram(probs: np.ndarray, labels: np.ndarray) -> Figure:
@@ -117,7 +123,7 @@ def confidence_histogram(probs: np.ndarray, labels: np.ndarray) -> Figure:
     )
     ax.set(xlabel="confidence", ylabel="tiles")
     ax.legend()
-    return figure
+    return _closed(figure)
 
 
 def vote_entropy_histogram(votes: np.ndarray, n_classes: int, right: np.ndarray) -> Figure:
@@ -148,17 +154,18 @@ def vote_entropy_histogram(votes: np.ndarray, n_classes: int, right: np.ndarray)
     )
     ax.set(xlabel="vote entropy (nats)", ylabel="tiles")
     ax.legend(loc="center right")
-    return figure
+    return _closed(figure)
 
 
 def precision_against_share(rows: pd.DataFrame, title: str = "") -> Figure:
     """Precision of the kept labels against the share kept, for each tie rule and quota.
 
-    rows: columns share, precision, tie_break, quota, and seed (several give a band: min to max).
+    rows: columns share_setting, precision, tie_break, quota, and seed (several give a band from the
+    lowest to the highest).
     """
     figure, ax = plt.subplots(figsize=(5.6, 3.4))
     for (tie_break, quota), part in rows.groupby(["tie_break", "quota"], sort=False):
-        curve = part.groupby("share").precision.agg(["mean", "min", "max"])
+        curve = part.groupby("share_setting").precision.agg(["mean", "min", "max"])
         style = {"color": TIE_COLOURS[tie_break], "linestyle": QUOTA_LINES[quota]}
         ax.plot(curve.index, curve["mean"], label=f"{tie_break} ties, {quota} quota", **style)
         if part.seed.nunique() > 1:
@@ -168,7 +175,7 @@ def precision_against_share(rows: pd.DataFrame, title: str = "") -> Figure:
     ax.axvline(0.3, color="black", linewidth=1, linestyle=":")
     ax.set(xlabel="share of tiles kept", ylabel="precision of kept labels", title=title)
     ax.legend()
-    return figure
+    return _closed(figure)
 
 
 def cluster_map(
@@ -200,8 +207,9 @@ def cluster_map(
     axes[2].set_title("prompt and cluster")
     for ax in axes:
         ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, markerscale=2, fontsize=8)
-    return figure
+    return _closed(figure)
 
 
 def kept_per_class(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:
@@ -214,6 +222,7 @@ def kept_per_class(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:
         1,
         len(methods),
         figsize=(1.9 * len(methods) + 1.2, 0.34 * len(class_names) + 1.3),
+        sharex=True,
         sharey=True,
     )
     for ax, method in zip(np.atleast_1d(axes), methods, strict=True):
@@ -225,37 +234,35 @@ def kept_per_class(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:
         ax.grid(axis="y", visible=False)
     np.atleast_1d(axes)[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     np.atleast_1d(axes)[0].invert_yaxis()
-    return figure
+    return _closed(figure)
 
 
 def consensus_overview(table: pd.DataFrame, title: str = "") -> Figure:
-    """How right the labels are against how many are kept: a point per seed, a mark per mean.
+    """How right the kept labels are, by filter and setting: a point per seed, a bar per mean.
 
-    table: columns name, setting, share, precision, seed; one line per method and seed.
+    table: columns method (for display), setting, share, precision, seed.
     """
-    names = list(dict.fromkeys(table.name))
-    figure, ax = plt.subplots(figsize=(6.4, 0.34 * len(names) + 1.1))
-    for height, name in enumerate(names):
-        part = table[table.name == name]
-        colour = SETTING_COLOURS[part.setting.iloc[0]]
-        ax.scatter(part.precision, np.full(len(part), height), s=14, color=colour, alpha=0.45, lw=0)
-        ax.plot(part.precision.mean(), height, marker="|", markersize=13, color=colour, mew=2.5)
-        ax.annotate(
-            f"{part.precision.mean():.3f}   keeps {part.share.mean():.0%}",
-            (1.015, height),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=9,
-        )
-    _setting_legend(ax, table)
-    ax.set_yticks(range(len(names)), names)
-    ax.invert_yaxis()
-    ax.set(xlabel="share of kept labels that are right", title=title)
-    ax.set_xlim(right=1.003)
-    return figure
-
-
-def _setting_legend(ax: Axes, table: pd.DataFrame) -> None:
-    for setting in dict.fromkeys(table.setting.dropna()):
+    methods = list(dict.fromkeys(table.method))
+    figure, ax = plt.subplots(figsize=(6.4, 0.5 * len(methods) + 1.1))
+    for height, method in enumerate(methods):
+        part = table[table.method == method]
+        for setting, of in part.groupby("setting"):
+            colour = SETTING_COLOURS[setting]
+            at = height + {"published": -0.14, "ours": 0.14, "": 0}[setting]
+            ax.scatter(of.precision, np.full(len(of), at), s=14, color=colour, alpha=0.5, lw=0)
+            ax.plot(of.precision.mean(), at, marker="|", markersize=10, color=colour, mew=2.5)
+            ax.annotate(
+                f"{of.precision.mean():.3f}, {of.share.mean():.0%} kept",
+                (1.02, at),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=8.5,
+                color=colour,
+            )
+    for setting in ("published", "ours"):
         ax.plot([], [], marker="|", lw=0, mew=2.5, color=SETTING_COLOURS[setting], label=setting)
     ax.legend(loc="lower left")
+    ax.set_yticks(range(len(methods)), methods)
+    ax.invert_yaxis()
+    ax.set(xlabel="share of kept labels that are right", title=title)
+    return _closed(figure)

@@ -226,6 +226,7 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
     import jupytext
     import papermill
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     parameters = resolve_parameters(notebook, given)
     folder = executed_folder(parameters)
@@ -243,6 +244,8 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
                 kernel_name="python3",
                 cwd=paths.ROOT,
                 progress_bar=False,
+                # Sockets of files: no ports that kernels running side by side could collide on.
+                config=Config({"KernelManager": {"transport": "ipc"}}),
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
             )

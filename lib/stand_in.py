@@ -160,12 +160,12 @@ def build(
     image_size: int,
     seed: int,
     steps: int = 400,
-) -> list[float]:
+) -> None:
     """Build the stand-in at `folder`, for `open_clip.create_model("local-dir:<folder>")`.
 
     store, labels: decoded source tiles [N, S, S, 3] and their classes [N]; captions: as many
-    for every class. Returns the loss of each step. Raises ValueError when a class has no caption or
-    the numbers differ.
+    for every class. The loss of each step is kept beside the model as losses.npy. Raises ValueError
+    when a class has no caption or the numbers differ.
     """
     per_class = {len(of_class) for of_class in captions}
     if len(per_class) != 1 or per_class == {0}:
@@ -181,4 +181,4 @@ def build(
         model.to("cpu", memory_format=torch.contiguous_format)  # safetensors stores no other
         save_for_hf(model, tokenizer, config, temporary, safe_serialization=True)
         model.text.config.save_pretrained(temporary)
-    return losses
+        np.save(temporary / "losses.npy", np.float32(losses))

@@ -1,18 +1,12 @@
 """Procedural H&E tiles for the embedded `demo` dataset: tissue drawn as stain concentrations.
 
 A tile is drawn in µm as three concentration maps (haematoxylin, eosin, red cells), then stained
-and scanned by a slide: light follows Beer-Lambert with stain vectors near those of Ruifrok and
-Johnston (2001, Anal. Quant. Cytol. Histol. 23:291), after which come blur, white balance, gamma,
-noise and JPEG. Nothing is downloaded; the same seed gives the same bytes.
+and scanned by a slide (`lib.staining`). Nothing is downloaded; the same seed gives the same bytes.
 """
 
-import io
-import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,90 +18,11 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
-Array = NDArray[Any]
+from lib.run import atomic
+from lib.staining import SUPERSAMPLE, Array, Slide, draw_slide, scan
 
 FIELD_UM = 110.0
-SUPERSAMPLE = 2
 PARALLEL_FROM = 200
-
-
-@dataclass(frozen=True)
-class Slide:
-    """How one slide was cut, stained and scanned.
-
-    `stains` are the unit optical densities in R, G, B of haematoxylin, eosin and red cells,
-    `strengths` multiply their concentrations (stain strength times section thickness). `defocus`
-    is the share of nuclei out of focus, `blur_um` the scanner's Gaussian blur (standard
-    deviation, µm), `noise` a standard deviation in grey levels, `nuclear_size` a factor.
-    """
-
-    stains: tuple[tuple[float, ...], ...]
-    strengths: tuple[float, ...]
-    defocus: float
-    blur_um: float
-    white: tuple[float, ...]
-    gamma: float
-    noise: float
-    jpeg_quality: int
-    nuclear_size: float
-
-
-def draw_slide(shift: float, rng: np.random.Generator) -> Slide:
-    """Draw one slide of a laboratory.
-
-    `shift` is the distance from the laboratory of origin (0.0) to another one (1.0). Everything
-    moves as 2 · shift / (1 + shift), so that far laboratories (up to 2 in place of 1) still stain
-    like H&E. The random draws do not depend on it. Raises ValueError for shift < 0.
-    """
-    if not shift >= 0:
-        raise ValueError(f"shift={shift}: must be at least 0")
-    z = rng.standard_normal(20)
-    t = 2 * shift / (1 + shift)
-    origin = np.array([[0.63, 0.71, 0.31], [0.09, 0.96, 0.18], [0.08, 0.86, 0.50]])
-    other = np.array([[0.52, 0.74, 0.43], [0.26, 0.80, 0.54], [0.20, 0.76, 0.62]])
-    stains = np.maximum(origin + t * (other - origin) + 0.025 * z[:9].reshape(3, 3), 0.02)
-    stains /= np.linalg.norm(stains, axis=1, keepdims=True)
-    strengths = np.exp(t * np.array([0.55, 0.35, 0.2]) + 0.10 * z[9:12] + 0.06 * z[12])
-    white = np.array([0.965, 0.955, 0.97]) - t * np.array([0.02, 0.06, 0.05])
-    return Slide(
-        stains=tuple(tuple(v) for v in stains.tolist()),
-        strengths=tuple(strengths.tolist()),
-        defocus=float(np.clip(0.15 + 0.25 * t + 0.04 * z[12], 0.0, 0.8)),
-        blur_um=float(np.clip(0.45 + 1.05 * t + 0.08 * z[13], 0.2, 3.0)),
-        white=tuple(np.clip(white + 0.008 * z[14:17], 0.75, 1.0).tolist()),
-        gamma=float(np.exp(0.12 * t + 0.03 * z[17])),
-        noise=float(np.clip(1.5 + 2.5 * t + 0.3 * z[18], 0.0, 8.0)),
-        jpeg_quality=round(92 - 25 * t),
-        nuclear_size=float(np.exp(0.07 * t + 0.02 * z[19])),
-    )
-
-
-def beer_lambert(concentration: Array, slide: Slide) -> Array:
-    """Light through stained tissue: 255 · white · exp(−Σ_s strength_s · concentration_s · stain_s).
-
-    concentration: [3, H, W], haematoxylin, eosin, red cells (dimensionless)
-    returns: [H, W, 3] float32 in 0-255
-    """
-    absorbed = np.array(slide.strengths)[:, None] * np.array(slide.stains)
-    density = np.zeros((*concentration.shape[1:], 3), np.float32)
-    for amount, colour in zip(concentration, absorbed.astype(np.float32), strict=True):
-        density += amount[..., None] * colour
-    return 255 * np.array(slide.white, np.float32) * np.exp(-density)
-
-
-def _scan(concentration: Array, slide: Slide, scale: float, rng: np.random.Generator) -> Array:
-    """Stain and scan a canvas of `scale` px/µm; the picture is SUPERSAMPLE times smaller."""
-    light = beer_lambert(concentration, slide)
-    side = light.shape[0] // SUPERSAMPLE
-    light = light.reshape(side, SUPERSAMPLE, side, SUPERSAMPLE, 3).mean((1, 3))
-    sigma = slide.blur_um * scale / SUPERSAMPLE
-    light = gaussian_filter(light, (sigma, sigma, 0), truncate=3)
-    light = 255 * (light / 255) ** slide.gamma
-    light += slide.noise * rng.standard_normal(light.shape, np.float32)
-    buffer = io.BytesIO()
-    picture = Image.fromarray(np.clip(light + 0.5, 0, 255).astype(np.uint8))
-    picture.save(buffer, "JPEG", quality=slide.jpeg_quality, subsampling=0)
-    return np.array(Image.open(buffer))
 
 
 class _Canvas:
@@ -432,7 +347,7 @@ def tissue_tile(kind: str, slide: Slide, size: int, rng: np.random.Generator) ->
         edge = np.quantile(height, rng.uniform(0.10, 0.40))
         canvas.maps += (0.5 + 0.5 * np.tanh((edge - height) / 1.6)) * (other.maps - canvas.maps)
     canvas.maps *= np.maximum(1 + 0.07 * canvas.cloud(60), 0.5)
-    return _scan(np.maximum(canvas.maps, 0), slide, canvas.scale, rng)
+    return scan(np.maximum(canvas.maps, 0), slide, canvas.scale, rng)
 
 
 def _write_tile(job: tuple[str, int, int], folder: Path, size: int, shift: float, seed: int) -> int:
@@ -473,15 +388,11 @@ def write_dataset(
         raise FileExistsError(f"{folder} exists and is not empty: remove it or name another folder")
     share, rest = divmod(tiles, len(cells))
     jobs = [(*cell, k) for n, cell in enumerate(cells) for k in range(share + (n < rest))]
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
-    work = partial(_write_tile, folder=unfinished, size=size, shift=shift, seed=seed)
-    try:
+    with atomic(folder) as unfinished:
+        work = partial(_write_tile, folder=unfinished, size=size, shift=shift, seed=seed)
         for kind in kinds:
             (unfinished / kind).mkdir(parents=True)
         with ProcessPoolExecutor() as pool:
             many = len(jobs) >= PARALLEL_FROM
             done = pool.map(work, jobs, chunksize=16) if many else map(work, jobs)
-            deque(tqdm(done, f"tiles of {folder.name}", len(jobs), unit="tile"), maxlen=0)
-        unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+            deque(tqdm(done, "drawing tiles", len(jobs), unit="tile"), maxlen=0)

@@ -30,11 +30,12 @@ def labels_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             continue
         params, labels = row["params"], row["labels"]
         lines.append(
-            {key: row[key] for key in ("dataset", "vlm", "method", "setting", "seed")}
+            {key: row[key] for key in ("dataset", "vlm", "method", "seed")}
             | {key: params.get(key) for key in ("tie_break", "quota", "cluster_on")}
             | {key: labels[key] for key in ("kept", "share", "precision", "per_class")}
             | {
                 "name": _name(row),
+                "setting": row["setting"] or "",
                 "share_setting": params.get("share"),
                 "smallest_class": min(c["kept"] for c in labels["per_class"].values()),
                 "lost": len(labels["lost_classes"]),
@@ -80,7 +81,7 @@ def consensus_table(frame: pd.DataFrame) -> pd.DataFrame:
         lines.append(
             {
                 "labels": name,
-                "setting": part.setting.iloc[0] or "",
+                "setting": part.setting.iloc[0],
                 "kept": f"{part.share.mean():.0%}",
                 "right among kept": spread(part.precision),
                 "worst seed": f"{part.precision.min():.3f}",
@@ -92,10 +93,18 @@ def consensus_table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def overview_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """The lines of the named settings, and those that need none, with display names."""
+    chosen = at_main_share(frame)
+    plain = chosen.tie_break.isna() & chosen.cluster_on.isna()
+    chosen = chosen[plain | (chosen.setting != "")]
+    return chosen.assign(method=chosen.method.map(NAMES))
+
+
 def per_class_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean kept and right labels per method and class, for the named settings."""
     chosen = at_main_share(frame)
-    chosen = chosen[chosen.setting.notna() & chosen.method.isin(["mvc", "mvc+pfc"])]
+    chosen = chosen[(chosen.setting != "") & chosen.method.isin(["mvc", "mvc+pfc"])]
     lines = [
         {"method": f"{NAMES[line.method]}\n{line.setting}", "class": name, **counts}
         for line in chosen.itertuples()

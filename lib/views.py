@@ -41,7 +41,7 @@ def random_view(
     Random crop of `size` from the stored S = 8/7 · size, quarter turn, flip, and with
     `jitter_probability` a colour jitter: brightness, contrast and saturation by 1 ± `jitter`, hue
     by ± `hue` of the colour circle. images: uint8 [B, S, S, 3]; tiles: [B] tile numbers; returns
-    float [B, 3, size, size] in 0 … 1. The draw of a tile depends on `seed`, `view` and its number alone.
+    float [B, 3, size, size] in 0 … 1. A tile's draw depends on `seed`, `view` and its number alone.
 
     Deviation: the four colour operations are applied in one fixed order as a single affine map of
     the colours, with the hue turned in the YIQ plane instead of HSV, and clipped once at the end.
@@ -117,17 +117,3 @@ def _hue_rotation(turns: torch.Tensor) -> torch.Tensor:
     zero, one = torch.zeros_like(cos), torch.ones_like(cos)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], 1).view(-1, 3, 3)
     return torch.linalg.inv(to_yiq) @ turn @ to_yiq
-
-
-# Optical densities in R, G, B of haematoxylin and eosin (Ruifrok and Johnston 2001).
-STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105]])
-
-
-def separate_stains(tile: np.ndarray) -> np.ndarray:
-    """Amounts of haematoxylin and eosin, [2, S, S], by colour deconvolution (Ruifrok and Johnston).
-
-    tile: uint8 [S, S, 3]. Least squares on the optical densities −log10(I / 255); below 0 is none.
-    """
-    density = -np.log10((tile.astype(np.float64) + 1) / 256)
-    amounts = np.linalg.lstsq(STAINS.T, density.reshape(-1, 3).T, rcond=None)[0]
-    return np.maximum(amounts, 0).reshape(2, *tile.shape[:2])

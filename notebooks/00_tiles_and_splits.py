@@ -89,15 +89,10 @@ with atomic(run / "tiles.parquet") as file:
 # Ten tiles of each class, from ten groups of the training part.
 
 # %%
-table = pd.read_parquet(run / "tiles.parquet")
 train = table[table.split == "train"].sample(frac=1, random_state=seed)
 ten_groups = train.drop_duplicates(["label", "group"])
-plots.tile_sheet(
-    {
-        name: decoded[ten_groups[ten_groups.label == number].tile.values[:10]]
-        for number, name in enumerate(card.class_names)
-    }
-)
+rows = {name: ten_groups[ten_groups["class"] == name].tile.values[:10] for name in card.class_names}
+plots.tile_sheet({name: decoded[numbers] for name, numbers in rows.items()})
 
 # %% [markdown]
 # **Recap.** Every tile has a number, a class, a group and a part, and is decoded. If the VLM is a

@@ -62,15 +62,12 @@ print(f"source: {source.title}, {len(source_table)} tiles; no file shared with {
 # %%
 decoded = np.load(store, mmap_mode="r", allow_pickle=False)
 shuffled = source_table.sample(frac=1, random_state=seed)
-plots.tile_sheet(
-    {
-        c.captions[0].replace("An H&E image of ", "").replace(" ", "\n", 1): decoded[
-            shuffled[shuffled.label == number].tile.values[:8]
-        ]
-        for number, c in enumerate(source.classes)
-    },
-    columns=8,
-)
+sheet = {}
+for number, c in enumerate(source.classes):
+    title = c.captions[0].removeprefix("An H&E image of ").replace(" ", "\n", 1)
+    sheet[title] = decoded[shuffled[shuffled.label == number].tile.values[:8]]
+plots.tile_sheet(sheet, columns=8)
+
 # %% [markdown]
 # ## Pre-training
 #
@@ -79,18 +76,12 @@ plots.tile_sheet(
 # %%
 model_folder = paths.model_folder(vlm, seed)
 captions = [c.captions for c in source.classes]
-losses = stand_in.build(
-    model_folder,
-    store,
-    source_table.label.values,
-    captions,
-    image_size=image_size,
-    seed=seed,
-    steps=steps,
-)
+how = {"image_size": image_size, "seed": seed, "steps": steps}
+stand_in.build(model_folder, store, source_table.label.values, captions, **how)
 
 # %%
-plots.loss_curve(losses, "contrastive loss")
+plots.loss_curve(np.load(model_folder / "losses.npy", allow_pickle=False), "contrastive loss")
+
 # %% [markdown]
 # ## Does it know its source?
 #
@@ -103,6 +94,7 @@ text = embed_prompts(model, [c.prompts for c in source.classes])
 embed_tiles(model, store, text, model_folder / "source")
 on_source = np.load(model_folder / "source" / "probs.npy", allow_pickle=False).argmax(1)
 plots.confusion(source_table.label.values, on_source, source.class_names)
+
 # %%
 accuracy = (on_source == source_table.label).mean()
 print(f"accuracy on its source: {accuracy:.3f}, logit scale {model.scale:.1f}")

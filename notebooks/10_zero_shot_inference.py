@@ -21,6 +21,7 @@
 
 # %%
 import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -77,35 +78,24 @@ predicted = probs.argmax(1)
 
 # %%
 plots.confusion(table.label.values, predicted, card.class_names)
+
 # %% [markdown]
 # A wrong label is often a confident one, so a threshold on the confidence is a weak filter.
 
 # %%
 plots.confidence_histogram(probs, table.label.values)
+
 # %%
+about = {"prompts": prompts, "image_size": model.image_size}
+new_row = partial(row, dataset=dataset, vlm=vlm, seed=seed, method="zero-shot", params=about)
+new_row = partial(new_row, device=str(model.device), seconds=seconds)
 rows = []
 for split in ("train", "test"):
     of = (table.split == split).values
     labels = table.label.values[of]
-    quality = metrics.label_quality(
-        predicted[of], np.ones(of.sum(), bool), labels, card.class_names
-    )
+    quality = metrics.label_quality(predicted[of], np.ones(len(labels), bool), labels, card.class_names)
     measured = metrics.scores(probs[of], labels, card.class_names)
-    rows.append(
-        row(
-            dataset=dataset,
-            vlm=vlm,
-            seed=seed,
-            method="zero-shot",
-            split=split,
-            n=int(of.sum()),
-            scores=measured,
-            labels=quality,
-            params={"prompts": prompts, "image_size": model.image_size},
-            device=str(model.device),
-            seconds=seconds,
-        )
-    )
+    rows.append(new_row(split=split, n=len(labels), scores=measured, labels=quality))
 write_rows(run, "10_zero_shot_inference", rows)
 pd.DataFrame({r["split"]: r["scores"] for r in rows}).drop("recall")
 
@@ -116,9 +106,7 @@ pd.DataFrame({r["split"]: r["scores"] for r in rows}).drop("recall")
 test = table[table.split == "test"]
 right = predicted[test.tile] == test.label.values
 low, high = metrics.grouped_interval(lambda at: right[at].mean(), test.group.values, seed=seed)
-print(
-    f"zero-shot accuracy on test: {right.mean():.3f}, 95 % interval over groups {low:.3f} to {high:.3f}"
-)
+print(f"zero-shot accuracy on test: {right.mean():.3f}, 95 % interval over groups {low:.3f}–{high:.3f}")
 
 # %% [markdown]
 # **Recap.** Every tile has a prompt label, and many are wrong. Which ones can be trusted?

@@ -21,12 +21,15 @@
 
 # %%
 import time
+from functools import partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from lib import cards, consensus, metrics, paths, plots, tiles, views
-from lib.run import atomic, row, write_rows
+from lib import cards, consensus, metrics, paths, plots, tables, tiles, views
+from lib.run import atomic, read_rows, row, write_rows
+from lib.staining import separate_stains
 from lib.vlm import embed_prompts, embed_views, encoder_rate, load_vlm
 
 # %% tags=["parameters"]
@@ -54,16 +57,11 @@ store = tiles.decode_tiles(table, cards.locate(card), dataset, model.image_size)
 
 # %%
 at, images = next(tiles.read_batches(store, train.tile.values, batch_size, model.device))
-shown = [
-    views.random_view(
-        images, model.image_size, tiles=train.tile.values[at], view=v, seed=seed, hue=hue
-    )[0]
-    for v in range(8)
-]
+draw = {"size": model.image_size, "tiles": train.tile.values[at], "seed": seed, "hue": hue}
+eight = [views.random_view(images, view=number, **draw)[0].permute(1, 2, 0).cpu() for number in range(8)]
 one_tile = images[0].cpu().numpy()
-plots.stains_and_views(
-    one_tile, views.separate_stains(one_tile), np.stack([s.permute(1, 2, 0).cpu() for s in shown])
-)
+plots.stains_and_views(one_tile, separate_stains(one_tile), np.stack(eight))
+
 # %% [markdown]
 # ## Vote
 #
@@ -75,26 +73,15 @@ text = embed_prompts(model, prompts)
 some = train.tile.values[: 16 * batch_size]
 bare = [encoder_rate(model, store, some, batch_size)]
 started = time.perf_counter()
-embed_views(
-    model,
-    store,
-    train.tile.values,
-    text,
-    run,
-    n_views=n_views,
-    seed=seed,
-    hue=hue,
-    batch_size=batch_size,
-)
+how = {"n_views": n_views, "seed": seed, "hue": hue, "batch_size": batch_size}
+embed_views(model, store, train.tile.values, text, run, **how)
 seconds = time.perf_counter() - started
 bare.append(encoder_rate(model, store, some, batch_size))
 
 # %%
 rate = n_views * len(train) / seconds
-print(
-    f"{len(train)} tiles × {n_views} views in {seconds:.1f} s: {rate:.0f} views/s, "
-    f"{rate / np.mean(bare):.2f} of the bare encoder's {bare[0]:.0f} and {bare[1]:.0f} before and after"
-)
+print(f"{len(train)} tiles × {n_views} views in {seconds:.1f} s: {rate:.0f} views/s,")
+print(f"{rate / np.mean(bare):.2f} of the bare encoder's {bare[0]:.0f} before and {bare[1]:.0f} after")
 
 # %%
 votes = np.load(run / "votes.npy", allow_pickle=False)
@@ -110,6 +97,7 @@ assert votes.shape == (n_views, len(train)) and np.allclose(view_probs.sum(1), 1
 
 # %%
 plots.vote_entropy_histogram(votes, n_classes, prompt_labels == labels)
+
 # %% [markdown]
 # Two ways to break ties and two quotas. *Published*: random ties, one global ranking. *Ours*: ties by
 # the entropy of the mean view probabilities, and the share ρ of **every** predicted class, so that no
@@ -117,102 +105,46 @@ plots.vote_entropy_histogram(votes, n_classes, prompt_labels == labels)
 
 # %%
 about = {"n_views": n_views, "hue": hue, "prompts": prompts, "image_size": model.image_size}
-base = dict(
-    dataset=dataset,
-    vlm=vlm,
-    seed=seed,
-    split="train",
-    n=len(train),
-    device=str(model.device),
-    seconds=seconds,
-)
-all_kept = np.ones(len(train), bool)
-rows = [
-    row(
-        method="mean-of-views",
-        params=about,
-        scores=metrics.scores(view_probs, labels, card.class_names),
-        labels=metrics.label_quality(view_probs.argmax(1), all_kept, labels, card.class_names),
-        **base,
-    )
-]
-for rho in sorted({0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, share}):
-    for tie_break in ("random", "probability"):
-        for quota in ("global", "class"):
-            rules = {"tie_break": tie_break, "quota": quota}
-            kept = consensus.multi_view_consensus(
-                votes,
-                view_probs,
-                prompt_labels,
-                share=rho,
-                seed=seed,
-                tiles=train.tile.values,
-                **rules,
-            )
-            settings = [
-                name for name, s in consensus.SETTINGS.items() if s.items() >= rules.items()
-            ]
-            rows.append(
-                row(
-                    method="mvc",
-                    setting=settings[0] if settings and rho == share else None,
-                    params=about | rules | {"share": rho},
-                    labels=metrics.label_quality(prompt_labels, kept, labels, card.class_names),
-                    **base,
-                )
-            )
+new_row = partial(row, dataset=dataset, vlm=vlm, seed=seed, split="train", n=len(train))
+new_row = partial(new_row, device=str(model.device), seconds=seconds)
+quality = partial(metrics.label_quality, labels=labels, class_names=card.class_names)
+view_labels, every = view_probs.argmax(1), np.ones(len(train), bool)
+view_scores = metrics.scores(view_probs, labels, card.class_names)
+rows = [new_row(method="mean-of-views", params=about, scores=view_scores, labels=quality(view_labels, every))]
+
+# %%
+chance = {"seed": seed, "tiles": train.tile.values}
+shares = sorted({*np.arange(0.1, 1, 0.1).round(1).tolist(), share})
+for rho, tie_break, quota in product(shares, consensus.TIE_BREAKS, consensus.QUOTAS):
+    rules = {"share": rho, "tie_break": tie_break, "quota": quota}
+    kept = consensus.multi_view_consensus(votes, view_probs, prompt_labels, **rules, **chance)
+    setting = consensus.setting_of(rules)
+    rows.append(new_row(method="mvc", setting=setting, params=about | rules, labels=quality(prompt_labels, kept)))
 write_rows(run, "11_multi_view_consensus", rows)
 
 # %%
-mvc = pd.DataFrame(
-    [
-        r["params"] | r["labels"] | {"seed": seed, "share": r["params"]["share"]}
-        for r in rows
-        if r["method"] == "mvc"
-    ]
-)
+recorded = read_rows(run / "rows" / "11_multi_view_consensus.jsonl")
+mvc = tables.labels_frame(recorded).query("method == 'mvc'")
 plots.precision_against_share(mvc)
+
 # %% [markdown]
 # Precision alone is the wrong thing to look at: a filter that keeps one class only can be very
-# precise. Kept per predicted class, at the share ρ:
+# precise. Kept and right per predicted class, at the share ρ:
 
 # %%
-at_share = mvc[mvc.share == share]
-counts = pd.json_normalize(at_share.per_class).set_axis(
-    at_share.tie_break + " ties, " + at_share.quota + " quota"
-)
-counts.assign(
-    precision=at_share.precision.values, lost_classes=at_share.lost_classes.str.join(", ").values
-).round(3)
+at_share = mvc[mvc.share_setting == share].set_index("name")
+per_class = pd.json_normalize(at_share.per_class.tolist()).set_index(at_share.index)
+per_class.assign(precision=at_share.precision.round(3), classes_lost=at_share.lost)
 
 # %%
-kept = {
-    name: consensus.keep_by_consensus(
-        "mvc",
-        votes,
-        view_probs,
-        {rules["cluster_on"]: None},
-        prompt_labels,
-        share=share,
-        seed=seed,
-        tiles=train.tile.values,
-        **rules,
-    )
-    for name, rules in consensus.SETTINGS.items()
-}
+views_say = {"tile": train.tile, "prompt_label": prompt_labels, "view_label": view_labels}
+views_say["vote_entropy"] = consensus.vote_entropy(votes, n_classes)
+views_say["view_entropy"] = consensus.entropy(view_probs)
+for name, rules in consensus.SETTINGS.items():
+    how = {"share": share, "tie_break": rules["tie_break"], "quota": rules["quota"]}
+    views_say[f"kept_{name}"] = consensus.multi_view_consensus(votes, view_probs, prompt_labels, **how, **chance)
 with atomic(run / "consensus.parquet") as file:
-    pd.DataFrame(
-        {
-            "tile": train.tile,
-            "prompt_label": prompt_labels,
-            "view_label": view_probs.argmax(1),
-            "vote_entropy": consensus.vote_entropy(votes, n_classes),
-            "view_entropy": consensus.entropy(view_probs),
-            "kept_published": kept["published"],
-            "kept_ours": kept["ours"],
-        }
-    ).to_parquet(file)
-assert all(set(train.tile[k]) <= set(table.tile[table.split == "train"]) for k in kept.values())
+    pd.DataFrame(views_say).to_parquet(file)
 
 # %% [markdown]
 # **Recap.** The views' agreement picks labels that are right far more often. Next, a second opinion

@@ -20,12 +20,15 @@
 #   view_entropy, kept_by_views, kept), rows `pfc`, `mvc+pfc` and `pfc+mvc` of the record.
 
 # %%
+from functools import partial
+from itertools import product
+
 import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from lib import cards, consensus, metrics, paths, plots, tiles
+from lib import cards, consensus, metrics, paths, plots, tables, tiles
 from lib.run import atomic, read_rows, row, write_rows
 
 # %% tags=["parameters"]
@@ -38,19 +41,16 @@ share = 0.3  # ρ of multi-view consensus; published
 run = paths.run_folder(dataset, vlm, seed)
 card = cards.read_card(dataset)
 table = pd.read_parquet(run / "tiles.parquet")
-views = pd.read_parquet(run / "consensus.parquet")
-train = table.set_index("tile").loc[views.tile].reset_index()
-labels, prompt_labels, number = train.label.values, views.prompt_label.values, train.tile.values
+views_say = pd.read_parquet(run / "consensus.parquet")
+train = table.set_index("tile").loc[views_say.tile].reset_index()
+labels, prompt_labels, number = train.label.values, views_say.prompt_label.values, train.tile.values
 
 # %%
-votes, view_probs = (
-    np.load(run / f"{name}.npy", allow_pickle=False) for name in ("votes", "view_probs")
-)
-features = {
-    name: np.load(run / file, mmap_mode="r", allow_pickle=False)[number].astype(np.float32)
-    for name, file in (("projected", "features.npy"), ("unprojected", "unprojected.npy"))
-}
-pd.DataFrame({name: {"tiles": len(f), "size": f.shape[1]} for name, f in features.items()})
+votes = np.load(run / "votes.npy", allow_pickle=False)
+view_probs = np.load(run / "view_probs.npy", allow_pickle=False)
+files = {"projected": run / "features.npy", "unprojected": run / "unprojected.npy"}
+features = {name: np.load(file, mmap_mode="r", allow_pickle=False)[number] for name, file in files.items()}
+pd.DataFrame({name: {"tiles": len(of), "size": of.shape[1]} for name, of in features.items()})
 
 # %% [markdown]
 # ## Both filters, alone and in both orders
@@ -60,53 +60,26 @@ pd.DataFrame({name: {"tiles": len(f), "size": f.shape[1]} for name, f in feature
 
 # %%
 about = read_rows(run / "rows" / "11_multi_view_consensus.jsonl")[0]["params"]
-base = dict(dataset=dataset, vlm=vlm, seed=seed, split="train", n=len(train), device="cpu")
-rows, kept = [], {}
-for name, rules in consensus.SETTINGS.items():
-    for order in ("pfc", "mvc+pfc", "pfc+mvc"):
-        for cluster_on in features:
-            used = rules | {"cluster_on": cluster_on}
-            kept[name, order, cluster_on] = mask = consensus.keep_by_consensus(
-                order,
-                votes,
-                view_probs,
-                features,
-                prompt_labels,
-                share=share,
-                seed=seed,
-                tiles=number,
-                **used,
-            )
-            params = (
-                about | {"share": share, **used}
-                if "mvc" in order
-                else {
-                    "cluster_on": cluster_on,
-                    "prompts": about["prompts"],
-                    "image_size": about["image_size"],
-                }
-            )
-            rows.append(
-                row(
-                    method=order,
-                    setting=name if used == rules else None,
-                    params=params,
-                    labels=metrics.label_quality(prompt_labels, mask, labels, card.class_names),
-                    **base,
-                )
-            )
-unique = {str(r["params"]) + r["method"]: r for r in rows if r["method"] != "pfc" or r["setting"]}
-write_rows(run, "12_prompt_feature_consensus", list(unique.values()))
+new_row = partial(row, dataset=dataset, vlm=vlm, seed=seed, split="train", n=len(train), device="cpu")
+chance = {"seed": seed, "tiles": number}
+rows = []
+for (name, setting), cluster_on in product(consensus.SETTINGS.items(), features):
+    for order in ("mvc+pfc", "pfc+mvc"):
+        rules = setting | {"cluster_on": cluster_on, "share": share}
+        kept = consensus.keep_by_consensus(order, votes, view_probs, features, prompt_labels, **rules, **chance)
+        quality = metrics.label_quality(prompt_labels, kept, labels, card.class_names)
+        named = consensus.setting_of(rules)
+        rows.append(new_row(method=order, setting=named, params=about | rules, labels=quality))
 
 # %%
-summary = pd.DataFrame(
-    [
-        {"method": r["method"], "setting": r["setting"], "clusters on": r["params"]["cluster_on"]}
-        | {k: r["labels"][k] for k in ("kept", "share", "precision", "lost_classes")}
-        for r in unique.values()
-    ]
-)
-summary.round(3)
+for cluster_on, of in features.items():
+    kept = consensus.prompt_feature_consensus(of, prompt_labels, len(card.classes), **chance)
+    quality = metrics.label_quality(prompt_labels, kept, labels, card.class_names)
+    rules = {"cluster_on": cluster_on}
+    named = consensus.setting_of(rules)
+    rows.append(new_row(method="pfc", setting=named, params=about | rules, labels=quality))
+write_rows(run, "12_prompt_feature_consensus", rows)
+tables.consensus_table(tables.labels_frame(read_rows(run / "rows" / "12_prompt_feature_consensus.jsonl")))
 
 # %% [markdown]
 # ## What is written for training
@@ -114,32 +87,22 @@ summary.round(3)
 # MVC, then PFC, in both settings.
 
 # %%
-tables = []
+both = []
 for name, rules in consensus.SETTINGS.items():
-    by_views = views[f"kept_{name}"].values
-    found = consensus.feature_labels(
-        features[rules["cluster_on"]],
-        prompt_labels,
-        len(card.classes),
-        seed=seed,
-        tiles=number,
-        among=by_views,
-    )
-    tables.append(
-        views[["tile", "prompt_label", "vote_entropy", "view_entropy"]].assign(
-            setting=name, feature_label=found, kept_by_views=by_views, kept=found == prompt_labels
-        )
-    )
-    assert (tables[-1].kept.values == kept[name, "mvc+pfc", rules["cluster_on"]]).all()
+    kept_by_views = views_say[f"kept_{name}"].values
+    of = features[rules["cluster_on"]]
+    found = consensus.feature_labels(of, prompt_labels, len(card.classes), among=kept_by_views, **chance)
+    part = views_say[["tile", "prompt_label", "vote_entropy", "view_entropy"]]
+    both.append(part.assign(setting=name, feature_label=found, kept_by_views=kept_by_views, kept=found == prompt_labels))
 with atomic(run / "pseudo_labels.parquet") as file:
-    pd.concat(tables, ignore_index=True).to_parquet(file)
+    pd.concat(both, ignore_index=True).to_parquet(file)
 
 # %%
 pseudo = pd.read_parquet(run / "pseudo_labels.parquet").merge(train[["tile", "label", "split"]])
-assert (pseudo.split == "train").all() and not (pseudo.kept & ~pseudo.kept_by_views).any()
 pseudo["right"] = pseudo.prompt_label == pseudo.label
 precision = pseudo[pseudo.kept].groupby("setting").right.mean()
-print(precision.to_string(), f"\nall prompt labels: {(prompt_labels == labels).mean():.3f}")
+print(precision.round(3).to_string(), f"\nall prompt labels: {(prompt_labels == labels).mean():.3f}")
+assert (pseudo.split == "train").all() and not (pseudo.kept & ~pseudo.kept_by_views).any()
 assert (precision >= (prompt_labels == labels).mean()).all(), "the filters made it worse"
 
 # %% [markdown]
@@ -148,37 +111,30 @@ assert (precision >= (prompt_labels == labels).mean()).all(), "the filters made 
 # The tiles that MVC kept (our setting), their clustered features in two dimensions.
 
 # %%
-ours = pseudo[(pseudo.setting == "ours") & pseudo.kept_by_views].merge(
-    pd.DataFrame({"tile": number, "at": np.arange(len(number))})
-)
-chosen = features[consensus.SETTINGS["ours"]["cluster_on"]][ours["at"]]
-flat = PCA(min(30, *chosen.shape), random_state=seed).fit_transform(chosen)
+ours = pseudo[pseudo.setting == "ours"]
+shown = ours.kept_by_views.values
+of = features[consensus.SETTINGS["ours"]["cluster_on"]][shown]
+flat = PCA(min(30, *of.shape), random_state=seed).fit_transform(of)
 points = TSNE(perplexity=min(30, len(flat) / 4), random_state=seed, init="pca").fit_transform(flat)
-plots.cluster_map(
-    points, ours.prompt_label.values, ours.feature_label.values, ours.label.values, card.class_names
-)
+plots.cluster_map(points, *ours.loc[shown, ["prompt_label", "feature_label", "label"]].values.T, card.class_names)
+
 # %% [markdown]
 # ## The tiles themselves
 #
 # Kept and right, kept and wrong, kept by the views but dropped by the clusters, dropped by the views.
 
 # %%
-decoded = np.load(
-    tiles.decode_tiles(table, cards.locate(card), dataset, about["image_size"]),
-    mmap_mode="r",
-    allow_pickle=False,
-)
-ours = pseudo[pseudo.setting == "ours"].sample(frac=1, random_state=seed)
+store = tiles.decode_tiles(table, cards.locate(card), dataset, about["image_size"])
+decoded = np.load(store, mmap_mode="r", allow_pickle=False)
+some = ours.sample(frac=1, random_state=seed)
 sheets = {
-    "kept, right": ours[ours.kept & ours.right],
-    "kept, wrong": ours[ours.kept & ~ours.right],
-    "dropped by\nclusters": ours[ours.kept_by_views & ~ours.kept],
-    "dropped by\nviews, right": ours[~ours.kept_by_views & ours.right],
-    "dropped by\nviews, wrong": ours[~ours.kept_by_views & ~ours.right],
+    "kept, right": some[some.kept & some.right],
+    "kept, wrong": some[some.kept & ~some.right],
+    "dropped by\nclusters": some[some.kept_by_views & ~some.kept],
+    "dropped by\nviews, right": some[~some.kept_by_views & some.right],
+    "dropped by\nviews, wrong": some[~some.kept_by_views & ~some.right],
 }
-plots.tile_sheet(
-    {f"{title} ({len(part)})": decoded[part.tile.values[:10]] for title, part in sheets.items()}
-)
+plots.tile_sheet({f"{title} ({len(part)})": decoded[part.tile.values[:10]] for title, part in sheets.items()})
 
 # %% [markdown]
 # **Recap.** `pseudo_labels.parquet` holds labels that are nearly all right, and says which tiles have

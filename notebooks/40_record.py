@@ -40,57 +40,52 @@ record_file = paths.record_folder() / f"{dataset}.jsonl"
 of_runs = run.read_rows(*sorted(paths.runs_folder(dataset, vlm).glob("seed*/results.jsonl")))
 if mode == "publish":
     assert of_runs, f"no results of {dataset} with {vlm} to publish"
-    others = [
-        r for r in run.read_rows(*[f for f in [record_file] if f.is_file()]) if r["vlm"] != vlm
-    ]
-    run.write_record(record_file, others + of_runs)
-published = run.read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
-rows = of_runs if mode == "reproduce" else published
+    before = run.read_rows(record_file) if record_file.is_file() else []
+    run.write_record(record_file, [r for r in before if r["vlm"] != vlm] + of_runs)
+recorded = run.read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
+rows = of_runs if mode == "reproduce" else recorded
 assert rows, "there are no results: run `make reproduce` first"
 
 # %%
 frame = tables.labels_frame(rows)
-frame.groupby(["dataset", "vlm", "method"], sort=False).agg(
-    rows=("seed", "size"), seeds=("seed", "nunique")
-)
+parts = {f"{name}, {model}": part for (name, model), part in frame.groupby(["dataset", "vlm"])}
+frame.groupby(["dataset", "vlm", "method"], sort=False).seed.agg(rows="size", seeds="nunique")
 
 # %% [markdown]
 # ## How right are the labels that are kept?
 
 # %%
-consensus_tables = {
-    key: tables.consensus_table(part) for key, part in frame.groupby(["dataset", "vlm"])
-}
-for (name, model), table in consensus_tables.items():
-    display(f"{name}, {model}", table)
+summaries = {title: tables.consensus_table(part) for title, part in parts.items()}
+for title, summary in summaries.items():
+    display(title, summary)
 
 # %% [markdown]
 # The same as a picture: a point per seed, a bar at the mean.
 
 # %%
 figures = {}
-for (name, model), part in frame.groupby(["dataset", "vlm"]):
-    figures[f"{name}_consensus"] = plots.consensus_overview(
-        tables.at_main_share(part), f"{name}, {model}"
-    )
+for title, part in parts.items():
+    figure = plots.consensus_overview(tables.overview_frame(part), title)
+    figures[f"{part.dataset.iloc[0]}_consensus"] = figure
+    display(figure)
 
 # %% [markdown]
 # ## Which share to keep?
 
 # %%
-for (name, model), part in frame[frame.method == "mvc"].groupby(["dataset", "vlm"]):
-    curve = part.assign(share=part.share_setting)
-    figures[f"{name}_share_kept"] = plots.precision_against_share(curve, f"{name}, {model}")
+for title, part in parts.items():
+    figure = plots.precision_against_share(part[part.method == "mvc"], title)
+    figures[f"{part.dataset.iloc[0]}_share_kept"] = figure
+    display(figure)
 
 # %% [markdown]
 # ## Does every class survive?
 
 # %%
-for (name, model), part in frame.groupby(["dataset", "vlm"]):
-    class_names = list(part.per_class.iloc[0])
-    figures[f"{name}_kept_per_class"] = plots.kept_per_class(
-        tables.per_class_frame(part), class_names
-    )
+for title, part in parts.items():
+    figure = plots.kept_per_class(tables.per_class_frame(part), list(part.per_class.iloc[0]))
+    figures[f"{part.dataset.iloc[0]}_kept_per_class"] = figure
+    display(figure)
 
 # %% [markdown]
 # ## Here against the record
@@ -98,36 +93,31 @@ for (name, model), part in frame.groupby(["dataset", "vlm"]):
 # Precision of the kept labels in these runs beside the published mean, where there is one.
 
 # %%
-if mode == "reproduce" and published:
-    ours, theirs = (
-        tables.at_main_share(tables.labels_frame(r))
-        .query("dataset == @dataset and vlm == @vlm")
-        .groupby("name", sort=False)
-        .precision.mean()
-        for r in (of_runs, published)
-    )
-    display(pd.DataFrame({"here": ours, "record": theirs}).dropna().round(3))
+same = [r for r in recorded if (r["dataset"], r["vlm"]) == (dataset, vlm)]
+if mode == "reproduce" and same:
+    here, record = (tables.at_main_share(tables.labels_frame(of)) for of in (of_runs, same))
+    pairs = {"here": here, "record": record}
+    means = {title: of.groupby("name", sort=False).precision.mean() for title, of in pairs.items()}
+    display(pd.DataFrame(means).dropna().round(3))
 
 # %% [markdown]
 # ## Written
 
 # %%
-folder = (
-    paths.runs_folder(dataset, vlm) / "figures" if mode == "reproduce" else paths.figures_folder()
-)
-text = "\n".join(
-    f"{name}, {model}\n\n{tables.markdown(table)}"
-    for (name, model), table in consensus_tables.items()
-)
+folder = paths.runs_folder(dataset, vlm) / "figures" if mode == "reproduce" else paths.figures_folder()
+text = "\n".join(f"{title}\n\n{tables.markdown(summary)}" for title, summary in summaries.items())
 with run.atomic(folder / "tables.md") as file:
     file.write_text(text)
 for name, figure in figures.items():
     with run.atomic(folder / f"{name}.png") as file:
         figure.savefig(file)
+
+# %%
 if mode != "reproduce":
-    for (name, model), table in consensus_tables.items():
-        tables.replace_block(paths.ROOT / "README.md", f"consensus {name}", tables.markdown(table))
-print(text + f"\nfigures and tables: {folder}")
+    for title, summary in summaries.items():
+        block = f"consensus {title.split(',')[0]}"
+        tables.replace_block(paths.ROOT / "README.md", block, tables.markdown(summary))
+print(f"figures and tables: {folder}")
 
 # %% [markdown]
 # **Recap.** The tables say what the consensus filters are worth. To see how, step through

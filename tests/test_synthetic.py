@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lib import synthetic
-from lib.synthetic import KINDS, beer_lambert, draw_slide, tissue_tile, write_dataset
+from lib.staining import beer_lambert, draw_slide
+from lib.synthetic import KINDS, tissue_tile, write_dataset
 
 
 def rng(*seed: int) -> np.random.Generator:

@@ -1,0 +1,204 @@
+"""Every card reads; a wrong one is refused by file and field; datasets are found in order."""
+
+import numpy as np
+import pytest
+import yaml
+
+from lib import cards, paths, tiles
+
+VALID = {
+    "title": "Toy",
+    "folder": "toy",
+    "tiles": "*.png",
+    "classes": [{"name": "a", "folder": "x"}, {"name": "b", "folder": "y"}],
+    "licence": "none",
+    "citation": "none",
+    "source": "https://example.org/toy",
+}
+CARDS = sorted(file.stem for file in (paths.ROOT / "data" / "cards").glob("*.yaml"))
+
+
+@pytest.fixture
+def write_card(tmp_path, monkeypatch):
+    """Write a card to a folder of its own and read it."""
+    folder = tmp_path / "cards"
+    folder.mkdir()
+    monkeypatch.setattr(paths, "card_file", lambda dataset: folder / f"{dataset}.yaml")
+
+    def write(values):
+        text = values if isinstance(values, str) else yaml.safe_dump(values, sort_keys=False)
+        (folder / "toy.yaml").write_text(text)
+        return cards.read_card("toy")
+
+    return write
+
+
+def without(values, field):
+    return {name: value for name, value in values.items() if name != field}
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset", CARDS)
+def test_every_card_reads_and_can_be_used(dataset):
+    card = cards.read_card(dataset)
+    assert card.name == dataset and len(card.classes) >= 2
+    assert len(set(card.class_names)) == len(card.classes)
+    assert len({c.folder for c in card.classes}) == len(card.classes)
+    for tissue_class in card.classes:
+        texts = [*tissue_class.prompts, *tissue_class.captions]
+        assert texts, f"{tissue_class.name} has neither prompts nor captions"
+        assert all(isinstance(text, str) and text.strip() for text in texts)
+        assert len({*tissue_class.prompts}) == len(tissue_class.prompts)
+    assert card.group is None or "pattern" in card.group or {"table", "column"} <= set(card.group)
+    for text in (card.title, card.licence, card.citation, card.source):
+        assert isinstance(text, str) and text
+
+
+@pytest.mark.parametrize("dataset", CARDS)
+def test_the_captions_of_a_card_are_as_many_for_every_class(dataset):
+    assert len({len(c.captions) for c in cards.read_card(dataset).classes}) == 1
+
+
+def test_a_card_holds_what_its_file_says(write_card):
+    values = VALID | {"group": {"pattern": "^(.)"}, "groups_from": "there"}
+    values["classes"] = [{"name": "a", "folder": "x", "prompts": ["p", "q"]}, VALID["classes"][1]]
+    card = write_card(values)
+    assert card.class_names == ["a", "b"] and list(card.classes[0].prompts) == ["p", "q"]
+    assert card.group == {"pattern": "^(.)"} and card.groups_from == "there"
+    assert not card.classes[1].prompts and card.synthetic is None
+
+
+@pytest.mark.parametrize("field", VALID)
+def test_a_missing_field_is_named_with_its_file(write_card, field):
+    with pytest.raises(ValueError, match=rf"toy\.yaml: the field '{field}' is missing"):
+        write_card(without(VALID, field))
+
+
+@pytest.mark.parametrize("field", ["name", "folder"])
+def test_a_missing_field_of_a_class_is_named_with_the_class(write_card, field):
+    classes = [VALID["classes"][0], without(VALID["classes"][1], field)]
+    with pytest.raises(ValueError, match=rf"toy\.yaml, class 2: the field '{field}' is missing"):
+        write_card(VALID | {"classes": classes})
+
+
+def test_an_unknown_field_is_named_with_the_valid_ones(write_card):
+    with pytest.raises(ValueError, match=r"toy\.yaml: unknown field 'tile'.*tiles"):
+        write_card(VALID | {"tile": "*.png"})
+    classes = [*VALID["classes"], {"name": "c", "folder": "z", "prompt": "p"}]
+    with pytest.raises(ValueError, match=r"class 3: unknown field 'prompt'.*prompts"):
+        write_card(VALID | {"classes": classes})
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_fewer_than_two_classes_are_refused(write_card, n):
+    with pytest.raises(ValueError, match=rf"toy\.yaml.*at least two classes.*{n}"):
+        write_card(VALID | {"classes": VALID["classes"][:n]})
+
+
+@pytest.mark.parametrize("text", ["", "just words", "- a\n- b\n"])
+def test_a_file_without_fields_is_refused(write_card, text):
+    with pytest.raises(ValueError, match=r"toy\.yaml must hold named fields"):
+        write_card(text)
+
+
+@pytest.mark.parametrize("classes", [None, "a, b", ["a", "b"]])
+def test_classes_that_are_no_list_of_fields_are_refused_by_file(write_card, classes):
+    with pytest.raises(ValueError, match=r"toy\.yaml"):
+        write_card(VALID | {"classes": classes})
+
+
+def test_an_object_in_a_card_is_refused(write_card):
+    with pytest.raises(yaml.YAMLError):
+        write_card("title: !!python/object/apply:os.getcwd []\n")
+
+
+def test_an_unknown_dataset_names_the_known_ones():
+    with pytest.raises(FileNotFoundError, match="'nothing'") as error:
+        cards.read_card("nothing")
+    assert all(name in str(error.value) for name in CARDS)
+
+
+# --- finding -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_places(tmp_path, monkeypatch):
+    """The folder of datasets in the output root, and the second place."""
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "second"))
+    return tmp_path / "data" / "raw", tmp_path / "second"
+
+
+def test_a_dataset_is_looked_up_in_data_raw_before_data_root(write_card, two_places):
+    card, (first, second) = write_card(VALID), two_places
+    (second / "toy").mkdir(parents=True)
+    assert cards.locate(card) == second / "toy"
+    (first / "toy").mkdir(parents=True)
+    assert cards.locate(card) == first / "toy"
+
+
+def test_a_dataset_that_is_nowhere_names_both_places_and_its_source(write_card, two_places):
+    with pytest.raises(FileNotFoundError) as error:
+        cards.locate(write_card(VALID))
+    for named in ("'toy'", *(str(place / "toy") for place in two_places), VALID["source"]):
+        assert named in str(error.value)
+
+
+def test_without_data_root_one_place_is_named(write_card, tmp_path, monkeypatch):
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+    with pytest.raises(FileNotFoundError, match="DATA_ROOT") as error:
+        cards.locate(write_card(VALID))
+    assert str(error.value).endswith(f"Looked in: {tmp_path / 'data' / 'raw' / 'toy'}")
+
+
+def test_a_relative_data_root_counts_from_the_repository(monkeypatch):
+    monkeypatch.setenv("DATA_ROOT", "../shared/data")
+    assert paths.raw_folders()[1] == (paths.ROOT / ".." / "shared" / "data").resolve()
+
+
+RECIPE = {"slides": 2, "tiles": 8, "size": 32, "shift": 0.0, "seed": 0}
+SYNTHETIC = VALID | {
+    "classes": [{"name": "fat", "folder": "adipose"}, {"name": "muscle", "folder": "smooth_muscle"}]
+}
+
+
+def test_a_synthetic_dataset_is_made_once_and_anew_for_another_recipe(write_card, two_places):
+    card = write_card(SYNTHETIC | {"synthetic": RECIPE})
+    folder = cards.locate(card)
+    assert folder == two_places[0] / "toy"
+    table = tiles.read_tile_table(card, folder)
+    assert np.bincount(table.label).tolist() == [4, 4]
+    written = {file: file.stat().st_mtime_ns for file in folder.rglob("*.png")}
+    assert cards.locate(card) == folder
+    assert written == {file: file.stat().st_mtime_ns for file in folder.rglob("*.png")}
+    cards.locate(write_card(SYNTHETIC | {"synthetic": RECIPE | {"tiles": 6}}))
+    assert len(list(folder.rglob("*.png"))) == 6
+    assert not list(folder.parent.glob(".*"))
+
+
+def test_a_wrong_recipe_is_refused_and_leaves_nothing(write_card, two_places):
+    card = write_card(SYNTHETIC | {"synthetic": RECIPE | {"slides": 0}})
+    with pytest.raises(ValueError, match="slides"):
+        cards.locate(card)
+    assert not list(two_places[0].iterdir())
+
+
+@pytest.mark.parametrize("dataset", CARDS)
+def test_a_dataset_that_is_here_has_the_tiles_its_card_says(dataset, monkeypatch):
+    card = cards.read_card(dataset)
+    shared = paths.ROOT.parent / "shared" / "data"
+    if shared.is_dir():
+        monkeypatch.setenv("DATA_ROOT", str(shared))
+    if card.synthetic is not None:
+        pytest.skip("generated")
+    try:
+        folder = cards.locate(card)
+    except FileNotFoundError:
+        pytest.skip(f"{dataset} is not here")
+    monkeypatch.setattr(tiles, "_digest", lambda file: "")  # reading every byte takes too long
+    table = tiles.read_tile_table(card, folder)
+    assert sorted(table.label.unique()) == list(range(len(card.classes)))
+    split = tiles.split_by_group(table.label.to_numpy(), table.group.to_numpy(), 0)
+    assert (split == "test").mean() == pytest.approx(0.2, abs=0.05)
+    assert table.group.nunique() < len(table)

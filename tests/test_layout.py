@@ -1,0 +1,143 @@
+"""The notebooks, the README and the record keep in step."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import jupytext
+import pytest
+import yaml
+
+from lib import run, tables
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: file.stem)
+
+
+def code_cells(notebook: Path) -> list:
+    return [cell for cell in run.cells(notebook) if cell.cell_type == "code"]
+
+
+def is_import_cell(source: str) -> bool:
+    return any(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(source).body)
+
+
+@each_notebook
+def test_name_is_number_and_noun_phrase(notebook):
+    assert re.fullmatch(r"\d\d(_[a-z0-9]+)+", notebook.stem)
+
+
+def test_numbers_are_unique():
+    numbers = [notebook.stem[:2] for notebook in NOTEBOOKS]
+    assert len(set(numbers)) == len(numbers)
+
+
+@each_notebook
+def test_round_trip_gives_the_same_bytes(notebook):
+    source = notebook.read_text()
+    as_ipynb = jupytext.writes(jupytext.reads(source, fmt="py:percent"), fmt="ipynb")
+    assert jupytext.writes(jupytext.reads(as_ipynb, fmt="ipynb"), fmt="py:percent") == source
+
+
+@each_notebook
+def test_one_parameters_cell_with_a_comment_each(notebook):
+    assert run.declared_parameters(notebook)
+    tagged = [c for c in run.cells(notebook) if "parameters" in c.metadata.get("tags", [])]
+    for line in tagged[0].source.splitlines():
+        assert re.fullmatch(r"\w+ = .+  # .+", line), f"{notebook.stem}: {line}"
+
+
+@each_notebook
+def test_one_import_cell(notebook):
+    with_imports = [cell for cell in code_cells(notebook) if is_import_cell(cell.source)]
+    assert len(with_imports) == 1 and with_imports[0] is not None
+
+
+@each_notebook
+def test_opens_with_title_and_equation_and_ends_with_a_recap(notebook):
+    cells = run.cells(notebook)
+    assert cells[0].source.startswith("# ") and "$$" in cells[0].source
+    assert cells[-1].source.startswith("**Recap.**")
+
+
+@each_notebook
+def test_stays_short_and_calls_lib(notebook):
+    cells = code_cells(notebook)
+    assert len(cells) <= 16
+    for cell in cells:
+        for node in ast.walk(ast.parse(cell.source.rstrip().rstrip(";"))):
+            assert not isinstance(node, ast.FunctionDef | ast.ClassDef), notebook.stem
+
+
+@each_notebook
+def test_is_named_in_the_readme_and_in_the_chain(notebook):
+    assert f"notebooks/{notebook.name}" in (ROOT / "README.md").read_text()
+    assert f'"{notebook.stem}"' in (ROOT / "Snakefile").read_text()
+
+
+def test_readme_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert links
+    for link in links:
+        assert link.startswith("http") or (ROOT / link).exists(), f"README links to {link}"
+
+
+def test_parameter_files_hold_only_declared_differences():
+    for file in (ROOT / "notebooks" / "params").glob("*.yaml"):
+        for name, value in yaml.safe_load(file.read_text()).items():
+            declared = [p for n in NOTEBOOKS if name in (p := run.declared_parameters(n))]
+            assert declared, f"{file.name}: no notebook declares {name}"
+            assert any(p[name] != value for p in declared), f"{file.name}: {name} is the default"
+        for notebook in NOTEBOOKS:
+            run.resolve_parameters(notebook, {"dataset": file.stem})
+
+
+def test_one_default_per_parameter_name():
+    defaults: dict = {}
+    for notebook in NOTEBOOKS:
+        for name, value in run.declared_parameters(notebook).items():
+            assert defaults.setdefault(name, value) == value, f"{notebook.stem}: {name}"
+
+
+def test_modules_stay_under_400_lines():
+    for module in (ROOT / "lib").glob("*.py"):
+        assert len(module.read_text().splitlines()) < 400, module.name
+
+
+def test_public_functions_say_what_they_do():
+    for module in (ROOT / "lib").glob("*.py"):
+        for node in ast.parse(module.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
+                short = len(node.body) <= 2  # a name and one line can say it all
+                assert ast.get_docstring(node) or short, f"{module.name}: {node.name}"
+
+
+def test_no_executed_notebook_is_tracked():
+    listed = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "*.ipynb"], capture_output=True, text=True, check=False
+    )
+    assert not listed.stdout.strip()
+
+
+RECORDS = sorted((ROOT / "data" / "record").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("file", RECORDS, ids=lambda file: file.stem)
+def test_record_rows_follow_the_schema(file):
+    rows = run.read_rows(file)
+    assert len(rows) == len(file.read_text().splitlines())
+    for row in rows:
+        assert list(row) == run.ROW_FIELDS
+        assert row["dataset"] == file.stem and row["commit"] and row["params"]
+
+
+def test_readme_tables_are_those_of_the_record():
+    text = (ROOT / "README.md").read_text()
+    frame = tables.labels_frame(run.read_rows(*RECORDS))
+    blocks = re.findall(r"<!-- consensus (\w+) -->\n(.*?)<!-- /consensus", text, re.S)
+    assert blocks
+    for dataset, block in blocks:
+        assert block == tables.markdown(tables.consensus_table(frame[frame.dataset == dataset]))

@@ -1,0 +1,112 @@
+"""The whole chain of notebooks on tiny tiles, interrupted once; every notebook checks itself."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import run
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAIN = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+CHAIN += ["--nolock", "--rerun-incomplete", "--config", "dataset=smoke", "seeds=0"]
+
+
+def start_chain(folder: Path) -> subprocess.Popen:
+    environment = os.environ | {"OUTPUT_ROOT": str(folder), "PYTHONPATH": str(ROOT)}
+    log = (folder / "chain.log").open("a")
+    return subprocess.Popen(
+        CHAIN, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+    )
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory) -> tuple[Path, dict[str, int]]:
+    """Run folder of a chain killed in notebook 11 and taken up again; times of what was done."""
+    folder = tmp_path_factory.mktemp("chain")
+    first = start_chain(folder)
+    runs = folder / "data" / "runs" / "smoke" / "stand-in-smoke_other_lab" / "seed0"
+    deadline = time.monotonic() + 300
+    while not (runs / "executed" / "10_zero_shot_inference.ipynb").exists():
+        assert first.poll() is None, (folder / "chain.log").read_text()[-3000:]
+        assert time.monotonic() < deadline, "notebook 10 was not reached"
+        time.sleep(0.2)
+    time.sleep(4)  # into the next notebook
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not (runs / "pseudo_labels.parquet").exists()
+    done = {file.name: file.stat().st_mtime_ns for file in (runs / "executed").glob("[0-9]*.ipynb")}
+    assert start_chain(folder).wait(timeout=400) == 0, (folder / "chain.log").read_text()[-3000:]
+    return runs, done
+
+
+def test_an_interrupted_chain_continues_where_it_stopped(chain):
+    runs, done = chain
+    assert {"00_tiles_and_splits.ipynb", "10_zero_shot_inference.ipynb"} <= set(done)
+    for name, changed in done.items():
+        assert (runs / "executed" / name).stat().st_mtime_ns == changed, f"{name} ran again"
+    assert not list(runs.rglob(".part-*"))
+
+
+def test_a_complete_chain_has_nothing_to_do(chain):
+    folder = chain[0].parents[4]
+    before = (folder / "chain.log").read_text()
+    assert start_chain(folder).wait(timeout=60) == 0
+    assert "Nothing to be done" in (folder / "chain.log").read_text()[len(before) :]
+
+
+def test_every_notebook_ran_without_error(chain):
+    executed = [*chain[0].glob("executed/*.ipynb"), *chain[0].parent.glob("executed/*.ipynb")]
+    names = {file.stem for file in executed}
+    assert names == {file.stem for file in (ROOT / "notebooks").glob("*.py")}
+    for file in executed:
+        cells = json.loads(file.read_text())["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        assert not [o for o in outputs if o["output_type"] == "error"]
+
+
+def test_artefacts_have_the_stated_shapes(chain):
+    runs, _ = chain
+    table = pd.read_parquet(runs / "tiles.parquet")
+    train = (table.split == "train").sum()
+    shapes = {
+        name: np.load(runs / f"{name}.npy", allow_pickle=False)
+        for name in ("features", "unprojected", "probs", "votes", "view_probs", "view_features")
+    }
+    assert shapes["features"].shape == (len(table), 512) and shapes["features"].dtype == np.float16
+    assert shapes["unprojected"].shape == (len(table), 1280)
+    assert shapes["probs"].shape == (len(table), 6) and shapes["probs"].dtype == np.float32
+    assert shapes["votes"].shape == (4, train)
+    assert shapes["view_probs"].shape == (train, 6)
+    assert shapes["view_features"].shape == (4, train, 1280)
+
+
+def test_kept_tiles_are_training_tiles(chain):
+    runs, _ = chain
+    table = pd.read_parquet(runs / "tiles.parquet").set_index("tile")
+    pseudo = pd.read_parquet(runs / "pseudo_labels.parquet")
+    assert set(pseudo.setting) == {"published", "ours"}
+    assert (table.loc[pseudo.tile[pseudo.kept]].split == "train").all()
+    assert not (pseudo.kept & ~pseudo.kept_by_views).any()
+
+
+def test_rows_cover_filters_orders_and_settings(chain):
+    rows = run.read_rows(chain[0] / "results.jsonl")
+    named = {(row["method"], row["setting"]) for row in rows}
+    for method in ("mvc", "pfc", "mvc+pfc", "pfc+mvc"):
+        assert {(method, "published"), (method, "ours")} <= named
+    assert {("zero-shot", None), ("mean-of-views", None)} <= named
+    assert {row["split"] for row in rows if row["method"] == "zero-shot"} == {"train", "test"}
+
+
+def test_tables_and_figures_are_written(chain):
+    figures = chain[0].parent / "figures"
+    assert "MVC → PFC" in (figures / "tables.md").read_text()
+    assert len(list(figures.glob("*.png"))) == 3

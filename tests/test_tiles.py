@@ -1,0 +1,331 @@
+"""Tile tables, grouped splits, the decode-once store and the random numbers of tiles."""
+
+import io
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import references
+import torch
+from PIL import Image
+from scipy import stats
+
+from lib import tiles
+from lib.cards import Card, TissueClass
+
+CLASSES = (TissueClass("fat", "fat"), TissueClass("gland", "deep/gland"))
+
+
+def new_card(**changes):
+    values = dict(name="toy", title="Toy", folder="toy", tiles="*.png", classes=CLASSES,
+                  licence="none", citation="none", source="nowhere")  # fmt: skip
+    return Card(**(values | changes))
+
+
+def picture(seed, width=20, height=20):
+    pixels = np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five tiles in two classes; b.png and the copy are one image."""
+    where = tmp_path / "toy"
+    for number, name in enumerate(["fat/b.png", "fat/a.png", "deep/gland/c.png", "fat/10.png"]):
+        (where / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(where / name)
+    (where / "deep/gland/copy.png").write_bytes((where / "fat/b.png").read_bytes())
+    (where / "fat/notes.txt").write_text("not a tile")
+    return where
+
+
+# --- table ---------------------------------------------------------------------------------------
+
+
+def test_the_table_lists_every_tile_once_ordered_by_path(folder):
+    table = tiles.read_tile_table(new_card(), folder)
+    assert list(table) == ["tile", "path", "label", "group", "digest"]
+    assert table.path.tolist() == [
+        "deep/gland/c.png", "deep/gland/copy.png", "fat/10.png", "fat/a.png", "fat/b.png",
+    ]  # fmt: skip
+    assert table.label.tolist() == [1, 1, 0, 0, 0]
+    assert table.tile.tolist() == list(range(5)) and table.tile.dtype == np.int64
+
+
+def test_copies_have_equal_digests_and_no_other_tiles_do(folder):
+    digest = tiles.read_tile_table(new_card(), folder).set_index("path").digest
+    assert digest["fat/b.png"] == digest["deep/gland/copy.png"]
+    assert digest.nunique() == 4
+
+
+def test_without_a_rule_every_tile_is_its_own_group(folder):
+    table = tiles.read_tile_table(new_card(), folder)
+    assert table.group.is_unique
+
+
+def test_a_pattern_on_the_file_name_gives_the_groups(folder):
+    card = new_card(group={"pattern": "^(.)"})
+    table = tiles.read_tile_table(card, folder)
+    assert table.group.tolist() == ["c", "c", "1", "a", "b"]
+
+
+def test_a_pattern_that_misses_a_tile_is_named_with_the_tile(folder):
+    with pytest.raises(ValueError, match=r"\^\(\[a-z\]\).*1 tiles.*fat/10\.png"):
+        tiles.read_tile_table(new_card(group={"pattern": "^([a-z])"}), folder)
+
+
+def with_group_table(folder, rows):
+    pd.DataFrame(rows, columns=["path", "slide"]).to_csv(folder / "groups.csv", index=False)
+    rule = {"table": "groups.csv", "relative_to": "deep/..", "column": "slide"}
+    return new_card(group=rule | {"relative_to": "."}, groups_from="https://example.org/groups")
+
+
+ROWS = [["fat/10.png", "007"], ["fat/a.png", "s1"], ["fat/b.png", "s2"],
+        ["deep/gland/copy.png", "s2"], ["deep/gland/c.png", "007"]]  # fmt: skip
+
+
+def test_a_group_table_gives_the_groups_as_text(folder):
+    table = tiles.read_tile_table(with_group_table(folder, ROWS), folder)
+    assert table.group.tolist() == ["007", "s2", "007", "s1", "s2"]
+
+
+def test_a_group_table_that_names_absent_tiles_is_refused(folder):
+    card = with_group_table(folder, [*ROWS, ["fat/gone.png", "s3"]])
+    with pytest.raises(ValueError, match=r"groups\.csv names 1 absent tiles.*fat/gone\.png"):
+        tiles.read_tile_table(card, folder)
+
+
+def test_a_group_table_that_leaves_tiles_out_is_refused(folder):
+    card = with_group_table(folder, ROWS[:3])
+    with pytest.raises(ValueError, match=r"groups\.csv gives no group to 2 tiles.*gland/c\.png"):
+        tiles.read_tile_table(card, folder)
+
+
+def test_a_missing_group_table_says_where_to_get_it(folder):
+    card = with_group_table(folder, ROWS)
+    (folder / "groups.csv").unlink()
+    with pytest.raises(ValueError, match=r"groups\.csv is missing.*https://example\.org/groups"):
+        tiles.read_tile_table(card, folder)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_class_folder_without_tiles_is_named(folder, there):
+    if there:
+        (folder / "hollow").mkdir()
+    card = new_card(classes=(*CLASSES, TissueClass("bone", "hollow")))
+    with pytest.raises(ValueError, match=r"'bone' has no tile.*'\*\.png'.*hollow"):
+        tiles.read_tile_table(card, folder)
+
+
+def test_a_tile_that_two_classes_claim_is_named(folder):
+    card = new_card(classes=(*CLASSES, TissueClass("lard", "fat")))
+    with pytest.raises(ValueError, match=r"two classes claim.*fat/10\.png"):
+        tiles.read_tile_table(card, folder)
+
+
+# --- splits --------------------------------------------------------------------------------------
+
+
+def slides(seed, n_groups=120, n_classes=3):
+    """Labels and groups of slides of unequal size; each class has a third of the slides."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(3, 15, size=n_groups)
+    groups = np.repeat([f"slide {g}" for g in range(n_groups)], sizes)
+    labels = np.repeat(np.arange(n_groups) % n_classes, sizes)
+    order = rng.permutation(len(labels))
+    return labels[order], groups[order]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_is_never_divided(seed):
+    labels, groups = slides(seed)
+    split = tiles.split_by_group(labels, groups, seed)
+    assert (pd.Series(split).groupby(groups).nunique() == 1).all()
+    assert set(split) == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_fifth_is_test_and_a_tenth_of_the_rest_validation_in_every_class(seed):
+    labels, groups = slides(seed)
+    split = tiles.split_by_group(labels, groups, seed)
+    for c in range(3):
+        of_class = split[labels == c]
+        test = (of_class == "test").mean()
+        assert test == pytest.approx(0.2, abs=0.04)
+        assert (of_class == "validation").mean() / (1 - test) == pytest.approx(0.1, abs=0.04)
+
+
+def test_the_split_is_fixed_by_its_seed():
+    labels, groups = slides(0)
+    one, same, other = (tiles.split_by_group(labels, groups, seed) for seed in (1, 1, 2))
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
+
+
+def test_over_many_seeds_every_group_is_in_the_test_part():
+    labels, groups = slides(0, n_groups=30)
+    tested = set()
+    for seed in range(40):
+        tested |= set(groups[tiles.split_by_group(labels, groups, seed) == "test"])
+    assert tested == set(groups)
+
+
+def test_too_few_groups_are_refused_with_their_number():
+    with pytest.raises(ValueError, match="needs 5 groups, there are 4"):
+        tiles.split_by_group(np.arange(8) % 2, np.arange(8) // 2, 0)
+
+
+def test_five_groups_are_enough():
+    split = tiles.split_by_group(np.zeros(10, int), np.arange(10) // 2, 0)
+    assert (split == "test").sum() == 2 and (split == "validation").sum() == 2
+
+
+# --- decoding ------------------------------------------------------------------------------------
+
+
+def decode(folder, card=None, image_size=14):
+    table = tiles.read_tile_table(card or new_card(), folder)
+    return table, tiles.decode_tiles(table, folder, "toy", image_size)
+
+
+def leftovers(folder):
+    return [file.name for file in folder.rglob("*") if file.suffix == ".npy" or "part" in file.name]
+
+
+def test_the_store_holds_every_tile_as_pillow_reads_it(folder):
+    shapes = {"wide": (50, 31), "tall": (17, 40), "thin": (300, 16), "small": (5, 7)}
+    for name, (width, height) in shapes.items():
+        picture(9, width, height).save(folder / "fat" / f"{name}.png")
+    picture(8).convert("P").save(folder / "fat/palette.png")
+    picture(8).convert("L").save(folder / "fat/grey.png")
+    table, file = decode(folder)
+    store = np.load(file, allow_pickle=False)
+    assert store.shape == (len(table), 16, 16, 3) and store.dtype == np.uint8
+    for row, path in enumerate(table.path):
+        with Image.open(folder / path) as image:
+            expected = references.square_tile(image, 16)
+        assert np.array_equal(store[row], expected), path
+
+
+def test_a_large_jpeg_decodes_to_nearly_what_the_full_picture_gives(folder):
+    x, y = np.meshgrid(np.arange(400), np.arange(304))
+    waves = [127 + 100 * np.sin(x / 40), 127 + 100 * np.cos(y / 30), (x + y) / 3]
+    image = Image.fromarray(np.stack(waves, 2).astype(np.uint8))
+    for name in ("fat", "deep/gland"):
+        image.save(folder / name / "smooth.jpg", quality=95)
+    table, file = decode(folder, new_card(tiles="*.jpg"))
+    difference = np.load(file)[0].astype(int) - references.square_tile(image, 16)
+    assert np.abs(difference).max() <= 6 and len(table) == 2
+
+
+def test_the_stored_size_leaves_the_margin_of_a_random_crop():
+    assert [tiles.stored_size(s) for s in (224, 112, 14, 128)] == [256, 128, 16, 146]
+
+
+def test_the_store_is_written_once_for_the_same_images(folder):
+    _, file = decode(folder)
+    before = os.stat(file)
+    _, again = decode(folder)
+    assert again == file and os.stat(again).st_mtime_ns == before.st_mtime_ns
+    assert os.stat(again).st_ino == before.st_ino
+
+
+def test_a_changed_image_or_size_has_a_store_of_its_own(folder):
+    _, file = decode(folder)
+    _, larger = decode(folder, image_size=28)
+    picture(77).save(folder / "fat/a.png")
+    _, changed = decode(folder)
+    assert len({file, larger, changed}) == 3
+    assert not np.array_equal(np.load(file)[3], np.load(changed)[3])
+
+
+def encoded(kind):
+    buffer = io.BytesIO()
+    picture(1, 64, 64).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "bmp", "webp", "gif"])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 0.9])
+def test_a_truncated_image_is_refused_by_name_and_leaves_nothing(folder, output_root, kind, share):
+    whole = encoded(kind)
+    (folder / "fat/broken.png").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=r"1 tiles cannot be read.*fat/broken\.png"):
+        decode(folder)
+    assert not leftovers(output_root)
+
+
+def test_a_text_file_named_jpg_is_refused_by_name_and_leaves_nothing(folder, output_root):
+    for name in ("fat", "deep/gland"):
+        picture(0).save(folder / name / "fine.jpg")
+    (folder / "fat/words.jpg").write_text("These are words.\n" * 50)
+    with pytest.raises(ValueError, match=r"1 tiles cannot be read.*fat/words\.jpg"):
+        decode(folder, new_card(tiles="*.jpg"))
+    assert not leftovers(output_root)
+
+
+def test_of_many_unreadable_tiles_three_are_named_and_all_counted(folder):
+    for number in range(5):
+        (folder / f"fat/broken{number}.png").write_text(f"{number}")
+    with pytest.raises(ValueError, match=r"5 tiles.*broken0.*broken1.*broken2.* and 2 more"):
+        decode(folder)
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+def test_batches_cover_the_rows_in_their_order(folder):
+    _, file = decode(folder)
+    store, rows = np.load(file), np.array([4, 0, 3, 3, 1])
+    seen = list(tiles.read_batches(file, rows, 2))
+    assert [at.tolist() for at, _ in seen] == [[0, 1], [2, 3], [4]]
+    for at, images in seen:
+        assert images.dtype == torch.uint8 and images.shape == (len(at), 16, 16, 3)
+        assert np.array_equal(images.numpy(), store[rows[at]])
+
+
+def test_no_rows_give_no_batch(folder):
+    _, file = decode(folder)
+    assert not list(tiles.read_batches(file, np.array([], int), 4))
+
+
+# --- random numbers of tiles ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1, 12345])
+def test_tile_draws_match_the_whole_number_version(seed):
+    numbers = np.array([0, 1, 7, 10**6, 3])
+    found = tiles.tile_draws(numbers, 9, seed, stream=4)
+    expected = [[references.tile_draw(int(t), k, 9, seed, 4) for k in range(9)] for t in numbers]
+    assert found.tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tile_draws_are_uniform_in_every_column(seed):
+    draws = tiles.tile_draws(np.arange(20_000), 9, seed, stream=seed)
+    assert draws.min() >= 0 and draws.max() < 1 and draws.dtype == np.float64
+    assert draws.mean() == pytest.approx(1 / 2, abs=0.005)
+    assert draws.var() == pytest.approx(1 / 12, abs=0.002)
+    for column in draws.T:
+        assert stats.kstest(column, "uniform").pvalue > 1e-4
+    off_diagonal = np.corrcoef(draws.T) - np.eye(9)
+    assert np.abs(off_diagonal).max() < 0.04
+
+
+def test_tile_draws_do_not_depend_on_the_other_tiles_or_their_order():
+    numbers = np.random.default_rng(0).permutation(500)
+    whole = tiles.tile_draws(np.arange(500), 3, 1)
+    assert np.array_equal(tiles.tile_draws(numbers, 3, 1), whole[numbers])
+    assert np.array_equal(tiles.tile_draws(np.array([42]), 3, 1), whole[[42]])
+
+
+def test_seeds_streams_and_tiles_have_numbers_of_their_own():
+    drawn = [
+        tiles.tile_draws(np.arange(200), 9, seed, stream)
+        for seed in (0, 1, 2, 1000)
+        for stream in (0, 1, 2, 29, 1_000_003)
+    ]
+    flat = np.concatenate([d.ravel() for d in drawn])
+    assert len(np.unique(flat)) == len(flat)
+    first = np.stack([d[:, 0] for d in drawn])
+    assert np.abs(np.corrcoef(first) - np.eye(len(first))).max() < 0.35

@@ -1,0 +1,376 @@
+"""VLMs on small random models: what is loaded, embedded and written is open_clip's own result."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from lib import paths, views, vlm
+
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+SMALL = {"image_size": 32, "layers": 2, "width": 48, "head_width": 16, "patch_size": 8}
+TIMM = {"timm_model_name": "test_resnet", "timm_model_pretrained": False, "timm_pool": "",
+        "timm_proj": "linear", "image_size": 32}  # fmt: skip
+RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32}
+TOWERS = {"vit": SMALL, "timm": TIMM, "resnet": RESNET}
+MEAN, STD = [0.7, 0.5, 0.6], [0.2, 0.3, 0.25]
+PROMPTS = [["fat"], ["a gland", "glandular tissue", "many glands"], ["muscle", "smooth muscle"]]
+
+
+def write_model(folder, tower, weights=True):
+    """An open_clip model folder with random weights."""
+    folder.mkdir()
+    config = {
+        "model_cfg": {"embed_dim": 16, "vision_cfg": tower, "text_cfg": TEXT},
+        "preprocess_cfg": {"mean": MEAN, "std": STD},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    if weights:
+        torch.manual_seed(0)
+        model = open_clip.create_model(f"local-dir:{folder}")
+        state = {name: t.clone() for name, t in model.state_dict().items()}
+        for name, tensor in state.items():  # fresh batch norms would hide a mistake in the mode
+            if name.endswith("running_mean"):
+                tensor.uniform_(-0.1, 0.1)
+        save_file(state, folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {kind: write_model(folder / kind, tower) for kind, tower in TOWERS.items()}
+
+
+@pytest.fixture(scope="module")
+def loaded(names):
+    """The models on the CPU in float32."""
+    return {
+        kind: dataclasses.replace(vlm.load_vlm(name, device="cpu"), dtype=torch.float32)
+        for kind, name in names.items()
+    }
+
+
+@pytest.fixture(params=TOWERS)
+def any_model(request, loaded):
+    return loaded[request.param]
+
+
+@pytest.fixture
+def model(loaded):
+    return loaded["vit"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """23 stored tiles of 37 px, for an input of 32."""
+    file = tmp_path_factory.mktemp("store") / "37px.npy"
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(256, size=(23, 5, 5, 3), dtype=np.uint8)
+    tiles = [np.asarray(Image.fromarray(c).resize((37, 37), Image.BICUBIC)) for c in coarse]
+    np.save(file, np.stack(tiles))
+    return file
+
+
+def close(a, b, atol=1e-5):
+    torch.testing.assert_close(torch.as_tensor(a), torch.as_tensor(b), atol=atol, rtol=0)
+
+
+# --- loading -------------------------------------------------------------------------------------
+
+
+def test_a_folder_gives_its_own_preprocessing_and_weights(any_model, names):
+    name = any_model.name
+    assert name in names.values()
+    assert any_model.image_size == 32
+    assert any_model.mean == tuple(MEAN) and any_model.std == tuple(STD)
+    assert not any_model.model.training
+    own = open_clip.create_model(name)
+    for key, tensor in own.state_dict().items():
+        assert torch.equal(tensor, any_model.model.state_dict()[key]), key
+
+
+def test_the_scale_is_the_models_own(model):
+    assert model.scale == pytest.approx(model.model.logit_scale.exp().item())
+    assert model.scale == pytest.approx(1 / 0.07, rel=1e-4)
+
+
+def test_a_folder_without_weights_is_refused_rather_than_made_up(tmp_path):
+    name = write_model(tmp_path / "hollow", SMALL, weights=False)
+    with pytest.raises(RuntimeError, match=r"hollow.*cannot be loaded"):
+        vlm.load_vlm(name)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path, names):
+    folder = tmp_path / "other"
+    name = write_model(folder, SMALL | {"width": 64}, weights=False)
+    weights = names["vit"].removeprefix("local-dir:") + "/open_clip_model.safetensors"
+    (folder / "open_clip_model.safetensors").write_bytes(Path(weights).read_bytes())
+    with pytest.raises(RuntimeError, match=r"other.*cannot be loaded"):
+        vlm.load_vlm(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["hf-hub:nobody/no-such-model", "ViT-B-32/laion2b_s34b_b79k", "ViT-B-32/no_such_tag",
+     "No-Such-Model/laion", "no-such-model", "local-dir:nowhere"],
+)  # fmt: skip
+def test_weights_out_of_reach_name_the_model_and_the_ways_to_get_it(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    start = time.monotonic()
+    with pytest.raises(RuntimeError) as error:
+        vlm.load_vlm(name)
+    assert time.monotonic() - start < 5
+    for named in (name, "Hugging Face cache", "HF_HOME", "local-dir:<folder>", "list_pretrained"):
+        assert named in str(error.value)
+
+
+def test_a_stand_in_that_is_not_built_names_its_notebook_and_seed(output_root):
+    with pytest.raises(FileNotFoundError, match=r"seed 3.*01_stand_in_vlm") as error:
+        vlm.load_vlm("stand-in-toy", seed=3)
+    assert str(output_root) in str(error.value)
+    assert (paths.ROOT / "lib").is_dir() and not list(output_root.iterdir())
+
+
+# --- embedding -----------------------------------------------------------------------------------
+
+
+def test_preprocessing_is_open_clips_own(any_model):
+    tile = np.random.default_rng(1).integers(256, size=(32, 32, 3), dtype=np.uint8)
+    _, _, preprocess = open_clip.create_model_and_transforms(any_model.name)
+    with torch.inference_mode():
+        expected = any_model.model.encode_image(
+            preprocess(Image.fromarray(tile))[None], normalize=True
+        )
+    _, found = vlm.encode_images(any_model, views.plain_view(torch.from_numpy(tile)[None], 32))
+    close(found, expected)
+
+
+def test_projected_features_are_the_models_image_embeddings_of_length_one(any_model):
+    pixels = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+    with torch.inference_mode():
+        expected = F.normalize(any_model.model.encode_image((pixels - mean) / std), dim=-1)
+    unprojected, projected = vlm.encode_images(any_model, pixels)
+    close(projected, expected)
+    close(projected.norm(dim=-1), torch.ones(5))
+    assert unprojected.dtype == projected.dtype == torch.float32
+    assert vlm.feature_sizes(any_model) == (unprojected.shape[1], 16)
+
+
+def test_unprojected_features_times_the_projection_are_the_projected_ones(loaded):
+    pixels = torch.rand(5, 3, 32, 32)
+    unprojected, projected = vlm.encode_images(loaded["vit"], pixels)
+    with torch.inference_mode():
+        close(F.normalize(unprojected @ loaded["vit"].model.visual.proj, dim=-1), projected)
+    assert unprojected.shape == (5, 48)
+    unprojected, projected = vlm.encode_images(loaded["timm"], pixels)
+    with torch.inference_mode():
+        close(F.normalize(loaded["timm"].model.visual.head(unprojected), dim=-1), projected)
+    assert unprojected.shape[1] == loaded["timm"].model.visual.trunk.num_features != 16
+    unprojected, projected = vlm.encode_images(loaded["resnet"], pixels)
+    close(F.normalize(unprojected, dim=-1), projected)  # no map to be told apart
+
+
+def test_the_projection_is_back_in_place_even_after_an_error(model):
+    projection = model.model.visual.proj
+    with pytest.raises(RuntimeError):
+        vlm.encode_images(model, torch.rand(2, 3, 32, 40))
+    assert model.model.visual.proj is projection
+
+
+def test_prompts_are_averaged_per_class_after_normalising_each(model):
+    found = vlm.embed_prompts(model, PROMPTS)
+    tokenizer = open_clip.get_tokenizer(model.name)
+    for row, of_class in zip(found, PROMPTS, strict=True):
+        with torch.inference_mode():
+            each = [model.model.encode_text(tokenizer([prompt]))[0] for prompt in of_class]
+        mean = sum(e / e.norm() for e in each) / len(each)
+        close(row, mean / mean.norm())
+    assert found.dtype == torch.float32 and found.shape == (3, 16)
+
+
+def test_a_class_without_prompts_is_named(model):
+    with pytest.raises(ValueError, match="class 1 has no prompt"):
+        vlm.embed_prompts(model, [["fat"], [], ["muscle"]])
+
+
+def test_probabilities_are_the_softmax_of_scaled_cosines(model):
+    text = vlm.embed_prompts(model, PROMPTS)
+    _, projected = vlm.encode_images(model, torch.rand(6, 3, 32, 32))
+    probs = vlm.class_probabilities(model, projected, text)
+    cosines = F.cosine_similarity(projected[:, None], text[None], dim=-1)
+    expected = torch.exp(model.scale * cosines)
+    close(probs, expected / expected.sum(1, keepdim=True))
+    close(probs.sum(1), torch.ones(6))
+
+
+def test_the_faster_precision_gives_nearly_the_same_embeddings(model):
+    pixels = torch.rand(8, 3, 32, 32)
+    half = dataclasses.replace(model, dtype=torch.bfloat16)
+    for fast, exact in zip(
+        vlm.encode_images(half, pixels), vlm.encode_images(model, pixels), strict=True
+    ):
+        assert fast.dtype == torch.float32
+        assert F.cosine_similarity(fast, exact).min() > 0.999
+
+
+# --- arrays on disk ------------------------------------------------------------------------------
+
+
+def read(folder):
+    return {f.stem: np.load(f, allow_pickle=False) for f in sorted(folder.glob("*.npy"))}
+
+
+def test_embed_tiles_writes_what_the_plain_tiles_give(any_model, store, tmp_path):
+    text = vlm.embed_prompts(any_model, PROMPTS)
+    vlm.embed_tiles(any_model, store, text, tmp_path / "run", batch_size=5)
+    pixels = views.plain_view(torch.from_numpy(np.load(store)), 32)
+    unprojected, projected = vlm.encode_images(any_model, pixels)
+    found = read(tmp_path / "run")
+    assert set(found) == {"features", "unprojected", "probs"}
+    assert [found[n].dtype for n in ("features", "unprojected", "probs")] == ["f2", "f2", "f4"]
+    close(found["features"], projected.half(), atol=1e-3)
+    close(found["unprojected"], unprojected.half(), atol=2e-3 * unprojected.abs().max().item())
+    close(found["probs"], vlm.class_probabilities(any_model, projected, text), atol=1e-4)
+    assert found["probs"].sum(1) == pytest.approx(np.ones(23), abs=1e-5)
+
+
+def embed_views(model, store, run, tiles, **options):
+    options = {"n_views": 4, "seed": 6, "batch_size": 7} | options
+    text = vlm.embed_prompts(model, PROMPTS)
+    vlm.embed_views(model, store, tiles, text, run, **options)
+    return read(run)
+
+
+TILES = np.array([3, 0, 22, 10, 5, 6, 7, 8, 1])
+
+
+def test_votes_and_mean_probabilities_are_those_of_each_view(any_model, store, tmp_path):
+    found = embed_views(any_model, store, tmp_path / "run", TILES, hue=0.1)
+    assert set(found) == {"view_features", "votes", "view_probs"}
+    assert found["votes"].dtype == np.int16 and found["votes"].shape == (4, 9)
+    text = vlm.embed_prompts(any_model, PROMPTS)
+    images, every = torch.from_numpy(np.load(store)[TILES]), []
+    for number in range(4):
+        pixels = views.random_view(images, 32, tiles=TILES, view=number, seed=6, hue=0.1)
+        unprojected, projected = vlm.encode_images(any_model, pixels)
+        every.append(vlm.class_probabilities(any_model, projected, text))
+        bound = 2e-3 * unprojected.abs().max().item()
+        close(found["view_features"][number], unprojected.half(), atol=bound)
+    probs = torch.stack(every)
+    assert np.array_equal(found["votes"], probs.argmax(2).numpy())
+    close(found["view_probs"], probs.mean(0))
+    assert found["view_probs"].sum(1) == pytest.approx(np.ones(9), abs=1e-5)
+
+
+def test_views_do_not_depend_on_batch_size_or_row_order(model, store, tmp_path):
+    one = embed_views(model, store, tmp_path / "one", TILES, batch_size=2)
+    other = embed_views(model, store, tmp_path / "other", TILES[::-1], batch_size=64)
+    close(one["view_probs"], other["view_probs"][::-1].copy())
+    close(one["view_features"], other["view_features"][:, ::-1].copy(), atol=5e-3)
+    assert np.array_equal(one["votes"], other["votes"][:, ::-1])
+
+
+def test_more_views_leave_the_earlier_ones_as_they_are(model, store, tmp_path):
+    few = embed_views(model, store, tmp_path / "few", TILES, n_views=2)
+    many = embed_views(model, store, tmp_path / "many", TILES, n_views=5)
+    assert np.array_equal(few["votes"], many["votes"][:2])
+    assert not np.array_equal(many["view_features"][0], many["view_features"][1])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, SystemExit])
+@pytest.mark.parametrize("what", ["tiles", "views"])
+def test_an_interrupted_embedding_leaves_no_file(model, store, tmp_path, what, error):
+    run, passes = tmp_path / "run", []
+
+    def interrupt(*_):
+        passes.append(0)
+        if len(passes) == 4:
+            raise error
+
+    hook = model.model.visual.register_forward_pre_hook(interrupt)
+    text = vlm.embed_prompts(model, PROMPTS)
+    try:
+        with pytest.raises(error):
+            if what == "tiles":
+                vlm.embed_tiles(model, store, text, run, batch_size=4)
+            else:
+                vlm.embed_views(model, store, TILES, text, run, n_views=2, seed=0, batch_size=2)
+    finally:
+        hook.remove()
+    assert len(passes) == 4 and not list(run.iterdir())
+
+
+def test_an_interrupted_embedding_keeps_the_arrays_of_the_last_one(model, store, tmp_path):
+    before = embed_views(model, store, tmp_path / "run", TILES)
+    with pytest.raises(IndexError):
+        embed_views(model, store, tmp_path / "run", np.array([0, 1, 99]), batch_size=2)
+    after = read(tmp_path / "run")
+    assert {n: a.tobytes() for n, a in before.items()} == {n: a.tobytes() for n, a in after.items()}
+
+
+def test_the_bare_encoder_has_a_rate(model, store):
+    assert vlm.encoder_rate(model, store, np.arange(23), batch_size=8) > 1
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+MEMORY = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np, torch
+from numpy.lib.format import open_memmap
+from lib import vlm
+
+torch.set_num_threads(1)
+name, folder = sys.argv[1], Path(sys.argv[2])
+model = vlm.load_vlm(name, device="cpu")
+text = vlm.embed_prompts(model, [["fat"], ["gland"]])
+peaks, written, stored = [], [], []
+for n in (2_000, 8_000):
+    run = folder / str(n)
+    run.mkdir()
+    store = run / "store"
+    chunk = np.random.default_rng(0).integers(256, size=(500, 55, 55, 3), dtype=np.uint8)
+    tiles = open_memmap(store, mode="w+", dtype=np.uint8, shape=(n, 55, 55, 3))
+    for start in range(0, n, 500):
+        tiles[start : start + 500] = chunk
+        tiles.flush()
+        tiles = open_memmap(store, mode="r+")  # drops the pages that were written
+    del tiles, chunk
+    vlm.embed_tiles(model, store, text, run, batch_size=100)
+    vlm.embed_views(model, store, np.arange(n), text, run, n_views=2, seed=0, batch_size=100)
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    written.append(sum(f.stat().st_size for f in run.glob("*.npy")))
+    stored.append(store.stat().st_size)
+print(json.dumps([peaks, written, stored]))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss differs elsewhere")
+def test_memory_does_not_grow_with_the_number_of_tiles(tmp_path):
+    tower = SMALL | {"image_size": 48, "patch_size": 24, "layers": 1}
+    name = write_model(tmp_path / "model", tower)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, name, str(tmp_path)],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    peaks, written, stored = json.loads(done.stdout.splitlines()[-1])
+    growth = peaks[1] - peaks[0] - (written[1] - written[0])
+    assert growth < 0.1 * peaks[0]
+    assert growth < 0.25 * (stored[1] - stored[0])  # tighter: most of the peak is imports

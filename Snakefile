@@ -6,9 +6,10 @@
 
 import sys
 
-from lib import paths, run
+from lib import cards, paths, run
 
 DATASET = str(config.get("dataset", "demo"))
+cards.read_card(DATASET)  # an unknown or broken card is refused before anything starts
 SEEDS = [int(seed) for seed in str(config.get("seeds", 0)).split(",")]
 FIRST = paths.notebook_file("00_tiles_and_splits")
 VLM = str(config.get("vlm") or run.resolve_parameters(FIRST, {"dataset": DATASET})["vlm"])
@@ -41,8 +42,8 @@ NEEDS_MODEL = ("10_zero_shot_inference", "11_multi_view_consensus")
 def sources(name):
     """Files that decide what a notebook does: itself, the modules it uses, the cards, parameters."""
     notebook = paths.notebook_file(name)
-    cards = [DATASET] + ([VLM.removeprefix(paths.STAND_IN)] if STAND_IN_MODEL else [])
-    found = [notebook, *run.modules_used(notebook), *map(paths.card_file, cards)]
+    datasets = [DATASET] + ([VLM.removeprefix(paths.STAND_IN)] if STAND_IN_MODEL else [])
+    found = [notebook, *run.modules_used(notebook), *map(paths.card_file, datasets)]
     return [str(file) for file in found]
 
 
@@ -87,7 +88,7 @@ if STAND_IN_MODEL:
         name: "01_stand_in_vlm"
         input:
             sources("01_stand_in_vlm"),
-            f"{RUN}/tiles.parquet",
+            ancient(f"{RUN}/tiles.parquet"),  # only compared with; one stand-in serves many targets
         output:
             STAND_IN_MODEL,
             f"{RUN}/executed/01_stand_in_vlm.ipynb",

@@ -72,6 +72,9 @@ def read_card(dataset: str) -> Card:
         raise ValueError(
             f"{file}: at least two classes are needed, it has {len(values['classes'])}"
         )
+    group = values.get("group")
+    if group and "pattern" not in group and not {"table", "column"} <= set(group):
+        raise ValueError(f"{file}: group needs either 'pattern' or 'table' and 'column'")
     classes = tuple(TissueClass(**entry) for entry in values.pop("classes"))
     return Card(name=dataset, classes=classes, **values)
 

@@ -116,7 +116,7 @@ def confidence_histogram(probs: np.ndarray, labels: np.ndarray) -> Figure:
     bins = np.linspace(1 / probs.shape[1], 1, 26)
     ax.hist(
         [probs.max(1)[right], probs.max(1)[~right]],
-        bins=bins,
+        bins=bins.tolist(),
         stacked=True,
         color=[RIGHT, WRONG],
         label=["right", "wrong"],
@@ -166,12 +166,11 @@ def precision_against_share(rows: pd.DataFrame, title: str = "") -> Figure:
     figure, ax = plt.subplots(figsize=(5.6, 3.4))
     for (tie_break, quota), part in rows.groupby(["tie_break", "quota"], sort=False):
         curve = part.groupby("share_setting").precision.agg(["mean", "min", "max"])
-        style = {"color": TIE_COLOURS[tie_break], "linestyle": QUOTA_LINES[quota]}
-        ax.plot(curve.index, curve["mean"], label=f"{tie_break} ties, {quota} quota", **style)
+        colour, line = TIE_COLOURS[tie_break], QUOTA_LINES[quota]
+        label = f"{tie_break} ties, {quota} quota"
+        ax.plot(curve.index, curve["mean"], color=colour, linestyle=line, label=label)
         if part.seed.nunique() > 1:
-            ax.fill_between(
-                curve.index, curve["min"], curve["max"], color=style["color"], alpha=0.12, lw=0
-            )
+            ax.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.12, lw=0)
     ax.axvline(0.3, color="black", linewidth=1, linestyle=":")
     ax.set(xlabel="share of tiles kept", ylabel="precision of kept labels", title=title)
     ax.legend()

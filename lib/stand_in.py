@@ -181,4 +181,4 @@ def build(
         model.to("cpu", memory_format=torch.contiguous_format)  # safetensors stores no other
         save_for_hf(model, tokenizer, config, temporary, safe_serialization=True)
         model.text.config.save_pretrained(temporary)
-        np.save(temporary / "losses.npy", np.float32(losses))
+        np.save(temporary / "losses.npy", np.array(losses, np.float32))

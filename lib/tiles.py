@@ -65,7 +65,11 @@ def _groups(card: cards.Card, folder: Path, tile_paths: pd.Series) -> pd.Series:
         if not file.is_file():
             raise ValueError(f"the group table {file} is missing. Get it from {card.groups_from}")
         rows = pd.read_csv(file, dtype=str)
-        listed = rows.path.map(lambda path: (Path(card.group["relative_to"]) / path).as_posix())
+        for column in ("path", card.group["column"]):
+            if column not in rows:
+                raise ValueError(f"{file} has no column {column!r}")
+        start = Path(card.group.get("relative_to", "."))
+        listed = rows.path.map(lambda path: (start / path).as_posix())
         absent = listed[[not (folder / path).is_file() for path in listed]]
         if len(absent):
             raise ValueError(

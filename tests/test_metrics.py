@@ -65,7 +65,8 @@ def test_scores_are_plain_numbers_for_the_record():
 @pytest.mark.parametrize("bins", [1, 4, 15])
 def test_calibration_error_matches_the_loop(seed, bins):
     probs, labels = predictions(seed, n=60)
-    probs[:5] = np.eye(3)[labels[:5]]  # certainty is the edge of the last bin
+    probs[:5] = np.eye(3)[labels[:5]]  # an edge belongs to the bin below it
+    probs[5:15], probs[15:25] = [0.5, 0.25, 0.25], [0.125, 0.75, 0.125]
     found = metrics.calibration_error(probs, labels, bins)
     assert found == pytest.approx(references.calibration_error(probs, labels, bins), abs=1e-12)
 

@@ -245,6 +245,7 @@ def encoded(kind):
     return buffer.getvalue()
 
 
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
 @pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "bmp", "webp", "gif"])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 0.9])
 def test_a_truncated_image_is_refused_by_name_and_leaves_nothing(folder, output_root, kind, share):

@@ -66,7 +66,11 @@ def read_card(dataset: str) -> Card:
     if not isinstance(values, dict):
         raise ValueError(f"{file} must hold named fields")
     _check_fields(Card, values | {"name": dataset}, str(file))
+    if not isinstance(values["classes"], list):
+        raise ValueError(f"{file}: classes must be a list")
     for number, entry in enumerate(values["classes"], 1):
+        if not isinstance(entry, dict):
+            raise ValueError(f"{file}, class {number} must hold named fields")
         _check_fields(TissueClass, entry, f"{file}, class {number}")
     if len(values["classes"]) < 2:
         raise ValueError(

@@ -42,7 +42,7 @@ def entropy(probs: np.ndarray) -> np.ndarray:
     """Shannon entropy −Σ_c p_c log p_c of each row, in nats. probs: [N, C]; returns float64 [N]."""
     p = np.asarray(probs, np.float64)
     logs = np.log(p, out=np.zeros_like(p), where=p > 0)
-    return np.maximum(0.0, -(p * logs).sum(1))  # not −0 for certainty
+    return 0.0 - (p * logs).sum(1)  # 0 − 0, as −0 would sort and print oddly
 
 
 def vote_histogram(votes: np.ndarray, n_classes: int) -> np.ndarray:
@@ -115,6 +115,8 @@ def keep_lowest(
         raise ValueError(f"share must be above 0 and at most 1, not {share}")
     if quota not in QUOTAS:
         raise ValueError(f"quota must be one of {', '.join(QUOTAS)}, not {quota!r}")
+    if len(prompt_labels) != len(ranking):
+        raise ValueError(f"{len(prompt_labels)} prompt labels, but {len(ranking)} tiles")
     kept = np.zeros(len(ranking), bool)
     candidates = ranking if among is None else ranking[among[ranking]]
     labels = np.asarray(prompt_labels)[candidates]
@@ -210,7 +212,7 @@ def prompt_feature_consensus(
     Returns bool [N]. See `feature_labels` for the arguments.
     """
     found = feature_labels(features, prompt_labels, n_classes, seed=seed, tiles=tiles, among=among)
-    return found == np.asarray(prompt_labels)
+    return (found != NONE) & (found == np.asarray(prompt_labels))
 
 
 def keep_by_consensus(

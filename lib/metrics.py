@@ -89,5 +89,9 @@ def label_quality(
         "share": float(kept.mean()),
         "precision": float(right.sum() / kept.sum()) if kept.any() else None,
         "per_class": per_class,
-        "lost_classes": [name for name, counts in per_class.items() if not counts["right"]],
+        "lost_classes": [
+            name
+            for number, name in enumerate(class_names)
+            if (labels == number).any() and not per_class[name]["right"]
+        ],
     }

@@ -12,8 +12,10 @@ import errno
 import json
 import os
 import platform
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +34,7 @@ ROW_FIELDS = (
     "dataset vlm method setting network training seed budget split n scores labels params "
     "commit versions device seconds"
 ).split()
+HOST = re.sub(r"\W", "_", socket.gethostname())
 KEY_FIELDS = "dataset vlm method setting network training seed budget split params".split()
 
 
@@ -46,7 +49,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Raises OSError naming `path` when the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".part-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".part-{HOST}-{os.getpid()}-{path.name}")
     try:
         yield temporary
         if path.is_dir():
@@ -63,6 +66,23 @@ def atomic(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporaries of `atomic` below a folder whose process, on this host, is gone."""
+    for leftover in list(folder.rglob(f".part-{HOST}-*")):
+        if not _alive(int(leftover.name.split("-")[2])):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 # --- results rows ------------------------------------------------------------------------------
@@ -146,9 +166,16 @@ def declared_parameters(notebook: Path) -> dict[str, Any]:
         raise ValueError(f"{notebook} has {len(tagged)} cells tagged 'parameters', not one")
     defaults = {}
     for line in ast.parse(tagged[0].source).body:
-        if not (isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)):
-            raise ValueError(f"{notebook}: the parameters cell holds more than `name = literal`")
-        defaults[line.targets[0].id] = ast.literal_eval(line.value)
+        try:
+            assert isinstance(line, ast.Assign)
+            (target,) = line.targets
+            assert isinstance(target, ast.Name)
+            defaults[target.id] = ast.literal_eval(line.value)
+        except (AssertionError, ValueError) as error:
+            raise ValueError(
+                f"{notebook}: the parameters cell holds more than `name = literal`: "
+                + ast.unparse(line)
+            ) from error
     return defaults
 
 
@@ -159,16 +186,27 @@ def resolve_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, An
     in a parameter file, by any notebook) and for a value of the wrong type.
     """
     defaults = declared_parameters(notebook)
+    given = _numbers(given, defaults)
     _check(given, defaults, f"{notebook.stem}")
     file = paths.params_file(str(given.get("dataset", defaults.get("dataset"))))
     from_file: dict[str, Any] = {}
     if file.is_file():
         from_file = yaml.safe_load(file.read_text()) or {}
         _check(from_file, _all_parameters(notebook.parent), str(file))
-    here = {name: value for name, value in from_file.items() if name in defaults}
+    here = _numbers({n: v for n, v in from_file.items() if n in defaults}, defaults)
     _check(here, defaults, f"{file} for {notebook.stem}")
     resolved = defaults | here | dict(given)
     return {n: float(v) if type(defaults[n]) is float else v for n, v in resolved.items()}
+
+
+def _numbers(given: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
+    """Read 1e-3 as the number it is; YAML 1.1 takes it for a word."""
+    read = dict(given)
+    for name, value in given.items():
+        exponent = isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value)
+        if exponent and isinstance(declared.get(name), float):
+            read[name] = float(value)
+    return read
 
 
 def _all_parameters(folder: Path) -> dict[str, Any]:
@@ -225,13 +263,18 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
     """
     import jupytext
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
     parameters = resolve_parameters(notebook, given)
     folder = executed_folder(parameters)
-    for leftover in [*folder.parent.glob(".part-*"), *folder.glob(".part-*")]:
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    for touched in (
+        folder.parent,
+        paths.store_folder(parameters["dataset"]),
+        paths.model_folder(parameters["vlm"], 0).parent,
+    ):
+        remove_leftovers(touched)
     done, failed = (folder / f"{notebook.stem}{end}.ipynb" for end in ("", ".failed"))
     with tempfile.TemporaryDirectory() as scratch, atomic(done) as partial:
         source = Path(scratch, f"{notebook.stem}.ipynb")
@@ -249,12 +292,14 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
             )
-        except PapermillExecutionError as error:
+        except (PapermillExecutionError, DeadKernelError) as error:
             shutil.move(partial, failed)
-            last = f"{error.ename}: {error.evalue}".strip().splitlines()[-1]
+            last = f"the kernel died ({error}), perhaps for lack of memory"
+            if isinstance(error, PapermillExecutionError):
+                last = f"{error.ename}: {error.evalue}".strip().splitlines()[-1]
+                last = f"cell {error.cell_index}: {last}"
             raise RuntimeError(
-                f"{notebook.stem} failed in cell {error.cell_index}: {last}\n"
-                f"The notebook up to there: {failed}"
+                f"{notebook.stem} failed in {last}\nThe notebook up to there: {failed}"
             ) from None
     failed.unlink(missing_ok=True)
     return done

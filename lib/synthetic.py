@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from tqdm import tqdm
 from lib.run import atomic
 from lib.staining import SUPERSAMPLE, Array, Slide, draw_slide, scan
 
-FIELD_UM = 110.0
-PARALLEL_FROM = 200
+FIELD_UM = 110.0  # side of a field of view
+PARALLEL_FROM = 200  # tiles; for fewer, workers cost more than they save
 
 
 class _Canvas:
@@ -392,7 +393,7 @@ def write_dataset(
         work = partial(_write_tile, folder=unfinished, size=size, shift=shift, seed=seed)
         for kind in kinds:
             (unfinished / kind).mkdir(parents=True)
-        with ProcessPoolExecutor() as pool:
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # threads do not fork
             many = len(jobs) >= PARALLEL_FROM
             done = pool.map(work, jobs, chunksize=16) if many else map(work, jobs)
             deque(tqdm(done, "drawing tiles", len(jobs), unit="tile"), maxlen=0)

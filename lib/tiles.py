@@ -105,7 +105,9 @@ def split_by_group(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndar
 
 def _one_fold(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    return next(splitter.split(labels, labels, groups))[1]
+    # The splitter places groups in order of size: fold 0 would always get the same large ones.
+    chosen = np.random.default_rng(seed).integers(folds)
+    return list(splitter.split(labels, labels, groups))[chosen][1]
 
 
 def decode_tiles(table: pd.DataFrame, folder: Path, dataset: str, image_size: int) -> Path:

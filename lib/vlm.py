@@ -155,17 +155,22 @@ def encode_images(vlm: VLM, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.T
         elif getattr(visual, "proj", None) is not None:  # a vision transformer
             unprojected, projected = _through_projection(visual, batch)
         else:
-            unprojected = projected = visual(batch)
+            unprojected = projected = _pooled(visual(batch))
     return unprojected.float(), F.normalize(projected.float(), dim=-1)
 
 
 def _through_projection(visual: Any, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     projection, visual.proj = visual.proj, None
     try:
-        unprojected = visual(batch)
+        unprojected = _pooled(visual(batch))
     finally:
         visual.proj = projection
     return unprojected, unprojected @ projection.to(unprojected.dtype)
+
+
+def _pooled(output: Any) -> torch.Tensor:
+    """CoCa's towers return (pooled, tokens)."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 def class_probabilities(vlm: VLM, projected: torch.Tensor, text: torch.Tensor) -> torch.Tensor:

@@ -109,6 +109,12 @@ def test_classes_that_are_no_list_of_fields_are_refused_by_file(write_card, clas
         write_card(VALID | {"classes": classes})
 
 
+@pytest.mark.parametrize("group", [{"table": "t.csv"}, {"column": "slide"}, {"patern": "^(.)"}])
+def test_a_group_without_its_rule_is_refused_by_file(write_card, group):
+    with pytest.raises(ValueError, match=r"toy\.yaml: group needs either 'pattern' or 'table'"):
+        write_card(VALID | {"group": group})
+
+
 def test_an_object_in_a_card_is_refused(write_card):
     with pytest.raises(yaml.YAMLError):
         write_card("title: !!python/object/apply:os.getcwd []\n")

@@ -400,6 +400,18 @@ def test_a_setting_is_what_its_choices_give(name):
     assert np.array_equal(case.keep("mvc+pfc", **chosen), expected)
 
 
+@pytest.mark.parametrize("name", SETTINGS)
+def test_rules_are_called_by_the_setting_that_they_are(name):
+    rules = SETTINGS[name]
+    assert consensus.setting_of(rules) == name
+    assert consensus.setting_of(rules | {"share": consensus.PUBLISHED_SHARE}) == name
+    assert consensus.setting_of(rules | {"share": 0.5}) is None
+    other = next(SETTINGS[n] for n in SETTINGS if n != name)
+    for rule in rules:
+        assert consensus.setting_of(rules | {rule: other[rule]}) is None
+        assert consensus.setting_of({rule: rules[rule]}) == name
+
+
 def test_the_defaults_are_the_published_setting():
     case = Case(7, n_tiles=100, n_classes=4)
     for order in ORDERS:

@@ -282,6 +282,15 @@ def test_a_notebook_has_one_parameters_cell(write_notebook, n):
         run.declared_parameters(write_notebook(header=header))
 
 
+def test_the_modules_that_a_script_uses_are_those_that_python_loads(write_notebook):
+    script = write_notebook("from lib.cards import read_card")
+    code = "import sys, lib.cards; print(*[n for n in sys.modules if n.startswith('lib.')])"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True)
+    names = loaded.stdout.decode().split()
+    found = [str(file.relative_to(paths.ROOT)) for file in run.modules_used(script)]
+    assert "lib.run" in names and found == sorted(n.replace(".", "/") + ".py" for n in names)
+
+
 # --- running -------------------------------------------------------------------------------------
 
 
@@ -436,9 +445,9 @@ def test_a_start_removes_what_a_killed_run_left_but_not_what_a_running_one_write
                           capture_output=True, text=True).stdout.strip()  # fmt: skip
     folder = paths.run_folder("toy", "none/at all", 0)
     folder.mkdir(parents=True)
-    left = folder / f".part-{dead}-votes.npy"
+    left = folder / f".part-{run.HOST}-{dead}-votes.npy"
     left.write_text("half")
-    written = folder / f".part-{os.getpid()}-view_features.npy"  # this process lives
+    written = folder / f".part-{run.HOST}-{os.getpid()}-view_features.npy"  # this process lives
     written.write_text("half")
     run.run_notebook(write_notebook("seed"), {})
     assert not left.exists()

@@ -77,8 +77,8 @@ def test_a_pattern_that_misses_a_tile_is_named_with_the_tile(folder):
 
 def with_group_table(folder, rows):
     pd.DataFrame(rows, columns=["path", "slide"]).to_csv(folder / "groups.csv", index=False)
-    rule = {"table": "groups.csv", "relative_to": "deep/..", "column": "slide"}
-    return new_card(group=rule | {"relative_to": "."}, groups_from="https://example.org/groups")
+    rule = {"table": "groups.csv", "column": "slide"}
+    return new_card(group=rule, groups_from="https://example.org/groups")
 
 
 ROWS = [["fat/10.png", "007"], ["fat/a.png", "s1"], ["fat/b.png", "s2"],
@@ -100,6 +100,23 @@ def test_a_group_table_that_leaves_tiles_out_is_refused(folder):
     card = with_group_table(folder, ROWS[:3])
     with pytest.raises(ValueError, match=r"groups\.csv gives no group to 2 tiles.*gland/c\.png"):
         tiles.read_tile_table(card, folder)
+
+
+@pytest.mark.parametrize("missing", ["path", "slide"])
+def test_a_group_table_without_its_columns_is_refused_by_name(folder, missing):
+    card = with_group_table(folder, ROWS)
+    pd.read_csv(folder / "groups.csv").drop(columns=missing).to_csv(
+        folder / "groups.csv", index=False
+    )
+    with pytest.raises(ValueError, match=rf"groups\.csv has no column '{missing}'"):
+        tiles.read_tile_table(card, folder)
+
+
+def test_the_paths_of_a_group_table_may_count_from_another_folder(folder):
+    in_fat = [[path.removeprefix("fat/"), group] for path, group in ROWS[:3]]
+    rule = with_group_table(folder, in_fat).group | {"relative_to": "fat"}
+    card = new_card(group=rule, classes=CLASSES[:1])
+    assert tiles.read_tile_table(card, folder).group.tolist() == ["007", "s1", "s2"]
 
 
 def test_a_missing_group_table_says_where_to_get_it(folder):

@@ -10,6 +10,9 @@ LAB_ARGS ?=
 ifneq ($(strip $(DATA_ROOT)),)
 export DATA_ROOT
 endif
+# Large buffers are kept for the next layer; see KEEP_BUFFERS in lib/run.py.
+export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
+export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
 # The tools run in $(VENV) whatever else is active in the calling shell.
 unexport PYTHONPATH

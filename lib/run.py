@@ -255,6 +255,11 @@ def executed_folder(parameters: Mapping[str, Any]) -> Path:
     return paths.runs_folder(parameters["dataset"], parameters["vlm"]) / "executed"
 
 
+# glibc gives the buffers of each layer back to the system and faults them in again at the next:
+# told to keep them, the encoder was measured 1.4 times as fast on two cores.
+KEEP_BUFFERS = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+
+
 def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
     """Execute a percent script with papermill from the repository's root.
 
@@ -275,6 +280,7 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
         paths.model_folder(parameters["vlm"], 0).parent,
     ):
         remove_leftovers(touched)
+    os.environ |= KEEP_BUFFERS | os.environ  # the kernel inherits it
     done, failed = (folder / f"{notebook.stem}{end}.ipynb" for end in ("", ".failed"))
     with tempfile.TemporaryDirectory() as scratch, atomic(done) as partial:
         source = Path(scratch, f"{notebook.stem}.ipynb")

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from lib.tiles import tile_draws
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, the grey of PIL and torchvision
-DRAWS = 9  # random numbers per tile and view
+DRAWS = 10  # random numbers per tile and view
 
 
 def plain_view(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -47,9 +47,9 @@ def random_view(
     the colours, with the hue turned in the YIQ plane instead of HSV, and clipped once at the end.
     """
     draws = torch.from_numpy(tile_draws(tiles, DRAWS, seed, stream=view)).to(images.device)
-    pixels = _crop_turn_flip(images, size, draws[:, :4]).float() / 255
-    jittered = draws[:, 4] < jitter_probability
-    strength = (2 * draws[:, 5:].float() - 1) * torch.tensor(
+    pixels = _crop_turn_flip(images, size, draws[:, :5]).float() / 255
+    jittered = draws[:, 5] < jitter_probability
+    strength = (2 * draws[:, 6:].float() - 1) * torch.tensor(
         [jitter, jitter, jitter, hue], device=images.device
     )
     strength[~jittered] = 0
@@ -59,29 +59,23 @@ def random_view(
 
 
 def _crop_turn_flip(images: torch.Tensor, size: int, draws: torch.Tensor) -> torch.Tensor:
-    """Crop [B, 3, size, size] by one gather; a quarter turn is a transposition and a flip."""
-    stored = images.shape[1]
-    top, left = (draws[:, :2] * (stored - size + 1)).long().unbind(1)
-    turns = (draws[:, 2] * 4).long()
-    flip = draws[:, 3] < 0.5
-    steps = torch.arange(size, device=images.device)
-    rows = steps.view(1, size, 1).expand(len(images), size, size)
-    columns = steps.view(1, 1, size).expand(len(images), size, size)
+    """Crop each tile at its own place, in one of the eight orientations: uint8 [B, 3, size, size].
 
-    def where(mask: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return torch.where(mask.view(-1, 1, 1), a, b)
-
-    odd = turns % 2 == 1
-    rows, columns = where(odd, columns, rows), where(odd, rows, columns)
-    rows = where((turns == 1) | (turns == 2), size - 1 - rows, rows)
-    columns = where(((turns == 2) | (turns == 3)) ^ flip, size - 1 - columns, columns)
-    flat = (rows + top.view(-1, 1, 1)) * stored + columns + left.view(-1, 1, 1)
-    batch = torch.arange(len(images), device=images.device).view(-1, 1, 1) * stored**2
-    return (
-        images.reshape(-1, 3)[(batch + flat).view(-1)]
-        .view(len(images), size, size, 3)
-        .permute(0, 3, 1, 2)
-    )
+    draws: [B, 5] in [0, 1): top, left, and one bit each for upside down, mirrored, transposed,
+    in this order; together they make the four quarter turns with and without a flip.
+    """
+    n, stored = images.shape[:2]
+    top, left = (draws[:, :2] * (stored - size + 1)).long().split(1, dim=1)
+    upside_down, mirrored, transposed = (draws[:, 2:5] < 0.5).unbind(1)
+    steps = torch.arange(size, device=images.device).expand(n, size)
+    rows = torch.where(upside_down.view(n, 1), size - 1 - steps, steps) + top
+    first = (torch.arange(n, device=images.device).view(n, 1) * stored + rows) * stored + left
+    # Every run of `size` pixels in memory is a window, and a row of a crop is one of them.
+    windows = images.reshape(-1).unfold(0, 3 * size, 3)
+    crops = windows.index_select(0, first.view(-1)).view(n, size, size, 3)
+    crops = torch.where(mirrored.view(n, 1, 1, 1), crops.flip(2), crops)
+    crops = torch.where(transposed.view(n, 1, 1, 1), crops.transpose(1, 2), crops)
+    return crops.permute(0, 3, 1, 2)
 
 
 def adjust_colours(

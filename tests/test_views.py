@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
 from lib.tiles import stored_size, tile_draws
-from lib.views import LUMA, adjust_colours, plain_view, random_view
+from lib.views import DRAWS, LUMA, adjust_colours, plain_view, random_view
 
 SIZE = 14
 STORED = stored_size(SIZE)  # 16: three crop offsets each way
@@ -112,10 +112,10 @@ def test_a_view_matches_torchvision_tile_by_tile():
     images, tiles = noise(60, low=50, high=150), np.arange(5, 65)
     found = view(images, tiles=tiles, number=2, seed=9, hue=0)
     flat = view(images, tiles=tiles, number=2, seed=9, jitter=0, hue=0)
-    draws = tile_draws(tiles, 9, 9, stream=2)
+    draws = tile_draws(tiles, DRAWS, 9, stream=2)
     changed = 0
     for tile, draw, before in zip(found, draws, flat, strict=True):
-        factors = 1 + 0.2 * (2 * draw[5:8] - 1) if draw[4] < 0.5 else np.ones(3)
+        factors = 1 + 0.2 * (2 * draw[6:9] - 1) if draw[5] < 0.5 else np.ones(3)
         torch.testing.assert_close(
             tile, references.jittered(before, *factors), atol=5e-5, rtol=0
         )  # torchvision's grey weights add up to 0.9999

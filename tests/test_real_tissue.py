@@ -1,0 +1,75 @@
+"""The labelling half of VLM-CPL on real H&E tiles, in small; skipped where there are no tiles."""
+
+import numpy as np
+import pytest
+
+from lib import cards, consensus, paths, stand_in, tiles, vlm
+
+SIZE = 128  # pixels, as in the record
+
+
+def read(dataset, every=1):
+    """Table and decoded tiles of every n-th group of a dataset."""
+    card = cards.read_card(dataset)
+    try:
+        folder = cards.locate(card)
+    except FileNotFoundError:
+        pytest.skip(f"{dataset} is not here")
+    table = tiles.read_tile_table(card, folder)
+    chosen = sorted(table.group.unique())[::every]
+    table = table[table.group.isin(chosen)].reset_index(drop=True)
+    return card, table, tiles.decode_tiles(table, folder, dataset, SIZE)
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """Prompt labels, votes and features of LC25000 colon by a stand-in from EBHI-Seg."""
+    folder = tmp_path_factory.mktemp("real")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUTPUT_ROOT", str(folder))
+        shared = paths.ROOT.parent / "shared" / "data"
+        if shared.is_dir():
+            patch.setenv("DATA_ROOT", str(shared))
+        source, source_table, source_store = read("ebhi")
+        captions = [c.captions for c in source.classes]
+        stand_in.build(
+            folder / "vlm", source_store, source_table.label.values, captions,
+            image_size=SIZE, seed=0, steps=400,
+        )  # fmt: skip
+        card, table, store = read("lc25k_colon", every=2)
+    model = vlm.load_vlm(f"local-dir:{folder / 'vlm'}")
+    text = vlm.embed_prompts(model, [c.prompts for c in card.classes])
+    vlm.embed_tiles(model, store, text, folder)
+    vlm.embed_views(model, store, table.tile.index.values, text, folder, n_views=8, seed=0)
+    names = ("probs", "features", "unprojected", "votes", "view_probs")
+    arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
+    return table.label.values, arrays
+
+
+def kept_by(labelled, order, setting):
+    labels, arrays = labelled
+    features = {"projected": arrays["features"], "unprojected": arrays["unprojected"]}
+    prompts = arrays["probs"].argmax(1)
+    kept = consensus.keep_by_consensus(
+        order, arrays["votes"], arrays["view_probs"], features, prompts,
+        **consensus.SETTINGS[setting],
+    )  # fmt: skip
+    return kept, prompts == labels
+
+
+def test_the_stand_in_is_wrong_in_places(labelled):
+    labels, arrays = labelled
+    assert 0.6 < (arrays["probs"].argmax(1) == labels).mean() < 0.9
+
+
+@pytest.mark.parametrize("setting", ["published", "ours"])
+def test_consensus_keeps_labels_that_are_right_more_often(labelled, setting):
+    kept, right = kept_by(labelled, "mvc+pfc", setting)
+    assert right[kept].mean() > right.mean() + 0.1
+
+
+def test_our_setting_keeps_both_classes_and_hardly_an_error(labelled):
+    kept, right = kept_by(labelled, "mvc+pfc", "ours")
+    labels = labelled[0]
+    assert right[kept].mean() > 0.93
+    assert min(np.bincount(labels[kept & right], minlength=2)) > 0.1 * kept.sum()

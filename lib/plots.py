@@ -74,7 +74,8 @@ def stains_and_views(tile: np.ndarray, stains: np.ndarray, views: np.ndarray) ->
     return _closed(figure)
 
 
-def loss_curve(losses: Sequence[float], name: str) -> Figure:
+def loss_curve(losses: Sequence[float] | np.ndarray, name: str) -> Figure:
+    """Loss of each step, and its running mean. losses: [steps]."""
     figure, ax = plt.subplots(figsize=(5, 2.6))
     ax.plot(losses, linewidth=0.6, alpha=0.4)
     smooth = pd.Series(losses).rolling(max(1, len(losses) // 20), min_periods=1).mean()

@@ -322,6 +322,7 @@ def notebook_seconds(folder: Path) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m lib.run", description=__doc__)
     parser.add_argument("notebook", type=Path, help="percent script, e.g. notebooks/10_….py")
     parser.add_argument(

@@ -81,7 +81,7 @@ bare.append(encoder_rate(model, store, some, batch_size))
 # %%
 rate = n_views * len(train) / seconds
 print(f"{len(train)} tiles × {n_views} views in {seconds:.1f} s: {rate:.0f} views/s,")
-print(f"{rate / np.mean(bare):.2f} of the bare encoder's {bare[0]:.0f} before and {bare[1]:.0f} after")
+print(f"{rate / max(bare):.2f} of the bare encoder's {max(bare):.0f}, the better of before and after")
 
 # %%
 votes = np.load(run / "votes.npy", allow_pickle=False)

@@ -134,11 +134,12 @@ def vote_entropy_histogram(votes: np.ndarray, n_classes: int, right: np.ndarray)
     """
     entropies = vote_entropy(votes, n_classes)
     values, bar_of = np.unique(entropies.round(6), return_inverse=True)
-    if len(values) > 40:
-        edges = np.linspace(0, entropies.max(), 31)
-        bar_of, values = np.clip(np.digitize(entropies, edges) - 1, 0, 29), edges[:-1]
+    finest = max(values[-1], 0.1) / 30
+    if len(values) > 1 and np.diff(values).min() < finest:
+        bar_of = (entropies / finest).astype(int)
+        values = np.arange(bar_of.max() + 1) * finest
     counts = [np.bincount(bar_of[m], minlength=len(values)) for m in (right, ~right)]
-    width = 0.8 * (np.diff(values).min() if len(values) > 1 else 0.1)
+    width = 0.85 * (np.diff(values).min() if len(values) > 1 else finest)
     figure, ax = plt.subplots(figsize=(6, 3))
     ax.bar(values, counts[0], width, color=RIGHT, label="prompt label right")
     ax.bar(values, counts[1], width, bottom=counts[0], color=WRONG, label="wrong")

@@ -1,6 +1,7 @@
 """Vision-language models through open_clip: load by name, embed prompts, tiles and views."""
 
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import open_clip
+import pandas as pd
 import torch
 from numpy.lib.format import open_memmap
 from torch import nn
@@ -210,6 +212,7 @@ def embed_views(
     seed: int,
     hue: float = 0.05,
     batch_size: int = 64,
+    progress: bool = True,
 ) -> None:
     """Embed and classify V random views of each tile (VLM-CPL, multi-view consensus).
 
@@ -222,7 +225,8 @@ def embed_views(
         all_features = arrays.add(run / "view_features.npy", (*shape, feature_sizes(vlm)[0]), "f2")
         all_votes = arrays.add(run / "votes.npy", shape, "i2")
         mean_probs = arrays.add(run / "view_probs.npy", (len(tiles), len(text)), "f4")
-        for at, images in _progress(read_batches(store, tiles, batch_size, vlm.device), tiles):
+        batches = read_batches(store, tiles, batch_size, vlm.device)
+        for at, images in _progress(batches, tiles, progress):
             batch_probs = torch.zeros(len(at), len(text), device=vlm.device)
             for view in range(n_views):
                 pixels = views.random_view(
@@ -251,28 +255,45 @@ class _NewArrays(ExitStack):
         return open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
 
 
-def encoder_rate(vlm: VLM, store: Path, tiles: np.ndarray, batch_size: int = 64) -> float:
-    """Tiles per second of the bare image encoder: batches in memory, nothing read or written."""
-    batches = [
-        views.plain_view(images, vlm.image_size)
-        for _, images in read_batches(store, tiles, batch_size, vlm.device)
-    ]
-    encode_images(vlm, batches[0])
-    _wait(vlm)
-    start = time.perf_counter()
-    for pixels in batches:
-        encode_images(vlm, pixels)
-    _wait(vlm)
-    return len(tiles) / (time.perf_counter() - start)
+def speed_of_views(
+    vlm: VLM, store: Path, tiles: np.ndarray, text: torch.Tensor, *, batch_size: int = 64
+) -> pd.DataFrame:
+    """Views per second of `embed_views` beside the bare encoder, on the same tiles and batches.
+
+    The bare encoder gets batches that are in memory and normalised; nothing is read, drawn or
+    written. The tiles are divided into five parts and both are timed on each in turn, so that other
+    work on the machine slows both. Columns: views, encoder (per second), ratio.
+    """
+    timings = []
+    for part in np.array_split(tiles, 5):
+        batches = [
+            views.plain_view(images, vlm.image_size)
+            for _, images in read_batches(store, part, batch_size, vlm.device)
+        ]
+        encode_images(vlm, batches[0])
+        start = _now(vlm)
+        for batch in batches:
+            encode_images(vlm, batch)
+        encoded = _now(vlm)
+        with tempfile.TemporaryDirectory() as folder:
+            where = Path(folder)
+            embed_views(
+                vlm, store, part, text, where, n_views=2, seed=0, batch_size=batch_size,
+                progress=False,
+            )  # fmt: skip
+        rates = len(part) / (encoded - start), 2 * len(part) / (_now(vlm) - encoded)
+        timings.append(dict(zip(("encoder", "views"), rates, strict=True)))
+    return pd.DataFrame(timings).eval("ratio = views / encoder")
 
 
-def _wait(vlm: VLM) -> None:
+def _now(vlm: VLM) -> float:
     if vlm.device.type == "cuda":
         torch.cuda.synchronize(vlm.device)
+    return time.perf_counter()
 
 
-def _progress(batches: Iterator, tiles: np.ndarray) -> Iterator:
-    with tqdm(total=len(tiles), desc="embedding", unit="tile") as bar:
+def _progress(batches: Iterator, tiles: np.ndarray, shown: bool = True) -> Iterator:
+    with tqdm(total=len(tiles), desc="embedding", unit="tile", disable=not shown) as bar:
         for at, images in batches:
             yield at, images
             bar.update(len(at))

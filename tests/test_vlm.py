@@ -321,7 +321,9 @@ def test_an_interrupted_embedding_keeps_the_arrays_of_the_last_one(model, store,
 
 
 def test_the_bare_encoder_has_a_rate(model, store):
-    assert vlm.encoder_rate(model, store, np.arange(23), batch_size=8) > 1
+    text = vlm.embed_prompts(model, PROMPTS)
+    speed = vlm.speed_of_views(model, store, np.arange(23), text, batch_size=8)
+    assert len(speed) == 5 and (speed.ratio == speed.views / speed.encoder).all()
 
 
 # --- memory --------------------------------------------------------------------------------------

@@ -143,3 +143,43 @@ def square_tile(image: Image.Image, size: int) -> np.ndarray:
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
     return np.asarray(image)[top : top + size, left : left + size]
+
+
+def softmax(logits: Sequence[float]) -> list[float]:
+    powers = [math.exp(value - max(logits)) for value in logits]
+    return [power / sum(powers) for power in powers]
+
+
+def cross_supervision(own: list, partner: list, threshold: float) -> float:
+    """1/B Σ_i 1[max_c p_c(partner) > γ] · CE(own, argmax_c p_c(partner))."""
+    total = 0.0
+    for logits, other in zip(own, partner, strict=True):
+        probs = softmax(other)
+        if max(probs) > threshold:
+            total -= math.log(softmax(logits)[probs.index(max(probs))])
+    return total / len(own)
+
+
+def cross_entropy(logits: list, labels: list[int]) -> float:
+    losses = [-math.log(softmax(own)[y]) for own, y in zip(logits, labels, strict=True)]
+    return sum(losses) / len(losses)
+
+
+def generalised_cross_entropy(logits: list, labels: list[int], q: float) -> float:
+    """Mean of (1 − p_y^q) / q."""
+    losses = [(1 - softmax(own)[y] ** q) / q for own, y in zip(logits, labels, strict=True)]
+    return sum(losses) / len(losses)
+
+
+def early_learning_regularisation(
+    logits: list, labels: list[int], targets: list, rows: list[int], weight: float, momentum: float
+) -> float:
+    """CE + λ/B Σ_i log(1 − ⟨p_i, t_i⟩), after t ← β t + (1 − β) p in place in `targets`."""
+    total = 0.0
+    for own, row in zip(logits, rows, strict=True):
+        probs = softmax(own)
+        targets[row] = [
+            momentum * t + (1 - momentum) * p for t, p in zip(targets[row], probs, strict=True)
+        ]
+        total += math.log(1 - math.fsum(p * t for p, t in zip(probs, targets[row], strict=True)))
+    return cross_entropy(logits, labels) + weight * total / len(rows)

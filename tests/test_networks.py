@@ -1,0 +1,140 @@
+"""Networks and what they are given: shapes, statistics, views that depend on nothing but names."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from lib import inputs, networks, stand_in, views
+
+TILES = np.array([12, 3, 7, 20, 5])
+
+
+@pytest.fixture
+def features(tmp_path):
+    """Features [4 views, 5 tiles, 6] whose value says which view and tile they are of."""
+    values = np.add.outer(100 * np.arange(4), TILES)[..., None] + np.zeros(6)
+    file = tmp_path / "view_features.npy"
+    np.save(file, values.astype(np.float16))
+    return file
+
+
+@pytest.fixture
+def store(tmp_path):
+    file = tmp_path / "37px.npy"
+    np.save(file, np.random.default_rng(0).integers(256, size=(24, 37, 37, 3), dtype=np.uint8))
+    return file
+
+
+# --- networks ------------------------------------------------------------------------------------
+
+
+def test_statistics_are_those_of_all_views_even_far_from_zero():
+    values = np.random.default_rng(0).normal(1000, 2, (3, 50, 7)).astype(np.float32)
+    values[..., 4] = 5
+    mean, std = networks.feature_statistics(values, chunk=11)
+    rows = values.reshape(-1, 7).astype(np.float64)
+    np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(np.delete(std, 4), np.delete(rows.std(0), 4), rtol=1e-5)
+    assert std[4] == 1
+
+
+def test_a_frozen_head_sees_standardised_features_and_learns_no_statistics():
+    mean, std = np.arange(6.0), np.arange(1.0, 7)
+    head = networks.frozen_head(mean, std, 3, hidden=8)
+    plain = networks.frozen_head(np.zeros(6), np.ones(6), 3, hidden=8)
+    plain.load_state_dict(head.state_dict() | {"mean": torch.zeros(6), "std": torch.ones(6)})
+    rows = torch.randn(5, 6)
+    scaled = rows * torch.tensor(std).float() + torch.tensor(mean).float()
+    torch.testing.assert_close(head(scaled), plain(rows))
+    assert not {"mean", "std"} & {name for name, _ in head.named_parameters()}
+
+
+def test_a_frozen_head_survives_its_file(tmp_path):
+    head = networks.frozen_head(np.arange(6.0), np.arange(1.0, 7), 3)
+    save_file(head.state_dict(), tmp_path / "head.safetensors")
+    again = networks.frozen_head(np.zeros(6), np.ones(6), 3)
+    again.load_state_dict(load_file(tmp_path / "head.safetensors"))
+    rows = torch.randn(5, 6)
+    assert torch.equal(head(rows), again(rows))
+
+
+def test_the_fine_tune_network_starts_from_the_packaged_weights_and_normalises():
+    network = networks.fine_tune_network(4).eval()
+    bare = timm.create_model(stand_in.IMAGE_TOWER, num_classes=0).eval()
+    bare.load_state_dict(stand_in.packaged_image_weights(bare))
+    pixels = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = network.head(bare((pixels - 0.5) / 0.5))
+        assert network(pixels).shape == (2, 4)
+        torch.testing.assert_close(network(pixels), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "no_such_backbone"])
+def test_a_backbone_out_of_reach_is_named(name):
+    with pytest.raises(RuntimeError, match=f"{name}.*out of reach"):
+        networks.fine_tune_network(2, name)
+
+
+# --- inputs --------------------------------------------------------------------------------------
+
+
+def test_features_are_those_of_the_tile_asked_for_in_one_of_its_views(features):
+    draw = inputs.feature_views(features, TILES, seed=0)
+    wanted = np.array([20, 3, 20, 12])
+    found = draw(wanted, 0, 5)
+    assert found.shape == (4, 6) and found.dtype == torch.float32
+    assert (found[:, 0].numpy() % 100 == wanted).all()
+    assert (found[0] == found[2]).all()
+
+
+def test_views_depend_on_network_step_and_seed_but_not_on_the_batch(features):
+    draw = inputs.feature_views(features, TILES, seed=0)
+    whole = draw(TILES, 1, 3)
+    parts = torch.cat([draw(TILES[:2], 1, 3), draw(TILES[2:], 1, 3)])
+    assert torch.equal(whole, parts) and torch.equal(whole, draw(TILES, 1, 3))
+    other_seed = inputs.feature_views(features, TILES, seed=1)
+
+    def sequence(draw, network):
+        return torch.stack([draw(TILES, network, step) for step in range(20)])
+
+    a, b, c = sequence(draw, 0), sequence(draw, 1), sequence(other_seed, 0)
+    for one, other in ((a, b), (a, c), (a[1:], b[:-1]), (a[1:], a[:-1])):
+        assert (one == other).float().mean() == pytest.approx(1 / 4, abs=0.15)
+
+
+def test_every_view_is_drawn_as_often(features):
+    draw = inputs.feature_views(features, TILES, seed=0)
+    views_of = torch.stack([draw(TILES, 0, step)[:, 0] // 100 for step in range(400)]).int()
+    np.testing.assert_allclose(np.bincount(views_of.ravel()) / 2000, 0.25, atol=0.04)
+
+
+def test_a_tile_without_views_is_an_error(features):
+    draw = inputs.feature_views(features, TILES, seed=0)
+    for absent in (0, 4, 21):
+        with pytest.raises(ValueError, match="holds no views"):
+            draw(np.array([3, absent]), 0, 0)
+
+
+def test_plain_features_are_rows_of_the_file(tmp_path):
+    values = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float16)
+    np.save(tmp_path / "unprojected.npy", values)
+    found = inputs.plain_features(tmp_path / "unprojected.npy")(TILES)
+    np.testing.assert_array_equal(found.numpy(), values[TILES].astype(np.float32))
+
+
+def test_pixel_views_differ_between_networks_and_steps_and_can_be_had_again(store):
+    draw = inputs.pixel_views(store, 32, seed=0)
+    seen = [draw(TILES, network, step) for step in (0, 1) for network in (0, 1)]
+    assert all(pixels.shape == (5, 3, 32, 32) for pixels in seen)
+    for i, one in enumerate(seen):
+        for other in seen[:i]:
+            assert not torch.equal(one, other)
+    assert torch.equal(seen[3], inputs.pixel_views(store, 32, seed=0)(TILES, 1, 1))
+
+
+def test_plain_pixels_are_the_plain_view(store):
+    images = torch.from_numpy(np.load(store)[TILES])
+    found = inputs.plain_pixels(store, 32)(TILES)
+    assert torch.equal(found, views.plain_view(images, 32))

@@ -34,6 +34,13 @@ STEPS = {
          "rows/11_multi_view_consensus.jsonl"],
         ["pseudo_labels.parquet", "rows/12_prompt_feature_consensus.jsonl"],
     ),
+    "13_high_confidence_cross_supervision": (
+        ["tiles.parquet", "probs.npy", "unprojected.npy", "view_features.npy",
+         "pseudo_labels.parquet", "rows/11_multi_view_consensus.jsonl"],
+        ["predictions.parquet", "rows/13_high_confidence_cross_supervision.jsonl",
+         *(f"hcs/{setting}/network_{letter}.safetensors"
+           for setting in ("published", "ours") for letter in "ab")],
+    ),
 }
 STAND_IN_MODEL = [f"{MODEL}/open_clip_config.json"] if VLM.startswith(paths.STAND_IN) else []
 NEEDS_MODEL = ("10_zero_shot_inference", "11_multi_view_consensus")
@@ -104,7 +111,7 @@ rule:
     name: "40_record"
     input:
         sources("40_record"),
-        expand(f"{RUN}/rows/12_prompt_feature_consensus.jsonl", seed=SEEDS),
+        expand(f"{RUN}/rows/13_high_confidence_cross_supervision.jsonl", seed=SEEDS),
     output:
         f"{ALL}/executed/40_record.ipynb",
         f"{ALL}/figures/tables.md",

@@ -84,7 +84,49 @@ def loss_curve(losses: Sequence[float] | np.ndarray, name: str) -> Figure:
     return _closed(figure)
 
 
-def confusion(labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> Figure:
+def training_curve(curve: pd.DataFrame, threshold: float) -> Figure:
+    """Loss of both networks; share of confident pseudo labels and of right ones among them.
+
+    curve: columns step, loss_a, loss_b, confident, precision, one row per step.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 2.9))
+    smooth = curve.rolling(max(1, len(curve) // 40), min_periods=1).mean()
+    for column, name in (("loss_a", "network A"), ("loss_b", "network B")):
+        left.plot(curve.step, smooth[column], label=name)
+    left.set(xlabel="step", ylabel="loss", yscale="log")
+    left.legend()
+    right.plot(curve.step, smooth.confident, color="C2", label=f"confident (above {threshold:g})")
+    if curve.precision.notna().any():
+        right.plot(curve.step, smooth.precision, color="C5", label="right among these")
+    right.set(xlabel="step", ylabel="share of remaining tiles", ylim=(0, 1.02))
+    right.legend(loc="lower right")
+    return _closed(figure)
+
+
+def reliability(probs: Mapping[str, np.ndarray], labels: np.ndarray, bins: int = 10) -> Figure:
+    """Share of right predictions against their confidence; the area of a point is its tiles.
+
+    probs: name → [N, C]; labels: [N]. On the diagonal a confidence means what it says.
+    """
+    figure, ax = plt.subplots(figsize=(4.2, 3.8))
+    ax.plot([0, 1], [0, 1], color="black", linewidth=1, linestyle=":")
+    colours = {"zero-shot": SETTING_COLOURS[""]} | SETTING_COLOURS
+    for name, p in probs.items():
+        confidence, right = p.max(1), p.argmax(1) == labels
+        at = np.clip((confidence * bins).astype(int), 0, bins - 1)
+        means = pd.DataFrame({"confidence": confidence, "right": right}).groupby(at).mean()
+        sizes = np.bincount(at, minlength=bins)[means.index]
+        ax.plot(means.confidence, means.right, color=colours[name], linewidth=1, label=name)
+        area = 250 * sizes / len(labels)
+        ax.scatter(means.confidence, means.right, area, color=colours[name], alpha=0.7, lw=0)
+    ax.set(xlabel="confidence", ylabel="share right", xlim=(0, 1.03), ylim=(0, 1.03))
+    ax.legend(loc="lower right")
+    return _closed(figure)
+
+
+def confusion(
+    labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], title: str = ""
+) -> Figure:
     """Confusion matrix: counts, coloured by the share of each true class."""
     counts = confusion_matrix(labels, predicted, labels=range(len(class_names)))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -103,7 +145,7 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[s
         cbar_kws={"label": "share of the true class", "shrink": 0.8},
         ax=ax,
     )
-    ax.set(xlabel="predicted", ylabel="true")
+    ax.set(xlabel="predicted", ylabel="true", title=title)
     ax.tick_params(axis="x", rotation=40)
     plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
     ax.tick_params(axis="y", rotation=0)

@@ -68,14 +68,14 @@ def at_main_share(frame: pd.DataFrame) -> pd.DataFrame:
     return chosen.loc[ranks.sort_values(by).index]
 
 
+def _spread(values: pd.Series) -> str:
+    if len(values) == 1:
+        return f"{values.iloc[0]:.3f}"
+    return f"{values.mean():.3f} ± {values.std():.3f}"
+
+
 def consensus_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean ± standard deviation over seeds, one line per way to choose labels."""
-
-    def spread(values: pd.Series) -> str:
-        if len(values) == 1:
-            return f"{values.iloc[0]:.3f}"
-        return f"{values.mean():.3f} ± {values.std():.3f}"
-
     lines = []
     for name, part in at_main_share(frame).groupby("name", sort=False):
         lines.append(
@@ -83,7 +83,7 @@ def consensus_table(frame: pd.DataFrame) -> pd.DataFrame:
                 "labels": name,
                 "setting": part.setting.iloc[0],
                 "kept": f"{part.share.mean():.0%}",
-                "right among kept": spread(part.precision),
+                "right among kept": _spread(part.precision),
                 "worst seed": f"{part.precision.min():.3f}",
                 "smallest class kept": f"{part.smallest_class.mean():.0f}",
                 "classes lost": f"{part.lost.mean():.1f}",
@@ -99,6 +99,27 @@ def overview_frame(frame: pd.DataFrame) -> pd.DataFrame:
     plain = chosen.tie_break.isna() & chosen.cluster_on.isna()
     chosen = chosen[plain | (chosen.setting != "")]
     return chosen.assign(method=chosen.method.map(NAMES))
+
+
+def scores_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Scores on the test part, mean ± standard deviation over seeds, one line per method."""
+    names = {"zero-shot": "zero-shot", "vlm-cpl": "VLM-CPL"}
+    shown = ["accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece"]
+    lines = [
+        {
+            "method": ", ".join(filter(None, (names[row["method"]], row["setting"]))),
+            "network": row["network"] or "",
+            "seed": row["seed"],
+            **{name: row["scores"][name] for name in shown},
+        }
+        for row in rows
+        if row["split"] == "test" and row["method"] in names
+    ]
+    if not lines:
+        return pd.DataFrame(columns=["method", "network", *shown, "seeds"])
+    groups = pd.DataFrame(lines).groupby(["method", "network"], sort=False)
+    table = groups[shown].agg(_spread)
+    return table.assign(seeds=groups.seed.nunique()).reset_index()
 
 
 def per_class_frame(frame: pd.DataFrame) -> pd.DataFrame:

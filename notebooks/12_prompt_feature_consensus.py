@@ -138,4 +138,4 @@ plots.tile_sheet({f"{title} ({len(part)})": decoded[part.tile.values[:10]] for t
 
 # %% [markdown]
 # **Recap.** `pseudo_labels.parquet` holds labels that are nearly all right, and says which tiles have
-# none. Next: `40_record` gathers what was measured into tables and figures.
+# none. Next: `13_high_confidence_cross_supervision` learns from both.

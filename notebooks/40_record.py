@@ -88,6 +88,18 @@ for title, part in parts.items():
     display(figure)
 
 # %% [markdown]
+# ## How good are the classifiers?
+#
+# Test part. Zero-shot is the VLM by its prompts; VLM-CPL are the two networks of
+# `13_high_confidence_cross_supervision`.
+
+# %%
+scored = {}
+for title in parts:
+    scored[title] = tables.scores_table([r for r in rows if f"{r['dataset']}, {r['vlm']}" == title])
+    display(title, scored[title])
+
+# %% [markdown]
 # ## Here against the record
 #
 # Precision of the kept labels in these runs beside the published mean, where there is one.
@@ -105,7 +117,9 @@ if mode == "reproduce" and same:
 
 # %%
 folder = paths.runs_folder(dataset, vlm) / "figures" if mode == "reproduce" else paths.figures_folder()
-text = "\n".join(f"{title}\n\n{tables.markdown(summary)}" for title, summary in summaries.items())
+text = "\n".join(
+    f"{title}\n\n{tables.markdown(summaries[title])}\n{tables.markdown(scored[title])}" for title in parts
+)
 with run.atomic(folder / "tables.md") as file:
     file.write_text(text)
 for name, figure in figures.items():
@@ -114,9 +128,10 @@ for name, figure in figures.items():
 
 # %%
 if mode != "reproduce":
-    for title, summary in summaries.items():
-        block = f"consensus {title.split(',')[0]}"
-        tables.replace_block(paths.ROOT / "README.md", block, tables.markdown(summary))
+    for title, part in parts.items():
+        name = part.dataset.iloc[0]
+        tables.replace_block(paths.ROOT / "README.md", f"consensus {name}", tables.markdown(summaries[title]))
+        tables.replace_block(paths.ROOT / "README.md", f"scores {name}", tables.markdown(scored[title]))
 print(f"figures and tables: {folder}")
 
 # %% [markdown]

@@ -139,8 +139,12 @@ def test_record_rows_follow_the_schema(file):
 
 def test_readme_tables_are_those_of_the_record():
     text = (ROOT / "README.md").read_text()
-    frame = tables.labels_frame(run.read_rows(*RECORDS))
-    blocks = re.findall(r"<!-- consensus (\w+) -->\n(.*?)<!-- /consensus", text, re.S)
-    assert blocks
-    for dataset, block in blocks:
-        assert block == tables.markdown(tables.consensus_table(frame[frame.dataset == dataset]))
+    made = {
+        "consensus": lambda rows: tables.consensus_table(tables.labels_frame(rows)),
+        "scores": tables.scores_table,
+    }
+    blocks = re.findall(r"<!-- (consensus|scores) (\w+) -->\n(.*?)<!-- /", text, re.S)
+    assert {kind for kind, *_ in blocks} == set(made)
+    for kind, dataset, block in blocks:
+        rows = run.read_rows(ROOT / "data" / "record" / f"{dataset}.jsonl")
+        assert block == tables.markdown(made[kind](rows))

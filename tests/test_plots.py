@@ -68,6 +68,23 @@ def test_the_overview_marks_the_mean_of_each_setting():
     assert sorted(texts) == ["0.800, 30% kept", "0.950, 30% kept"]
 
 
+def test_the_training_curve_shows_both_networks_and_what_they_are_sure_of():
+    curve = pd.DataFrame({"step": range(40), "loss_a": 1.0, "loss_b": 2.0, "confident": 0.5})
+    left, right = plots.training_curve(curve.assign(precision=np.nan), 0.9).axes
+    assert [line.get_ydata()[-1] for line in left.lines] == [1, 2]
+    assert [line.get_label() for line in right.lines] == ["confident (above 0.9)"]
+    left, right = plots.training_curve(curve.assign(precision=0.8), 0.9).axes
+    assert [line.get_ydata()[-1] for line in right.lines] == [0.5, pytest.approx(0.8)]
+
+
+def test_reliability_is_the_share_right_at_each_confidence():
+    probs = np.array([[0.95, 0.05]] * 4 + [[0.35, 0.65]] * 2)
+    figure = plots.reliability({"ours": probs}, np.array([0, 0, 0, 1, 1, 0]))
+    line = figure.axes[0].lines[1]
+    assert line.get_xdata().tolist() == pytest.approx([0.65, 0.95])
+    assert line.get_ydata().tolist() == [0.5, 0.75]
+
+
 def test_figures_are_closed_so_that_a_notebook_shows_them_once():
     plots.loss_curve([3, 2, 1], "loss")
     plots.confidence_histogram(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]))

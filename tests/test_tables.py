@@ -68,6 +68,21 @@ def test_the_overview_has_no_line_of_neither_setting(frame):
     assert set(tables.overview_frame(more).method) == {"zero-shot, all tiles", "MVC", "MVC → PFC"}
 
 
+def test_scores_are_those_of_the_test_part():
+    def scored(method, seed, accuracy, setting=None, split="test"):
+        names = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
+        scores = dict.fromkeys(names, 0.5) | {"accuracy": accuracy}
+        return run.row(method=method, setting=setting, seed=seed, split=split, scores=scores)
+
+    rows = [scored("zero-shot", 0, 0.7), scored("zero-shot", 0, 0.1, split="train")]
+    rows += [scored("vlm-cpl", s, a, "ours") for s, a in enumerate((0.9, 1.0))]
+    table = tables.scores_table([*rows, scored("mvc", 0, 0.2)])
+    assert table.method.tolist() == ["zero-shot", "VLM-CPL, ours"]
+    assert table.accuracy.tolist() == ["0.700", "0.950 ± 0.071"]
+    assert table.seeds.tolist() == [1, 2]
+    assert tables.scores_table([]).empty
+
+
 def test_markdown_has_a_line_per_row():
     text = tables.markdown(pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}))
     assert text == "| a | b |\n| --- | --- |\n| 1 | x |\n| 2 | y |\n"

@@ -120,7 +120,7 @@ def reliability(probs: Mapping[str, np.ndarray], labels: np.ndarray, bins: int =
         area = 250 * sizes / len(labels)
         ax.scatter(means.confidence, means.right, area, color=colours[name], alpha=0.7, lw=0)
     ax.set(xlabel="confidence", ylabel="share right", xlim=(0, 1.03), ylim=(0, 1.03))
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper left")
     return _closed(figure)
 
 

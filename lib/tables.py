@@ -103,23 +103,29 @@ def overview_frame(frame: pd.DataFrame) -> pd.DataFrame:
 
 def scores_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Scores on the test part, mean ± standard deviation over seeds, one line per method."""
-    names = {"zero-shot": "zero-shot", "vlm-cpl": "VLM-CPL"}
+    names = {
+        ("zero-shot", None): "zero-shot",
+        ("vlm-cpl", "published"): "VLM-CPL, published",
+        ("vlm-cpl", "ours"): "VLM-CPL, ours",
+    }
+    order = {name: number for number, name in enumerate(names.values())}
     shown = ["accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece"]
     lines = [
         {
-            "method": ", ".join(filter(None, (names[row["method"]], row["setting"]))),
+            "method": names[row["method"], row["setting"]],
             "network": row["network"] or "",
             "seed": row["seed"],
             **{name: row["scores"][name] for name in shown},
         }
         for row in rows
-        if row["split"] == "test" and row["method"] in names
+        if row["split"] == "test" and (row["method"], row["setting"]) in names
     ]
     if not lines:
         return pd.DataFrame(columns=["method", "network", *shown, "seeds"])
     groups = pd.DataFrame(lines).groupby(["method", "network"], sort=False)
     table = groups[shown].agg(_spread)
-    return table.assign(seeds=groups.seed.nunique()).reset_index()
+    table = table.assign(seeds=groups.seed.nunique()).reset_index()
+    return table.sort_values("method", key=lambda method: method.map(order), ignore_index=True)
 
 
 def per_class_frame(frame: pd.DataFrame) -> pd.DataFrame:

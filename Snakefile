@@ -9,9 +9,11 @@ import sys
 from lib import cards, paths, run
 
 DATASET = str(config.get("dataset", "demo"))
-cards.read_card(DATASET)  # an unknown or broken card is refused before anything starts
+cards.read_card(DATASET)  # an unknown dataset is refused with the names of those that are known
 SEEDS = [int(seed) for seed in str(config.get("seeds", 0)).split(",")]
 FIRST = paths.notebook_file("00_tiles_and_splits")
+if DATASET != "demo" and not config.get("vlm") and not paths.params_file(DATASET).is_file():
+    raise ValueError(f"no VLM is set for {DATASET}: name one, as in VLM=ViT-B-32/laion2b_s34b_b79k")
 VLM = str(config.get("vlm") or run.resolve_parameters(FIRST, {"dataset": DATASET})["vlm"])
 RUN = str(paths.run_folder(DATASET, VLM, "{seed}"))
 ALL = str(paths.runs_folder(DATASET, VLM))
@@ -43,14 +45,17 @@ STEPS = {
     ),
 }
 STAND_IN_MODEL = [f"{MODEL}/open_clip_config.json"] if VLM.startswith(paths.STAND_IN) else []
+DATASETS = [DATASET] + ([VLM.removeprefix(paths.STAND_IN)] if STAND_IN_MODEL else [])
+for card in map(cards.read_card, DATASETS):
+    if card.synthetic is None:
+        cards.locate(card)  # tiles that are not here are named before anything starts
 NEEDS_MODEL = ("10_zero_shot_inference", "11_multi_view_consensus")
 
 
 def sources(name):
     """Files that decide what a notebook does: itself, the modules it uses, the cards, parameters."""
     notebook = paths.notebook_file(name)
-    datasets = [DATASET] + ([VLM.removeprefix(paths.STAND_IN)] if STAND_IN_MODEL else [])
-    found = [notebook, *run.modules_used(notebook), *map(paths.card_file, datasets)]
+    found = [notebook, *run.modules_used(notebook), *map(paths.card_file, DATASETS)]
     return [str(file) for file in found]
 
 

@@ -110,3 +110,21 @@ def test_tables_and_figures_are_written(chain):
     figures = chain[0].parent / "figures"
     assert "MVC → PFC" in (figures / "tables.md").read_text()
     assert len(list(figures.glob("*.png"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("dataset=nope", "Known datasets: demo"),
+        ("dataset=lc25k", "no VLM is set for lc25k"),
+        ("dataset=lc25k_colon", "put it at"),
+    ],
+)
+def test_a_chain_that_cannot_run_is_refused_before_it_starts(tmp_path, given, message):
+    environment = os.environ | {"OUTPUT_ROOT": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment.pop("DATA_ROOT", None)
+    command = [*CHAIN[: CHAIN.index("--config")], "--config", given]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode != 0
+    assert message in run.stdout + run.stderr
+    assert not (tmp_path / "data").exists()

@@ -92,8 +92,6 @@ def test_help_is_the_default_and_lists_every_target():
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
 def test_documents_name_only_targets_that_exist(document):
     file = ROOT / document
-    if not file.exists():
-        pytest.skip(f"there is no {document}")
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
     code = re.findall(r"```.*?```|`[^`]+`", file.read_text(), re.S)
     for name in re.findall(r"\bmake ([a-z]+)\b", "\n".join(code)):

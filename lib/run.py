@@ -293,8 +293,8 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
                 kernel_name="python3",
                 cwd=paths.ROOT,
                 progress_bar=False,
-                # Sockets of files: no ports that kernels running side by side could collide on.
-                config=Config({"KernelManager": {"transport": "ipc"}}),
+                # Sockets as files: no ports that kernels running side by side could collide on.
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{scratch}/kernel"}}),
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
             )

@@ -416,6 +416,12 @@ def wait_for(condition, seconds):
     return condition()
 
 
+def test_a_run_leaves_nothing_beside_the_sources(write_notebook):
+    before = set(paths.ROOT.iterdir())
+    run.run_notebook(write_notebook("seed"), {})
+    assert {path for path in paths.ROOT.iterdir() if path.name.startswith("kernel")} <= before
+
+
 def test_a_terminated_run_leaves_no_named_artefact_and_no_kernel(write_notebook):
     folder = paths.run_folder("toy", "none/at all", 0)
     pid = folder / "kernel"

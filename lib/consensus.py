@@ -24,7 +24,7 @@ SETTINGS = {
     # them. Probability ties need the class quota: alone they keep whole classes out.
     "ours": {"tie_break": "probability", "quota": "class", "cluster_on": "unprojected"},
 }
-PUBLISHED_SHARE = 0.3
+PUBLISHED_SHARE = 0.3  # of tables and pictures; other shares are for the curves
 TIE_STREAM = 1_000_003  # keeps the draws of ties apart from those of views
 
 

@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
-from lib.consensus import vote_entropy
+from lib.consensus import PUBLISHED_SHARE, vote_entropy
 
 plt.style.use(Path(__file__).with_name("style.mplstyle"))
 
@@ -170,7 +170,7 @@ def confidence_histogram(probs: np.ndarray, labels: np.ndarray) -> Figure:
 
 
 def vote_entropy_histogram(votes: np.ndarray, n_classes: int, right: np.ndarray) -> Figure:
-    """Vote entropy of right and wrong prompt labels, with the cut at a share of 0.3.
+    """Vote entropy of right and wrong prompt labels, with the cut at the published share.
 
     votes: [V, N]; right: bool [N]. Tiles left of the cut are kept; those in the cut's own bar tie.
     """
@@ -185,11 +185,11 @@ def vote_entropy_histogram(votes: np.ndarray, n_classes: int, right: np.ndarray)
     figure, ax = plt.subplots(figsize=(6, 3))
     ax.bar(values, counts[0], width, color=RIGHT, label="prompt label right")
     ax.bar(values, counts[1], width, bottom=counts[0], color=WRONG, label="wrong")
-    cut = np.quantile(entropies, 0.3, method="inverted_cdf")
+    cut = np.quantile(entropies, PUBLISHED_SHARE, method="inverted_cdf")
     ties = (entropies.round(6) == round(float(cut), 6)).mean()
     ax.axvline(cut, color="black", linewidth=1, linestyle=":")
     ax.annotate(
-        f"lowest 30 % ends here; {ties:.0%} of all tiles tie",
+        f"lowest {100 * PUBLISHED_SHARE:.0f} % ends here; {ties:.0%} of all tiles tie",
         (cut, ax.get_ylim()[1]),
         xytext=(6, -4),
         textcoords="offset points",
@@ -215,7 +215,7 @@ def precision_against_share(rows: pd.DataFrame, title: str = "") -> Figure:
         ax.plot(curve.index, curve["mean"], color=colour, linestyle=line, label=label)
         if part.seed.nunique() > 1:
             ax.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.12, lw=0)
-    ax.axvline(0.3, color="black", linewidth=1, linestyle=":")
+    ax.axvline(PUBLISHED_SHARE, color="black", linewidth=1, linestyle=":")
     ax.set(xlabel="share of tiles kept", ylabel="precision of kept labels", title=title)
     ax.legend()
     return _closed(figure)

@@ -34,8 +34,8 @@ ROW_FIELDS = (
     "dataset vlm method setting network training seed budget split n scores labels params "
     "commit versions device seconds"
 ).split()
-HOST = re.sub(r"\W", "_", socket.gethostname())
 KEY_FIELDS = "dataset vlm method setting network training seed budget split params".split()
+HOST = re.sub(r"\W", "_", socket.gethostname())
 
 
 # --- artefacts ---------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-SHARE = 0.3  # the share kept in every table; other shares are for the curves
+from lib.consensus import PUBLISHED_SHARE, QUOTAS, TIE_BREAKS
+
 NAMES = {
     "zero-shot": "zero-shot, all tiles",
     "mean-of-views": "mean of views, all tiles",
@@ -55,17 +56,23 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def at_main_share(frame: pd.DataFrame) -> pd.DataFrame:
-    """Lines at the share of the tables (and those without a share), in the order of the method."""
-    order = {method: number for number, method in enumerate(NAMES)}
-    chosen = frame[frame.share_setting.isna() | (frame.share_setting == SHARE)]
-    keys = [chosen.method.map(order), chosen.tie_break.fillna(""), chosen.name, chosen.seed]
-    ranks = pd.concat(keys, axis=1, keys=["method", "tie_break", "name", "seed"])
-    # random before probability, projected before unprojected, as the paper comes before us
-    ranks["tie_break"] = ranks.tie_break.map({"": 0, "random": 1, "probability": 2})
-    ranks["features"] = chosen.cluster_on.fillna("").map({"": 0, "projected": 1, "unprojected": 2})
-    ranks["quota"] = chosen.quota.fillna("").map({"": 0, "global": 1, "class": 2})
-    by = ["method", "tie_break", "quota", "features", "seed"]
-    return chosen.loc[ranks.sort_values(by).index]
+    """Lines at the published share (and those without a share), in the order of the method.
+
+    Within a method random comes before probability, global before class, projected before
+    unprojected: the paper before us.
+    """
+    chosen = frame[frame.share_setting.isna() | (frame.share_setting == PUBLISHED_SHARE)]
+    orders = {
+        "method": tuple(NAMES),
+        "tie_break": TIE_BREAKS,
+        "quota": QUOTAS,
+        "cluster_on": ("projected", "unprojected"),
+    }
+    ranks = {key: chosen[key].map({v: n for n, v in enumerate(of)}) for key, of in orders.items()}
+    by = [*orders, "seed"]
+    # what a method does not have comes first
+    ranked = pd.DataFrame(ranks | {"seed": chosen.seed}).sort_values(by, na_position="first")
+    return chosen.loc[ranked.index]
 
 
 def _spread(values: pd.Series) -> str:

@@ -43,13 +43,19 @@ STEPS = {
          *(f"hcs/{setting}/network_{letter}.safetensors"
            for setting in ("published", "ours") for letter in "ab")],
     ),
+    "14_vlm_cpl_tables": (
+        ["tiles.parquet", "features.npy", "unprojected.npy", "probs.npy", "view_features.npy", "votes.npy",
+         "view_probs.npy", "pseudo_labels.parquet", "predictions.parquet",
+         "rows/10_zero_shot_inference.jsonl", "rows/13_high_confidence_cross_supervision.jsonl"],
+        ["comparison.parquet", "rows/14_vlm_cpl_tables.jsonl"],
+    ),
 }
 STAND_IN_MODEL = [f"{MODEL}/open_clip_config.json"] if VLM.startswith(paths.STAND_IN) else []
 DATASETS = [DATASET] + ([VLM.removeprefix(paths.STAND_IN)] if STAND_IN_MODEL else [])
 for card in map(cards.read_card, DATASETS):
     if card.synthetic is None:
         cards.locate(card)  # tiles that are not here are named before anything starts
-NEEDS_MODEL = ("10_zero_shot_inference", "11_multi_view_consensus")
+NEEDS_MODEL = ("10_zero_shot_inference", "11_multi_view_consensus", "14_vlm_cpl_tables")
 
 
 def sources(name):
@@ -116,7 +122,7 @@ rule:
     name: "40_record"
     input:
         sources("40_record"),
-        expand(f"{RUN}/rows/13_high_confidence_cross_supervision.jsonl", seed=SEEDS),
+        expand(f"{RUN}/rows/14_vlm_cpl_tables.jsonl", seed=SEEDS),
     output:
         f"{ALL}/executed/40_record.ipynb",
         f"{ALL}/figures/tables.md",

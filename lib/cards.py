@@ -32,7 +32,10 @@ class Card:
     `tiles` is the file pattern inside a class folder. `group` says what must not straddle a split:
     `{table, column, relative_to}` (a CSV with a `path` column), `{pattern}` (a regular expression
     on the file name with one group), or None (every tile is its own group). `synthetic` holds the
-    arguments of `lib.synthetic.write_dataset` for a dataset that is generated.
+    arguments of `lib.synthetic.write_dataset` for a dataset that is generated. `groups_between`
+    (two shares, 0 to 1) takes only the groups whose name, hashed, lies between them: datasets with
+    ranges that do not overlap share no group. `restain` is the stain shift of `lib.staining` that
+    the tiles get when they are decoded.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Card:
     group: Mapping[str, str] | None = None
     groups_from: str = ""
     synthetic: Mapping[str, Any] | None = None
+    groups_between: Sequence[float] = (0, 1)
+    restain: float = 0.0
 
     @property
     def class_names(self) -> list[str]:

@@ -6,6 +6,7 @@ result never depends on the order of the rows: chance is drawn per tile number.
 
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -154,14 +155,17 @@ def multi_view_consensus(
 
 
 def match_clusters(clusters: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """Class of each cluster by Hungarian matching, int64 [K] for K ≤ C clusters.
+    """Class of each cluster, int64 [K], so that most tiles' cluster class equals their label.
 
-    Maximises the number of tiles whose cluster's class equals their label. A class that no tile
-    bears can still be matched; it then costs nothing. clusters, labels: int [N].
+    K ≤ C clusters: Hungarian matching, one cluster to one class; a class that no tile bears can
+    still be matched, it then costs nothing. K > C (not in the paper): many to one, each cluster to
+    the class that most of its tiles bear. clusters, labels: int [N].
     """
     n_clusters = int(clusters.max()) + 1
     agreement = np.zeros((n_clusters, n_classes), np.int64)
     np.add.at(agreement, (clusters, labels), 1)
+    if n_clusters > n_classes:
+        return agreement.argmax(1)
     return linear_sum_assignment(agreement, maximize=True)[1]
 
 
@@ -170,16 +174,17 @@ def feature_labels(
     prompt_labels: np.ndarray,
     n_classes: int,
     *,
+    clusters_per_class: int = 1,
     seed: int = 0,
     tiles: np.ndarray | None = None,
     among: np.ndarray | None = None,
 ) -> np.ndarray:
     """Labels from the features alone, int64 [N], `NONE` outside `among`.
 
-    K-means with C clusters on the image features, then `match_clusters` to the prompt labels.
-    features: [N, D]; prompt_labels: [N]; tiles: [N] tile numbers; among: bool [N]. With fewer
-    distinct tiles than classes there are as many clusters as tiles. Raises ValueError when `among`
-    leaves no tile.
+    K-means with C clusters (times `clusters_per_class`) on the image features, then
+    `match_clusters` to the prompt labels. features: [N, D]; prompt_labels: [N]; tiles: [N] tile
+    numbers; among: bool [N]. With fewer tiles than clusters each tile is one. Raises ValueError
+    when `among` leaves no tile.
     """
     tiles = np.arange(len(features)) if tiles is None else np.asarray(tiles)
     among = np.ones(len(features), bool) if among is None else among
@@ -188,7 +193,8 @@ def feature_labels(
         raise ValueError("no tile is left to cluster")
     rows = rows[np.argsort(tiles[rows])]  # the start of K-means depends on the order of its rows
     chosen = np.asarray(features[rows], np.float32)
-    kmeans = KMeans(min(n_classes, len(rows)), n_init=10, random_state=seed)
+    n_clusters = min(clusters_per_class * n_classes, len(rows))
+    kmeans = KMeans(n_clusters, n_init=10, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
         clusters = kmeans.fit_predict(chosen)
@@ -202,16 +208,13 @@ def prompt_feature_consensus(
     features: np.ndarray,
     prompt_labels: np.ndarray,
     n_classes: int,
-    *,
-    seed: int = 0,
-    tiles: np.ndarray | None = None,
-    among: np.ndarray | None = None,
+    **how: Any,
 ) -> np.ndarray:
     """Prompt-feature consensus (VLM-CPL): tiles whose feature label equals their prompt label.
 
     Returns bool [N]. See `feature_labels` for the arguments.
     """
-    found = feature_labels(features, prompt_labels, n_classes, seed=seed, tiles=tiles, among=among)
+    found = feature_labels(features, prompt_labels, n_classes, **how)
     return (found != NONE) & (found == np.asarray(prompt_labels))
 
 
@@ -226,6 +229,7 @@ def keep_by_consensus(
     tie_break: str = "random",
     quota: str = "global",
     cluster_on: str = "projected",
+    clusters_per_class: int = 1,
     seed: int = 0,
     tiles: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -249,6 +253,6 @@ def keep_by_consensus(
         else:
             kept = prompt_feature_consensus(
                 features[cluster_on], prompt_labels, view_probs.shape[1],
-                seed=seed, tiles=tiles, among=kept,
+                clusters_per_class=clusters_per_class, seed=seed, tiles=tiles, among=kept,
             )  # fmt: skip
     return kept

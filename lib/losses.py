@@ -1,9 +1,10 @@
 """What the networks learn from: losses, and the objectives that give each network its own.
 
-A loss is a function of logits. An objective is what `lib.training.train` minimises: it names how
-many `networks` it trains and, from their outputs on one batch, returns the loss of each network and
-the pseudo labels that it gave to the unlabelled tiles. The rows of a batch are first the labelled
-tiles, then the unlabelled ones; `progress` is the share of the steps that are done.
+A loss is a function of logits. An objective is what `lib.training.train` minimises: it says how
+many `networks` it trains and whether it `uses_unlabelled` tiles and, from the networks' outputs on
+one batch, returns the loss of each network and the pseudo labels it gave to the unlabelled tiles.
+The rows of a batch are first the labelled tiles, then the unlabelled ones; `progress` is the share
+of the steps that are done.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,12 +46,15 @@ def generalised_cross_entropy(logits: Tensor, labels: Tensor, q: float = 0.7) ->
 
 
 # --- objectives ----------------------------------------------------------------------------------
+# All train two networks and are judged by the mean of both, so that what differs between two rows
+# of a table is the objective and not the number of networks.
 
 
 class Supervised(nn.Module):
-    """One network, a loss of (logits, labels) on the labelled tiles; the baselines' objective."""
+    """A loss of (logits, labels) on the labelled tiles; the networks learn side by side."""
 
-    networks = 1
+    networks = 2
+    uses_unlabelled = False
 
     def __init__(self, loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy):
         super().__init__()
@@ -59,43 +63,77 @@ class Supervised(nn.Module):
     def forward(
         self, outputs: Sequence[Tensor], labels: Tensor, rows: Tensor, progress: float
     ) -> tuple[Tensor, Tensor]:
-        loss = self.loss(outputs[0][: len(labels)], labels)
-        return loss[None], _no_pseudo_labels(outputs, labels)
+        losses = [self.loss(own[: len(labels)], labels) for own in outputs]
+        return torch.stack(losses), _no_pseudo_labels(outputs, labels)
 
     def extra_repr(self) -> str:
         return getattr(self.loss, "__name__", repr(self.loss))
 
 
 class EarlyLearningRegularisation(nn.Module):
-    """One network, early-learning regularisation (Liu et al., NeurIPS 2020).
+    """Early-learning regularisation (Liu et al., NeurIPS 2020), for each network by itself.
 
     CE + λ/B Σ_i log(1 − ⟨p_i, t_i⟩), where the target of each tile runs along as
     t ← β t + (1 − β) p, p detached, updated before it is used as in the authors' code. The targets
-    [n_tiles, C] are state, which checkpoints hold; `rows` says which of them a batch is about.
-    Deviation: p is clamped below 1 only where the logarithm needs it, not throughout.
+    [networks, n_tiles, C] are state, which checkpoints hold; `rows` says which of them a batch is
+    about. Deviation: p is clamped below 1 only where the logarithm needs it, not throughout.
     """
 
-    networks = 1
+    networks = 2
+    uses_unlabelled = False
 
     def __init__(self, n_tiles: int, n_classes: int, weight: float = 3.0, momentum: float = 0.7):
         super().__init__()
         self.weight, self.momentum = weight, momentum
         self.targets: Tensor
-        self.register_buffer("targets", torch.zeros(n_tiles, n_classes))
+        self.register_buffer("targets", torch.zeros(self.networks, n_tiles, n_classes))
 
     def forward(
         self, outputs: Sequence[Tensor], labels: Tensor, rows: Tensor, progress: float
     ) -> tuple[Tensor, Tensor]:
-        logits = outputs[0][: len(labels)]
-        probs = torch.softmax(logits, dim=1)
-        new = self.momentum * self.targets[rows] + (1 - self.momentum) * probs.detach()
-        self.targets[rows] = new
-        agreement = (probs * new).sum(1).clamp(max=1 - 1e-4)
-        loss = F.cross_entropy(logits, labels) + self.weight * torch.log1p(-agreement).mean()
-        return loss[None], _no_pseudo_labels(outputs, labels)
+        losses = []
+        for targets, own in zip(self.targets, outputs, strict=True):
+            logits = own[: len(labels)]
+            probs = torch.softmax(logits, dim=1)
+            new = self.momentum * targets[rows] + (1 - self.momentum) * probs.detach()
+            targets[rows] = new
+            agreement = (probs * new).sum(1).clamp(max=1 - 1e-4)
+            regulariser = torch.log1p(-agreement).mean()
+            losses.append(F.cross_entropy(logits, labels) + self.weight * regulariser)
+        return torch.stack(losses), _no_pseudo_labels(outputs, labels)
 
     def extra_repr(self) -> str:
         return f"weight={self.weight}, momentum={self.momentum}"
+
+
+class CoTeaching(nn.Module):
+    """Co-teaching (Han et al., NeurIPS 2018): each network learns what the other finds easy.
+
+    Of a labelled batch each network picks the share R(t) with its smallest cross-entropy, and its
+    partner learns from those: L_A = mean CE_A over the picks of B. R(t) = 1 − τ · min(t/t_k, 1),
+    with τ the `forget_rate`, which ought to be the share of wrong labels, and t_k = `ramp` of all
+    steps (10 of 200 epochs, as published). At least one tile is picked.
+    """
+
+    networks = 2
+    uses_unlabelled = False
+
+    def __init__(self, forget_rate: float, ramp: float = 0.05):
+        super().__init__()
+        self.forget_rate, self.ramp = forget_rate, ramp
+
+    def forward(
+        self, outputs: Sequence[Tensor], labels: Tensor, rows: Tensor, progress: float
+    ) -> tuple[Tensor, Tensor]:
+        share = 1 - self.forget_rate * min(progress / self.ramp, 1)
+        n = max(1, int(share * len(labels) + 1e-9))
+        each = [F.cross_entropy(own[: len(labels)], labels, reduction="none") for own in outputs]
+        picks = [losses.detach().argsort(stable=True)[:n] for losses in each]
+        losses = [own[of].mean() for own, of in zip(each, picks[::-1], strict=True)]
+        return torch.stack(losses), _no_pseudo_labels(outputs, labels)
+
+    def extra_repr(self) -> str:
+        return f"forget_rate={self.forget_rate}, ramp={self.ramp}"
 
 
 class HighConfidenceCrossSupervision(nn.Module):
@@ -108,6 +146,7 @@ class HighConfidenceCrossSupervision(nn.Module):
     """
 
     networks = 2
+    uses_unlabelled = True
 
     def __init__(self, threshold: float = 0.95, weight: float = 0.5, warm_up: float = 0.075):
         super().__init__()

@@ -309,3 +309,68 @@ def consensus_overview(table: pd.DataFrame, title: str = "") -> Figure:
     ax.invert_yaxis()
     ax.set(xlabel="share of kept labels that are right", title=title)
     return _closed(figure)
+
+
+def comparison(table: pd.DataFrame, names: Mapping[str, str], title: str = "") -> Figure:
+    """Accuracy of each method: a point per seed, a bar at the mean.
+
+    table: `tables.score_frame`; names: method → what to print.
+    """
+    methods = list(dict.fromkeys(table.method))
+    figure, ax = plt.subplots(figsize=(6.4, 0.32 * len(methods) + 1.1))
+    low = table.accuracy.min()
+    for height, method in enumerate(methods):
+        part = table[table.method == method]
+        for setting, of in part.groupby("setting"):
+            colour = "black" if method == "full-supervision" else SETTING_COLOURS[setting]
+            at = height + {"published": -0.17, "ours": 0.17, "": 0}[setting]
+            ax.scatter(of.accuracy, np.full(len(of), at), s=14, color=colour, alpha=0.5, lw=0)
+            ax.plot(of.accuracy.mean(), at, marker="|", markersize=9, color=colour, mew=2.5)
+    for setting in ("published", "ours"):
+        ax.plot([], [], marker="|", lw=0, mew=2.5, color=SETTING_COLOURS[setting], label=setting)
+    ax.legend(loc="lower left")
+    ax.set_yticks(range(len(methods)), [names[method] for method in methods])
+    ax.invert_yaxis()
+    ax.set(xlabel="accuracy on the test part", title=title, xlim=(low - 0.02, 1.005))
+    return _closed(figure)
+
+
+def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
+    """Accuracy against one rule at a time: mean and range over seeds; dotted is our setting.
+
+    lines: what the axis says → `tables.ablation` of one rule, whose values are in the column `x`.
+    """
+    figure, axes = plt.subplots(1, len(lines), figsize=(2.3 * len(lines), 2.7), sharey=True)
+    for ax, (name, of) in zip(np.atleast_1d(axes), lines.items(), strict=True):
+        values = sorted(of.x.unique())
+        for column, colour in (("precision", OTHER), ("accuracy", SETTING_COLOURS["ours"])):
+            curve = of.groupby("x")[column].agg(["mean", "min", "max"])
+            at = [values.index(x) for x in curve.index]
+            label = {"precision": "labels kept that are right", "accuracy": "accuracy on test"}
+            ax.plot(at, curve["mean"], color=colour, marker="o", ms=3, label=label[column])
+            ax.fill_between(at, curve["min"], curve["max"], color=colour, alpha=0.15, lw=0)
+        ours = of.x[of.varied == ()].iloc[0]
+        ax.axvline(values.index(ours), color="black", linewidth=1, linestyle=":")
+        ax.set_xticks(range(len(values)), [f"{x:g}" for x in values], fontsize=8)
+        ax.set(xlabel=name)
+    np.atleast_1d(axes)[0].legend(loc="lower left", fontsize=8)
+    figure.suptitle(title)
+    return _closed(figure)
+
+
+def robustness(lines: pd.DataFrame, names: Mapping[str, str], title: str = "") -> Figure:
+    """Accuracy of each method against the stain shift of the target: mean and range over seeds.
+
+    lines: columns stain_shift, method, setting, accuracy; names: method → what to print.
+    """
+    figure, ax = plt.subplots(figsize=(5.8, 3.4))
+    looks = {"zero-shot": ":", "ce-all": "--", "full-supervision": "-."}
+    for (method, setting), of in lines.groupby(["method", "setting"], sort=False):
+        colour = "black" if method == "full-supervision" else SETTING_COLOURS[setting]
+        curve = of.groupby("stain_shift").accuracy.agg(["mean", "min", "max"])
+        label = f"{names[method]}, {setting}" if setting else names[method]
+        ax.plot(curve.index, curve["mean"], looks.get(method, "-"), color=colour, label=label)
+        ax.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.12, lw=0)
+    ax.set(xlabel="stain shift of the target", ylabel="accuracy on the test part", title=title)
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return _closed(figure)

@@ -16,6 +16,11 @@ Array = NDArray[Any]
 SUPERSAMPLE = 2  # canvas pixels per picture pixel, each way
 # Optical densities in R, G, B of haematoxylin and eosin, as published.
 HE = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105]])
+# Another laboratory, one unit of shift away (our choice): bluer and stronger haematoxylin, paler
+# and more orange eosin, a less warm white.
+OTHER_HE = np.array([[0.780, 0.560, 0.200], [0.200, 0.860, 0.380]])
+OTHER_STRENGTHS = np.array([1.35, 0.75])
+OTHER_WHITE = np.array([0.94, 0.96, 0.97])
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,23 @@ def scan(concentration: Array, slide: Slide, scale: float, rng: np.random.Genera
     picture = Image.fromarray(np.clip(light + 0.5, 0, 255).astype(np.uint8))
     picture.save(buffer, "JPEG", quality=slide.jpeg_quality, subsampling=0)
     return np.array(Image.open(buffer))
+
+
+def restain(tile: Array, shift: float) -> Array:
+    """A tile as another laboratory would have stained it: uint8 [S, S, 3] from uint8 [S, S, 3].
+
+    The amounts of both stains (`separate_stains`, not cut off at 0) are kept, and what they do not
+    explain of the optical density; the stains' colours, strengths and the white move by `shift`
+    times the way to the other laboratory (negative: the opposite way). 0 changes nothing.
+    """
+    density = -np.log10((tile.astype(np.float32) + 1) / 256).reshape(-1, 3)
+    amounts = np.linalg.lstsq(HE.T, density.T, rcond=None)[0].T.astype(np.float32)
+    stains = HE + shift * (OTHER_HE - HE)
+    stains /= np.linalg.norm(stains, axis=1, keepdims=True) / np.linalg.norm(HE, axis=1)[:, None]
+    change = OTHER_STRENGTHS[:, None] ** shift * stains - HE
+    density += amounts @ change.astype(np.float32)
+    light = 256 * OTHER_WHITE.astype(np.float32) ** shift * 10**-density - 1
+    return np.clip(light + 0.5, 0, 255).astype(np.uint8).reshape(tile.shape)
 
 
 def separate_stains(tile: Array) -> Array:

@@ -1,10 +1,10 @@
 """Tile tables, grouped splits, tiles decoded once, batches on a device."""
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
-from lib import cards, paths
+from lib import cards, paths, staining
 from lib.run import atomic
 
 TEST_FOLDS = 5  # one of five parts: the papers' 4:1
@@ -43,14 +43,22 @@ def read_tile_table(card: cards.Card, folder: Path) -> pd.DataFrame:
     twice = table.path[table.path.duplicated()]
     if len(twice):
         raise ValueError(f"{card.name}: two classes claim the tile {twice.iloc[0]}")
-    table.insert(0, "tile", np.arange(len(table)))
+    table.insert(0, "tile", -1)
     table["group"] = _groups(card, folder, table.path)
+    table = table[_between(table.group, *card.groups_between)].reset_index(drop=True)
+    table["tile"] = np.arange(len(table))
     table["digest"] = _in_threads(lambda path: _digest(folder / path), table.path)
     return table
 
 
 def _digest(file: Path) -> str:
-    return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
+    return blake2b(file.read_bytes(), digest_size=16).hexdigest()
+
+
+def _between(groups: pd.Series, low: float, high: float) -> pd.Series:
+    """Which groups' names, hashed to 0 … 1, lie in [low, high)."""
+    hashed = {g: blake2b(g.encode(), digest_size=8).digest() for g in groups.unique()}
+    return groups.map({g: low <= int.from_bytes(h) / 2**64 < high for g, h in hashed.items()})
 
 
 def _groups(card: cards.Card, folder: Path, tile_paths: pd.Series) -> pd.Series:
@@ -110,16 +118,20 @@ def _one_fold(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> 
     return list(splitter.split(labels, labels, groups))[chosen][1]
 
 
-def decode_tiles(table: pd.DataFrame, folder: Path, dataset: str, image_size: int) -> Path:
+def decode_tiles(
+    table: pd.DataFrame, folder: Path, dataset: str, image_size: int, *, restain: float = 0.0
+) -> Path:
     """Decode every tile once into a uint8 array [N, S, S, 3] and return its `.npy` file.
 
     S is 8/7 of `image_size`, the size that random views are cropped from: shorter side resized to S
-    (bicubic), centre crop. The file is named after the digests, so that it serves every run on the
-    same images. Raises ValueError naming the files that cannot be read.
+    (bicubic), centre crop; then, unless `restain` is 0, `staining.restain` by that shift. The file
+    is named after the digests, so that it serves every run on the same images. Raises ValueError
+    naming the files that cannot be read.
     """
     size = stored_size(image_size)
-    content = hashlib.blake2b(" ".join(table.digest).encode(), digest_size=8).hexdigest()
-    file = paths.store_folder(dataset) / f"{size}px-{content}.npy"
+    content = blake2b(" ".join(table.digest).encode(), digest_size=8).hexdigest()
+    stained = f"-restained{restain:+g}" if restain else ""
+    file = paths.store_folder(dataset) / f"{size}px-{content}{stained}.npy"
     if file.is_file():
         return file
     with atomic(file) as temporary:
@@ -128,7 +140,8 @@ def decode_tiles(table: pd.DataFrame, folder: Path, dataset: str, image_size: in
 
         def decode(row: int) -> str | None:
             try:
-                store[row] = _read_square(folder / table.path.iloc[row], size)
+                tile = _read_square(folder / table.path.iloc[row], size)
+                store[row] = staining.restain(tile, restain) if restain else tile
             except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three
                 return f"{folder / table.path.iloc[row]} ({error})"
             return None

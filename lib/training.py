@@ -35,10 +35,11 @@ CHECKPOINT = "checkpoint.pt"
 class Plan:
     """How long and how fast to train: SGD, the rate ×0.1 after the share `decay_at` of the steps.
 
-    A batch is half labelled and half unlabelled. Batch, momentum, weight decay and decay are those
-    of the papers' public code (200 epochs, ×0.1 at 150). Steps and rate are chosen for heads on
-    frozen features, so that the training loss no longer falls at the decay; whole networks are
-    trained with 1e-3 there.
+    A batch is half labelled and half unlabelled; of the labelled half every class is an equal share
+    if `balance_classes` (not in the papers: labels that a filter kept are seldom balanced). Batch,
+    momentum, weight decay and decay are those of the papers' public code (200 epochs, ×0.1 at 150).
+    Steps and rate are chosen for heads on frozen features, so that the training loss no longer
+    falls at the decay; whole networks are trained with 1e-3 there.
     """
 
     steps: int = 1000
@@ -48,6 +49,7 @@ class Plan:
     weight_decay: float = 8e-4
     decay_at: float = 0.75
     checkpoint_every: int = 200
+    balance_classes: bool = True
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,13 @@ class TrainingTiles:
     @cached_property
     def labelled(self) -> np.ndarray:
         return np.flatnonzero(self.labels != NONE)
+
+    @cached_property
+    def balancing_chances(self) -> np.ndarray:
+        """Of each labelled tile, so that every class that occurs is drawn as often."""
+        labels = self.labels[self.labelled]
+        chances = 1 / np.bincount(labels)[labels]
+        return chances / chances.sum()
 
     @cached_property
     def unlabelled(self) -> np.ndarray:
@@ -238,17 +247,20 @@ class _Run:
     def _batch(self) -> tuple[np.ndarray, np.ndarray]:
         """Labelled and unlabelled rows of the step for this process, from seed and step alone.
 
-        A pool smaller than half a batch is drawn from with replacement; an empty one gives nothing.
+        Balanced classes are drawn with replacement, as is a pool smaller than half a batch. There
+        are no unlabelled rows if every tile has a label or the objective ignores those without.
         """
         chance = np.random.default_rng([self.seed, self.step])
         half = self.plan.batch_size // 2
         mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
-        pools = self.data.labelled, self.data.unlabelled
-        labelled, unlabelled = (
-            chance.choice(pool, half, replace=len(pool) < half)[mine] if len(pool) else pool
-            for pool in pools
-        )
-        return labelled, unlabelled
+        labelled, unlabelled = self.data.labelled, self.data.unlabelled
+        if self.plan.balance_classes:
+            drawn = chance.choice(labelled, half, p=self.data.balancing_chances)
+        else:
+            drawn = chance.choice(labelled, half, replace=len(labelled) < half)
+        if not self.objective.uses_unlabelled or not len(unlabelled):
+            return drawn[mine], unlabelled[:0]
+        return drawn[mine], chance.choice(unlabelled, half, replace=len(unlabelled) < half)[mine]
 
     def _judge(self, pseudo: Tensor, unlabelled: np.ndarray) -> Tensor:
         """Shares of the unlabelled tiles with a pseudo label and with a right one, all networks."""

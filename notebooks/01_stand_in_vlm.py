@@ -41,19 +41,22 @@ steps = 400  # of pre-training
 # %% [markdown]
 # ## The source
 #
-# Another dataset than the target; no file may be in both.
+# Another dataset than the target; no file may be in both. A source from the same collection is made
+# of other groups, re-stained as by another laboratory: its card says so.
 
 # %%
 assert vlm.startswith(STAND_IN), "only a stand-in is built; other VLMs are loaded by name"
 source = cards.read_card(vlm.removeprefix(STAND_IN))
 source_folder = cards.locate(source)
 source_table = tiles.read_tile_table(source, source_folder)
-store = tiles.decode_tiles(source_table, source_folder, source.name, image_size)
+store = tiles.decode_tiles(source_table, source_folder, source.name, image_size, restain=source.restain)
 
 # %%
 run = paths.run_folder(dataset, vlm, seed)
 target_table = pd.read_parquet(run / "tiles.parquet")
 assert source.name != dataset and not set(source_table.digest) & set(target_table.digest)
+shared = set(source_table.group) & set(target_table.group) if source.folder == cards.read_card(dataset).folder else set()
+assert not shared, f"{len(shared)} groups in both"
 print(f"source: {source.title}, {len(source_table)} tiles; no file shared with {dataset}")
 
 # %% [markdown]

@@ -21,17 +21,17 @@
 # could be read: 0.95 and 0.5 are our defaults.
 #
 # - In: `pseudo_labels.parquet`, `view_features.npy`, `unprojected.npy`, `probs.npy`.
-# - Out: `hcs/<setting>/network_{a,b}.safetensors`, their curves, `predictions.parquet`, rows `vlm-cpl`.
+# - Out: `hcs/<setting>/network_{a,b}.safetensors`, their curves, `predictions.parquet`, rows `vlm-cpl`
+#   (fine-tuned networks: `hcs-fine-tune/`, `predictions-fine-tune.parquet`).
 
 # %%
 import time
-from functools import partial
 
 import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from lib import cards, consensus, inputs, metrics, networks, paths, plots, tiles, training
+from lib import cards, consensus, metrics, paths, plots, tiles, training, ways
 from lib.losses import HighConfidenceCrossSupervision
 from lib.run import atomic, read_rows, row, write_rows
 
@@ -39,6 +39,7 @@ from lib.run import atomic, read_rows, row, write_rows
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # names the run folder
 seed = 0  # of the networks, the batches and the views
+network = "frozen"  # heads on the VLM's features, or fine-tune: whole networks on pixels
 threshold = 0.95  # γ, confidence above which the partner is believed
 weight = 0.5  # λ after the warm-up
 n_steps = 1000  # of training
@@ -55,14 +56,17 @@ train = table.set_index("tile").loc[pseudo[pseudo.setting == "ours"].tile].reset
 # ## Networks and views
 #
 # *Frozen*: a view of a tile is what the VLM's image encoder made of one of the random views that
-# already voted, a network is a small head on those features. Nothing needs a GPU.
+# already voted, a network is a small head on those features. Nothing needs a GPU. *Fine-tune*: a view
+# is a new one in pixels, a network is a whole ImageNet backbone.
 
 # %%
-view_file = run / "view_features.npy"
-mean, std = networks.feature_statistics(np.load(view_file, mmap_mode="r", allow_pickle=False))
-make_network = partial(networks.frozen_head, mean, std, len(card.classes))
-draw = inputs.feature_views(view_file, train.tile.values, seed=seed)
-read = inputs.plain_features(run / "unprojected.npy")
+store = tiles.decode_tiles(table, cards.locate(card), dataset, about["image_size"])
+how = {"n_classes": len(card.classes), "steps": n_steps, "seed": seed}
+if network == "frozen":
+    way, end = ways.frozen(run, train.tile.values, **how), ""
+else:
+    way, end = ways.fine_tune(store, about["image_size"], **how), f"-{network}"
+print(f"{network}: {way.plan}")
 
 # %% [markdown]
 # ## Training, in both settings
@@ -71,19 +75,19 @@ read = inputs.plain_features(run / "unprojected.npy")
 
 # %%
 objective = HighConfidenceCrossSupervision(threshold=threshold, weight=weight)
-plan = training.Plan(steps=n_steps)
+folder = run / f"hcs{end}"
 probs, seconds = {}, {}
 for setting in consensus.SETTINGS:
     part = pseudo[pseudo.setting == setting]
     labels = np.where(part.kept, part.prompt_label, consensus.NONE)
     data = training.TrainingTiles(part.tile.values, labels, card.class_names, train.label.values)
     started = time.perf_counter()
-    both, _ = training.train(objective, make_network, draw, data, plan=plan, seed=seed, folder=run / "hcs" / setting)
-    probs[setting] = training.predict(both, read, table.tile.values)
+    both, _ = training.train(objective, way.make_network, way.draw, data, plan=way.plan, seed=seed, folder=folder / setting)
+    probs[setting] = training.predict(both, way.read, table.tile.values)
     seconds[setting] = time.perf_counter() - started
 
 # %%
-curve = pd.read_parquet(run / "hcs" / "ours" / "curve.parquet")
+curve = pd.read_parquet(folder / "ours" / "curve.parquet")
 plots.training_curve(curve, threshold)
 
 # %% [markdown]
@@ -97,21 +101,24 @@ probs = {"zero-shot": zero_shot, **probs}
 predictions = table[["tile", "label", "split"]].copy()
 for name, p in probs.items():
     predictions[f"{name}_label"], predictions[f"{name}_confidence"] = p.argmax(1), p.max(1)
-with atomic(run / "predictions.parquet") as file:
+with atomic(run / f"predictions{end}.parquet") as file:
     predictions.to_parquet(file)
 assert all(np.allclose(p.sum(1), 1, atol=1e-4) for p in probs.values())
 
 # %%
 test = (table.split == "test").values
+used = {"threshold": threshold, "weight": weight, "steps": n_steps, "learning_rate": way.plan.learning_rate}
+used |= {"filters": "mvc+pfc", "share": consensus.PUBLISHED_SHARE, "clusters_per_class": 1, "stain_shift": 0.0, **about}
 rows = []
-for setting in consensus.SETTINGS:
-    used = {"threshold": threshold, "weight": weight, "steps": n_steps, **about, **consensus.SETTINGS[setting]}
+for setting, rules in consensus.SETTINGS.items():
+    part = pseudo[pseudo.setting == setting]
     rows.append(row(
-        dataset=dataset, vlm=vlm, seed=seed, split="test", n=int(test.sum()), method="vlm-cpl", setting=setting, network="frozen",
+        dataset=dataset, vlm=vlm, seed=seed, split="test", n=int(test.sum()), method="vlm-cpl", setting=setting, network=network,
         scores=metrics.scores(probs[setting][test], table.label.values[test], card.class_names),
-        params=used, device="cpu", seconds=seconds[setting],
+        labels=metrics.label_quality(part.prompt_label.values, part.kept.values, train.label.values, card.class_names),
+        params=used | rules, device=str(next(both[0].parameters()).device), seconds=seconds[setting],
     ))
-write_rows(run, "13_high_confidence_cross_supervision", rows)
+write_rows(run, f"13_high_confidence_cross_supervision{end}", rows)
 scores = {name: metrics.scores(p[test], table.label.values[test], card.class_names) for name, p in probs.items()}
 pd.DataFrame(scores).drop("recall")
 
@@ -132,7 +139,6 @@ for name in ("zero-shot", "ours"):
 # %%
 about_test = predictions[test].sample(frac=1, random_state=seed)
 was, now = (about_test[f"{name}_label"] == about_test.label for name in ("zero-shot", "ours"))
-store = tiles.decode_tiles(table, cards.locate(card), dataset, about["image_size"])
 decoded = np.load(store, mmap_mode="r", allow_pickle=False)
 sheets = {"corrected": ~was & now, "made wrong": was & ~now, "wrong\nbefore and after": ~was & ~now}
 plots.tile_sheet({f"{t} ({m.sum()})": decoded[about_test.tile[m].values[:10]] for t, m in sheets.items()})
@@ -147,4 +153,5 @@ plots.reliability({name: p[test] for name, p in probs.items()}, table.label.valu
 
 # %% [markdown]
 # **Recap.** Two networks, no label: `predictions.parquet` says what every tile is, `hcs/` holds the
-# classifiers. Next: `40_record` gathers what was measured into tables and figures.
+# classifiers. Next: `14_vlm_cpl_tables` asks what each part is worth, and what other methods make of
+# the same tiles.

@@ -17,7 +17,7 @@
 # | mode | reads | writes |
 # |---|---|---|
 # | `reproduce` | run folders of one dataset and VLM | `tables.md` and figures beside them; compares with the record |
-# | `publish` | the same | adds their rows to `data/record/<dataset>.jsonl`, then as `figures` |
+# | `publish` | the same | adds their rows to `data/record/<dataset>.jsonl`, what was right in each group to `<dataset>.groups.parquet`, then as `figures` |
 # | `figures` | `data/record` | `figures/`, the tables of the README |
 
 # %%
@@ -37,11 +37,15 @@ mode = "reproduce"  # reproduce, publish or figures
 # %%
 assert mode in ("reproduce", "publish", "figures"), f"unknown mode {mode!r}"
 record_file = paths.record_folder() / f"{dataset}.jsonl"
+groups_file = record_file.with_suffix(".groups.parquet")
 of_runs = run.read_rows(*sorted(paths.runs_folder(dataset, vlm).glob("seed*/results.jsonl")))
 if mode == "publish":
     assert of_runs, f"no results of {dataset} with {vlm} to publish"
     before = run.read_rows(record_file) if record_file.is_file() else []
     run.write_record(record_file, [r for r in before if r["vlm"] != vlm] + of_runs)
+    others = pd.read_parquet(groups_file).query("vlm != @vlm") if groups_file.is_file() else None
+    with run.atomic(groups_file) as file:
+        pd.concat([others, tables.groups_of_runs(paths.runs_folder(dataset, vlm))], ignore_index=True).to_parquet(file)
 recorded = run.read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
 rows = of_runs if mode == "reproduce" else recorded
 assert rows, "there are no results: run `make reproduce` first"
@@ -90,14 +94,33 @@ for title, part in parts.items():
 # %% [markdown]
 # ## How good are the classifiers?
 #
-# Test part. Zero-shot is the VLM by its prompts; VLM-CPL are the two networks of
-# `13_high_confidence_cross_supervision`.
+# Test part. "Ours is better by" is the accuracy of VLM-CPL in our setting minus that of the line, with
+# the p of a paired permutation test over seeds × groups. The paper's number is with its own model and
+# split.
 
 # %%
 scored = {}
-for title in parts:
-    scored[title] = tables.scores_table([r for r in rows if f"{r['dataset']}, {r['vlm']}" == title])
-    display(title, scored[title])
+for title, part in parts.items():
+    name, model = part[["dataset", "vlm"]].iloc[0]
+    of = [r for r in rows if (r["dataset"], r["vlm"]) == (name, model)]
+    files = [groups_file.with_name(f"{name}.groups.parquet")]
+    groups = tables.groups_of_runs(paths.runs_folder(name, model)) if mode == "reproduce" else pd.concat(map(pd.read_parquet, files))
+    scored[title] = tables.scores_table(of, groups[groups.vlm == model])
+    figures[f"{name}_comparison"] = plots.comparison(tables.score_frame(of), tables.COMPARED, title)
+    display(title, scored[title], figures[f"{name}_comparison"])
+
+# %% [markdown]
+# ## Ablations
+#
+# One rule changed at a time, where `14_vlm_cpl_tables` was run with `ablations`.
+
+# %%
+ablated = {}
+for name, part in tables.ablation_frames(rows).items():
+    ablated[name] = [tables.on_off_table(part)] + [tables.ablation_table(part, *names) for names in tables.ABLATION_TABLES]
+    figures[f"{name}_ablations"] = plots.ablation_curves(tables.ablation_lines(part), name)
+    figures[f"{name}_robustness"] = plots.robustness(tables.robustness_lines(part), tables.COMPARED, name)
+    display(name, *ablated[name], figures[f"{name}_ablations"], figures[f"{name}_robustness"])
 
 # %% [markdown]
 # ## Here against the record
@@ -120,6 +143,7 @@ folder = paths.runs_folder(dataset, vlm) / "figures" if mode == "reproduce" else
 text = "\n".join(
     f"{title}\n\n{tables.markdown(summaries[title])}\n{tables.markdown(scored[title])}" for title in parts
 )
+text += "".join(f"\n{name}, ablations\n\n" + "\n".join(map(tables.markdown, of)) for name, of in ablated.items())
 with run.atomic(folder / "tables.md") as file:
     file.write_text(text)
 for name, figure in figures.items():
@@ -132,8 +156,10 @@ if mode != "reproduce":
         name = part.dataset.iloc[0]
         tables.replace_block(paths.ROOT / "README.md", f"consensus {name}", tables.markdown(summaries[title]))
         tables.replace_block(paths.ROOT / "README.md", f"scores {name}", tables.markdown(scored[title]))
+        if name in ablated:
+            tables.replace_block(paths.ROOT / "README.md", f"parts {name}", tables.markdown(ablated[name][0]))
 print(f"figures and tables: {folder}")
 
 # %% [markdown]
 # **Recap.** The tables say what the consensus filters are worth. To see how, step through
-# `10_zero_shot_inference`, `11_multi_view_consensus` and `12_prompt_feature_consensus`.
+# `10_zero_shot_inference` to `14_vlm_cpl_tables`.

@@ -183,3 +183,54 @@ def early_learning_regularisation(
         ]
         total += math.log(1 - math.fsum(p * t for p, t in zip(probs, targets[row], strict=True)))
     return cross_entropy(logits, labels) + weight * total / len(rows)
+
+
+def co_teaching(
+    a: list, b: list, labels: list[int], forget_rate: float, progress: float, ramp: float
+) -> list[float]:
+    """Each network's cross-entropy on the tiles of smallest loss of the other."""
+    share = 1 - Fraction(str(forget_rate)) * min(Fraction(str(progress)) / Fraction(str(ramp)), 1)
+    n = max(1, math.floor(share * len(labels)))
+    losses = [
+        [-math.log(softmax(own)[y]) for own, y in zip(logits, labels, strict=True)]
+        for logits in (a, b)
+    ]
+    easy = [sorted(range(len(labels)), key=lambda i, of=of: of[i])[:n] for of in losses]
+    return [sum(losses[k][i] for i in easy[1 - k]) / n for k in (0, 1)]
+
+
+def transductive(
+    features: np.ndarray, probs: np.ndarray, neighbours: int, start: int, temper: float
+) -> np.ndarray:
+    """Zero-shot TransCLIP, tile by tile: ten rounds, five updates of z in each, and a last one."""
+    n, n_classes = probs.shape
+    cosine = features @ features.T
+    w = np.zeros((n, n))
+    for i in range(n):
+        others = sorted((j for j in range(n) if j != i), key=lambda j: -cosine[i, j])
+        for j in others[:neighbours]:
+            w[i, j] = max(cosine[i, j], 0)
+    centres = [
+        features[sorted(range(n), key=lambda i: -probs[i, k])[:start]].mean(0)
+        for k in range(n_classes)
+    ]
+    variance = np.full(features.shape[1], 1 / features.shape[1])
+    z = probs.copy()
+    for turn in range(11):
+        for _ in range(5):
+            new = np.zeros_like(z)
+            for i in range(n):
+                for k in range(n_classes):
+                    fit = -0.5 * ((features[i] - centres[k]) ** 2 / variance).sum() / temper
+                    pull = sum((w[i, j] + w[j, i]) * z[j, k] for j in range(n)) / (2 * neighbours)
+                    new[i, k] = math.log(probs[i, k]) + fit + pull
+                new[i] = softmax(new[i].tolist())
+            z = new
+        if turn < 10:
+            shares = z / z.sum(0)
+            centres = [(shares[:, k : k + 1] * features).sum(0) for k in range(n_classes)]
+            variance = np.zeros(features.shape[1])
+            for i in range(n):
+                for k in range(n_classes):
+                    variance += z[i, k] * (features[i] - centres[k]) ** 2 / n
+    return z

@@ -487,5 +487,5 @@ def test_no_filter_takes_true_labels():
     ):  # fmt: skip
         of_filters |= set(inspect.signature(filter_).parameters)
     assert {name for name in of_filters if "label" in name or "class" in name} == {
-        "prompt_labels", "n_classes",
+        "prompt_labels", "n_classes", "clusters_per_class",
     }  # fmt: skip

@@ -90,16 +90,19 @@ def test_generalised_cross_entropy_nears_cross_entropy_and_survives_a_probabilit
 @each_size
 def test_early_learning_regularisation_is_the_equation_over_several_steps(batch, n_classes, seed):
     objective = losses.EarlyLearningRegularisation(50, n_classes).double()
-    targets = np.zeros((50, n_classes)).tolist()
+    targets = np.zeros((2, 50, n_classes)).tolist()
     for step in range(4):
-        logits = random_logits(batch, n_classes, seed + 10 * step, scale=1)
+        both = [random_logits(batch, n_classes, seed + 10 * step + k, scale=1) for k in (0, 1)]
         labels = random_labels(batch, n_classes, seed)
         rows = torch.randperm(50, generator=torch.Generator().manual_seed(step))[:batch]
-        (found,), _ = objective([logits], labels, rows, 0.0)
-        expected = references.early_learning_regularisation(
-            logits.tolist(), labels.tolist(), targets, rows.tolist(), 3.0, 0.7
-        )
-        assert found.item() == pytest.approx(expected, abs=1e-6)
+        found, _ = objective(both, labels, rows, 0.0)
+        expected = [
+            references.early_learning_regularisation(
+                own.tolist(), labels.tolist(), of, rows.tolist(), 3.0, 0.7
+            )
+            for own, of in zip(both, targets, strict=True)
+        ]
+        assert found.tolist() == pytest.approx(expected, abs=1e-6)
     np.testing.assert_allclose(objective.targets.numpy(), targets, atol=1e-12)
 
 
@@ -107,9 +110,9 @@ def test_early_learning_regularisation_stays_finite_for_a_certain_network():
     objective = losses.EarlyLearningRegularisation(1, 2)
     logits = torch.tensor([[50.0, -50.0]], requires_grad=True)
     for _ in range(60):
-        (loss,), _ = objective([logits], torch.tensor([0]), torch.tensor([0]), 0.0)
-    loss.backward()
-    assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
+        loss, _ = objective([logits, logits], torch.tensor([0]), torch.tensor([0]), 0.0)
+    loss.sum().backward()
+    assert torch.isfinite(loss).all() and torch.isfinite(logits.grad).all()
 
 
 def hcs(outputs, labels, progress=1.0, **settings):
@@ -160,8 +163,38 @@ def test_swapped_networks_have_swapped_losses():
 
 
 def test_a_supervised_objective_ignores_the_unlabelled():
-    (a, _), labels = two_outputs()
+    outputs, labels = two_outputs()
     objective = losses.Supervised(losses.generalised_cross_entropy)
-    (found,), pseudo = objective([a], labels, torch.arange(8), 0.0)
-    assert found == losses.generalised_cross_entropy(a[:8], labels)
-    assert pseudo.tolist() == [[NONE] * 12]
+    found, pseudo = objective(outputs, labels, torch.arange(8), 0.0)
+    expected = [losses.generalised_cross_entropy(own[:8], labels) for own in outputs]
+    assert found.tolist() == torch.stack(expected).tolist()
+    assert pseudo.tolist() == [[NONE] * 12] * 2
+
+
+@each_size
+@pytest.mark.parametrize("progress", [0.0, 0.02, 0.5])
+@pytest.mark.parametrize("forget_rate", [0.0, 0.3, 0.99])
+def test_co_teaching_is_the_equation(batch, n_classes, seed, progress, forget_rate):
+    both = [random_logits(batch, n_classes, seed + k) for k in (0, 1)]
+    labels = random_labels(batch, n_classes, seed)
+    found, _ = losses.CoTeaching(forget_rate)(both, labels, torch.arange(batch), progress)
+    expected = references.co_teaching(
+        *(own.tolist() for own in both), labels.tolist(), forget_rate, progress, 0.05
+    )
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_co_teaching_learns_what_the_partner_finds_easy():
+    a = torch.tensor([[5.0, 0.0], [0.0, 5.0]], requires_grad=True)  # the first label is easy for A
+    b = torch.tensor([[0.0, 5.0], [5.0, 0.0]], requires_grad=True)  # the second for B
+    loss, _ = losses.CoTeaching(0.5)([a, b], torch.tensor([0, 0]), torch.arange(2), 1.0)
+    loss.sum().backward()
+    assert a.grad.abs().sum(1).nonzero().tolist() == [[1]]
+    assert b.grad.abs().sum(1).nonzero().tolist() == [[0]]
+
+
+def test_co_teaching_without_a_forget_rate_is_plain_training():
+    outputs, labels = two_outputs()
+    found, _ = losses.CoTeaching(0.0)(outputs, labels, torch.arange(8), 1.0)
+    plain, _ = losses.Supervised()(outputs, labels, torch.arange(8), 1.0)
+    assert found.tolist() == pytest.approx(plain.tolist())

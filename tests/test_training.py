@@ -93,21 +93,42 @@ def test_two_networks_start_and_end_apart_but_agree_on_the_tiles(tmp_path):
 
 def test_plain_training_is_a_plain_loop(tmp_path):
     """The trainer against twenty lines of PyTorch."""
-    plan = Plan(steps=30, batch_size=16, learning_rate=0.1)
-    (found,), curve = train(tmp_path, losses.Supervised(), plan=plan)
-    torch.manual_seed(training._mixed(0, 0))
-    network = small_network()
-    optimiser = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=8e-4)
-    for step in range(30):
-        chance = np.random.default_rng([0, step])
-        at = chance.choice(np.arange(40), 8, replace=False)
-        optimiser.param_groups[0]["lr"] = 0.1 if step < 22.5 else 0.01
-        loss = F.cross_entropy(network(draw(at, 0, step)), torch.from_numpy(TRUTH[at]))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        assert curve.loss_a[step] == pytest.approx(loss.item(), abs=1e-6)
-    assert_close(found.state_dict(), network.state_dict(), atol=1e-6)
+    plan = Plan(steps=30, batch_size=16, learning_rate=0.1, balance_classes=False)
+    found, curve = train(tmp_path, losses.Supervised(), plan=plan)
+    for number, letter in enumerate("ab"):
+        torch.manual_seed(training._mixed(0, number))
+        network = small_network()
+        optimiser = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=8e-4)
+        for step in range(30):
+            chance = np.random.default_rng([0, step])
+            at = chance.choice(np.arange(40), 8, replace=False)
+            optimiser.param_groups[0]["lr"] = 0.1 if step < 22.5 else 0.01
+            loss = F.cross_entropy(network(draw(at, number, step)), torch.from_numpy(TRUTH[at]))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            assert curve[f"loss_{letter}"][step] == pytest.approx(loss.item(), abs=1e-6)
+        assert_close(found[number].state_dict(), network.state_dict(), atol=1e-6)
+
+
+def test_classes_are_drawn_as_often_whatever_their_number(tmp_path):
+    drawn = []
+
+    class Watching(losses.Supervised):
+        def forward(self, outputs, labels, rows, progress):
+            drawn.extend(labels.tolist())
+            return super().forward(outputs, labels, rows, progress)
+
+        def __deepcopy__(self, memo):
+            return self
+
+    labels = np.where(np.arange(N) < 40, np.arange(N) < 4, NONE).astype(int)
+    data = TrainingTiles(np.arange(N), labels, ["many", "few"])
+    for balanced, expected in ((True, 0.5), (False, 0.1)):
+        drawn.clear()
+        plan = Plan(steps=60, batch_size=32, balance_classes=balanced)
+        train(tmp_path / str(balanced), Watching(), data, plan=plan)
+        assert np.mean(drawn) == pytest.approx(expected, abs=0.05)
 
 
 @pytest.mark.parametrize("off", [{"weight": 0.0}, {"threshold": 1.0}, {"warm_up": 1.0}])
@@ -207,7 +228,7 @@ def test_both_kinds_of_network_go_through_the_same_trainer(tmp_path):
 # --- batches -------------------------------------------------------------------------------------
 
 
-def seen_batches(folder, data, batch_size=16, steps=30):
+def seen_batches(folder, data, batch_size=16, steps=30, **settings):
     batches = []
 
     def spy(tiles, network, step):
@@ -215,12 +236,12 @@ def seen_batches(folder, data, batch_size=16, steps=30):
             batches.append(tiles)
         return draw(tiles, network, step)
 
-    train(folder, data=data, draw=spy, plan=Plan(steps=steps, batch_size=batch_size))
+    train(folder, data=data, draw=spy, plan=Plan(steps=steps, batch_size=batch_size, **settings))
     return batches
 
 
 def test_a_batch_is_half_labelled_and_half_not_without_repetition(tmp_path):
-    batches = seen_batches(tmp_path, some_labelled(40), steps=200)
+    batches = seen_batches(tmp_path, some_labelled(40), steps=200, balance_classes=False)
     for tiles in batches:
         assert (tiles[:8] < 40).all() and (tiles[8:] >= 40).all() and len(set(tiles)) == 16
     counts = np.bincount(np.concatenate([tiles[:8] for tiles in batches]), minlength=40)
@@ -254,6 +275,7 @@ def test_without_unlabelled_tiles_it_is_training_on_the_labels(tmp_path):
 def test_the_curve_counts_confident_pseudo_labels_and_right_ones(tmp_path):
     class Fixed(nn.Module):
         networks = 1
+        uses_unlabelled = True
 
         def forward(self, outputs, labels, rows, progress):
             pseudo = torch.tensor([[NONE, 0, 0, 0, 1, NONE, NONE, NONE]])
@@ -280,6 +302,7 @@ def test_the_truth_changes_nothing_but_the_report(tmp_path):
 def test_the_rate_falls_to_a_tenth_after_three_quarters(tmp_path):
     class Slope(nn.Module):
         networks = 1
+        uses_unlabelled = True
 
         def forward(self, outputs, labels, rows, progress):
             return outputs[0].mean()[None], labels.new_full(

@@ -1,0 +1,69 @@
+"""The two ways to train with one trainer: heads on frozen features, or whole networks on pixels."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lib import inputs, networks
+from lib.inputs import Draw, Read
+from lib.training import Plan, TrainingTiles, predict, train
+
+
+@dataclass(frozen=True)
+class Way:
+    """What training needs besides an objective and labels; see `training.train`."""
+
+    make_network: Callable[[], nn.Module]
+    draw: Draw
+    read: Read
+    plan: Plan
+
+
+def frozen(run: Path, tiles: np.ndarray, n_classes: int, *, steps: int, seed: int) -> Way:
+    """Small heads on what the VLM's encoder made of the random views that voted (design: frozen).
+
+    run: run folder with view_features.npy [V, N, E], one row for each of `tiles` [N], and
+    unprojected.npy, one for every tile. Needs no GPU.
+    """
+    file = run / "view_features.npy"
+    mean, std = networks.feature_statistics(np.load(file, mmap_mode="r", allow_pickle=False))
+    return Way(
+        partial(networks.frozen_head, mean, std, n_classes),
+        inputs.feature_views(file, tiles, seed=seed),
+        inputs.plain_features(run / "unprojected.npy"),
+        Plan(steps=steps),
+    )
+
+
+def fine_tune(store: Path, size: int, n_classes: int, *, steps: int, seed: int) -> Way:
+    """Whole ImageNet networks on augmented pixels (the faithful way; wants a GPU).
+
+    store: decoded tiles (`tiles.decode_tiles`); size: of the input in pixels. A third of the rate
+    of the heads, and half the batch, so that a few hundred steps are within a CPU's reach.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Way(
+        partial(networks.fine_tune_network, n_classes),
+        inputs.pixel_views(store, size, seed=seed, device=device),
+        inputs.plain_pixels(store, size, device=device),
+        Plan(steps=steps, learning_rate=0.01, batch_size=64),
+    )
+
+
+def learn(
+    objective: Any, data: TrainingTiles, tiles: np.ndarray, *, way: Way, seed: int
+) -> np.ndarray:
+    """Probabilities of `tiles`, float32 [N, C], by networks that are trained and not kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        trained, _ = train(
+            objective, way.make_network, way.draw, data, plan=way.plan, seed=seed,
+            folder=Path(folder),
+        )  # fmt: skip
+    return predict(trained, way.read, tiles)

@@ -240,6 +240,22 @@ def embed_views(
             mean_probs[at] = batch_probs.cpu()
 
 
+def vote(
+    vlm: VLM, store: Path, tiles: np.ndarray, text: torch.Tensor, **how: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Votes [V, N] and mean probabilities [N, C] of random views whose features are not kept.
+
+    See `embed_views` for the arguments.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        embed_views(vlm, store, tiles, text, Path(folder), **how)
+        votes, view_probs = (
+            np.load(Path(folder, f"{name}.npy"), allow_pickle=False)
+            for name in ("votes", "view_probs")
+        )
+    return votes, view_probs
+
+
 def feature_sizes(vlm: VLM) -> tuple[int, int]:
     """Sizes E and D of the unprojected and the projected features."""
     pixel_size = (1, 3, vlm.image_size, vlm.image_size)

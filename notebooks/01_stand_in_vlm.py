@@ -41,8 +41,8 @@ steps = 400  # of pre-training
 # %% [markdown]
 # ## The source
 #
-# Another dataset than the target; no file may be in both. A source from the same collection is made
-# of other groups, re-stained as by another laboratory: its card says so.
+# Another dataset than the target; no file may be in both. A source of the same collection must be
+# made of other groups, and is re-stained as by another laboratory, as its card says.
 
 # %%
 assert vlm.startswith(STAND_IN), "only a stand-in is built; other VLMs are loaded by name"
@@ -55,8 +55,9 @@ store = tiles.decode_tiles(source_table, source_folder, source.name, image_size,
 run = paths.run_folder(dataset, vlm, seed)
 target_table = pd.read_parquet(run / "tiles.parquet")
 assert source.name != dataset and not set(source_table.digest) & set(target_table.digest)
-shared = set(source_table.group) & set(target_table.group) if source.folder == cards.read_card(dataset).folder else set()
-assert not shared, f"{len(shared)} groups in both"
+if source.folder == cards.read_card(dataset).folder:  # one collection: the groups must differ
+    assert not set(source_table.group) & set(target_table.group), "source and target share groups"
+    print(f"a source of the same collection: {source_table.group.nunique()} other groups, re-stained by {source.restain:+g}")
 print(f"source: {source.title}, {len(source_table)} tiles; no file shared with {dataset}")
 
 # %% [markdown]

@@ -34,10 +34,12 @@ import pandas as pd
 from IPython.display import display
 
 from lib import baselines, cards, consensus, metrics, paths, plots, tables, tiles, ways
+from lib.ablations import STAIN_SHIFTS, labelled_and_not, varied_rules
+from lib.consensus import NONE
 from lib.losses import CoTeaching, EarlyLearningRegularisation, HighConfidenceCrossSupervision, Supervised, generalised_cross_entropy
 from lib.run import atomic, read_rows, row, write_rows
 from lib.training import TrainingTiles
-from lib.vlm import embed_prompts, embed_tiles, embed_views, load_vlm
+from lib.vlm import embed_prompts, embed_tiles, embed_views, load_vlm, vote
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -45,6 +47,7 @@ vlm = "stand-in-demo_other_lab"  # see load_vlm
 seed = 0  # of the networks, the batches and the views
 network = "frozen"  # heads on the VLM's features, or fine-tune: whole networks on pixels
 n_steps = 1000  # of training
+only = ""  # methods of the comparison, by comma; empty: all
 ablations = False  # whether to run the ablations instead of the comparison
 
 # %%
@@ -64,6 +67,9 @@ features = {name: np.load(run / f"{file}.npy", allow_pickle=False) for name, fil
 of_train = {name: of[number] for name, of in features.items()}
 prompt_labels = zero_shot[number].argmax(1)
 store = tiles.decode_tiles(table, cards.locate(card), dataset, ours["image_size"])
+model = load_vlm(vlm, seed=seed)
+text = embed_prompts(model, ours["prompts"])
+views = {"n_views": ours["n_views"], "seed": seed, "hue": ours["hue"], "progress": False}
 how = {"n_classes": len(card.classes), "steps": n_steps, "seed": seed}
 way = ways.frozen(run, number, **how) if network == "frozen" else ways.fine_tune(store, ours["image_size"], **how)
 
@@ -90,24 +96,25 @@ for setting, rules in consensus.SETTINGS.items():
     for order in ("mvc", "pfc", "mvc+pfc"):
         method = "ce-kept" if order == "mvc+pfc" else f"ce-{order}"
         methods[method, setting] = (Supervised(), prompt_labels, keep(order, **rules))
+assert set(filter(None, only.split(","))) <= {method for method, _ in methods}, f"unknown method in {only!r}"
 print(f"confident learning suspects {suspected.mean():.1%} of the labels; {(prompt_labels != truth).mean():.1%} are wrong")
 
 # %%
-new_row = partial(row, dataset=dataset, vlm=vlm, seed=seed, split="test", n=len(test))
+new_row = partial(row, dataset=dataset, vlm=vlm, seed=seed, split="test", n=len(test), device=str(model.device))
 scores = partial(metrics.scores, labels=test.label.values, class_names=card.class_names)
 quality = partial(metrics.label_quality, labels=truth, class_names=card.class_names)
-learn = partial(ways.learn, tiles=test.tile.values, way=way, seed=seed)
+learn = partial(ways.learn, tiles=test.tile.values, seed=seed)
 used = {name: ours[name] for name in ("steps", "learning_rate", "prompts", "image_size", "n_views", "hue", "stain_shift")}
 probs, rows = {}, []
-for (method, setting), (objective, labels, kept) in methods.items() if not ablations else ():
+for (method, setting), (objective, labels, kept) in methods.items():
+    if ablations or (only and method not in only.split(",")):
+        continue
     started = time.perf_counter()
-    data = TrainingTiles(number, np.where(kept, labels, consensus.NONE), card.class_names, truth)
-    probs[method, setting] = learn(objective, data)
-    rules = {"rules": consensus.SETTINGS[setting]} if setting else {}
-    rows.append(new_row(
-        method=method, setting=setting or None, network=network, params=used | {"objective": repr(objective)} | rules,
-        scores=scores(probs[method, setting]), labels=quality(labels, kept), device="cpu", seconds=time.perf_counter() - started,
-    ))
+    data = TrainingTiles(number, np.where(kept, labels, NONE), card.class_names, truth)
+    probs[method, setting] = learn(objective, data, way=way)
+    about = used | {"objective": repr(objective), "rules": consensus.SETTINGS.get(setting)}
+    measured = {"scores": scores(probs[method, setting]), "labels": quality(labels, kept), "seconds": time.perf_counter() - started}
+    rows.append(new_row(method=method, setting=setting or None, network=network, params=about, **measured))
 
 # %% [markdown]
 # ## Without any training
@@ -116,22 +123,18 @@ for (method, setting), (objective, labels, kept) in methods.items() if not ablat
 # classified together, from their features and zero-shot probabilities.
 
 # %%
-model = load_vlm(vlm, seed=seed)
-text = embed_prompts(model, ours["prompts"])
-views = {"n_views": ours["n_views"], "seed": seed, "hue": ours["hue"]}
 if not ablations and network == "frozen":
-    with tempfile.TemporaryDirectory() as folder:
-        embed_views(model, store, test.tile.values, text, Path(folder), **views)
-        probs["mean-of-views", ""] = np.load(Path(folder, "view_probs.npy"), allow_pickle=False)
+    probs["mean-of-views", ""] = vote(model, store, test.tile.values, text, **views)[1]
     probs["transductive", ""] = baselines.transductive_probabilities(features["projected"], zero_shot)[test.tile]
-    for method in ("mean-of-views", "transductive"):
-        rows.append(new_row(method=method, params=used, scores=scores(probs[method, ""]), device=str(model.device)))
+    rows += [new_row(method=method, params=used, scores=scores(probs[method, ""])) for method in ("mean-of-views", "transductive")]
 
 # %%
 if not ablations:
     write_rows(run, f"14_vlm_cpl_tables{end}", rows)
     predicted = pd.read_parquet(run / f"predictions{end}.parquet").set_index("tile").loc[test.tile]
-    said = {key: p.argmax(1) for key, p in probs.items()} | {("zero-shot", ""): predicted["zero-shot_label"].values}
+    said = {key: p.argmax(1) for key, p in probs.items()}
+    if network == "frozen":
+        said["zero-shot", ""] = predicted["zero-shot_label"].values
     said |= {("vlm-cpl", setting): predicted[f"{setting}_label"].values for setting in consensus.SETTINGS}
     about = [test[["tile", "group"]].assign(vlm=vlm, seed=seed, method=m, setting=s, network="" if m in tables.UNTRAINED else network, right=p == test.label.values) for (m, s), p in said.items()]
     with atomic(run / f"comparison{end}.parquet") as file:
@@ -159,27 +162,18 @@ if not ablations:
 # the views of the run.
 
 # %%
-variants = [{"filters": f} for f in ("", "mvc", "pfc", "pfc+mvc")] + [{"n_views": v} for v in (1, 2, 5, 30)]
-variants += [{"share": round(s / 10, 1)} for s in range(1, 10) if s != 3] + [{"cluster_on": "projected"}]
-variants += [{"tie_break": t, "quota": q} for t in consensus.TIE_BREAKS for q in consensus.QUOTAS if (t, q) != ("probability", "class")]
-variants += [{"threshold": g} for g in (0.5, 0.7, 0.8, 0.9, 0.99, 1.0)] + [{"weight": w} for w in (0.0, 0.1, 0.25, 1.0, 2.0)]
-variants += [{"clusters_per_class": k} for k in (2, 4)]
 rows = []
-for variant in variants if ablations else ():
-    rules = ours | variant
-    voted = {"votes": votes, "view_probs": view_probs}
-    if "n_views" in variant:
-        with tempfile.TemporaryDirectory() as folder:
-            embed_views(model, store, number, text, Path(folder), **views | variant, progress=False)
-            voted = {name: np.load(Path(folder, f"{name}.npy"), allow_pickle=False) for name in voted}
+for rules in varied_rules(ours) if ablations else ():
+    voted = votes, view_probs
+    if "n_views" in rules["varied"]:
+        voted = vote(model, store, number, text, **views | {"n_views": rules["n_views"]})
     chosen = {name: rules[name] for name in ("share", "tie_break", "quota", "cluster_on", "clusters_per_class")}
-    kept = keep(rules["filters"], **chosen, **voted) if rules["filters"] else every
-    labels = np.where(kept, prompt_labels, consensus.NONE)
-    both = (number, labels, truth) if rules["filters"] else (np.tile(number, 2), np.append(labels, np.full_like(labels, consensus.NONE)), np.tile(truth, 2))
+    kept = keep(rules["filters"], votes=voted[0], view_probs=voted[1], **chosen) if rules["filters"] else every
+    data = TrainingTiles if rules["filters"] else labelled_and_not
+    data = data(number, np.where(kept, prompt_labels, NONE), card.class_names, truth)
     objective = HighConfidenceCrossSupervision(threshold=rules["threshold"], weight=rules["weight"])
-    p = learn(objective, TrainingTiles(both[0], both[1], card.class_names, both[2]))
-    changed = sorted(name for name, value in variant.items() if value != ours[name])
-    rows.append(new_row(method="vlm-cpl", network=network, params=rules | {"varied": changed}, scores=scores(p), labels=quality(prompt_labels, kept), device="cpu"))
+    p = learn(objective, data, way=way)
+    rows.append(new_row(method="vlm-cpl", network=network, params=rules, scores=scores(p), labels=quality(prompt_labels, kept)))
 
 # %% [markdown]
 # ## How wrong may the model be?
@@ -188,27 +182,28 @@ for variant in variants if ablations else ():
 # and training anew at each shift. This curve is not in the paper.
 
 # %%
-for shift in (0.5, 1.0, 1.5, 2.0) if ablations else ():
+for shift in STAIN_SHIFTS if ablations else ():
     stained = tiles.decode_tiles(table, cards.locate(card), dataset, ours["image_size"], restain=-shift)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         embed_tiles(model, stained, text, folder)
-        embed_views(model, stained, number, text, folder, **views, progress=False)
+        embed_views(model, stained, number, text, folder, **views)
         here = {file.stem: np.load(file, allow_pickle=False) for file in folder.glob("*.npy")}
-        shifted = ways.frozen(folder, number, **how)
         noisy = here["probs"][number].argmax(1)
         said = {"votes": here["votes"], "view_probs": here["view_probs"], "prompt_labels": noisy}
         said["features"] = {"projected": here["features"][number], "unprojected": here["unprojected"][number]}
         todo = {("ce-all", ""): (Supervised(), noisy, every), ("full-supervision", ""): (Supervised(), truth, every)}
         for setting, rules in consensus.SETTINGS.items():
-            todo["vlm-cpl", setting] = (HighConfidenceCrossSupervision(ours["threshold"], ours["weight"]), noisy, keep("mvc+pfc", **rules, **said))
+            objective = HighConfidenceCrossSupervision(ours["threshold"], ours["weight"])
+            todo["vlm-cpl", setting] = (objective, noisy, keep("mvc+pfc", **rules, **said))
         found = {("zero-shot", ""): here["probs"][test.tile]}
         for key, (objective, labels, kept) in todo.items():
-            data = TrainingTiles(number, np.where(kept, labels, consensus.NONE), card.class_names, truth)
-            found[key] = learn(objective, data, way=shifted)
-    moved = used | {"stain_shift": shift, "varied": ["stain_shift"]}
+            data = TrainingTiles(number, np.where(kept, labels, NONE), card.class_names, truth)
+            found[key] = learn(objective, data, way=ways.frozen(folder, number, **how))
+    about = used | {"stain_shift": shift, "varied": ["stain_shift"]}
     for (method, setting), p in found.items():
-        rows.append(new_row(method=method, setting=setting or None, network=None if method == "zero-shot" else network, params=moved, scores=scores(p), device="cpu"))
+        kind = None if method in tables.UNTRAINED else network
+        rows.append(new_row(method=method, setting=setting or None, network=kind, params=about, scores=scores(p)))
     stained.unlink()
 if ablations:
     write_rows(run, "14_vlm_cpl_tables-ablations", rows)

@@ -489,3 +489,23 @@ def test_no_filter_takes_true_labels():
     assert {name for name in of_filters if "label" in name or "class" in name} == {
         "prompt_labels", "n_classes", "clusters_per_class",
     }  # fmt: skip
+
+
+def test_more_clusters_than_classes_go_to_the_class_of_most_of_their_tiles():
+    clusters = np.array([0, 0, 0, 1, 1, 2, 2, 3])
+    labels = np.array([1, 1, 0, 0, 0, 1, 0, 1])
+    assert consensus.match_clusters(clusters, labels, 2).tolist() == [1, 0, 0, 1]
+
+
+def test_several_clusters_per_class_follow_a_class_of_two_kinds():
+    """Class 0 is two far-off groups: one cluster a class cannot hold both, two can."""
+    chance = np.random.default_rng(0)
+    centres = np.array([[0, 0], [10, 0], [5, 1]])
+    kind = np.repeat([0, 1, 2], 40)
+    features = centres[kind] + 0.3 * chance.normal(size=(120, 2))
+    labels = np.where(kind == 2, 1, 0)
+    one, two = (
+        consensus.feature_labels(features, labels, 2, clusters_per_class=k) == labels
+        for k in (1, 2)
+    )
+    assert one.mean() < 0.9 and two.all()

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import jupytext
+import pandas as pd
 import pytest
 import yaml
 from jupytext.config import load_jupytext_config
@@ -140,11 +141,13 @@ def test_record_rows_follow_the_schema(file):
 def test_readme_tables_are_those_of_the_record():
     text = (ROOT / "README.md").read_text()
     made = {
-        "consensus": lambda rows: tables.consensus_table(tables.labels_frame(rows)),
+        "consensus": lambda rows, _: tables.consensus_table(tables.labels_frame(rows)),
         "scores": tables.scores_table,
+        "parts": lambda rows, _: tables.on_off_table(*tables.ablation_frames(rows).values()),
     }
-    blocks = re.findall(r"<!-- (consensus|scores) (\w+) -->\n(.*?)<!-- /", text, re.S)
+    blocks = re.findall(r"<!-- (consensus|scores|parts) (\w+) -->\n(.*?)<!-- /", text, re.S)
     assert {kind for kind, *_ in blocks} == set(made)
     for kind, dataset, block in blocks:
-        rows = run.read_rows(ROOT / "data" / "record" / f"{dataset}.jsonl")
-        assert block == tables.markdown(made[kind](rows))
+        file = ROOT / "data" / "record" / f"{dataset}.jsonl"
+        groups = pd.read_parquet(file.with_suffix(".groups.parquet"))
+        assert block == tables.markdown(made[kind](run.read_rows(file), groups))

@@ -176,3 +176,18 @@ def test_a_class_that_has_no_tile_cannot_be_lost():
     labels = np.array([0, 1])
     found = metrics.label_quality(labels, np.ones(2, bool), labels, ABC)
     assert found["lost_classes"] == []
+
+
+def test_a_paired_test_finds_what_is_there_and_nothing_else():
+    chance = np.random.default_rng(0)
+    clear = chance.choice([0, 1, 1, 2, -1], 80)
+    assert metrics.paired_test(clear) < 0.001
+    assert metrics.paired_test(-clear) == metrics.paired_test(clear)
+    ps = [metrics.paired_test(chance.choice([-1, 0, 1], 40), seed=s) for s in range(60)]
+    assert np.mean(np.array(ps) < 0.05) < 0.17 and 0.3 < np.mean(ps) < 0.7
+
+
+def test_a_paired_test_of_few_units_counts_the_signs():
+    assert metrics.paired_test(np.array([1, 1, 1, 1])) == pytest.approx(2 / 16)
+    assert metrics.paired_test(np.array([3, -1, 2])) == pytest.approx(4 / 8)
+    assert metrics.paired_test(np.zeros(5)) == 1.0 == metrics.paired_test(np.array([1, 0]))

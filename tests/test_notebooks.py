@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import run
+from lib import run, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAIN = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
@@ -106,10 +107,43 @@ def test_rows_cover_filters_orders_and_settings(chain):
     assert {row["split"] for row in rows if row["method"] == "zero-shot"} == {"train", "test"}
 
 
+def test_the_comparison_covers_every_method_in_every_setting(chain):
+    rows = run.read_rows(chain[0] / "results.jsonl")
+    tested = {(row["method"], row["setting"]) for row in rows if row["split"] == "test"}
+    filtered = {"ce-mvc", "ce-pfc", "ce-kept", "vlm-cpl"}
+    expected = {(m, None) for m in tables.COMPARED if m not in filtered}
+    expected |= {(m, s) for m in filtered for s in ("published", "ours")}
+    assert tested == expected
+    compared = pd.read_parquet(chain[0] / "comparison.parquet")
+    table = pd.read_parquet(chain[0] / "tiles.parquet").query("split == 'test'")
+    for row in rows:
+        if row["split"] == "test":
+            of = compared[(compared.method == row["method"])]
+            of = of[of.setting == (row["setting"] or "")]
+            assert set(of.tile) == set(table.tile)
+            assert of.right.mean() == pytest.approx(row["scores"]["accuracy"])
+
+
+def test_the_same_seed_again_gives_the_same_predictions_file(chain, tmp_path):
+    folder = chain[0].parents[4]
+    shutil.copytree(folder / "data", tmp_path / "data")
+    again = tmp_path / chain[0].relative_to(folder)
+    for file in (again / "hcs").rglob("*.*"):
+        file.unlink()
+    (again / "predictions.parquet").unlink()
+    notebook = ROOT / "notebooks" / "13_high_confidence_cross_supervision.py"
+    environment = os.environ | {"OUTPUT_ROOT": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "lib.run", str(notebook), "-p", "dataset", "smoke"]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    for name in ("predictions.parquet", "hcs/ours/network_a.safetensors"):
+        assert (again / name).read_bytes() == (chain[0] / name).read_bytes()
+
+
 def test_tables_and_figures_are_written(chain):
     figures = chain[0].parent / "figures"
-    assert "MVC → PFC" in (figures / "tables.md").read_text()
-    assert len(list(figures.glob("*.png"))) == 3
+    text = (figures / "tables.md").read_text()
+    assert "MVC → PFC" in text and "full supervision" in text
+    assert len(list(figures.glob("*.png"))) == 4
 
 
 @pytest.mark.parametrize(

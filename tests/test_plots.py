@@ -85,6 +85,41 @@ def test_reliability_is_the_share_right_at_each_confidence():
     assert line.get_ydata().tolist() == [0.5, 0.75]
 
 
+NAMES = {"zero-shot": "by prompts", "vlm-cpl": "VLM-CPL"}
+
+
+def test_the_comparison_names_every_method_once_and_marks_means():
+    table = pd.DataFrame(
+        {"method": ["zero-shot", "vlm-cpl", "vlm-cpl", "vlm-cpl"], "seed": [0, 0, 0, 1],
+         "setting": ["", "published", "ours", "ours"], "accuracy": [0.7, 0.8, 0.9, 1.0]}
+    )  # fmt: skip
+    ax = plots.comparison(table, NAMES).axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["by prompts", "VLM-CPL"]
+    means = [line.get_xdata()[0] for line in ax.lines if len(line.get_xdata())]
+    assert sorted(means) == [0.7, 0.8, pytest.approx(0.95)]
+
+
+def test_an_ablation_curve_per_rule_with_our_setting_marked():
+    of = pd.DataFrame(
+        {"x": [0.1, 0.3, 0.1, 0.3], "seed": [0, 0, 1, 1], "accuracy": [0.6, 0.8, 0.8, 0.9],
+         "precision": 0.9, "varied": [("share",), (), ("share",), ()]}
+    )  # fmt: skip
+    (ax,) = plots.ablation_curves({"share": of}).axes
+    _, accuracy, marked = ax.lines
+    assert accuracy.get_ydata().tolist() == [pytest.approx(0.7), pytest.approx(0.85)]
+    assert marked.get_xdata() == [1, 1] and ax.get_xlabel() == "share"
+
+
+def test_robustness_has_a_line_per_method_and_setting():
+    lines = pd.DataFrame(
+        {"method": ["zero-shot"] * 2 + ["vlm-cpl"] * 2, "setting": ["", "", "ours", "ours"],
+         "stain_shift": [0, 1, 0, 1], "accuracy": [0.7, 0.5, 0.9, 0.8]}
+    )  # fmt: skip
+    ax = plots.robustness(lines, NAMES).axes[0]
+    found = {line.get_label(): line.get_ydata().tolist() for line in ax.lines}
+    assert found == {"by prompts": [0.7, 0.5], "VLM-CPL, ours": [0.9, 0.8]}
+
+
 def test_figures_are_closed_so_that_a_notebook_shows_them_once():
     plots.loss_curve([3, 2, 1], "loss")
     plots.confidence_histogram(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]))

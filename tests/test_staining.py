@@ -1,9 +1,9 @@
-"""Colour deconvolution undoes staining."""
+"""Colour deconvolution undoes staining; re-staining moves the colours and keeps the tissue."""
 
 import numpy as np
 import pytest
 
-from lib.staining import HE, separate_stains
+from lib.staining import HE, OTHER_HE, restain, separate_stains
 
 
 def stained(amounts):
@@ -21,3 +21,39 @@ def test_white_holds_no_stain_and_amounts_are_never_negative():
     assert not separate_stains(np.full((4, 4, 3), 255, np.uint8)).any()
     noise = np.random.default_rng(1).integers(0, 256, (9, 9, 3), dtype=np.uint8)
     assert (separate_stains(noise) >= 0).all()
+
+
+def tissue():
+    return stained(np.random.default_rng(0).uniform(0.05, 0.5, (2, 20, 20)))
+
+
+def test_no_shift_changes_nothing():
+    anything = np.random.default_rng(1).integers(0, 256, (30, 30, 3), dtype=np.uint8)
+    assert np.array_equal(restain(anything, 0.0), anything)
+
+
+@pytest.mark.parametrize("shift", [-2.0, -0.5, 0.5, 1.0, 2.0])
+def test_restaining_moves_the_colours_further_the_larger_the_shift(shift):
+    tile = tissue()
+    moved, further = (
+        np.abs(restain(tile, s).astype(int) - tile).mean() for s in (shift, 1.5 * shift)
+    )
+    assert 2 < moved < further
+    assert restain(tile, shift).dtype == np.uint8 and restain(tile, shift).shape == tile.shape
+
+
+def test_a_shift_of_one_stains_like_the_other_laboratory_and_keeps_what_is_where():
+    amounts = np.zeros((2, 20, 20))
+    amounts[0, :, :10], amounts[1, :, 10:] = 0.4, 0.4
+    density = -np.log10((restain(stained(amounts), 1.0).astype(float) + 1) / 256)
+    lengths = np.linalg.norm(OTHER_HE, axis=1)
+    for stain, half in ((0, density[:, :10]), (1, density[:, 10:])):
+        white = -np.log10(np.array([0.94, 0.96, 0.97]))
+        direction = (half - white).mean((0, 1))
+        cosine = direction @ OTHER_HE[stain] / np.linalg.norm(direction) / lengths[stain]
+        assert cosine > 0.995
+
+
+def test_restaining_is_the_same_for_each_pixel_whatever_its_neighbours():
+    tile = tissue()
+    assert np.array_equal(restain(tile[:7, 3:9], 1.0), restain(tile, 1.0)[:7, 3:9])

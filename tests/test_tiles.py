@@ -2,6 +2,7 @@
 
 import io
 import os
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from lib import tiles
+from lib import staining, tiles
 from lib.cards import Card, TissueClass
 
 CLASSES = (TissueClass("fat", "fat"), TissueClass("gland", "deep/gland"))
@@ -73,6 +74,21 @@ def test_a_pattern_on_the_file_name_gives_the_groups(folder):
 def test_a_pattern_that_misses_a_tile_is_named_with_the_tile(folder):
     with pytest.raises(ValueError, match=r"\^\(\[a-z\]\).*1 tiles.*fat/10\.png"):
         tiles.read_tile_table(new_card(group={"pattern": "^([a-z])"}), folder)
+
+
+def test_a_range_of_groups_takes_whole_groups_and_ranges_divide_them(folder):
+    for number in range(40):
+        picture(100 + number).save(folder / "fat" / f"{number // 2:02d}-{number}.png")
+        picture(200 + number).save(folder / "deep/gland" / f"{number // 2:02d}_{number}.png")
+    by_group = new_card(group={"pattern": "^(..)"})
+    parts = [
+        tiles.read_tile_table(replace(by_group, groups_between=between), folder)
+        for between in ((0, 0.3), (0.3, 1), (0, 1))
+    ]
+    low, high, everything = (set(part.path) for part in parts)
+    assert low | high == everything and not low & high and 0 < len(low) < len(high)
+    assert not set(parts[0].group) & set(parts[1].group)
+    assert parts[1].tile.tolist() == list(range(len(high)))
 
 
 def with_group_table(folder, rows):
@@ -254,6 +270,14 @@ def test_a_changed_image_or_size_has_a_store_of_its_own(folder):
     _, changed = decode(folder)
     assert len({file, larger, changed}) == 3
     assert not np.array_equal(np.load(file)[3], np.load(changed)[3])
+
+
+def test_a_restained_store_stands_beside_the_plain_one(folder):
+    table, plain = decode(folder)
+    moved = tiles.decode_tiles(table, folder, "toy", 14, restain=1.0)
+    assert moved != plain and plain.is_file()
+    for before, after in zip(np.load(plain), np.load(moved), strict=True):
+        assert np.array_equal(after, staining.restain(before, 1.0))
 
 
 def encoded(kind):

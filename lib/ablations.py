@@ -1,0 +1,42 @@
+"""What is varied in the ablations of VLM-CPL."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from lib.consensus import NONE, QUOTAS, TIE_BREAKS
+from lib.training import TrainingTiles
+
+# One rule at a time, but for those that are in one dictionary.
+VALUES: tuple[dict[str, Sequence], ...] = (
+    {"filters": ("", "mvc", "pfc", "mvc+pfc", "pfc+mvc")},
+    {"n_views": (1, 2, 5, 10, 30)},
+    {"share": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)},
+    {"tie_break": TIE_BREAKS, "quota": QUOTAS},
+    {"cluster_on": ("projected", "unprojected")},
+    {"clusters_per_class": (1, 2, 4)},
+    {"threshold": (0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)},
+    {"weight": (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)},
+)
+STAIN_SHIFTS = (0.5, 1.0, 1.5, 2.0)  # of the target; 0 is the comparison itself
+
+
+def varied_rules(ours: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Our rules with one of `VALUES` changed, and `varied`, the names of what differs from ours."""
+    for values in VALUES:
+        for chosen in product(*values.values()):
+            changed = dict(zip(values, chosen, strict=True))
+            varied = [name for name, value in changed.items() if value != ours[name]]
+            if varied:
+                yield {**ours, **changed, "varied": varied}
+
+
+def labelled_and_not(
+    tiles: np.ndarray, labels: np.ndarray, class_names: Sequence[str], truth: np.ndarray
+) -> TrainingTiles:
+    """Every tile with its label and once more without: for cross supervision without a filter."""
+    none = np.full_like(labels, NONE)
+    both = np.append(labels, none)
+    return TrainingTiles(np.tile(tiles, 2), both, class_names, np.tile(truth, 2))

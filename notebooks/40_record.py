@@ -152,6 +152,7 @@ for name, figure in figures.items():
 
 # %%
 if mode != "reproduce":
+    tables.replace_block(paths.ROOT / "README.md", "summary", tables.markdown(tables.summary_table(rows)))
     for title, part in parts.items():
         name = part.dataset.iloc[0]
         tables.replace_block(paths.ROOT / "README.md", f"consensus {name}", tables.markdown(summaries[title]))

@@ -147,6 +147,9 @@ def test_readme_tables_are_those_of_the_record():
     }
     blocks = re.findall(r"<!-- (consensus|scores|parts) (\w+) -->\n(.*?)<!-- /", text, re.S)
     assert {kind for kind, *_ in blocks} == set(made)
+    summary = re.search(r"<!-- summary -->\n(.*?)<!-- /", text, re.S)
+    everything = [row for file in RECORDS for row in run.read_rows(file)]
+    assert summary and summary[1] == tables.markdown(tables.summary_table(everything))
     for kind, dataset, block in blocks:
         file = ROOT / "data" / "record" / f"{dataset}.jsonl"
         groups = pd.read_parquet(file.with_suffix(".groups.parquet"))

@@ -109,6 +109,17 @@ def test_the_difference_is_over_tiles_and_the_test_over_groups():
     assert table["all zero-shot labels, CE"].startswith("+0.500 (p = 0.00")  # 2 of 2^8 signs
 
 
+def test_the_summary_names_the_best_of_the_other_methods():
+    rows = [scored("zero-shot", 0, 0.6), scored("full-supervision", 0, 0.99)]
+    rows += [scored(m, s, 0.7 + (m == "elr") / 10) for m in tables.WITHOUT_FILTER for s in (0, 1)]
+    rows += [scored("vlm-cpl", 0, a, s) for s, a in (("published", 0.8), ("ours", 0.9))]
+    line = tables.summary_table([*rows, scored("zero-shot", 0, 0.9, dataset="alone")]).iloc[0]
+    assert line["best other method"].startswith("0.800 (all zero-shot labels, early-learning")
+    assert line[["zero-shot", "VLM-CPL, ours", "full supervision"]].tolist() == [
+        "0.600", "0.900", "0.990",
+    ]  # fmt: skip
+
+
 @pytest.fixture
 def ablated():
     """Two seeds; the second was not ablated."""

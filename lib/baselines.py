@@ -19,14 +19,17 @@ def suspected_labels(features: np.ndarray, labels: np.ndarray, groups: np.ndarra
     """Labels that confident learning takes for wrong (Northcutt et al., JAIR 2021), bool [N].
 
     cleanlab's `find_label_issues` in its default setting, given the probabilities of a logistic
-    regression on standardised features, predicted for each fifth of the groups by the other four.
-    features: [N, E]; labels, groups: [N]. Raises ValueError for fewer than 5 groups or when all
-    labels are of one class.
+    regression on standardised features, predicted for each fifth of the groups by the others (with
+    fewer groups, for each by the others). features: [N, E]; labels, groups: [N]. Labels that are
+    all the same are not suspected. Raises ValueError for a single group.
     """
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     positions = np.unique(labels, return_inverse=True)[1]  # cleanlab wants every class to occur
+    if not positions.any():
+        return np.zeros(len(labels), bool)
+    folds = GroupKFold(min(5, len(np.unique(groups))))
     probs = cross_val_predict(
-        classifier, features, positions, groups=groups, cv=GroupKFold(5), method="predict_proba"
+        classifier, features, positions, groups=groups, cv=folds, method="predict_proba"
     )
     return find_label_issues(positions, probs, n_jobs=1)
 

@@ -178,8 +178,8 @@ for rules in varied_rules(ours) if ablations else ():
 # %% [markdown]
 # ## How wrong may the model be?
 #
-# The same target re-stained, from not at all to strongly (`staining.restain`): prompts, votes, filters
-# and training anew at each shift. This curve is not in the paper.
+# The same target re-stained, from not at all to strongly, until the haematoxylin is pale: prompts,
+# votes, filters and training anew at each shift. This curve is not in the paper.
 
 # %%
 for shift in STAIN_SHIFTS if ablations else ():

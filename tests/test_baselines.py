@@ -67,7 +67,10 @@ def test_confident_learning_suspects_the_wrong_labels(names):
     assert found[wrong].mean() > 0.9 and found[~wrong].mean() < 0.05
 
 
-def test_confident_learning_needs_five_groups():
-    features, truth = blobs(30)
-    with pytest.raises(ValueError, match="n_splits=5"):
-        baselines.suspected_labels(features, truth, np.arange(30) % 4)
+def test_confident_learning_makes_do_with_few_groups_but_not_with_one():
+    features, truth = blobs(30, spread=0.1)
+    groups = np.arange(30) // 10
+    assert not baselines.suspected_labels(features, truth, groups).any()
+    assert not baselines.suspected_labels(features, np.zeros(30, int), groups).any()
+    with pytest.raises(ValueError, match="at least one"):
+        baselines.suspected_labels(features, truth, np.zeros(30))

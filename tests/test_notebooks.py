@@ -150,7 +150,7 @@ def test_tables_and_figures_are_written(chain):
     ("given", "message"),
     [
         ("dataset=nope", "Known datasets: demo"),
-        ("dataset=lc25k", "no VLM is set for lc25k"),
+        ("dataset=ebhi", "no VLM is set for ebhi"),
         ("dataset=lc25k_colon", "put it at"),
     ],
 )

@@ -328,7 +328,7 @@ def comparison(table: pd.DataFrame, names: Mapping[str, str], title: str = "") -
             ax.plot(of.accuracy.mean(), at, marker="|", markersize=9, color=colour, mew=2.5)
     for setting in ("published", "ours"):
         ax.plot([], [], marker="|", lw=0, mew=2.5, color=SETTING_COLOURS[setting], label=setting)
-    ax.legend(loc="lower left")
+    ax.legend(loc="upper right")
     ax.set_yticks(range(len(methods)), [names[method] for method in methods])
     ax.invert_yaxis()
     ax.set(xlabel="accuracy on the test part", title=title, xlim=(low - 0.02, 1.005))

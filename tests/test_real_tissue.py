@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lib import cards, consensus, paths, stand_in, tiles, vlm
+from lib import cards, consensus, losses, paths, stand_in, tiles, vlm, ways
+from lib.training import TrainingTiles
 
 SIZE = 128  # pixels, as in the record
 
@@ -23,7 +24,7 @@ def read(dataset, every=1):
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory):
-    """Prompt labels, votes and features of LC25000 colon by a stand-in from EBHI-Seg."""
+    """Labels, prompt labels, votes and features of LC25000 colon by a stand-in from EBHI-Seg."""
     folder = tmp_path_factory.mktemp("real")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUTPUT_ROOT", str(folder))
@@ -43,7 +44,7 @@ def labelled(tmp_path_factory):
     vlm.embed_views(model, store, table.tile.index.values, text, folder, n_views=8, seed=0)
     names = ("probs", "features", "unprojected", "votes", "view_probs")
     arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
-    return table.label.values, arrays
+    return table.label.values, arrays | {"folder": folder}
 
 
 def kept_by(labelled, order, setting):
@@ -73,3 +74,20 @@ def test_our_setting_keeps_both_classes_and_hardly_an_error(labelled):
     labels = labelled[0]
     assert right[kept].mean() > 0.93
     assert min(np.bincount(labels[kept & right], minlength=2)) > 0.1 * kept.sum()
+
+
+def test_cross_supervision_goes_far_beyond_the_prompts_and_beyond_plain_training(labelled):
+    labels, arrays = labelled
+    kept, right = kept_by(labelled, "mvc+pfc", "ours")
+    pseudo = np.where(kept, arrays["probs"].argmax(1), consensus.NONE)
+    numbers = np.arange(len(labels))
+    way = ways.frozen(arrays["folder"], numbers, 2, steps=300, seed=0)
+    data = TrainingTiles(numbers, pseudo, ["benign", "adenocarcinoma"])
+    accuracy = {
+        type(objective).__name__: (
+            ways.learn(objective, data, numbers, way=way, seed=0).argmax(1) == labels
+        ).mean()
+        for objective in (losses.Supervised(), losses.HighConfidenceCrossSupervision())
+    }
+    assert accuracy["HighConfidenceCrossSupervision"] > right.mean() + 0.15
+    assert accuracy["HighConfidenceCrossSupervision"] > accuracy["Supervised"]

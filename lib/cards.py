@@ -88,6 +88,13 @@ def read_card(dataset: str) -> Card:
     return Card(name=dataset, classes=classes, **values)
 
 
+def about_vlm(vlm: str) -> str:
+    """What a stand-in learnt on, for wherever its numbers stand; the name alone for other VLMs."""
+    if not vlm.startswith(paths.STAND_IN):
+        return vlm
+    return f"{vlm}, which learnt on: {read_card(vlm.removeprefix(paths.STAND_IN)).title}"
+
+
 def _check_fields(kind: type, values: Mapping[str, Any], where: str) -> None:
     known = {f.name for f in fields(kind)}
     needed = {f.name for f in fields(kind) if f.default is MISSING}

@@ -71,6 +71,7 @@ model = load_vlm(vlm, seed=seed)
 text = embed_prompts(model, ours["prompts"])
 views = {"n_views": ours["n_views"], "seed": seed, "hue": ours["hue"], "progress": False}
 how = {"n_classes": len(card.classes), "steps": n_steps, "seed": seed}
+print(f"{dataset} with {cards.about_vlm(vlm)}")
 way = ways.frozen(run, number, **how) if network == "frozen" else ways.fine_tune(store, ours["image_size"], **how)
 
 # %% [markdown]

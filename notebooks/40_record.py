@@ -24,7 +24,7 @@
 import pandas as pd
 from IPython.display import display
 
-from lib import paths, plots, run, tables
+from lib import cards, paths, plots, run, tables
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards; all of the record in mode figures
@@ -51,6 +51,7 @@ rows = of_runs if mode == "reproduce" else recorded
 assert rows, "there are no results: run `make reproduce` first"
 
 # %%
+print(*sorted({f"{r['dataset']} with {cards.about_vlm(r['vlm'])}" for r in rows}), sep="\n")
 frame = tables.labels_frame(rows)
 parts = {f"{name}, {model}": part for (name, model), part in frame.groupby(["dataset", "vlm"])}
 frame.groupby(["dataset", "vlm", "method"], sort=False).seed.agg(rows="size", seeds="nunique")
@@ -141,7 +142,8 @@ if mode == "reproduce" and same:
 # %%
 folder = paths.runs_folder(dataset, vlm) / "figures" if mode == "reproduce" else paths.figures_folder()
 text = "\n".join(
-    f"{title}\n\n{tables.markdown(summaries[title])}\n{tables.markdown(scored[title])}" for title in parts
+    f"{part.dataset.iloc[0]} with {cards.about_vlm(part.vlm.iloc[0])}\n\n{tables.markdown(summaries[title])}\n{tables.markdown(scored[title])}"
+    for title, part in parts.items()
 )
 text += "".join(f"\n{name}, ablations\n\n" + "\n".join(map(tables.markdown, of)) for name, of in ablated.items())
 with run.atomic(folder / "tables.md") as file:

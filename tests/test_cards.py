@@ -209,3 +209,17 @@ def test_a_dataset_that_is_here_has_the_tiles_its_card_says(dataset, monkeypatch
     split = tiles.split_by_group(table.label.to_numpy(), table.group.to_numpy(), 0)
     assert (split == "test").mean() == pytest.approx(0.2, abs=0.05)
     assert table.group.nunique() < len(table)
+
+
+def test_a_stand_in_says_what_it_learnt_on():
+    said = cards.about_vlm("stand-in-lc25k_restained")
+    assert "a fifth of its source tiles, re-stained" in said
+    assert cards.about_vlm("ViT-B-32/openai") == "ViT-B-32/openai"
+
+
+def test_the_two_parts_of_lc25000_share_no_group_and_prompts_are_alike():
+    target, source = cards.read_card("lc25k"), cards.read_card("lc25k_restained")
+    assert target.groups_between[0] == source.groups_between[1] > source.groups_between[0] == 0
+    assert target.class_names == source.class_names and source.restain > 0 == target.restain
+    for of_target, of_source in zip(target.classes, source.classes, strict=True):
+        assert of_target.prompts == of_source.prompts and of_source.captions

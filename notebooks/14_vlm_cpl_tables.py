@@ -205,7 +205,6 @@ for shift in STAIN_SHIFTS if ablations else ():
     for (method, setting), p in found.items():
         kind = None if method in tables.UNTRAINED else network
         rows.append(new_row(method=method, setting=setting or None, network=kind, params=about, scores=scores(p)))
-    stained.unlink()
 if ablations:
     write_rows(run, "14_vlm_cpl_tables-ablations", rows)
     of_run += rows

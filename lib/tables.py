@@ -35,6 +35,7 @@ SCORES = {
 WITHOUT_FILTER = ("mean-of-views", "transductive", "ce-all", "gce", "elr", "co-teaching")
 WITHOUT_FILTER += ("confident-learning",)
 SCORE_COLUMNS = ["dataset", "seed", "method", "setting", "network", *SCORES, "recall"]
+GROUP_COLUMNS = ["vlm", "seed", "method", "setting", "network", "group", "n", "right"]
 UNTRAINED = ("zero-shot", "mean-of-views", "transductive")
 # Two rules at once, or one that is a word; numbers are drawn (`plots.ablation_curves`).
 ABLATION_TABLES = (("tie_break", "quota"), ("filters",), ("cluster_on",))
@@ -152,14 +153,20 @@ def groups_frame(predictions: pd.DataFrame) -> pd.DataFrame:
     predictions: columns vlm, seed, method, setting, network, group, right, one line per tile.
     Returns the same columns without repeats, `right` being counted, and n, the tiles.
     """
-    keys = ["vlm", "seed", "method", "setting", "network", "group"]
-    return predictions.groupby(keys).right.agg(n="size", right="sum").reset_index()
+    return predictions.groupby(GROUP_COLUMNS[:-2]).right.agg(n="size", right="sum").reset_index()
 
 
 def groups_of_runs(runs: Path) -> pd.DataFrame:
-    """`groups_frame` of every seed below a folder of runs."""
+    """`groups_frame` of every seed below a folder of runs; empty if none holds a comparison."""
     files = sorted(runs.glob("seed*/comparison*.parquet"))
+    if not files:
+        return pd.DataFrame(columns=GROUP_COLUMNS)
     return groups_frame(pd.concat(map(pd.read_parquet, files)))
+
+
+def groups_of_record(file: Path) -> pd.DataFrame:
+    """`groups_frame` as published; empty if the record holds no comparison."""
+    return pd.read_parquet(file) if file.is_file() else pd.DataFrame(columns=GROUP_COLUMNS)
 
 
 def scores_table(
@@ -235,14 +242,17 @@ def _of(groups: pd.DataFrame, method: str, setting: str, network: str) -> pd.Dat
 def summary_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Two lines per dataset: VLM-CPL between what needs no filter and full supervision.
 
-    Means over seeds with heads on frozen features; the best of the other methods is named. Datasets
-    without a comparison are left out.
+    Means over seeds with heads on frozen features; the best of the other methods is named. Seeds
+    and datasets without the whole comparison are left out.
     """
+    needed = {*WITHOUT_FILTER, "vlm-cpl", "full-supervision"}
     frame = score_frame(rows)
     frame = frame[frame.network != "fine-tune"]
     lines = []
     for dataset, part in frame.groupby("dataset"):
-        if not {*WITHOUT_FILTER, "vlm-cpl", "full-supervision"} <= set(part.method):
+        complete = part.groupby("seed").method.agg(lambda methods: needed <= set(methods))
+        part = part[part.seed.map(complete)]
+        if part.empty:
             continue
         for score in ("accuracy", "balanced_accuracy"):
             mean = part.groupby(["method", "setting"])[score].mean()

@@ -43,9 +43,10 @@ if mode == "publish":
     assert of_runs, f"no results of {dataset} with {vlm} to publish"
     before = run.read_rows(record_file) if record_file.is_file() else []
     run.write_record(record_file, [r for r in before if r["vlm"] != vlm] + of_runs)
-    others = pd.read_parquet(groups_file).query("vlm != @vlm") if groups_file.is_file() else None
+    others = tables.groups_of_record(groups_file).query("vlm != @vlm")
+    by_group = pd.concat([others, tables.groups_of_runs(paths.runs_folder(dataset, vlm))], ignore_index=True)
     with run.atomic(groups_file) as file:
-        pd.concat([others, tables.groups_of_runs(paths.runs_folder(dataset, vlm))], ignore_index=True).to_parquet(file)
+        by_group.astype({"n": int, "right": int}).to_parquet(file)
 recorded = run.read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
 rows = of_runs if mode == "reproduce" else recorded
 assert rows, "there are no results: run `make reproduce` first"
@@ -104,8 +105,8 @@ scored = {}
 for title, part in parts.items():
     name, model = part[["dataset", "vlm"]].iloc[0]
     of = [r for r in rows if (r["dataset"], r["vlm"]) == (name, model)]
-    files = [groups_file.with_name(f"{name}.groups.parquet")]
-    groups = tables.groups_of_runs(paths.runs_folder(name, model)) if mode == "reproduce" else pd.concat(map(pd.read_parquet, files))
+    published = groups_file.with_name(f"{name}.groups.parquet")
+    groups = tables.groups_of_runs(paths.runs_folder(name, model)) if mode == "reproduce" else tables.groups_of_record(published)
     scored[title] = tables.scores_table(of, groups[groups.vlm == model])
     figures[f"{name}_comparison"] = plots.comparison(tables.score_frame(of), tables.COMPARED, title)
     display(title, scored[title], figures[f"{name}_comparison"])

@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import jupytext
-import pandas as pd
 import pytest
 import yaml
 from jupytext.config import load_jupytext_config
@@ -152,5 +151,5 @@ def test_readme_tables_are_those_of_the_record():
     assert summary and summary[1] == tables.markdown(tables.summary_table(everything))
     for kind, dataset, block in blocks:
         file = ROOT / "data" / "record" / f"{dataset}.jsonl"
-        groups = pd.read_parquet(file.with_suffix(".groups.parquet"))
+        groups = tables.groups_of_record(file.with_suffix(".groups.parquet"))
         assert block == tables.markdown(made[kind](run.read_rows(file), groups))

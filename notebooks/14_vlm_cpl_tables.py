@@ -217,8 +217,9 @@ if ablations:
 # %%
 recorded = read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
 for name, part in tables.ablation_frames(of_run if ablations else recorded).items():
-    display(name, tables.on_off_table(part), *(tables.ablation_table(part, *names) for names in tables.ABLATION_TABLES))
-    display(plots.ablation_curves(tables.ablation_lines(part), name), plots.robustness(tables.robustness_lines(part), tables.COMPARED, name))
+    title = f"{name}, {part.vlm.iloc[0]}"
+    display(title, tables.on_off_table(part), *(tables.ablation_table(part, *names) for names in tables.ABLATION_TABLES))
+    display(plots.ablation_curves(tables.ablation_lines(part), title), plots.robustness(tables.robustness_lines(part), tables.COMPARED, title))
 
 # %% [markdown]
 # **Recap.** The comparison says what filters and cross supervision are worth beside other ways to learn

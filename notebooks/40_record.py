@@ -120,8 +120,9 @@ for title, part in parts.items():
 ablated = {}
 for name, part in tables.ablation_frames(rows).items():
     ablated[name] = [tables.on_off_table(part)] + [tables.ablation_table(part, *names) for names in tables.ABLATION_TABLES]
-    figures[f"{name}_ablations"] = plots.ablation_curves(tables.ablation_lines(part), name)
-    figures[f"{name}_robustness"] = plots.robustness(tables.robustness_lines(part), tables.COMPARED, name)
+    title = f"{name}, {part.vlm.iloc[0]}"
+    figures[f"{name}_ablations"] = plots.ablation_curves(tables.ablation_lines(part), title)
+    figures[f"{name}_robustness"] = plots.robustness(tables.robustness_lines(part), tables.COMPARED, title)
     display(name, *ablated[name], figures[f"{name}_ablations"], figures[f"{name}_robustness"])
 
 # %% [markdown]

@@ -274,6 +274,15 @@ def test_votes_and_mean_probabilities_are_those_of_each_view(any_model, store, t
     assert found["view_probs"].sum(1) == pytest.approx(np.ones(9), abs=1e-5)
 
 
+def test_a_vote_is_that_of_the_views_and_leaves_no_files(model, store, tmp_path):
+    written = embed_views(model, store, tmp_path / "run", TILES)
+    text = vlm.embed_prompts(model, PROMPTS)
+    votes, view_probs = vlm.vote(model, store, TILES, text, n_views=4, seed=6)
+    assert np.array_equal(votes, written["votes"])
+    assert np.array_equal(view_probs, written["view_probs"])
+    assert {file.name for file in tmp_path.iterdir()} <= {"run", store.name}
+
+
 def test_views_do_not_depend_on_batch_size_or_row_order(model, store, tmp_path):
     one = embed_views(model, store, tmp_path / "one", TILES, batch_size=2)
     other = embed_views(model, store, tmp_path / "other", TILES[::-1], batch_size=64)

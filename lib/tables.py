@@ -333,7 +333,7 @@ def ablation_table(frame: pd.DataFrame, *names: str) -> pd.DataFrame:
     """One line per combination of values, mean ± standard deviation over seeds; ours is marked."""
     lines = []
     for values, part in ablation(frame, *names).groupby(list(names), sort=False):
-        line = dict(zip(names, map(str, values), strict=True))
+        line = {name: str(value) or "none" for name, value in zip(names, values, strict=True)}
         line["ours"] = "ours" if (part.varied == ()).all() else ""
         if part.precision.notna().all():
             line["right among kept"] = _spread(part.precision)

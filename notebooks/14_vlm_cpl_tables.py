@@ -152,7 +152,8 @@ of_run = read_rows(*sorted((run / "rows").glob("1[0-4]*.jsonl")))
 if not ablations:
     by_group = tables.groups_frame(pd.read_parquet(run / f"comparison{end}.parquet"))
     display(tables.scores_table(of_run, by_group))
-    display(plots.comparison(tables.score_frame(of_run), tables.COMPARED, f"{dataset}, {vlm}, seed {seed}"))
+    same_network = tables.score_frame(of_run).query("network in ('', @network)")
+    display(plots.comparison(same_network, tables.COMPARED, f"{dataset}, {vlm}, seed {seed}"))
 
 # %% [markdown]
 # ## Ablations: one rule changed at a time

@@ -108,7 +108,8 @@ for title, part in parts.items():
     published = groups_file.with_name(f"{name}.groups.parquet")
     groups = tables.groups_of_runs(paths.runs_folder(name, model)) if mode == "reproduce" else tables.groups_of_record(published)
     scored[title] = tables.scores_table(of, groups[groups.vlm == model])
-    figures[f"{name}_comparison"] = plots.comparison(tables.score_frame(of), tables.COMPARED, title)
+    frozen = tables.score_frame(of).query("network != 'fine-tune'")
+    figures[f"{name}_comparison"] = plots.comparison(frozen, tables.COMPARED, title)
     display(title, scored[title], figures[f"{name}_comparison"])
 
 # %% [markdown]

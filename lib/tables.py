@@ -32,8 +32,7 @@ SCORES = {
     "auroc": "AUROC",
     "ece": "ECE",
 }
-WITHOUT_FILTER = ("mean-of-views", "transductive", "ce-all", "gce", "elr", "co-teaching")
-WITHOUT_FILTER += ("confident-learning",)
+WITHOUT_FILTER = "mean-of-views transductive ce-all gce elr co-teaching confident-learning".split()
 SCORE_COLUMNS = ["dataset", "seed", "method", "setting", "network", *SCORES, "recall"]
 GROUP_COLUMNS = ["vlm", "seed", "method", "setting", "network", "group", "n", "right"]
 UNTRAINED = ("zero-shot", "mean-of-views", "transductive")

@@ -1,4 +1,4 @@
-"""What is varied in the ablations of VLM-CPL."""
+"""What is varied in the ablations of VLM-CPL and of UniSAL."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
@@ -23,11 +23,22 @@ VALUES: tuple[dict[str, Sequence], ...] = (
 # Of the target, towards pale haematoxylin (`staining.restain` with the opposite sign: away from the
 # laboratory that lc25k's stand-in knows); 0 is the comparison itself.
 STAIN_SHIFTS = (0.5, 1.0, 1.5, 2.0)
+# Of UniSAL; a weight of 0 is training without the other view, a contrast of 0 without contrast.
+ROUND_VALUES: tuple[dict[str, Sequence], ...] = (
+    {"strategy": ("unisal", "dus", "cs")},
+    {"tau": (0.5, 0.7, 0.8, 0.9, 0.95)},
+    {"weight": (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)},
+    {"contrast": (0.0, 0.05, 0.1, 0.2, 0.5)},
+    {"query_share": (0.005, 0.01, 0.02, 0.05)},
+    {"restart": (True, False)},
+)
 
 
-def varied_rules(ours: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Our rules with one of `VALUES` changed, and `varied`, the names of what differs from ours."""
-    for values in VALUES:
+def varied_rules(
+    ours: Mapping[str, Any], rules: Sequence[Mapping[str, Sequence]] = VALUES
+) -> Iterator[dict[str, Any]]:
+    """Our rules with one of `rules` changed, and `varied`, the names of what differs from ours."""
+    for values in rules:
         for chosen in product(*values.values()):
             changed = dict(zip(values, chosen, strict=True))
             varied = [name for name, value in changed.items() if value != ours[name]]

@@ -8,6 +8,7 @@ of the steps that are done.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,28 @@ def generalised_cross_entropy(logits: Tensor, labels: Tensor, q: float = 0.7) ->
     """
     log_p = F.log_softmax(logits, dim=1).gather(1, labels[:, None])
     return (-torch.expm1(q * log_p) / q).mean()  # through the logarithm: p = 0 keeps its gradient
+
+
+def class_contrast(a: Tensor, b: Tensor, labels: Tensor, temperature: float = 0.15) -> Tensor:
+    """Class-wise contrastive loss between two networks (UniSAL, Med. Image Anal. 102:103542).
+
+    With s(u, v) = e^{cos(u, v)/T} and N_i = {j: y_j ≠ y_i}, the mean over the tiles i that have a
+    label and an N_i of
+
+        −log s(a_i, b_i) / ( s(a_i, b_i) + Σ_{j ∈ N_i} [ s(a_i, a_j) + s(b_i, b_j) ] )
+
+    a, b: projections [B, P]; labels: [B], `NONE` for tiles that take no part. Returns a scalar, 0
+    where no two labels differ. Deviation: the authors' public loop takes j > i alone, leaves the
+    last tile of the batch out and divides by one more than the count; this is the whole formula.
+    """
+    a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    known = labels != NONE
+    negative = known[:, None] & known[None] & (labels[:, None] != labels[None])
+    same_tile = (a * b).sum(1, keepdim=True) / temperature
+    others = [(z @ z.T / temperature).masked_fill(~negative, -torch.inf) for z in (a, b)]
+    losses = torch.logsumexp(torch.cat([same_tile, *others], dim=1), dim=1) - same_tile[:, 0]
+    takes_part = negative.any(1)
+    return losses.where(takes_part, 0).sum() / takes_part.sum().clamp(min=1)
 
 
 # --- objectives ----------------------------------------------------------------------------------
@@ -167,6 +190,41 @@ class HighConfidenceCrossSupervision(nn.Module):
 
     def extra_repr(self) -> str:
         return f"threshold={self.threshold}, weight={self.weight}, warm_up={self.warm_up}"
+
+
+class DualViewTraining(HighConfidenceCrossSupervision):
+    """Dual-view high-confidence pseudo training with class-wise contrast (UniSAL).
+
+    The loss of `HighConfidenceCrossSupervision` plus β · `class_contrast` (half of it to each
+    network) over the labelled tiles and those unlabelled ones of which both networks are sure and
+    agree. Each network's output is a pair (logits, projection). Defaults are those of the authors'
+    public code: τ = 0.7, w = 0 before epoch 15 of 200 and 0.5 after it, β = 0.1, T = 0.15.
+    """
+
+    def __init__(
+        self,
+        threshold: float = 0.7,
+        weight: float = 0.5,
+        warm_up: float = 0.075,
+        contrast: float = 0.1,
+        temperature: float = 0.15,
+    ):
+        super().__init__(threshold, weight, warm_up)
+        self.contrast, self.temperature = contrast, temperature
+
+    def forward(
+        self, outputs: Sequence[Any], labels: Tensor, rows: Tensor, progress: float
+    ) -> tuple[Tensor, Tensor]:
+        logits, projections = zip(*outputs, strict=True)
+        losses, pseudo = super().forward(logits, labels, rows, progress)
+        agreed = pseudo[0].where(pseudo[0] == pseudo[1], NONE)
+        known = torch.cat([labels, agreed])
+        contrast = class_contrast(*projections, known, self.temperature)
+        return losses + self.contrast / len(losses) * contrast, pseudo
+
+    def extra_repr(self) -> str:
+        about = f"contrast={self.contrast}, temperature={self.temperature}"
+        return f"{super().extra_repr()}, {about}"
 
 
 def _no_pseudo_labels(outputs: Sequence[Tensor], labels: Tensor) -> Tensor:

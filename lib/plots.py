@@ -314,7 +314,7 @@ def consensus_overview(table: pd.DataFrame, title: str = "") -> Figure:
 def comparison(table: pd.DataFrame, names: Mapping[str, str], title: str = "") -> Figure:
     """Accuracy of each method: a point per seed, a bar at the mean.
 
-    table: `tables.score_frame`; names: method → what to print.
+    table: `score_tables.score_frame`; names: method → what to print.
     """
     methods = list(dict.fromkeys(table.method))
     figure, ax = plt.subplots(figsize=(6.4, 0.32 * len(methods) + 1.1))
@@ -338,7 +338,7 @@ def comparison(table: pd.DataFrame, names: Mapping[str, str], title: str = "") -
 def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
     """Accuracy against one rule at a time: mean and range over seeds; dotted is our setting.
 
-    lines: what the axis says → `tables.ablation` of one rule, whose values are in the column `x`.
+    lines: what the axis says → `score_tables.ablation` of one rule, its values in the column `x`.
     """
     figure, axes = plt.subplots(1, len(lines), figsize=(2.3 * len(lines), 2.7), sharey=True)
     for ax, (name, of) in zip(np.atleast_1d(axes), lines.items(), strict=True):

@@ -1,4 +1,4 @@
-"""Train one network or two on partly labelled tiles; predict with them.
+"""Train one network or two on partly labelled tiles.
 
 The trainer knows neither what a network is, nor what a view of a tile is, nor what is minimised: it
 is given functions that make the first two (`lib.networks`, `lib.inputs`) and an objective
@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from lib.consensus import NONE
-from lib.inputs import Draw, Read
+from lib.inputs import Draw
 from lib.run import atomic
 
 REPORT_EVERY = 20  # steps between two looks at the losses: each look waits for the device
@@ -362,20 +362,3 @@ def _fingerprint(
     for array in [data.tiles, data.labels, *(t.detach().cpu().numpy() for t in tensors)]:
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-@torch.inference_mode()
-def predict(
-    networks: Sequence[nn.Module], read: Read, tiles: np.ndarray, *, batch_size: int = 256
-) -> np.ndarray:
-    """Mean of the networks' softmaxes, float32 [N, C]; `read(tiles)` gives the tiles as they are.
-
-    The networks must be in evaluation mode, as `train` returns them.
-    """
-    device = next(networks[0].parameters()).device
-    probs = []
-    for start in range(0, len(tiles), batch_size):
-        inputs = read(tiles[start : start + batch_size]).to(device)
-        each = [torch.softmax(network(inputs).float(), dim=1) for network in networks]
-        probs.append(torch.stack(each).mean(0).cpu().numpy())
-    return np.concatenate(probs)

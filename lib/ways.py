@@ -13,7 +13,8 @@ from torch import nn
 
 from lib import inputs, networks
 from lib.inputs import Draw, Read
-from lib.training import Plan, TrainingTiles, predict, train
+from lib.networks import predict
+from lib.training import Plan, TrainingTiles, train
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Way:
     plan: Plan
 
 
-def frozen(run: Path, tiles: np.ndarray, n_classes: int, *, steps: int, seed: int) -> Way:
+def frozen(
+    run: Path, tiles: np.ndarray, n_classes: int, *, steps: int, seed: int, projection: int = 0
+) -> Way:
     """Small heads on what the VLM's encoder made of the random views that voted (design: frozen).
 
     run: run folder with view_features.npy [V, N, E], one row for each of `tiles` [N], and
@@ -35,14 +38,16 @@ def frozen(run: Path, tiles: np.ndarray, n_classes: int, *, steps: int, seed: in
     file = run / "view_features.npy"
     mean, std = networks.feature_statistics(np.load(file, mmap_mode="r", allow_pickle=False))
     return Way(
-        partial(networks.frozen_head, mean, std, n_classes),
+        partial(networks.frozen_head, mean, std, n_classes, projection=projection),
         inputs.feature_views(file, tiles, seed=seed),
         inputs.plain_features(run / "unprojected.npy"),
         Plan(steps=steps),
     )
 
 
-def fine_tune(store: Path, size: int, n_classes: int, *, steps: int, seed: int) -> Way:
+def fine_tune(
+    store: Path, size: int, n_classes: int, *, steps: int, seed: int, projection: int = 0
+) -> Way:
     """Whole ImageNet networks on augmented pixels (the faithful way; wants a GPU).
 
     store: decoded tiles (`tiles.decode_tiles`); size: of the input in pixels. A third of the rate
@@ -50,7 +55,7 @@ def fine_tune(store: Path, size: int, n_classes: int, *, steps: int, seed: int) 
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Way(
-        partial(networks.fine_tune_network, n_classes),
+        partial(networks.fine_tune_network, n_classes, projection=projection),
         inputs.pixel_views(store, size, seed=seed, device=device),
         inputs.plain_pixels(store, size, device=device),
         Plan(steps=steps, learning_rate=0.01, batch_size=64),

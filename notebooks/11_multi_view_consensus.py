@@ -27,7 +27,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from lib import cards, consensus, metrics, paths, plots, tables, tiles, views
+from lib import cards, consensus, label_tables, metrics, paths, plots, tiles, views
 from lib.run import atomic, read_rows, row, write_rows
 from lib.staining import separate_stains
 from lib.vlm import embed_prompts, embed_views, load_vlm, speed_of_views
@@ -121,7 +121,7 @@ write_rows(run, "11_multi_view_consensus", rows)
 
 # %%
 recorded = read_rows(run / "rows" / "11_multi_view_consensus.jsonl")
-mvc = tables.labels_frame(recorded).query("method == 'mvc'")
+mvc = label_tables.labels_frame(recorded).query("method == 'mvc'")
 plots.precision_against_share(mvc)
 
 # %% [markdown]

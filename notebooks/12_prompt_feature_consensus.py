@@ -28,7 +28,7 @@ import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from lib import cards, consensus, metrics, paths, plots, tables, tiles
+from lib import cards, consensus, label_tables, metrics, paths, plots, tiles
 from lib.run import atomic, read_rows, row, write_rows
 
 # %% tags=["parameters"]
@@ -79,7 +79,7 @@ for cluster_on, of in features.items():
     named = consensus.setting_of(rules)
     rows.append(new_row(method="pfc", setting=named, params=about | rules, labels=quality))
 write_rows(run, "12_prompt_feature_consensus", rows)
-tables.consensus_table(tables.labels_frame(read_rows(run / "rows" / "12_prompt_feature_consensus.jsonl")))
+label_tables.consensus_table(label_tables.labels_frame(read_rows(run / "rows" / "12_prompt_feature_consensus.jsonl")))
 
 # %% [markdown]
 # ## What is written for training

@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from lib import cards, consensus, metrics, paths, plots, tiles, training, ways
+from lib import cards, consensus, metrics, networks, paths, plots, tiles, training, ways
 from lib.losses import HighConfidenceCrossSupervision
 from lib.run import atomic, read_rows, row, write_rows
 
@@ -83,7 +83,7 @@ for setting in consensus.SETTINGS:
     data = training.TrainingTiles(part.tile.values, labels, card.class_names, train.label.values)
     started = time.perf_counter()
     both, _ = training.train(objective, way.make_network, way.draw, data, plan=way.plan, seed=seed, folder=folder / setting)
-    probs[setting] = training.predict(both, way.read, table.tile.values)
+    probs[setting] = networks.predict(both, way.read, table.tile.values)
     seconds[setting] = time.perf_counter() - started
 
 # %%

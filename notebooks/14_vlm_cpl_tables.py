@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from lib import baselines, cards, consensus, metrics, paths, plots, tables, tiles, ways
+from lib import baselines, cards, consensus, metrics, paths, plots, score_tables, tiles, ways
 from lib.ablations import STAIN_SHIFTS, labelled_and_not, varied_rules
 from lib.consensus import NONE
 from lib.losses import CoTeaching, EarlyLearningRegularisation, HighConfidenceCrossSupervision, Supervised, generalised_cross_entropy
@@ -137,7 +137,7 @@ if not ablations:
     if network == "frozen":
         said["zero-shot", ""] = predicted["zero-shot_label"].values
     said |= {("vlm-cpl", setting): predicted[f"{setting}_label"].values for setting in consensus.SETTINGS}
-    about = [test[["tile", "group"]].assign(vlm=vlm, seed=seed, method=m, setting=s, network="" if m in tables.UNTRAINED else network, right=p == test.label.values) for (m, s), p in said.items()]
+    about = [test[["tile", "group"]].assign(vlm=vlm, seed=seed, method=m, setting=s, network="" if m in score_tables.UNTRAINED else network, right=p == test.label.values) for (m, s), p in said.items()]
     with atomic(run / f"comparison{end}.parquet") as file:
         pd.concat(about, ignore_index=True).to_parquet(file)
 
@@ -150,10 +150,10 @@ if not ablations:
 # %%
 of_run = read_rows(*sorted((run / "rows").glob("1[0-4]*.jsonl")))
 if not ablations:
-    by_group = tables.groups_frame(pd.read_parquet(run / f"comparison{end}.parquet"))
-    display(tables.scores_table(of_run, by_group))
-    same_network = tables.score_frame(of_run).query("network in ('', @network)")
-    display(plots.comparison(same_network, tables.COMPARED, f"{dataset}, {vlm}, seed {seed}"))
+    by_group = score_tables.groups_frame(pd.read_parquet(run / f"comparison{end}.parquet"))
+    display(score_tables.scores_table(of_run, by_group))
+    same_network = score_tables.score_frame(of_run).query("network in ('', @network)")
+    display(plots.comparison(same_network, score_tables.COMPARED, f"{dataset}, {vlm}, seed {seed}"))
 
 # %% [markdown]
 # ## Ablations: one rule changed at a time
@@ -204,7 +204,7 @@ for shift in STAIN_SHIFTS if ablations else ():
             found[key] = learn(objective, data, way=ways.frozen(folder, number, **how))
     about = used | {"stain_shift": shift, "varied": ["stain_shift"]}
     for (method, setting), p in found.items():
-        kind = None if method in tables.UNTRAINED else network
+        kind = None if method in score_tables.UNTRAINED else network
         rows.append(new_row(method=method, setting=setting or None, network=kind, params=about, scores=scores(p)))
 if ablations:
     write_rows(run, "14_vlm_cpl_tables-ablations", rows)
@@ -217,10 +217,10 @@ if ablations:
 
 # %%
 recorded = read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
-for name, part in tables.ablation_frames(of_run if ablations else recorded).items():
+for name, part in score_tables.ablation_frames(of_run if ablations else recorded).items():
     title = f"{name}, {part.vlm.iloc[0]}"
-    display(title, tables.on_off_table(part), *(tables.ablation_table(part, *names) for names in tables.ABLATION_TABLES))
-    display(plots.ablation_curves(tables.ablation_lines(part), title), plots.robustness(tables.robustness_lines(part), tables.COMPARED, title))
+    display(title, score_tables.on_off_table(part), *(score_tables.ablation_table(part, *names) for names in score_tables.ABLATION_TABLES))
+    display(plots.ablation_curves(score_tables.ablation_lines(part), title), plots.robustness(score_tables.robustness_lines(part), score_tables.COMPARED, title))
 
 # %% [markdown]
 # ## Where it falls short

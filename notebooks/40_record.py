@@ -24,7 +24,7 @@
 import pandas as pd
 from IPython.display import display
 
-from lib import cards, paths, plots, run, tables
+from lib import cards, label_tables, paths, plots, run, score_tables, tables
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards; all of the record in mode figures
@@ -43,8 +43,8 @@ if mode == "publish":
     assert of_runs, f"no results of {dataset} with {vlm} to publish"
     before = run.read_rows(record_file) if record_file.is_file() else []
     run.write_record(record_file, [r for r in before if r["vlm"] != vlm] + of_runs)
-    others = tables.groups_of_record(groups_file).query("vlm != @vlm")
-    by_group = pd.concat([others, tables.groups_of_runs(paths.runs_folder(dataset, vlm))], ignore_index=True)
+    others = score_tables.groups_of_record(groups_file).query("vlm != @vlm")
+    by_group = pd.concat([others, score_tables.groups_of_runs(paths.runs_folder(dataset, vlm))], ignore_index=True)
     with run.atomic(groups_file) as file:
         by_group.astype({"n": int, "right": int}).to_parquet(file)
 recorded = run.read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
@@ -53,7 +53,7 @@ assert rows, "there are no results: run `make reproduce` first"
 
 # %%
 print(*sorted({f"{r['dataset']} with {cards.about_vlm(r['vlm'])}" for r in rows}), sep="\n")
-frame = tables.labels_frame(rows)
+frame = label_tables.labels_frame(rows)
 parts = {f"{name}, {model}": part for (name, model), part in frame.groupby(["dataset", "vlm"])}
 frame.groupby(["dataset", "vlm", "method"], sort=False).seed.agg(rows="size", seeds="nunique")
 
@@ -61,7 +61,7 @@ frame.groupby(["dataset", "vlm", "method"], sort=False).seed.agg(rows="size", se
 # ## How right are the labels that are kept?
 
 # %%
-summaries = {title: tables.consensus_table(part) for title, part in parts.items()}
+summaries = {title: label_tables.consensus_table(part) for title, part in parts.items()}
 for title, summary in summaries.items():
     display(title, summary)
 
@@ -71,7 +71,7 @@ for title, summary in summaries.items():
 # %%
 figures = {}
 for title, part in parts.items():
-    figure = plots.consensus_overview(tables.overview_frame(part), title)
+    figure = plots.consensus_overview(label_tables.overview_frame(part), title)
     figures[f"{part.dataset.iloc[0]}_consensus"] = figure
     display(figure)
 
@@ -89,7 +89,7 @@ for title, part in parts.items():
 
 # %%
 for title, part in parts.items():
-    figure = plots.kept_per_class(tables.per_class_frame(part), list(part.per_class.iloc[0]))
+    figure = plots.kept_per_class(label_tables.per_class_frame(part), list(part.per_class.iloc[0]))
     figures[f"{part.dataset.iloc[0]}_kept_per_class"] = figure
     display(figure)
 
@@ -106,10 +106,10 @@ for title, part in parts.items():
     name, model = part[["dataset", "vlm"]].iloc[0]
     of = [r for r in rows if (r["dataset"], r["vlm"]) == (name, model)]
     published = groups_file.with_name(f"{name}.groups.parquet")
-    groups = tables.groups_of_runs(paths.runs_folder(name, model)) if mode == "reproduce" else tables.groups_of_record(published)
-    scored[title] = tables.scores_table(of, groups[groups.vlm == model])
-    frozen = tables.score_frame(of).query("network != 'fine-tune'")
-    figures[f"{name}_comparison"] = plots.comparison(frozen, tables.COMPARED, title)
+    groups = score_tables.groups_of_runs(paths.runs_folder(name, model)) if mode == "reproduce" else score_tables.groups_of_record(published)
+    scored[title] = score_tables.scores_table(of, groups[groups.vlm == model])
+    frozen = score_tables.score_frame(of).query("network != 'fine-tune'")
+    figures[f"{name}_comparison"] = plots.comparison(frozen, score_tables.COMPARED, title)
     display(title, scored[title], figures[f"{name}_comparison"])
 
 # %% [markdown]
@@ -119,11 +119,11 @@ for title, part in parts.items():
 
 # %%
 ablated = {}
-for name, part in tables.ablation_frames(rows).items():
-    ablated[name] = [tables.on_off_table(part)] + [tables.ablation_table(part, *names) for names in tables.ABLATION_TABLES]
+for name, part in score_tables.ablation_frames(rows).items():
+    ablated[name] = [score_tables.on_off_table(part)] + [score_tables.ablation_table(part, *names) for names in score_tables.ABLATION_TABLES]
     title = f"{name}, {part.vlm.iloc[0]}"
-    figures[f"{name}_ablations"] = plots.ablation_curves(tables.ablation_lines(part), title)
-    figures[f"{name}_robustness"] = plots.robustness(tables.robustness_lines(part), tables.COMPARED, title)
+    figures[f"{name}_ablations"] = plots.ablation_curves(score_tables.ablation_lines(part), title)
+    figures[f"{name}_robustness"] = plots.robustness(score_tables.robustness_lines(part), score_tables.COMPARED, title)
     display(name, *ablated[name], figures[f"{name}_ablations"], figures[f"{name}_robustness"])
 
 # %% [markdown]
@@ -134,7 +134,7 @@ for name, part in tables.ablation_frames(rows).items():
 # %%
 same = [r for r in recorded if (r["dataset"], r["vlm"]) == (dataset, vlm)]
 if mode == "reproduce" and same:
-    here, record = (tables.at_main_share(tables.labels_frame(of)) for of in (of_runs, same))
+    here, record = (label_tables.at_main_share(label_tables.labels_frame(of)) for of in (of_runs, same))
     pairs = {"here": here, "record": record}
     means = {title: of.groupby("name", sort=False).precision.mean() for title, of in pairs.items()}
     display(pd.DataFrame(means).dropna().round(3))
@@ -157,7 +157,7 @@ for name, figure in figures.items():
 
 # %%
 if mode != "reproduce":
-    tables.replace_block(paths.ROOT / "README.md", "summary", tables.markdown(tables.summary_table(rows)))
+    tables.replace_block(paths.ROOT / "README.md", "summary", tables.markdown(score_tables.summary_table(rows)))
     for title, part in parts.items():
         name = part.dataset.iloc[0]
         tables.replace_block(paths.ROOT / "README.md", f"consensus {name}", tables.markdown(summaries[title]))

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from jupytext.config import load_jupytext_config
 
-from lib import run, tables
+from lib import label_tables, run, score_tables, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -140,16 +140,18 @@ def test_record_rows_follow_the_schema(file):
 def test_readme_tables_are_those_of_the_record():
     text = (ROOT / "README.md").read_text()
     made = {
-        "consensus": lambda rows, _: tables.consensus_table(tables.labels_frame(rows)),
-        "scores": tables.scores_table,
-        "parts": lambda rows, _: tables.on_off_table(*tables.ablation_frames(rows).values()),
+        "consensus": lambda rows, _: label_tables.consensus_table(label_tables.labels_frame(rows)),
+        "scores": score_tables.scores_table,
+        "parts": lambda rows, _: score_tables.on_off_table(
+            *score_tables.ablation_frames(rows).values()
+        ),
     }
     blocks = re.findall(r"<!-- (consensus|scores|parts) (\w+) -->\n(.*?)<!-- /", text, re.S)
     assert {kind for kind, *_ in blocks} == set(made)
     summary = re.search(r"<!-- summary -->\n(.*?)<!-- /", text, re.S)
     everything = [row for file in RECORDS for row in run.read_rows(file)]
-    assert summary and summary[1] == tables.markdown(tables.summary_table(everything))
+    assert summary and summary[1] == tables.markdown(score_tables.summary_table(everything))
     for kind, dataset, block in blocks:
         file = ROOT / "data" / "record" / f"{dataset}.jsonl"
-        groups = tables.groups_of_record(file.with_suffix(".groups.parquet"))
+        groups = score_tables.groups_of_record(file.with_suffix(".groups.parquet"))
         assert block == tables.markdown(made[kind](run.read_rows(file), groups))

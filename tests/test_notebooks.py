@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import run, tables
+from lib import run, score_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAIN = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
@@ -111,7 +111,7 @@ def test_the_comparison_covers_every_method_in_every_setting(chain):
     rows = run.read_rows(chain[0] / "results.jsonl")
     tested = {(row["method"], row["setting"]) for row in rows if row["split"] == "test"}
     filtered = {"ce-mvc", "ce-pfc", "ce-kept", "vlm-cpl"}
-    expected = {(m, None) for m in tables.COMPARED if m not in filtered}
+    expected = {(m, None) for m in score_tables.COMPARED if m not in filtered}
     expected |= {(m, s) for m in filtered for s in ("published", "ours")}
     assert tested == expected
     compared = pd.read_parquet(chain[0] / "comparison.parquet")

@@ -1,0 +1,228 @@
+"""Rounds of training and asking: the loop of active learning, and whom it asks.
+
+Everything that a round learns is on disk before the next begins: an interrupted loop continues,
+with the same queries. No label is seen but through the oracle.
+"""
+
+import hashlib
+import inspect
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from safetensors.torch import load_file
+from torch import nn
+
+from lib.consensus import NONE
+from lib.networks import predict_each
+from lib.run import atomic, modules_used
+from lib.selection import Pool, Query, select
+from lib.training import TrainingTiles, train
+from lib.ways import Way
+
+REFUSED = -2  # an answer: this tile shows none of the classes, or cannot be judged
+UNANSWERED = -3  # asked, and no answer came: the tile stays without a label
+WAITING = -4  # chosen, not asked yet
+
+
+class Oracle(Protocol):
+    """Who gives labels: a column of a table, or a person."""
+
+    def ask(self, tiles: np.ndarray) -> Mapping[int, int]:
+        """Label by tile number, or `REFUSED`. May leave tiles out, which are not asked for again.
+
+        tiles: tile numbers in the order in which their labels are wanted.
+        """
+        ...
+
+
+class LabelColumn:
+    """An oracle that looks the labels up. tiles, labels: [N]."""
+
+    def __init__(self, tiles: np.ndarray, labels: np.ndarray):
+        self.labels = dict(zip(tiles.tolist(), labels.tolist(), strict=True))
+
+    def ask(self, tiles: np.ndarray) -> dict[int, int]:
+        return {tile: self.labels[tile] for tile in tiles.tolist()}
+
+
+@dataclass(frozen=True)
+class Course:
+    """What all rounds of a loop share.
+
+    tiles: [N], the pool; strategy: see `selection.select`; the first `query_size` tiles are drawn
+    by chance from the seed alone. Networks start afresh in every round, or with `restart` off from
+    those of the round before. truth: [N], for reports of pseudo labels alone.
+    """
+
+    tiles: np.ndarray
+    class_names: Sequence[str]
+    strategy: str
+    objective: Any
+    way: Way
+    query_size: int
+    n_rounds: int
+    seed: int
+    restart: bool = True
+    truth: np.ndarray | None = None
+
+    def fingerprint(self) -> str:
+        """Of all that decides what the rounds give: settings, pool, inputs and this code."""
+        about = (self.strategy, self.objective, self.way.plan, self.query_size, self.n_rounds)
+        about += (self.seed, self.restart, list(self.class_names))
+        digest = hashlib.blake2b(repr(about).encode(), digest_size=16)
+        digest.update(self.tiles.tobytes())
+        digest.update(self.way.read(self.tiles[:16]).cpu().numpy().tobytes())
+        for code in (Path(__file__), Path(inspect.getfile(type(self.objective)))):
+            for file in [code, *modules_used(code)]:
+                digest.update(file.read_bytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What a loop leaves: a line per asked tile, a line per round, predictions [R, M, C]."""
+
+    asked: pd.DataFrame
+    about: pd.DataFrame
+    probs: np.ndarray
+
+
+def run_rounds(folder: Path, course: Course, oracle: Oracle, predict_for: np.ndarray) -> Rounds:
+    """Ask, train, choose what to ask next; `n_rounds` times.
+
+    predict_for: [M], tiles that every round predicts (a test part): never asked for, which is
+    checked. folder gets, per round r, round<r>.parquet (what was asked, in order, with its
+    answers), probs<r>.npy [M, C] and round<r>.json (how it went); and the networks of the last
+    round. If it holds rounds of another course these are moved aside to <folder>.before.
+
+    Raises ValueError when the pool and `predict_for` share a tile, when the oracle answers what it
+    was not asked or a class that there is not, and when it labels no tile at all.
+    """
+    if np.isin(course.tiles, predict_for).any():
+        raise ValueError("tiles that are to be predicted stand in the pool that is asked about")
+    _begin(folder, course.fingerprint())
+    if not (folder / "round0.parquet").is_file():
+        first = np.random.default_rng(course.seed).permutation(len(course.tiles))
+        _save_query(folder, 0, course.tiles, Query(first[: course.query_size]))
+    for number in range(course.n_rounds):
+        asked = _answered(folder, number, course, oracle)
+        if not (folder / f"round{number}.json").is_file():
+            _train_and_choose(folder, number, course, asked, predict_for)
+    return read_rounds(folder)
+
+
+def read_rounds(folder: Path) -> Rounds:
+    """The rounds that are complete so far."""
+    n = len(list(folder.glob("round*.json")))
+    asked = [pd.read_parquet(folder / f"round{r}.parquet").assign(round=r) for r in range(n)]
+    about = [json.loads((folder / f"round{r}.json").read_text()) for r in range(n)]
+    probs = [np.load(folder / f"probs{r}.npy", allow_pickle=False) for r in range(n)]
+    return Rounds(pd.concat(asked, ignore_index=True), pd.DataFrame(about), np.stack(probs))
+
+
+def _begin(folder: Path, fingerprint: str) -> None:
+    mark = folder / "course.txt"
+    if mark.is_file() and mark.read_text() == fingerprint:
+        return
+    if folder.is_dir():
+        aside = folder.with_name(f"{folder.name}.before")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    with atomic(mark) as file:
+        file.write_text(fingerprint)
+
+
+def _save_query(folder: Path, number: int, tiles: np.ndarray, query: Query) -> None:
+    with atomic(folder / f"round{number}.parquet") as file:
+        pd.DataFrame({"tile": tiles[query.rows], "label": WAITING}).to_parquet(file)
+
+
+def _answered(folder: Path, number: int, course: Course, oracle: Oracle) -> pd.DataFrame:
+    """All that was asked up to a round; what still waits for an answer is asked now."""
+    file = folder / f"round{number}.parquet"
+    query = pd.read_parquet(file)
+    waiting = query.label.values == WAITING
+    if waiting.any():
+        tiles = query.tile.values[waiting]
+        answers = {int(tile): int(label) for tile, label in oracle.ask(tiles).items()}
+        _check_answers(answers, tiles, course.class_names)
+        query.loc[waiting, "label"] = [answers.get(tile, UNANSWERED) for tile in tiles.tolist()]
+        with atomic(file) as temporary:
+            query.to_parquet(temporary)
+    earlier = [pd.read_parquet(folder / f"round{r}.parquet") for r in range(number)]
+    return pd.concat([*earlier, query], ignore_index=True)
+
+
+def _check_answers(answers: Mapping[int, int], tiles: np.ndarray, names: Sequence[str]) -> None:
+    unasked = sorted(set(answers) - set(tiles.tolist()))
+    if unasked:
+        raise ValueError(f"the oracle labelled tiles that it was not asked for: {unasked[:5]}")
+    for tile, label in answers.items():
+        if label != REFUSED and not 0 <= label < len(names):
+            raise ValueError(
+                f"the oracle gave tile {tile} the label {label}: 0 … {len(names) - 1} are classes, "
+                f"{REFUSED} refuses a tile"
+            )
+
+
+def _train_and_choose(
+    folder: Path, number: int, course: Course, asked: pd.DataFrame, predict_for: np.ndarray
+) -> None:
+    """One round: train on the labels so far, predict, choose the next query, and note it all."""
+    started = time.perf_counter()
+    order = np.argsort(course.tiles)
+    at = order[np.searchsorted(course.tiles, asked.tile.values, sorter=order)]
+    labels = np.full(len(course.tiles), NONE)
+    labels[at] = np.where(asked.label >= 0, asked.label, NONE)
+    if (labels == NONE).all():
+        raise ValueError(f"the oracle has labelled none of the {len(asked)} tiles asked for")
+    refused = np.zeros(len(labels), bool)
+    refused[at] = asked.label == REFUSED
+    way, here = course.way, folder / f"networks{number}"
+    if number and not course.restart:
+        way = _continued(way, folder / f"networks{number - 1}")
+    data = TrainingTiles(
+        course.tiles[~refused], labels[~refused], course.class_names,
+        None if course.truth is None else course.truth[~refused],
+    )  # fmt: skip
+    networks, curve = train(
+        course.objective, way.make_network, way.draw, data, plan=way.plan, seed=course.seed,
+        folder=here,
+    )  # fmt: skip
+    trained = time.perf_counter()
+    about = {"round": number, "labelled": int((labels != NONE).sum())}
+    if number + 1 < course.n_rounds:
+        askable = np.ones(len(labels), bool)
+        askable[at] = False
+        pool = Pool(*predict_each(networks, way.read, course.tiles), labels, askable)
+        query = select(course.strategy, pool, course.query_size, course.seed)
+        _save_query(folder, number + 1, course.tiles, query)
+        about |= {"disagreeing": query.disagreeing, "filled": query.filled}
+    with atomic(folder / f"probs{number}.npy") as file, file.open("wb") as opened:
+        np.save(opened, predict_each(networks, way.read, predict_for)[0].mean(0))
+    late = curve.tail(max(1, len(curve) // 10))
+    about |= {"confident": late.confident.mean(), "precision": late.precision.mean()}
+    about |= {"training_seconds": trained - started}
+    about |= {"selection_seconds": time.perf_counter() - trained}
+    with atomic(folder / f"round{number}.json") as file:
+        file.write_text(json.dumps(about))
+    shutil.rmtree(folder / f"networks{number - 1}", ignore_errors=True)
+
+
+def _continued(way: Way, folder: Path) -> Way:
+    """Networks that start where those of a round before ended, in their order."""
+    files = iter(sorted(folder.glob("network_*.safetensors")))
+
+    def make_network() -> nn.Module:
+        network = way.make_network()
+        network.load_state_dict(load_file(next(files)))
+        return network
+
+    return replace(way, make_network=make_network)

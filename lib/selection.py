@@ -1,0 +1,200 @@
+"""Which tiles to ask labels for: disagreement and compactness (UniSAL), and other strategies."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import skactiveml.pool
+from scipy.special import xlogy
+from skactiveml.base import SkactivemlClassifier
+from sklearn.cluster import KMeans
+
+from lib.consensus import NONE
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What a strategy may look at: predictions, features and the labels given so far.
+
+    probs: softmaxes of two networks [2, N, C]; features: [N, P] (`networks.predict_each`); labels:
+    [N], `NONE` where none was given; askable: bool [N], the tiles that may be chosen.
+    """
+
+    probs: np.ndarray
+    features: np.ndarray
+    labels: np.ndarray
+    askable: np.ndarray
+
+
+@dataclass(frozen=True)
+class Query:
+    """Rows of the pool to ask for, in order; with UniSAL's selector also how it came to them.
+
+    disagreeing: askable tiles on which the networks disagree; filled: how many of the query had to
+    be taken elsewhere, as fewer disagree than are asked for.
+    """
+
+    rows: np.ndarray
+    disagreeing: int | None = None
+    filled: int | None = None
+
+
+Strategy = Callable[[Pool, int, int], Query]
+
+
+# --- UniSAL --------------------------------------------------------------------------------------
+
+
+def disagreement(probs: np.ndarray) -> np.ndarray:
+    """Where the two networks predict different classes: bool [N] from [2, N, C] (DUS)."""
+    first, second = probs.argmax(2)
+    return first != second
+
+
+def compact(
+    features: np.ndarray, n: int, seed: int, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """K-means with n clusters, and from each the tile nearest to its centre (CS).
+
+    features: [N, P]; weights: [N], of the tiles in the clustering. Returns the n row numbers, that
+    of the largest cluster first; fewer if fewer tiles differ. Memory O(N · P).
+    """
+    n = min(n, len(np.unique(features, axis=0)))
+    if not n:
+        return np.zeros(0, int)
+    clusters = KMeans(n, n_init=1, random_state=seed).fit(features, sample_weight=weights)
+    away = ((features - clusters.cluster_centers_[clusters.labels_]) ** 2).sum(1)
+    by_distance = np.lexsort((np.arange(len(away)), away))
+    _, first, sizes = np.unique(
+        clusters.labels_[by_distance], return_index=True, return_counts=True
+    )
+    return by_distance[first[np.argsort(-sizes, kind="stable")]]
+
+
+def entropy(probs: np.ndarray) -> np.ndarray:
+    """Of the mean prediction, in nats: [N] from [2, N, C]."""
+    mean = probs.mean(0, dtype=np.float64)
+    return -xlogy(mean, mean).sum(1)
+
+
+def unisal(
+    pool: Pool, n: int, seed: int, *, disagreeing: bool = True, compactly: bool = True
+) -> Query:
+    """Disagreement-aware uncertainty selector, then compact selector (UniSAL).
+
+    Among the askable tiles on which the networks disagree, one of each of n compact clusters of
+    features. If no more than n disagree, all of them, and the rest by the highest entropy of the
+    mean prediction (the authors' public code raises an error there). Each selector can be left out:
+    without the first all askable tiles are candidates, without the second n are drawn by chance.
+    """
+    candidates = np.flatnonzero(pool.askable & (disagreement(pool.probs) | (not disagreeing)))
+    if len(candidates) <= n:
+        chosen = candidates
+    elif compactly:
+        chosen = candidates[compact(pool.features[candidates], n, seed)]
+    else:
+        chosen = np.random.default_rng(seed).choice(candidates, n, replace=False)
+    filled = _most_uncertain(pool, n - len(chosen), chosen)
+    rows = np.concatenate([chosen, filled])
+    return Query(rows, len(candidates), len(filled)) if disagreeing else Query(rows)
+
+
+def _most_uncertain(pool: Pool, n: int, without: np.ndarray) -> np.ndarray:
+    left = pool.askable.copy()
+    left[without] = False
+    left = np.flatnonzero(left)
+    return left[np.argsort(-entropy(pool.probs)[left], kind="stable")[:n]]
+
+
+def weighted_unisal(pool: Pool, n: int, seed: int) -> Query:
+    """Compact clusters of all askable tiles, each with the weight of its disagreement (ours).
+
+    Instead of UniSAL's all or nothing the weight is the Jensen-Shannon divergence of the two
+    predictions, H(mean) − mean of H, divided by the share of the askable tiles that are predicted
+    to be of the same class, so that rare classes are not outweighed. Needs no fall-back.
+    """
+    rows = np.flatnonzero(pool.askable)
+    probs = pool.probs[:, rows].astype(np.float64)
+    divergence = entropy(probs) - np.mean([entropy(p[None]) for p in probs], axis=0)
+    predicted = probs.mean(0).argmax(1)
+    weights = np.maximum(divergence, 1e-6) / np.bincount(predicted)[predicted]
+    chosen = rows[compact(pool.features[rows], n, seed, weights)]
+    return Query(np.concatenate([chosen, _most_uncertain(pool, n - len(chosen), chosen)]))
+
+
+# --- others --------------------------------------------------------------------------------------
+
+
+class Known(SkactivemlClassifier):
+    """A classifier for scikit-activeml that knows its answers: predictions by row of features."""
+
+    def __init__(self, features: np.ndarray, probs: np.ndarray):
+        super().__init__(classes=range(probs.shape[1]), missing_label=np.nan)
+        self.features, self.probs = features, probs
+        self.row = {of.tobytes(): row for row, of in enumerate(features)}
+        self.classes_ = np.arange(probs.shape[1])
+
+    def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> "Known":
+        return self
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        return self.probs[[self.row[of.tobytes()] for of in np.ascontiguousarray(X)]]
+
+
+def activeml(name: str, pool: Pool, n: int, seed: int, **arguments: object) -> Query:
+    """A pool strategy of scikit-activeml on the same features and predictions.
+
+    Strategies that want a classifier get the mean prediction, those that want an ensemble the two
+    networks. Raises ValueError, naming those that there are, for an unknown name.
+    """
+    kind = getattr(skactiveml.pool, name, None)
+    if not (inspect.isclass(kind) and hasattr(kind, "query")):
+        ours = ", ".join(STRATEGIES)
+        raise ValueError(
+            f"unknown strategy {name!r}. Ours: {ours}; or the class name of a pool strategy of "
+            "scikit-activeml, as Clue or MaxHerding"
+        )
+    features = np.ascontiguousarray(pool.features, dtype=np.float64)
+    given = np.where(pool.labels == NONE, np.nan, pool.labels.astype(float))
+    each = [Known(features, probs) for probs in pool.probs.astype(np.float64)]
+    mean = Known(features, pool.probs.mean(0, dtype=np.float64))
+    offered = {"clf": mean, "estimator": mean, "ensemble": each, "discriminator": mean}
+    offered |= {"fit_clf": False, "fit_estimator": False, "fit_ensemble": False}
+    wanted = inspect.signature(kind.query).parameters
+    query = kind(random_state=seed, **arguments).query(
+        features,
+        given,
+        candidates=np.flatnonzero(pool.askable),
+        batch_size=n,
+        **{key: value for key, value in offered.items() if key in wanted},
+    )
+    return Query(np.asarray(query, dtype=np.int64))
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "unisal": unisal,
+    "unisal-weighted": weighted_unisal,
+    "dus": partial(unisal, compactly=False),
+    "cs": partial(unisal, disagreeing=False),
+    "random": partial(activeml, "RandomSampling"),
+    "entropy": partial(activeml, "UncertaintySampling", method="entropy"),
+    "margin": partial(activeml, "UncertaintySampling", method="margin_sampling"),
+    "coreset": partial(activeml, "CoreSet"),
+    "badge": partial(activeml, "Badge"),
+    "typiclust": partial(activeml, "TypiClust"),
+}
+
+
+def select(strategy: str, pool: Pool, n: int, seed: int) -> Query:
+    """The n tiles that a strategy asks for: of `STRATEGIES`, or of scikit-activeml by class name.
+
+    All askable tiles if there are no more than n. Raises ValueError for an unknown strategy.
+    """
+    askable = np.flatnonzero(pool.askable)
+    if len(askable) <= n:
+        return Query(askable)
+    if strategy in STRATEGIES:
+        return STRATEGIES[strategy](pool, n, seed)
+    return activeml(strategy, pool, n, seed)

@@ -1,0 +1,69 @@
+"""Quality of pseudo labels: which rows, averaged over what, in which order."""
+
+import pandas as pd
+import pytest
+
+from lib import consensus, label_tables, run
+
+COUNTS = {"a": {"kept": 6, "right": 5}, "b": {"kept": 2, "right": 2}}
+
+
+def label_row(method, seed, precision, share=0.3, split="train", **params):
+    labels = {"kept": 8, "share": 0.2, "precision": precision, "per_class": COUNTS}
+    params = {"share": share} | params if "mvc" in method else params
+    setting = consensus.setting_of(params) if params else None
+    return run.row(
+        dataset="d", vlm="v", method=method, setting=setting, seed=seed, split=split,
+        params=params, labels=labels | {"lost_classes": []},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def frame():
+    ours = {"tie_break": "probability", "quota": "class"}
+    published = {"tie_break": "random", "quota": "global"}
+    rows = [label_row("mvc", s, p, **ours) for s, p in enumerate((0.9, 1.0))]
+    rows += [label_row("mvc", s, p, **published) for s, p in enumerate((0.8, 0.7))]
+    rows += [label_row("mvc", 0, 0.5, share=0.9, **published)]
+    rows += [label_row("mvc+pfc", 0, 0.95, cluster_on="unprojected", **ours)]
+    rows += [label_row("zero-shot", 0, 0.6), label_row("zero-shot", 0, 0.1, split="test")]
+    return label_tables.labels_frame(rows)
+
+
+def test_rows_of_other_parts_are_left_out(frame):
+    assert len(frame) == 7
+    assert frame[frame.method == "zero-shot"].precision.tolist() == [0.6]
+
+
+def test_one_line_per_way_in_the_order_of_the_method_and_the_paper_first(frame):
+    table = label_tables.consensus_table(frame)
+    assert table.labels.tolist() == [
+        "zero-shot, all tiles",
+        "MVC, random ties, global quota",
+        "MVC, probability ties, class quota",
+        "MVC → PFC, probability ties, class quota, unprojected features",
+    ]
+    assert table.setting.tolist() == ["", "published", "ours", "ours"]
+
+
+def test_means_are_over_seeds_at_the_main_share(frame):
+    table = label_tables.consensus_table(frame).set_index("labels")
+    line = table.loc["MVC, random ties, global quota"]
+    assert line["right among kept"] == "0.750 ± 0.071"
+    assert line["worst seed"] == "0.700" and line.seeds == "2"
+    assert line["smallest class kept"] == "2"
+    assert table.loc["zero-shot, all tiles", "right among kept"] == "0.600"
+
+
+def test_per_class_counts_are_those_of_the_named_settings(frame):
+    found = label_tables.per_class_frame(frame)
+    assert set(found.method) == {"MVC\npublished", "MVC\nours", "MVC → PFC\nours"}
+    assert found[found["class"] == "a"].kept.tolist() == [6, 6, 6]
+
+
+def test_the_overview_has_no_line_of_neither_setting(frame):
+    mixed = label_row("mvc", 0, 0.4, tie_break="random", quota="class")
+    more = pd.concat([frame, label_tables.labels_frame([mixed])], ignore_index=True)
+    overview = label_tables.overview_frame(more)
+    assert 0.4 not in overview.precision.tolist()
+    assert set(overview.method) == {"zero-shot, all tiles", "MVC", "MVC → PFC"}

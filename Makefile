@@ -3,6 +3,7 @@
 DATASET ?= demo
 SEEDS ?= 0
 VLM ?=
+METHOD ?=
 VENV ?= .venv
 PYTHON ?= python3
 DATA_ROOT ?=
@@ -36,7 +37,8 @@ space := $(empty) $(empty)
 SEED_LIST := $(subst $(space),$(comma),$(strip $(subst $(comma),$(space),$(SEEDS))))
 SNAKEMAKE := $(RUN) snakemake --cores all --nolock --rerun-incomplete \
   --quiet progress rules host --config
-CHAIN = "seeds=$(SEED_LIST)" $(if $(strip $(VLM)),"vlm=$(VLM)")
+CHAIN = "seeds=$(SEED_LIST)" $(if $(strip $(VLM)),"vlm=$(VLM)") \
+  $(if $(strip $(METHOD)),"method=$(METHOD)")
 
 reproduce: $(INSTALLED) ## Run every notebook on DATASET for SEEDS; ends with tables and figures
 	@$(SNAKEMAKE) "dataset=$(DATASET)" $(CHAIN)
@@ -79,6 +81,7 @@ help: ## List the targets
 	  'DATASET=$(DATASET)' 'a card in data/cards' \
 	  'SEEDS=$(SEEDS)' 'one seed or several: 0,1,2' \
 	  'VLM=$(VLM)' 'a vision-language model; empty: the one named for the dataset' \
+	  'METHOD=$(METHOD)' 'vlm-cpl or unisal; empty: both' \
 	  'DATA_ROOT=$(DATA_ROOT)' 'where to look for datasets that are not in data/raw' \
 	  'VENV=$(VENV)' 'made by the first target that needs it' \
 	  'PYTHON=$(PYTHON)' 'makes VENV; 3.11 or newer' \

@@ -15,6 +15,9 @@ FIRST = paths.notebook_file("00_tiles_and_splits")
 if DATASET != "demo" and not config.get("vlm") and not paths.params_file(DATASET).is_file():
     raise ValueError(f"no VLM is set for {DATASET}: name one, as in VLM=ViT-B-32/laion2b_s34b_b79k")
 VLM = str(config.get("vlm") or run.resolve_parameters(FIRST, {"dataset": DATASET})["vlm"])
+METHODS = str(config.get("method", "vlm-cpl,unisal")).split(",")
+if not set(METHODS) <= {"vlm-cpl", "unisal"}:
+    raise ValueError(f"method={config['method']}: there are vlm-cpl and unisal")
 RUN = str(paths.run_folder(DATASET, VLM, "{seed}"))
 ALL = str(paths.runs_folder(DATASET, VLM))
 MODEL = str(paths.model_folder(VLM, "{seed}"))
@@ -49,7 +52,30 @@ STEPS = {
          "rows/10_zero_shot_inference.jsonl", "rows/13_high_confidence_cross_supervision.jsonl"],
         ["comparison.parquet", "rows/14_vlm_cpl_tables.jsonl"],
     ),
+    "20_dual_view_pseudo_training": (
+        ["tiles.parquet", "unprojected.npy", "view_features.npy",
+         "rows/11_multi_view_consensus.jsonl"],
+        ["dual-view/labelled.parquet", *(f"dual-view/network_{a}.safetensors" for a in "ab")],
+    ),
+    "21_disagreement_and_compact_selection": (
+        ["tiles.parquet", "unprojected.npy", "view_features.npy", "dual-view/labelled.parquet",
+         "rows/11_multi_view_consensus.jsonl"],
+        [],
+    ),
+    "22_active_learning_rounds": (
+        ["tiles.parquet", "unprojected.npy", "view_features.npy",
+         "rows/11_multi_view_consensus.jsonl"],
+        ["learning.parquet", "rows/22_active_learning_rounds.jsonl"],
+    ),
 }
+# What the notebooks on all seeds of a dataset need of each.
+OF_ALL_SEEDS = {
+    "23_unisal_tables": ["rows/22_active_learning_rounds.jsonl"],
+    "40_record": ["rows/14_vlm_cpl_tables.jsonl"] * ("vlm-cpl" in METHODS)
+    + ["rows/22_active_learning_rounds.jsonl"] * ("unisal" in METHODS),
+}
+# Last in each chain; 40_record closes all.
+LAST = ["executed/21_disagreement_and_compact_selection.ipynb"] * ("unisal" in METHODS)
 STAND_IN_MODEL = [f"{MODEL}/open_clip_config.json"] if VLM.startswith(paths.STAND_IN) else []
 DATASETS = [DATASET] + ([VLM.removeprefix(paths.STAND_IN)] if STAND_IN_MODEL else [])
 for card in map(cards.read_card, DATASETS):
@@ -66,7 +92,7 @@ def sources(name):
 
 
 def command(name):
-    given = f"-p dataset {DATASET} -p vlm '{VLM}'" + (" -p seed {seed}" if name[:2] != "40" else "")
+    given = f"-p dataset {DATASET} -p vlm '{VLM}'" + ("" if name in OF_ALL_SEEDS else " -p seed {seed}")
     return f"'{sys.executable}' -m lib.run '{paths.notebook_file(name)}' {given}"
 
 
@@ -78,6 +104,8 @@ def parameters(name):
 rule all:
     input:
         f"{ALL}/executed/40_record.ipynb",
+        [f"{ALL}/executed/23_unisal_tables.ipynb"] * ("unisal" in METHODS),
+        [expand(f"{RUN}/{file}", seed=SEEDS) for file in LAST],
     default_target: True
 
 
@@ -118,19 +146,21 @@ if STAND_IN_MODEL:
             "{params.call}"
 
 
-rule:
-    name: "40_record"
-    input:
-        sources("40_record"),
-        expand(f"{RUN}/rows/14_vlm_cpl_tables.jsonl", seed=SEEDS),
-    output:
-        f"{ALL}/executed/40_record.ipynb",
-        f"{ALL}/figures/tables.md",
-    params:
-        call=command("40_record"),
-        **parameters("40_record"),
-    shell:
-        "{params.call}"
+for step, reads in OF_ALL_SEEDS.items():
+
+    rule:
+        name: step
+        input:
+            sources(step),
+            [expand(f"{RUN}/{file}", seed=SEEDS) for file in reads],
+        output:
+            f"{ALL}/executed/{step}.ipynb",
+            [f"{ALL}/figures/tables.md"] if step == "40_record" else [],
+        params:
+            call=command(step),
+            **parameters(step),
+        shell:
+            "{params.call}"
 
 
 onsuccess:

@@ -219,7 +219,7 @@ class DualViewTraining(HighConfidenceCrossSupervision):
         losses, pseudo = super().forward(logits, labels, rows, progress)
         agreed = pseudo[0].where(pseudo[0] == pseudo[1], NONE)
         known = torch.cat([labels, agreed])
-        contrast = class_contrast(*projections, known, self.temperature)
+        contrast = class_contrast(projections[0], projections[1], known, self.temperature)
         return losses + self.contrast / len(losses) * contrast, pseudo
 
     def extra_repr(self) -> str:

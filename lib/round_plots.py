@@ -1,11 +1,14 @@
 """Figures of active learning; see `lib.plots` for the others."""
 
+from collections.abc import Mapping, Sequence
+
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from lib.plots import OTHER, SETTING_COLOURS, _closed
+from lib.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, _closed
 from lib.round_tables import STRATEGIES, TRAININGS, _order
 
 _hues = iter(sns.color_palette("colorblind")[1:])
@@ -41,9 +44,94 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
             ax.axhline(full.mean(), color="black", lw=1, ls=":", label="all labels")
         ax.set(xlabel="labels", title=training)
     axes[0, 0].set_ylabel("accuracy on the test part")
-    handles = {text: line for ax in axes[0] for line, text in zip(*ax.get_legend_handles_labels())}
-    axes[0, -1].legend(
-        handles.values(), handles.keys(), loc="center left", bbox_to_anchor=(1.01, 0.5)
-    )
+    axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    figure.suptitle(title)
+    return _closed(figure)
+
+
+def pseudo_label_curves(curves: Mapping[str, pd.DataFrame], threshold: float) -> Figure:
+    """Loss, share of confident pseudo labels and share of right ones among them, per training.
+
+    curves: name → curve of `training.train`; running means.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(11, 2.9))
+    titles = {
+        "loss_a": "loss of network A",
+        "confident": f"unlabelled tiles above {threshold:g}",
+        "precision": "of these right",
+    }
+    for number, (name, curve) in enumerate(curves.items()):
+        smooth = curve.rolling(max(1, len(curve) // 20), min_periods=1).mean()
+        for ax, column in zip(axes, titles, strict=True):
+            ax.plot(smooth.step, smooth[column], color=f"C{number}", label=name)
+    for ax, title in zip(axes, titles.values(), strict=True):
+        ax.set(xlabel="step", title=title)
+    axes[0].set_yscale("log")
+    axes[0].legend()
+    return _closed(figure)
+
+
+def feature_maps(
+    points: Mapping[str, np.ndarray], labels: np.ndarray, class_names: Sequence[str]
+) -> Figure:
+    """Tiles in two dimensions, coloured by class. points: title → [N, 2]; labels: [N]."""
+    figure, axes = plt.subplots(1, len(points), figsize=(4.2 * len(points) + 1, 3.8))
+    colours = sns.color_palette("colorblind", len(class_names))
+    for ax, (title, of) in zip(np.atleast_1d(axes), points.items(), strict=True):
+        for number, name in enumerate(class_names):
+            ax.scatter(*of[labels == number].T, s=9, lw=0, color=colours[number], label=name)
+        ax.set(xticks=[], yticks=[], title=title)
+        ax.spines[:].set_visible(False)
+    np.atleast_1d(axes)[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
+    return _closed(figure)
+
+
+def selection_map(
+    points: np.ndarray, disagree: np.ndarray, right: np.ndarray, chosen: Mapping[str, np.ndarray]
+) -> Figure:
+    """The pool in two dimensions: where the networks disagree, and what each strategy chooses.
+
+    points: [N, 2]; disagree, right (the mean prediction): bool [N]; chosen: strategy → rows.
+    """
+    figure, axes = plt.subplots(1, len(chosen), figsize=(3.6 * len(chosen), 3.9), squeeze=False)
+    for ax, (title, rows) in zip(axes[0], chosen.items(), strict=True):
+        for mask, colour, size, label in (
+            (~disagree, OTHER, 4, "networks agree"),
+            (disagree & right, RIGHT, 9, "disagree, mean is right"),
+            (disagree & ~right, WRONG, 9, "disagree, mean is wrong"),
+        ):
+            ax.scatter(*points[mask].T, s=size, lw=0, color=colour, label=label)
+        ax.scatter(*points[rows].T, s=34, lw=1.2, facecolors="none", edgecolors="black",
+                   label="chosen")  # fmt: skip
+        ax.set(xticks=[], yticks=[], title=title)
+        ax.spines[:].set_visible(False)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="lower center", ncols=4, markerscale=1.5)
+    figure.subplots_adjust(bottom=0.12)
+    return _closed(figure)
+
+
+def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
+    """Area under the curve and accuracy of the last round against one rule at a time.
+
+    lines: see `round_tables.ablation_lines`. Mean and range over seeds; dotted is our setting.
+    """
+    figure, axes = plt.subplots(1, len(lines), figsize=(2.7 * len(lines), 2.7), sharey=True)
+    for ax, (name, of) in zip(np.atleast_1d(axes), lines.items(), strict=True):
+        values = sorted(of.x.unique())
+        shown = {"area": "mean over the curve", "accuracy": "at the end"}
+        for (column, label), colour in zip(
+            shown.items(), (SETTING_COLOURS["ours"], "#777777"), strict=True
+        ):
+            curve = of.groupby("x")[column].agg(["mean", "min", "max"])
+            ax.plot(range(len(values)), curve["mean"], color=colour, marker="o", ms=3, label=label)
+            ax.fill_between(
+                range(len(values)), curve["min"], curve["max"], color=colour, alpha=0.15, lw=0
+            )
+        ax.axvline(values.index(of.ours.iloc[0]), color="black", linewidth=1, linestyle=":")
+        ax.set_xticks(range(len(values)), [f"{x:g}" for x in values], fontsize=8)
+        ax.set(xlabel=name)
+    np.atleast_1d(axes)[0].set_ylabel("accuracy on the test part")
+    np.atleast_1d(axes)[0].legend(loc="lower left", fontsize=8)
     figure.suptitle(title)
     return _closed(figure)

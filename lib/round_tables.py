@@ -54,6 +54,8 @@ def rounds_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         for row in rows
         if row["training"] is not None
     ]
+    if not lines:
+        return pd.DataFrame(columns=[*names, "varied", "round", "disagreeing", "filled"])
     return pd.DataFrame(lines).sort_values(["seed", "budget"], ignore_index=True)
 
 
@@ -112,6 +114,36 @@ def rounds_table(curves: pd.DataFrame, groups: pd.DataFrame | None = None) -> pd
     return pd.DataFrame(lines).fillna("")
 
 
+def summary_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One line per dataset with heads on frozen features, means over seeds.
+
+    frame: `rounds_frame`. The best of the other strategies is that with the largest area.
+    """
+    lines = []
+    of_heads = frame[(frame.network == "frozen") & (frame.varied == ())]
+    for dataset, curves in of_heads.groupby("dataset"):
+        full = curves[curves.method == "full-supervision"]
+        last = curves[curves["round"] == curves["round"].max()]
+        last = last[(last.method == "unisal") & (last.training == "dual-view")]
+        area = areas(curves).groupby(["training", "method"]).area.mean()
+        if ("dual-view", "unisal") not in area or not len(full):
+            continue
+        others = area["dual-view"].drop("unisal")
+        line = {"dataset": dataset, "all labels": f"{full.accuracy.mean():.3f}"}
+        line |= {"labels": f"{last.budget.mean():.0f} of {full.budget.mean():.0f}"}
+        line["UniSAL"] = f"{last.accuracy.mean():.3f}"
+        line["of all labels"] = f"{last.accuracy.mean() / full.accuracy.mean():.1%}"
+        line["area, UniSAL"] = f"{area['dual-view', 'unisal']:.3f}"
+        if len(others):
+            name = STRATEGIES.get(others.idxmax(), others.idxmax())
+            line["area, best other, same training"] = f"{others.max():.3f} ({name})"
+        for method in ("random", "entropy"):
+            if ("supervised", method) in area:
+                line[f"area, {method}, supervised"] = f"{area['supervised', method]:.3f}"
+        lines.append(line | {"seeds": str(curves.seed.nunique())})
+    return pd.DataFrame(lines).fillna("")
+
+
 def labels_needed(of: pd.DataFrame, accuracy: float) -> str:
     """Mean budget of the first round whose mean accuracy over seeds is at least that."""
     mean = of.groupby("round")[["budget", "accuracy"]].mean()
@@ -143,3 +175,99 @@ def _difference(groups: pd.DataFrame, training: str, method: str) -> str:
     p = paired_test(difference)
     shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
     return f"{difference.sum() / both.n.sum():+.3f} ({shown})"
+
+
+# --- ablations -----------------------------------------------------------------------------------
+
+ABLATION_CURVES = {
+    "tau": "threshold τ",
+    "weight": "weight w of cross supervision",
+    "contrast": "weight β of contrast",
+    "query_share": "query, share of the pool",
+}
+
+
+def ablation(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Lines in which UniSAL with dual-view training differs in one rule at most.
+
+    frame: `rounds_frame` of one dataset, VLM and way to train; name: the rule, a column. Empty
+    where it was not varied; only seeds for which it was.
+    """
+    varied = frame.varied == (name,)
+    base = (frame.varied == ()) & (frame.method == "unisal") & (frame.training == "dual-view")
+    return frame[varied | (base & frame.seed.isin(frame.seed[varied]))]
+
+
+def ends(frame: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """One line per values of `names` and seed: area and accuracy of the last round, both balanced.
+
+    frame: lines of `rounds_frame`. Columns: the names, seed, area, area_balanced, accuracy,
+    balanced_accuracy.
+    """
+    lines = []
+    for key, of in frame.groupby([*names, "seed"], sort=True):
+        of = of.sort_values("budget")
+        line = dict(zip([*names, "seed"], key, strict=True))
+        weights = curve_weights(of.budget)
+        line |= {"area": weights @ of.accuracy, "area_balanced": weights @ of.balanced_accuracy}
+        line |= of[["accuracy", "balanced_accuracy"]].iloc[-1].to_dict()
+        lines.append(line)
+    columns = [*names, "seed", "area", "area_balanced", "accuracy", "balanced_accuracy"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def _spreads(of: pd.DataFrame) -> dict[str, str]:
+    titles = {"area": "area", "area_balanced": "area, balanced", "accuracy": "accuracy at the end"}
+    shown = {title: spread(of[column]) for column, title in titles.items()}
+    return shown | {"seeds": str(of.seed.nunique())}
+
+
+def ablation_table(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """One line per value of one rule, mean ± standard deviation over seeds; ours is marked."""
+    part = ablation(frame, name)
+    ours = set(part[name][part.varied == ()])
+    return pd.DataFrame(
+        {name: str(value), "ours": "ours" if value in ours else ""} | _spreads(of)
+        for value, of in ends(part, name).groupby(name)
+    )
+
+
+def on_off_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Cross supervision, contrast, DUS and CS on and off, mean ± standard deviation over seeds.
+
+    All on, each one off, both of a kind off, all off. Without DUS all unlabelled tiles are
+    clustered, without CS chance chooses among those in dispute, without both among all.
+    """
+    rules = {
+        "1111": ("dual-view", "unisal", ()),
+        "0111": ("dual-view", "unisal", ("weight",)),
+        "1011": ("dual-view", "unisal", ("contrast",)),
+        "1101": ("dual-view", "cs", ("strategy",)),
+        "1110": ("dual-view", "dus", ("strategy",)),
+        "1100": ("dual-view", "random", ()),
+        "0011": ("supervised", "unisal", ()),
+        "0000": ("supervised", "random", ()),
+    }
+    seeds = set(frame.seed[frame.varied != ()])
+    lines = []
+    for on, (training, method, varied) in rules.items():
+        of = frame[(frame.training == training) & (frame.method == method)]
+        of = of[(of.varied == varied) & of.seed.isin(seeds)]
+        if varied and varied != ("strategy",):
+            of = of[of[varied[0]] == 0]
+        if len(of):
+            names = ("cross supervision", "contrast", "DUS", "CS")
+            line = {name: "yes" * int(bit) for name, bit in zip(names, on, strict=True)}
+            lines.append(line | _spreads(ends(of, "method")))
+    return pd.DataFrame(lines)
+
+
+def ablation_lines(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """For `round_plots.ablation_curves`: rules that are numbers, with their values as column x."""
+    found = {}
+    for name, title in ABLATION_CURVES.items():
+        part = ablation(frame, name)
+        if len(part):
+            ours = part[name][part.varied == ()].iloc[0]
+            found[title] = ends(part, name).rename(columns={name: "x"}).assign(ours=ours)
+    return found

@@ -16,15 +16,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import load_file
-from torch import nn
 
 from lib.consensus import NONE
 from lib.networks import predict_each
 from lib.run import atomic, modules_used
 from lib.selection import Pool, Query, select
 from lib.training import TrainingTiles, train
-from lib.ways import Way
+from lib.ways import Way, load
 
 REFUSED = -2  # an answer: this tile shows none of the classes, or cannot be judged
 UNANSWERED = -3  # asked, and no answer came: the tile stays without a label
@@ -74,9 +72,9 @@ class Course:
 
     def fingerprint(self) -> str:
         """Of all that decides what the rounds give: settings, pool, inputs and this code."""
-        about = (self.strategy, self.objective, self.way.plan, self.query_size, self.n_rounds)
-        about += (self.seed, self.restart, list(self.class_names))
-        digest = hashlib.blake2b(repr(about).encode(), digest_size=16)
+        sizes = (self.query_size, self.n_rounds, self.seed, self.restart, list(self.class_names))
+        about = repr((self.strategy, self.objective, self.way.plan, sizes))
+        digest = hashlib.blake2b(about.encode(), digest_size=16)
         digest.update(self.tiles.tobytes())
         digest.update(self.way.read(self.tiles[:16]).cpu().numpy().tobytes())
         for code in (Path(__file__), Path(inspect.getfile(type(self.objective)))):
@@ -187,7 +185,8 @@ def _train_and_choose(
     refused[at] = asked.label == REFUSED
     way, here = course.way, folder / f"networks{number}"
     if number and not course.restart:
-        way = _continued(way, folder / f"networks{number - 1}")
+        before = load(way, folder / f"networks{number - 1}")
+        way = replace(way, make_network=iter(before).__next__)
     data = TrainingTiles(
         course.tiles[~refused], labels[~refused], course.class_names,
         None if course.truth is None else course.truth[~refused],
@@ -197,7 +196,7 @@ def _train_and_choose(
         folder=here,
     )  # fmt: skip
     trained = time.perf_counter()
-    about = {"round": number, "labelled": int((labels != NONE).sum())}
+    about: dict[str, Any] = {"round": number, "labelled": int((labels != NONE).sum())}
     if number + 1 < course.n_rounds:
         askable = np.ones(len(labels), bool)
         askable[at] = False
@@ -214,15 +213,3 @@ def _train_and_choose(
     with atomic(folder / f"round{number}.json") as file:
         file.write_text(json.dumps(about))
     shutil.rmtree(folder / f"networks{number - 1}", ignore_errors=True)
-
-
-def _continued(way: Way, folder: Path) -> Way:
-    """Networks that start where those of a round before ended, in their order."""
-    files = iter(sorted(folder.glob("network_*.safetensors")))
-
-    def make_network() -> nn.Module:
-        network = way.make_network()
-        network.load_state_dict(load_file(next(files)))
-        return network
-
-    return replace(way, make_network=make_network)

@@ -145,6 +145,23 @@ def write_record(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         temporary.write_text(_lines(sorted(rows, key=row_key)))
 
 
+def merge_record(
+    before: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """What a record holds once new rows are published.
+
+    Of the earlier rows those go that are of a kind that was run anew: the same VLM, method,
+    training and network, and as those an ablation or not.
+    """
+    anew = {_kind(row) for row in rows}
+    return [row for row in before if _kind(row) not in anew] + list(rows)
+
+
+def _kind(row: Mapping[str, Any]) -> tuple:
+    names = ("vlm", "method", "training", "network")
+    return (*(row[name] for name in names), "varied" in row["params"])
+
+
 def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(values, allow_nan=False) + "\n" for values in rows)
 

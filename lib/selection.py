@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import skactiveml.pool
@@ -149,28 +150,39 @@ def activeml(name: str, pool: Pool, n: int, seed: int, **arguments: object) -> Q
     Strategies that want a classifier get the mean prediction, those that want an ensemble the two
     networks. Raises ValueError, naming those that there are, for an unknown name.
     """
-    kind = getattr(skactiveml.pool, name, None)
-    if not (inspect.isclass(kind) and hasattr(kind, "query")):
+    kind: Any = getattr(skactiveml.pool, name, None)
+    if not hasattr(kind, "query"):
         ours = ", ".join(STRATEGIES)
         raise ValueError(
             f"unknown strategy {name!r}. Ours: {ours}; or the class name of a pool strategy of "
             "scikit-activeml, as Clue or MaxHerding"
         )
-    features = np.ascontiguousarray(pool.features, dtype=np.float64)
-    given = np.where(pool.labels == NONE, np.nan, pool.labels.astype(float))
-    each = [Known(features, probs) for probs in pool.probs.astype(np.float64)]
-    mean = Known(features, pool.probs.mean(0, dtype=np.float64))
+    rows = np.flatnonzero(pool.askable | (pool.labels != NONE))  # TypiClust stumbles over others
+    features, probs = _distinct(pool.features[rows]), pool.probs[:, rows].astype(np.float64)
+    given = np.where(pool.labels == NONE, np.nan, pool.labels.astype(float))[rows]
+    each, mean = [Known(features, of) for of in probs], Known(features, probs.mean(0))
     offered = {"clf": mean, "estimator": mean, "ensemble": each, "discriminator": mean}
     offered |= {"fit_clf": False, "fit_estimator": False, "fit_ensemble": False}
     wanted = inspect.signature(kind.query).parameters
+    if "cluster_algo_dict" in inspect.signature(kind).parameters:
+        arguments = {"cluster_algo_dict": {"random_state": seed}} | arguments  # Clue forgets it
     query = kind(random_state=seed, **arguments).query(
         features,
         given,
-        candidates=np.flatnonzero(pool.askable),
+        candidates=np.flatnonzero(pool.askable[rows]),
         batch_size=n,
         **{key: value for key, value in offered.items() if key in wanted},
     )
-    return Query(np.asarray(query, dtype=np.int64))
+    return Query(rows[query])
+
+
+def _distinct(features: np.ndarray) -> np.ndarray:
+    """Features [N, P] as float64; where two rows are equal, all with a noise that parts them."""
+    features = np.ascontiguousarray(features, dtype=np.float64)
+    if len(np.unique(features, axis=0)) == len(features):
+        return features
+    noise = np.random.default_rng(0).normal(size=features.shape)
+    return features + 1e-6 * (features.std() or 1) * noise
 
 
 STRATEGIES: dict[str, Strategy] = {

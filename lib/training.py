@@ -130,7 +130,7 @@ def train(
     _check_division(objective, plan, accelerator.num_processes)
     device = accelerator.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        networks = _new_networks(make_network, objective.networks, seed)
+        networks = new_networks(make_network, objective.networks, seed)
         run = _Run(objective, networks, data, plan, seed, folder, accelerator)
         with tqdm(
             total=plan.steps, initial=run.step, unit="step", disable=not accelerator.is_main_process
@@ -163,7 +163,8 @@ def _check_division(objective: nn.Module, plan: Plan, processes: int) -> None:
         )
 
 
-def _new_networks(make_network: Callable[[], nn.Module], n: int, seed: int) -> list[nn.Module]:
+def new_networks(make_network: Callable[[], nn.Module], n: int, seed: int) -> list[nn.Module]:
+    """The networks as a training with that seed starts them. Sets torch's random state."""
     networks = []
     for network in range(n):
         torch.manual_seed(_mixed(seed, network))

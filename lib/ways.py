@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from lib import inputs, networks
@@ -60,6 +61,16 @@ def fine_tune(
         inputs.plain_pixels(store, size, device=device),
         Plan(steps=steps, learning_rate=0.01, batch_size=64),
     )
+
+
+def load(way: Way, folder: Path) -> list[nn.Module]:
+    """The networks that `training.train` left in a folder, in evaluation mode."""
+    networks = []
+    for file in sorted(folder.glob("network_*.safetensors")):
+        network = way.make_network()
+        network.load_state_dict(load_file(file))
+        networks.append(network.eval())
+    return networks
 
 
 def learn(

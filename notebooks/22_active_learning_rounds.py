@@ -45,6 +45,7 @@ dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # names the run folder
 seed = 0  # of the first tiles, the networks, the batches and the views
 network = "frozen"  # heads on the VLM's features, or fine-tune: whole networks on pixels
+fine_tune_size = 64  # input of whole networks in pixels; the papers' 224 want a GPU
 trainings = "dual-view,supervised"  # how to train, by comma
 strategies = "unisal,random"  # how to choose, by comma; see lib/selection.py
 n_rounds = 10  # of training; one fewer of choosing
@@ -65,9 +66,10 @@ train, test = (table[table.split == split].reset_index(drop=True) for split in (
 about = read_rows(run / "rows" / "11_multi_view_consensus.jsonl")[0]["params"]
 oracle = LabelColumn(train.tile.values, train.label.values)
 end = "" if network == "frozen" else f"-{network}"
-store = tiles.decode_tiles(table, cards.locate(card), dataset, about["image_size"])
+size = about["image_size"] if network == "frozen" else fine_tune_size
+store = tiles.decode_tiles(table, cards.locate(card), dataset, size)
 how = {"n_classes": len(card.classes), "seed": seed}
-make = partial(ways.frozen, run, train.tile.values, **how) if network == "frozen" else partial(ways.fine_tune, store, about["image_size"], **how)
+make = partial(ways.frozen, run, train.tile.values, **how) if network == "frozen" else partial(ways.fine_tune, store, size, **how)
 way = {"dual-view": make(steps=round_steps, projection=128), "supervised": make(steps=round_steps)}
 print(f"{dataset} with {cards.about_vlm(vlm)}\n{len(train)} tiles in the pool; {network}: {way['dual-view'].plan}")
 
@@ -110,7 +112,7 @@ for rules, course in courses:
 # %%
 new_row = partial(row, dataset=dataset, vlm=vlm, seed=seed, network=network, split="test", n=len(test), device=str(way["supervised"].read(test.tile.values[:1]).device))
 scores = partial(metrics.scores, labels=test.label.values, class_names=card.class_names)
-used = {name: about[name] for name in ("image_size", "n_views")} | {"query_size": courses[0][1].query_size, "restart": restart}
+used = {"image_size": size, "n_views": about["n_views"], "query_size": courses[0][1].query_size, "restart": restart}
 rows = []
 if not ablations:
     started = time.perf_counter()

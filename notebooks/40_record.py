@@ -17,14 +17,14 @@
 # | mode | reads | writes |
 # |---|---|---|
 # | `reproduce` | run folders of one dataset and VLM | `tables.md` and figures beside them; compares with the record |
-# | `publish` | the same | adds their rows to `data/record/<dataset>.jsonl`, what was right in each group to `<dataset>.groups.parquet`, then as `figures` |
+# | `publish` | the same | puts their rows into `data/record/<dataset>.jsonl`, what was right in each group into `<dataset>.groups.parquet` and `<dataset>.rounds.parquet`, then as `figures` |
 # | `figures` | `data/record` | `figures/`, the tables of the README |
 
 # %%
 import pandas as pd
 from IPython.display import display
 
-from lib import cards, label_tables, paths, plots, run, score_tables, tables
+from lib import cards, label_tables, paths, plots, round_plots, round_tables, run, score_tables, tables
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards; all of the record in mode figures
@@ -37,16 +37,18 @@ mode = "reproduce"  # reproduce, publish or figures
 # %%
 assert mode in ("reproduce", "publish", "figures"), f"unknown mode {mode!r}"
 record_file = paths.record_folder() / f"{dataset}.jsonl"
-groups_file = record_file.with_suffix(".groups.parquet")
+groups_file, rounds_file = (record_file.with_suffix(f".{name}.parquet") for name in ("groups", "rounds"))
 of_runs = run.read_rows(*sorted(paths.runs_folder(dataset, vlm).glob("seed*/results.jsonl")))
 if mode == "publish":
     assert of_runs, f"no results of {dataset} with {vlm} to publish"
     before = run.read_rows(record_file) if record_file.is_file() else []
-    run.write_record(record_file, [r for r in before if r["vlm"] != vlm] + of_runs)
-    others = score_tables.groups_of_record(groups_file).query("vlm != @vlm")
-    by_group = pd.concat([others, score_tables.groups_of_runs(paths.runs_folder(dataset, vlm))], ignore_index=True)
-    with run.atomic(groups_file) as file:
-        by_group.astype({"n": int, "right": int}).to_parquet(file)
+    run.write_record(record_file, run.merge_record(before, of_runs))
+    of_vlm = paths.runs_folder(dataset, vlm)
+    for published, found in ((groups_file, score_tables.groups_of_runs(of_vlm)), (rounds_file, round_tables.groups_of_runs(of_vlm))):
+        if len(found):
+            others = score_tables.groups_of_record(published).query("vlm != @vlm")
+            with run.atomic(published) as file:
+                pd.concat([others, found], ignore_index=True).to_parquet(file)
 recorded = run.read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
 rows = of_runs if mode == "reproduce" else recorded
 assert rows, "there are no results: run `make reproduce` first"
@@ -127,6 +129,28 @@ for name, part in score_tables.ablation_frames(rows).items():
     display(name, *ablated[name], figures[f"{name}_ablations"], figures[f"{name}_robustness"])
 
 # %% [markdown]
+# ## How many labels are needed?
+#
+# Active learning, where `22_active_learning_rounds` was run; `23_unisal_tables` explains the columns.
+
+# %%
+learned, parts_of_rounds = {}, {}
+for (name, model, network), of in round_tables.rounds_frame(rows).groupby(["dataset", "vlm", "network"]):
+    title = f"{name}, {model}, {network}"
+    published = record_file.with_name(f"{name}.rounds.parquet")
+    groups = round_tables.groups_of_runs(paths.runs_folder(name, model)) if mode == "reproduce" else pd.read_parquet(published)
+    curves, end = of[of.varied == ()], "" if network == "frozen" else f"_{network}"
+    if len(curves):
+        learned[title] = round_tables.rounds_table(curves, groups[(groups.vlm == model) & (groups.network == network)])
+        figures[f"{name}_learning_curves{end}"] = round_plots.learning_curves(curves, title)
+        display(title, learned[title], figures[f"{name}_learning_curves{end}"])
+    if (of.varied != ()).any():
+        rules = (*round_tables.ABLATION_CURVES, "restart")
+        parts_of_rounds[name] = [round_tables.on_off_table(of)] + [round_tables.ablation_table(of, rule) for rule in rules]
+        figures[f"{name}_rounds_ablations"] = round_plots.ablation_curves(round_tables.ablation_lines(of), title)
+        display(*parts_of_rounds[name], figures[f"{name}_rounds_ablations"])
+
+# %% [markdown]
 # ## Here against the record
 #
 # Precision of the kept labels in these runs beside the published mean, where there is one.
@@ -148,6 +172,8 @@ text = "\n".join(
     f"{part.dataset.iloc[0]} with {cards.about_vlm(part.vlm.iloc[0])}\n\n{tables.markdown(summaries[title])}\n{tables.markdown(scored[title])}"
     for title, part in parts.items()
 )
+text += "".join(f"\n{title}, active learning\n\n{tables.markdown(of)}" for title, of in learned.items())
+text += "".join(f"\n{name}, ablations of UniSAL\n\n" + "\n".join(map(tables.markdown, of)) for name, of in parts_of_rounds.items())
 text += "".join(f"\n{name}, ablations\n\n" + "\n".join(map(tables.markdown, of)) for name, of in ablated.items())
 with run.atomic(folder / "tables.md") as file:
     file.write_text(text)
@@ -164,6 +190,12 @@ if mode != "reproduce":
         tables.replace_block(paths.ROOT / "README.md", f"scores {name}", tables.markdown(scored[title]))
         if name in ablated:
             tables.replace_block(paths.ROOT / "README.md", f"parts {name}", tables.markdown(ablated[name][0]))
+    tables.replace_block(paths.ROOT / "README.md", "unisal", tables.markdown(round_tables.summary_table(round_tables.rounds_frame(rows))))
+    for title, of in learned.items():
+        name, _, network = title.split(", ")
+        tables.replace_block(paths.ROOT / "README.md", f"rounds {name} {network}", tables.markdown(of))
+    for name, of in parts_of_rounds.items():
+        tables.replace_block(paths.ROOT / "README.md", f"round-parts {name}", tables.markdown(of[0]))
 print(f"figures and tables: {folder}")
 
 # %% [markdown]

@@ -6,11 +6,12 @@ import subprocess
 from pathlib import Path
 
 import jupytext
+import pandas as pd
 import pytest
 import yaml
 from jupytext.config import load_jupytext_config
 
-from lib import label_tables, run, score_tables, tables
+from lib import label_tables, round_tables, run, score_tables, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -155,3 +156,21 @@ def test_readme_tables_are_those_of_the_record():
         file = ROOT / "data" / "record" / f"{dataset}.jsonl"
         groups = score_tables.groups_of_record(file.with_suffix(".groups.parquet"))
         assert block == tables.markdown(made[kind](run.read_rows(file), groups))
+
+
+def test_readme_tables_of_active_learning_are_those_of_the_record():
+    text = (ROOT / "README.md").read_text()
+    everything = round_tables.rounds_frame([row for file in RECORDS for row in run.read_rows(file)])
+    summary = re.search(r"<!-- unisal -->\n(.*?)<!-- /", text, re.S)
+    assert summary and summary[1] == tables.markdown(round_tables.summary_table(everything))
+    blocks = re.findall(r"<!-- rounds (\w+) ([\w-]+) -->\n(.*?)<!-- /", text, re.S)
+    assert blocks
+    for dataset, network, block in blocks:
+        chosen = (everything.dataset == dataset) & (everything.network == network)
+        curves = everything[chosen & (everything.varied == ())]
+        groups = pd.read_parquet(ROOT / "data" / "record" / f"{dataset}.rounds.parquet")
+        table = round_tables.rounds_table(curves, groups[groups.network == network])
+        assert block == tables.markdown(table)
+    for dataset, block in re.findall(r"<!-- round-parts (\w+) -->\n(.*?)<!-- /", text, re.S):
+        chosen = (everything.dataset == dataset) & (everything.network == "frozen")
+        assert block == tables.markdown(round_tables.on_off_table(everything[chosen]))

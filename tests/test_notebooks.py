@@ -108,7 +108,7 @@ def test_rows_cover_filters_orders_and_settings(chain):
 
 
 def test_the_comparison_covers_every_method_in_every_setting(chain):
-    rows = run.read_rows(chain[0] / "results.jsonl")
+    rows = [r for r in run.read_rows(chain[0] / "results.jsonl") if r["training"] is None]
     tested = {(row["method"], row["setting"]) for row in rows if row["split"] == "test"}
     filtered = {"ce-mvc", "ce-pfc", "ce-kept", "vlm-cpl"}
     expected = {(m, None) for m in score_tables.COMPARED if m not in filtered}
@@ -122,6 +122,28 @@ def test_the_comparison_covers_every_method_in_every_setting(chain):
             of = of[of.setting == (row["setting"] or "")]
             assert set(of.tile) == set(table.tile)
             assert of.right.mean() == pytest.approx(row["scores"]["accuracy"])
+
+
+def test_rounds_ask_for_training_tiles_once_each_and_are_all_recorded(chain):
+    runs, _ = chain
+    table = pd.read_parquet(runs / "tiles.parquet").set_index("tile")
+    rows = [r for r in run.read_rows(runs / "results.jsonl") if r["training"] is not None]
+    assert {r["method"] for r in rows} == {"unisal", "random", "full-supervision"}
+    firsts = []
+    for training in ("dual-view", "supervised"):
+        for strategy in ("unisal", "random"):
+            files = sorted((runs / "rounds" / training / strategy).glob("round*.parquet"))
+            asked = pd.concat(map(pd.read_parquet, files))
+            assert (table.split[asked.tile] == "train").all() and not asked.tile.duplicated().any()
+            assert (table.label[asked.tile].values == asked.label.values).all()
+            of = [r for r in rows if (r["training"], r["method"]) == (training, strategy)]
+            budgets = [len(pd.read_parquet(file)) for file in files]
+            assert [r["budget"] for r in of] == np.cumsum(budgets).tolist()
+            firsts.append(pd.read_parquet(files[0]).tile.tolist())
+    assert all(first == firsts[0] for first in firsts)
+    learning = pd.read_parquet(runs / "learning.parquet")
+    area = learning.groupby(["training", "method"])[["n", "right"]].sum()
+    assert (area.n == (table.split == "test").sum()).all()
 
 
 def test_the_same_seed_twice_gives_the_same_predictions_file(chain, tmp_path):
@@ -145,8 +167,8 @@ def test_the_same_seed_twice_gives_the_same_predictions_file(chain, tmp_path):
 def test_tables_and_figures_are_written(chain):
     figures = chain[0].parent / "figures"
     text = (figures / "tables.md").read_text()
-    assert "MVC → PFC" in text and "full supervision" in text
-    assert len(list(figures.glob("*.png"))) == 4
+    assert "MVC → PFC" in text and "full supervision" in text and "UniSAL" in text
+    assert len(list(figures.glob("*.png"))) == 5
 
 
 @pytest.mark.parametrize(

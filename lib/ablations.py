@@ -25,7 +25,7 @@ VALUES: tuple[dict[str, Sequence], ...] = (
 STAIN_SHIFTS = (0.5, 1.0, 1.5, 2.0)
 # Of UniSAL; a weight of 0 is training without the other view, a contrast of 0 without contrast.
 ROUND_VALUES: tuple[dict[str, Sequence], ...] = (
-    {"strategy": ("unisal", "dus", "cs")},
+    {"strategy": ("unisal", "dus", "cs", "unisal-wide")},
     {"tau": (0.5, 0.7, 0.9, 0.95)},
     {"weight": (0.0, 0.25, 0.5, 1.0)},
     {"contrast": (0.0, 0.1, 0.3, 1.0)},

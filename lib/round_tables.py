@@ -15,6 +15,9 @@ SHARES = (0.95, 0.98, 1.0)  # of full supervision, for the labels that a strateg
 STRATEGIES = {
     "unisal": "UniSAL (DUS, CS)",
     "unisal-weighted": "UniSAL, weighted",
+    "unisal-wide": "UniSAL, widened",
+    "dus": "DUS alone",
+    "cs": "CS alone",
     "random": "random",
     "entropy": "entropy",
     "margin": "margin",
@@ -185,6 +188,7 @@ ABLATION_CURVES = {
     "contrast": "weight β of contrast",
     "query_share": "query, share of the pool",
 }
+ABLATED = ("strategy", *ABLATION_CURVES, "restart")
 
 
 def ablation(frame: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -80,8 +80,20 @@ def entropy(probs: np.ndarray) -> np.ndarray:
     return -xlogy(mean, mean).sum(1)
 
 
+def margin(probs: np.ndarray) -> np.ndarray:
+    """Between the two likeliest classes of the mean prediction: [N] from [2, N, C]."""
+    *_, second, first = np.sort(probs.mean(0, dtype=np.float64), axis=1).T
+    return first - second
+
+
 def unisal(
-    pool: Pool, n: int, seed: int, *, disagreeing: bool = True, compactly: bool = True
+    pool: Pool,
+    n: int,
+    seed: int,
+    *,
+    disagreeing: bool = True,
+    compactly: bool = True,
+    widen: int = 0,
 ) -> Query:
     """Disagreement-aware uncertainty selector, then compact selector (UniSAL).
 
@@ -89,8 +101,16 @@ def unisal(
     features. If no more than n disagree, all of them, and the rest by the highest entropy of the
     mean prediction (the authors' public code raises an error there). Each selector can be left out:
     without the first all askable tiles are candidates, without the second n are drawn by chance.
+
+    widen (ours): if fewer than `widen` · n tiles disagree, that many are candidates, the further
+    ones by the smallest margin of the mean prediction. `unisal-wide` takes 10, a value of diverse
+    mini-batch active learning (Zhdanov, arXiv 1901.05954).
     """
-    candidates = np.flatnonzero(pool.askable & (disagreement(pool.probs) | (not disagreeing)))
+    dispute = pool.askable & (disagreement(pool.probs) | (not disagreeing))
+    candidates = np.flatnonzero(dispute)
+    if len(candidates) < widen * n:
+        order = np.lexsort((margin(pool.probs), ~dispute, ~pool.askable))
+        candidates = order[: min(widen * n, pool.askable.sum())]
     if len(candidates) <= n:
         chosen = candidates
     elif compactly:
@@ -99,7 +119,7 @@ def unisal(
         chosen = np.random.default_rng(seed).choice(candidates, n, replace=False)
     filled = _most_uncertain(pool, n - len(chosen), chosen)
     rows = np.concatenate([chosen, filled])
-    return Query(rows, len(candidates), len(filled)) if disagreeing else Query(rows)
+    return Query(rows, int(dispute.sum()), len(filled)) if disagreeing else Query(rows)
 
 
 def _most_uncertain(pool: Pool, n: int, without: np.ndarray) -> np.ndarray:
@@ -188,6 +208,7 @@ def _distinct(features: np.ndarray) -> np.ndarray:
 STRATEGIES: dict[str, Strategy] = {
     "unisal": unisal,
     "unisal-weighted": weighted_unisal,
+    "unisal-wide": partial(unisal, widen=10),
     "dus": partial(unisal, compactly=False),
     "cs": partial(unisal, disagreeing=False),
     "random": partial(activeml, "RandomSampling"),

@@ -82,7 +82,7 @@ for name, of in ablated.items():
 # %%
 for name, of in ablated.items():
     display(round_plots.ablation_curves(round_tables.ablation_lines(of), name))
-    display(*(round_tables.ablation_table(of, rule) for rule in (*round_tables.ABLATION_CURVES, "restart")))
+    display(*(round_tables.ablation_table(of, rule) for rule in round_tables.ABLATED))
 
 # %% [markdown]
 # **Recap.** What training with unlabelled tiles gains and what choosing gains are two things, and the tables tell

@@ -145,7 +145,7 @@ for (name, model, network), of in round_tables.rounds_frame(rows).groupby(["data
         figures[f"{name}_learning_curves{end}"] = round_plots.learning_curves(curves, title)
         display(title, learned[title], figures[f"{name}_learning_curves{end}"])
     if (of.varied != ()).any():
-        rules = (*round_tables.ABLATION_CURVES, "restart")
+        rules = round_tables.ABLATED
         parts_of_rounds[name] = [round_tables.on_off_table(of)] + [round_tables.ablation_table(of, rule) for rule in rules]
         figures[f"{name}_rounds_ablations"] = round_plots.ablation_curves(round_tables.ablation_lines(of), title)
         display(*parts_of_rounds[name], figures[f"{name}_rounds_ablations"])

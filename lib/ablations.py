@@ -28,8 +28,8 @@ ROUND_VALUES: tuple[dict[str, Sequence], ...] = (
     {"strategy": ("unisal", "dus", "cs", "unisal-wide")},
     {"tau": (0.5, 0.7, 0.9, 0.95)},
     {"weight": (0.0, 0.25, 0.5, 1.0)},
-    {"contrast": (0.0, 0.1, 0.3, 1.0)},
-    {"query_share": (0.005, 0.01, 0.02, 0.05)},
+    {"contrast": (0.0, 0.1, 0.5)},
+    {"query_share": (0.01, 0.02, 0.05)},
     {"restart": (True, False)},
 )
 

@@ -1,6 +1,7 @@
 """Figures of active learning; see `lib.plots` for the others."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from lib.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, _closed
 from lib.round_tables import STRATEGIES, TRAININGS, _order
 
-_hues = iter(sns.color_palette("colorblind")[1:])
+_hues = cycle(sns.color_palette("colorblind")[1:])
 COLOURS = {
     name: {"unisal": SETTING_COLOURS["ours"], "random": OTHER}.get(name) or next(_hues)
     for name in STRATEGIES
@@ -106,8 +107,7 @@ def selection_map(
         ax.set(xticks=[], yticks=[], title=title)
         ax.spines[:].set_visible(False)
     handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="lower center", ncols=4, markerscale=1.5)
-    figure.subplots_adjust(bottom=0.12)
+    figure.legend(handles, names, loc="outside lower center", ncols=4, markerscale=1.5)
     return _closed(figure)
 
 

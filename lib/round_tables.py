@@ -59,7 +59,7 @@ def rounds_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     ]
     if not lines:
         return pd.DataFrame(columns=[*names, "varied", "round", "disagreeing", "filled"])
-    return pd.DataFrame(lines).sort_values(["seed", "budget"], ignore_index=True)
+    return pd.DataFrame(lines).sort_values(["seed", "round", "budget"], ignore_index=True)
 
 
 def groups_of_runs(runs: Path) -> pd.DataFrame:
@@ -171,7 +171,7 @@ def _difference(groups: pd.DataFrame, training: str, method: str) -> str:
         groups[groups.training.eq(t) & groups.method.eq(m)].set_index(["seed", "group"])
         for t, m in (("dual-view", "unisal"), (training, method))
     )
-    both = mine[["n", "right"]].join(other.right, rsuffix="_other", how="inner")
+    both = mine[["n", "right"]].join(other.right.rename("right_other"), how="inner")
     if both.empty:
         return ""
     difference = (both.right - both.right_other).values
@@ -210,7 +210,6 @@ def ends(frame: pd.DataFrame, *names: str) -> pd.DataFrame:
     """
     lines = []
     for key, of in frame.groupby([*names, "seed"], sort=True):
-        of = of.sort_values("budget")
         line = dict(zip([*names, "seed"], key, strict=True))
         weights = curve_weights(of.budget)
         line |= {"area": weights @ of.accuracy, "area_balanced": weights @ of.balanced_accuracy}

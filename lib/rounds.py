@@ -11,17 +11,20 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import nn
 
 from lib.consensus import NONE
-from lib.networks import predict_each
+from lib.networks import predict, predict_each
 from lib.run import atomic, modules_used
-from lib.selection import Pool, Query, select
-from lib.training import TrainingTiles, train
+from lib.selection import Pool, Query, find, select
+from lib.training import TrainingTiles, new_networks, train
 from lib.ways import Way, load
 
 REFUSED = -2  # an answer: this tile shows none of the classes, or cannot be judged
@@ -70,13 +73,19 @@ class Course:
     restart: bool = True
     truth: np.ndarray | None = None
 
-    def fingerprint(self) -> str:
-        """Of all that decides what the rounds give: settings, pool, inputs and this code."""
+    def fingerprint(self, predict_for: np.ndarray) -> str:
+        """Of all that decides what the rounds give: settings, tiles, inputs and this code."""
         sizes = (self.query_size, self.n_rounds, self.seed, self.restart, list(self.class_names))
         about = repr((self.strategy, self.objective, self.way.plan, sizes))
         digest = hashlib.blake2b(about.encode(), digest_size=16)
-        digest.update(self.tiles.tobytes())
+        for tiles in (self.tiles, predict_for):
+            digest.update(repr(tiles.shape).encode() + tiles.tobytes())
         digest.update(self.way.read(self.tiles[:16]).cpu().numpy().tobytes())
+        with torch.random.fork_rng([]):
+            network = new_networks(self.way.make_network, 1, self.seed)[0]
+        digest.update(repr(network).encode())
+        for values in network.buffers():  # of frozen heads: the statistics of all views
+            digest.update(values.cpu().numpy().tobytes())
         for code in (Path(__file__), Path(inspect.getfile(type(self.objective)))):
             for file in [code, *modules_used(code)]:
                 digest.update(file.read_bytes())
@@ -98,14 +107,19 @@ def run_rounds(folder: Path, course: Course, oracle: Oracle, predict_for: np.nda
     predict_for: [M], tiles that every round predicts (a test part): never asked for, which is
     checked. folder gets, per round r, round<r>.parquet (what was asked, in order, with its
     answers), probs<r>.npy [M, C] and round<r>.json (how it went); and the networks of the last
-    round. If it holds rounds of another course these are moved aside to <folder>.before.
+    round. If it holds rounds of another course these are moved aside to <folder>.before, or
+    .before2 and so on: labels that somebody gave are never removed.
 
-    Raises ValueError when the pool and `predict_for` share a tile, when the oracle answers what it
-    was not asked or a class that there is not, and when it labels no tile at all.
+    Raises ValueError for an unknown strategy, when a tile stands in the pool twice or in both pool
+    and `predict_for`, when the oracle answers what it was not asked or a class that there is not,
+    and when it labels no tile of the first query.
     """
+    find(course.strategy)
+    if len(np.unique(course.tiles)) < len(course.tiles):
+        raise ValueError("a tile stands in the pool more than once")
     if np.isin(course.tiles, predict_for).any():
         raise ValueError("tiles that are to be predicted stand in the pool that is asked about")
-    _begin(folder, course.fingerprint())
+    _begin(folder, course.fingerprint(predict_for))
     if not (folder / "round0.parquet").is_file():
         first = np.random.default_rng(course.seed).permutation(len(course.tiles))
         _save_query(folder, 0, course.tiles, Query(first[: course.query_size]))
@@ -130,9 +144,9 @@ def _begin(folder: Path, fingerprint: str) -> None:
     if mark.is_file() and mark.read_text() == fingerprint:
         return
     if folder.is_dir():
-        aside = folder.with_name(f"{folder.name}.before")
-        shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)
+        ends = chain([".before"], (f".before{n}" for n in count(2)))
+        asides = (folder.with_name(folder.name + end) for end in ends)
+        folder.rename(next(aside for aside in asides if not aside.exists()))
     with atomic(mark) as file:
         file.write_text(fingerprint)
 
@@ -175,41 +189,46 @@ def _train_and_choose(
 ) -> None:
     """One round: train on the labels so far, predict, choose the next query, and note it all."""
     started = time.perf_counter()
-    order = np.argsort(course.tiles)
-    at = order[np.searchsorted(course.tiles, asked.tile.values, sorter=order)]
-    labels = np.full(len(course.tiles), NONE)
-    labels[at] = np.where(asked.label >= 0, asked.label, NONE)
+    answers = pd.Series(asked.label.values, asked.tile.values).reindex(course.tiles)
+    labels = answers.where(answers >= 0, NONE).values.astype(np.int64)
     if (labels == NONE).all():
-        raise ValueError(f"the oracle has labelled none of the {len(asked)} tiles asked for")
-    refused = np.zeros(len(labels), bool)
-    refused[at] = asked.label == REFUSED
-    way, here = course.way, folder / f"networks{number}"
-    if number and not course.restart:
-        before = load(way, folder / f"networks{number - 1}")
-        way = replace(way, make_network=iter(before).__next__)
-    data = TrainingTiles(
-        course.tiles[~refused], labels[~refused], course.class_names,
-        None if course.truth is None else course.truth[~refused],
-    )  # fmt: skip
-    networks, curve = train(
-        course.objective, way.make_network, way.draw, data, plan=way.plan, seed=course.seed,
-        folder=here,
-    )  # fmt: skip
+        raise ValueError(
+            f"the oracle has labelled none of the {len(asked)} tiles asked for, and nothing is "
+            f"learnt from nothing: remove {folder} to ask anew"
+        )
+    networks, curve = _train(folder, number, course, labels, (answers == REFUSED).values)
     trained = time.perf_counter()
+    late = curve.tail(max(1, len(curve) // 10))[["confident", "precision"]].mean()
     about: dict[str, Any] = {"round": number, "labelled": int((labels != NONE).sum())}
+    about |= late.astype(object).where(late.notna(), None).to_dict()
     if number + 1 < course.n_rounds:
-        askable = np.ones(len(labels), bool)
-        askable[at] = False
-        pool = Pool(*predict_each(networks, way.read, course.tiles), labels, askable)
+        seen = predict_each(networks, course.way.read, course.tiles)
+        pool = Pool(*seen, labels, answers.isna().values)
         query = select(course.strategy, pool, course.query_size, course.seed)
         _save_query(folder, number + 1, course.tiles, query)
         about |= {"disagreeing": query.disagreeing, "filled": query.filled}
     with atomic(folder / f"probs{number}.npy") as file, file.open("wb") as opened:
-        np.save(opened, predict_each(networks, way.read, predict_for)[0].mean(0))
-    late = curve.tail(max(1, len(curve) // 10))
-    about |= {"confident": late.confident.mean(), "precision": late.precision.mean()}
+        np.save(opened, predict(networks, course.way.read, predict_for))
     about |= {"training_seconds": trained - started}
     about |= {"selection_seconds": time.perf_counter() - trained}
     with atomic(folder / f"round{number}.json") as file:
-        file.write_text(json.dumps(about))
-    shutil.rmtree(folder / f"networks{number - 1}", ignore_errors=True)
+        file.write_text(json.dumps(about, allow_nan=False))
+    for old in set(folder.glob("networks*")) - {folder / f"networks{number}"}:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _train(
+    folder: Path, number: int, course: Course, labels: np.ndarray, refused: np.ndarray
+) -> tuple[list[nn.Module], pd.DataFrame]:
+    """Networks and curve of one round; refused tiles are no part of it."""
+    way = course.way
+    if number and not course.restart:
+        before = load(way, folder / f"networks{number - 1}")
+        way = replace(way, make_network=iter(before).__next__)
+    used = ~refused
+    truth = None if course.truth is None else course.truth[used]
+    data = TrainingTiles(course.tiles[used], labels[used], course.class_names, truth)
+    return train(
+        course.objective, way.make_network, way.draw, data, plan=way.plan, seed=course.seed,
+        folder=folder / f"networks{number}",
+    )  # fmt: skip

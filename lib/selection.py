@@ -112,7 +112,7 @@ def unisal(
         order = np.lexsort((margin(pool.probs), ~dispute, ~pool.askable))
         candidates = order[: min(widen * n, pool.askable.sum())]
     if len(candidates) <= n:
-        chosen = candidates
+        chosen = candidates[np.argsort(-entropy(pool.probs)[candidates], kind="stable")]
     elif compactly:
         chosen = candidates[compact(pool.features[candidates], n, seed)]
     else:
@@ -168,15 +168,9 @@ def activeml(name: str, pool: Pool, n: int, seed: int, **arguments: object) -> Q
     """A pool strategy of scikit-activeml on the same features and predictions.
 
     Strategies that want a classifier get the mean prediction, those that want an ensemble the two
-    networks. Raises ValueError, naming those that there are, for an unknown name.
+    networks.
     """
-    kind: Any = getattr(skactiveml.pool, name, None)
-    if not hasattr(kind, "query"):
-        ours = ", ".join(STRATEGIES)
-        raise ValueError(
-            f"unknown strategy {name!r}. Ours: {ours}; or the class name of a pool strategy of "
-            "scikit-activeml, as Clue or MaxHerding"
-        )
+    kind: Any = getattr(skactiveml.pool, name)
     rows = np.flatnonzero(pool.askable | (pool.labels != NONE))  # TypiClust stumbles over others
     features, probs = _distinct(pool.features[rows]), pool.probs[:, rows].astype(np.float64)
     given = np.where(pool.labels == NONE, np.nan, pool.labels.astype(float))[rows]
@@ -220,14 +214,23 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
-def select(strategy: str, pool: Pool, n: int, seed: int) -> Query:
-    """The n tiles that a strategy asks for: of `STRATEGIES`, or of scikit-activeml by class name.
+def find(strategy: str) -> Strategy:
+    """A strategy by its name in `STRATEGIES`, or by its class name in scikit-activeml.
 
-    All askable tiles if there are no more than n. Raises ValueError for an unknown strategy.
+    Raises ValueError, naming those that there are, for an unknown one.
     """
-    askable = np.flatnonzero(pool.askable)
-    if len(askable) <= n:
-        return Query(askable)
     if strategy in STRATEGIES:
-        return STRATEGIES[strategy](pool, n, seed)
-    return activeml(strategy, pool, n, seed)
+        return STRATEGIES[strategy]
+    if not hasattr(getattr(skactiveml.pool, strategy, None), "query"):
+        raise ValueError(
+            f"unknown strategy {strategy!r}. Ours: {', '.join(STRATEGIES)}; or the class name of a "
+            "pool strategy of scikit-activeml, as Clue or MaxHerding"
+        )
+    return partial(activeml, strategy)
+
+
+def select(strategy: str, pool: Pool, n: int, seed: int) -> Query:
+    """The n tiles that a strategy asks for; see `find`. All askable ones if there are no more."""
+    chosen = find(strategy)
+    askable = np.flatnonzero(pool.askable)
+    return chosen(pool, n, seed) if len(askable) > n else Query(askable)

@@ -171,6 +171,50 @@ def generalised_cross_entropy(logits: list, labels: list[int], q: float) -> floa
     return sum(losses) / len(losses)
 
 
+def _likeness(u: Sequence[float], v: Sequence[float], temperature: float) -> float:
+    """e^{cos(u, v) / T}."""
+    product = math.fsum(x * y for x, y in zip(u, v, strict=True))
+    return math.exp(product / (math.hypot(*u) * math.hypot(*v)) / temperature)
+
+
+def class_contrast(a: list, b: list, labels: list[int], temperature: float) -> float:
+    """Mean over the tiles i with a label and a tile of another label, s(u, v) = e^{cos(u, v)/T}, of
+
+    −log s(a_i, b_i) / (s(a_i, b_i) + Σ_{j: y_j ≠ y_i} [s(a_i, a_j) + s(b_i, b_j)]).
+    """
+    found = []
+    for i, own in enumerate(labels):
+        others = [j for j, other in enumerate(labels) if other not in (own, -1)]
+        if own == -1 or not others:
+            continue
+        same = _likeness(a[i], b[i], temperature)
+        apart = 0.0
+        for j in others:
+            apart += _likeness(a[i], a[j], temperature) + _likeness(b[i], b[j], temperature)
+        found.append(-math.log(same / (same + apart)))
+    return sum(found) / len(found) if found else 0.0
+
+
+def class_contrast_public(a: list, b: list, labels: list[int], temperature: float) -> float:
+    """The same as the authors' public loop computes it, which is not the formula.
+
+    A tile is held against later ones only (j > i), the last tile of the batch is left out on both
+    sides, and the sum is divided by one more than there are terms.
+    """
+    total, terms = 0.0, 0
+    for i in range(len(labels) - 1):
+        others = [j for j in range(i + 1, len(labels) - 1) if labels[j] not in (labels[i], -1)]
+        if labels[i] == -1 or not others:
+            continue
+        same = _likeness(a[i], b[i], temperature)
+        apart = 0.0
+        for j in others:
+            apart += _likeness(a[i], a[j], temperature) + _likeness(b[i], b[j], temperature)
+        total -= math.log(same / (same + apart))
+        terms += 1
+    return total / (terms + 1)
+
+
 def early_learning_regularisation(
     logits: list, labels: list[int], targets: list, rows: list[int], weight: float, momentum: float
 ) -> float:
@@ -234,3 +278,32 @@ def transductive(
                 for k in range(n_classes):
                     variance += z[i, k] * (features[i] - centres[k]) ** 2 / n
     return z
+
+
+def nearest_to_centres(features: np.ndarray, clusters: Sequence[int], weights: Sequence) -> list:
+    """Of each cluster the row nearest to its weighted mean, that of the largest cluster first."""
+    members: dict[int, list[int]] = {}
+    for row, cluster in enumerate(clusters):
+        members.setdefault(int(cluster), []).append(row)
+    found = []
+    for rows in members.values():
+        total = sum(weights[row] for row in rows)
+        centre = sum(weights[row] * features[row] for row in rows) / total
+        away = [float(((features[row] - centre) ** 2).sum()) for row in rows]
+        found.append((-len(rows), rows[away.index(min(away))]))
+    return [row for _, row in sorted(found, key=lambda of: of[0])]
+
+
+def entropy(probs: Sequence[float]) -> float:
+    return -math.fsum(p * math.log(p) for p in probs if p > 0)
+
+
+def disagreement_weights(a: Sequence, b: Sequence) -> list[float]:
+    """H(mean) − mean of H of each tile, over the number of tiles predicted to be of its class."""
+    means = [[(x + y) / 2 for x, y in zip(p, q, strict=True)] for p, q in zip(a, b, strict=True)]
+    classes = [mean.index(max(mean)) for mean in means]
+    found = []
+    for p, q, mean, predicted in zip(a, b, means, classes, strict=True):
+        apart = entropy(mean) - (entropy(p) + entropy(q)) / 2
+        found.append(max(apart, 1e-6) / classes.count(predicted))
+    return found

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib import ablations, consensus
+from lib import ablations, consensus, paths, run, selection
 from lib.consensus import NONE
 
 OURS = {
@@ -37,3 +37,38 @@ def test_without_a_filter_every_tile_is_on_both_sides():
     for side in (data.labelled, data.unlabelled):
         assert data.tiles[side].tolist() == [5, 6, 9] and data.truth[side].tolist() == [0, 1, 1]
     assert data.labels[data.unlabelled].tolist() == [NONE] * 3
+
+
+ROUNDS = {
+    "strategy": "unisal", "training": "dual-view", "tau": 0.7, "weight": 0.5, "contrast": 0.1,
+    "query_share": 0.01, "restart": True,
+}  # fmt: skip
+
+
+def test_of_the_rounds_one_thing_at_a_time_is_varied_and_ours_is_not_among_them():
+    lines = list(ablations.varied_rules(ROUNDS, ablations.ROUND_VALUES))
+    for rules in lines:
+        (name,) = rules["varied"]
+        assert [other for other in ROUNDS if rules[other] != ROUNDS[other]] == [name]
+    assert len({str(sorted(rules.items())) for rules in lines}) == len(lines)
+    assert {rules["varied"][0] for rules in lines} == set(ROUNDS) - {"training"}
+
+
+def test_of_the_rounds_every_value_but_ours_is_varied_once():
+    lines = list(ablations.varied_rules(ROUNDS, ablations.ROUND_VALUES))
+    for values in ablations.ROUND_VALUES:
+        ((name, all_values),) = values.items()
+        assert ROUNDS[name] in all_values
+        found = [rules[name] for rules in lines if rules["varied"] == [name]]
+        assert sorted(found) == sorted(value for value in all_values if value != ROUNDS[name])
+
+
+def test_the_rounds_that_are_varied_are_those_of_the_notebook():
+    declared = run.declared_parameters(paths.ROOT / "notebooks" / "22_active_learning_rounds.py")
+    for name, value in ROUNDS.items():
+        if name in declared:
+            assert declared[name] == value
+    for values in ablations.ROUND_VALUES:
+        assert set(values) <= {"strategy", *declared}
+    strategies = next(v["strategy"] for v in ablations.ROUND_VALUES if "strategy" in v)
+    assert set(strategies) <= set(selection.STRATEGIES)

@@ -198,3 +198,208 @@ def test_co_teaching_without_a_forget_rate_is_plain_training():
     found, _ = losses.CoTeaching(0.0)(outputs, labels, torch.arange(8), 1.0)
     plain, _ = losses.Supervised()(outputs, labels, torch.arange(8), 1.0)
     assert found.tolist() == pytest.approx(plain.tolist())
+
+
+# --- class-wise contrast ---------------------------------------------------------------------
+
+
+def projections(batch, seed, size=4):
+    """Of two networks, float64 and with gradients, and labels 0 … 2 or none."""
+    a, b = (random_logits(batch, size, seed + k).requires_grad_() for k in (0, 1))
+    labels = torch.randint(NONE, 3, (batch,), generator=torch.Generator().manual_seed(seed))
+    return a, b, labels
+
+
+@pytest.mark.parametrize(("batch", "seed"), [(2, 0), (7, 1), (16, 2), (33, 3)])
+@pytest.mark.parametrize("temperature", [0.15, 1.0])
+def test_the_class_contrast_is_the_equation(batch, seed, temperature):
+    a, b, labels = projections(batch, seed)
+    found = losses.class_contrast(a, b, labels, temperature)
+    expected = references.class_contrast(a.tolist(), b.tolist(), labels.tolist(), temperature)
+    assert found.item() == pytest.approx(expected, abs=1e-10)
+
+
+def test_one_tile_of_each_class_by_hand():
+    """Right angles everywhere: e^{1/T} for the same tile, two other tiles seen by two networks."""
+    a = torch.eye(3, dtype=torch.float64)
+    found = losses.class_contrast(a, 5 * a, torch.arange(3), temperature=0.5)
+    assert found.item() == pytest.approx(np.log(1 + 4 * np.exp(-2)))
+
+
+@pytest.mark.parametrize(
+    "labels", [[1] * 6, [NONE] * 6, [NONE, 2, NONE, 2, NONE, NONE], [0] + [NONE] * 5, []]
+)
+def test_where_no_two_classes_meet_the_contrast_is_nothing(labels):
+    a, b, _ = projections(len(labels), 0)
+    loss = losses.class_contrast(a, b, torch.tensor(labels, dtype=torch.int64))
+    loss.backward()
+    assert loss.item() == 0
+    assert (a.grad == 0).all() and (b.grad == 0).all()
+
+
+def test_the_gradient_of_the_contrast_is_that_of_finite_differences():
+    a, b, labels = projections(9, 4)
+    assert len(labels.unique()) == 4
+    assert torch.autograd.gradcheck(lambda a, b: losses.class_contrast(a, b, labels), (a, b))
+
+
+def test_tiles_without_a_label_take_no_part_in_the_contrast():
+    a, b, labels = projections(16, 2)
+    known = labels != NONE
+    assert 2 < known.sum() < 16
+    loss = losses.class_contrast(a, b, labels)
+    loss.backward()
+    for own in (a, b):
+        assert torch.equal(own.grad.abs().sum(1) > 0, known)
+    alone = losses.class_contrast(a[known], b[known], labels[known])
+    assert alone.item() == pytest.approx(loss.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1.0, np.pi])
+def test_tiles_of_one_class_do_not_push_each_other_apart(angle):
+    """Two tiles at any angle, a third of another class upright on both: always the same value."""
+    a = torch.tensor([[1, 0, 0], [np.cos(angle), np.sin(angle), 0], [0, 0, 1]])
+    found = losses.class_contrast(a, a, torch.tensor([0, 0, 1]), temperature=1.0)
+    expected = (2 * np.log(1 + 2 / np.e) + np.log(1 + 4 / np.e)) / 3
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_contrast_is_the_same_for_swapped_networks_and_for_any_order_and_length():
+    a, b, labels = projections(16, 2)
+    found = losses.class_contrast(a, b, labels).item()
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    names = torch.tensor([2, 0, 1, NONE])[labels]  # NONE is the last entry
+    for same in (
+        losses.class_contrast(b, a, labels),
+        losses.class_contrast(a[order], b[order], labels[order]),
+        losses.class_contrast(3 * a, 0.1 * b, labels),
+        losses.class_contrast(a, b, names),
+    ):
+        assert same.item() == pytest.approx(found, abs=1e-12)
+
+
+def test_the_contrast_of_a_projection_that_is_zero_is_finite():
+    a, b, labels = projections(9, 4)
+    with torch.no_grad():
+        a[0] = 0
+    loss = losses.class_contrast(a, b, labels)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(a.grad).all() and torch.isfinite(b.grad).all()
+
+
+def test_the_authors_public_loop_is_another_loss():
+    """Ours, and theirs: later tiles only, without the last of the batch, divided by one more."""
+    a = torch.eye(4, dtype=torch.float64).tolist()
+    labels = [0, 1, 0, 1]
+    per_tile = np.log(1 + 4 / np.e)  # two networks see two tiles of the other class
+    assert references.class_contrast(a, a, labels, 1.0) == pytest.approx(per_tile)
+    # Theirs: tile 0 sees 1, tile 1 sees 2, tile 2 sees none; two terms, divided by three.
+    public = 2 * np.log(1 + 2 / np.e) / 3
+    assert references.class_contrast_public(a, a, labels, 1.0) == pytest.approx(public)
+    a, b, labels = projections(16, 2)
+    found = losses.class_contrast(a, b, labels).item()
+    theirs = references.class_contrast_public(a.tolist(), b.tolist(), labels.tolist(), 0.15)
+    assert 0.5 * found < theirs < 0.9 * found
+
+
+def test_the_order_of_a_batch_matters_to_the_authors_public_loop_alone():
+    a, b, labels = projections(16, 2)
+    orders = [torch.arange(16), torch.arange(16).flip(0)]
+    ours, theirs = (
+        [loss(a[at].tolist(), b[at].tolist(), labels[at].tolist(), 0.15) for at in orders]
+        for loss in (references.class_contrast, references.class_contrast_public)
+    )
+    assert ours[0] == pytest.approx(ours[1]) and abs(theirs[0] - theirs[1]) > 0.01
+    found = [losses.class_contrast(a[at], b[at], labels[at]).item() for at in orders]
+    assert found == pytest.approx(ours)
+
+
+def test_of_two_tiles_the_authors_public_loop_learns_nothing():
+    a = torch.eye(2).tolist()
+    assert references.class_contrast(a, a, [0, 1], 0.15) > 0
+    assert references.class_contrast_public(a, a, [0, 1], 0.15) == 0
+
+
+# --- dual-view training --------------------------------------------------------------------------
+
+
+def dual_view(logits, projected, labels, progress=1.0, **settings):
+    objective = losses.DualViewTraining(**settings)
+    outputs = list(zip(logits, projected, strict=True))
+    return objective(outputs, labels, torch.arange(len(labels)), progress)
+
+
+def two_pairs():
+    logits, labels = two_outputs()
+    a, b, _ = projections(20, 7)
+    return logits, [a, b], labels
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.07, 0.08, 1.0])
+def test_dual_view_training_is_cross_supervision_plus_the_contrast(progress):
+    logits, projected, labels = two_pairs()
+    found, pseudo = dual_view(logits, projected, labels, progress, threshold=0.6)
+    apart, expected_pseudo = hcs(logits, labels, progress, threshold=0.6)
+    each = [losses.confident_labels(own[8:], 0.6).tolist() for own in logits]
+    agreed = [one if one == other else NONE for one, other in zip(*each, strict=True)]
+    assert 2 < sum(label != NONE for label in agreed) < 10
+    contrast = references.class_contrast(
+        *(own.tolist() for own in projected), labels.tolist() + agreed, 0.15
+    )
+    assert found.sum().item() == pytest.approx(apart.sum().item() + 0.1 * contrast, abs=1e-6)
+    assert found.diff().item() == pytest.approx(apart.diff().item(), abs=1e-6)
+    assert torch.equal(pseudo, expected_pseudo)
+
+
+def test_before_the_warm_up_is_over_no_view_teaches_the_other():
+    logits, projected, labels = two_pairs()
+    early, _ = dual_view(logits, projected, labels, 0.07)
+    without, _ = dual_view(logits, projected, labels, 1.0, weight=0.0)
+    late, _ = dual_view(logits, projected, labels, 0.075)
+    assert torch.equal(early, without) and (late > early).all()
+
+
+def test_without_contrast_dual_view_training_is_cross_supervision():
+    logits, projected, labels = two_pairs()
+    found, _ = dual_view(logits, projected, labels, contrast=0.0)
+    assert torch.equal(found, hcs(logits, labels, threshold=0.7)[0])
+
+
+def test_only_unlabelled_tiles_of_which_both_networks_are_sure_and_agree_are_contrasted():
+    sure, unsure = [4.0, 0.0], [0.2, 0.0]
+    a = torch.tensor([[0.0, 0.0]] * 2 + [sure, sure, sure, unsure, unsure])
+    b = torch.tensor([[0.0, 0.0]] * 2 + [sure, sure[::-1], unsure, sure, unsure])
+    projected = projections(7, 0)[:2]
+    losses_of, pseudo = dual_view([a, b], projected, torch.tensor([0, 1]), threshold=0.9)
+    losses_of.sum().backward()
+    assert pseudo.tolist() == [[0, 0, 0, NONE, NONE], [0, 1, NONE, 0, NONE]]
+    for own in projected:
+        assert (own.grad.abs().sum(1) > 0).tolist() == [True] * 3 + [False] * 4
+
+
+def test_pseudo_labels_at_the_threshold_are_not_contrasted():
+    a = torch.tensor([[0.0, 0.0]] * 4)
+    projected = projections(4, 0)[:2]
+    losses_of, _ = dual_view([a, a], projected, torch.tensor([0, 1]), threshold=0.5)
+    losses_of.sum().backward()
+    for own in projected:
+        assert (own.grad.abs().sum(1) > 0).tolist() == [True] * 2 + [False] * 2
+
+
+def test_dual_view_training_needs_no_unlabelled_tiles():
+    logits, projected, labels = two_pairs()
+    cut = [[own[:8] for own in of] for of in (logits, projected)]
+    found, pseudo = dual_view(*cut, labels)
+    contrast = losses.class_contrast(*cut[1], labels)
+    expected = [F.cross_entropy(own, labels) + 0.05 * contrast for own in cut[0]]
+    assert found.tolist() == pytest.approx(torch.stack(expected).tolist())
+    assert pseudo.shape == (2, 0) and torch.isfinite(found).all()
+
+
+def test_the_text_of_an_objective_says_its_settings():
+    """Checkpoints and rounds are continued if it is the same."""
+    other = {"threshold": 0.6, "weight": 0.4, "warm_up": 0.1, "contrast": 0.2, "temperature": 0.1}
+    texts = [repr(losses.DualViewTraining(**{name: of})) for name, of in other.items()]
+    texts += [repr(losses.DualViewTraining()), repr(losses.HighConfidenceCrossSupervision())]
+    assert len(set(texts)) == len(texts)
+    assert repr(losses.DualViewTraining()) == repr(losses.DualViewTraining(threshold=0.7))

@@ -77,6 +77,83 @@ def test_a_backbone_out_of_reach_is_named(name):
         networks.fine_tune_network(2, name)
 
 
+# --- predictions ---------------------------------------------------------------------------------
+
+
+def two_heads(projection):
+    torch.manual_seed(0)
+    mean, std = np.arange(6.0), np.arange(1.0, 7)
+    return [networks.frozen_head(mean, std, 3, hidden=5, projection=projection) for _ in "ab"]
+
+
+def random_rows(tiles):
+    return torch.from_numpy(np.random.default_rng(0).normal(size=(30, 6))).float()[tiles]
+
+
+def test_with_a_projection_the_output_is_a_pair_and_the_logits_are_as_without():
+    (head, _), rows = two_heads(projection=4), random_rows(TILES)
+    logits, projected = head(rows)
+    assert (logits.shape, projected.shape) == ((5, 3), (5, 4))
+    assert head.projector.bias is None
+    bare = networks.frozen_head(np.zeros(6), np.ones(6), 3, hidden=5)
+    bare.load_state_dict({k: v for k, v in head.state_dict().items() if "projector" not in k})
+    features = head.body((rows - head.mean) / head.std)
+    assert torch.equal(bare(rows), logits) and torch.equal(features, bare.look(rows)[1])
+    torch.testing.assert_close(projected, features @ head.projector.weight.T)
+
+
+def test_a_whole_network_can_have_a_projection_as_well():
+    network = networks.fine_tune_network(4, projection=8).eval()
+    with torch.no_grad():
+        logits, projected = network(torch.rand(2, 3, 32, 32))
+    assert (logits.shape, projected.shape) == ((2, 4), (2, 8)) and network.projector.bias is None
+
+
+@pytest.mark.parametrize("projection", [0, 4])
+def test_each_network_says_its_softmax_and_batches_do_not_matter(projection):
+    heads, tiles = two_heads(projection), np.arange(30)
+    probs, features = networks.predict_each(heads, random_rows, tiles)
+    assert probs.shape == (2, 30, 3) and probs.dtype == features.dtype == np.float32
+    for head, found in zip(heads, probs, strict=True):
+        logits = head.look(random_rows(tiles))[0].detach().numpy().astype(float)
+        expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    for size in (1, 7, 30, 100):
+        again, seen = networks.predict_each(heads, random_rows, tiles, batch_size=size)
+        np.testing.assert_allclose(again, probs, atol=1e-6)
+        np.testing.assert_allclose(seen, features, atol=1e-5)
+
+
+def test_the_features_of_tiles_are_the_mean_of_the_projections():
+    heads = two_heads(projection=4)
+    _, features = networks.predict_each(heads, random_rows, TILES)
+    first, second = (head(random_rows(TILES))[1].detach().numpy() for head in heads)
+    np.testing.assert_allclose(features, (first + second) / 2, atol=1e-6)
+
+
+def test_without_projectors_they_are_those_of_both_bodies_side_by_side():
+    heads = two_heads(projection=0)
+    _, features = networks.predict_each(heads, random_rows, TILES)
+    bodies = [head.look(random_rows(TILES))[1].detach().numpy() for head in heads]
+    assert features.shape == (5, 10)
+    np.testing.assert_allclose(features, np.hstack(bodies), atol=1e-6)
+
+
+@pytest.mark.parametrize("projection", [0, 4])
+def test_a_prediction_is_the_mean_of_the_softmaxes(projection):
+    heads = two_heads(projection)
+    found = networks.predict(heads, random_rows, TILES)
+    each = [torch.softmax(head.look(random_rows(TILES))[0], 1).detach().numpy() for head in heads]
+    np.testing.assert_allclose(found, (each[0] + each[1]) / 2, atol=1e-6)
+    assert found.dtype == np.float32 and found.shape == (5, 3)
+
+
+def test_predictions_are_made_without_gradients():
+    heads = two_heads(projection=4)
+    networks.predict(heads, random_rows, TILES)
+    assert all(p.grad is None for head in heads for p in head.parameters())
+
+
 # --- inputs --------------------------------------------------------------------------------------
 
 

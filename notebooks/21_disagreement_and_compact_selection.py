@@ -78,8 +78,9 @@ pd.crosstab(confused["A says"], confused["B says"])
 # %% [markdown]
 # ## What is chosen
 #
-# The pool by t-SNE of the projections. UniSAL's tiles (rings) are spread over the tiles in dispute; the highest
-# entropy is often found on neighbours, and chance mostly asks for what is known.
+# The pool by t-SNE of the projections. UniSAL's tiles (rings) lie among those in dispute, one per cluster; those
+# of entropy where the mean is undecided, whether the networks contradict each other or are unsure together; those of
+# chance anywhere.
 
 # %%
 chosen = {name: selection.select(name, pool, n_queries, seed) for name in compared.split(",")}
@@ -114,5 +115,5 @@ for name, query in chosen.items():
 pd.DataFrame(worth).T.round(3)
 
 # %% [markdown]
-# **Recap.** Tiles in dispute are far more often wrong than the others, and one per cluster asks no question twice.
-# Next: `22_active_learning_rounds` does this again and again.
+# **Recap.** Tiles in dispute are more often wrong than the others, and one per cluster asks no question twice. How
+# few they are says how alike the two networks have become. Next: `22_active_learning_rounds` does this again and again.

@@ -85,7 +85,7 @@ def test_too_few_disputed_tiles_are_all_asked_for_and_then_the_least_certain():
     query = select("unisal", pool, 4, 0)
     assert query.rows.tolist() == [5, 1, 3, 0]  # each part by falling entropy
     assert (query.disagreeing, query.filled) == (2, 2)
-    assert select("dus", pool, 4, 0).rows.tolist() == [1, 5, 3, 0]
+    assert select("dus", pool, 4, 0).rows.tolist() == [5, 1, 3, 0]
 
 
 def test_as_many_disputed_tiles_as_are_asked_for_need_no_others():

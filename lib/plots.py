@@ -21,7 +21,7 @@ QUOTA_LINES = {"global": "--", "class": "-"}
 SETTING_COLOURS = {"published": "#E69F00", "ours": "#0072B2", "": "#777777"}
 
 
-def _closed(figure: Figure) -> Figure:
+def closed(figure: Figure) -> Figure:
     """Take a finished figure from pyplot, so that a notebook shows it once, as the cell's value."""
     plt.close(figure)
     return figure
@@ -43,7 +43,7 @@ def tile_sheet(rows: Mapping[str, np.ndarray], columns: int = 10, tile_inch: flo
         line[0].text(
             -0.15, 0.5, title, transform=line[0].transAxes, ha="right", va="center", fontsize=9
         )
-    return _closed(figure)
+    return closed(figure)
 
 
 def stains_and_views(tile: np.ndarray, stains: np.ndarray, views: np.ndarray) -> Figure:
@@ -71,7 +71,7 @@ def stains_and_views(tile: np.ndarray, stains: np.ndarray, views: np.ndarray) ->
         ax.imshow(view)
         ax.set_title(f"view {number + 1}", fontsize=8)
         ax.set_axis_off()
-    return _closed(figure)
+    return closed(figure)
 
 
 def loss_curve(losses: Sequence[float] | np.ndarray, name: str) -> Figure:
@@ -81,7 +81,7 @@ def loss_curve(losses: Sequence[float] | np.ndarray, name: str) -> Figure:
     smooth = pd.Series(losses).rolling(max(1, len(losses) // 20), min_periods=1).mean()
     ax.plot(smooth, color="C0")
     ax.set(xlabel="step", ylabel=name)
-    return _closed(figure)
+    return closed(figure)
 
 
 def training_curve(curve: pd.DataFrame, threshold: float) -> Figure:
@@ -100,7 +100,7 @@ def training_curve(curve: pd.DataFrame, threshold: float) -> Figure:
         right.plot(curve.step, smooth.precision, color="C5", label="right among these")
     right.set(xlabel="step", ylabel="share of remaining tiles", ylim=(0, 1.02))
     right.legend(loc="lower right")
-    return _closed(figure)
+    return closed(figure)
 
 
 def reliability(probs: Mapping[str, np.ndarray], labels: np.ndarray, bins: int = 10) -> Figure:
@@ -121,7 +121,7 @@ def reliability(probs: Mapping[str, np.ndarray], labels: np.ndarray, bins: int =
         ax.scatter(means.confidence, means.right, area, color=colours[name], alpha=0.7, lw=0)
     ax.set(xlabel="confidence", ylabel="share right", xlim=(0, 1.03), ylim=(0, 1.03))
     ax.legend(loc="upper left")
-    return _closed(figure)
+    return closed(figure)
 
 
 def confusion(
@@ -149,7 +149,7 @@ def confusion(
     ax.tick_params(axis="x", rotation=40)
     plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
     ax.tick_params(axis="y", rotation=0)
-    return _closed(figure)
+    return closed(figure)
 
 
 def confidence_histogram(probs: np.ndarray, labels: np.ndarray) -> Figure:
@@ -166,7 +166,7 @@ def confidence_histogram(probs: np.ndarray, labels: np.ndarray) -> Figure:
     )
     ax.set(xlabel="confidence", ylabel="tiles")
     ax.legend()
-    return _closed(figure)
+    return closed(figure)
 
 
 def vote_entropy_histogram(votes: np.ndarray, n_classes: int, right: np.ndarray) -> Figure:
@@ -198,7 +198,7 @@ def vote_entropy_histogram(votes: np.ndarray, n_classes: int, right: np.ndarray)
     )
     ax.set(xlabel="vote entropy (nats)", ylabel="tiles")
     ax.legend(loc="center right")
-    return _closed(figure)
+    return closed(figure)
 
 
 def precision_against_share(rows: pd.DataFrame, title: str = "") -> Figure:
@@ -218,7 +218,7 @@ def precision_against_share(rows: pd.DataFrame, title: str = "") -> Figure:
     ax.axvline(PUBLISHED_SHARE, color="black", linewidth=1, linestyle=":")
     ax.set(xlabel="share of tiles kept", ylabel="precision of kept labels", title=title)
     ax.legend()
-    return _closed(figure)
+    return closed(figure)
 
 
 def cluster_map(
@@ -252,7 +252,7 @@ def cluster_map(
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, markerscale=2, fontsize=8)
-    return _closed(figure)
+    return closed(figure)
 
 
 def kept_per_class(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:
@@ -277,7 +277,7 @@ def kept_per_class(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:
         ax.grid(axis="y", visible=False)
     np.atleast_1d(axes)[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     np.atleast_1d(axes)[0].invert_yaxis()
-    return _closed(figure)
+    return closed(figure)
 
 
 def consensus_overview(table: pd.DataFrame, title: str = "") -> Figure:
@@ -308,7 +308,7 @@ def consensus_overview(table: pd.DataFrame, title: str = "") -> Figure:
     ax.set_yticks(range(len(methods)), methods)
     ax.invert_yaxis()
     ax.set(xlabel="share of kept labels that are right", title=title)
-    return _closed(figure)
+    return closed(figure)
 
 
 def comparison(table: pd.DataFrame, names: Mapping[str, str], title: str = "") -> Figure:
@@ -332,7 +332,7 @@ def comparison(table: pd.DataFrame, names: Mapping[str, str], title: str = "") -
     ax.set_yticks(range(len(methods)), [names[method] for method in methods])
     ax.invert_yaxis()
     ax.set(xlabel="accuracy on the test part", title=title, xlim=(low - 0.02, 1.005))
-    return _closed(figure)
+    return closed(figure)
 
 
 def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
@@ -355,7 +355,7 @@ def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figur
         ax.set(xlabel=name)
     np.atleast_1d(axes)[0].legend(loc="lower left", fontsize=8)
     figure.suptitle(title)
-    return _closed(figure)
+    return closed(figure)
 
 
 def robustness(lines: pd.DataFrame, names: Mapping[str, str], title: str = "") -> Figure:
@@ -373,4 +373,4 @@ def robustness(lines: pd.DataFrame, names: Mapping[str, str], title: str = "") -
         ax.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.12, lw=0)
     ax.set(xlabel="stain shift of the target", ylabel="accuracy on the test part", title=title)
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return _closed(figure)
+    return closed(figure)

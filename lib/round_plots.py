@@ -9,8 +9,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from lib.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, _closed
-from lib.round_tables import STRATEGIES, TRAININGS, _order
+from lib.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed
+from lib.round_tables import STRATEGIES, TRAININGS, in_order
 
 _hues = cycle(sns.color_palette("colorblind")[1:])
 COLOURS = {
@@ -30,7 +30,7 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
         1, len(trainings), figsize=(4.3 * len(trainings) + 1.6, 3.4), sharey=True, squeeze=False
     )
     for ax, training in zip(axes[0], trainings, strict=True):
-        for method in [m for t, m in _order(curves) if t == training]:
+        for method in [m for t, m in in_order(curves) if t == training]:
             of = curves[(curves.training == training) & (curves.method == method)].groupby("round")
             at, accuracy = of.budget.mean(), of.accuracy.agg(["mean", "min", "max"])
             mine = method == "unisal"
@@ -47,7 +47,7 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     axes[0, 0].set_ylabel("accuracy on the test part")
     axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.suptitle(title)
-    return _closed(figure)
+    return closed(figure)
 
 
 def pseudo_label_curves(curves: Mapping[str, pd.DataFrame], threshold: float) -> Figure:
@@ -69,7 +69,7 @@ def pseudo_label_curves(curves: Mapping[str, pd.DataFrame], threshold: float) ->
         ax.set(xlabel="step", title=title)
     axes[0].set_yscale("log")
     axes[0].legend()
-    return _closed(figure)
+    return closed(figure)
 
 
 def feature_maps(
@@ -84,7 +84,7 @@ def feature_maps(
         ax.set(xticks=[], yticks=[], title=title)
         ax.spines[:].set_visible(False)
     np.atleast_1d(axes)[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
-    return _closed(figure)
+    return closed(figure)
 
 
 def selection_map(
@@ -108,7 +108,7 @@ def selection_map(
         ax.spines[:].set_visible(False)
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, markerscale=1.5)
-    return _closed(figure)
+    return closed(figure)
 
 
 def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
@@ -134,4 +134,4 @@ def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figur
     np.atleast_1d(axes)[0].set_ylabel("accuracy on the test part")
     np.atleast_1d(axes)[0].legend(loc="lower left", fontsize=8)
     figure.suptitle(title)
-    return _closed(figure)
+    return closed(figure)

@@ -94,7 +94,7 @@ def rounds_table(curves: pd.DataFrame, groups: pd.DataFrame | None = None) -> pd
     area, balanced = (areas(curves, s).set_index(["training", "method"]) for s in
                       ("accuracy", "balanced_accuracy"))  # fmt: skip
     lines = []
-    for training, method in _order(curves):
+    for training, method in in_order(curves):
         of = curves[(curves.training == training) & (curves.method == method)]
         last = of[of["round"] == of["round"].max()]
         line = {"training": training, "strategy": STRATEGIES.get(method, method)}
@@ -154,7 +154,7 @@ def labels_needed(of: pd.DataFrame, accuracy: float) -> str:
     return f"{enough.budget.iloc[0]:.0f}" if len(enough) else "–"
 
 
-def _order(curves: pd.DataFrame) -> list[tuple[str, str]]:
+def in_order(curves: pd.DataFrame) -> list[tuple[str, str]]:
     """(training, strategy) as tables and figures show them."""
     there = set(zip(curves.training, curves.method, strict=True))
     known = list(STRATEGIES)

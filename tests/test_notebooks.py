@@ -175,7 +175,7 @@ def test_tables_and_figures_are_written(chain):
     ("given", "message"),
     [
         ("dataset=nope", "Known datasets: demo"),
-        ("dataset=ebhi", "no VLM is set for ebhi"),
+        ("dataset=lc25k_restained", "no VLM is set for lc25k_restained"),
         ("dataset=lc25k_colon", "put it at"),
     ],
 )

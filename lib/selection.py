@@ -54,23 +54,28 @@ def disagreement(probs: np.ndarray) -> np.ndarray:
     return first != second
 
 
+def clusters(
+    features: np.ndarray, n: int, seed: int, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """K-means with n clusters, fewer if fewer tiles differ: cluster of each tile [N], centres.
+
+    features: [N, P]; weights: [N], of the tiles in the clustering. Memory O(N · P).
+    """
+    n = min(n, len(np.unique(features, axis=0)))
+    found = KMeans(n, n_init=1, random_state=seed).fit(features, sample_weight=weights)
+    return found.labels_, found.cluster_centers_
+
+
 def compact(
     features: np.ndarray, n: int, seed: int, weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """K-means with n clusters, and from each the tile nearest to its centre (CS).
-
-    features: [N, P]; weights: [N], of the tiles in the clustering. Returns the n row numbers, that
-    of the largest cluster first; fewer if fewer tiles differ. Memory O(N · P).
-    """
-    n = min(n, len(np.unique(features, axis=0)))
-    if not n:
+    """Of each of n `clusters` the tile nearest to its centre, that of the largest first (CS)."""
+    if not len(features):
         return np.zeros(0, int)
-    clusters = KMeans(n, n_init=1, random_state=seed).fit(features, sample_weight=weights)
-    away = ((features - clusters.cluster_centers_[clusters.labels_]) ** 2).sum(1)
+    cluster, centres = clusters(features, n, seed, weights)
+    away = ((features - centres[cluster]) ** 2).sum(1)
     by_distance = np.lexsort((np.arange(len(away)), away))
-    _, first, sizes = np.unique(
-        clusters.labels_[by_distance], return_index=True, return_counts=True
-    )
+    _, first, sizes = np.unique(cluster[by_distance], return_index=True, return_counts=True)
     return by_distance[first[np.argsort(-sizes, kind="stable")]]
 
 

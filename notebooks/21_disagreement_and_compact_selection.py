@@ -76,6 +76,23 @@ confused = pd.DataFrame({name: np.array(card.class_names)[p.argmax(1)] for name,
 pd.crosstab(confused["A says"], confused["B says"])
 
 # %% [markdown]
+# ## The clusters
+#
+# Of the tiles in dispute, the five largest clusters; the tile nearest to the centre, which is asked for, comes first.
+
+# %%
+among = np.flatnonzero(disagree)
+cluster, centres = selection.clusters(features[among], n_queries, seed)
+away = ((features[among] - centres[cluster]) ** 2).sum(1)
+sizes = np.bincount(cluster)
+sheet = {}
+for k in np.argsort(-sizes, kind="stable")[:5]:
+    members = among[cluster == k][np.argsort(away[cluster == k], kind="stable")]
+    sheet[f"cluster {k}\n{sizes[k]} tiles"] = decoded[train.tile.values[members[:10]]]
+    print(f"cluster {k}: {', '.join(sorted(set(np.array(card.class_names)[train.label.values[members]])))}")
+plots.tile_sheet(sheet)
+
+# %% [markdown]
 # ## What is chosen
 #
 # The pool by t-SNE of the projections. UniSAL's tiles (rings) lie among those in dispute, one per cluster; those

@@ -26,8 +26,8 @@ STAIN_SHIFTS = (0.5, 1.0, 1.5, 2.0)
 # Of UniSAL; a weight of 0 is training without the other view, a contrast of 0 without contrast.
 ROUND_VALUES: tuple[dict[str, Sequence], ...] = (
     {"strategy": ("unisal", "dus", "cs", "unisal-wide")},
-    {"tau": (0.5, 0.7, 0.9, 0.95)},
-    {"weight": (0.0, 0.25, 0.5, 1.0)},
+    {"tau": (0.5, 0.7, 0.95)},
+    {"weight": (0.0, 0.5, 1.0)},
     {"contrast": (0.0, 0.1, 0.5)},
     {"query_share": (0.01, 0.02, 0.05)},
     {"restart": (True, False)},

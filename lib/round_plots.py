@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from lib.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed
 from lib.round_tables import STRATEGIES, TRAININGS, in_order
 
-_hues = cycle(sns.color_palette("colorblind")[1:])
+_hues = cycle(hue for n, hue in enumerate(sns.color_palette("colorblind")) if n not in (0, 7))
 COLOURS = {
     name: {"unisal": SETTING_COLOURS["ours"], "random": OTHER}.get(name) or next(_hues)
     for name in STRATEGIES

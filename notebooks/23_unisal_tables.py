@@ -85,5 +85,19 @@ for name, of in ablated.items():
     display(*(round_tables.ablation_table(of, rule) for rule in round_tables.ABLATED))
 
 # %% [markdown]
+# ## Where it falls short
+#
+# Five seeds, heads on frozen features (`data/record`):
+#
+# - Training gains more than choosing. Dual-view training lifts the area of every strategy, by 0.015 to 0.046 on `lc25k`
+#   and by 0.025 to 0.061 on `ebhi`; with it the strategies lie within 0.015 and 0.021 of one another.
+# - UniSAL's selector is above chance, CoreSet and TypiClust on `lc25k`, and above chance and CoreSet on `ebhi`, but below
+#   margin on both and below entropy and BADGE on `ebhi`. Two heads on the same features that teach each other come to agree:
+#   on `lc25k`, of 2,260 tiles 27 are in dispute before the first query and 2 before the last, so that most of a late
+#   query is filled by entropy.
+# - `ebhi` is not learnt with a tenth of its labels: 0.744, where all labels give 0.783. Its rarest class has some forty
+#   tiles in the pool, and a first query by chance begins without it.
+
+# %% [markdown]
 # **Recap.** What training with unlabelled tiles gains and what choosing gains are two things, and the tables tell
 # them apart. `40_record` makes the same tables for every dataset in the record.

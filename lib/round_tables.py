@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.metrics import paired_test
-from lib.tables import spread
+from lib.tables import difference, spread
 
 GROUP_COLUMNS = ["vlm", "seed", "training", "method", "network", "group", "n", "right"]
 SHARES = (0.95, 0.98, 1.0)  # of full supervision, for the labels that a strategy needs
@@ -171,13 +170,7 @@ def _difference(groups: pd.DataFrame, training: str, method: str) -> str:
         groups[groups.training.eq(t) & groups.method.eq(m)].set_index(["seed", "group"])
         for t, m in (("dual-view", "unisal"), (training, method))
     )
-    both = mine[["n", "right"]].join(other.right.rename("right_other"), how="inner")
-    if both.empty:
-        return ""
-    difference = (both.right - both.right_other).values
-    p = paired_test(difference)
-    shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    return f"{difference.sum() / both.n.sum():+.3f} ({shown})"
+    return difference(mine, other)
 
 
 # --- ablations -----------------------------------------------------------------------------------

@@ -7,8 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lib.consensus import SETTINGS
-from lib.metrics import paired_test
-from lib.tables import spread
+from lib.tables import difference, spread
 
 COMPARED = {
     "zero-shot": "zero-shot",
@@ -131,15 +130,10 @@ def scores_table(
 
 def _difference(groups: pd.DataFrame, method: str, setting: str, network: str) -> str:
     """Accuracy of VLM-CPL (ours) minus that of a method, with the p of the paired test."""
-    mine = _of(groups, "vlm-cpl", "ours", network or "frozen")
-    other = _of(groups, method, setting, network)
-    both = mine.merge(other.right, left_index=True, right_index=True, suffixes=("", "_other"))
-    if both.empty or (method, setting) == ("vlm-cpl", "ours"):
+    if (method, setting) == ("vlm-cpl", "ours"):
         return ""
-    difference = (both.right - both.right_other).values
-    p = paired_test(difference)
-    shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    return f"{difference.sum() / both.n.sum():+.3f} ({shown})"
+    mine = _of(groups, "vlm-cpl", "ours", network or "frozen")
+    return difference(mine, _of(groups, method, setting, network))
 
 
 def _of(groups: pd.DataFrame, method: str, setting: str, network: str) -> pd.DataFrame:

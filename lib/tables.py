@@ -5,12 +5,28 @@ from pathlib import Path
 
 import pandas as pd
 
+from lib.metrics import paired_test
+
 
 def spread(values: pd.Series) -> str:
     """Mean ± standard deviation of values, three decimals; a single value stands alone."""
     if len(values) == 1:
         return f"{values.iloc[0]:.3f}"
     return f"{values.mean():.3f} ± {values.std():.3f}"
+
+
+def difference(mine: pd.DataFrame, other: pd.DataFrame) -> str:
+    """Accuracy of one method minus that of another, with the p of the paired test; may be empty.
+
+    Both: tiles `n` and right predictions `right`, indexed by seed and group.
+    """
+    both = mine.merge(other.right, left_index=True, right_index=True, suffixes=("", "_other"))
+    if both.empty:
+        return ""
+    differences = (both.right - both.right_other).values
+    p = paired_test(differences)
+    shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"{differences.sum() / both.n.sum():+.3f} ({shown})"
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -121,7 +121,7 @@ def train(
     ends in the same bytes (on the CPU) as one that was not. A checkpoint of another plan, seed,
     objective, labelling or start is not continued; what `draw` gives must be the same. Several
     processes share each batch and give the result of one, up to rounding; only batch normalisation
-    sees the tiles of its own process alone.
+    and `losses.class_contrast` see the tiles of their own process alone.
 
     Raises FloatingPointError naming step and network when a loss is not finite, ValueError when a
     batch or the objective's state cannot be divided among the processes.

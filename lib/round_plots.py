@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from lib.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed
 from lib.round_tables import STRATEGIES, TRAININGS, in_order
 
-_hues = cycle(hue for n, hue in enumerate(sns.color_palette("colorblind")) if n not in (0, 7))
+# Blue is UniSAL's and grey is chance's.
+_plain, _dark = sns.color_palette("colorblind"), sns.color_palette("dark")
+_hues = cycle([*_plain[1:7], *_plain[8:], _dark[4]])
 COLOURS = {
     name: {"unisal": SETTING_COLOURS["ours"], "random": OTHER}.get(name) or next(_hues)
     for name in STRATEGIES

@@ -94,7 +94,8 @@ for name, of in ablated.items():
 # - UniSAL's selector is above chance, CoreSet and TypiClust on `lc25k`, and above chance and CoreSet on `ebhi`, but below
 #   margin on both and below entropy and BADGE on `ebhi`. Two heads on the same features that teach each other come to agree:
 #   on `lc25k`, of 2,260 tiles 27 are in dispute before the first query and 2 before the last, so that most of a late
-#   query is filled by entropy.
+#   query is filled by entropy. Whole networks on pixels (64 px, one seed) leave some 200 in dispute, and there UniSAL ends
+#   above chance and entropy.
 # - `ebhi` is not learnt with a tenth of its labels: 0.744, where all labels give 0.783. Its rarest class has some forty
 #   tiles in the pool, and a first query by chance begins without it.
 

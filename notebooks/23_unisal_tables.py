@@ -71,7 +71,8 @@ unisal.pivot_table(index="round", columns=["network", "training"], values=["disa
 # %% [markdown]
 # ## Ablations
 #
-# One rule at a time, and the parts on and off; from this dataset's runs where it has them, else from the record.
+# One rule at a time, and the parts on and off; from this dataset's runs where it has them, else from the record. The
+# curve of a larger query begins with more labels, so compare its end.
 
 # %%
 frozen = (here if (here.varied != ()).any() else there).query("network == 'frozen'")

@@ -59,7 +59,8 @@ class Course:
 
     tiles: [N], the pool; strategy: see `selection.select`; the first `query_size` tiles are drawn
     by chance from the seed alone. Networks start afresh in every round, or with `restart` off from
-    those of the round before. truth: [N], for reports of pseudo labels alone.
+    those of the round before. truth: [N], for reports of pseudo labels alone. Raises ValueError
+    for an unknown strategy and a tile that stands in the pool twice.
     """
 
     tiles: np.ndarray
@@ -72,6 +73,11 @@ class Course:
     seed: int
     restart: bool = True
     truth: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        find(self.strategy)
+        if len(np.unique(self.tiles)) < len(self.tiles):
+            raise ValueError("a tile stands in the pool more than once")
 
     def fingerprint(self, predict_for: np.ndarray) -> str:
         """Of all that decides what the rounds give: settings, tiles, inputs and this code."""
@@ -110,13 +116,9 @@ def run_rounds(folder: Path, course: Course, oracle: Oracle, predict_for: np.nda
     round. If it holds rounds of another course these are moved aside to <folder>.before, or
     .before2 and so on: labels that somebody gave are never removed.
 
-    Raises ValueError for an unknown strategy, when a tile stands in the pool twice or in both pool
-    and `predict_for`, when the oracle answers what it was not asked or a class that there is not,
-    and when it labels no tile of the first query.
+    Raises ValueError when the pool and `predict_for` share a tile, when the oracle answers what it
+    was not asked or a class that there is not, and when it labels no tile of the first query.
     """
-    find(course.strategy)
-    if len(np.unique(course.tiles)) < len(course.tiles):
-        raise ValueError("a tile stands in the pool more than once")
     if np.isin(course.tiles, predict_for).any():
         raise ValueError("tiles that are to be predicted stand in the pool that is asked about")
     _begin(folder, course.fingerprint(predict_for))

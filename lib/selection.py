@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import skactiveml.pool
-from scipy.special import xlogy
 from skactiveml.base import SkactivemlClassifier
 from sklearn.cluster import KMeans
 
+from lib import consensus
 from lib.consensus import NONE
 
 
@@ -81,8 +81,7 @@ def compact(
 
 def entropy(probs: np.ndarray) -> np.ndarray:
     """Of the mean prediction, in nats: [N] from [2, N, C]."""
-    mean = probs.mean(0, dtype=np.float64)
-    return -xlogy(mean, mean).sum(1)
+    return consensus.entropy(probs.mean(0, dtype=np.float64))
 
 
 def margin(probs: np.ndarray) -> np.ndarray:

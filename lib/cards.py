@@ -1,14 +1,16 @@
 """Dataset cards: what a dataset's classes, prompts, folders and groups are."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
-from lib import paths, synthetic
+from lib import cutting, paths, synthetic
 from lib.run import atomic
 
 
@@ -30,8 +32,15 @@ class Card:
     """One dataset, as `data/cards/<name>.yaml` says.
 
     `tiles` is the file pattern inside a class folder. `group` says what must not straddle a split:
-    `{table, column, relative_to}` (a CSV with a `path` column), `{pattern}` (a regular expression
-    on the file name with one group), or None (every tile is its own group). `synthetic` holds the
+    `{table, column, relative_to}` (a CSV with a `path` column, or with the column of file names
+    that `name` says), `{pattern}` (a regular expression on the file name with one group), or None
+    (every tile is its own group); `is` says in a word what a group is. `parts` is the dataset's own
+    division: for train and for test the folder that holds the class folders, or a JSON list of
+    `{name, label}`; a class's `folder` is then its label there. `cut` says how the images of a
+    dataset that has masks in place of class folders become tiles (the arguments of
+    `lib.cutting.cut_images`). `counts` are the published numbers of tiles: of a class by its name,
+    or for each part a number or those of its classes. `archives` are what `make data` fetches
+    (`lib.download`), `access` what else it takes to get the dataset. `synthetic` holds the
     arguments of `lib.synthetic.write_dataset` for a dataset that is generated. `groups_between`
     (two shares, 0 to 1) takes only the groups whose name, hashed, lies between them: datasets with
     ranges that do not overlap share no group. `restain` is the stain shift of `lib.staining` that
@@ -48,6 +57,11 @@ class Card:
     source: str
     group: Mapping[str, str] | None = None
     groups_from: str = ""
+    parts: Mapping[str, str] | None = None
+    cut: Mapping[str, Any] | None = None
+    counts: Mapping[str, Any] | None = None
+    archives: Sequence[Mapping[str, str]] = ()
+    access: str = ""
     synthetic: Mapping[str, Any] | None = None
     groups_between: Sequence[float] = (0, 1)
     restain: float = 0.0
@@ -67,9 +81,7 @@ def read_card(dataset: str) -> Card:
     if not file.is_file():
         known = ", ".join(sorted(f.stem for f in file.parent.glob("*.yaml")))
         raise FileNotFoundError(f"no card {file} for dataset {dataset!r}. Known datasets: {known}")
-    values = yaml.safe_load(file.read_text())
-    if not isinstance(values, dict):
-        raise ValueError(f"{file} must hold named fields")
+    values = _read(file)
     _check_fields(Card, values | {"name": dataset}, str(file))
     if not isinstance(values["classes"], list):
         raise ValueError(f"{file}: classes must be a list")
@@ -81,18 +93,83 @@ def read_card(dataset: str) -> Card:
         raise ValueError(
             f"{file}: at least two classes are needed, it has {len(values['classes'])}"
         )
-    group = values.get("group")
-    if group and "pattern" not in group and not {"table", "column"} <= set(group):
-        raise ValueError(f"{file}: group needs either 'pattern' or 'table' and 'column'")
+    _check_layout(values, str(file))
     classes = tuple(TissueClass(**entry) for entry in values.pop("classes"))
     return Card(name=dataset, classes=classes, **values)
 
 
+def card_files(dataset: str) -> list[Path]:
+    """The card's file, and those of the cards that it is `like`."""
+    base = yaml.safe_load(paths.card_file(dataset).read_text()).get("like")
+    return [paths.card_file(dataset), *(card_files(base) if base else [])]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Fields of a card; one that is `like` another has that one's fields but for its own."""
+    values = yaml.safe_load(file.read_text())
+    if not isinstance(values, dict):
+        raise ValueError(f"{file} must hold named fields")
+    base = values.pop("like", None)
+    if base is None:
+        return values
+    if not paths.card_file(str(base)).is_file():
+        raise ValueError(f"{file} is like {base!r}, which has no card")
+    return _read(paths.card_file(base)) | values
+
+
+def credits(card: Card) -> str:
+    """Three lines to show with a dataset: title, licence, whom to cite and where it is from."""
+    return f"{card.title}\nLicence: {card.licence}\nCitation: {card.citation} From: {card.source}"
+
+
 def about_vlm(vlm: str) -> str:
     """What a stand-in learnt on, for wherever its numbers stand; the name alone for other VLMs."""
+    if "+" in vlm:
+        return " and ".join(map(about_vlm, vlm.split("+")))
     if not vlm.startswith(paths.STAND_IN):
         return vlm
     return f"{vlm}, which learnt on: {read_card(vlm.removeprefix(paths.STAND_IN)).title}"
+
+
+RULES = ("size", "overlap", "tissue", "above", "share")
+
+
+def _check_layout(values: Mapping[str, Any], where: str) -> None:
+    """Refuse, by file and field, a rule that a card leaves unfinished."""
+    group, parts, cut = (values.get(name) or {} for name in ("group", "parts", "cut"))
+    if group and "pattern" not in group and not {"table", "column"} <= set(group):
+        raise ValueError(f"{where}: group needs either 'pattern' or 'table' and 'column'")
+    if parts and set(parts) != {"train", "test"}:
+        raise ValueError(f"{where}: parts needs 'train' and 'test', nothing else")
+    if cut and parts:
+        raise ValueError(f"{where}: cut and parts exclude each other")
+    if cut and set(cut) != {"images", *RULES}:
+        raise ValueError(f"{where}: cut needs 'images' and {', '.join(map(repr, RULES))}")
+    for number, entry in enumerate(cut.get("images", []), 1):
+        if "images" not in entry or set(entry) - {"images", "masks", "count"}:
+            raise ValueError(
+                f"{where}: cut, images {number} needs 'images'; 'masks', 'count' may be"
+            )
+    if cut and len(values["classes"]) != 2:
+        raise ValueError(f"{where}: cut gives two classes, classes has {len(values['classes'])}")
+    for number, archive in enumerate(values.get("archives") or [], 1):
+        if "holds" not in archive or set(archive) - {"holds", "url", "hash"}:
+            raise ValueError(f"{where}: archives {number} needs 'holds'; 'url' and 'hash' may be")
+    _check_counts(values, where)
+
+
+def _check_counts(values: Mapping[str, Any], where: str) -> None:
+    counts = values.get("counts") or {}
+    if counts and values.get("parts"):
+        if set(counts) != {"train", "test"}:
+            raise ValueError(f"{where}: counts needs 'train' and 'test', as parts")
+        of_parts = [c if isinstance(c, dict) else {"all": c} for c in counts.values()]
+    else:
+        of_parts = [counts]
+    known = {"all", *(entry["name"] for entry in values["classes"])}
+    for name, number in (item for of_part in of_parts for item in of_part.items()):
+        if name not in known or type(number) is not int:
+            raise ValueError(f"{where}: counts has {name!r}: {number!r}, no class and its number")
 
 
 def _check_fields(kind: type, values: Mapping[str, Any], where: str) -> None:
@@ -104,32 +181,85 @@ def _check_fields(kind: type, values: Mapping[str, Any], where: str) -> None:
         raise ValueError(f"{where}: unknown field {name!r}. Valid: {', '.join(sorted(known))}")
 
 
-def locate(card: Card) -> Path:
-    """The dataset's folder: in `data/raw`, else in `DATA_ROOT`; a synthetic one is made if needed.
+def find(card: Card) -> Path:
+    """The folder that holds a dataset as its source gives it: in `data/raw`, else in `DATA_ROOT`.
 
-    Raises FileNotFoundError saying where it was looked for and where to get it.
+    One that holds all that `archives` names goes before one that does not. Raises FileNotFoundError
+    saying where it was looked for and how to get it.
     """
-    if card.synthetic is not None:
-        folder = paths.raw_folders()[0] / card.folder
-        _make(folder, card)
-        return folder
     tried = [root / card.folder for root in paths.raw_folders()]
-    for folder in tried:
-        if folder.is_dir():
-            return folder
+    here = [folder for folder in tried if folder.is_dir()]
+    whole = [f for f in here if all((f / archive["holds"]).exists() for archive in card.archives)]
+    for folder in [*whole, *here]:
+        return folder
     raise FileNotFoundError(
-        f"dataset {card.name!r} is not here. Get it from {card.source} and put it at {tried[0]}, "
-        f"or name the folder that holds {card.folder!r} with DATA_ROOT. Looked in: "
-        + ", ".join(map(str, tried))
+        f"dataset {card.name!r} is not here. {how_to_get(card)} Or name the folder that holds "
+        f"{card.folder!r} with DATA_ROOT. Looked in: " + ", ".join(map(str, tried))
     )
 
 
-def _make(folder: Path, card: Card) -> None:
-    """Generate a synthetic dataset unless the folder already holds the one that is asked for."""
-    recipe = dict(card.synthetic or {}) | {"kinds": [c.folder for c in card.classes]}
+def how_to_get(card: Card) -> str:
+    """The command that downloads the dataset, or where to get it and where to put it."""
+    command = f"`make data DATASET={card.name}`"
+    if card.archives and not card.access:
+        return f"Get it with {command}."
+    what = f" ({card.access})" if card.access else ""
+    unpacks = f"; {command} unpacks what lies there" if card.archives else ""
+    place = paths.raw_folders()[0] / card.folder
+    return f"Get it from {card.source}{what} and put it at {place}{unpacks}."
+
+
+def locate(card: Card) -> Path:
+    """The folder of a dataset's tiles.
+
+    That of `find`, unless the card says that the tiles are drawn, or cut from larger images: both
+    is done when they are first asked for, into `data/raw`. Raises FileNotFoundError as `find` does.
+    """
+    kinds = [c.folder for c in card.classes]
+    if card.synthetic is not None:
+        folder = paths.raw_folders()[0] / card.folder
+        return _made(folder, {**card.synthetic, "kinds": kinds}, synthetic.write_dataset)
+    if card.cut is None:
+        return find(card)
+    source = find(card)
+    folder = paths.raw_folders()[0] / f"{card.name}-tiles"
+    recipe = {**card.cut, "kinds": kinds}
+    return _made(folder, recipe, partial(cutting.cut_images, source), cutting.count(source, recipe))
+
+
+def _made(folder: Path, recipe: dict[str, Any], write: Callable[..., None], n: int = 0) -> Path:
+    """The folder, written anew unless it already holds what the recipe (of n images) gives."""
     recipe_file = folder / "recipe.json"
-    if recipe_file.is_file() and json.loads(recipe_file.read_text()) == recipe:
-        return
-    with atomic(folder) as temporary:
-        synthetic.write_dataset(temporary, **recipe)
-        (temporary / recipe_file.name).write_text(json.dumps(recipe))
+    wanted = recipe | ({"of_images": n} if n else {})
+    if not (recipe_file.is_file() and json.loads(recipe_file.read_text()) == wanted):
+        with atomic(folder) as temporary:
+            write(temporary, **recipe)
+            (temporary / recipe_file.name).write_text(json.dumps(wanted))
+    return folder
+
+
+# Those of the papers; cards of parts of them are for the results here.
+PUBLIC = ("hph", "lc25000", "nct_crc", "digestpath", "crc5000", "chaoyang", "ebhi")
+
+
+def datasets_table() -> pd.DataFrame:
+    """How to get each public dataset, its published number of tiles, how it is divided."""
+    return pd.DataFrame([_in_short(read_card(name)) for name in PUBLIC])
+
+
+def _in_short(card: Card) -> dict[str, str]:
+    return {
+        "dataset": f"[`{card.name}`]({card.source}) {card.title}",
+        "to get it": card.access or f"`make data DATASET={card.name}`",
+        "tiles": _published_tiles(card),
+        "split": "its own" if card.parts else "4:1",
+        "grouped by": (card.group or {}).get("is", "tile"),
+        "licence": card.licence,
+    }
+
+
+def _published_tiles(card: Card) -> str:
+    if card.cut is not None:
+        return f"cut from {sum(part.get('count', 0) for part in card.cut['images']):,} images"
+    of_parts = [c if isinstance(c, Mapping) else {"all": c} for c in (card.counts or {}).values()]
+    return f"{sum(sum(of_part.values()) for of_part in of_parts):,}"

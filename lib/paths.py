@@ -33,6 +33,10 @@ def card_file(dataset: str) -> Path:
     return ROOT / "data" / "cards" / f"{dataset}.yaml"
 
 
+def vlms_file() -> Path:
+    return ROOT / "data" / "vlms.yaml"
+
+
 def notebook_file(name: str) -> Path:
     return ROOT / "notebooks" / f"{name}.py"
 
@@ -59,6 +63,11 @@ def run_folder(dataset: str, vlm: str, seed: int) -> Path:
 def model_folder(vlm: str, seed: int) -> Path:
     """A stand-in VLM; each seed of a run has its own, so that its errors vary too."""
     return output_root() / "data" / "models" / file_name(vlm) / f"seed{seed}"
+
+
+def converted_folder(vlm: str) -> Path:
+    """A VLM in open_clip's layout that was published in another; the same for every seed."""
+    return output_root() / "data" / "models" / file_name(vlm) / "open_clip"
 
 
 def record_folder() -> Path:

@@ -14,8 +14,8 @@
 # group straddles the split**, and decodes every file once.
 #
 # - In: the card `data/cards/<dataset>.yaml` and the tiles it points to.
-# - Out: `tiles.parquet` (tile, path, label, group, split, digest) in the run folder, and the decoded
-#   tiles, shared by all runs on the dataset.
+# - Out: `tiles.parquet` (tile, path, label, part, group, split, digest) in the run folder, and the
+#   decoded tiles, shared by all runs on the dataset.
 #
 # $$\text{test} : \text{rest} = 1 : 4, \qquad g(i) = g(j) \Rightarrow \text{split}(i) = \text{split}(j)$$
 
@@ -35,25 +35,37 @@ image_size = 96  # input size of the VLM in pixels
 # %% [markdown]
 # ## The card
 #
-# A dataset is looked up in `data/raw`, then in `DATA_ROOT`. The `demo` tiles are drawn when they are
-# first asked for.
+# A dataset is looked up in `data/raw`, then in `DATA_ROOT`. The `demo` tiles are drawn, and those of
+# a dataset with masks are cut, when they are first asked for.
 
 # %%
 card = cards.read_card(dataset)
 folder = cards.locate(card)
-print(f"{card.title}\nlicence: {card.licence}\n{card.citation}\nin {folder}")
+print(cards.credits(card), f"It lies in {folder}", sep="\n")
 pd.DataFrame([{"class": c.name, "prompts": " · ".join(c.prompts)} for c in card.classes])
 
 # %% [markdown]
-# ## The tiles and their groups
+# ## The tiles
 #
-# A fifth of the groups, stratified by class, is the test part. A tenth of the others is the
-# validation part, which only full supervision may look at; all methods train on the same `train`.
+# Read as the card says, and compared with the numbers that were published: what is missing is said
+# here, and the run goes on with what there is.
 
 # %%
 table = tiles.read_tile_table(card, folder)
-table["split"] = tiles.split_by_group(table.label.values, table.group.values, seed)
 table.insert(3, "class", np.array(card.class_names)[table.label])
+for line in tiles.missing_tiles(card, table):
+    print(f"WARNING: not the published number of tiles: {line}")
+
+# %% [markdown]
+# ## Their groups and the split
+#
+# A dataset's own division is kept: its test part is the test part, whatever the seed. Where there is
+# none, a fifth of the groups, stratified by class, is the test part. A tenth of the other groups is
+# the validation part, which only full supervision may look at; all methods train on the same `train`.
+
+# %%
+own_test = (table.part == "test").values if card.parts else None
+table["split"] = tiles.split_by_group(table.label.values, table.group.values, seed, own_test)
 table.pivot_table(index="class", columns="split", values="tile", aggfunc="count", margins=True)
 
 # %% [markdown]

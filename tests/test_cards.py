@@ -1,6 +1,7 @@
 """Every card reads; a wrong one is refused by file and field; datasets are found in order."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -115,6 +116,44 @@ def test_a_group_without_its_rule_is_refused_by_file(write_card, group):
         write_card(VALID | {"group": group})
 
 
+RULE = {"size": 8, "overlap": 0, "tissue": 0.5, "above": 0, "share": 0}
+CUT = RULE | {"images": [{"images": "a/*.png", "masks": "b/{stem}.png", "count": 3}]}
+
+
+@pytest.mark.parametrize("field", CUT)
+def test_a_rule_for_cutting_is_complete(write_card, field):
+    assert write_card(VALID | {"cut": CUT}).cut == CUT
+    with pytest.raises(ValueError, match=r"toy\.yaml: cut needs 'images' and 'size', 'overlap'"):
+        write_card(VALID | {"cut": without(CUT, field)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"parts": {"train": "a"}}, r"parts needs 'train' and 'test'"),
+        ({"parts": {"train": "a", "test": "b", "more": "c"}}, r"parts needs 'train' and 'test'"),
+        ({"parts": {"train": "a", "test": "b"}, "cut": CUT}, "cut and parts exclude each other"),
+        ({"cut": RULE | {"images": [{"masks": "b"}]}}, "cut, images 1 needs 'images'"),
+        ({"cut": RULE | {"images": [{"images": "b", "mask": "c"}]}}, "cut, images 1 needs"),
+        ({"archives": [{"url": "u"}]}, "archives 1 needs 'holds'"),
+        ({"archives": [{"holds": "a", "md5": "u"}]}, "archives 1 needs 'holds'"),
+        ({"counts": {"c": 3}}, "counts has 'c': 3"),
+        ({"counts": {"a": "3"}}, "counts has 'a': '3'"),
+        ({"counts": {"train": {"a": 3}}}, "counts has 'train'"),
+        ({"parts": {"train": "x", "test": "y"}, "counts": {"a": 3}}, "counts needs 'train' and"),
+    ],
+)
+def test_an_unfinished_field_is_refused_by_file_and_name(write_card, changes, message):
+    with pytest.raises(ValueError, match=rf"toy\.yaml: {message}"):
+        write_card(VALID | changes)
+
+
+def test_only_two_classes_are_cut(write_card):
+    classes = [*VALID["classes"], {"name": "c", "folder": "z"}]
+    with pytest.raises(ValueError, match=r"toy\.yaml: cut gives two classes, classes has 3"):
+        write_card(VALID | {"cut": CUT, "classes": classes})
+
+
 def test_an_object_in_a_card_is_refused(write_card):
     with pytest.raises(yaml.YAMLError):
         write_card("title: !!python/object/apply:os.getcwd []\n")
@@ -203,12 +242,14 @@ def test_a_dataset_that_is_here_has_the_tiles_its_card_says(dataset, monkeypatch
         folder = cards.locate(card)
     except FileNotFoundError:
         pytest.skip(f"{dataset} is not here")
+    if card.group and not (folder / card.group.get("table", ".")).exists():
+        pytest.skip(f"the groups of {dataset} are not here")
     monkeypatch.setattr(tiles, "_digest", lambda file: "")  # reading every byte takes too long
     table = tiles.read_tile_table(card, folder)
     assert sorted(table.label.unique()) == list(range(len(card.classes)))
     split = tiles.split_by_group(table.label.to_numpy(), table.group.to_numpy(), 0)
     assert (split == "test").mean() == pytest.approx(0.2, abs=0.05)
-    assert table.group.nunique() < len(table)
+    assert card.group is None or table.group.nunique() < len(table)
 
 
 def test_a_stand_in_says_what_it_learnt_on():
@@ -223,3 +264,29 @@ def test_the_two_parts_of_lc25000_share_no_group_and_prompts_are_alike():
     assert target.class_names == source.class_names and source.restain > 0 == target.restain
     for of_target, of_source in zip(target.classes, source.classes, strict=True):
         assert of_target.prompts == of_source.prompts and of_source.captions
+
+
+# --- in short ------------------------------------------------------------------------------------
+
+
+def test_the_table_of_datasets_says_how_to_get_each_and_how_it_is_divided():
+    table = cards.datasets_table()
+    assert table.columns.tolist() == [
+        "dataset", "to get it", "tiles", "split", "grouped by", "licence",
+    ]  # fmt: skip
+    table.index = pd.Index(table.dataset.str.extract(r"\[`(\w+)`\]", expand=False))
+    assert (table.tiles != "0").all() and table.index.tolist() == list(cards.PUBLIC)
+    rows = table.drop(columns=["dataset", "licence"]).T.to_dict("list")
+    assert rows["crc5000"] == ["`make data DATASET=crc5000`", "5,000", "4:1", "slide"]
+    assert rows["nct_crc"] == ["`make data DATASET=nct_crc`", "107,180", "its own", "tile"]
+    assert rows["hph"] == ["by hand from Mendeley", "cut from 1,500 images", "4:1", "patient"]
+    assert rows["digestpath"][1:] == ["cut from 660 images", "4:1", "case"]
+    assert rows["lc25000"][1:] == ["25,000", "4:1", "source tile"]
+    assert rows["chaoyang"][1:] == ["6,160", "its own", "tile"]
+    assert rows["ebhi"][1:] == ["2,228", "4:1", "case"]
+
+
+@pytest.mark.parametrize("dataset", CARDS)
+def test_every_rule_for_groups_says_what_a_group_is(dataset):
+    group = cards.read_card(dataset).group
+    assert group is None or isinstance(group["is"], str)

@@ -46,7 +46,7 @@ def folder(tmp_path):
 
 def test_the_table_lists_every_tile_once_ordered_by_path(folder):
     table = tiles.read_tile_table(new_card(), folder)
-    assert list(table) == ["tile", "path", "label", "group", "digest"]
+    assert list(table) == ["tile", "path", "label", "part", "group", "digest"]
     assert table.path.tolist() == [
         "deep/gland/c.png", "deep/gland/copy.png", "fat/10.png", "fat/a.png", "fat/b.png",
     ]  # fmt: skip
@@ -213,6 +213,71 @@ def test_five_groups_are_enough():
     assert (split == "test").sum() == 2 and (split == "validation").sum() == 2
 
 
+def test_tiles_that_are_groups_of_their_own_are_stratified_exactly():
+    labels = np.random.default_rng(0).integers(3, size=3000)
+    split = tiles.split_by_group(labels, np.arange(3000), 0)
+    for c in range(3):
+        assert (split[labels == c] == "test").mean() == pytest.approx(0.2, abs=0.002)
+        assert (split[labels == c] == "validation").mean() == pytest.approx(0.08, abs=0.002)
+
+
+def test_a_fixed_test_part_is_kept_whatever_the_seed():
+    labels, groups = slides(0)
+    fixed = np.isin(groups, [f"slide {g}" for g in range(15)])
+    for seed in range(3):
+        split = tiles.split_by_group(labels, groups, seed, fixed)
+        assert ((split == "test") == fixed).all()
+        assert (pd.Series(split).groupby(groups).nunique() == 1).all()
+        assert (split[~fixed] == "validation").mean() == pytest.approx(0.1, abs=0.04)
+
+
+def test_a_group_in_both_fixed_parts_is_named():
+    labels, groups = slides(0)
+    fixed = groups == "slide 3"
+    fixed[np.flatnonzero(fixed)[0]] = False
+    with pytest.raises(ValueError, match=r"1 groups are in both parts.*'slide 3'"):
+        tiles.split_by_group(labels, groups, 0, fixed)
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_a_fixed_part_that_is_empty_is_refused(test):
+    labels, groups = slides(0)
+    with pytest.raises(ValueError, match="leaves nothing to test or to train on"):
+        tiles.split_by_group(labels, groups, 0, np.full(len(labels), test))
+
+
+def test_hidden_files_are_no_tiles(folder):
+    (folder / "fat/.hidden.png").write_bytes((folder / "fat/b.png").read_bytes())
+    assert len(tiles.read_tile_table(new_card(), folder)) == 5
+
+
+# --- published numbers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({"fat": 3, "gland": 2}, []),
+        ({"all": 5}, []),
+        (None, []),
+        ({"all": 1000}, ["toy: 5 of 1,000 tiles"]),
+        ({"fat": 3, "gland": 20}, ["toy: 5 of 23 tiles; gland 2 of 20"]),
+        ({"fat": 2, "gland": 3}, ["toy: 5 of 5 tiles; fat 3 of 2, gland 2 of 3"]),
+        ({"fat": 1, "gland": 1}, ["toy: 5 of 2 tiles; fat 3 of 1, gland 2 of 1"]),
+    ],
+)
+def test_missing_tiles_are_said_by_class_and_so_are_surplus_ones(folder, counts, said):
+    card = new_card(counts=counts)
+    assert tiles.missing_tiles(card, tiles.read_tile_table(card, folder)) == said
+
+
+def test_missing_tiles_are_said_by_part(folder):
+    table = tiles.read_tile_table(new_card(), folder).assign(part=["train"] * 3 + ["test"] * 2)
+    parts = {"train": "there", "test": "here"}
+    card = new_card(parts=parts, counts={"train": 4, "test": {"fat": 2, "gland": 0}})
+    assert tiles.missing_tiles(card, table) == ["toy, train: 3 of 4 tiles"]
+
+
 # --- decoding ------------------------------------------------------------------------------------
 
 
@@ -306,10 +371,10 @@ def test_a_text_file_named_jpg_is_refused_by_name_and_leaves_nothing(folder, out
     assert not leftovers(output_root)
 
 
-def test_of_many_unreadable_tiles_three_are_named_and_all_counted(folder):
-    for number in range(5):
+def test_of_many_unreadable_tiles_ten_are_named_and_all_counted(folder):
+    for number in range(10, 22):
         (folder / f"fat/broken{number}.png").write_text(f"{number}")
-    with pytest.raises(ValueError, match=r"5 tiles.*broken0.*broken1.*broken2.* and 2 more"):
+    with pytest.raises(ValueError, match=r"12 tiles.*broken10.*broken11.*broken19.* and 2 more"):
         decode(folder)
 
 

@@ -20,22 +20,22 @@ if not set(METHODS) <= {"vlm-cpl", "unisal"}:
     raise ValueError(f"method={config['method']}: there are vlm-cpl and unisal")
 RUN = str(paths.run_folder(DATASET, VLM, "{seed}"))
 ALL = str(paths.runs_folder(DATASET, VLM))
-MODEL = str(paths.model_folder(VLM, "{seed}"))
+MEMBERS = VLM.split("+")  # several VLMs as one
 
 # What each notebook reads of earlier ones, and what it writes.
 STEPS = {
     "00_tiles_and_splits": ([], ["tiles.parquet"]),
     "10_zero_shot_inference": (
         ["tiles.parquet"],
-        ["features.npy", "unprojected.npy", "probs.npy", "rows/10_zero_shot_inference.jsonl"],
+        ["features.npy", "unprojected.npy", "probs.npy", "agree.npy", "rows/10_zero_shot_inference.jsonl"],
     ),
     "11_multi_view_consensus": (
-        ["tiles.parquet", "probs.npy"],
+        ["tiles.parquet", "probs.npy", "agree.npy", "rows/10_zero_shot_inference.jsonl"],
         ["view_features.npy", "votes.npy", "view_probs.npy", "consensus.parquet",
          "rows/11_multi_view_consensus.jsonl"],
     ),
     "12_prompt_feature_consensus": (
-        ["features.npy", "unprojected.npy", "votes.npy", "view_probs.npy", "consensus.parquet",
+        ["features.npy", "unprojected.npy", "agree.npy", "votes.npy", "view_probs.npy", "consensus.parquet",
          "rows/11_multi_view_consensus.jsonl"],
         ["pseudo_labels.parquet", "rows/12_prompt_feature_consensus.jsonl"],
     ),
@@ -47,7 +47,7 @@ STEPS = {
            for setting in ("published", "ours") for letter in "ab")],
     ),
     "14_vlm_cpl_tables": (
-        ["tiles.parquet", "features.npy", "unprojected.npy", "probs.npy", "view_features.npy", "votes.npy",
+        ["tiles.parquet", "features.npy", "unprojected.npy", "probs.npy", "agree.npy", "view_features.npy", "votes.npy",
          "view_probs.npy", "pseudo_labels.parquet", "predictions.parquet",
          "rows/10_zero_shot_inference.jsonl", "rows/13_high_confidence_cross_supervision.jsonl"],
         ["comparison.parquet", "rows/14_vlm_cpl_tables.jsonl"],
@@ -76,23 +76,27 @@ OF_ALL_SEEDS = {
 }
 # Last in each chain; 40_record closes all.
 LAST = ["executed/21_disagreement_and_compact_selection.ipynb"] * ("unisal" in METHODS)
-STAND_IN_MODEL = [f"{MODEL}/open_clip_config.json"] if VLM.startswith(paths.STAND_IN) else []
-DATASETS = [DATASET] + ([VLM.removeprefix(paths.STAND_IN)] if STAND_IN_MODEL else [])
+STAND_INS = {
+    member: f"{paths.model_folder(member, '{seed}')}/open_clip_config.json"
+    for member in MEMBERS
+    if member.startswith(paths.STAND_IN)
+}
+DATASETS = [DATASET, *(member.removeprefix(paths.STAND_IN) for member in STAND_INS)]
 for card in map(cards.read_card, DATASETS):
     if card.synthetic is None:
-        cards.locate(card)  # tiles that are not here are named before anything starts
+        cards.find(card)  # a dataset that is not here is named before anything starts
 NEEDS_MODEL = ("10_zero_shot_inference", "11_multi_view_consensus", "14_vlm_cpl_tables")
 
 
 def sources(name):
     """Files that decide what a notebook does: itself, the modules it uses, the cards, parameters."""
     notebook = paths.notebook_file(name)
-    found = [notebook, *run.modules_used(notebook), *map(paths.card_file, DATASETS)]
+    found = [notebook, *run.modules_used(notebook), *sum(map(cards.card_files, DATASETS), [])]
     return [str(file) for file in found]
 
 
-def command(name):
-    given = f"-p dataset {DATASET} -p vlm '{VLM}'" + ("" if name in OF_ALL_SEEDS else " -p seed {seed}")
+def command(name, vlm=VLM):
+    given = f"-p dataset {DATASET} -p vlm '{vlm}'" + ("" if name in OF_ALL_SEEDS else " -p seed {seed}")
     return f"'{sys.executable}' -m lib.run '{paths.notebook_file(name)}' {given}"
 
 
@@ -116,7 +120,7 @@ for step, (reads, writes) in STEPS.items():
         input:
             sources(step),
             [f"{RUN}/{file}" for file in reads],
-            STAND_IN_MODEL if step in NEEDS_MODEL else [],
+            list(STAND_INS.values()) if step in NEEDS_MODEL else [],
         output:
             [f"{RUN}/{file}" for file in writes],
             f"{RUN}/executed/{step}.ipynb",
@@ -128,18 +132,18 @@ for step, (reads, writes) in STEPS.items():
             "{params.call}"
 
 
-if STAND_IN_MODEL:
+for member, model in STAND_INS.items():
 
     rule:
-        name: "01_stand_in_vlm"
+        name: f"01_stand_in_vlm_{paths.file_name(member)}".replace("-", "_")
         input:
             sources("01_stand_in_vlm"),
-            ancient(f"{RUN}/tiles.parquet"),  # only compared with; one stand-in serves many targets
+            ancient(f"{RUN}/tiles.parquet"),  # by then the target is drawn or cut, which it is compared with
         output:
-            STAND_IN_MODEL,
-            f"{RUN}/executed/01_stand_in_vlm.ipynb",
+            model,
+            f"{paths.run_folder(DATASET, member, '{seed}')}/executed/01_stand_in_vlm.ipynb",
         params:
-            call=command("01_stand_in_vlm"),
+            call=command("01_stand_in_vlm", member),
             **parameters("01_stand_in_vlm"),
         threads: 4
         shell:

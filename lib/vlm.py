@@ -1,11 +1,10 @@
-"""Vision-language models through open_clip: load by name, embed prompts, tiles and views."""
+"""Vision-language models through open_clip: embed prompts, tiles and views."""
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from lib import paths, views
+from lib import views
 from lib.run import atomic
 from lib.tiles import read_batches
 
@@ -35,36 +34,17 @@ class VLM:
     std: tuple[float, ...]
     device: torch.device
     dtype: torch.dtype  # of the image encoder's forward pass
+    several: tuple["VLM", ...] = ()  # see `together`
+    sizes: tuple[int, ...] = ()  # D of each of the several
+
+    @property
+    def members(self) -> tuple["VLM", ...]:
+        return self.several or (self,)
 
     @property
     def scale(self) -> float:
         """The model's own logit scale s."""
         return float(self.model.logit_scale.detach().exp())
-
-
-def load_vlm(name: str, *, seed: int = 0, device: str | None = None) -> VLM:
-    """Load a model by name, in evaluation mode.
-
-    `stand-in-<source card>` (the folder that 01_stand_in_vlm built for this seed),
-    `local-dir:<folder>`, `hf-hub:<organisation>/<model>`, or open_clip's `<model>/<weights tag>`,
-    such as `ViT-B-32/laion2b_s34b_b79k`. Weights in the Hugging Face cache are used offline.
-    Raises FileNotFoundError for a stand-in that is not built and RuntimeError, naming the model and
-    the ways to get it, for weights out of reach.
-    """
-    where, weights, extra = _locate(name, seed)
-    try:
-        model = open_clip.create_model(where, weights, require_pretrained=True, **extra)
-        tokenizer = open_clip.get_tokenizer(where)
-    except Exception as error:  # open_clip and the hub client raise many kinds
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise RuntimeError(
-            f"VLM {name!r} cannot be loaded: {reason}\nWays to get it: run once with a network, so "
-            "that the weights enter the Hugging Face cache; or copy that cache here and name it "
-            "with HF_HOME; or put open_clip_config.json and open_clip_model.safetensors into a "
-            "folder and use vlm=local-dir:<folder>. open_clip's own names are "
-            "<model>/<weights tag> as listed by open_clip.list_pretrained()."
-        ) from error
-    return as_vlm(name, model, tokenizer, device)
 
 
 def as_vlm(name: str, model: nn.Module, tokenizer: Any, device: str | None = None) -> VLM:
@@ -86,31 +66,21 @@ def as_vlm(name: str, model: nn.Module, tokenizer: Any, device: str | None = Non
     )
 
 
-def _locate(name: str, seed: int) -> tuple[str, str | None, dict[str, Any]]:
-    """open_clip's model name, weights tag and further arguments."""
-    if name.startswith(paths.STAND_IN):
-        folder = paths.model_folder(name, seed)
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"{name} is not built for seed {seed} (no {folder}): "
-                "run notebooks/01_stand_in_vlm.py"
-            )
-        name = f"local-dir:{folder}"
-    if name.startswith("local-dir:"):
-        return name, None, _text_tower_of(Path(name.removeprefix("local-dir:")))
-    if name.startswith("hf-hub:"):
-        return name, None, {}
-    model, _, weights = name.partition("/")
-    return model, weights or None, {}
+def together(members: Sequence[VLM]) -> VLM:
+    """Several VLMs as one: features side by side, the average of the probabilities.
 
-
-def _text_tower_of(folder: Path) -> dict[str, Any]:
-    """A folder that holds the configuration of its text tower works wherever it is moved."""
-    file = folder / "open_clip_config.json"
-    if not ((folder / "config.json").is_file() and file.is_file()):
-        return {}
-    text = json.loads(file.read_text())["model_cfg"]["text_cfg"]
-    return {"text_cfg": text | {"hf_model_name": str(folder), "hf_model_pretrained": False}}
+    Each keeps its own input size, normalisation and logit scale; tiles are read at the largest
+    size. `embed_tiles` also says on which tiles they agree. VLM-CPL's code has such an average of
+    PLIP and BiomedCLIP, switched off.
+    """
+    return replace(
+        members[0],
+        name="+".join(member.name for member in members),
+        model=None,
+        image_size=max(member.image_size for member in members),
+        several=tuple(members),
+        sizes=tuple(feature_sizes(member)[1] for member in members),
+    )
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:
@@ -127,8 +97,11 @@ def embed_prompts(vlm: VLM, prompts: Sequence[Sequence[str]]) -> torch.Tensor:
     """Text features of the classes, float32 [C, D], L2-normalised.
 
     prompts: one or more per class; the normalised embeddings of a class are averaged and normalised
-    again. Raises ValueError when a class has no prompt.
+    again. Of several VLMs the features stand side by side. Raises ValueError when a class has no
+    prompt.
     """
+    if vlm.several:
+        return torch.cat([embed_prompts(member, prompts) for member in vlm.several], dim=1)
     empty = [number for number, of_class in enumerate(prompts) if not of_class]
     if empty:
         raise ValueError(f"class {empty[0]} has no prompt")
@@ -144,8 +117,11 @@ def encode_images(vlm: VLM, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.T
 
     pixels: float [B, 3, s, s] in 0 … 1; normalised here as the model wants it. The unprojected
     features are those before the linear map to the text space; where a model has no such map that
-    can be told apart, they are the projected ones.
+    can be told apart, they are the projected ones. Those of several VLMs stand side by side, each
+    of the same length.
     """
+    if vlm.several:
+        return _side_by_side(vlm, pixels)
     mean = torch.tensor(vlm.mean, device=pixels.device).view(3, 1, 1)
     std = torch.tensor(vlm.std, device=pixels.device).view(3, 1, 1)
     batch = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
@@ -159,6 +135,21 @@ def encode_images(vlm: VLM, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.T
         else:
             unprojected = projected = _pooled(visual(batch))
     return unprojected.float(), F.normalize(projected.float(), dim=-1)
+
+
+def _side_by_side(vlm: VLM, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    unprojected, projected = [], []
+    for member in vlm.several:
+        size = (member.image_size, member.image_size)
+        fitting = pixels
+        if pixels.shape[-2:] != size:
+            fitting = F.interpolate(
+                pixels, size, mode="bicubic", antialias=True, align_corners=False
+            ).clamp(0, 1)
+        before, after = encode_images(member, fitting)
+        unprojected.append(F.normalize(before, dim=-1))
+        projected.append(after / len(vlm.several) ** 0.5)
+    return torch.cat(unprojected, dim=1), torch.cat(projected, dim=1)
 
 
 def _through_projection(visual: Any, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -176,8 +167,21 @@ def _pooled(output: Any) -> torch.Tensor:
 
 
 def class_probabilities(vlm: VLM, projected: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-    """p(c|x) = softmax_c(s · cos(f(x), g(T_c))): float32 [B, C] from [B, D] and [C, D]."""
-    return torch.softmax(vlm.scale * projected @ text.T, dim=-1)
+    """p(c|x) = softmax_c(s · cos(f(x), g(T_c))): float32 [B, C] from [B, D] and [C, D].
+
+    Of several VLMs the average.
+    """
+    return member_probabilities(vlm, projected, text).mean(0)
+
+
+def member_probabilities(vlm: VLM, projected: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    """`class_probabilities` by each of M VLMs, [M, B, C]; M is 1 but for `together`."""
+    sizes = vlm.sizes or (text.shape[1],)
+    length = len(sizes) ** 0.5  # undoes that of `encode_images`
+    parts = zip(vlm.members, projected.split(sizes, 1), text.split(sizes, 1), strict=True)
+    return torch.stack(
+        [torch.softmax(length * member.scale * of @ to.T, dim=-1) for member, of, to in parts]
+    )
 
 
 def embed_tiles(
@@ -186,7 +190,8 @@ def embed_tiles(
     """Zero-shot pass over every tile of the store, un-augmented.
 
     Writes to `run`: features.npy [N, D] float16 (projected, L2-normalised), unprojected.npy [N, E]
-    float16, probs.npy [N, C] float32. text: [C, D] from `embed_prompts`.
+    float16, probs.npy [N, C] float32, agree.npy [N] bool (whether several VLMs say the same; of
+    one all are true). text: [C, D] from `embed_prompts`.
     """
     tiles = np.arange(len(np.load(store, mmap_mode="r", allow_pickle=False)))
     unprojected_size, size = feature_sizes(vlm)
@@ -194,11 +199,14 @@ def embed_tiles(
         all_unprojected = arrays.add(run / "unprojected.npy", (len(tiles), unprojected_size), "f2")
         all_features = arrays.add(run / "features.npy", (len(tiles), size), "f2")
         all_probs = arrays.add(run / "probs.npy", (len(tiles), len(text)), "f4")
+        all_agree = arrays.add(run / "agree.npy", (len(tiles),), "?")
         for at, images in _progress(read_batches(store, tiles, batch_size, vlm.device), tiles):
             unprojected, projected = encode_images(vlm, views.plain_view(images, vlm.image_size))
             all_unprojected[at] = unprojected.cpu()
             all_features[at] = projected.cpu()
-            all_probs[at] = class_probabilities(vlm, projected, text).cpu()
+            said = member_probabilities(vlm, projected, text)
+            all_probs[at] = said.mean(0).cpu()
+            all_agree[at] = (said.argmax(2) == said[0].argmax(1)).all(0).cpu()
 
 
 def embed_views(

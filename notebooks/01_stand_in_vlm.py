@@ -25,11 +25,11 @@
 
 # %%
 import numpy as np
-import pandas as pd
 
 from lib import cards, paths, plots, stand_in, tiles
 from lib.paths import STAND_IN
-from lib.vlm import embed_prompts, embed_tiles, load_vlm
+from lib.vlm import embed_prompts, embed_tiles
+from lib.vlm_loading import load_vlm
 
 # %% tags=["parameters"]
 dataset = "demo"  # the target, a card in data/cards
@@ -46,16 +46,13 @@ steps = 400  # of pre-training
 
 # %%
 assert vlm.startswith(STAND_IN), "only a stand-in is built; other VLMs are loaded by name"
-source = cards.read_card(vlm.removeprefix(STAND_IN))
-source_folder = cards.locate(source)
-source_table = tiles.read_tile_table(source, source_folder)
-store = tiles.decode_tiles(source_table, source_folder, source.name, image_size, restain=source.restain)
+source, source_table, store = stand_in.read_source(vlm, image_size)
 
 # %%
-run = paths.run_folder(dataset, vlm, seed)
-target_table = pd.read_parquet(run / "tiles.parquet")
+target = cards.read_card(dataset)
+target_table = tiles.read_tile_table(target, cards.locate(target))
 assert source.name != dataset and not set(source_table.digest) & set(target_table.digest)
-if source.folder == cards.read_card(dataset).folder:  # one collection: the groups must differ
+if source.folder == target.folder:  # one collection: the groups must differ
     assert not set(source_table.group) & set(target_table.group), "source and target share groups"
     print(f"a source of the same collection: {source_table.group.nunique()} other groups, re-stained by {source.restain:+g}")
 print(f"source: {source.title}, {len(source_table)} tiles; no file shared with {dataset}")

@@ -16,8 +16,8 @@
 # $$p(c \mid x) = \operatorname{softmax}_c\big(s \cdot \cos(f(x), g(T_c))\big), \qquad \text{prompt label} = \arg\max_c p(c \mid x)$$
 #
 # - In: `tiles.parquet`, the VLM, the prompts of the card.
-# - Out: `features.npy` [N, D] and `unprojected.npy` [N, E] (float16), `probs.npy` [N, C], rows
-#   `zero-shot` of the record.
+# - Out: `features.npy` [N, D] and `unprojected.npy` [N, E] (float16), `probs.npy` [N, C], `agree.npy`
+#   [N] (whether several VLMs agree), rows `zero-shot` of the record.
 
 # %%
 import time
@@ -25,15 +25,20 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import torch
 
 from lib import cards, metrics, paths, plots, tiles
+from lib.prompts import TEMPLATES, class_prompts, parse_templates
 from lib.run import row, write_rows
-from lib.vlm import embed_prompts, embed_tiles, load_vlm
+from lib.vlm import class_probabilities, embed_prompts, embed_tiles
+from lib.vlm_cards import read_vlm_cards
+from lib.vlm_loading import load_vlm
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
-vlm = "stand-in-demo_other_lab"  # see load_vlm
+vlm = "stand-in-demo_other_lab"  # see load_vlm; several joined by +
 seed = 0  # of the split (and of a stand-in)
+templates = ""  # by semicolon, with {} for the class; empty: the prompts of the card
 batch_size = 64  # tiles per forward pass
 
 # %%
@@ -42,23 +47,26 @@ card = cards.read_card(dataset)
 table = pd.read_parquet(run / "tiles.parquet")
 model = load_vlm(vlm, seed=seed)
 store = tiles.decode_tiles(table, cards.locate(card), dataset, model.image_size)
-print(
-    f"{model.name} on {model.device}, {model.dtype}, {model.image_size} px, scale {model.scale:.1f}"
-)
+for m in model.members:
+    print(f"{m.name} on {m.device}, {m.dtype}, {m.image_size} px, scale {m.scale:.1f}")
+print(*(about.credits for name, about in read_vlm_cards().items() if name in vlm.split("+")), sep="\n")
 
 # %% [markdown]
 # ## Prompts
 #
 # Several prompts of a class are averaged as normalised text features. Cosines between classes near
-# one mean prompts that the model can hardly tell apart.
+# one mean prompts that the model can hardly tell apart. All later notebooks take the prompts from here.
 
 # %%
-prompts = [list(c.prompts) for c in card.classes]
+prompts = class_prompts(card, parse_templates(templates))
 text = embed_prompts(model, prompts)
 pd.DataFrame((text @ text.T).cpu(), card.class_names, card.class_names).round(2)
 
 # %% [markdown]
 # ## Every tile, un-augmented
+#
+# Several VLMs (`vlm` of two names joined by +) give the average of their probabilities; tiles that they
+# do not agree on are never kept by the filters.
 
 # %%
 started = time.perf_counter()
@@ -69,6 +77,8 @@ print(f"{len(table)} tiles in {seconds:.1f} s")
 # %%
 probs = np.load(run / "probs.npy", allow_pickle=False)
 assert np.allclose(probs.sum(1), 1, atol=1e-4) and len(probs) == len(table)
+agree = np.load(run / "agree.npy", allow_pickle=False)
+print(f"{len(model.members)} VLM, agreed on {agree.mean():.1%} of the tiles")
 predicted = probs.argmax(1)
 
 # %% [markdown]
@@ -107,6 +117,21 @@ test = table[table.split == "test"]
 right = predicted[test.tile] == test.label.values
 low, high = metrics.grouped_interval(lambda at: right[at].mean(), test.group.values, seed=seed)
 print(f"zero-shot accuracy on test: {right.mean():.3f}, 95 % interval over groups {low:.3f}–{high:.3f}")
+
+# %% [markdown]
+# ## How much do the words matter?
+#
+# The same tiles, other prompts: each template alone, and all of them averaged. Labels judge only; the
+# run keeps the prompts above, for a prompt that is chosen by its accuracy is chosen with labels.
+
+# %%
+features = torch.from_numpy(np.load(run / "features.npy", allow_pickle=False)).float().to(model.device)
+wordings = {"of this run": prompts} | {t: class_prompts(card, [t]) for t in TEMPLATES} | {"all templates": class_prompts(card, TEMPLATES)}
+accuracy = {}
+for wording, said in wordings.items():
+    right = class_probabilities(model, features, embed_prompts(model, said)).argmax(1).cpu().numpy() == table.label
+    accuracy[wording] = right.groupby(table.split).mean()
+pd.DataFrame(accuracy).T[["train", "test"]].round(3)
 
 # %% [markdown]
 # **Recap.** Every tile has a prompt label, and many are wrong. Which ones can be trusted?

@@ -15,7 +15,7 @@
 #
 # $$H = -\sum_c h_c \log h_c, \qquad h_c = \tfrac1V \sum_v \mathbb 1\big[\arg\max_k p(k \mid \text{view}_v(x)) = c\big]$$
 #
-# - In: `tiles.parquet`, `probs.npy` (prompt labels), the VLM.
+# - In: `tiles.parquet`, `probs.npy` (prompt labels), `agree.npy`, the VLM and its prompts.
 # - Out: `view_features.npy` [V, N, E], `votes.npy` [V, N], `view_probs.npy` [N, C],
 #   `consensus.parquet`; N are the training tiles. Rows `mean-of-views` and `mvc` of the record.
 
@@ -30,7 +30,8 @@ import pandas as pd
 from lib import cards, consensus, label_tables, metrics, paths, plots, tiles, views
 from lib.run import atomic, read_rows, row, write_rows
 from lib.staining import separate_stains
-from lib.vlm import embed_prompts, embed_views, load_vlm, speed_of_views
+from lib.vlm import embed_prompts, embed_views, speed_of_views
+from lib.vlm_loading import load_vlm
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -68,7 +69,7 @@ plots.stains_and_views(one_tile, separate_stains(one_tile), np.stack(eight))
 # $V$ encoder passes per tile. The bound on the speed is the bare encoder on tiles in memory.
 
 # %%
-prompts = [list(c.prompts) for c in card.classes]
+prompts = read_rows(run / "rows" / "10_zero_shot_inference.jsonl")[0]["params"]["prompts"]
 text = embed_prompts(model, prompts)
 started = time.perf_counter()
 how = {"n_views": n_views, "seed": seed, "hue": hue, "batch_size": batch_size}
@@ -84,6 +85,7 @@ print(f"{speed.views:.0f} views/s where the bare encoder makes {speed.encoder:.0
 votes = np.load(run / "votes.npy", allow_pickle=False)
 view_probs = np.load(run / "view_probs.npy", allow_pickle=False)
 prompt_labels = np.load(run / "probs.npy", allow_pickle=False)[train.tile].argmax(1)
+agree = np.load(run / "agree.npy", allow_pickle=False)[train.tile]
 labels, n_classes = train.label.values, len(card.classes)
 assert votes.shape == (n_views, len(train)) and np.allclose(view_probs.sum(1), 1, atol=1e-4)
 
@@ -110,7 +112,7 @@ view_scores = metrics.scores(view_probs, labels, card.class_names)
 rows = [new_row(method="mean-of-views", params=about, scores=view_scores, labels=quality(view_labels, every))]
 
 # %%
-chance = {"seed": seed, "tiles": train.tile.values}
+chance = {"seed": seed, "tiles": train.tile.values, "among": agree}
 shares = sorted({*np.arange(0.1, 1, 0.1).round(1).tolist(), share})
 for rho, tie_break, quota in product(shares, consensus.TIE_BREAKS, consensus.QUOTAS):
     rules = {"share": rho, "tie_break": tie_break, "quota": quota}

@@ -15,7 +15,7 @@
 #
 # $$\pi^* = \arg\max_{\pi} \sum_i \mathbb 1[\pi(k_i) = \hat y_i], \qquad \text{keep } i \iff \pi^*(k_i) = \hat y_i$$
 #
-# - In: `tiles.parquet`, features, `votes.npy`, `view_probs.npy`, `consensus.parquet`.
+# - In: `tiles.parquet`, features, `agree.npy`, `votes.npy`, `view_probs.npy`, `consensus.parquet`.
 # - Out: `pseudo_labels.parquet` (setting, tile, prompt_label, feature_label, vote_entropy,
 #   view_entropy, kept_by_views, kept), rows `pfc`, `mvc+pfc` and `pfc+mvc` of the record.
 
@@ -48,6 +48,7 @@ labels, prompt_labels, number = train.label.values, views_say.prompt_label.value
 # %%
 votes = np.load(run / "votes.npy", allow_pickle=False)
 view_probs = np.load(run / "view_probs.npy", allow_pickle=False)
+agree = np.load(run / "agree.npy", allow_pickle=False)[number]
 files = {"projected": run / "features.npy", "unprojected": run / "unprojected.npy"}
 features = {name: np.load(file, mmap_mode="r", allow_pickle=False)[number] for name, file in files.items()}
 pd.DataFrame({name: {"tiles": len(of), "size": of.shape[1]} for name, of in features.items()})
@@ -66,14 +67,14 @@ rows = []
 for (name, setting), cluster_on in product(consensus.SETTINGS.items(), features):
     for order in ("mvc+pfc", "pfc+mvc"):
         rules = setting | {"cluster_on": cluster_on, "share": share}
-        kept = consensus.keep_by_consensus(order, votes, view_probs, features, prompt_labels, **rules, **chance)
+        kept = consensus.keep_by_consensus(order, votes, view_probs, features, prompt_labels, among=agree, **rules, **chance)
         quality = metrics.label_quality(prompt_labels, kept, labels, card.class_names)
         named = consensus.setting_of(rules)
         rows.append(new_row(method=order, setting=named, params=about | rules, labels=quality))
 
 # %%
 for cluster_on, of in features.items():
-    kept = consensus.prompt_feature_consensus(of, prompt_labels, len(card.classes), **chance)
+    kept = consensus.prompt_feature_consensus(of, prompt_labels, len(card.classes), among=agree, **chance)
     quality = metrics.label_quality(prompt_labels, kept, labels, card.class_names)
     rules = {"cluster_on": cluster_on}
     named = consensus.setting_of(rules)

@@ -39,7 +39,8 @@ from lib.consensus import NONE
 from lib.losses import CoTeaching, EarlyLearningRegularisation, HighConfidenceCrossSupervision, Supervised, generalised_cross_entropy
 from lib.run import atomic, read_rows, row, write_rows
 from lib.training import TrainingTiles
-from lib.vlm import embed_prompts, embed_tiles, embed_views, load_vlm, vote
+from lib.vlm import embed_prompts, embed_tiles, embed_views, vote
+from lib.vlm_loading import load_vlm
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -65,6 +66,7 @@ number, truth, groups = train.tile.values, train.label.values, train.group.value
 votes, view_probs, zero_shot = (np.load(run / f"{name}.npy", allow_pickle=False) for name in ("votes", "view_probs", "probs"))
 features = {name: np.load(run / f"{file}.npy", allow_pickle=False) for name, file in (("projected", "features"), ("unprojected", "unprojected"))}
 of_train = {name: of[number] for name, of in features.items()}
+agree = np.load(run / "agree.npy", allow_pickle=False)[number]
 prompt_labels = zero_shot[number].argmax(1)
 store = tiles.decode_tiles(table, cards.locate(card), dataset, ours["image_size"])
 model = load_vlm(vlm, seed=seed)
@@ -83,7 +85,7 @@ way = ways.frozen(run, number, **how) if network == "frozen" else ways.fine_tune
 
 # %%
 suspected = baselines.suspected_labels(of_train["unprojected"], prompt_labels, groups)
-keep = partial(consensus.keep_by_consensus, votes=votes, view_probs=view_probs, features=of_train, prompt_labels=prompt_labels, seed=seed, tiles=number)
+keep = partial(consensus.keep_by_consensus, votes=votes, view_probs=view_probs, features=of_train, prompt_labels=prompt_labels, seed=seed, tiles=number, among=agree)
 every = np.ones(len(train), bool)
 methods = {
     ("ce-all", ""): (Supervised(), prompt_labels, every),
@@ -193,6 +195,7 @@ for shift in STAIN_SHIFTS if ablations else ():
         here = {file.stem: np.load(file, allow_pickle=False) for file in folder.glob("*.npy")}
         noisy = here["probs"][number].argmax(1)
         said = {"votes": here["votes"], "view_probs": here["view_probs"], "prompt_labels": noisy}
+        said["among"] = here["agree"][number]
         said["features"] = {"projected": here["features"][number], "unprojected": here["unprojected"][number]}
         todo = {("ce-all", ""): (Supervised(), noisy, every), ("full-supervision", ""): (Supervised(), truth, every)}
         for setting, rules in consensus.SETTINGS.items():

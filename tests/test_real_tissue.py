@@ -5,6 +5,7 @@ import pytest
 
 from lib import cards, consensus, losses, paths, stand_in, tiles, vlm, ways
 from lib.training import TrainingTiles
+from lib.vlm_loading import load_vlm
 
 SIZE = 128  # pixels, as in the record
 
@@ -38,7 +39,7 @@ def labelled(tmp_path_factory):
             image_size=SIZE, seed=0, steps=400,
         )  # fmt: skip
         card, table, store = read("lc25k_colon", every=2)
-    model = vlm.load_vlm(f"local-dir:{folder / 'vlm'}")
+    model = load_vlm(f"local-dir:{folder / 'vlm'}")
     text = vlm.embed_prompts(model, [c.prompts for c in card.classes])
     vlm.embed_tiles(model, store, text, folder)
     vlm.embed_views(model, store, table.tile.index.values, text, folder, n_views=8, seed=0)

@@ -15,6 +15,7 @@ from sklearn.datasets import load_sample_image
 from torch.nn import functional as F
 
 from lib import paths, stand_in, views, vlm
+from lib.vlm_loading import load_vlm
 
 CAPTIONS = [
     ["An H&E image of fat", "An H&E image of adipose tissue"],
@@ -119,7 +120,7 @@ def built(tmp_path_factory, store):
 def stand_in_vlm(built):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUTPUT_ROOT", str(built[0]))
-        loaded = vlm.load_vlm(NAME, seed=0, device="cpu")
+        loaded = load_vlm(NAME, seed=0, device="cpu")
     return dataclasses.replace(loaded, dtype=torch.float32)
 
 
@@ -154,7 +155,7 @@ def test_a_moved_folder_gives_the_same_embeddings(built, stand_in_vlm, store, tm
     moved, home = tmp_path / "elsewhere", built[1]
     home.rename(moved)
     try:
-        found = vlm.load_vlm(f"local-dir:{moved}", device="cpu")
+        found = load_vlm(f"local-dir:{moved}", device="cpu")
         found = dataclasses.replace(found, dtype=torch.float32)
         text = vlm.embed_prompts(found, CAPTIONS)
     finally:

@@ -4,46 +4,23 @@ import dataclasses
 import json
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from small_models import MEAN, SMALL, STD, write_model
 from torch.nn import functional as F
 
 from lib import paths, views, vlm
+from lib.vlm_loading import load_vlm
 
-TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
-SMALL = {"image_size": 32, "layers": 2, "width": 48, "head_width": 16, "patch_size": 8}
 TIMM = {"timm_model_name": "test_resnet", "timm_model_pretrained": False, "timm_pool": "",
         "timm_proj": "linear", "image_size": 32}  # fmt: skip
 RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32}
 TOWERS = {"vit": SMALL, "timm": TIMM, "resnet": RESNET}
-MEAN, STD = [0.7, 0.5, 0.6], [0.2, 0.3, 0.25]
 PROMPTS = [["fat"], ["a gland", "glandular tissue", "many glands"], ["muscle", "smooth muscle"]]
-
-
-def write_model(folder, tower, weights=True):
-    """An open_clip model folder with random weights."""
-    folder.mkdir()
-    config = {
-        "model_cfg": {"embed_dim": 16, "vision_cfg": tower, "text_cfg": TEXT},
-        "preprocess_cfg": {"mean": MEAN, "std": STD},
-    }
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    if weights:
-        torch.manual_seed(0)
-        model = open_clip.create_model(f"local-dir:{folder}")
-        state = {name: t.clone() for name, t in model.state_dict().items()}
-        for name, tensor in state.items():  # fresh batch norms would hide a mistake in the mode
-            if name.endswith("running_mean"):
-                tensor.uniform_(-0.1, 0.1)
-        save_file(state, folder / "open_clip_model.safetensors")
-    return f"local-dir:{folder}"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +33,7 @@ def names(tmp_path_factory):
 def loaded(names):
     """The models on the CPU in float32."""
     return {
-        kind: dataclasses.replace(vlm.load_vlm(name, device="cpu"), dtype=torch.float32)
+        kind: dataclasses.replace(load_vlm(name, device="cpu"), dtype=torch.float32)
         for kind, name in names.items()
     }
 
@@ -84,62 +61,6 @@ def store(tmp_path_factory):
 
 def close(a, b, atol=1e-5):
     torch.testing.assert_close(torch.as_tensor(a), torch.as_tensor(b), atol=atol, rtol=0)
-
-
-# --- loading -------------------------------------------------------------------------------------
-
-
-def test_a_folder_gives_its_own_preprocessing_and_weights(any_model, names):
-    name = any_model.name
-    assert name in names.values()
-    assert any_model.image_size == 32
-    assert any_model.mean == tuple(MEAN) and any_model.std == tuple(STD)
-    assert not any_model.model.training
-    own = open_clip.create_model(name)
-    for key, tensor in own.state_dict().items():
-        assert torch.equal(tensor, any_model.model.state_dict()[key]), key
-
-
-def test_the_scale_is_the_models_own(model):
-    assert model.scale == pytest.approx(model.model.logit_scale.exp().item())
-    assert model.scale == pytest.approx(1 / 0.07, rel=1e-4)
-
-
-def test_a_folder_without_weights_is_refused_rather_than_made_up(tmp_path):
-    name = write_model(tmp_path / "hollow", SMALL, weights=False)
-    with pytest.raises(RuntimeError, match=r"hollow.*cannot be loaded"):
-        vlm.load_vlm(name)
-
-
-def test_weights_of_another_shape_are_refused(tmp_path, names):
-    folder = tmp_path / "other"
-    name = write_model(folder, SMALL | {"width": 64}, weights=False)
-    weights = names["vit"].removeprefix("local-dir:") + "/open_clip_model.safetensors"
-    (folder / "open_clip_model.safetensors").write_bytes(Path(weights).read_bytes())
-    with pytest.raises(RuntimeError, match=r"other.*cannot be loaded"):
-        vlm.load_vlm(name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["hf-hub:nobody/no-such-model", "ViT-B-32/laion2b_s34b_b79k", "ViT-B-32/no_such_tag",
-     "No-Such-Model/laion", "no-such-model", "local-dir:nowhere"],
-)  # fmt: skip
-def test_weights_out_of_reach_name_the_model_and_the_ways_to_get_it(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    start = time.monotonic()
-    with pytest.raises(RuntimeError) as error:
-        vlm.load_vlm(name)
-    assert time.monotonic() - start < 5
-    for named in (name, "Hugging Face cache", "HF_HOME", "local-dir:<folder>", "list_pretrained"):
-        assert named in str(error.value)
-
-
-def test_a_stand_in_that_is_not_built_names_its_notebook_and_seed(output_root):
-    with pytest.raises(FileNotFoundError, match=r"seed 3.*01_stand_in_vlm") as error:
-        vlm.load_vlm("stand-in-toy", seed=3)
-    assert str(output_root) in str(error.value)
-    assert (paths.ROOT / "lib").is_dir() and not list(output_root.iterdir())
 
 
 # --- embedding -----------------------------------------------------------------------------------
@@ -238,7 +159,7 @@ def test_embed_tiles_writes_what_the_plain_tiles_give(any_model, store, tmp_path
     pixels = views.plain_view(torch.from_numpy(np.load(store)), 32)
     unprojected, projected = vlm.encode_images(any_model, pixels)
     found = read(tmp_path / "run")
-    assert set(found) == {"features", "unprojected", "probs"}
+    assert set(found) == {"features", "unprojected", "probs", "agree"} and found["agree"].all()
     assert [found[n].dtype for n in ("features", "unprojected", "probs")] == ["f2", "f2", "f4"]
     close(found["features"], projected.half(), atol=1e-3)
     close(found["unprojected"], unprojected.half(), atol=2e-3 * unprojected.abs().max().item())
@@ -343,10 +264,11 @@ from pathlib import Path
 import numpy as np, torch
 from numpy.lib.format import open_memmap
 from lib import vlm
+from lib.vlm_loading import load_vlm
 
 torch.set_num_threads(1)
 name, folder = sys.argv[1], Path(sys.argv[2])
-model = vlm.load_vlm(name, device="cpu")
+model = load_vlm(name, device="cpu")
 text = vlm.embed_prompts(model, [["fat"], ["gland"]])
 peaks, written, stored = [], [], []
 for n in (2_000, 8_000):

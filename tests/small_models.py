@@ -1,0 +1,61 @@
+"""Small models with random weights: open_clip folders and Hugging Face CLIPs."""
+
+import json
+
+import open_clip
+import torch
+import transformers
+from safetensors.torch import save_file
+
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+SMALL = {"image_size": 32, "layers": 2, "width": 48, "head_width": 16, "patch_size": 8}
+MEAN, STD = [0.7, 0.5, 0.6], [0.2, 0.3, 0.25]
+
+
+def write_model(folder, tower, weights=True, mean=MEAN, std=STD):
+    """An open_clip model folder with random weights."""
+    folder.mkdir()
+    config = {
+        "model_cfg": {"embed_dim": 16, "vision_cfg": tower, "text_cfg": TEXT},
+        "preprocess_cfg": {"mean": list(mean), "std": list(std)},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    if weights:
+        torch.manual_seed(0)
+        model = open_clip.create_model(f"local-dir:{folder}")
+        state = {name: t.clone() for name, t in model.state_dict().items()}
+        for name, tensor in state.items():  # fresh batch norms would hide a mistake in the mode
+            if name.endswith("running_mean"):
+                tensor.uniform_(-0.1, 0.1)
+        save_file(state, folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"
+
+
+def small_clip(seed=0, text=None, vision=None, projection=16):
+    """A Hugging Face CLIP; no weight is left at zero or one, where a mistake would not show."""
+    config = transformers.CLIPConfig(
+        text_config={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+                     "num_attention_heads": 2} | (text or {}),
+        vision_config={"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2,
+                       "num_attention_heads": 3, "image_size": 32, "patch_size": 8}
+        | (vision or {}),
+        projection_dim=projection,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    model = transformers.CLIPModel(config).eval()
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor += 0.1 * torch.randn_like(tensor)
+    return model
+
+
+def write_clip(folder, model=None, mean=MEAN, std=STD, **preprocessing):
+    """A folder as Hugging Face publishes a CLIP: configuration, weights, image processor."""
+    model = model or small_clip()
+    size = model.config.vision_config.image_size
+    values = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
+    model.save_pretrained(folder)
+    transformers.CLIPImageProcessor(
+        image_mean=list(mean), image_std=list(std), **values | preprocessing
+    ).save_pretrained(folder)
+    return model

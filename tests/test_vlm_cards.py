@@ -1,0 +1,121 @@
+"""Cards of VLMs: every field is read and checked, and open_clip's own names agree with them."""
+
+import dataclasses
+import re
+
+import open_clip
+import pytest
+import yaml
+
+from lib import paths
+from lib.vlm_cards import VLMCard, read_vlm_cards, vlms_table
+
+CARDS = read_vlm_cards()
+NAMES = ["clip-b-32", "clip-b-16", "plip", "biomedclip", "quiltnet-b-32", "quiltnet-b-16", "conch"]
+GOOD = {
+    "title": "A model", "weights": "local-dir:somewhere", "source": "https://example.org/a/model",
+    "input_size": 32, "mean": [0.5, 0.5, 1], "std": [0.2, 0.2, 0.2], "prompt_style": "a {class}",
+    "licence": "MIT", "citation": "Nobody, 2024.", "access": "ask first",
+}  # fmt: skip
+
+
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    """Reads cards from values in place of those of the repository."""
+
+    def from_values(entries):
+        (tmp_path / "vlms.yaml").write_text(yaml.safe_dump(entries))
+        monkeypatch.setattr(paths, "vlms_file", lambda: tmp_path / "vlms.yaml")
+        return read_vlm_cards()
+
+    return from_values
+
+
+def test_the_models_that_we_promise_have_a_card():
+    assert list(CARDS) == NAMES
+    assert all(name == card.name for name, card in CARDS.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_says_where_what_and_under_which_licence(name):
+    card = CARDS[name]
+    assert re.fullmatch(r"https://(github\.com|huggingface\.co)/[\w-]+/[\w.-]+", card.source)
+    assert "{class}" in card.prompt_style
+    assert card.input_size % 16 == 0
+    assert card.title and card.licence and re.search(r"\b20\d\d\b", card.citation)
+    for part in (card.title, card.licence, card.citation):
+        assert part in card.credits
+    assert "\n" not in card.credits
+
+
+def test_only_conch_has_to_be_asked_for():
+    assert [name for name, card in CARDS.items() if card.access] == ["conch"]
+    for step in ("pip install git+https://github.com/mahmoodlab/CONCH", CARDS["conch"].source):
+        assert step in CARDS["conch"].access
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if ":" not in CARDS[n].weights])
+def test_open_clips_own_names_exist_with_this_size_and_normalisation(name):
+    card = CARDS[name]
+    model, tag = card.weights.split("/")
+    assert (model, tag) in open_clip.list_pretrained()
+    config = open_clip.get_model_config(model)
+    published = open_clip.get_pretrained_cfg(model, tag)
+    assert config["vision_cfg"]["image_size"] == card.input_size
+    assert tuple(published["mean"]) == card.mean and tuple(published["std"]) == card.std
+    assert published["quick_gelu"] == config["quick_gelu"]  # else a silent error
+
+
+def test_every_field_is_read(read):
+    card = read({"mine": GOOD})["mine"]
+    expected = GOOD | {"name": "mine", "mean": (0.5, 0.5, 1.0), "std": (0.2, 0.2, 0.2)}
+    assert card == VLMCard(**expected)
+    assert dataclasses.asdict(card).keys() == expected.keys()
+
+
+def test_what_no_source_states_can_be_left_open(read):
+    card = read({"mine": GOOD | {"mean": "not stated", "std": "not stated"}})["mine"]
+    assert card.mean is None and card.std is None
+    assert "normalisation not stated" in vlms_table().input[0]
+
+
+@pytest.mark.parametrize("field", sorted(set(GOOD) - {"access"}))
+def test_a_missing_field_is_named(read, field):
+    entry = {n: v for n, v in GOOD.items() if n != field}
+    with pytest.raises(ValueError, match=rf"vlms\.yaml, mine: the field '{field}' is missing"):
+        read({"mine": entry})
+
+
+@pytest.mark.parametrize(
+    "field, value, named",
+    [
+        ("colour", "red", "unknown field 'colour'"),
+        ("name", "other", "unknown field 'name'"),
+        ("mean", [0.5, 0.5], "mean must be three numbers"),
+        ("mean", [123.0, 116.0, 103.0], "mean must be three numbers from 0 to 1"),
+        ("std", "unknown", "std must be three numbers"),
+        ("input_size", "224", "input_size must be a number"),
+        ("input_size", True, "input_size must be a number"),
+        ("licence", "", "licence must be a text"),
+        ("citation", None, "citation must be a text"),
+    ],
+)
+def test_a_wrong_field_is_named(read, field, value, named):
+    with pytest.raises(ValueError, match=rf"vlms\.yaml, mine: {named}"):
+        read({"mine": GOOD | {field: value}})
+
+
+def test_a_file_or_a_model_without_fields_is_refused(read):
+    with pytest.raises(ValueError, match="must hold named models"):
+        read(["mine"])
+    with pytest.raises(ValueError, match="mine must hold named fields"):
+        read({"mine": "plip"})
+
+
+def test_the_table_has_a_short_row_per_card():
+    table = vlms_table()
+    assert list(table.columns) == ["model", "from", "input", "prompts", "licence"]
+    assert table.model.tolist() == [f"`{name}`" for name in NAMES]
+    assert "on request" in table["from"].iloc[-1]
+    assert not table.map(lambda cell: "|" in cell or "\n" in cell).any(axis=None)
+    assert table.drop(columns="from").map(len).max(axis=None) < 70

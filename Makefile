@@ -4,6 +4,10 @@ DATASET ?= demo
 SEEDS ?= 0
 VLM ?=
 METHOD ?=
+TILES ?=
+CLASSES ?=
+OTHER ?=
+BY_FOLDER ?= false
 VENV ?= .venv
 PYTHON ?= python3
 DATA_ROOT ?=
@@ -11,6 +15,9 @@ LAB_ARGS ?=
 ifneq ($(strip $(DATA_ROOT)),)
 export DATA_ROOT
 endif
+export TILES
+export CLASSES
+export OTHER
 # Large buffers are kept for the next layer; see KEEP_BUFFERS in lib/run.py.
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
@@ -24,7 +31,7 @@ unexport PIP_USER
 unexport VIRTUAL_ENV
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: reproduce test smoke figures lab check format clean help
+.PHONY: reproduce data own test smoke figures lab check format clean help
 
 INSTALLED := $(VENV)/.installed
 GOAL := $(or $(firstword $(MAKECMDGOALS)),test)
@@ -42,6 +49,14 @@ CHAIN = "seeds=$(SEED_LIST)" $(if $(strip $(VLM)),"vlm=$(VLM)") \
 
 reproduce: $(INSTALLED) ## Run every notebook on DATASET for SEEDS; ends with tables and figures
 	@$(SNAKEMAKE) "dataset=$(DATASET)" $(CHAIN)
+
+data: $(INSTALLED) ## Download DATASET, or say where to get it
+	@$(RUN) lib.download "$(DATASET)"
+
+own: $(INSTALLED) ## Label and classify the images in TILES by the words in CLASSES; ends with a page
+	@$(if $(strip $(TILES)),,echo "name a folder of images: make own TILES=folder CLASSES=..." >&2; exit 1)
+	@$(RUN) lib.run notebooks/90_your_own_tiles.py -p dataset own -p folder "$$TILES" \
+	  -p classes "$$CLASSES" -p other "$$OTHER" -p by_folder $(BY_FOLDER) $(if $(strip $(VLM)),-p vlm "$(VLM)")
 
 test: $(INSTALLED) ## Run the tests
 	@$(RUN) pytest
@@ -82,6 +97,10 @@ help: ## List the targets
 	  'SEEDS=$(SEEDS)' 'one seed or several: 0,1,2' \
 	  'VLM=$(VLM)' 'a vision-language model; empty: the one named for the dataset' \
 	  'METHOD=$(METHOD)' 'vlm-cpl or unisal; empty: both' \
+	  'TILES=$(TILES)' 'a folder of images, for own' \
+	  'CLASSES=$(CLASSES)' 'words per class, by semicolon, for own' \
+	  'OTHER=$(OTHER)' 'a second folder to predict, for own' \
+	  'BY_FOLDER=$(BY_FOLDER)' 'true: subfolders are slides or cases, for own' \
 	  'DATA_ROOT=$(DATA_ROOT)' 'where to look for datasets that are not in data/raw' \
 	  'VENV=$(VENV)' 'made by the first target that needs it' \
 	  'PYTHON=$(PYTHON)' 'makes VENV; 3.11 or newer' \

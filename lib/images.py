@@ -23,7 +23,7 @@ def read_square(file: Path, size: int) -> tuple[np.ndarray, str]:
     except Image.DecompressionBombError as error:
         raise ValueError(f"too large for a tile: {error}") from error
     scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
+    width, height = (round(side * scale) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
     return np.asarray(image.crop((left, top, left + size, top + size))), ", ".join(notes)
@@ -31,9 +31,12 @@ def read_square(file: Path, size: int) -> tuple[np.ndarray, str]:
 
 def _as_rgb(opened: Image.Image) -> tuple[Image.Image, list[str]]:
     notes = ["the first of several pages"] if getattr(opened, "n_frames", 1) > 1 else []
-    if ";16" in str(getattr(opened, "tile", "")) or opened.mode.startswith("I;16"):
+    of_16_bits = ";16" in f"{getattr(opened, 'tile', '')} {opened.mode}"
+    if of_16_bits:
         notes.append("16 bits reduced to 8")
-    if opened.mode in ("I", "F") or opened.mode.startswith("I;16"):
+    if opened.mode[0] in "IF":
+        if not of_16_bits:
+            raise ValueError("pixels of more than 16 bits, or fractions; save it with 8 or 16 bits")
         return _reduced(opened).convert("RGB"), [*notes, "grey"]
     if opened.mode == "RGB" and "transparency" not in opened.info:
         return opened.convert("RGB"), notes
@@ -48,6 +51,6 @@ def _as_rgb(opened: Image.Image) -> tuple[Image.Image, list[str]]:
 def _reduced(opened: Image.Image) -> Image.Image:
     """8-bit grey from 16-bit grey, which Pillow would clip at 255."""
     values = np.asarray(opened)
-    if opened.mode == "F" or values.min() < 0 or values.max() >= 2**16:
-        raise ValueError("pixels of more than 16 bits, or fractions; save it with 8 or 16 bits")
+    if values.min() < 0:
+        raise ValueError("pixels below zero; save it with 8 or 16 bits without a sign")
     return Image.fromarray((values // 256).astype(np.uint8))

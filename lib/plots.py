@@ -29,20 +29,17 @@ def closed(figure: Figure) -> Figure:
 
 def tile_sheet(rows: Mapping[str, np.ndarray], columns: int = 10, tile_inch: float = 0.8) -> Figure:
     """One row of tiles per entry. rows: title → uint8 [k, S, S, 3]; an empty row stays white."""
-    figure, axes = plt.subplots(
-        len(rows),
-        columns,
-        figsize=(tile_inch * columns + 1.6, tile_inch * len(rows) + 0.1),
-        squeeze=False,
-    )
-    for line, (title, tiles) in zip(axes, rows.items(), strict=True):
-        for ax in line:
-            ax.set_axis_off()
-        for ax, tile in zip(line, tiles, strict=False):
-            ax.imshow(tile)
-        line[0].text(
-            -0.15, 0.5, title, transform=line[0].transAxes, ha="right", va="center", fontsize=9
-        )
+    size = tile_inch * columns + 1.6, tile_inch * len(rows) + 0.1
+    figure, axes = plt.subplots(len(rows), 1, figsize=size, squeeze=False)
+    side = max((tiles.shape[1] for tiles in rows.values() if len(tiles)), default=1)
+    for ax, (title, tiles) in zip(axes.flat, rows.items(), strict=True):
+        gap = side // 10
+        line = np.full((side, columns * (side + gap) - gap, 3), 255, np.uint8)
+        for column, tile in enumerate(tiles[:columns]):
+            line[:, column * (side + gap) :][:, :side] = tile
+        ax.imshow(line)
+        ax.set_axis_off()
+        ax.text(-0.01, 0.5, title, transform=ax.transAxes, ha="right", va="center", fontsize=9)
     return closed(figure)
 
 

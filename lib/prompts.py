@@ -56,7 +56,9 @@ def parse_classes(text: str, templates: Sequence[str] = (PAPERS,)) -> dict[str, 
     """
     names: dict[str, list[str]] = {}
     for part in filter(str.strip, text.split(";")):
-        name, _, wordings = part.rpartition("=")
+        name, given, wordings = part.partition("=")
+        if not given:
+            name, wordings = "", part
         said = [wording.strip() for wording in wordings.split("|") if wording.strip()]
         if not said:
             raise ValueError(f"the class {part.strip()!r} has no words")

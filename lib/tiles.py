@@ -243,8 +243,8 @@ def decode_tiles(
 ) -> Path:
     """Decode every tile once into a uint8 array [N, S, S, 3] and return its `.npy` file.
 
-    S is 8/7 of `image_size`, the size that random views are cropped from: shorter side resized to S
-    (bicubic), centre crop; then, unless `restain` is 0, `staining.restain` by that shift. The file
+    S is 8/7 of `image_size`, the size that random views are cropped from: see `images.read_square`;
+    then, unless `restain` is 0, `staining.restain` by that shift. The file
     is named after the digests, so that it serves every run on the same images. Raises ValueError
     naming the files that cannot be read.
     """

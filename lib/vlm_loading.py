@@ -27,8 +27,9 @@ def load_vlm(name: str, *, seed: int = 0, device: str | None = None) -> VLM:
     naming the model, for weights out of reach (with the ways to get them) and for a model whose
     input size or normalisation is not that of its card.
     """
-    if "+" in name:
-        return together([load_vlm(one, seed=seed, device=device) for one in name.split("+")])
+    names = _split(name)
+    if len(names) > 1:
+        return together([load_vlm(one, seed=seed, device=device) for one in names])
     card = _card_of(name)
     weights = card.weights if card else _built(name, seed)
     try:
@@ -43,6 +44,14 @@ def load_vlm(name: str, *, seed: int = 0, device: str | None = None) -> VLM:
     if card:
         _check_preprocessing(vlm, card)
     return vlm
+
+
+def _split(name: str) -> list[str]:
+    """Names joined by "+", which the path of a folder may hold too."""
+    scheme, _, folder = name.partition(":")
+    if scheme in ("local-dir", "hf-clip") and Path(folder).is_dir():
+        return [name]
+    return name.split("+")
 
 
 def _card_of(name: str) -> VLMCard | None:

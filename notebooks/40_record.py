@@ -25,6 +25,7 @@ import pandas as pd
 from IPython.display import display
 
 from lib import cards, label_tables, paths, plots, round_plots, round_tables, run, score_tables, tables
+from lib.vlm_cards import vlms_table
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards; all of the record in mode figures
@@ -183,6 +184,8 @@ for name, figure in figures.items():
 
 # %%
 if mode != "reproduce":
+    for name, table in {"datasets": cards.datasets_table(), "vlms": vlms_table()}.items():
+        tables.replace_block(paths.ROOT / "README.md", name, tables.markdown(table))
     tables.replace_block(paths.ROOT / "README.md", "summary", tables.markdown(score_tables.summary_table(rows)))
     for title, part in parts.items():
         name = part.dataset.iloc[0]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from jupytext.config import load_jupytext_config
 
-from lib import label_tables, round_tables, run, score_tables, tables
+from lib import cards, label_tables, round_tables, run, score_tables, tables, vlm_cards
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -78,7 +78,8 @@ def test_stays_short_and_calls_lib(notebook):
 @each_notebook
 def test_is_named_in_the_readme_and_in_the_chain(notebook):
     assert f"notebooks/{notebook.name}" in (ROOT / "README.md").read_text()
-    assert f'"{notebook.stem}"' in (ROOT / "Snakefile").read_text()
+    chain, commands = (ROOT / "Snakefile").read_text(), (ROOT / "Makefile").read_text()
+    assert f'"{notebook.stem}"' in chain or f"notebooks/{notebook.name}" in commands
 
 
 def test_readme_links_lead_somewhere():
@@ -156,6 +157,14 @@ def test_readme_tables_are_those_of_the_record():
         file = ROOT / "data" / "record" / f"{dataset}.jsonl"
         groups = score_tables.groups_of_record(file.with_suffix(".groups.parquet"))
         assert block == tables.markdown(made[kind](run.read_rows(file), groups))
+
+
+def test_readme_tables_of_datasets_and_models_are_those_of_the_cards():
+    text = (ROOT / "README.md").read_text()
+    made = {"datasets": cards.datasets_table(), "vlms": vlm_cards.vlms_table()}
+    for name, table in made.items():
+        block = re.search(rf"<!-- {name} -->\n(.*?)<!-- /", text, re.S)
+        assert block and block[1] == tables.markdown(table), "`make figures` writes it anew"
 
 
 def test_readme_tables_of_active_learning_are_those_of_the_record():

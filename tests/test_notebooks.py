@@ -66,7 +66,7 @@ def test_a_complete_chain_has_nothing_to_do(chain):
 def test_every_notebook_ran_without_error(chain):
     executed = [*chain[0].glob("executed/*.ipynb"), *chain[0].parent.glob("executed/*.ipynb")]
     names = {file.stem for file in executed}
-    assert names == {file.stem for file in (ROOT / "notebooks").glob("*.py")}
+    assert names == {file.stem for file in (ROOT / "notebooks").glob("[0-8]*.py")}
     for file in executed:
         cells = json.loads(file.read_text())["cells"]
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
@@ -174,7 +174,7 @@ def test_tables_and_figures_are_written(chain):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("dataset=nope", "Known datasets: demo"),
+        ("dataset=nope", "Known datasets: "),
         ("dataset=lc25k_restained", "no VLM is set for lc25k_restained"),
         ("dataset=lc25k_colon", "put it at"),
     ],

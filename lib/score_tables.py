@@ -6,7 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from lib import paths
 from lib.consensus import SETTINGS
+from lib.run import resolve_parameters
 from lib.tables import difference, spread
 
 COMPARED = {
@@ -36,7 +38,11 @@ SCORES = {
 SCORE_COLUMNS = ["dataset", "seed", "method", "setting", "network", *SCORES, "recall"]
 GROUP_COLUMNS = ["vlm", "seed", "method", "setting", "network", "group", "n", "right"]
 # Accuracies that VLM-CPL's abstract gives (arXiv 2403.15836 v1), with the paper's VLM and split.
-PAPER = {("hph", "vlm-cpl", "published"): 0.871, ("lc25k", "vlm-cpl", "published"): 0.951}
+PAPER = {
+    ("hph", "vlm-cpl", "published"): 0.871,
+    ("lc25000", "vlm-cpl", "published"): 0.951,
+    ("lc25k", "vlm-cpl", "published"): 0.951,
+}
 # Two rules at once, or one that is a word; numbers are drawn (`plots.ablation_curves`).
 ABLATION_TABLES = (("tie_break", "quota"), ("filters",), ("cluster_on",))
 ABLATION_CURVES = {
@@ -172,6 +178,56 @@ def summary_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(lines)
+
+
+def of_own_vlm(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows of the VLM that a dataset's parameters name; others are for `vlm_comparison`."""
+    notebook = paths.notebook_file("40_record")
+    named = {
+        dataset: resolve_parameters(notebook, {"dataset": dataset})["vlm"]
+        for dataset in {row["dataset"] for row in rows}
+    }
+    return [row for row in rows if row["vlm"] == named[row["dataset"]]]
+
+
+def vlm_comparison(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Of datasets that were run with more than one VLM: each of them, and several together.
+
+    Over the seeds that all have: zero-shot on the test part, what our setting keeps, and VLM-CPL
+    on the test part, heads on frozen features; accuracy and balanced accuracy.
+    """
+    lines = []
+    for row in rows:
+        ours = (row["method"], row["setting"], row["network"]) == ("vlm-cpl", "ours", "frozen")
+        if row["split"] == "test" and (row["method"] == "zero-shot" or ours) and _is_compared(row):
+            measured = {name: row["scores"][name] for name in ("accuracy", "balanced_accuracy")}
+            if ours:
+                measured |= {name: row["labels"][name] for name in ("kept", "precision")}
+            of = {name: row[name] for name in ("dataset", "vlm", "seed")}
+            lines.append(of | {f"{row['method']} {name}": v for name, v in measured.items()})
+    if not lines:
+        return pd.DataFrame()
+    frame = pd.DataFrame(lines).groupby(["dataset", "vlm", "seed"], as_index=False).first()
+    made = []
+    for dataset, part in frame.groupby("dataset"):
+        seeds = part.groupby("seed").vlm.nunique()
+        common = part[part.seed.isin(seeds[seeds == part.vlm.nunique()].index)]
+        for vlm, of in common.groupby("vlm"):
+            if part.vlm.nunique() > 1:
+                made.append({"dataset": dataset, "VLM": vlm} | _of_vlm(of))
+    return pd.DataFrame(made)
+
+
+def _of_vlm(of: pd.DataFrame) -> dict[str, str]:
+    return {
+        "zero-shot": spread(of["zero-shot accuracy"]),
+        "zero-shot, balanced": spread(of["zero-shot balanced_accuracy"]),
+        "kept": f"{of['vlm-cpl kept'].mean():.0f}",
+        "right among kept": spread(of["vlm-cpl precision"]),
+        "VLM-CPL": spread(of["vlm-cpl accuracy"]),
+        "VLM-CPL, balanced": spread(of["vlm-cpl balanced_accuracy"]),
+        "seeds": str(len(of)),
+    }
 
 
 def ablation_frames(rows: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:

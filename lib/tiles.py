@@ -205,11 +205,11 @@ def _test_part(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
 def _one_fold(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
     # Placing groups one by one takes minutes where each of 100,000 tiles is its own.
     alone = len(np.unique(groups)) == len(groups)
-    kind = StratifiedKFold if alone else StratifiedGroupKFold
+    kind, by = (StratifiedKFold, None) if alone else (StratifiedGroupKFold, groups)
     splitter = kind(folds, shuffle=True, random_state=seed)
     # The splitter places groups in order of size: fold 0 would always get the same large ones.
     chosen = np.random.default_rng(seed).integers(folds)
-    return list(splitter.split(labels, labels, groups))[chosen][1]
+    return list(splitter.split(labels, labels, by))[chosen][1]
 
 
 def missing_tiles(card: cards.Card, table: pd.DataFrame) -> list[str]:

@@ -51,7 +51,7 @@ if mode == "publish":
             with run.atomic(published) as file:
                 pd.concat([others, found], ignore_index=True).to_parquet(file)
 recorded = run.read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
-rows = of_runs if mode == "reproduce" else recorded
+rows = of_runs if mode == "reproduce" else score_tables.of_own_vlm(recorded)
 assert rows, "there are no results: run `make reproduce` first"
 
 # %%
@@ -184,7 +184,8 @@ for name, figure in figures.items():
 
 # %%
 if mode != "reproduce":
-    for name, table in {"datasets": cards.datasets_table(), "vlms": vlms_table()}.items():
+    of_several = score_tables.vlm_comparison(recorded)
+    for name, table in {"datasets": cards.datasets_table(), "vlms": vlms_table(), "several": of_several}.items():
         tables.replace_block(paths.ROOT / "README.md", name, tables.markdown(table))
     tables.replace_block(paths.ROOT / "README.md", "summary", tables.markdown(score_tables.summary_table(rows)))
     for title, part in parts.items():

@@ -40,7 +40,7 @@ dataset = "demo"  # names the folder of the results
 vlm = "stand-in-demo_other_lab"  # see load_vlm; several joined by +
 seed = 0  # of the views, the clusters and the networks
 folder = ""  # of your tiles; empty: the drawn tiles of the demo
-classes = ""  # words for each, by semicolon; with a name: name = words | other words
+classes = ""  # words for each class, by semicolon; names and more wordings: lib/prompts.py
 other = ""  # a second folder to predict; empty: none
 by_folder = False  # subfolders are slides or cases: a table of them is made
 templates = ""  # by semicolon, with {} for the class; empty: the papers'
@@ -150,7 +150,7 @@ with atomic(out / "gallery") as pictures:
 overview = gallery.overview(seen, prompts)
 facts = [
     f"{len(table)} image files, {len(table) - len(unique)} of them copies of others. Nobody labelled them: {vlm} did, from the prompts below.",
-    f"Of its labels {kept.sum()} ({kept.mean():.0%}) were kept, where {n_views} views of a tile and clusters of alike tiles agreed with it; two networks learnt from these and predicted every tile.",
+    f"Of its labels {kept.sum()} ({kept.mean():.0%}) were kept: those that {n_views} views of a tile agree on most and that clusters of alike tiles confirm. Two networks learnt from these and predicted every tile.",
     "A confidence is the networks' own opinion. How often they are right is only known once somebody has labelled some of these tiles. Not for diagnosis.",
 ]
 gallery.write_page(out / "index.html", title=where.resolve().name, facts=facts, classes=overview, groups=groups, chosen=chosen, decoded=decoded)

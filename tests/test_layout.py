@@ -139,6 +139,10 @@ def test_record_rows_follow_the_schema(file):
         assert row["dataset"] == file.stem and row["commit"] and row["params"]
 
 
+def recorded() -> list:
+    return [row for file in RECORDS for row in run.read_rows(file)]
+
+
 def test_readme_tables_are_those_of_the_record():
     text = (ROOT / "README.md").read_text()
     made = {
@@ -151,12 +155,15 @@ def test_readme_tables_are_those_of_the_record():
     blocks = re.findall(r"<!-- (consensus|scores|parts) (\w+) -->\n(.*?)<!-- /", text, re.S)
     assert {kind for kind, *_ in blocks} == set(made)
     summary = re.search(r"<!-- summary -->\n(.*?)<!-- /", text, re.S)
-    everything = [row for file in RECORDS for row in run.read_rows(file)]
+    everything = score_tables.of_own_vlm(recorded())
     assert summary and summary[1] == tables.markdown(score_tables.summary_table(everything))
     for kind, dataset, block in blocks:
         file = ROOT / "data" / "record" / f"{dataset}.jsonl"
         groups = score_tables.groups_of_record(file.with_suffix(".groups.parquet"))
-        assert block == tables.markdown(made[kind](run.read_rows(file), groups))
+        rows = score_tables.of_own_vlm(run.read_rows(file))
+        assert block == tables.markdown(made[kind](rows, groups))
+    several = re.search(r"<!-- several -->\n(.*?)<!-- /", text, re.S)
+    assert several and several[1] == tables.markdown(score_tables.vlm_comparison(recorded()))
 
 
 def test_readme_tables_of_datasets_and_models_are_those_of_the_cards():
@@ -169,7 +176,7 @@ def test_readme_tables_of_datasets_and_models_are_those_of_the_cards():
 
 def test_readme_tables_of_active_learning_are_those_of_the_record():
     text = (ROOT / "README.md").read_text()
-    everything = round_tables.rounds_frame([row for file in RECORDS for row in run.read_rows(file)])
+    everything = round_tables.rounds_frame(score_tables.of_own_vlm(recorded()))
     summary = re.search(r"<!-- unisal -->\n(.*?)<!-- /", text, re.S)
     assert summary and summary[1] == tables.markdown(round_tables.summary_table(everything))
     blocks = re.findall(r"<!-- rounds (\w+) ([\w-]+) -->\n(.*?)<!-- /", text, re.S)

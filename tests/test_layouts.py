@@ -131,21 +131,33 @@ def build_vlm(miniature):
     return f"local-dir:{folder}"
 
 
+def execute(name, given):
+    """Run the code cells of a notebook with those of the parameters that it declares."""
+    notebook = paths.notebook_file(name)
+    declared = run.declared_parameters(notebook)
+    here = {k: v for k, v in given.items() if k in declared}
+    namespace = {"__name__": "__main__"}
+    for cell in run.cells(notebook):
+        if cell.cell_type == "code":
+            exec(compile(cell.source, name, "exec"), namespace)
+        if "parameters" in cell.metadata.get("tags", []):
+            namespace |= run.resolve_parameters(notebook, here)
+    pyplot.close("all")
+
+
+def test_a_stand_in_is_built_for_it_elsewhere(miniature):
+    matplotlib.use("Agg")
+    vlm = "stand-in-smoke_other_lab"
+    execute("01_stand_in_vlm", SMALL | {"dataset": miniature.card.name, "vlm": vlm, "steps": 40})
+    assert (paths.model_folder(vlm, 0) / "open_clip_model.safetensors").is_file()
+
+
 def test_every_notebook_of_the_chain_runs_on_it(miniature):
     matplotlib.use("Agg")
     dataset = miniature.card.name
     given = SMALL | {"dataset": dataset, "vlm": build_vlm(miniature)}
     for name in CHAIN:
-        notebook = paths.notebook_file(name)
-        declared = run.declared_parameters(notebook)
-        here = {k: v for k, v in given.items() if k in declared}
-        namespace = {"__name__": "__main__"}
-        for cell in run.cells(notebook):
-            if cell.cell_type == "code":
-                exec(compile(cell.source, f"{name} on {dataset}", "exec"), namespace)
-            if "parameters" in cell.metadata.get("tags", []):
-                namespace |= run.resolve_parameters(notebook, here)
-        pyplot.close("all")
+        execute(name, given)
     folder = paths.run_folder(dataset, given["vlm"], 0)
     predictions = pd.read_parquet(folder / "predictions.parquet")
     test = predictions[predictions.split == "test"]

@@ -112,3 +112,31 @@ def test_robustness_has_the_unshifted_rows_of_the_methods_that_were_shifted(abla
     lines = score_tables.robustness_lines(ablated)
     assert set(lines.method) == {"zero-shot", "vlm-cpl"} and set(lines.seed) == {0}
     assert sorted(lines.stain_shift) == [0, 0, 1, 1]
+
+
+def of_vlm(vlm, seed, zero_shot, ours, kept=10, dataset="ebhi_binary"):
+    rows = [scored("zero-shot", seed, zero_shot, dataset=dataset)]
+    rows += [scored("zero-shot", seed, 0.1, split="train", dataset=dataset)]
+    rows += [scored("vlm-cpl", seed, ours, "ours", dataset=dataset)]
+    rows[-1]["labels"] = {"kept": kept, "precision": 0.9}
+    rows += [scored("vlm-cpl", seed, 0.2, "published", dataset=dataset)]
+    return [row | {"vlm": vlm} for row in rows]
+
+
+def test_vlms_are_compared_over_the_seeds_that_all_have():
+    rows = of_vlm("a", 0, 0.5, 0.8) + of_vlm("a", 1, 0.7, 0.9, 20) + of_vlm("a", 2, 0.0, 0.0)
+    rows += of_vlm("a+b", 0, 0.6, 0.9) + of_vlm("a+b", 1, 0.8, 1.0)
+    rows += of_vlm("a", 0, 0.4, 0.4, dataset="lc25k")
+    table = score_tables.vlm_comparison(rows)
+    assert table.VLM.tolist() == ["a", "a+b"] and set(table.dataset) == {"ebhi_binary"}
+    assert table["zero-shot"].tolist() == ["0.600 ± 0.141", "0.700 ± 0.141"]
+    assert table["VLM-CPL"].tolist() == ["0.850 ± 0.071", "0.950 ± 0.071"]
+    assert table.kept.tolist() == ["15", "10"] and table.seeds.tolist() == ["2", "2"]
+    assert score_tables.vlm_comparison(rows[:4]).empty
+
+
+def test_a_dataset_is_shown_with_the_vlm_that_its_parameters_name():
+    named = "stand-in-lc25k_colon"
+    rows = of_vlm(named, 0, 0.5, 0.8) + of_vlm(f"{named}+b", 0, 0.6, 0.9)
+    assert {row["vlm"] for row in score_tables.of_own_vlm(rows)} == {named}
+    assert len(score_tables.of_own_vlm(rows)) == 4

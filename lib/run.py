@@ -178,6 +178,12 @@ def cells(notebook: Path) -> list[Any]:
 
 def declared_parameters(notebook: Path) -> dict[str, Any]:
     """Names and default values of the notebook's one cell tagged `parameters`."""
+    return dict(_declared(notebook, notebook.stat().st_mtime_ns))
+
+
+@cache
+def _declared(notebook: Path, changed: int) -> Mapping[str, Any]:
+    """Read once for each change: the chain asks many times for the parameters of all notebooks."""
     tagged = [c for c in cells(notebook) if "parameters" in c.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise ValueError(f"{notebook} has {len(tagged)} cells tagged 'parameters', not one")

@@ -287,7 +287,7 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
     """Execute a percent script with papermill from the repository's root.
 
     Returns the executed notebook. On an error the partial one is kept as `<name>.failed.ipynb`
-    and a RuntimeError names the notebook, the cell and the error's last line.
+    and a RuntimeError names the notebook, the cell and the error.
     """
     import jupytext
     import papermill
@@ -325,8 +325,7 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
             shutil.move(partial, failed)
             last = f"the kernel died ({error}), perhaps for lack of memory"
             if isinstance(error, PapermillExecutionError):
-                last = f"{error.ename}: {error.evalue}".strip().splitlines()[-1]
-                last = f"cell {error.cell_index}: {last}"
+                last = f"cell {error.cell_index}: {error.ename}: {error.evalue}".strip()
             raise RuntimeError(
                 f"{notebook.stem} failed in {last}\nThe notebook up to there: {failed}"
             ) from None

@@ -33,6 +33,7 @@ from lib import cards, consensus, gallery, losses, networks, own, paths, plots, 
 from lib.prompts import PAPERS, parse_classes, parse_templates
 from lib.run import atomic
 from lib.vlm import embed_prompts, embed_tiles, embed_views
+from lib.vlm_cards import read_vlm_cards
 from lib.vlm_loading import load_vlm
 
 # %% tags=["parameters"]
@@ -78,6 +79,7 @@ if other:
     tiles.decode_tiles(own.once(elsewhere), Path(other).expanduser(), "own", model.image_size)
 decoded = np.load(store, mmap_mode="r", allow_pickle=False)
 print(f"{cards.about_vlm(vlm)}, {model.image_size} px on {model.device}")
+print(*(about.credits for name, about in read_vlm_cards().items() if name in vlm.split("+")), sep="\n")
 pd.DataFrame({"class": names, "prompts": [" · ".join(of) for of in prompts.values()]})
 
 # %% [markdown]

@@ -189,13 +189,17 @@ def find(card: Card) -> Path:
     """
     tried = [root / card.folder for root in paths.raw_folders()]
     here = [folder for folder in tried if folder.is_dir()]
-    whole = [f for f in here if all((f / archive["holds"]).exists() for archive in card.archives)]
-    for folder in [*whole, *here]:
+    for folder in sorted(here, key=lambda folder: bool(absent(card, folder))):
         return folder
     raise FileNotFoundError(
         f"dataset {card.name!r} is not here. {how_to_get(card)} Or name the folder that holds "
         f"{card.folder!r} with DATA_ROOT. Looked in: " + ", ".join(map(str, tried))
     )
+
+
+def absent(card: Card, folder: Path) -> list[Mapping[str, str]]:
+    """Those of the card's archives whose content is not in the folder."""
+    return [archive for archive in card.archives if not (folder / archive["holds"]).exists()]
 
 
 def how_to_get(card: Card) -> str:

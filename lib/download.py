@@ -167,15 +167,16 @@ def fetch(card: cards.Card) -> Path:
     Raises FileNotFoundError saying where to get it and where to put it if no address is known, and
     what `download` and `unpack` raise.
     """
-    for root in paths.raw_folders():
-        if not _missing(card, root / card.folder):
-            return root / card.folder
     if not card.archives:
         return cards.find(card)
+    _check_places(card)
+    for root in paths.raw_folders():
+        if not cards.absent(card, root / card.folder):
+            return root / card.folder
     raw = paths.raw_folders()[0]
     with _alone(raw / ".downloads" / paths.file_name(card.folder)) as downloads:
         remove_leftovers(raw)
-        missing = _missing(card, raw / card.folder)
+        missing = cards.absent(card, raw / card.folder)
         for number, archive in enumerate(missing, 1):
             needed_again = [later.get("url") for later in missing[number:]]
             if "url" not in archive:
@@ -189,14 +190,12 @@ def fetch(card: cards.Card) -> Path:
     return raw / card.folder
 
 
-def _missing(card: cards.Card, folder: Path) -> list[Mapping[str, str]]:
-    """Archives whose content is not in the folder; an entry for the folder if there are none."""
+def _check_places(card: cards.Card) -> None:
+    """Refuse a card whose archives would land outside the dataset's folder."""
     for archive in card.archives:
         holds = archive.get("holds", "")
         if not holds or outside(holds):
             raise ValueError(f"{paths.card_file(card.name)}: an archive needs 'holds', a path")
-    archives = card.archives or [{"holds": "."}]
-    return [a for a in archives if not (folder / a["holds"]).exists()]
 
 
 @contextmanager

@@ -17,8 +17,12 @@ def plain_view(images: torch.Tensor, size: int) -> torch.Tensor:
 
     images: uint8 [B, S, S, 3]; returns float [B, 3, size, size] in 0 … 1.
     """
-    pixels = images.permute(0, 3, 1, 2).float() / 255
-    if images.shape[1] == size:
+    return resize(images.permute(0, 3, 1, 2).float() / 255, size)
+
+
+def resize(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    """Square tiles at another size (bicubic): float [B, 3, size, size] in 0 … 1."""
+    if pixels.shape[-1] == size:
         return pixels
     return F.interpolate(
         pixels, (size, size), mode="bicubic", antialias=True, align_corners=False

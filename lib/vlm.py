@@ -140,13 +140,7 @@ def encode_images(vlm: VLM, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.T
 def _side_by_side(vlm: VLM, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     unprojected, projected = [], []
     for member in vlm.several:
-        size = (member.image_size, member.image_size)
-        fitting = pixels
-        if pixels.shape[-2:] != size:
-            fitting = F.interpolate(
-                pixels, size, mode="bicubic", antialias=True, align_corners=False
-            ).clamp(0, 1)
-        before, after = encode_images(member, fitting)
+        before, after = encode_images(member, views.resize(pixels, member.image_size))
         unprojected.append(F.normalize(before, dim=-1))
         projected.append(after / len(vlm.several) ** 0.5)
     return torch.cat(unprojected, dim=1), torch.cat(projected, dim=1)

@@ -40,6 +40,12 @@ class VLMCard:
         return f"{self.title}. Licence: {self.licence}. {self.citation}"
 
 
+def credits(vlm: str) -> str:
+    """Title, licence and citation of each VLM that a name joins, where it has a card."""
+    known = read_vlm_cards()
+    return "\n".join(known[name].credits for name in vlm.split("+") if name in known)
+
+
 def read_vlm_cards() -> dict[str, VLMCard]:
     """All cards by name. Raises ValueError naming the file, the model and the wrong field."""
     file = paths.vlms_file()

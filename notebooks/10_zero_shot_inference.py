@@ -31,7 +31,7 @@ from lib import cards, metrics, paths, plots, tiles
 from lib.prompts import TEMPLATES, class_prompts, parse_templates
 from lib.run import row, write_rows
 from lib.vlm import class_probabilities, embed_prompts, embed_tiles
-from lib.vlm_cards import read_vlm_cards
+from lib.vlm_cards import credits
 from lib.vlm_loading import load_vlm
 
 # %% tags=["parameters"]
@@ -49,7 +49,7 @@ model = load_vlm(vlm, seed=seed)
 store = tiles.decode_tiles(table, cards.locate(card), dataset, model.image_size)
 for m in model.members:
     print(f"{m.name} on {m.device}, {m.dtype}, {m.image_size} px, scale {m.scale:.1f}")
-print(*(about.credits for name, about in read_vlm_cards().items() if name in vlm.split("+")), sep="\n")
+print(credits(vlm))
 
 # %% [markdown]
 # ## Prompts

@@ -30,10 +30,10 @@ import pandas as pd
 from IPython.display import display
 
 from lib import cards, consensus, gallery, losses, networks, own, paths, plots, stand_in, tiles, training, ways
-from lib.prompts import PAPERS, parse_classes, parse_templates
+from lib.prompts import PAPERS, class_prompts, parse_classes, parse_templates
 from lib.run import atomic
 from lib.vlm import embed_prompts, embed_tiles, embed_views
-from lib.vlm_cards import read_vlm_cards
+from lib.vlm_cards import credits
 from lib.vlm_loading import load_vlm
 
 # %% tags=["parameters"]
@@ -51,12 +51,13 @@ share = 0.3  # ρ; published
 n_steps = 1000  # of training
 
 # %%
-if not folder:
-    demo = cards.read_card("demo")
-    folder = str(cards.locate(demo))
-    classes = classes or "; ".join(f"{c.name} = {c.prompts[0].removeprefix('An H&E image of ')}" for c in demo.classes)
-prompts = parse_classes(classes, parse_templates(templates) or [PAPERS])
-names, where = list(prompts), Path(folder).expanduser()
+demo = cards.read_card("demo")
+where = Path(folder).expanduser() if folder else cards.locate(demo)
+if folder or classes:
+    prompts = parse_classes(classes, parse_templates(templates) or [PAPERS])
+else:
+    prompts = dict(zip(demo.class_names, class_prompts(demo, parse_templates(templates)), strict=True))
+names = list(prompts)
 table = own.list_tiles(where, by_folder=by_folder)
 unique = own.once(table)
 elsewhere = own.list_tiles(Path(other).expanduser()) if other else None
@@ -79,7 +80,7 @@ if other:
     tiles.decode_tiles(own.once(elsewhere), Path(other).expanduser(), "own", model.image_size)
 decoded = np.load(store, mmap_mode="r", allow_pickle=False)
 print(f"{cards.about_vlm(vlm)}, {model.image_size} px on {model.device}")
-print(*(about.credits for name, about in read_vlm_cards().items() if name in vlm.split("+")), sep="\n")
+print(credits(vlm))
 pd.DataFrame({"class": names, "prompts": [" · ".join(of) for of in prompts.values()]})
 
 # %% [markdown]

@@ -70,6 +70,13 @@ class Card:
     def class_names(self) -> list[str]:
         return [c.name for c in self.classes]
 
+    @property
+    def published(self) -> dict[str, dict[str, int]]:
+        """`counts` of each part ("" without parts), by class, or of "all" of it."""
+        counts = self.counts or {}
+        of_parts = counts if self.parts else {"": counts}
+        return {p: dict(c) if isinstance(c, Mapping) else {"all": c} for p, c in of_parts.items()}
+
 
 def read_card(dataset: str) -> Card:
     """The card of a dataset.
@@ -82,13 +89,13 @@ def read_card(dataset: str) -> Card:
         known = ", ".join(sorted(f.stem for f in file.parent.glob("*.yaml")))
         raise FileNotFoundError(f"no card {file} for dataset {dataset!r}. Known datasets: {known}")
     values = _read(file)
-    _check_fields(Card, values | {"name": dataset}, str(file))
+    check_fields(Card, values, str(file), given="name")
     if not isinstance(values["classes"], list):
         raise ValueError(f"{file}: classes must be a list")
     for number, entry in enumerate(values["classes"], 1):
         if not isinstance(entry, dict):
             raise ValueError(f"{file}, class {number} must hold named fields")
-        _check_fields(TissueClass, entry, f"{file}, class {number}")
+        check_fields(TissueClass, entry, f"{file}, class {number}")
     if len(values["classes"]) < 2:
         raise ValueError(
             f"{file}: at least two classes are needed, it has {len(values['classes'])}"
@@ -172,12 +179,15 @@ def _check_counts(values: Mapping[str, Any], where: str) -> None:
             raise ValueError(f"{where}: counts has {name!r}: {number!r}, no class and its number")
 
 
-def _check_fields(kind: type, values: Mapping[str, Any], where: str) -> None:
-    known = {f.name for f in fields(kind)}
-    needed = {f.name for f in fields(kind) if f.default is MISSING}
-    for name in sorted(needed - set(values)):
+def check_fields(kind: Any, values: Mapping[str, Any], where: str, given: str = "") -> None:
+    """Raise ValueError naming the field of a dataclass that is missing, or that it has not.
+
+    `given` is a field that does not come from the file.
+    """
+    known = {f.name: f.default is MISSING for f in fields(kind) if f.name != given}
+    for name in sorted(n for n, needed in known.items() if needed and n not in values):
         raise ValueError(f"{where}: the field {name!r} is missing")
-    for name in sorted(set(values) - known):
+    for name in sorted(set(values) - set(known)):
         raise ValueError(f"{where}: unknown field {name!r}. Valid: {', '.join(sorted(known))}")
 
 
@@ -189,8 +199,8 @@ def find(card: Card) -> Path:
     """
     tried = [root / card.folder for root in paths.raw_folders()]
     here = [folder for folder in tried if folder.is_dir()]
-    for folder in sorted(here, key=lambda folder: bool(absent(card, folder))):
-        return folder
+    if here:
+        return min(here, key=lambda folder: bool(absent(card, folder)))
     raise FileNotFoundError(
         f"dataset {card.name!r} is not here. {how_to_get(card)} Or name the folder that holds "
         f"{card.folder!r} with DATA_ROOT. Looked in: " + ", ".join(map(str, tried))
@@ -265,5 +275,4 @@ def _in_short(card: Card) -> dict[str, str]:
 def _published_tiles(card: Card) -> str:
     if card.cut is not None:
         return f"cut from {sum(part.get('count', 0) for part in card.cut['images']):,} images"
-    of_parts = [c if isinstance(c, Mapping) else {"all": c} for c in (card.counts or {}).values()]
-    return f"{sum(sum(of_part.values()) for of_part in of_parts):,}"
+    return f"{sum(sum(of_part.values()) for of_part in card.published.values()):,}"

@@ -223,12 +223,10 @@ def missing_tiles(card: cards.Card, table: pd.DataFrame) -> list[str]:
         return [f"{card.name}, {entry['images']}: {n:,} of {entry['count']:,} images"
                 for entry, n in parts if n != entry["count"]]  # fmt: skip
     lines = []
-    published = card.counts or {}
-    for part, counts in (published if card.parts else {"": published}).items():
+    for part, wanted in card.published.items():
         labels = table.label[table.part == part]
         here = {name: int((labels == n).sum()) for n, name in enumerate(card.class_names)}
         here["all"] = len(labels)
-        wanted = counts if isinstance(counts, Mapping) else {"all": counts}
         differing = [f"{c} {here[c]:,} of {n:,}" for c, n in wanted.items() if here[c] != n]
         if differing:
             where = f"{card.name}, {part}" if part else card.name

@@ -1,13 +1,13 @@
 """Cards of vision-language models: what each name stands for, wants and asks for."""
 
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import yaml
 
 from lib import paths
+from lib.cards import check_fields
 
 NOT_STATED = "not stated"
 
@@ -58,7 +58,7 @@ def read_vlm_cards() -> dict[str, VLMCard]:
 def _card(name: str, entry: Any, where: str) -> VLMCard:
     if not isinstance(entry, dict):
         raise ValueError(f"{where} must hold named fields")
-    _check_names(entry, where)
+    check_fields(VLMCard, entry, where, given="name")
     values = dict(entry)
     for field in ("mean", "std"):
         values[field] = _colours(entry[field], f"{where}: {field}")
@@ -68,14 +68,6 @@ def _card(name: str, entry: Any, where: str) -> VLMCard:
         if not isinstance(entry[field], str) or not entry[field]:
             raise ValueError(f"{where}: {field} must be a text")
     return VLMCard(name=name, **values)
-
-
-def _check_names(entry: Mapping[str, Any], where: str) -> None:
-    known = {f.name: f.default is MISSING for f in fields(VLMCard) if f.name != "name"}
-    for name in sorted(n for n, needed in known.items() if needed and n not in entry):
-        raise ValueError(f"{where}: the field {name!r} is missing")
-    for name in sorted(set(entry) - set(known)):
-        raise ValueError(f"{where}: unknown field {name!r}. Valid: {', '.join(sorted(known))}")
 
 
 def _colours(value: Any, where: str) -> tuple[float, ...] | None:

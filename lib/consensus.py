@@ -13,9 +13,9 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from lib.tiles import tile_draws
+from lib.labels import UNLABELLED
+from lib.random_draws import tile_draws
 
-NONE = -1  # no pseudo label
 TIE_BREAKS = ("random", "probability")
 QUOTAS = ("global", "class")
 ORDERS = ("mvc", "pfc", "mvc+pfc", "pfc+mvc")
@@ -25,13 +25,13 @@ SETTINGS = {
     # them. Probability ties need the class quota: alone they keep whole classes out.
     "ours": {"tie_break": "probability", "quota": "class", "cluster_on": "unprojected"},
 }
-PUBLISHED_SHARE = 0.3  # of tables and pictures; other shares are for the curves
+PUBLISHED_KEEP_RATIO = 0.3  # of tables and pictures; other shares are for the curves
 TIE_STREAM = 1_000_003  # keeps the draws of ties apart from those of views
 
 
 def setting_of(rules: Mapping[str, object]) -> str | None:
     """Name of the setting that these rules are, all or some of a setting's; None if of neither."""
-    if rules.get("share", PUBLISHED_SHARE) != PUBLISHED_SHARE:
+    if rules.get("keep_ratio", PUBLISHED_KEEP_RATIO) != PUBLISHED_KEEP_RATIO:
         return None
     for name, setting in SETTINGS.items():
         if all(rules[key] == setting[key] for key in rules if key in setting):
@@ -101,19 +101,19 @@ def keep_lowest(
     ranking: np.ndarray,
     prompt_labels: np.ndarray,
     *,
-    share: float = 0.3,
+    keep_ratio: float = 0.3,
     quota: str = "global",
     among: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Keep the first `share` of a ranking, bool [N].
+    """Keep the first `keep_ratio` of a ranking, bool [N].
 
     quota "global": of the whole ranking (faithful). quota "class": of every class of prompt labels,
     so that no predicted class disappears. The number kept is rounded down, but is at least one.
     ranking: rows, best first [N]; prompt_labels: [N]; among: bool [N], rows to choose from.
-    Raises ValueError for a share outside (0, 1].
+    Raises ValueError for a keep_ratio outside (0, 1].
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be above 0 and at most 1, not {share}")
+    if not 0 < keep_ratio <= 1:
+        raise ValueError(f"keep_ratio must be above 0 and at most 1, not {keep_ratio}")
     if quota not in QUOTAS:
         raise ValueError(f"quota must be one of {', '.join(QUOTAS)}, not {quota!r}")
     if len(prompt_labels) != len(ranking):
@@ -127,7 +127,7 @@ def keep_lowest(
     for pool in pools:
         if len(pool):
             # 1e-9: 0.3 · 10 must give 3 whatever its last bit
-            kept[pool[: max(1, int(share * len(pool) + 1e-9))]] = True
+            kept[pool[: max(1, int(keep_ratio * len(pool) + 1e-9))]] = True
     return kept
 
 
@@ -136,7 +136,7 @@ def multi_view_consensus(
     view_probs: np.ndarray,
     prompt_labels: np.ndarray,
     *,
-    share: float = 0.3,
+    keep_ratio: float = 0.3,
     tie_break: str = "random",
     quota: str = "global",
     seed: int = 0,
@@ -145,13 +145,13 @@ def multi_view_consensus(
 ) -> np.ndarray:
     """Multi-view consensus (VLM-CPL): which tiles' prompt labels the views agree on, bool [N].
 
-    Keeps the `share` ρ of tiles with the lowest vote entropy. The defaults are the published
+    Keeps the `keep_ratio` ρ of tiles with the lowest vote entropy. The defaults are the published
     setting; see `SETTINGS` for ours. votes: [V, N]; view_probs: [N, C], mean over the views;
     prompt_labels: [N]; among: bool [N], tiles to choose from. See `rank_by_consensus` and
     `keep_lowest` for the errors raised.
     """
     ranking = rank_by_consensus(votes, view_probs, tie_break=tie_break, seed=seed, tiles=tiles)
-    return keep_lowest(ranking, prompt_labels, share=share, quota=quota, among=among)
+    return keep_lowest(ranking, prompt_labels, keep_ratio=keep_ratio, quota=quota, among=among)
 
 
 def match_clusters(clusters: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
@@ -179,7 +179,7 @@ def feature_labels(
     tiles: np.ndarray | None = None,
     among: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Labels from the features alone, int64 [N], `NONE` outside `among`.
+    """Labels from the features alone, int64 [N], `UNLABELLED` outside `among`.
 
     K-means with C clusters (times `clusters_per_class`) on the image features, then
     `match_clusters` to the prompt labels. features: [N, D]; prompt_labels: [N]; tiles: [N] tile
@@ -199,7 +199,7 @@ def feature_labels(
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
         clusters = kmeans.fit_predict(chosen)
     prompts = np.asarray(prompt_labels)[rows]
-    labels = np.full(len(features), NONE)
+    labels = np.full(len(features), UNLABELLED)
     labels[rows] = match_clusters(clusters, prompts, n_classes)[clusters]
     return labels
 
@@ -215,7 +215,7 @@ def prompt_feature_consensus(
     Returns bool [N]. See `feature_labels` for the arguments.
     """
     found = feature_labels(features, prompt_labels, n_classes, **how)
-    return (found != NONE) & (found == np.asarray(prompt_labels))
+    return (found != UNLABELLED) & (found == np.asarray(prompt_labels))
 
 
 def keep_by_consensus(
@@ -225,7 +225,7 @@ def keep_by_consensus(
     features: Mapping[str, np.ndarray],
     prompt_labels: np.ndarray,
     *,
-    share: float = 0.3,
+    keep_ratio: float = 0.3,
     tie_break: str = "random",
     quota: str = "global",
     cluster_on: str = "projected",
@@ -237,7 +237,7 @@ def keep_by_consensus(
     """Tiles kept by one filter or by both in a given order, bool [N].
 
     order: one of `ORDERS`; the second filter sees only what the first one kept, so "pfc+mvc" keeps
-    the share ρ of what the clusters confirm. features: {"projected": [N, D], "unprojected":
+    the keep ratio ρ of what the clusters confirm. features: {"projected": [N, D], "unprojected":
     [N, E]}, of which `cluster_on` names one. `**SETTINGS["published"]` fits in. among: bool [N],
     tiles to choose from, such as those that several VLMs agree on (`agree.npy`).
     """
@@ -249,7 +249,7 @@ def keep_by_consensus(
     for name in order.split("+"):
         if name == "mvc":
             kept = multi_view_consensus(
-                votes, view_probs, prompt_labels, share=share, tie_break=tie_break,
+                votes, view_probs, prompt_labels, keep_ratio=keep_ratio, tie_break=tie_break,
                 quota=quota, seed=seed, tiles=tiles, among=kept,
             )  # fmt: skip
         else:

@@ -23,8 +23,10 @@
 import numpy as np
 import pandas as pd
 
-from lib import cards, paths, plots, tiles
-from lib.run import atomic
+from lib.data import cards, tiles
+from lib import paths
+from lib.report import plots
+from lib.artefacts import atomic
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -40,14 +42,14 @@ image_size = 96  # input size of the VLM in pixels
 
 # %%
 card = cards.read_card(dataset)
-folder = cards.locate(card)
+folder = cards.prepare(card)
 print(cards.credits(card), f"It lies in {folder}", sep="\n")
 pd.DataFrame([{"class": c.name, "prompts": " · ".join(c.prompts)} for c in card.classes])
 
 # %% [markdown]
 # ## The tiles
 #
-# Read as the card says, and compared with the numbers that were published: what is missing is said
+# PlainReader as the card says, and compared with the numbers that were published: what is missing is said
 # here, and the run goes on with what there is.
 
 # %%
@@ -59,8 +61,8 @@ for line in tiles.missing_tiles(card, table):
 # %% [markdown]
 # ## Their groups and the split
 #
-# A dataset's own division is kept: its test part is the test part, whatever the seed. Where there is
-# none, a fifth of the groups, stratified by class, is the test part. A tenth of the other groups is
+# A dataset's own division is kept: its test set is the test set, whatever the seed. Where there is
+# none, a fifth of the groups, stratified by class, is the test set. A tenth of the other groups is
 # the validation part, which only full supervision may look at; all methods train on the same `train`.
 
 # %%

@@ -26,10 +26,13 @@
 # %%
 import numpy as np
 
-from lib import cards, paths, plots, stand_in, tiles
+from lib.data import cards, tiles
+from lib import paths
+from lib.report import plots
+from lib.vlm import stand_in
 from lib.paths import STAND_IN
-from lib.vlm import embed_prompts, embed_tiles
-from lib.vlm_loading import load_vlm
+from lib.vlm.inference import embed_prompts, embed_tiles
+from lib.vlm.loading import load_vlm
 
 # %% tags=["parameters"]
 dataset = "demo"  # the target, a card in data/cards
@@ -50,7 +53,7 @@ source, source_table, store = stand_in.read_source(vlm, image_size)
 
 # %%
 target = cards.read_card(dataset)
-target_table = tiles.read_tile_table(target, cards.locate(target))
+target_table = tiles.read_tile_table(target, cards.prepare(target))
 assert source.name != dataset and not set(source_table.digest) & set(target_table.digest)
 if source.folder == target.folder:  # one collection: the groups must differ
     assert not set(source_table.group) & set(target_table.group), "source and target share groups"

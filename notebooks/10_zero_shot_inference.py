@@ -27,12 +27,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import cards, metrics, paths, plots, tiles
-from lib.prompts import TEMPLATES, class_prompts, parse_templates
-from lib.run import row, write_rows
-from lib.vlm import class_probabilities, embed_prompts, embed_tiles
-from lib.vlm_cards import credits
-from lib.vlm_loading import load_vlm
+from lib.data import cards, tiles
+from lib.report import metrics, plots
+from lib import paths
+from lib.vlm.prompts import TEMPLATES, class_prompts, parse_templates
+from lib.record import row, write_rows
+from lib.vlm.inference import class_probabilities, embed_prompts, embed_tiles
+from lib.vlm.cards import credits
+from lib.vlm.loading import load_vlm
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -46,7 +48,7 @@ run = paths.run_folder(dataset, vlm, seed)
 card = cards.read_card(dataset)
 table = pd.read_parquet(run / "tiles.parquet")
 model = load_vlm(vlm, seed=seed)
-store = tiles.decode_tiles(table, cards.locate(card), dataset, model.image_size)
+store = tiles.decode_tiles(table, cards.prepare(card), dataset, model.image_size)
 for m in model.members:
     print(f"{m.name} on {m.device}, {m.dtype}, {m.image_size} px, scale {m.scale:.1f}")
 print(credits(vlm))

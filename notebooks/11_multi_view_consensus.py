@@ -27,11 +27,15 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from lib import cards, consensus, label_tables, metrics, paths, plots, tiles, views
-from lib.run import atomic, read_rows, row, write_rows
-from lib.staining import separate_stains
-from lib.vlm import embed_prompts, embed_views, speed_of_views
-from lib.vlm_loading import load_vlm
+from lib.data import cards, tiles
+from lib import consensus, paths
+from lib.report import pseudo_labels as pseudo_labels, metrics, plots
+from lib.vlm import views
+from lib.artefacts import atomic
+from lib.record import read_rows, row, write_rows
+from lib.data.staining import separate_stains
+from lib.vlm.inference import embed_prompts, embed_views, speed_of_views
+from lib.vlm.loading import load_vlm
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -48,7 +52,7 @@ card = cards.read_card(dataset)
 table = pd.read_parquet(run / "tiles.parquet")
 train = table[table.split == "train"].reset_index(drop=True)
 model = load_vlm(vlm, seed=seed)
-store = tiles.decode_tiles(table, cards.locate(card), dataset, model.image_size)
+store = tiles.decode_tiles(table, cards.prepare(card), dataset, model.image_size)
 
 # %% [markdown]
 # ## Views
@@ -123,15 +127,15 @@ write_rows(run, "11_multi_view_consensus", rows)
 
 # %%
 recorded = read_rows(run / "rows" / "11_multi_view_consensus.jsonl")
-mvc = label_tables.labels_frame(recorded).query("method == 'mvc'")
-plots.precision_against_share(mvc)
+mvc = pseudo_labels.pseudo_label_frame(recorded).query("method == 'mvc'")
+plots.precision_against_keep_ratio(mvc)
 
 # %% [markdown]
 # Precision alone is the wrong thing to look at: a filter that keeps one class only can be very
 # precise. Kept and right per predicted class, at the share ρ:
 
 # %%
-at_share = mvc[mvc.share_setting == share].set_index("name")
+at_share = mvc[mvc.keep_ratio == share].set_index("name")
 per_class = pd.json_normalize(at_share.per_class.tolist()).set_index(at_share.index)
 per_class.assign(precision=at_share.precision.round(3), classes_lost=at_share.lost)
 

@@ -28,8 +28,11 @@ import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from lib import cards, consensus, label_tables, metrics, paths, plots, tiles
-from lib.run import atomic, read_rows, row, write_rows
+from lib.data import cards, tiles
+from lib import consensus, paths
+from lib.report import pseudo_labels as pseudo_labels, metrics, plots
+from lib.artefacts import atomic
+from lib.record import read_rows, row, write_rows
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -80,7 +83,7 @@ for cluster_on, of in features.items():
     named = consensus.setting_of(rules)
     rows.append(new_row(method="pfc", setting=named, params=about | rules, labels=quality))
 write_rows(run, "12_prompt_feature_consensus", rows)
-label_tables.consensus_table(label_tables.labels_frame(read_rows(run / "rows" / "12_prompt_feature_consensus.jsonl")))
+pseudo_labels.consensus_table(pseudo_labels.pseudo_label_frame(read_rows(run / "rows" / "12_prompt_feature_consensus.jsonl")))
 
 # %% [markdown]
 # ## What is written for training
@@ -125,7 +128,7 @@ plots.cluster_map(points, *ours.loc[shown, ["prompt_label", "feature_label", "la
 # Kept and right, kept and wrong, kept by the views but dropped by the clusters, dropped by the views.
 
 # %%
-store = tiles.decode_tiles(table, cards.locate(card), dataset, about["image_size"])
+store = tiles.decode_tiles(table, cards.prepare(card), dataset, about["image_size"])
 decoded = np.load(store, mmap_mode="r", allow_pickle=False)
 some = ours.sample(frac=1, random_state=seed)
 sheets = {

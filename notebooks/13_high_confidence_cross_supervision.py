@@ -31,9 +31,13 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from lib import cards, consensus, metrics, networks, paths, plots, tiles, training, ways
-from lib.losses import HighConfidenceCrossSupervision
-from lib.run import atomic, read_rows, row, write_rows
+from lib.data import cards, tiles
+from lib import consensus, paths
+from lib.report import metrics, plots
+from lib.learning import networks, trainer, setups
+from lib.learning.losses import HighConfidenceCrossSupervision
+from lib.artefacts import atomic
+from lib.record import read_rows, row, write_rows
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -60,13 +64,13 @@ train = table.set_index("tile").loc[pseudo[pseudo.setting == "ours"].tile].reset
 # is a new one in pixels, a network is a whole ImageNet backbone.
 
 # %%
-store = tiles.decode_tiles(table, cards.locate(card), dataset, about["image_size"])
+store = tiles.decode_tiles(table, cards.prepare(card), dataset, about["image_size"])
 how = {"n_classes": len(card.classes), "steps": n_steps, "seed": seed}
 if network == "frozen":
-    way, end = ways.frozen(run, train.tile.values, **how), ""
+    way, end = setups.frozen(run, train.tile.values, **how), ""
 else:
-    way, end = ways.fine_tune(store, about["image_size"], **how), f"-{network}"
-print(f"{network}: {way.plan}")
+    way, end = setups.fine_tune(store, about["image_size"], **how), f"-{network}"
+print(f"{network}: {setup.plan}")
 
 # %% [markdown]
 # ## Training, in both settings
@@ -79,11 +83,11 @@ folder = run / f"hcs{end}"
 probs, seconds = {}, {}
 for setting in consensus.SETTINGS:
     part = pseudo[pseudo.setting == setting]
-    labels = np.where(part.kept, part.prompt_label, consensus.NONE)
-    data = training.TrainingTiles(part.tile.values, labels, card.class_names, train.label.values)
+    labels = np.where(part.kept, part.prompt_label, consensus.UNLABELLED)
+    data = trainer.TrainingTiles(part.tile.values, labels, card.class_names, train.label.values)
     started = time.perf_counter()
-    both, _ = training.train(objective, way.make_network, way.draw, data, plan=way.plan, seed=seed, folder=folder / setting)
-    probs[setting] = networks.predict(both, way.read, table.tile.values)
+    both, _ = trainer.train(objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed, folder=folder / setting)
+    probs[setting] = networks.predict(both, setup.reader, table.tile.values)
     seconds[setting] = time.perf_counter() - started
 
 # %%
@@ -107,8 +111,8 @@ assert all(np.allclose(p.sum(1), 1, atol=1e-4) for p in probs.values())
 
 # %%
 test = (table.split == "test").values
-used = {"threshold": threshold, "weight": weight, "steps": n_steps, "learning_rate": way.plan.learning_rate}
-used |= {"filters": "mvc+pfc", "share": consensus.PUBLISHED_SHARE, "clusters_per_class": 1, "stain_shift": 0.0, **about}
+used = {"threshold": threshold, "weight": weight, "steps": n_steps, "learning_rate": setup.plan.learning_rate}
+used |= {"filters": "mvc+pfc", "share": consensus.PUBLISHED_KEEP_RATIO, "clusters_per_class": 1, "stain_shift": 0.0, **about}
 rows = []
 for setting, rules in consensus.SETTINGS.items():
     part = pseudo[pseudo.setting == setting]

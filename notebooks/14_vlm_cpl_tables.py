@@ -17,7 +17,7 @@
 # $$\min_\theta \; \frac{1}{|S|} \sum_{i \in S} \ell\big(p_\theta(x_i), \tilde y_i\big) \; + \; \text{what else the method does}$$
 #
 # with $S$ the tiles that a method trusts, $\tilde y$ their labels and $\ell$ its loss. Nothing is chosen
-# on the test part and no epoch is picked: the last step counts, for full supervision too.
+# on the test set and no epoch is picked: the last step counts, for full supervision too.
 #
 # - In: `pseudo_labels.parquet`, features, votes and rows of the notebooks before.
 # - Out: `comparison.parquet` (right or wrong per test tile and method), rows of the comparison; with
@@ -33,14 +33,19 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from lib import baselines, cards, consensus, metrics, paths, plots, score_tables, tiles, ways
-from lib.ablations import STAIN_SHIFTS, labelled_and_not, varied_rules
-from lib.consensus import NONE
-from lib.losses import CoTeaching, EarlyLearningRegularisation, HighConfidenceCrossSupervision, Supervised, generalised_cross_entropy
-from lib.run import atomic, read_rows, row, write_rows
-from lib.training import TrainingTiles
-from lib.vlm import embed_prompts, embed_tiles, embed_views, vote
-from lib.vlm_loading import load_vlm
+from lib.learning import baselines, setups
+from lib.data import cards, tiles
+from lib import consensus, paths
+from lib.report import metrics, plots, comparison
+from lib.report.ablations import STAIN_SHIFTS, ablation_grid
+from lib.learning.trainer import labelled_and_not
+from lib.labels import UNLABELLED
+from lib.learning.losses import CoTeaching, EarlyLearningRegularisation, HighConfidenceCrossSupervision, Supervised, generalised_cross_entropy
+from lib.artefacts import atomic
+from lib.record import read_rows, row, write_rows
+from lib.learning.trainer import TrainingTiles
+from lib.vlm.inference import embed_prompts, embed_tiles, embed_views, vote
+from lib.vlm.loading import load_vlm
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -68,13 +73,13 @@ features = {name: np.load(run / f"{file}.npy", allow_pickle=False) for name, fil
 of_train = {name: of[number] for name, of in features.items()}
 agree = np.load(run / "agree.npy", allow_pickle=False)[number]
 prompt_labels = zero_shot[number].argmax(1)
-store = tiles.decode_tiles(table, cards.locate(card), dataset, ours["image_size"])
+store = tiles.decode_tiles(table, cards.prepare(card), dataset, ours["image_size"])
 model = load_vlm(vlm, seed=seed)
 text = embed_prompts(model, ours["prompts"])
 views = {"n_views": ours["n_views"], "seed": seed, "hue": ours["hue"], "progress": False}
 how = {"n_classes": len(card.classes), "steps": n_steps, "seed": seed}
-print(f"{dataset} with {cards.about_vlm(vlm)}")
-way = ways.frozen(run, number, **how) if network == "frozen" else ways.fine_tune(store, ours["image_size"], **how)
+print(f"{dataset} with {describe_vlm(vlm)}")
+way = setups.frozen(run, number, **how) if network == "frozen" else setups.fine_tune(store, ours["image_size"], **how)
 
 # %% [markdown]
 # ## Who learns from what
@@ -106,14 +111,14 @@ print(f"confident learning suspects {suspected.mean():.1%} of the labels; {(prom
 new_row = partial(row, dataset=dataset, vlm=vlm, seed=seed, split="test", n=len(test), device=str(model.device))
 scores = partial(metrics.scores, labels=test.label.values, class_names=card.class_names)
 quality = partial(metrics.label_quality, labels=truth, class_names=card.class_names)
-learn = partial(ways.learn, tiles=test.tile.values, seed=seed)
+learn = partial(setups.fit_predict, tiles=test.tile.values, seed=seed)
 used = {name: ours[name] for name in ("steps", "learning_rate", "prompts", "image_size", "n_views", "hue", "stain_shift")}
 probs, rows = {}, []
 for (method, setting), (objective, labels, kept) in methods.items():
     if ablations or (only and method not in only.split(",")):
         continue
     started = time.perf_counter()
-    data = TrainingTiles(number, np.where(kept, labels, NONE), card.class_names, truth)
+    data = TrainingTiles(number, np.where(kept, labels, UNLABELLED), card.class_names, truth)
     probs[method, setting] = learn(objective, data, way=way)
     about = used | {"objective": repr(objective), "rules": consensus.SETTINGS.get(setting)}
     measured = {"scores": scores(probs[method, setting]), "labels": quality(labels, kept), "seconds": time.perf_counter() - started}
@@ -139,23 +144,23 @@ if not ablations:
     if network == "frozen":
         said["zero-shot", ""] = predicted["zero-shot_label"].values
     said |= {("vlm-cpl", setting): predicted[f"{setting}_label"].values for setting in consensus.SETTINGS}
-    about = [test[["tile", "group"]].assign(vlm=vlm, seed=seed, method=m, setting=s, network="" if m in score_tables.UNTRAINED else network, right=p == test.label.values) for (m, s), p in said.items()]
+    about = [test[["tile", "group"]].assign(vlm=vlm, seed=seed, method=m, setting=s, network="" if m in comparison.UNTRAINED else network, right=p == test.label.values) for (m, s), p in said.items()]
     with atomic(run / f"comparison{end}.parquet") as file:
         pd.concat(about, ignore_index=True).to_parquet(file)
 
 # %% [markdown]
 # ## The comparison
 #
-# Of this seed; "ours is better by" is tested over the groups of the test part. `40_record` makes the
+# Of this seed; "ours is better by" is tested over the groups of the test set. `40_record` makes the
 # same table over seeds.
 
 # %%
 of_run = read_rows(*sorted((run / "rows").glob("1[0-4]*.jsonl")))
 if not ablations:
-    by_group = score_tables.groups_frame(pd.read_parquet(run / f"comparison{end}.parquet"))
-    display(score_tables.scores_table(of_run, by_group))
-    same_network = score_tables.score_frame(of_run).query("network in ('', @network)")
-    display(plots.comparison(same_network, score_tables.COMPARED, f"{dataset}, {vlm}, seed {seed}"))
+    by_group = comparison.groups_frame(pd.read_parquet(run / f"comparison{end}.parquet"))
+    display(comparison.scores_table(of_run, by_group))
+    same_network = comparison.score_frame(of_run).query("network in ('', @network)")
+    display(plots.comparison(same_network, comparison.COMPARED, f"{dataset}, {vlm}, seed {seed}"))
 
 # %% [markdown]
 # ## Ablations: one rule changed at a time
@@ -167,14 +172,14 @@ if not ablations:
 
 # %%
 rows = []
-for rules in varied_rules(ours) if ablations else ():
+for rules in ablation_grid(ours) if ablations else ():
     voted = votes, view_probs
     if "n_views" in rules["varied"]:
         voted = vote(model, store, number, text, **views | {"n_views": rules["n_views"]})
     chosen = {name: rules[name] for name in ("share", "tie_break", "quota", "cluster_on", "clusters_per_class")}
     kept = keep(rules["filters"], votes=voted[0], view_probs=voted[1], **chosen) if rules["filters"] else every
     data = TrainingTiles if rules["filters"] else labelled_and_not
-    data = data(number, np.where(kept, prompt_labels, NONE), card.class_names, truth)
+    data = data(number, np.where(kept, prompt_labels, UNLABELLED), card.class_names, truth)
     objective = HighConfidenceCrossSupervision(threshold=rules["threshold"], weight=rules["weight"])
     p = learn(objective, data, way=way)
     rows.append(new_row(method="vlm-cpl", network=network, params=rules, scores=scores(p), labels=quality(prompt_labels, kept)))
@@ -187,7 +192,7 @@ for rules in varied_rules(ours) if ablations else ():
 
 # %%
 for shift in STAIN_SHIFTS if ablations else ():
-    stained = tiles.decode_tiles(table, cards.locate(card), dataset, ours["image_size"], restain=-shift)
+    stained = tiles.decode_tiles(table, cards.prepare(card), dataset, ours["image_size"], restain=-shift)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         embed_tiles(model, stained, text, folder)
@@ -203,11 +208,11 @@ for shift in STAIN_SHIFTS if ablations else ():
             todo["vlm-cpl", setting] = (objective, noisy, keep("mvc+pfc", **rules, **said))
         found = {("zero-shot", ""): here["probs"][test.tile]}
         for key, (objective, labels, kept) in todo.items():
-            data = TrainingTiles(number, np.where(kept, labels, NONE), card.class_names, truth)
-            found[key] = learn(objective, data, way=ways.frozen(folder, number, **how))
+            data = TrainingTiles(number, np.where(kept, labels, UNLABELLED), card.class_names, truth)
+            found[key] = learn(objective, data, way=setups.frozen(folder, number, **how))
     about = used | {"stain_shift": shift, "varied": ["stain_shift"]}
     for (method, setting), p in found.items():
-        kind = None if method in score_tables.UNTRAINED else network
+        kind = None if method in comparison.UNTRAINED else network
         rows.append(new_row(method=method, setting=setting or None, network=kind, params=about, scores=scores(p)))
 if ablations:
     write_rows(run, "14_vlm_cpl_tables-ablations", rows)
@@ -220,10 +225,10 @@ if ablations:
 
 # %%
 recorded = read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
-for name, part in score_tables.ablation_frames(of_run if ablations else recorded).items():
+for name, part in comparison.ablation_frames(of_run if ablations else recorded).items():
     title = f"{name}, {part.vlm.iloc[0]}"
-    display(title, score_tables.on_off_table(part), *(score_tables.ablation_table(part, *names) for names in score_tables.ABLATION_TABLES))
-    display(plots.ablation_curves(score_tables.ablation_lines(part), title), plots.robustness(score_tables.robustness_lines(part), score_tables.COMPARED, title))
+    display(title, comparison.on_off_table(part), *(comparison.ablation_table(part, *names) for names in comparison.ABLATION_TABLES))
+    display(plots.ablation_curves(comparison.ablation_lines(part), title), plots.robustness(comparison.robustness_lines(part), comparison.COMPARED, title))
 
 # %% [markdown]
 # ## Where it falls short
@@ -240,7 +245,7 @@ for name, part in score_tables.ablation_frames(of_run if ablations else recorded
 #   of views (0.946), transduction (0.939) and early-learning regularisation (0.931). One tile in ten is
 #   normal, and the unlabelled half of a batch is drawn as it comes: nine in ten pseudo labels say
 #   adenocarcinoma, and in doubt so do the networks (recall 0.997 and 0.861; mean of views 0.967 and 0.925).
-#   A test part has some fifteen normal tiles.
+#   A test set has some fifteen normal tiles.
 
 # %% [markdown]
 # **Recap.** The comparison says what filters and cross supervision are worth beside other ways to learn

@@ -33,9 +33,13 @@ from sklearn.manifold import TSNE
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from lib import cards, inputs, losses, metrics, networks, paths, plots, round_plots, tiles, training, ways
-from lib.consensus import NONE
-from lib.run import atomic, read_rows
+from lib.data import cards, tiles
+from lib.learning import samplers, losses, networks, trainer, setups
+from lib.report import metrics, plots, active_plots
+from lib import paths
+from lib.labels import UNLABELLED
+from lib.artefacts import atomic
+from lib.record import read_rows
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -53,8 +57,8 @@ card = cards.read_card(dataset)
 table = pd.read_parquet(run / "tiles.parquet")
 train, test = (table[table.split == split].reset_index(drop=True) for split in ("train", "test"))
 about = read_rows(run / "rows" / "11_multi_view_consensus.jsonl")[0]["params"]
-store = tiles.decode_tiles(table, cards.locate(card), dataset, about["image_size"])
-print(f"{dataset} with {cards.about_vlm(vlm)}")
+store = tiles.decode_tiles(table, cards.prepare(card), dataset, about["image_size"])
+print(f"{dataset} with {describe_vlm(vlm)}")
 
 # %% [markdown]
 # ## What is labelled
@@ -64,9 +68,9 @@ print(f"{dataset} with {cards.about_vlm(vlm)}")
 
 # %%
 drawn = np.random.default_rng(seed).permutation(len(train))[: max(2, round(label_share * len(train)))]
-labels = np.full(len(train), NONE)
+labels = np.full(len(train), UNLABELLED)
 labels[drawn] = train.label.values[drawn]
-data = training.TrainingTiles(train.tile.values, labels, card.class_names, train.label.values)
+data = trainer.TrainingTiles(train.tile.values, labels, card.class_names, train.label.values)
 counts = {"pool": np.bincount(train.label, minlength=len(card.classes)), "labelled": np.bincount(labels[drawn], minlength=len(card.classes))}
 pd.DataFrame(counts, index=card.class_names).T
 
@@ -77,7 +81,7 @@ pd.DataFrame(counts, index=card.class_names).T
 # encoder made of such a view.
 
 # %%
-draw = inputs.pixel_views(store, about["image_size"], seed=seed)
+draw = samplers.pixel_views(store, about["image_size"], seed=seed)
 pictures = {f"seen by {name}": (draw(train.tile.values[drawn[:10]], k, 0).permute(0, 2, 3, 1) * 255).byte().cpu().numpy() for k, name in enumerate("AB")}
 plots.tile_sheet(pictures)
 
@@ -89,7 +93,7 @@ plots.tile_sheet(pictures)
 # labelled half of a batch holds every class equally often.
 
 # %%
-way = ways.frozen(run, train.tile.values, len(card.classes), steps=round_steps, seed=seed, projection=128)
+way = setups.frozen(run, train.tile.values, len(card.classes), steps=round_steps, seed=seed, projection=128)
 objectives = {
     "labels alone": losses.DualViewTraining(tau, weight=0.0, contrast=0.0),
     "cross supervision": losses.DualViewTraining(tau, weight, contrast=0.0),
@@ -99,7 +103,7 @@ folder = run / "dual-view"
 trained, curves = {}, {}
 for name, objective in objectives.items():
     here = folder if name == "dual-view" else folder / name.replace(" ", "_")
-    trained[name], curves[name] = training.train(objective, way.make_network, way.draw, data, plan=way.plan, seed=seed, folder=here)
+    trained[name], curves[name] = trainer.train(objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed, folder=here)
 with atomic(folder / "labelled.parquet") as file:
     train.loc[drawn, ["tile", "label"]].to_parquet(file)
 
@@ -110,15 +114,15 @@ with atomic(folder / "labelled.parquet") as file:
 # contrastive one hardly falls by itself.
 
 # %%
-batch = np.concatenate([drawn, np.random.default_rng(seed).choice(np.flatnonzero(labels == NONE), 64)])
+batch = np.concatenate([drawn, np.random.default_rng(seed).choice(np.flatnonzero(labels == UNLABELLED), 64)])
 given = torch.from_numpy(labels[batch[: len(drawn)]])
 terms = {}
-for name, both in {"before training": training.new_networks(way.make_network, 2, seed), **trained}.items():
+for name, both in {"before training": trainer.new_networks(setup.make_network, 2, seed), **trained}.items():
     with torch.inference_mode():
-        logits, projections = zip(*(network(way.draw(train.tile.values[batch], k, 0)) for k, network in enumerate(both)), strict=True)
+        logits, projections = zip(*(network(setup.sampler(train.tile.values[batch], k, 0)) for k, network in enumerate(both)), strict=True)
     unlabelled = [own[len(drawn) :] for own in logits]
     sure = [losses.confident_labels(own, tau) for own in unlabelled]
-    known = torch.cat([given, torch.where(sure[0] == sure[1], sure[0], NONE)])
+    known = torch.cat([given, torch.where(sure[0] == sure[1], sure[0], UNLABELLED)])
     terms[name] = {
         "cross-entropy": sum(torch.nn.functional.cross_entropy(own[: len(drawn)], given).item() for own in logits),
         "cross supervision": sum(losses.cross_supervision(own, other, tau).item() for own, other in (unlabelled, unlabelled[::-1])),
@@ -130,7 +134,7 @@ pd.DataFrame(terms).T.round(3)
 # ## How many pseudo labels, and how many are right?
 
 # %%
-round_plots.pseudo_label_curves(curves, tau)
+active_plots.pseudo_label_curves(curves, tau)
 
 # %% [markdown]
 # ## What is gained
@@ -138,7 +142,7 @@ round_plots.pseudo_label_curves(curves, tau)
 # Test part, mean of both networks.
 
 # %%
-seen = {name: networks.predict_each(both, way.read, test.tile.values) for name, both in trained.items()}
+seen = {name: networks.predict_members(both, setup.reader, test.tile.values) for name, both in trained.items()}
 scored = {name: metrics.scores(probs.mean(0), test.label.values, card.class_names) for name, (probs, _) in seen.items()}
 pd.DataFrame(scored).drop("recall").astype(float).round(3)
 
@@ -156,7 +160,7 @@ for name in ("cross supervision", "dual-view"):
     by_neighbours = cross_val_score(KNeighborsClassifier(5), unit, test.label.values[some]).mean()
     title = f"{'with' if name == 'dual-view' else 'without'} contrast: {by_neighbours:.3f}"
     points[title] = TSNE(perplexity=min(30, len(some) / 4), random_state=seed).fit_transform(unit)
-round_plots.feature_maps(points, test.label.values[some], card.class_names)
+active_plots.feature_maps(points, test.label.values[some], card.class_names)
 
 # %% [markdown]
 # **Recap.** A few labels, and pseudo labels of two networks for the rest. Where the networks disagree they have

@@ -25,16 +25,20 @@ import numpy as np
 import pandas as pd
 from sklearn.manifold import TSNE
 
-from lib import cards, networks, paths, plots, round_plots, selection, tiles, ways
-from lib.consensus import NONE
-from lib.run import read_rows
+from lib.data import cards, tiles
+from lib.learning import networks, setups
+from lib import paths
+from lib.report import plots, active_plots
+from lib.active import strategies
+from lib.labels import UNLABELLED
+from lib.record import read_rows
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # names the run folder
 seed = 0  # of the clusters and of chance
 query_share = 0.01  # of the pool, to be asked for
-compared = "unisal,entropy,random"  # strategies, by comma; see lib/selection.py
+compared = "unisal,entropy,random"  # strategies, by comma; see lib/strategies.py
 
 # %%
 run = paths.run_folder(dataset, vlm, seed)
@@ -43,9 +47,9 @@ table = pd.read_parquet(run / "tiles.parquet")
 train = table[table.split == "train"].reset_index(drop=True)
 about = read_rows(run / "rows" / "11_multi_view_consensus.jsonl")[0]["params"]
 labelled = train.tile.isin(pd.read_parquet(run / "dual-view" / "labelled.parquet").tile).values
-decoded = np.load(tiles.decode_tiles(table, cards.locate(card), dataset, about["image_size"]), mmap_mode="r", allow_pickle=False)
+decoded = np.load(tiles.decode_tiles(table, cards.prepare(card), dataset, about["image_size"]), mmap_mode="r", allow_pickle=False)
 n_queries = max(2, round(query_share * len(train)))
-print(f"{dataset} with {cards.about_vlm(vlm)}\n{labelled.sum()} of {len(train)} tiles are labelled, {n_queries} are to be asked for")
+print(f"{dataset} with {describe_vlm(vlm)}\n{labelled.sum()} of {len(train)} tiles are labelled, {n_queries} are to be asked for")
 
 # %% [markdown]
 # ## What the networks say of the pool
@@ -54,9 +58,9 @@ print(f"{dataset} with {cards.about_vlm(vlm)}\n{labelled.sum()} of {len(train)} 
 # tiles are labelled.
 
 # %%
-way = ways.frozen(run, train.tile.values, len(card.classes), steps=1, seed=seed, projection=128)
-probs, features = networks.predict_each(ways.load(way, run / "dual-view"), way.read, train.tile.values)
-pool = selection.Pool(probs, features, np.where(labelled, train.label, NONE), ~labelled)
+way = setups.frozen(run, train.tile.values, len(card.classes), steps=1, seed=seed, projection=128)
+probs, features = networks.predict_members(setups.load(way, run / "dual-view"), setup.reader, train.tile.values)
+pool = strategies.Pool(probs, features, np.where(labelled, train.label, UNLABELLED), ~labelled)
 print(f"probabilities {probs.shape}, features {features.shape}")
 
 # %% [markdown]
@@ -65,10 +69,10 @@ print(f"probabilities {probs.shape}, features {features.shape}")
 # The labels of the unlabelled tiles are looked at for this table only.
 
 # %%
-disagree = selection.disagreement(probs) & pool.askable
+disagree = strategies.disagreement(probs) & pool.unlabelled_mask
 right = probs.mean(0).argmax(1) == train.label.values
-groups = {"networks agree": pool.askable & ~disagree, "networks disagree": disagree}
-of_pool = {name: {"tiles": of.sum(), "mean prediction wrong": 1 - right[of].mean() if of.any() else np.nan, "mean entropy": selection.entropy(probs)[of].mean() if of.any() else np.nan} for name, of in groups.items()}
+groups = {"networks agree": pool.unlabelled_mask & ~disagree, "networks disagree": disagree}
+of_pool = {name: {"tiles": of.sum(), "mean prediction wrong": 1 - right[of].mean() if of.any() else np.nan, "mean entropy": strategies.entropy(probs)[of].mean() if of.any() else np.nan} for name, of in groups.items()}
 pd.DataFrame(of_pool).T.round(3)
 
 # %%
@@ -82,7 +86,7 @@ pd.crosstab(confused["A says"], confused["B says"])
 
 # %%
 among = np.flatnonzero(disagree)
-cluster, centres = selection.clusters(features[among], n_queries, seed)
+cluster, centres = strategies.clusters(features[among], n_queries, seed)
 away = ((features[among] - centres[cluster]) ** 2).sum(1)
 sizes = np.bincount(cluster)
 sheet = {}
@@ -100,12 +104,12 @@ plots.tile_sheet(sheet)
 # chance anywhere.
 
 # %%
-chosen = {name: selection.select(name, pool, n_queries, seed) for name in compared.split(",")}
+chosen = {name: strategies.select(name, pool, n_queries, seed) for name in compared.split(",")}
 shown = np.random.default_rng(seed).permutation(len(train))[:1500]
 shown = np.unique(np.concatenate([shown, np.flatnonzero(disagree), *(query.rows for query in chosen.values())]))
 points = np.full((len(train), 2), np.nan)
 points[shown] = TSNE(perplexity=min(30, len(shown) / 4), random_state=seed).fit_transform(features[shown])
-round_plots.selection_map(points, disagree, right, {name: query.rows for name, query in chosen.items()})
+active_plots.selection_map(points, disagree, right, {name: query.rows for name, query in chosen.items()})
 
 # %% [markdown]
 # ## The chosen tiles

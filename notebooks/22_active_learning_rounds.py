@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Rounds: label a few, train, choose the next few
+# # History: label a few, train, choose the next few
 #
 # UniSAL from its first labels to a tenth of the pool, beside other strategies and beside plain training.
 # With labelled tiles $L_r$ and unlabelled ones $U_r$ after round $r$:
@@ -15,7 +15,7 @@
 # $$A_r, B_r = \text{train}(L_r, U_r), \qquad Q_{r+1} = \text{select}(A_r, B_r, U_r), \qquad L_{r+1} = L_r \cup \{(x, \text{oracle}(x)) : x \in Q_{r+1}\}$$
 #
 # The first tiles are drawn by chance. No label is seen but the oracle's, no tile is asked for twice, and no
-# tile of the test part is ever asked for. Every round is on disk before the next begins: a loop that
+# tile of the test set is ever asked for. Every round is on disk before the next begins: a loop that
 # was cut off continues, with the same queries.
 #
 # - In: `tiles.parquet`, `view_features.npy`, `unprojected.npy`.
@@ -33,12 +33,16 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from lib import cards, metrics, paths, plots, round_plots, round_tables, tiles, ways
-from lib.ablations import ROUND_VALUES, varied_rules
-from lib.losses import DualViewTraining, Supervised
-from lib.rounds import Course, LabelColumn, run_rounds
-from lib.run import atomic, read_rows, row, write_rows
-from lib.training import TrainingTiles
+from lib.data import cards, tiles
+from lib.report import metrics, plots, active_plots, active_learning
+from lib import paths
+from lib.learning import setups
+from lib.report.ablations import UNISAL_GRID, ablation_grid
+from lib.learning.losses import DualViewTraining, Supervised
+from lib.active.loop import ActiveLearningConfig, TableOracle, run_rounds
+from lib.artefacts import atomic
+from lib.record import read_rows, row, write_rows
+from lib.learning.trainer import TrainingTiles
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -47,7 +51,7 @@ seed = 0  # of the first tiles, the networks, the batches and the views
 network = "frozen"  # heads on the VLM's features, or fine-tune: whole networks on pixels
 fine_tune_size = 64  # input of whole networks in pixels; the papers' 224 want a GPU
 trainings = "dual-view,supervised"  # how to train, by comma
-strategies = "unisal,random"  # how to choose, by comma; see lib/selection.py
+strategies = "unisal,random"  # how to choose, by comma; see lib/strategies.py
 n_rounds = 10  # of training; one fewer of choosing
 query_share = 0.01  # of the pool, asked for before each round
 round_steps = 400  # of training in each round
@@ -64,14 +68,14 @@ card = cards.read_card(dataset)
 table = pd.read_parquet(run / "tiles.parquet")
 train, test = (table[table.split == split].reset_index(drop=True) for split in ("train", "test"))
 about = read_rows(run / "rows" / "11_multi_view_consensus.jsonl")[0]["params"]
-oracle = LabelColumn(train.tile.values, train.label.values)
+oracle = TableOracle(train.tile.values, train.label.values)
 end = "" if network == "frozen" else f"-{network}"
 size = about["image_size"] if network == "frozen" else fine_tune_size
-store = tiles.decode_tiles(table, cards.locate(card), dataset, size)
+store = tiles.decode_tiles(table, cards.prepare(card), dataset, size)
 how = {"n_classes": len(card.classes), "seed": seed}
-make = partial(ways.frozen, run, train.tile.values, **how) if network == "frozen" else partial(ways.fine_tune, store, size, **how)
+make = partial(setups.frozen, run, train.tile.values, **how) if network == "frozen" else partial(setups.fine_tune, store, size, **how)
 way = {"dual-view": make(steps=round_steps, projection=128), "supervised": make(steps=round_steps)}
-print(f"{dataset} with {cards.about_vlm(vlm)}\n{len(train)} tiles in the pool; {network}: {way['dual-view'].plan}")
+print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool; {network}: {way['dual-view'].plan}")
 
 # %% [markdown]
 # ## Training and choosing
@@ -84,11 +88,11 @@ print(f"{dataset} with {cards.about_vlm(vlm)}\n{len(train)} tiles in the pool; {
 ours = {"strategy": "unisal", "training": "dual-view", "tau": tau, "weight": weight, "contrast": contrast, "query_share": query_share, "restart": restart}
 main = [ours | {"training": t, "strategy": s} for t, s in product(trainings.split(","), strategies.split(","))]
 courses = []
-for rules in varied_rules(ours, ROUND_VALUES) if ablations else main:
+for rules in ablation_grid(ours, UNISAL_GRID) if ablations else main:
     assert rules["training"] in way, f"unknown training {rules['training']!r}; there are {', '.join(way)}"
     dual = rules["training"] == "dual-view"
     objective = DualViewTraining(rules["tau"], rules["weight"], contrast=rules["contrast"]) if dual else Supervised()
-    course = Course(
+    course = ActiveLearningConfig(
         train.tile.values, card.class_names, rules["strategy"], objective, way[rules["training"]],
         query_size=max(1, round(rules["query_share"] * len(train))), n_rounds=round(n_rounds * query_share / rules["query_share"]),
         seed=seed, restart=rules["restart"], truth=train.label.values,
@@ -117,7 +121,7 @@ rows = []
 if not ablations:
     started = time.perf_counter()
     every = TrainingTiles(train.tile.values, train.label.values, card.class_names)
-    full = ways.learn(Supervised(), every, test.tile.values, way=make(steps=n_steps), seed=seed)
+    full = setups.fit_predict(Supervised(), every, test.tile.values, way=make(steps=n_steps), seed=seed)
     rows.append(new_row(method="full-supervision", training="supervised", budget=len(train), scores=scores(full), params=used | {"steps": n_steps}, seconds=time.perf_counter() - started))
 
 # %%
@@ -132,23 +136,23 @@ for (rules, course), of in zip(courses, found, strict=True):
 write_rows(run, f"22_active_learning_rounds{end}{'-ablations' if ablations else ''}", rows)
 
 # %% [markdown]
-# Right predictions per group of the test part, averaged over the curve: what the paired tests compare.
+# Right predictions per group of the test set, averaged over the curve: what the paired tests compare.
 
 # %%
 if not ablations:
-    parts = [test[["group"]].assign(vlm=vlm, seed=seed, training=rules["training"], method=rules["strategy"], network=network, n=1, right=round_tables.curve_weights(of.about.labelled) @ (of.probs.argmax(2) == test.label.values)) for (rules, _), of in zip(courses, found, strict=True)]
+    parts = [test[["group"]].assign(vlm=vlm, seed=seed, training=rules["training"], method=rules["strategy"], network=network, n=1, right=active_learning.curve_weights(of.about.labelled) @ (of.probs.argmax(2) == test.label.values)) for (rules, _), of in zip(courses, found, strict=True)]
     with atomic(run / f"learning{end}.parquet") as file:
-        pd.concat(parts).groupby(round_tables.GROUP_COLUMNS[:-2]).sum().reset_index().to_parquet(file)
+        pd.concat(parts).groupby(active_learning.GROUP_COLUMNS[:-2]).sum().reset_index().to_parquet(file)
 
 # %% [markdown]
 # ## How fast it learns
 
 # %%
-of_run = round_tables.rounds_frame(read_rows(*sorted((run / "rows").glob("22*.jsonl"))))
+of_run = active_learning.rounds_frame(read_rows(*sorted((run / "rows").glob("22*.jsonl"))))
 curves = of_run[(of_run.varied == ()) & (of_run.network == network)]
 if len(curves):
-    display(round_plots.learning_curves(curves, f"{dataset}, {vlm}, seed {seed}"))
-    display(round_tables.rounds_table(curves))
+    display(active_plots.learning_curves(curves, f"{dataset}, {vlm}, seed {seed}"))
+    display(active_learning.rounds_table(curves))
 
 # %% [markdown]
 # ## What was asked for

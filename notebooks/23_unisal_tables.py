@@ -15,7 +15,7 @@
 # $$\text{area} = \frac{1}{b_R - b_1} \sum_{r=1}^{R-1} (b_{r+1} - b_r)\, \frac{a_r + a_{r+1}}{2}$$
 #
 # and by the labels that it needs for 95, 98 and 100 % of the accuracy that all labels give. All numbers are of the
-# test part; nothing is chosen on it.
+# test set; nothing is chosen on it.
 #
 # - In: rows and `learning.parquet` of `22_active_learning_rounds`, all seeds; where they were not run, the record.
 # - Out: tables and figures, here; `40_record` writes them.
@@ -23,8 +23,10 @@
 # %%
 from IPython.display import display
 
-from lib import cards, paths, round_plots, round_tables
-from lib.run import read_rows
+from lib.data import cards
+from lib import paths
+from lib.report import active_plots, active_learning
+from lib.record import read_rows
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -34,9 +36,9 @@ vlm = "stand-in-demo_other_lab"  # names the run folders
 runs = paths.runs_folder(dataset, vlm)
 rows = read_rows(*sorted(runs.glob("seed*/rows/22*.jsonl")))
 recorded = read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
-here = round_tables.rounds_frame(rows)
-there = round_tables.rounds_frame(recorded)
-print(f"{dataset} with {cards.about_vlm(vlm)}: {here.seed.nunique()} seeds")
+here = active_learning.rounds_frame(rows)
+there = active_learning.rounds_frame(recorded)
+print(f"{dataset} with {describe_vlm(vlm)}: {here.seed.nunique()} seeds")
 here.groupby(["network", "training", "method", "varied"], sort=False).seed.agg(rounds="size", seeds="nunique")
 
 # %% [markdown]
@@ -45,19 +47,19 @@ here.groupby(["network", "training", "method", "varied"], sort=False).seed.agg(r
 # Lines: mean over seeds. Bands: range over seeds, of UniSAL and of chance.
 
 # %%
-groups = round_tables.groups_of_runs(runs)
+groups = active_learning.groups_of_runs(runs)
 curves = {f"{dataset}, {network}": of[of.varied == ()] for network, of in here.groupby("network", sort=False)}
 for title, of in curves.items():
-    display(round_plots.learning_curves(of, title))
+    display(active_plots.learning_curves(of, title))
 
 # %% [markdown]
 # "UniSAL is better by": area of UniSAL with dual-view training minus that of the line, with the p of a paired
-# permutation test over seeds × groups of the test part. Labels for 95 %: of the first round whose mean over seeds
+# permutation test over seeds × groups of the test set. Labels for 95 %: of the first round whose mean over seeds
 # reaches that share of full supervision.
 
 # %%
 for (title, of), network in zip(curves.items(), here.network.unique(), strict=True):
-    display(title, round_tables.rounds_table(of, groups[groups.network == network]))
+    display(title, active_learning.rounds_table(of, groups[groups.network == network]))
 
 # %% [markdown]
 # ## How often do the networks disagree?
@@ -78,12 +80,12 @@ unisal.pivot_table(index="round", columns=["network", "training"], values=["disa
 frozen = (here if (here.varied != ()).any() else there).query("network == 'frozen'")
 ablated = {name: of for name, of in frozen.groupby("dataset") if (of.varied != ()).any()}
 for name, of in ablated.items():
-    display(name, round_tables.on_off_table(of))
+    display(name, active_learning.on_off_table(of))
 
 # %%
 for name, of in ablated.items():
-    display(round_plots.ablation_curves(round_tables.ablation_lines(of), name))
-    display(*(round_tables.ablation_table(of, rule) for rule in round_tables.ABLATED))
+    display(active_plots.ablation_curves(active_learning.ablation_lines(of), name))
+    display(*(active_learning.ablation_table(of, rule) for rule in active_learning.ABLATED))
 
 # %% [markdown]
 # ## Where it falls short

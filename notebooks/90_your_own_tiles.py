@@ -29,12 +29,16 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from lib import cards, consensus, gallery, losses, networks, own, paths, plots, stand_in, tiles, training, ways
-from lib.prompts import PAPERS, class_prompts, parse_classes, parse_templates
-from lib.run import atomic
-from lib.vlm import embed_prompts, embed_tiles, embed_views
-from lib.vlm_cards import credits
-from lib.vlm_loading import load_vlm
+from lib.data import cards, tiles
+from lib import consensus, classifier, paths
+from lib.report import gallery, plots
+from lib.learning import losses, networks, trainer, setups
+from lib.vlm import stand_in
+from lib.vlm.prompts import PAPERS, class_prompts, parse_classes, parse_templates
+from lib.artefacts import atomic
+from lib.vlm.inference import embed_prompts, embed_tiles, embed_views
+from lib.vlm.cards import credits
+from lib.vlm.loading import load_vlm
 
 # %% tags=["parameters"]
 dataset = "demo"  # names the folder of the results
@@ -52,15 +56,15 @@ n_steps = 1000  # of training
 
 # %%
 demo = cards.read_card("demo")
-where = Path(folder).expanduser() if folder else cards.locate(demo)
+where = Path(folder).expanduser() if folder else cards.prepare(demo)
 if folder or classes:
     prompts = parse_classes(classes, parse_templates(templates) or [PAPERS])
 else:
     prompts = dict(zip(demo.class_names, class_prompts(demo, parse_templates(templates)), strict=True))
 names = list(prompts)
-table = own.list_tiles(where, by_folder=by_folder)
-unique = own.once(table)
-elsewhere = own.list_tiles(Path(other).expanduser()) if other else None
+table = classifier.list_tiles(where, by_folder=by_folder)
+unique = classifier.once(table)
+elsewhere = classifier.list_tiles(Path(other).expanduser()) if other else None
 out = paths.run_folder(dataset, vlm, seed) / paths.file_name(str(where.resolve()))
 print(f"{len(table)} files, {len(table) - len(unique)} of them copies; results go to {out}")
 
@@ -77,9 +81,9 @@ for member in filter(lambda name: name.startswith(paths.STAND_IN), vlm.split("+"
 model = load_vlm(vlm, seed=seed)
 store = tiles.decode_tiles(unique, where, dataset, model.image_size)
 if other:
-    tiles.decode_tiles(own.once(elsewhere), Path(other).expanduser(), "own", model.image_size)
+    tiles.decode_tiles(classifier.once(elsewhere), Path(other).expanduser(), "own", model.image_size)
 decoded = np.load(store, mmap_mode="r", allow_pickle=False)
-print(f"{cards.about_vlm(vlm)}, {model.image_size} px on {model.device}")
+print(f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}")
 print(credits(vlm))
 pd.DataFrame({"class": names, "prompts": [" · ".join(of) for of in prompts.values()]})
 
@@ -112,12 +116,12 @@ unique.groupby("prompt_class").agg(labelled=("kept", "size"), kept=("kept", "sum
 # yours is needed, and none could be used: the last step is taken as it is.
 
 # %%
-way = ways.frozen(out, unique.tile.values, len(names), steps=n_steps, seed=seed)
-data = training.TrainingTiles(unique.tile.values, np.where(kept, prompt_labels, consensus.NONE), names)
+way = setups.frozen(out, unique.tile.values, len(names), steps=n_steps, seed=seed)
+data = trainer.TrainingTiles(unique.tile.values, np.where(kept, prompt_labels, consensus.UNLABELLED), names)
 objective = losses.HighConfidenceCrossSupervision()
-both, curve = training.train(objective, way.make_network, way.draw, data, plan=way.plan, seed=seed, folder=out / "hcs")
-probs = networks.predict(both, way.read, unique.tile.values)
-own.save_classifier(out / "classifier", out / "hcs", model, seed, prompts)
+both, curve = trainer.train(objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed, folder=out / "hcs")
+probs = networks.predict(both, setup.reader, unique.tile.values)
+classifier.save_classifier(out / "classifier", out / "hcs", model, seed, prompts)
 plots.training_curve(curve, objective.threshold)
 
 # %% [markdown]
@@ -127,10 +131,10 @@ plots.training_curve(curve, objective.threshold)
 
 # %%
 labels = table[["path", "group", "tile"]].merge(unique.drop(columns=["path", "group", "digest"])).drop(columns="tile")
-predicted = own.predictions(table, probs, names)
-groups = own.per_group(predicted, names) if by_folder else None
-of_other = own.predict(out / "classifier", Path(other).expanduser()) if other else None
-own.write_tables(out, {"pseudo_labels": labels, "predictions": predicted, "predictions_other": of_other, "groups": groups})
+predicted = classifier.predictions(table, probs, names)
+groups = classifier.per_group(predicted, names) if by_folder else None
+of_other = classifier.predict(out / "classifier", Path(other).expanduser()) if other else None
+classifier.write_tables(out, {"pseudo_labels": labels, "predictions": predicted, "predictions_other": of_other, "groups": groups})
 predicted.head()
 
 # %% [markdown]
@@ -162,6 +166,6 @@ overview
 
 # %% [markdown]
 # **Recap.** `predictions.csv` says what every tile is, `index.html` what to check, and
-# `lib.own.predict(classifier, folder)` classifies other tiles. What the confidence is worth and where the
+# `lib.classifier.predict(classifier, folder)` classifies other tiles. What the confidence is worth and where the
 # method falls short is measured in `14_vlm_cpl_tables`. To correct it with a few labels of your own, see
 # `22_active_learning_rounds`.

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from lib import ablations, consensus, paths, run, selection
-from lib.consensus import NONE
+from lib import consensus, paths, runner
+from lib.labels import UNLABELLED
+from lib.report import ablations
 
 OURS = {
     "filters": "mvc+pfc", "n_views": 10, "share": 0.3, "clusters_per_class": 1, "threshold": 0.95,
@@ -12,7 +13,7 @@ OURS = {
 
 
 def test_every_line_differs_from_ours_in_what_it_says_and_in_nothing_else():
-    lines = list(ablations.varied_rules(OURS))
+    lines = list(ablations.ablation_grid(OURS))
     seen = set()
     for rules in lines:
         differing = [name for name in OURS if rules[name] != OURS[name]]
@@ -23,7 +24,7 @@ def test_every_line_differs_from_ours_in_what_it_says_and_in_nothing_else():
 
 
 def test_what_is_asked_for_is_varied():
-    lines = list(ablations.varied_rules(OURS))
+    lines = list(ablations.ablation_grid(OURS))
     asked = {"n_views": 4, "share": 8, "filters": 4, "cluster_on": 1, "clusters_per_class": 2}
     for name, number in asked.items():
         assert sum(rules["varied"] == [name] for rules in lines) == number
@@ -33,10 +34,10 @@ def test_what_is_asked_for_is_varied():
 
 def test_without_a_filter_every_tile_is_on_both_sides():
     labels = np.array([0, 1, 1])
-    data = ablations.labelled_and_not(np.array([5, 6, 9]), labels, ["a", "b"], labels)
+    data = trainer.labelled_and_not(np.array([5, 6, 9]), labels, ["a", "b"], labels)
     for side in (data.labelled, data.unlabelled):
         assert data.tiles[side].tolist() == [5, 6, 9] and data.truth[side].tolist() == [0, 1, 1]
-    assert data.labels[data.unlabelled].tolist() == [NONE] * 3
+    assert data.labels[data.unlabelled].tolist() == [UNLABELLED] * 3
 
 
 ROUNDS = {
@@ -46,7 +47,7 @@ ROUNDS = {
 
 
 def test_of_the_rounds_one_thing_at_a_time_is_varied_and_ours_is_not_among_them():
-    lines = list(ablations.varied_rules(ROUNDS, ablations.ROUND_VALUES))
+    lines = list(ablations.ablation_grid(ROUNDS, ablations.UNISAL_GRID))
     for rules in lines:
         (name,) = rules["varied"]
         assert [other for other in ROUNDS if rules[other] != ROUNDS[other]] == [name]
@@ -55,8 +56,8 @@ def test_of_the_rounds_one_thing_at_a_time_is_varied_and_ours_is_not_among_them(
 
 
 def test_of_the_rounds_every_value_but_ours_is_varied_once():
-    lines = list(ablations.varied_rules(ROUNDS, ablations.ROUND_VALUES))
-    for values in ablations.ROUND_VALUES:
+    lines = list(ablations.ablation_grid(ROUNDS, ablations.UNISAL_GRID))
+    for values in ablations.UNISAL_GRID:
         ((name, all_values),) = values.items()
         assert ROUNDS[name] in all_values
         found = [rules[name] for rules in lines if rules["varied"] == [name]]
@@ -64,11 +65,11 @@ def test_of_the_rounds_every_value_but_ours_is_varied_once():
 
 
 def test_the_rounds_that_are_varied_are_those_of_the_notebook():
-    declared = run.declared_parameters(paths.ROOT / "notebooks" / "22_active_learning_rounds.py")
+    declared = runner.declared_parameters(paths.ROOT / "notebooks" / "22_active_learning_rounds.py")
     for name, value in ROUNDS.items():
         if name in declared:
             assert declared[name] == value
-    for values in ablations.ROUND_VALUES:
+    for values in ablations.UNISAL_GRID:
         assert set(values) <= {"strategy", *declared}
-    strategies = next(v["strategy"] for v in ablations.ROUND_VALUES if "strategy" in v)
-    assert set(strategies) <= set(selection.STRATEGIES)
+    strategies = next(v["strategy"] for v in ablations.UNISAL_GRID if "strategy" in v)
+    assert set(strategies) <= set(strategies.STRATEGIES)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import references
 
-from lib import baselines
+from lib.learning import baselines
 
 
 def blobs(n=60, n_classes=3, size=8, spread=0.6, seed=0):

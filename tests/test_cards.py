@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from lib import cards, paths, tiles
+from lib import paths
+from lib.data import cards, tiles
 
 VALID = {
     "title": "Toy",
@@ -178,14 +179,14 @@ def two_places(tmp_path, monkeypatch):
 def test_a_dataset_is_looked_up_in_data_raw_before_data_root(write_card, two_places):
     card, (first, second) = write_card(VALID), two_places
     (second / "toy").mkdir(parents=True)
-    assert cards.locate(card) == second / "toy"
+    assert cards.prepare(card) == second / "toy"
     (first / "toy").mkdir(parents=True)
-    assert cards.locate(card) == first / "toy"
+    assert cards.prepare(card) == first / "toy"
 
 
 def test_a_dataset_that_is_nowhere_names_both_places_and_its_source(write_card, two_places):
     with pytest.raises(FileNotFoundError) as error:
-        cards.locate(write_card(VALID))
+        cards.prepare(write_card(VALID))
     for named in ("'toy'", *(str(place / "toy") for place in two_places), VALID["source"]):
         assert named in str(error.value)
 
@@ -193,7 +194,7 @@ def test_a_dataset_that_is_nowhere_names_both_places_and_its_source(write_card, 
 def test_without_data_root_one_place_is_named(write_card, tmp_path, monkeypatch):
     monkeypatch.delenv("DATA_ROOT", raising=False)
     with pytest.raises(FileNotFoundError, match="DATA_ROOT") as error:
-        cards.locate(write_card(VALID))
+        cards.prepare(write_card(VALID))
     assert str(error.value).endswith(f"Looked in: {tmp_path / 'data' / 'raw' / 'toy'}")
 
 
@@ -210,14 +211,14 @@ SYNTHETIC = VALID | {
 
 def test_a_synthetic_dataset_is_made_once_and_anew_for_another_recipe(write_card, two_places):
     card = write_card(SYNTHETIC | {"synthetic": RECIPE})
-    folder = cards.locate(card)
+    folder = cards.prepare(card)
     assert folder == two_places[0] / "toy"
     table = tiles.read_tile_table(card, folder)
     assert np.bincount(table.label).tolist() == [4, 4]
     written = {file: file.stat().st_mtime_ns for file in folder.rglob("*.png")}
-    assert cards.locate(card) == folder
+    assert cards.prepare(card) == folder
     assert written == {file: file.stat().st_mtime_ns for file in folder.rglob("*.png")}
-    cards.locate(write_card(SYNTHETIC | {"synthetic": RECIPE | {"tiles": 6}}))
+    cards.prepare(write_card(SYNTHETIC | {"synthetic": RECIPE | {"tiles": 6}}))
     assert len(list(folder.rglob("*.png"))) == 6
     assert not list(folder.parent.glob(".*"))
 
@@ -225,7 +226,7 @@ def test_a_synthetic_dataset_is_made_once_and_anew_for_another_recipe(write_card
 def test_a_wrong_recipe_is_refused_and_leaves_nothing(write_card, two_places):
     card = write_card(SYNTHETIC | {"synthetic": RECIPE | {"slides": 0}})
     with pytest.raises(ValueError, match="slides"):
-        cards.locate(card)
+        cards.prepare(card)
     assert not list(two_places[0].iterdir())
 
 
@@ -239,7 +240,7 @@ def test_a_dataset_that_is_here_has_the_tiles_its_card_says(dataset, monkeypatch
     if shared.is_dir():
         monkeypatch.setenv("DATA_ROOT", str(shared))
     try:
-        folder = cards.locate(card)
+        folder = cards.prepare(card)
     except FileNotFoundError:
         pytest.skip(f"{dataset} is not here")
     if card.group and not (folder / card.group.get("table", ".")).exists():
@@ -253,14 +254,16 @@ def test_a_dataset_that_is_here_has_the_tiles_its_card_says(dataset, monkeypatch
 
 
 def test_a_stand_in_says_what_it_learnt_on():
-    said = cards.about_vlm("stand-in-lc25k_restained")
+    said = describe_vlm("stand-in-lc25k_restained")
     assert "a fifth of its source tiles, re-stained" in said
-    assert cards.about_vlm("ViT-B-32/openai") == "ViT-B-32/openai"
+    assert describe_vlm("ViT-B-32/openai") == "ViT-B-32/openai"
 
 
 def test_the_two_parts_of_lc25000_share_no_group_and_prompts_are_alike():
     target, source = cards.read_card("lc25k"), cards.read_card("lc25k_restained")
-    assert target.groups_between[0] == source.groups_between[1] > source.groups_between[0] == 0
+    assert (
+        target.group_hash_range[0] == source.group_hash_range[1] > source.group_hash_range[0] == 0
+    )
     assert target.class_names == source.class_names and source.restain > 0 == target.restain
     for of_target, of_source in zip(target.classes, source.classes, strict=True):
         assert of_target.prompts == of_source.prompts and of_source.captions

@@ -9,7 +9,7 @@ import references
 
 from lib import consensus
 from lib.consensus import ORDERS, SETTINGS, TIE_STREAM
-from lib.tiles import tile_draws
+from lib.random_draws import tile_draws
 
 SEEDS = range(40)
 
@@ -294,7 +294,7 @@ def test_feature_labels_are_none_outside_among():
     found = consensus.feature_labels(
         case.features["projected"], case.prompt_labels, 4, among=case.among
     )
-    assert (found[~case.among] == consensus.NONE).all()
+    assert (found[~case.among] == consensus.UNLABELLED).all()
     assert set(found[case.among].tolist()) <= set(range(4))
 
 
@@ -404,7 +404,7 @@ def test_a_setting_is_what_its_choices_give(name):
 def test_rules_are_called_by_the_setting_that_they_are(name):
     rules = SETTINGS[name]
     assert consensus.setting_of(rules) == name
-    assert consensus.setting_of(rules | {"share": consensus.PUBLISHED_SHARE}) == name
+    assert consensus.setting_of(rules | {"share": consensus.PUBLISHED_KEEP_RATIO}) == name
     assert consensus.setting_of(rules | {"share": 0.5}) is None
     other = next(SETTINGS[n] for n in SETTINGS if n != name)
     for rule in rules:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lib import cards, cutting, tiles
+from lib.data import cards, patches, tiles
 
 KINDS = ["normal", "cancer"]
 RULE = {"size": 16, "overlap": 4, "tissue": 0.5, "above": 0, "share": 0.0, "kinds": KINDS}
@@ -45,7 +45,7 @@ def source(tmp_path):
 
 def cut(source, folder, images=IMAGES, **changes):
     folder.mkdir(parents=True, exist_ok=True)
-    cutting.cut_images(source, folder, images=images, **(RULE | changes))
+    patches.cut_images(source, folder, images=images, **(RULE | changes))
     return pd.read_csv(folder / "tiles.csv")
 
 
@@ -153,13 +153,13 @@ def test_traces_that_jpeg_leaves_in_a_mask_do_not_count_above_ten(tmp_path, abov
 
 def test_files_that_are_masks_are_no_images(tmp_path):
     images = flat(tmp_path / "s")
-    assert cutting.count(tmp_path / "s", {"images": images}) == 1
+    assert patches.count(tmp_path / "s", {"images": images}) == 1
     assert cut(tmp_path / "s", tmp_path / "tiles", images).image.tolist() == ["one/a.png"]
 
 
 def test_hidden_files_are_no_images(source):
     (source / "IMAGES" / "._P0_1.png").write_bytes(b"no image")
-    assert cutting.count(source, {"images": IMAGES}) == 3
+    assert patches.count(source, {"images": IMAGES}) == 3
 
 
 def test_without_masks_every_tile_is_of_the_first_kind(source, tmp_path):
@@ -170,14 +170,14 @@ def test_without_masks_every_tile_is_of_the_first_kind(source, tmp_path):
 
 @pytest.mark.parametrize("colour", [(255, 255, 255), (240, 238, 241), (120, 120, 120), (0, 0, 0)])
 def test_glass_and_shadow_are_no_tissue(colour):
-    assert cutting.tissue_share(Image.new("RGB", (9, 9), colour)) == 0
+    assert patches.tissue_share(Image.new("RGB", (9, 9), colour)) == 0
 
 
 @pytest.mark.parametrize("colour", [(230, 170, 200), (120, 70, 150), (250, 225, 235)])
 def test_stained_pixels_are_tissue(colour):
     image = Image.new("RGB", (10, 10), (240, 240, 240))
     image.paste(colour, (0, 0, 10, 3))
-    assert cutting.tissue_share(image) == pytest.approx(0.3)
+    assert patches.tissue_share(image) == pytest.approx(0.3)
 
 
 def test_a_tile_with_exactly_the_share_of_tissue_is_kept(tmp_path):
@@ -260,40 +260,40 @@ def card(source, output_root):
 
 
 def test_tiles_are_cut_once_and_anew_when_an_image_is_added(card, output_root):
-    folder = cards.locate(card)
+    folder = cards.prepare(card)
     assert folder == output_root / "data" / "raw" / "hph-tiles"
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
-    assert cards.locate(card) == folder
+    assert cards.prepare(card) == folder
     assert before == {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
     table = tiles.read_tile_table(card, folder)
     image, mask = picture(7, 40, 40)
     for place, array in (("IMAGES", image), ("MASKS", mask)):
-        save(array, cards.find(card) / place / "P7_1.png")
-    assert len(tiles.read_tile_table(card, cards.locate(card))) > len(table)
+        save(array, cards.locate(card) / place / "P7_1.png")
+    assert len(tiles.read_tile_table(card, cards.prepare(card))) > len(table)
     assert json.loads((folder / "recipe.json").read_text())["of_images"] == 4
 
 
 def test_another_rule_cuts_anew(card):
-    n = len(tiles.read_tile_table(card, cards.locate(card)))
+    n = len(tiles.read_tile_table(card, cards.prepare(card)))
     finer = replace(card, cut=card.cut | {"size": 8})
-    assert len(tiles.read_tile_table(finer, cards.locate(finer))) > n
+    assert len(tiles.read_tile_table(finer, cards.prepare(finer))) > n
 
 
 def test_the_pattern_of_the_card_gives_the_patient_of_a_cut_tile(card):
-    table = tiles.read_tile_table(card, cards.locate(card))
+    table = tiles.read_tile_table(card, cards.prepare(card))
     stems = table.path.str.extract(r"/(P\d+)_", expand=False)
     assert table.group.tolist() == stems.tolist() and table.group.nunique() > 1
 
 
 def test_a_refusal_leaves_nothing_half_written(card, output_root):
-    save(np.zeros((9, 9), np.uint8), cards.find(card) / "MASKS" / "P2_1.png")
+    save(np.zeros((9, 9), np.uint8), cards.locate(card) / "MASKS" / "P2_1.png")
     with pytest.raises(ValueError, match=r"P2_1\.png"):
-        cards.locate(card)
+        cards.prepare(card)
     assert [file.name for file in (output_root / "data" / "raw").iterdir()] == ["hph"]
 
 
 def test_missing_images_are_said_and_so_are_surplus_ones(card):
-    table = tiles.read_tile_table(card, cards.locate(card))
+    table = tiles.read_tile_table(card, cards.prepare(card))
     assert tiles.missing_tiles(card, table) == []
     for count in (2, 1000):
         other = replace(card, cut=card.cut | {"images": [IMAGES[0] | {"count": count}]})

@@ -20,7 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import yaml
 
-from lib import archives, cards, download, paths
+from lib import paths
+from lib.data import archives, cards, download
 
 SIZE = 400_000
 BODY = hashlib.shake_256(b"tiles").digest(SIZE)
@@ -660,7 +661,7 @@ def test_the_next_call_takes_a_broken_dataset_up_again(server, one_try, raw):
 
 KILLED = """
 import os, shutil, signal, sys
-from lib import archives, download
+from lib.data import archives, download
 from tests.test_download import card
 
 copy, n = shutil.copyfileobj, 0

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lib import gallery
-from lib.gallery import MOST_GROUPS, ROWS, choose, overview, write_page
+from lib.report import gallery
+from lib.report.gallery import MOST_GROUPS, ROWS, choose, overview, write_page
 
 NASTY = """<b>&"'"""
 NAMES = ["fat", NASTY, "Drüse 腺", "nobody"]

@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_sample_image
 from small_models import MEAN, STD, small_clip, write_clip
 
-from lib import hugging_face, paths, views, vlm
-from lib.hugging_face import convert_clip, save_as_open_clip
-from lib.vlm_loading import load_vlm
+from lib import paths
+from lib.vlm import hf_clip, views
+from lib.vlm.hf_clip import convert_clip, save_as_open_clip
+from lib.vlm.loading import load_vlm
 
 PROMPTS = ["An H&E image patch of adipose tissue.", "a gland", "Smooth   MUSCLE, isn't it?"]
 OTHER_TEXT = {"hidden_size": 24, "intermediate_size": 72, "num_attention_heads": 3,
@@ -79,8 +80,8 @@ def test_a_folder_loads_by_name_to_the_same_features_and_logits(clip, tmp_path):
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
     tokens = found.tokenizer(PROMPTS)
     given = clip(input_ids=tokens, pixel_values=(pixels - mean) / std)
-    _, image = vlm.encode_images(found, pixels)
-    text = vlm.embed_prompts(found, [[prompt] for prompt in PROMPTS])
+    _, image = inference.encode_images(found, pixels)
+    text = inference.embed_prompts(found, [[prompt] for prompt in PROMPTS])
     close(image, given.image_embeds)
     close(text, given.text_embeds)
     close(found.scale * image @ text.T, given.logits_per_image)
@@ -213,7 +214,7 @@ def test_pickled_weights_are_read_and_come_out_as_safetensors(tmp_path):
     assert {f.name for f in (tmp_path / "out").iterdir()} == {
         "open_clip_config.json", "open_clip_model.safetensors",
     }  # fmt: skip
-    found, (expected, _) = load_file(tmp_path / "out" / hugging_face.WEIGHTS), convert_clip(clip)
+    found, (expected, _) = load_file(tmp_path / "out" / hf_clip.WEIGHTS), convert_clip(clip)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in found)
 
@@ -221,7 +222,7 @@ def test_pickled_weights_are_read_and_come_out_as_safetensors(tmp_path):
 def test_a_model_is_converted_once_and_again_when_its_folder_changes(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(
-        hugging_face, "save_as_open_clip", lambda *a: (made.append(a), save_as_open_clip(*a))
+        hf_clip, "save_as_open_clip", lambda *a: (made.append(a), save_as_open_clip(*a))
     )
     name = f"hf-clip:{tmp_path / 'clip'}"
     write_clip(tmp_path / "clip")
@@ -241,7 +242,7 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch, error):
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(hugging_face, "save_file", interrupted)
+        patch.setattr(hf_clip, "save_file", interrupted)
         with pytest.raises(RuntimeError if error is not KeyboardInterrupt else error):
             load_vlm(name)
     folder = paths.converted_folder(name)
@@ -255,6 +256,6 @@ def test_a_full_disk_is_not_called_weights_out_of_reach(tmp_path, monkeypatch):
     def full(state, file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(hugging_face, "save_file", full)
+    monkeypatch.setattr(hf_clip, "save_file", full)
     with pytest.raises(OSError, match="the disk is full"):
         load_vlm(f"hf-clip:{tmp_path / 'clip'}")

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lib import images, paths, tiles
-from lib.images import read_square
+from lib import paths
+from lib.data import images, tiles
+from lib.data.images import read_square
 
 H, W = 40, 50
 RNG = np.random.default_rng(0)

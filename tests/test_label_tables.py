@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from lib import consensus, label_tables, run
+from lib import consensus
+from lib.report import pseudo_labels as pseudo_labels
 
 COUNTS = {"a": {"kept": 6, "right": 5}, "b": {"kept": 2, "right": 2}}
 
@@ -12,7 +13,7 @@ def label_row(method, seed, precision, share=0.3, split="train", **params):
     labels = {"kept": 8, "share": 0.2, "precision": precision, "per_class": COUNTS}
     params = {"share": share} | params if "mvc" in method else params
     setting = consensus.setting_of(params) if params else None
-    return run.row(
+    return record.row(
         dataset="d", vlm="v", method=method, setting=setting, seed=seed, split=split,
         params=params, labels=labels | {"lost_classes": []},
     )  # fmt: skip
@@ -27,7 +28,7 @@ def frame():
     rows += [label_row("mvc", 0, 0.5, share=0.9, **published)]
     rows += [label_row("mvc+pfc", 0, 0.95, cluster_on="unprojected", **ours)]
     rows += [label_row("zero-shot", 0, 0.6), label_row("zero-shot", 0, 0.1, split="test")]
-    return label_tables.labels_frame(rows)
+    return pseudo_labels.pseudo_label_frame(rows)
 
 
 def test_rows_of_other_parts_are_left_out(frame):
@@ -36,7 +37,7 @@ def test_rows_of_other_parts_are_left_out(frame):
 
 
 def test_one_line_per_way_in_the_order_of_the_method_and_the_paper_first(frame):
-    table = label_tables.consensus_table(frame)
+    table = pseudo_labels.consensus_table(frame)
     assert table.labels.tolist() == [
         "zero-shot, all tiles",
         "MVC, random ties, global quota",
@@ -47,23 +48,23 @@ def test_one_line_per_way_in_the_order_of_the_method_and_the_paper_first(frame):
 
 
 def test_means_are_over_seeds_at_the_main_share(frame):
-    table = label_tables.consensus_table(frame).set_index("labels")
+    table = pseudo_labels.consensus_table(frame).set_index("labels")
     line = table.loc["MVC, random ties, global quota"]
-    assert line["right among kept"] == "0.750 ± 0.071"
+    assert line["pseudo-label precision"] == "0.750 ± 0.071"
     assert line["worst seed"] == "0.700" and line.seeds == "2"
     assert line["smallest class kept"] == "2"
-    assert table.loc["zero-shot, all tiles", "right among kept"] == "0.600"
+    assert table.loc["zero-shot, all tiles", "pseudo-label precision"] == "0.600"
 
 
 def test_per_class_counts_are_those_of_the_named_settings(frame):
-    found = label_tables.per_class_frame(frame)
+    found = pseudo_labels.per_class_frame(frame)
     assert set(found.method) == {"MVC\npublished", "MVC\nours", "MVC → PFC\nours"}
     assert found[found["class"] == "a"].kept.tolist() == [6, 6, 6]
 
 
 def test_the_overview_has_no_line_of_neither_setting(frame):
     mixed = label_row("mvc", 0, 0.4, tie_break="random", quota="class")
-    more = pd.concat([frame, label_tables.labels_frame([mixed])], ignore_index=True)
-    overview = label_tables.overview_frame(more)
+    more = pd.concat([frame, pseudo_labels.pseudo_label_frame([mixed])], ignore_index=True)
+    overview = pseudo_labels.overview_frame(more)
     assert 0.4 not in overview.precision.tolist()
     assert set(overview.method) == {"zero-shot, all tiles", "MVC", "MVC → PFC"}

@@ -11,7 +11,11 @@ import pytest
 import yaml
 from jupytext.config import load_jupytext_config
 
-from lib import cards, label_tables, round_tables, run, score_tables, tables, vlm_cards
+from lib import runner
+from lib.data import cards
+from lib.report import active_learning, comparison, format
+from lib.report import pseudo_labels as pseudo_labels
+from lib.vlm import cards as vlm_cards
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -19,7 +23,7 @@ each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: 
 
 
 def code_cells(notebook: Path) -> list:
-    return [cell for cell in run.cells(notebook) if cell.cell_type == "code"]
+    return [cell for cell in runner.cells(notebook) if cell.cell_type == "code"]
 
 
 def is_import_cell(source: str) -> bool:
@@ -47,8 +51,8 @@ def test_round_trip_gives_the_same_bytes(notebook):
 
 @each_notebook
 def test_one_parameters_cell_with_a_comment_each(notebook):
-    assert run.declared_parameters(notebook)
-    tagged = [c for c in run.cells(notebook) if "parameters" in c.metadata.get("tags", [])]
+    assert runner.declared_parameters(notebook)
+    tagged = [c for c in runner.cells(notebook) if "parameters" in c.metadata.get("tags", [])]
     for line in tagged[0].source.splitlines():
         assert re.fullmatch(r"\w+ = .+  # .+", line), f"{notebook.stem}: {line}"
 
@@ -61,7 +65,7 @@ def test_one_import_cell(notebook):
 
 @each_notebook
 def test_opens_with_title_and_equation_and_ends_with_a_recap(notebook):
-    cells = run.cells(notebook)
+    cells = runner.cells(notebook)
     assert cells[0].source.startswith("# ") and "$$" in cells[0].source
     assert cells[-1].source.startswith("**Recap.**")
 
@@ -93,17 +97,17 @@ def test_readme_links_lead_somewhere():
 def test_parameter_files_hold_only_declared_differences():
     for file in (ROOT / "notebooks" / "params").glob("*.yaml"):
         for name, value in yaml.safe_load(file.read_text()).items():
-            declared = [p for n in NOTEBOOKS if name in (p := run.declared_parameters(n))]
+            declared = [p for n in NOTEBOOKS if name in (p := runner.declared_parameters(n))]
             assert declared, f"{file.name}: no notebook declares {name}"
             assert any(p[name] != value for p in declared), f"{file.name}: {name} is the default"
         for notebook in NOTEBOOKS:
-            run.resolve_parameters(notebook, {"dataset": file.stem})
+            runner.resolve_parameters(notebook, {"dataset": file.stem})
 
 
 def test_one_default_per_parameter_name():
     defaults: dict = {}
     for notebook in NOTEBOOKS:
-        for name, value in run.declared_parameters(notebook).items():
+        for name, value in runner.declared_parameters(notebook).items():
             assert defaults.setdefault(name, value) == value, f"{notebook.stem}: {name}"
 
 
@@ -132,38 +136,40 @@ RECORDS = sorted((ROOT / "data" / "record").glob("*.jsonl"))
 
 @pytest.mark.parametrize("file", RECORDS, ids=lambda file: file.stem)
 def test_record_rows_follow_the_schema(file):
-    rows = run.read_rows(file)
+    rows = record.read_rows(file)
     assert len(rows) == len(file.read_text().splitlines())
     for row in rows:
-        assert list(row) == run.ROW_FIELDS
+        assert list(row) == record.ROW_FIELDS
         assert row["dataset"] == file.stem and row["commit"] and row["params"]
 
 
 def recorded() -> list:
-    return [row for file in RECORDS for row in run.read_rows(file)]
+    return [row for file in RECORDS for row in record.read_rows(file)]
 
 
 def test_readme_tables_are_those_of_the_record():
     text = (ROOT / "README.md").read_text()
     made = {
-        "consensus": lambda rows, _: label_tables.consensus_table(label_tables.labels_frame(rows)),
-        "scores": score_tables.scores_table,
-        "parts": lambda rows, _: score_tables.on_off_table(
-            *score_tables.ablation_frames(rows).values()
+        "consensus": lambda rows, _: pseudo_labels.consensus_table(
+            pseudo_labels.pseudo_label_frame(rows)
+        ),
+        "scores": comparison.scores_table,
+        "parts": lambda rows, _: comparison.on_off_table(
+            *comparison.ablation_frames(rows).values()
         ),
     }
     blocks = re.findall(r"<!-- (consensus|scores|parts) (\w+) -->\n(.*?)<!-- /", text, re.S)
     assert {kind for kind, *_ in blocks} == set(made)
     summary = re.search(r"<!-- summary -->\n(.*?)<!-- /", text, re.S)
-    everything = score_tables.of_own_vlm(recorded())
-    assert summary and summary[1] == tables.markdown(score_tables.summary_table(everything))
+    everything = comparison.of_own_vlm(recorded())
+    assert summary and summary[1] == format.markdown(comparison.summary_table(everything))
     for kind, dataset, block in blocks:
         file = ROOT / "data" / "record" / f"{dataset}.jsonl"
-        groups = score_tables.groups_of_record(file.with_suffix(".groups.parquet"))
-        rows = score_tables.of_own_vlm(run.read_rows(file))
-        assert block == tables.markdown(made[kind](rows, groups))
+        groups = comparison.groups_of_record(file.with_suffix(".groups.parquet"))
+        rows = comparison.of_own_vlm(record.read_rows(file))
+        assert block == format.markdown(made[kind](rows, groups))
     several = re.search(r"<!-- several -->\n(.*?)<!-- /", text, re.S)
-    assert several and several[1] == tables.markdown(score_tables.vlm_comparison(recorded()))
+    assert several and several[1] == format.markdown(comparison.vlm_comparison(recorded()))
 
 
 def test_readme_tables_of_datasets_and_models_are_those_of_the_cards():
@@ -171,22 +177,22 @@ def test_readme_tables_of_datasets_and_models_are_those_of_the_cards():
     made = {"datasets": cards.datasets_table(), "vlms": vlm_cards.vlms_table()}
     for name, table in made.items():
         block = re.search(rf"<!-- {name} -->\n(.*?)<!-- /", text, re.S)
-        assert block and block[1] == tables.markdown(table), "`make figures` writes it anew"
+        assert block and block[1] == format.markdown(table), "`make figures` writes it anew"
 
 
 def test_readme_tables_of_active_learning_are_those_of_the_record():
     text = (ROOT / "README.md").read_text()
-    everything = round_tables.rounds_frame(score_tables.of_own_vlm(recorded()))
+    everything = active_learning.rounds_frame(comparison.of_own_vlm(recorded()))
     summary = re.search(r"<!-- unisal -->\n(.*?)<!-- /", text, re.S)
-    assert summary and summary[1] == tables.markdown(round_tables.summary_table(everything))
+    assert summary and summary[1] == format.markdown(active_learning.summary_table(everything))
     blocks = re.findall(r"<!-- rounds (\w+) ([\w-]+) -->\n(.*?)<!-- /", text, re.S)
     assert blocks
     for dataset, network, block in blocks:
         chosen = (everything.dataset == dataset) & (everything.network == network)
         curves = everything[chosen & (everything.varied == ())]
         groups = pd.read_parquet(ROOT / "data" / "record" / f"{dataset}.rounds.parquet")
-        table = round_tables.rounds_table(curves, groups[groups.network == network])
-        assert block == tables.markdown(table)
+        table = active_learning.rounds_table(curves, groups[groups.network == network])
+        assert block == format.markdown(table)
     for dataset, block in re.findall(r"<!-- round-parts (\w+) -->\n(.*?)<!-- /", text, re.S):
         chosen = (everything.dataset == dataset) & (everything.network == "frozen")
-        assert block == tables.markdown(round_tables.on_off_table(everything[chosen]))
+        assert block == format.markdown(active_learning.on_off_table(everything[chosen]))

@@ -11,7 +11,9 @@ import pytest
 from matplotlib import pyplot
 from miniatures import MAKERS, make
 
-from lib import cards, paths, run, stand_in, tiles
+from lib import paths, runner
+from lib.data import cards, tiles
+from lib.vlm import stand_in
 
 SIZE = 32  # pixels, of the model
 CHAIN = ("00_tiles_and_splits", "10_zero_shot_inference", "11_multi_view_consensus",
@@ -49,7 +51,7 @@ def made(request, tmp_path_factory):
         patch.delenv("DATA_ROOT", raising=False)
         source = make(request.param, root / "data" / "raw")
         card = cards.read_card(request.param)
-        folder = cards.locate(card)
+        folder = cards.prepare(card)
         yield Miniature(root, source, card, folder, tiles.read_tile_table(card, folder))
 
 
@@ -134,14 +136,14 @@ def build_vlm(miniature):
 def execute(name, given):
     """Run the code cells of a notebook with those of the parameters that it declares."""
     notebook = paths.notebook_file(name)
-    declared = run.declared_parameters(notebook)
+    declared = runner.declared_parameters(notebook)
     here = {k: v for k, v in given.items() if k in declared}
     namespace = {"__name__": "__main__"}
-    for cell in run.cells(notebook):
+    for cell in runner.cells(notebook):
         if cell.cell_type == "code":
             exec(compile(cell.source, name, "exec"), namespace)
         if "parameters" in cell.metadata.get("tags", []):
-            namespace |= run.resolve_parameters(notebook, here)
+            namespace |= runner.resolve_parameters(notebook, here)
     pyplot.close("all")
 
 
@@ -296,7 +298,7 @@ def sample(dataset, folder, monkeypatch):
     """Card, folder and table of a sample that lies in `folder/<its folder>`."""
     monkeypatch.setenv("DATA_ROOT", str(folder))
     card = cards.read_card(dataset)
-    return card, cards.locate(card)
+    return card, cards.prepare(card)
 
 
 @needs_samples

@@ -6,8 +6,8 @@ import references
 import torch
 from torch.nn import functional as F
 
-from lib import losses
-from lib.consensus import NONE
+from lib.labels import UNLABELLED
+from lib.learning import losses
 
 SIZES = [(1, 2, 0), (7, 2, 1), (16, 5, 2), (33, 9, 3)]
 each_size = pytest.mark.parametrize(("batch", "n_classes", "seed"), SIZES)
@@ -33,9 +33,9 @@ def test_cross_supervision_is_the_equation(batch, n_classes, seed, threshold):
 
 def test_a_probability_at_the_threshold_is_not_above_it():
     logits = torch.tensor([[0.0, 0.0], [2.0, 0.0]], dtype=torch.float64)
-    assert losses.confident_labels(logits, 0.5).tolist() == [NONE, 0]
+    assert losses.confident_labels(logits, 0.5).tolist() == [UNLABELLED, 0]
     certain = torch.tensor([[1e9, 0.0]])
-    assert losses.confident_labels(certain, 1.0).tolist() == [NONE]
+    assert losses.confident_labels(certain, 1.0).tolist() == [UNLABELLED]
 
 
 def test_the_mean_is_over_the_whole_batch():
@@ -168,7 +168,7 @@ def test_a_supervised_objective_ignores_the_unlabelled():
     found, pseudo = objective(outputs, labels, torch.arange(8), 0.0)
     expected = [losses.generalised_cross_entropy(own[:8], labels) for own in outputs]
     assert found.tolist() == torch.stack(expected).tolist()
-    assert pseudo.tolist() == [[NONE] * 12] * 2
+    assert pseudo.tolist() == [[UNLABELLED] * 12] * 2
 
 
 @each_size
@@ -206,7 +206,7 @@ def test_co_teaching_without_a_forget_rate_is_plain_training():
 def projections(batch, seed, size=4):
     """Of two networks, float64 and with gradients, and labels 0 … 2 or none."""
     a, b = (random_logits(batch, size, seed + k).requires_grad_() for k in (0, 1))
-    labels = torch.randint(NONE, 3, (batch,), generator=torch.Generator().manual_seed(seed))
+    labels = torch.randint(UNLABELLED, 3, (batch,), generator=torch.Generator().manual_seed(seed))
     return a, b, labels
 
 
@@ -227,7 +227,14 @@ def test_one_tile_of_each_class_by_hand():
 
 
 @pytest.mark.parametrize(
-    "labels", [[1] * 6, [NONE] * 6, [NONE, 2, NONE, 2, NONE, NONE], [0] + [NONE] * 5, []]
+    "labels",
+    [
+        [1] * 6,
+        [UNLABELLED] * 6,
+        [UNLABELLED, 2, UNLABELLED, 2, UNLABELLED, UNLABELLED],
+        [0] + [UNLABELLED] * 5,
+        [],
+    ],
 )
 def test_where_no_two_classes_meet_the_contrast_is_nothing(labels):
     a, b, _ = projections(len(labels), 0)
@@ -245,7 +252,7 @@ def test_the_gradient_of_the_contrast_is_that_of_finite_differences():
 
 def test_tiles_without_a_label_take_no_part_in_the_contrast():
     a, b, labels = projections(16, 2)
-    known = labels != NONE
+    known = labels != UNLABELLED
     assert 2 < known.sum() < 16
     loss = losses.class_contrast(a, b, labels)
     loss.backward()
@@ -268,7 +275,7 @@ def test_the_contrast_is_the_same_for_swapped_networks_and_for_any_order_and_len
     a, b, labels = projections(16, 2)
     found = losses.class_contrast(a, b, labels).item()
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
-    names = torch.tensor([2, 0, 1, NONE])[labels]  # NONE is the last entry
+    names = torch.tensor([2, 0, 1, UNLABELLED])[labels]  # UNLABELLED is the last entry
     for same in (
         losses.class_contrast(b, a, labels),
         losses.class_contrast(a[order], b[order], labels[order]),
@@ -341,8 +348,8 @@ def test_dual_view_training_is_cross_supervision_plus_the_contrast(progress):
     found, pseudo = dual_view(logits, projected, labels, progress, threshold=0.6)
     apart, expected_pseudo = hcs(logits, labels, progress, threshold=0.6)
     each = [losses.confident_labels(own[8:], 0.6).tolist() for own in logits]
-    agreed = [one if one == other else NONE for one, other in zip(*each, strict=True)]
-    assert 2 < sum(label != NONE for label in agreed) < 10
+    agreed = [one if one == other else UNLABELLED for one, other in zip(*each, strict=True)]
+    assert 2 < sum(label != UNLABELLED for label in agreed) < 10
     contrast = references.class_contrast(
         *(own.tolist() for own in projected), labels.tolist() + agreed, 0.15
     )
@@ -372,7 +379,7 @@ def test_only_unlabelled_tiles_of_which_both_networks_are_sure_and_agree_are_con
     projected = projections(7, 0)[:2]
     losses_of, pseudo = dual_view([a, b], projected, torch.tensor([0, 1]), threshold=0.9)
     losses_of.sum().backward()
-    assert pseudo.tolist() == [[0, 0, 0, NONE, NONE], [0, 1, NONE, 0, NONE]]
+    assert pseudo.tolist() == [[0, 0, 0, UNLABELLED, UNLABELLED], [0, 1, UNLABELLED, 0, UNLABELLED]]
     for own in projected:
         assert (own.grad.abs().sum(1) > 0).tolist() == [True] * 3 + [False] * 4
 

@@ -5,7 +5,7 @@ import pytest
 import references
 from sklearn import metrics as sk
 
-from lib import metrics
+from lib.report import metrics
 
 ABC = ["a", "b", "c"]
 

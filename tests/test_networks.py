@@ -6,7 +6,8 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from lib import inputs, networks, stand_in, views
+from lib.learning import networks, samplers
+from lib.vlm import stand_in, views
 
 TILES = np.array([12, 3, 7, 20, 5])
 
@@ -98,7 +99,7 @@ def test_with_a_projection_the_output_is_a_pair_and_the_logits_are_as_without():
     bare = networks.frozen_head(np.zeros(6), np.ones(6), 3, hidden=5)
     bare.load_state_dict({k: v for k, v in head.state_dict().items() if "projector" not in k})
     features = head.body((rows - head.mean) / head.std)
-    assert torch.equal(bare(rows), logits) and torch.equal(features, bare.look(rows)[1])
+    assert torch.equal(bare(rows), logits) and torch.equal(features, bare.forward_features(rows)[1])
     torch.testing.assert_close(projected, features @ head.projector.weight.T)
 
 
@@ -112,29 +113,29 @@ def test_a_whole_network_can_have_a_projection_as_well():
 @pytest.mark.parametrize("projection", [0, 4])
 def test_each_network_says_its_softmax_and_batches_do_not_matter(projection):
     heads, tiles = two_heads(projection), np.arange(30)
-    probs, features = networks.predict_each(heads, random_rows, tiles)
+    probs, features = networks.predict_members(heads, random_rows, tiles)
     assert probs.shape == (2, 30, 3) and probs.dtype == features.dtype == np.float32
     for head, found in zip(heads, probs, strict=True):
-        logits = head.look(random_rows(tiles))[0].detach().numpy().astype(float)
+        logits = head.forward_features(random_rows(tiles))[0].detach().numpy().astype(float)
         expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         np.testing.assert_allclose(found, expected, atol=1e-6)
     for size in (1, 7, 30, 100):
-        again, seen = networks.predict_each(heads, random_rows, tiles, batch_size=size)
+        again, seen = networks.predict_members(heads, random_rows, tiles, batch_size=size)
         np.testing.assert_allclose(again, probs, atol=1e-6)
         np.testing.assert_allclose(seen, features, atol=1e-5)
 
 
 def test_the_features_of_tiles_are_the_mean_of_the_projections():
     heads = two_heads(projection=4)
-    _, features = networks.predict_each(heads, random_rows, TILES)
+    _, features = networks.predict_members(heads, random_rows, TILES)
     first, second = (head(random_rows(TILES))[1].detach().numpy() for head in heads)
     np.testing.assert_allclose(features, (first + second) / 2, atol=1e-6)
 
 
 def test_without_projectors_they_are_those_of_both_bodies_side_by_side():
     heads = two_heads(projection=0)
-    _, features = networks.predict_each(heads, random_rows, TILES)
-    bodies = [head.look(random_rows(TILES))[1].detach().numpy() for head in heads]
+    _, features = networks.predict_members(heads, random_rows, TILES)
+    bodies = [head.forward_features(random_rows(TILES))[1].detach().numpy() for head in heads]
     assert features.shape == (5, 10)
     np.testing.assert_allclose(features, np.hstack(bodies), atol=1e-6)
 
@@ -143,7 +144,10 @@ def test_without_projectors_they_are_those_of_both_bodies_side_by_side():
 def test_a_prediction_is_the_mean_of_the_softmaxes(projection):
     heads = two_heads(projection)
     found = networks.predict(heads, random_rows, TILES)
-    each = [torch.softmax(head.look(random_rows(TILES))[0], 1).detach().numpy() for head in heads]
+    each = [
+        torch.softmax(head.forward_features(random_rows(TILES))[0], 1).detach().numpy()
+        for head in heads
+    ]
     np.testing.assert_allclose(found, (each[0] + each[1]) / 2, atol=1e-6)
     assert found.dtype == np.float32 and found.shape == (5, 3)
 
@@ -158,7 +162,7 @@ def test_predictions_are_made_without_gradients():
 
 
 def test_features_are_those_of_the_tile_asked_for_in_one_of_its_views(features):
-    draw = inputs.feature_views(features, TILES, seed=0)
+    draw = samplers.feature_views(features, TILES, seed=0)
     wanted = np.array([20, 3, 20, 12])
     found = draw(wanted, 0, 5)
     assert found.shape == (4, 6) and found.dtype == torch.float32
@@ -167,11 +171,11 @@ def test_features_are_those_of_the_tile_asked_for_in_one_of_its_views(features):
 
 
 def test_views_depend_on_network_step_and_seed_but_not_on_the_batch(features):
-    draw = inputs.feature_views(features, TILES, seed=0)
+    draw = samplers.feature_views(features, TILES, seed=0)
     whole = draw(TILES, 1, 3)
     parts = torch.cat([draw(TILES[:2], 1, 3), draw(TILES[2:], 1, 3)])
     assert torch.equal(whole, parts) and torch.equal(whole, draw(TILES, 1, 3))
-    other_seed = inputs.feature_views(features, TILES, seed=1)
+    other_seed = samplers.feature_views(features, TILES, seed=1)
 
     def sequence(draw, network):
         return torch.stack([draw(TILES, network, step) for step in range(20)])
@@ -182,13 +186,13 @@ def test_views_depend_on_network_step_and_seed_but_not_on_the_batch(features):
 
 
 def test_every_view_is_drawn_as_often(features):
-    draw = inputs.feature_views(features, TILES, seed=0)
+    draw = samplers.feature_views(features, TILES, seed=0)
     views_of = torch.stack([draw(TILES, 0, step)[:, 0] // 100 for step in range(400)]).int()
     np.testing.assert_allclose(np.bincount(views_of.ravel()) / 2000, 0.25, atol=0.04)
 
 
 def test_a_tile_without_views_is_an_error(features):
-    draw = inputs.feature_views(features, TILES, seed=0)
+    draw = samplers.feature_views(features, TILES, seed=0)
     for absent in (0, 4, 21):
         with pytest.raises(ValueError, match="holds no views"):
             draw(np.array([3, absent]), 0, 0)
@@ -197,21 +201,21 @@ def test_a_tile_without_views_is_an_error(features):
 def test_plain_features_are_rows_of_the_file(tmp_path):
     values = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float16)
     np.save(tmp_path / "unprojected.npy", values)
-    found = inputs.plain_features(tmp_path / "unprojected.npy")(TILES)
+    found = samplers.plain_features(tmp_path / "unprojected.npy")(TILES)
     np.testing.assert_array_equal(found.numpy(), values[TILES].astype(np.float32))
 
 
 def test_pixel_views_differ_between_networks_and_steps_and_can_be_had_again(store):
-    draw = inputs.pixel_views(store, 32, seed=0)
+    draw = samplers.pixel_views(store, 32, seed=0)
     seen = [draw(TILES, network, step) for step in (0, 1) for network in (0, 1)]
     assert all(pixels.shape == (5, 3, 32, 32) for pixels in seen)
     for i, one in enumerate(seen):
         for other in seen[:i]:
             assert not torch.equal(one, other)
-    assert torch.equal(seen[3], inputs.pixel_views(store, 32, seed=0)(TILES, 1, 1))
+    assert torch.equal(seen[3], samplers.pixel_views(store, 32, seed=0)(TILES, 1, 1))
 
 
 def test_plain_pixels_are_the_plain_view(store):
     images = torch.from_numpy(np.load(store)[TILES])
-    found = inputs.plain_pixels(store, 32)(TILES)
+    found = samplers.plain_pixels(store, 32)(TILES)
     assert torch.equal(found, views.plain_view(images, 32))

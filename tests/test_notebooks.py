@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import run, score_tables
+from lib.report import comparison
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAIN = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
@@ -99,7 +99,7 @@ def test_kept_tiles_are_training_tiles(chain):
 
 
 def test_rows_cover_filters_orders_and_settings(chain):
-    rows = run.read_rows(chain[0] / "results.jsonl")
+    rows = record.read_rows(chain[0] / "results.jsonl")
     named = {(row["method"], row["setting"]) for row in rows}
     for method in ("mvc", "pfc", "mvc+pfc", "pfc+mvc"):
         assert {(method, "published"), (method, "ours")} <= named
@@ -108,10 +108,10 @@ def test_rows_cover_filters_orders_and_settings(chain):
 
 
 def test_the_comparison_covers_every_method_in_every_setting(chain):
-    rows = [r for r in run.read_rows(chain[0] / "results.jsonl") if r["training"] is None]
+    rows = [r for r in record.read_rows(chain[0] / "results.jsonl") if r["training"] is None]
     tested = {(row["method"], row["setting"]) for row in rows if row["split"] == "test"}
     filtered = {"ce-mvc", "ce-pfc", "ce-kept", "vlm-cpl"}
-    expected = {(m, None) for m in score_tables.COMPARED if m not in filtered}
+    expected = {(m, None) for m in comparison.COMPARED if m not in filtered}
     expected |= {(m, s) for m in filtered for s in ("published", "ours")}
     assert tested == expected
     compared = pd.read_parquet(chain[0] / "comparison.parquet")
@@ -127,7 +127,7 @@ def test_the_comparison_covers_every_method_in_every_setting(chain):
 def test_rounds_ask_for_training_tiles_once_each_and_are_all_recorded(chain):
     runs, _ = chain
     table = pd.read_parquet(runs / "tiles.parquet").set_index("tile")
-    rows = [r for r in run.read_rows(runs / "results.jsonl") if r["training"] is not None]
+    rows = [r for r in record.read_rows(runs / "results.jsonl") if r["training"] is not None]
     assert {r["method"] for r in rows} == {"unisal", "random", "full-supervision"}
     firsts = []
     for training in ("dual-view", "supervised"):
@@ -136,7 +136,7 @@ def test_rounds_ask_for_training_tiles_once_each_and_are_all_recorded(chain):
             asked = pd.concat(map(pd.read_parquet, files))
             assert (table.split[asked.tile] == "train").all() and not asked.tile.duplicated().any()
             assert (table.label[asked.tile].values == asked.label.values).all()
-            of = [r for r in rows if (r["training"], r["method"]) == (training, strategy)]
+            of = [r for r in rows if (r["training"], r["method"]) == (trainer, strategy)]
             budgets = [len(pd.read_parquet(file)) for file in files]
             assert [r["budget"] for r in of] == np.cumsum(budgets).tolist()
             firsts.append(pd.read_parquet(files[0]).tile.tolist())
@@ -149,7 +149,7 @@ def test_rounds_ask_for_training_tiles_once_each_and_are_all_recorded(chain):
 def test_the_same_seed_twice_gives_the_same_predictions_file(chain, tmp_path):
     folder = chain[0].parents[4]
     notebook = ROOT / "notebooks" / "13_high_confidence_cross_supervision.py"
-    command = [sys.executable, "-m", "lib.run", str(notebook), "-p", "dataset", "smoke"]
+    command = [sys.executable, "-m", "lib.runner", str(notebook), "-p", "dataset", "smoke"]
     written = []
     for turn in ("first", "second"):
         root = tmp_path / turn

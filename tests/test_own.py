@@ -19,8 +19,12 @@ from safetensors.torch import load_file, save_file
 from small_models import SMALL, write_model
 from test_gallery import Page
 
-from lib import networks, own, paths, plots, run, stand_in, synthetic, tiles, training, views, vlm
-from lib.vlm_loading import load_vlm
+from lib import classifier, paths, runner
+from lib.data import synthetic, tiles
+from lib.learning import networks, trainer
+from lib.report import plots
+from lib.vlm import stand_in, views
+from lib.vlm.loading import load_vlm
 
 # --- the list of tiles ---------------------------------------------------------------------------
 
@@ -40,7 +44,7 @@ NAMES = ["b.png", "a.JPG", "deep/er/c.TIFF", "deep/c.tif", "deep/ü 漢字.webp"
 @pytest.mark.parametrize("order", [1, -1])
 def test_every_image_file_is_listed_by_path_whatever_was_there_first(tmp_path, order):
     put(tmp_path, *NAMES[::order])
-    table = own.list_tiles(tmp_path)
+    table = classifier.list_tiles(tmp_path)
     assert table.path.tolist() == sorted(NAMES) == table.group.tolist()
     assert table.tile.tolist() == list(range(6)) and table.tile.dtype == np.int64
     assert table.digest.tolist() == tiles.digests(tmp_path, sorted(NAMES))
@@ -52,17 +56,17 @@ def test_hidden_and_other_files_are_left_out(tmp_path):
     put(tmp_path, "._a.png", ".hidden/b.png", "deep/.cache/c.png", "deep/.d.png")
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    assert own.list_tiles(tmp_path).path.tolist() == ["a.png"]
+    assert classifier.list_tiles(tmp_path).path.tolist() == ["a.png"]
 
 
 def test_a_folder_below_a_hidden_one_can_be_named(tmp_path):
     put(tmp_path / ".mine", "a.png")
-    assert own.list_tiles(tmp_path / ".mine").path.tolist() == ["a.png"]
+    assert classifier.list_tiles(tmp_path / ".mine").path.tolist() == ["a.png"]
 
 
 def test_subfolders_are_groups_where_that_is_asked_for(tmp_path):
     put(tmp_path, "case 1/a.png", "case 1/slide 2/a.png", "case 2/a.png", "case 1/b.png")
-    table = own.list_tiles(tmp_path, by_folder=True)
+    table = classifier.list_tiles(tmp_path, by_folder=True)
     groups = dict(zip(table.path, table.group, strict=True))
     assert groups == {
         "case 1/a.png": "case 1", "case 1/b.png": "case 1",
@@ -70,18 +74,18 @@ def test_subfolders_are_groups_where_that_is_asked_for(tmp_path):
     }  # fmt: skip
     put(tmp_path, "loose.png")
     with pytest.raises(ValueError, match=r"subfolders are to be groups, but loose\.png lies in"):
-        own.list_tiles(tmp_path, by_folder=True)
+        classifier.list_tiles(tmp_path, by_folder=True)
 
 
 def test_copies_share_a_number_and_numbers_have_no_gap(tmp_path):
     put(tmp_path, "c.png", "e.png")
     put(tmp_path, "b.png", "d/x.jpg", "f.png", content=b"one")
     put(tmp_path, "a.png", "g.png", content=b"two")
-    table = own.list_tiles(tmp_path)
+    table = classifier.list_tiles(tmp_path)
     assert dict(zip(table.path, table.tile, strict=True)) == {
         "a.png": 0, "b.png": 1, "c.png": 2, "d/x.jpg": 1, "e.png": 3, "f.png": 1, "g.png": 0,
     }  # fmt: skip
-    unique = own.once(table)
+    unique = classifier.once(table)
     assert unique.tile.tolist() == [0, 1, 2, 3] == unique.index.tolist()
     assert unique.path.tolist() == ["a.png", "b.png", "c.png", "e.png"]
 
@@ -89,10 +93,10 @@ def test_copies_share_a_number_and_numbers_have_no_gap(tmp_path):
 def test_a_folder_without_images_or_none_at_all_is_named(tmp_path):
     put(tmp_path, "notes.txt", ".hidden.png")
     with pytest.raises(ValueError, match=rf"{tmp_path} holds no image \(\.jpg, .*\.webp\)"):
-        own.list_tiles(tmp_path)
+        classifier.list_tiles(tmp_path)
     for wrong in (tmp_path / "gone", tmp_path / "notes.txt"):
         with pytest.raises(ValueError, match=f"no such folder of tiles: {wrong}"):
-            own.list_tiles(wrong)
+            classifier.list_tiles(wrong)
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -103,7 +107,7 @@ def said_by_hand():
         {"path": ["a", "b", "c", "d"], "group": ["x", "y", "x", "x"], "tile": [0, 1, 0, 2]}
     )
     probs = np.array([[0.9, 0.1, 0], [0.2, 0.3, 0.5], [0.3, 0.4, 0.3]], np.float32)
-    return own.predictions(table, probs, ["fat", "<b>", "none"])
+    return classifier.predictions(table, probs, ["fat", "<b>", "none"])
 
 
 def test_predictions_are_those_worked_by_hand():
@@ -119,7 +123,7 @@ def test_predictions_are_those_worked_by_hand():
 
 def test_shares_of_a_group_are_those_worked_by_hand():
     names = ["fat", "<b>", "none", "rare"]
-    found = own.per_group(said_by_hand(), names).set_index("group")
+    found = classifier.per_group(said_by_hand(), names).set_index("group")
     assert found.files.to_dict() == {"x": 3, "y": 1}
     shares = found[[f"share({name})" for name in names]]
     assert shares.loc["x"].tolist() == pytest.approx([2 / 3, 1 / 3, 0, 0])
@@ -130,14 +134,14 @@ def test_shares_of_a_group_are_those_worked_by_hand():
 def test_a_class_may_be_called_as_a_column_is(name):
     said = said_by_hand()
     said["class"] = said["class"].replace("fat", name)
-    found = own.per_group(said, [name, "<b>", "none"])
+    found = classifier.per_group(said, [name, "<b>", "none"])
     assert list(found) == ["group", "files", f"share({name})", "share(<b>)", "share(none)"]
 
 
 def test_the_table_of_an_earlier_run_goes_where_there_is_none_now(tmp_path):
     table = said_by_hand()
-    own.write_tables(tmp_path, {"one": table, "two": table})
-    own.write_tables(tmp_path, {"one": table[:1], "two": None, "three": None})
+    classifier.write_tables(tmp_path, {"one": table, "two": table})
+    classifier.write_tables(tmp_path, {"one": table[:1], "two": None, "three": None})
     assert [file.name for file in tmp_path.iterdir()] == ["one.csv"]
     assert len(pd.read_csv(tmp_path / "one.csv")) == 1
 
@@ -168,10 +172,10 @@ def random_heads(folder, size, n=2):
 def test_a_classifier_is_read_back_as_it_was(small, tmp_path):
     model = load_vlm(small, device="cpu")
     made = random_heads(tmp_path / "hcs", 48)
-    own.save_classifier(tmp_path / "classifier", tmp_path / "hcs", model, 3, CLASSES)
-    about, read = own.read_classifier(tmp_path / "classifier")
+    classifier.save_classifier(tmp_path / "classifier", tmp_path / "hcs", model, 3, CLASSES)
+    about, read = classifier.read_classifier(tmp_path / "classifier")
     assert about == {
-        "vlm": small, "vlm_seed": 3, "vlm_digest": own.weights_digest(model), "image_size": 32,
+        "vlm": small, "vlm_seed": 3, "vlm_digest": classifier.weights_digest(model), "image_size": 32,
         "networks": 2, "classes": CLASSES,
     }  # fmt: skip
     assert list(about["classes"]) == list(CLASSES)
@@ -195,15 +199,15 @@ def make_tiles(folder, n=5):
 def test_another_folder_is_predicted_as_the_networks_themselves_do(small, tmp_path):
     model = load_vlm(small, device="cpu")
     made = random_heads(tmp_path / "hcs", 48)
-    own.save_classifier(tmp_path / "classifier", tmp_path / "hcs", model, 0, CLASSES)
+    classifier.save_classifier(tmp_path / "classifier", tmp_path / "hcs", model, 0, CLASSES)
     folder = make_tiles(tmp_path / "tiles")
-    found = own.predict(tmp_path / "classifier", folder)
+    found = classifier.predict(tmp_path / "classifier", folder)
     assert found.path.tolist() == ["1.png", "2.png", "3.png", "4.png", "5.png", "copy.png"]
     assert found.copy_of.tolist() == ["", "", "", "", "", "1.png"]
     for row in found.to_dict("records"):
         stored = tiles.read_square(folder / row["path"], tiles.stored_size(32))[0]
         plain = views.plain_view(torch.from_numpy(stored.copy())[None], 32)
-        features = vlm.encode_images(model, plain)[0].half().float()
+        features = inference.encode_images(model, plain)[0].half().float()
         with torch.inference_mode():
             each = [torch.softmax(head(features), 1)[0].numpy() for head in made]
         mean = (each[0] + each[1]) / 2
@@ -217,7 +221,7 @@ def test_a_folder_that_is_no_classifier_is_named(small, tmp_path, lacks):
     model = load_vlm(small, device="cpu")
     random_heads(tmp_path / "hcs", 48)
     where = tmp_path / "classifier"
-    own.save_classifier(where, tmp_path / "hcs", model, 0, CLASSES)
+    classifier.save_classifier(where, tmp_path / "hcs", model, 0, CLASSES)
     gone = {
         "all": "*", "classifier.json": "*.json", "network_a": "network_a*",
         "both networks": "network*",
@@ -226,14 +230,14 @@ def test_a_folder_that_is_no_classifier_is_named(small, tmp_path, lacks):
         file.unlink()
     make_tiles(tmp_path / "tiles")
     with pytest.raises(ValueError, match=r"holds (no classifier|[01] networks of 2)") as error:
-        own.predict(where, tmp_path / "tiles")
+        classifier.predict(where, tmp_path / "tiles")
     assert str(where) in str(error.value)
 
 
 def test_another_vlm_of_that_name_is_refused(small, tmp_path):
     model = load_vlm(small, device="cpu")
     random_heads(tmp_path / "hcs", 48)
-    own.save_classifier(tmp_path / "classifier", tmp_path / "hcs", model, 0, CLASSES)
+    classifier.save_classifier(tmp_path / "classifier", tmp_path / "hcs", model, 0, CLASSES)
     make_tiles(tmp_path / "tiles")
     file = Path(small.removeprefix("local-dir:")) / "open_clip_model.safetensors"
     before, weights = file.read_bytes(), load_file(file)
@@ -241,37 +245,40 @@ def test_another_vlm_of_that_name_is_refused(small, tmp_path):
     try:
         save_file(weights, file)
         with pytest.raises(ValueError, match=r"was trained with another local-dir:.*its weights"):
-            own.predict(tmp_path / "classifier", tmp_path / "tiles")
+            classifier.predict(tmp_path / "classifier", tmp_path / "tiles")
     finally:
         file.write_bytes(before)
-    assert len(own.predict(tmp_path / "classifier", tmp_path / "tiles")) == 6
+    assert len(classifier.predict(tmp_path / "classifier", tmp_path / "tiles")) == 6
 
 
 def test_a_folder_to_predict_is_refused_by_name(small, tmp_path):
     model = load_vlm(small, device="cpu")
     random_heads(tmp_path / "hcs", 48)
-    own.save_classifier(tmp_path / "classifier", tmp_path / "hcs", model, 0, CLASSES)
+    classifier.save_classifier(tmp_path / "classifier", tmp_path / "hcs", model, 0, CLASSES)
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match=f"{tmp_path / 'none'} holds no image"):
-        own.predict(tmp_path / "classifier", tmp_path / "none")
+        classifier.predict(tmp_path / "classifier", tmp_path / "none")
     put(make_tiles(tmp_path / "tiles"), "spoilt ü.png")
     with pytest.raises(ValueError, match=r"1 tiles cannot be read.*spoilt ü\.png"):
-        own.predict(tmp_path / "classifier", tmp_path / "tiles")
+        classifier.predict(tmp_path / "classifier", tmp_path / "tiles")
     make_tiles(tmp_path / "flat")
     with pytest.raises(ValueError, match=r"groups, but 1\.png lies in none"):
-        own.predict(tmp_path / "classifier", tmp_path / "flat", by_folder=True)
+        classifier.predict(tmp_path / "classifier", tmp_path / "flat", by_folder=True)
 
 
 def test_the_digest_is_of_every_weight_of_every_image_encoder(small):
     model = load_vlm(small, device="cpu")
-    digests = [own.weights_digest(model), own.weights_digest(vlm.together([model, model]))]
+    digests = [
+        classifier.weights_digest(model),
+        classifier.weights_digest(inference.ensemble([model, model])),
+    ]
     for parameter in model.model.visual.parameters():
         with torch.no_grad():
             parameter[(-1,) * parameter.ndim] += 1e-3
-        digests.append(own.weights_digest(model))
+        digests.append(classifier.weights_digest(model))
     with torch.no_grad():
         model.model.logit_scale += 1
-    assert own.weights_digest(model) == digests[-1]  # no prediction depends on it
+    assert classifier.weights_digest(model) == digests[-1]  # no prediction depends on it
     assert len(set(digests)) == len(digests)
 
 
@@ -284,7 +291,7 @@ FOLDERS = ("case 1", "say 'b' \"c\"", "<b>&", "ü漢字/deep", "line\nbreak")
 SIZES = ((37, 37), (48, 41), (60, 90))
 GIVEN = {"dataset": "mine", "seed": 0, "n_views": 4, "n_steps": 40}
 HEAD = ("pseudo_labels.csv", "predictions.csv", "predictions_other.csv", "groups.csv", "index.html")
-CODE = [c for c in run.cells(paths.notebook_file("90_your_own_tiles")) if c.cell_type == "code"]
+CODE = [c for c in runner.cells(paths.notebook_file("90_your_own_tiles")) if c.cell_type == "code"]
 
 
 def draw(kind, number, seed):
@@ -316,7 +323,7 @@ def material(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUTPUT_ROOT", str(root))
         source = spread(root / "source", 8, seed=1, folders=("a", "b"))
-        table = own.list_tiles(source)
+        table = classifier.list_tiles(source)
         labels = table.path.map(lambda p: [k in p for k in KINDS].index(True)).to_numpy()
         store = tiles.decode_tiles(table, source, "source", 32)
         captions = [["normal mucosa", "glands"], ["lymphocytes", "immune cells"], ["fat", "lipid"]]
@@ -340,7 +347,7 @@ def execute(**given):
             exec(compile(cell.source, "90_your_own_tiles", "exec"), namespace)
             if "parameters" in cell.metadata.get("tags", []):
                 notebook = paths.notebook_file("90_your_own_tiles")
-                namespace |= run.resolve_parameters(notebook, GIVEN | given)
+                namespace |= runner.resolve_parameters(notebook, GIVEN | given)
     finally:
         pyplot.close("all")
     return namespace
@@ -444,7 +451,7 @@ def test_copies_get_what_the_first_of_them_gets(base):
 
 def test_labels_are_the_vlms_own_and_kept_where_views_and_clusters_agree(base, material):
     labels = read_csv(base / "pseudo_labels.csv")
-    table = own.list_tiles(material[1])
+    table = classifier.list_tiles(material[1])
     probs = np.load(base / "probs.npy", allow_pickle=False)
     votes = np.load(base / "votes.npy", allow_pickle=False)
     names = ["mucosa", "<b>&\"'", "脂肪"]
@@ -489,7 +496,7 @@ def test_the_page_shows_the_files_by_their_names(base, material):
 
 def test_the_classifier_predicts_the_same_folder_as_the_notebook_did(base, material, monkeypatch):
     monkeypatch.setenv("OUTPUT_ROOT", str(base.parents[4]))
-    again = own.predict(base / "classifier", material[1], by_folder=True)
+    again = classifier.predict(base / "classifier", material[1], by_folder=True)
     said = read_csv(base / "predictions.csv")
     assert again.path.tolist() == said.path.tolist()
     for column in said.columns[5:]:
@@ -503,7 +510,7 @@ class Killed(BaseException):
 def test_a_run_killed_in_training_ends_in_the_bytes_of_one_that_was_not(
     base, material, monkeypatch, quick
 ):
-    steps, advance = [], training._Run.advance
+    steps, advance = [], trainer._Run.advance
 
     def until_30(self, draw):
         if len(steps) == 30:
@@ -512,9 +519,9 @@ def test_a_run_killed_in_training_ends_in_the_bytes_of_one_that_was_not(
         advance(self, draw)
 
     every_16 = property(lambda self: self.step % 16 == 0 or self.step == self.plan.steps)
-    monkeypatch.setattr(training._Run, "pause", every_16)
+    monkeypatch.setattr(trainer._Run, "pause", every_16)
     with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "advance", until_30)
+        patch.setattr(trainer._Run, "advance", until_30)
         with pytest.raises(Killed):
             execute(**main_parameters(material))
     out = paths.run_folder("mine", main_parameters(material)["vlm"], 0) / base.name
@@ -523,7 +530,7 @@ def test_a_run_killed_in_training_ends_in_the_bytes_of_one_that_was_not(
     taken = []
     with monkeypatch.context() as patch:
         patch.setattr(
-            training._Run, "advance", lambda s, draw: (taken.append(s.step), advance(s, draw))
+            trainer._Run, "advance", lambda s, draw: (taken.append(s.step), advance(s, draw))
         )
         assert execute(**main_parameters(material))["out"] == out
     assert taken == list(range(16, 40))
@@ -557,7 +564,7 @@ def test_no_tile_is_kept_that_two_vlms_disagree_on(material, quick):
     both = f"local-dir:{root / 'vlm'}+local-dir:{root / 'random'}"
     out = execute(vlm=both, folder=str(mine), classes=WORDS, share=1.0)["out"]
     agree = np.load(out / "agree.npy", allow_pickle=False)
-    labels, table = read_csv(out / "pseudo_labels.csv"), own.list_tiles(mine)
+    labels, table = read_csv(out / "pseudo_labels.csv"), classifier.list_tiles(mine)
     assert 0 < agree.sum() < len(agree)
     assert labels.kept.any() and not (labels.kept.to_numpy() & ~agree[table.tile]).any()
     assert json.loads((out / "classifier/classifier.json").read_text())["vlm"] == both
@@ -626,7 +633,7 @@ def test_what_cannot_be_done_is_refused_by_name_before_anything_is_written(
     def stop(*_, **__):
         raise AssertionError("training began")
 
-    monkeypatch.setattr(training, "train", stop)
+    monkeypatch.setattr(trainer, "train", stop)
     parameters = {"vlm": f"local-dir:{root / 'vlm'}", "folder": str(mine), "classes": WORDS}
     with pytest.raises(ValueError, match=f"(?s){said}"):
         execute(**parameters | given)
@@ -651,7 +658,7 @@ def test_the_command_line_does_the_same(material, tmp_path):
         "dataset": "mine", "vlm": f"local-dir:{root / 'vlm'}", "folder": str(folder),
         "classes": "fat; cells = lymphocytes | immune cells", "n_views": 2, "n_steps": 10,
     }  # fmt: skip
-    command = [sys.executable, "-m", "lib.run", "notebooks/90_your_own_tiles.py"]
+    command = [sys.executable, "-m", "lib.runner", "notebooks/90_your_own_tiles.py"]
     command += [word for name, value in given.items() for word in ("-p", name, str(value))]
     environment = os.environ | {"OUTPUT_ROOT": str(tmp_path / "out"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import plots
+from lib.report import plots
 
 RNG = np.random.default_rng(0)
 
@@ -32,8 +32,8 @@ def test_the_confusion_matrix_counts_also_absent_classes():
 
 
 def test_the_curve_is_the_mean_over_seeds():
-    rows = pd.DataFrame({"share_setting": [0.3, 0.3], "precision": [0.8, 0.9], "seed": [0, 1]})
-    figure = plots.precision_against_share(rows.assign(tie_break="random", quota="class"))
+    rows = pd.DataFrame({"keep_ratio": [0.3, 0.3], "precision": [0.8, 0.9], "seed": [0, 1]})
+    figure = plots.precision_against_keep_ratio(rows.assign(tie_break="random", quota="class"))
     line = next(line for line in figure.axes[0].lines if "random" in str(line.get_label()))
     assert line.get_ydata().tolist() == [pytest.approx(0.85)]
 

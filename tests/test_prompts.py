@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from lib import cards, paths
-from lib.prompts import PAPERS, TEMPLATES, class_prompts, fill, parse_classes, parse_templates
+from lib import paths
+from lib.data import cards
+from lib.vlm.prompts import PAPERS, TEMPLATES, class_prompts, fill, parse_classes, parse_templates
 
 CARDS = sorted(file.stem for file in paths.card_file("demo").parent.glob("*.yaml"))
 

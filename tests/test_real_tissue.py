@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
-from lib import cards, consensus, losses, paths, stand_in, tiles, vlm, ways
-from lib.training import TrainingTiles
-from lib.vlm_loading import load_vlm
+from lib import consensus, paths
+from lib.data import cards, tiles
+from lib.learning import losses, setups
+from lib.learning.trainer import TrainingTiles
+from lib.vlm import stand_in
+from lib.vlm.loading import load_vlm
 
 SIZE = 128  # pixels, as in the record
 
@@ -14,7 +17,7 @@ def read(dataset, every=1):
     """Table and decoded tiles of every n-th group of a dataset."""
     card = cards.read_card(dataset)
     try:
-        folder = cards.locate(card)
+        folder = cards.prepare(card)
     except FileNotFoundError:
         pytest.skip(f"{dataset} is not here")
     table = tiles.read_tile_table(card, folder)
@@ -40,9 +43,9 @@ def labelled(tmp_path_factory):
         )  # fmt: skip
         card, table, store = read("lc25k_colon", every=2)
     model = load_vlm(f"local-dir:{folder / 'vlm'}")
-    text = vlm.embed_prompts(model, [c.prompts for c in card.classes])
-    vlm.embed_tiles(model, store, text, folder)
-    vlm.embed_views(model, store, table.tile.index.values, text, folder, n_views=8, seed=0)
+    text = inference.embed_prompts(model, [c.prompts for c in card.classes])
+    inference.embed_tiles(model, store, text, folder)
+    inference.embed_views(model, store, table.tile.index.values, text, folder, n_views=8, seed=0)
     names = ("probs", "features", "unprojected", "votes", "view_probs")
     arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
     return table.label.values, arrays | {"folder": folder}
@@ -80,13 +83,13 @@ def test_our_setting_keeps_both_classes_and_hardly_an_error(labelled):
 def test_cross_supervision_goes_far_beyond_the_prompts_and_beyond_plain_training(labelled):
     labels, arrays = labelled
     kept, right = kept_by(labelled, "mvc+pfc", "ours")
-    pseudo = np.where(kept, arrays["probs"].argmax(1), consensus.NONE)
+    pseudo = np.where(kept, arrays["probs"].argmax(1), consensus.UNLABELLED)
     numbers = np.arange(len(labels))
-    way = ways.frozen(arrays["folder"], numbers, 2, steps=300, seed=0)
+    way = setups.frozen(arrays["folder"], numbers, 2, steps=300, seed=0)
     data = TrainingTiles(numbers, pseudo, ["benign", "adenocarcinoma"])
     accuracy = {
         type(objective).__name__: (
-            ways.learn(objective, data, numbers, way=way, seed=0).argmax(1) == labels
+            setups.fit_predict(objective, data, numbers, way=way, seed=0).argmax(1) == labels
         ).mean()
         for objective in (losses.Supervised(), losses.HighConfidenceCrossSupervision())
     }

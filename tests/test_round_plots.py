@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from test_round_tables import ablated, curve, full, made_up
 
-from lib import round_plots, round_tables
+from lib.report import active_learning, active_plots
 
 
 def lines(ax):
@@ -18,7 +18,7 @@ def title(ax):
 
 
 def test_a_panel_per_training_with_a_line_per_strategy():
-    figure = round_plots.learning_curves(round_tables.rounds_frame(made_up()), "a title")
+    figure = active_plots.learning_curves(active_learning.rounds_frame(made_up()), "a title")
     dual, supervised = figure.axes
     assert [title(ax) for ax in figure.axes] == ["dual-view", "supervised"]
     found = lines(dual)
@@ -31,25 +31,27 @@ def test_a_panel_per_training_with_a_line_per_strategy():
 
 def test_one_training_without_full_supervision_and_a_strategy_of_another_name():
     rows = curve("MaxHerding", "supervised", 0, [0.5, 0.6])
-    (ax,) = round_plots.learning_curves(round_tables.rounds_frame(rows)).axes
+    (ax,) = active_plots.learning_curves(active_learning.rounds_frame(rows)).axes
     assert title(ax) == "supervised" and list(lines(ax)) == ["MaxHerding"]
 
 
 def test_full_supervision_alone_adds_no_panel():
     rows = [*curve("random", "dual-view", 0, [0.5]), full(0.9)]
-    (ax,) = round_plots.learning_curves(round_tables.rounds_frame(rows)).axes
+    (ax,) = active_plots.learning_curves(active_learning.rounds_frame(rows)).axes
     assert title(ax) == "dual-view" and set(lines(ax)) == {"random", "all labels"}
 
 
 def test_strategies_have_colours_of_their_own():
-    assert set(round_plots.COLOURS) == set(round_tables.STRATEGIES)
-    assert len({str(colour) for colour in round_plots.COLOURS.values()}) == len(round_plots.COLOURS)
+    assert set(active_plots.COLOURS) == set(active_learning.STRATEGIES)
+    assert len({str(colour) for colour in active_plots.COLOURS.values()}) == len(
+        active_plots.COLOURS
+    )
 
 
 def test_ablation_curves_mark_our_value():
-    drawn = round_tables.ablation_lines(ablated())
+    drawn = active_learning.ablation_lines(ablated())
     for some in (drawn, dict([next(iter(drawn.items()))])):
-        figure = round_plots.ablation_curves(some)
+        figure = active_plots.ablation_curves(some)
         assert [ax.get_xlabel() for ax in figure.axes] == list(some)
     area, accuracy, ours = figure.axes[0].lines
     assert area.get_ydata().tolist() == pytest.approx([0.655, 0.7, 0.66])
@@ -58,16 +60,16 @@ def test_ablation_curves_mark_our_value():
 
 def test_pseudo_label_curves_have_a_line_per_training():
     of = pd.DataFrame({"step": range(40), "loss_a": 1.0, "confident": 0.5, "precision": np.nan})
-    figure = round_plots.pseudo_label_curves({"one": of, "two": of.assign(precision=0.8)}, 0.7)
+    figure = active_plots.pseudo_label_curves({"one": of, "two": of.assign(precision=0.8)}, 0.7)
     assert [len(ax.lines) for ax in figure.axes] == [2, 2, 2]
     assert figure.axes[2].lines[1].get_ydata()[-1] == pytest.approx(0.8)
 
 
 def test_maps_show_every_tile():
     points, labels = np.random.default_rng(0).random((20, 2)), np.arange(20) % 3
-    (ax,) = round_plots.feature_maps({"both": points}, labels, ["a", "b", "c", "d"]).axes
+    (ax,) = active_plots.feature_maps({"both": points}, labels, ["a", "b", "c", "d"]).axes
     assert [len(dots.get_offsets()) for dots in ax.collections] == [7, 7, 6, 0]
     chosen = {"unisal": np.array([3, 4]), "none": np.array([], int)}
-    figure = round_plots.selection_map(points, labels == 0, labels < 0, chosen)
+    figure = active_plots.selection_map(points, labels == 0, labels < 0, chosen)
     for ax, rows in zip(figure.axes, chosen.values(), strict=True):
         assert [len(dots.get_offsets()) for dots in ax.collections] == [13, 0, 7, len(rows)]

@@ -4,8 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import round_tables, run
-from lib.round_tables import GROUP_COLUMNS, areas, curve_weights, labels_needed, rounds_table
+from lib.report import active_learning
+from lib.report.active_learning import (
+    GROUP_COLUMNS,
+    areas,
+    curve_weights,
+    labels_needed,
+    rounds_table,
+)
 
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
 
@@ -13,7 +19,7 @@ SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
 def scored(method, training, seed, budget, accuracy, number=None, **params):
     """A row of a round, or without a number of full supervision."""
     labels = {"confident": 0.4, "precision": None, "disagreeing": 30, "filled": 0, "per_class": {}}
-    return run.row(
+    return record.row(
         dataset="d", vlm="v", method=method, training=training, seed=seed, split="test",
         network="frozen", budget=budget, params=params, seconds=1.0,
         labels=None if number is None else labels | {"round": number, "labelled": budget},
@@ -65,7 +71,7 @@ def test_where_no_label_is_added_every_round_counts_the_same(budgets):
 
 
 def test_one_area_per_training_strategy_and_seed():
-    found = areas(round_tables.rounds_frame(made_up()))
+    found = areas(active_learning.rounds_frame(made_up()))
     assert len(found) == 6 and "full-supervision" not in set(found.method)
     of = found.set_index(["training", "method", "seed"]).area
     assert of["dual-view", "unisal", 0] == pytest.approx((0.5 / 2 + 0.8 + 0.93 / 2) / 2)
@@ -74,7 +80,7 @@ def test_one_area_per_training_strategy_and_seed():
 
 def test_the_area_under_another_score_and_rows_in_any_order():
     rows = curve("random", "dual-view", 0, [0.1, 0.9, 0.2])
-    frame = round_tables.rounds_frame(rows[::-1])
+    frame = active_learning.rounds_frame(rows[::-1])
     assert frame.budget.tolist() == [10, 20, 30] and frame.accuracy.tolist() == [0.1, 0.9, 0.2]
     assert areas(frame).area.tolist() == [pytest.approx((0.1 / 2 + 0.9 + 0.2 / 2) / 2)]
     assert areas(frame, "balanced_accuracy").area.tolist() == [0.5]
@@ -85,8 +91,8 @@ def test_the_area_under_another_score_and_rows_in_any_order():
 
 def test_a_line_per_round_with_scores_labels_and_parameters():
     rows = [*curve("unisal", "dual-view", 0, [0.5, 0.6], tau=0.7, varied=["tau"]), full(0.9)]
-    untrained = run.row(method="zero-shot", params={}, scores={"accuracy": 0.1})
-    frame = round_tables.rounds_frame([*rows, untrained])
+    untrained = record.row(method="zero-shot", params={}, scores={"accuracy": 0.1})
+    frame = active_learning.rounds_frame([*rows, untrained])
     assert frame.method.tolist() == ["unisal", "unisal", "full-supervision"]
     assert frame.varied.tolist() == [("tau",), ("tau",), ()]
     assert frame["round"].tolist()[:2] == [0, 1] and pd.isna(frame["round"][2])
@@ -98,7 +104,7 @@ def test_a_line_per_round_with_scores_labels_and_parameters():
 
 
 def test_labels_needed_are_those_of_the_first_round_that_is_good_enough_on_average():
-    frame = round_tables.rounds_frame(
+    frame = active_learning.rounds_frame(
         curve("unisal", "dual-view", 0, [0.5, 0.9, 0.7])
         + curve("unisal", "dual-view", 1, [0.7] * 3)
     )
@@ -111,7 +117,7 @@ def test_labels_needed_are_those_of_the_first_round_that_is_good_enough_on_avera
 
 
 def test_the_table_has_a_line_per_training_and_strategy_in_their_order():
-    table = rounds_table(round_tables.rounds_frame(made_up()))
+    table = rounds_table(active_learning.rounds_frame(made_up()))
     lines = list(zip(table.training, table.strategy, strict=True))
     assert lines == [
         ("dual-view", "UniSAL (DUS, CS)"), ("dual-view", "random"), ("supervised", "random"),
@@ -130,7 +136,7 @@ def test_the_table_has_a_line_per_training_and_strategy_in_their_order():
 
 
 def test_without_full_supervision_nobody_says_how_many_labels_it_takes():
-    frame = round_tables.rounds_frame(curve("my-own", "supervised", 0, [0.5, 0.6]))
+    frame = active_learning.rounds_frame(curve("my-own", "supervised", 0, [0.5, 0.6]))
     table = rounds_table(frame)
     assert table.strategy.tolist() == ["my-own"] and table.accuracy.tolist() == ["0.600"]
     assert not [name for name in table if "labels for" in name]
@@ -146,24 +152,24 @@ def test_the_difference_is_per_tile_and_its_test_over_groups():
         ],
         columns=GROUP_COLUMNS,
     )
-    table = rounds_table(round_tables.rounds_frame(made_up()), groups)
+    table = rounds_table(active_learning.rounds_frame(made_up()), groups)
     assert table["UniSAL is better by"].tolist() == ["", "+0.200 (p < 0.001)", "", ""]
     swapped = groups.assign(right=18 - 2 - groups.right)
-    table = rounds_table(round_tables.rounds_frame(made_up()), swapped)
+    table = rounds_table(active_learning.rounds_frame(made_up()), swapped)
     assert table["UniSAL is better by"][1] == "-0.200 (p < 0.001)"
 
 
 def test_groups_are_those_of_all_seeds(tmp_path):
-    assert list(round_tables.groups_of_runs(tmp_path)) == GROUP_COLUMNS
+    assert list(active_learning.groups_of_runs(tmp_path)) == GROUP_COLUMNS
     for seed in (0, 1):
         (tmp_path / f"seed{seed}").mkdir()
         part = pd.DataFrame([["v", seed, "dual-view", "unisal", "frozen", "g", 1, 1.0]])
         part.set_axis(GROUP_COLUMNS, axis=1).to_parquet(tmp_path / f"seed{seed}/learning.parquet")
-    assert round_tables.groups_of_runs(tmp_path).seed.tolist() == [0, 1]
+    assert active_learning.groups_of_runs(tmp_path).seed.tolist() == [0, 1]
 
 
 def test_the_summary_compares_unisal_with_the_best_other_strategy_of_its_training():
-    table = round_tables.summary_table(round_tables.rounds_frame(made_up()))
+    table = active_learning.summary_table(active_learning.rounds_frame(made_up()))
     (line,) = table.to_dict("records")
     assert (line["dataset"], line["all labels"], line["labels"]) == ("d", "0.950", "30 of 500")
     assert (line["UniSAL"], line["of all labels"]) == ("0.940", "98.9%")
@@ -174,7 +180,7 @@ def test_the_summary_compares_unisal_with_the_best_other_strategy_of_its_trainin
 
 def test_there_is_no_summary_of_what_was_not_run():
     for rows in ([], made_up()[2:], [full(0.9), *curve("random", "dual-view", 0, [0.5])]):
-        assert round_tables.summary_table(round_tables.rounds_frame(rows)).empty
+        assert active_learning.summary_table(active_learning.rounds_frame(rows)).empty
 
 
 # --- ablations -----------------------------------------------------------------------------------
@@ -193,31 +199,31 @@ def ablated():
     for number, other in enumerate(others):
         rules = OURS | other | {"varied": list(other)}
         rows += curve(rules["strategy"], "dual-view", 0, [0.5, float(f"0.8{number + 1}")], **rules)
-    return round_tables.rounds_frame(rows)
+    return active_learning.rounds_frame(rows)
 
 
 def test_an_ablation_is_of_one_rule_and_of_the_seeds_in_which_it_was_varied():
-    part = round_tables.ablation(ablated(), "tau")
+    part = active_learning.ablation(ablated(), "tau")
     assert part.groupby("tau").accuracy.max().to_dict() == {0.5: 0.81, 0.7: 0.9, 0.9: 0.82}
     assert set(part.seed) == {0} and set(part.training) == {"dual-view"} and len(part) == 6
-    assert round_tables.ablation(ablated(), "contrast").empty
+    assert active_learning.ablation(ablated(), "contrast").empty
 
 
 def test_the_ends_of_curves_are_areas_and_last_accuracies():
-    found = round_tables.ends(round_tables.ablation(ablated(), "tau"), "tau")
+    found = active_learning.ends(active_learning.ablation(ablated(), "tau"), "tau")
     assert found.tau.tolist() == [0.5, 0.7, 0.9]
     assert found.area.tolist() == pytest.approx([0.655, 0.7, 0.66])
     assert found.accuracy.tolist() == [0.81, 0.9, 0.82]
 
 
 def test_our_value_is_marked_in_the_table_of_an_ablation():
-    table = round_tables.ablation_table(ablated(), "tau")
+    table = active_learning.ablation_table(ablated(), "tau")
     assert table.tau.tolist() == ["0.5", "0.7", "0.9"] and table.ours.tolist() == ["", "ours", ""]
     assert table["accuracy at the end"].tolist() == ["0.810", "0.900", "0.820"]
 
 
 def test_parts_are_switched_off_one_by_one():
-    table = round_tables.on_off_table(ablated())
+    table = active_learning.on_off_table(ablated())
     parts = ["cross supervision", "contrast", "DUS", "CS"]
     found = {
         "".join("01"[bool(on)] for on in line[parts]): line["accuracy at the end"]
@@ -228,7 +234,7 @@ def test_parts_are_switched_off_one_by_one():
 
 
 def test_what_is_drawn_are_rules_that_are_numbers():
-    found = round_tables.ablation_lines(ablated())
+    found = active_learning.ablation_lines(ablated())
     assert list(found) == ["threshold τ", "weight w of cross supervision"]
     weight = found["weight w of cross supervision"]
     assert weight.x.tolist() == [0.0, 0.5, 1.0] and set(weight.ours) == {0.5}

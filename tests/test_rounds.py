@@ -1,4 +1,4 @@
-"""Rounds of asking and training: whom they ask for what, and that they can be cut off anywhere."""
+"""History of asking and training: whom they ask for what, and that they can be cut off anywhere."""
 
 from dataclasses import replace
 from functools import cache
@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from lib import losses, rounds, ways
-from lib.rounds import REFUSED, UNANSWERED, Course, LabelColumn, read_rounds, run_rounds
+from lib.active.loop import (
+    REFUSED,
+    UNANSWERED,
+    ActiveLearningConfig,
+    TableOracle,
+    read_rounds,
+    run_rounds,
+)
+from lib.learning import losses, setups
 
 pytestmark = pytest.mark.filterwarnings("ignore:no labelled tile of class")
 
@@ -24,7 +31,7 @@ CLASSES = ["a", "b", "c"]
 def modules_looked_up_once():
     """What the code of a course imports: half of the time of these tests otherwise."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rounds, "modules_used", cache(rounds.modules_used))
+        patch.setattr(loop, "modules_used", cache(loop.modules_used))
         yield
 
 
@@ -36,18 +43,18 @@ def way(tmp_path_factory):
     views = plain[POOL] + 0.3 * CHANCE.normal(size=(V, len(POOL), E))
     np.save(run / "view_features.npy", views.astype(np.float16))
     np.save(run / "unprojected.npy", plain.astype(np.float16))
-    way = ways.frozen(run, POOL, 3, steps=8, seed=0, projection=8)
-    return replace(way, plan=replace(way.plan, batch_size=16, checkpoint_every=3))
+    way = setups.frozen(run, POOL, 3, steps=8, seed=0, projection=8)
+    return replace(way, plan=replace(setup.plan, batch_size=16, checkpoint_every=3))
 
 
-class Asked(LabelColumn):
+class Asked(TableOracle):
     """Knows all labels, and remembers every tile that it was asked for, in order."""
 
     def __init__(self):
         super().__init__(np.arange(N), TRUTH)
         self.queries = []
 
-    def ask(self, tiles):
+    def label(self, tiles):
         self.queries.append(tiles.tolist())
         return super().ask(tiles)
 
@@ -61,7 +68,7 @@ def course(way, **other):
         "tiles": POOL, "class_names": CLASSES, "strategy": "unisal", "way": way, "query_size": 6,
         "objective": losses.DualViewTraining(threshold=0.5), "n_rounds": 3, "seed": 0,
     }  # fmt: skip
-    return Course(**settings | other)
+    return ActiveLearningConfig(**settings | other)
 
 
 def run(folder, way, oracle=None, **other):
@@ -119,9 +126,9 @@ def test_plain_training_asks_as_well(tmp_path, way):
 
 
 def projectionless(way):
-    keywords = way.make_network.keywords | {"projection": 0}
+    keywords = setup.make_network.keywords | {"projection": 0}
     return replace(
-        way, make_network=lambda: way.make_network.func(*way.make_network.args, **keywords)
+        way, make_network=lambda: setup.make_network.func(*setup.make_network.args, **keywords)
     )
 
 
@@ -159,7 +166,7 @@ class Interrupted(Asked):
         super().__init__()
         self.stop = stop
 
-    def ask(self, tiles):
+    def label(self, tiles):
         if len(self.queries) == self.stop:
             self.stop = None
             raise KeyboardInterrupt
@@ -180,7 +187,7 @@ def test_an_oracle_that_is_interrupted_is_asked_the_same_again(tmp_path, way, wh
 STOPS = [
     ("_save_query", 0, "before"), ("_save_query", 0, "after"), ("train", 0, "after"),
     ("train", 2, "before"), ("train", 2, "after"), ("select", 1, "after"),
-    ("_save_query", 1, "after"), ("predict_each", 1, "before"), ("predict", 1, "before"),
+    ("_save_query", 1, "after"), ("predict_members", 1, "before"), ("predict", 1, "before"),
     ("predict", 2, "after"),
 ]  # fmt: skip
 
@@ -190,7 +197,7 @@ def test_a_loop_that_is_cut_off_anywhere_goes_on_as_if_it_had_not_been(
     tmp_path, way, whole, monkeypatch, name, call, when
 ):
     """Before or after the work that it does there; and no answer is asked for again."""
-    real, calls, oracle = getattr(rounds, name), [], Asked()
+    real, calls, oracle = getattr(loop, name), [], Asked()
 
     def breaking(*args, **kwargs):
         calls.append(name)
@@ -199,10 +206,10 @@ def test_a_loop_that_is_cut_off_anywhere_goes_on_as_if_it_had_not_been(
             raise KeyboardInterrupt
         return found
 
-    monkeypatch.setattr(rounds, name, breaking)
+    monkeypatch.setattr(loop, name, breaking)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "rounds", way, oracle)
-    monkeypatch.setattr(rounds, name, real)
+    monkeypatch.setattr(loop, name, real)
     assert_same(run(tmp_path / "rounds", way, oracle), whole)
     assert oracle.tiles == whole.asked.tile.tolist()
     assert leftovers(tmp_path / "rounds") == {"networks2"}
@@ -212,17 +219,17 @@ def test_networks_that_could_not_be_removed_in_time_are_removed_later(
     tmp_path, way, whole, monkeypatch
 ):
     """Cut off when a round is noted down and the networks of the one before are still there."""
-    folder, real = tmp_path / "rounds", rounds.shutil.rmtree
+    folder, real = tmp_path / "rounds", loop.shutil.rmtree
 
     def breaking(path, *args, **kwargs):
         if path == folder / "networks0":
             raise KeyboardInterrupt
         return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(rounds.shutil, "rmtree", breaking)
+    monkeypatch.setattr(loop.shutil, "rmtree", breaking)
     with pytest.raises(KeyboardInterrupt):
         run(folder, way)
-    monkeypatch.setattr(rounds.shutil, "rmtree", real)
+    monkeypatch.setattr(loop.shutil, "rmtree", real)
     assert len(read_rounds(folder).probs) == 2 and leftovers(folder) == {"networks0", "networks1"}
     assert_same(run(folder, way), whole)
     assert leftovers(folder) == {"networks2"}
@@ -247,7 +254,7 @@ def test_a_training_that_is_cut_off_is_continued(tmp_path, way, restart):
         if seen.count(5) == 3 and step in stops:  # of the first network, in the second round
             stops.clear()
             raise KeyboardInterrupt
-        return way.draw(tiles, network, step)
+        return setup.sampler(tiles, network, step)
 
     expected = run(tmp_path / "whole", way, restart=restart)
     broken = replace(way, draw=breaking)
@@ -295,8 +302,8 @@ def test_courses_that_differ_are_told_apart(way, other):
 
 
 def test_other_inputs_and_another_plan_make_another_course(way):
-    shifted = replace(way, read=lambda tiles: way.read(tiles) + 1)
-    longer = replace(way, plan=replace(way.plan, steps=9))
+    shifted = replace(way, read=lambda tiles: setup.reader(tiles) + 1)
+    longer = replace(way, plan=replace(setup.plan, steps=9))
     marks = {course(of).fingerprint(TEST) for of in (way, shifted, longer)}
     assert len(marks) == 3
 
@@ -318,7 +325,7 @@ class Choosy(Asked):
         super().__init__()
         self.judge = judge
 
-    def ask(self, tiles):
+    def label(self, tiles):
         answers = {tile: self.judge(tile, label) for tile, label in super().ask(tiles).items()}
         return {tile: label for tile, label in answers.items() if label is not None}
 
@@ -329,7 +336,7 @@ def batches(way):
 
     def draw(tiles, network, step):
         seen.append(set(tiles.tolist()))
-        return way.draw(tiles, network, step)
+        return setup.sampler(tiles, network, step)
 
     return replace(way, draw=draw), seen
 
@@ -346,7 +353,7 @@ def test_tiles_left_unanswered_stay_unlabelled_and_are_not_asked_for_again(tmp_p
     assert found.about.labelled.tolist() == labelled.tolist()
     assert 0 < labelled[-1] < 18
     unanswered = set(tiles[tiles % 2 == 0].tolist())
-    assert len(unanswered & set.union(*seen[-2 * way.plan.steps :])) > 1  # as unlabelled ones
+    assert len(unanswered & set.union(*seen[-2 * setup.plan.steps :])) > 1  # as unlabelled ones
 
 
 def test_refused_tiles_are_neither_trained_on_nor_asked_for_again(tmp_path, way):
@@ -354,7 +361,7 @@ def test_refused_tiles_are_neither_trained_on_nor_asked_for_again(tmp_path, way)
     oracle = Choosy(lambda tile, label: REFUSED if tile % 3 == 0 else label)
     found = run(tmp_path / "rounds", watched, oracle)
     assert len(set(oracle.tiles)) == len(oracle.tiles) == 18
-    steps = 2 * way.plan.steps  # of two networks
+    steps = 2 * setup.plan.steps  # of two networks
     for r in range(3):
         refused = found.asked[(found.asked.label == REFUSED) & (found.asked["round"] <= r)].tile
         assert not set(refused) & set.union(*seen[r * steps : (r + 1) * steps])
@@ -384,7 +391,7 @@ def test_a_class_that_there_is_not_is_refused_and_asked_for_again(tmp_path, way,
 
 def test_answers_that_were_not_asked_for_are_refused(tmp_path, way):
     class Eager(Asked):
-        def ask(self, tiles):
+        def label(self, tiles):
             return super().ask(tiles) | {int(TEST[0]): 0}
 
     with pytest.raises(ValueError, match=rf"not asked for: \[{TEST[0]}\]"):
@@ -399,7 +406,7 @@ def test_an_oracle_that_labels_nothing_is_named(tmp_path, way, answer):
 
 def test_the_order_of_the_answers_does_not_matter(tmp_path, way, whole):
     class Backwards(Asked):
-        def ask(self, tiles):
+        def label(self, tiles):
             return {np.int64(t): np.int64(y) for t, y in reversed(super().ask(tiles).items())}
 
     assert_same(run(tmp_path / "rounds", way, Backwards()), whole)
@@ -434,7 +441,7 @@ def test_networks_that_go_on_from_the_round_before_end_elsewhere(tmp_path, way, 
 
 def test_a_round_starts_from_the_weights_that_the_one_before_left(tmp_path, way):
     """A rate of nothing leaves them as they are; each network goes on as itself."""
-    still = replace(way, plan=replace(way.plan, learning_rate=0.0))
+    still = replace(way, plan=replace(setup.plan, learning_rate=0.0))
     run(tmp_path / "one", still, n_rounds=1)
     run(tmp_path / "two", still, n_rounds=2, restart=False)
     for letter in "ab":
@@ -451,8 +458,8 @@ def test_only_the_networks_of_the_last_round_are_kept_and_they_predict_what_it_s
     folder = tmp_path / "rounds"
     found = run(folder, way)
     assert leftovers(folder) == {"networks2"}
-    networks = ways.load(way, folder / "networks2")
-    assert np.array_equal(ways.predict(networks, way.read, TEST), found.probs[2])
+    networks = setups.load(way, folder / "networks2")
+    assert np.array_equal(setups.predict(networks, setup.reader, TEST), found.probs[2])
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lib import paths, run
-from lib.run import atomic
+from lib import paths, runner
+from lib.artefacts import atomic
 
 HEADER = """# ---
 # jupyter:
@@ -60,8 +60,8 @@ def write_params(text, dataset="toy"):
 
 
 def command(notebook, *given, start=subprocess.run, **options):
-    """`python -m lib.run` in a process of its own."""
-    line = [sys.executable, "-m", "lib.run", str(notebook)]
+    """`python -m lib.runner` in a process of its own."""
+    line = [sys.executable, "-m", "lib.runner", str(notebook)]
     for name, value in given:
         line += ["-p", name, value]
     return start(line, cwd=paths.ROOT, text=True, **options)
@@ -136,12 +136,12 @@ def test_an_artefact_that_was_never_written_is_an_error(tmp_path):
 
 
 def a_row(method="mvc", seed=0, accuracy=0.5, **fields):
-    return run.row(dataset="toy", method=method, seed=seed, scores={"accuracy": accuracy}, **fields)
+    return record.row(dataset="toy", method=method, seed=seed, scores={"accuracy": accuracy}, **fields)
 
 
 def test_a_row_has_every_field_and_says_what_made_it():
     row = a_row()
-    assert list(row) == run.ROW_FIELDS
+    assert list(row) == record.ROW_FIELDS
     assert row["budget"] is None and row["method"] == "mvc"
     assert {"python", "torch", "numpy"} <= set(row["versions"])
 
@@ -152,42 +152,42 @@ def test_an_unknown_field_is_a_type_error():
 
 
 def test_rows_of_one_notebook_replace_only_its_own(tmp_path):
-    run.write_rows(tmp_path, "12_pfc", [a_row("pfc")])
-    run.write_rows(tmp_path, "11_mvc", [a_row("mvc", accuracy=0.1), a_row("zero-shot")])
-    run.write_rows(tmp_path, "11_mvc", [a_row("mvc", accuracy=0.9)])
-    rows = run.read_rows(tmp_path / "results.jsonl")
+    record.write_rows(tmp_path, "12_pfc", [a_row("pfc")])
+    record.write_rows(tmp_path, "11_mvc", [a_row("mvc", accuracy=0.1), a_row("zero-shot")])
+    record.write_rows(tmp_path, "11_mvc", [a_row("mvc", accuracy=0.9)])
+    rows = record.read_rows(tmp_path / "results.jsonl")
     assert [(r["method"], r["scores"]["accuracy"]) for r in rows] == [("mvc", 0.9), ("pfc", 0.5)]
     assert listed(tmp_path) == ["results.jsonl", "rows", "rows/11_mvc.jsonl", "rows/12_pfc.jsonl"]
 
 
 def test_a_later_row_of_the_same_key_wins(tmp_path):
     first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
-    run.write_record(first, [a_row(accuracy=0.1), a_row(seed=1), a_row(params={"views": 3})])
-    run.write_record(second, [a_row(accuracy=0.9)])
-    rows = run.read_rows(first, second)
+    record.write_record(first, [a_row(accuracy=0.1), a_row(seed=1), a_row(params={"views": 3})])
+    record.write_record(second, [a_row(accuracy=0.9)])
+    rows = record.read_rows(first, second)
     found = {(r["seed"], str(r["params"])): r["scores"]["accuracy"] for r in rows}
     assert found == {(0, "None"): 0.9, (1, "None"): 0.5, (0, "{'views': 3}"): 0.5}
-    assert len(run.read_rows(second, first)) == 3
+    assert len(record.read_rows(second, first)) == 3
 
 
-@pytest.mark.parametrize("field", run.KEY_FIELDS)
+@pytest.mark.parametrize("field", record.KEY_FIELDS)
 def test_every_key_field_makes_another_key_and_no_other_does(field):
     row = a_row()
-    assert run.row_key(row | {field: "other"}) != run.row_key(row)
-    assert run.row_key(row | {"scores": {}, "seconds": 3, "device": "gpu", "n": 1}) == run.row_key(
+    assert record.row_key(row | {field: "other"}) != record.row_key(row)
+    assert record.row_key(row | {"scores": {}, "seconds": 3, "device": "gpu", "n": 1}) == record.row_key(
         row
     )
 
 
 def test_the_order_of_parameters_makes_no_other_key():
     one, other = {"a": 1, "b": 2}, {"b": 2, "a": 1}
-    assert run.row_key(a_row(params=one)) == run.row_key(a_row(params=other))
+    assert record.row_key(a_row(params=one)) == record.row_key(a_row(params=other))
 
 
 def test_the_record_does_not_depend_on_the_order_of_its_rows(tmp_path):
     rows = [a_row(m, s) for m in ("b", "a") for s in (2, 1)]
-    run.write_record(tmp_path / "one", rows)
-    run.write_record(tmp_path / "other", rows[::-1])
+    record.write_record(tmp_path / "one", rows)
+    record.write_record(tmp_path / "other", rows[::-1])
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
@@ -195,14 +195,14 @@ def test_a_broken_line_is_named_by_file_and_number(tmp_path):
     file = tmp_path / "broken.jsonl"
     file.write_text('{"dataset": "toy"}\n{"dataset": "toy", "seed\n')
     with pytest.raises(ValueError, match=r"broken\.jsonl, line 2"):
-        run.read_rows(file)
+        record.read_rows(file)
 
 
 def test_a_value_that_is_no_number_is_refused_and_the_old_rows_stay(tmp_path):
-    run.write_rows(tmp_path, "11_mvc", [a_row()])
+    record.write_rows(tmp_path, "11_mvc", [a_row()])
     before = (tmp_path / "results.jsonl").read_bytes()
     with pytest.raises(ValueError):
-        run.write_rows(tmp_path, "11_mvc", [a_row(accuracy=float("nan"))])
+        record.write_rows(tmp_path, "11_mvc", [a_row(accuracy=float("nan"))])
     assert (tmp_path / "results.jsonl").read_bytes() == before
     assert not list(tmp_path.rglob(".part*"))
 
@@ -213,8 +213,8 @@ def test_a_value_that_is_no_number_is_refused_and_the_old_rows_stay(tmp_path):
 def test_given_values_win_over_the_dataset_file_and_that_over_defaults(write_notebook):
     notebook = write_notebook()
     write_params("rate: 0.25  # reason\nshare: 7\n")
-    found = run.resolve_parameters(notebook, {"share": 9})
-    defaults = run.declared_parameters(notebook)
+    found = runner.resolve_parameters(notebook, {"share": 9})
+    defaults = runner.declared_parameters(notebook)
     assert found == defaults | {"rate": 0.25, "share": 9}
     assert (defaults["rate"], defaults["share"], defaults["tags"]) == (0.5, -1, ["a", "b"])
 
@@ -222,28 +222,28 @@ def test_given_values_win_over_the_dataset_file_and_that_over_defaults(write_not
 def test_the_file_is_that_of_the_given_dataset(write_notebook):
     write_params("rate: 0.25\n")
     write_params("rate: 0.75\n", "other")
-    assert run.resolve_parameters(write_notebook(), {"dataset": "other"})["rate"] == 0.75
-    assert run.resolve_parameters(write_notebook(), {"dataset": "third"})["rate"] == 0.5
+    assert runner.resolve_parameters(write_notebook(), {"dataset": "other"})["rate"] == 0.75
+    assert runner.resolve_parameters(write_notebook(), {"dataset": "third"})["rate"] == 0.5
 
 
 def test_an_empty_parameter_file_changes_nothing(write_notebook):
     write_params("# nothing differs\n")
     notebook = write_notebook()
-    assert run.resolve_parameters(notebook, {}) == run.declared_parameters(notebook)
+    assert runner.resolve_parameters(notebook, {}) == runner.declared_parameters(notebook)
 
 
 def test_a_parameter_file_may_name_what_another_notebook_declares(write_notebook):
     write_notebook(name="20_other", header='# %% tags=["parameters"]\nrounds = 3\n')
     write_params("rounds: 5\n")
-    assert "rounds" not in run.resolve_parameters(write_notebook(), {})
+    assert "rounds" not in runner.resolve_parameters(write_notebook(), {})
     write_params("round: 5\n")
     with pytest.raises(ValueError, match=r"toy\.yaml: unknown parameter 'round'.*rounds=3"):
-        run.resolve_parameters(write_notebook(), {})
+        runner.resolve_parameters(write_notebook(), {})
 
 
 def test_an_unknown_parameter_is_named_with_the_valid_ones(write_notebook):
     with pytest.raises(ValueError, match=r"10_toy: unknown parameter 'sede'.*seed=0.*rate=0\.5"):
-        run.resolve_parameters(write_notebook(), {"sede": 1})
+        runner.resolve_parameters(write_notebook(), {"sede": 1})
 
 
 @pytest.mark.parametrize(
@@ -253,17 +253,17 @@ def test_an_unknown_parameter_is_named_with_the_valid_ones(write_notebook):
 )  # fmt: skip
 def test_a_value_of_another_type_is_refused_by_name(write_notebook, name, value):
     with pytest.raises(ValueError, match=rf"'{name}' must be .*, not {value!r}"):
-        run.resolve_parameters(write_notebook(), {name: value})
+        runner.resolve_parameters(write_notebook(), {name: value})
 
 
 def test_a_wrong_type_in_the_file_names_the_file(write_notebook):
     write_params("seed: many\n")
     with pytest.raises(ValueError, match=r"toy\.yaml.*'seed' must be int"):
-        run.resolve_parameters(write_notebook(), {})
+        runner.resolve_parameters(write_notebook(), {})
 
 
 def test_a_whole_number_will_do_for_a_float(write_notebook):
-    assert run.resolve_parameters(write_notebook(), {"rate": 1})["rate"] == 1
+    assert runner.resolve_parameters(write_notebook(), {"rate": 1})["rate"] == 1
 
 
 @pytest.mark.parametrize(
@@ -272,23 +272,23 @@ def test_a_whole_number_will_do_for_a_float(write_notebook):
 def test_a_parameters_cell_with_more_than_literals_is_refused_by_notebook(write_notebook, line):
     header = f'# %% tags=["parameters"]\nseed = 0\n{line}\n'
     with pytest.raises(ValueError, match="10_toy"):
-        run.declared_parameters(write_notebook(header=header))
+        runner.declared_parameters(write_notebook(header=header))
 
 
 @pytest.mark.parametrize("n", [0, 2])
 def test_a_notebook_has_one_parameters_cell(write_notebook, n):
     header = '# %% tags=["parameters"]\nseed = 0\n\n' * n + "# %%\n1\n"
     with pytest.raises(ValueError, match=rf"10_toy\.py has {n} cells"):
-        run.declared_parameters(write_notebook(header=header))
+        runner.declared_parameters(write_notebook(header=header))
 
 
 def test_the_modules_that_a_script_uses_are_those_that_python_loads(write_notebook):
-    script = write_notebook("from lib.cards import read_card")
+    script = write_notebook("from lib.data.cards import read_card"
     code = "import sys, lib.cards; print(*[n for n in sys.modules if n.startswith('lib.')])"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True)
     names = loaded.stdout.decode().split()
-    found = [str(file.relative_to(paths.ROOT)) for file in run.modules_used(script)]
-    assert "lib.run" in names and found == sorted(n.replace(".", "/") + ".py" for n in names)
+    found = [str(file.relative_to(paths.ROOT)) for file in runner.modules_used(script)]
+    assert "lib.runner" in names and found == sorted(n.replace(".", "/") + ".py" for n in names)
 
 
 # --- running -------------------------------------------------------------------------------------
@@ -316,13 +316,13 @@ def test_wrong_parameters_are_refused_before_anything_starts(
     write_notebook, output_root, capsys, keep_sigterm, given, named
 ):
     notebook = write_notebook("raise SystemExit")
-    assert run.main([str(notebook), *given]) == 1
+    assert runner.main([str(notebook), *given]) == 1
     assert named in capsys.readouterr().err
     assert not (output_root / "data").exists()
 
 
 def test_a_notebook_that_is_not_there_is_named(capsys, keep_sigterm):
-    assert run.main(["notebooks/99_nothing.py"]) == 1
+    assert runner.main(["notebooks/99_nothing.py"]) == 1
     assert "99_nothing.py" in capsys.readouterr().err
 
 
@@ -346,7 +346,7 @@ def test_a_notebook_runs_with_its_parameters_into_the_run_folder(write_notebook,
     folder = paths.run_folder("toy", "none/at all", 4)
     assert folder.is_relative_to(output_root) and folder.name == "seed4"
     assert listed(folder) == ["executed", "executed/10_toy.ipynb"]
-    seconds = run.notebook_seconds(folder)
+    seconds = runner.notebook_seconds(folder)
     assert list(seconds) == ["executed/10_toy.ipynb"] and 0 < seconds["executed/10_toy.ipynb"] < 60
     cells = json.loads((folder / "executed" / "10_toy.ipynb").read_text())["cells"]
     injected = ["".join(c["source"]) for c in cells if "injected" in str(c["metadata"])]
@@ -354,7 +354,7 @@ def test_a_notebook_runs_with_its_parameters_into_the_run_folder(write_notebook,
 
 
 FAILING = """
-from lib.run import atomic
+from lib.artefacts import atomic
 from lib import paths
 
 with atomic(paths.run_folder(dataset, vlm, seed) / "votes.npy") as part:
@@ -376,7 +376,7 @@ def test_a_failing_notebook_is_named_with_its_cell_and_keeps_what_ran(write_note
     kept = json.loads((folder / "executed" / "10_toy.failed.ipynb").read_text())
     outputs = [o for cell in kept["cells"] for o in cell.get("outputs", [])]
     assert [o["ename"] for o in outputs if o["output_type"] == "error"] == ["ValueError"]
-    assert run.notebook_seconds(folder) == {}
+    assert runner.notebook_seconds(folder) == {}
 
 
 def test_a_kernel_that_dies_is_reported_with_the_notebook(write_notebook):
@@ -390,7 +390,7 @@ def test_a_kernel_that_dies_is_reported_with_the_notebook(write_notebook):
 
 SLOW = """
 import os, time
-from lib.run import atomic
+from lib.artefacts import atomic
 from lib import paths
 
 folder = paths.run_folder(dataset, vlm, seed)
@@ -418,7 +418,7 @@ def wait_for(condition, seconds):
 
 def test_a_run_leaves_nothing_beside_the_sources(write_notebook):
     before = set(paths.ROOT.iterdir())
-    run.run_notebook(write_notebook("seed"), {})
+    runner.run_notebook(write_notebook("seed"), {})
     assert {path for path in paths.ROOT.iterdir() if path.name.startswith("kernel")} <= before
 
 
@@ -451,10 +451,10 @@ def test_a_start_removes_what_a_killed_run_left_but_not_what_a_running_one_write
                           capture_output=True, text=True).stdout.strip()  # fmt: skip
     folder = paths.run_folder("toy", "none/at all", 0)
     folder.mkdir(parents=True)
-    left = folder / f".part-{run.HOST}-{dead}-votes.npy"
+    left = folder / f".part-{artefacts.HOST}-{dead}-votes.npy"
     left.write_text("half")
-    written = folder / f".part-{run.HOST}-{os.getpid()}-view_features.npy"  # this process lives
+    written = folder / f".part-{artefacts.HOST}-{os.getpid()}-view_features.npy"  # this process lives
     written.write_text("half")
-    run.run_notebook(write_notebook("seed"), {})
+    runner.run_notebook(write_notebook("seed"), {})
     assert not left.exists()
     assert written.exists()

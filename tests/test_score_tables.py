@@ -3,14 +3,14 @@
 import pandas as pd
 import pytest
 
-from lib import run, score_tables
+from lib.report import comparison
 
 
 def scored(method, seed, accuracy, setting=None, split="test", dataset="d", **params):
     names = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
-    return run.row(
+    return record.row(
         dataset=dataset, vlm="v", method=method, setting=setting, seed=seed, split=split,
-        network=None if method in score_tables.UNTRAINED else "frozen", params=params,
+        network=None if method in comparison.UNTRAINED else "frozen", params=params,
         scores=dict.fromkeys(names, 0.5) | {"accuracy": accuracy},
     )  # fmt: skip
 
@@ -19,18 +19,18 @@ def test_scores_are_those_of_the_test_part_in_the_order_of_the_methods():
     rows = [scored("vlm-cpl", s, a, "ours") for s, a in enumerate((0.9, 1.0))]
     rows += [scored("vlm-cpl", 0, 0.8, "published"), scored("vlm-cpl", 0, 0.3, varied=["share"])]
     rows += [scored("zero-shot", 0, 0.7), scored("zero-shot", 0, 0.1, split="train")]
-    table = score_tables.scores_table([*rows, scored("mvc", 0, 0.2)])
+    table = comparison.scores_table([*rows, scored("mvc", 0, 0.2)])
     assert table.method.tolist() == ["zero-shot", "VLM-CPL", "VLM-CPL"]
     assert table.setting.tolist() == ["", "published", "ours"]
     assert table.accuracy.tolist() == ["0.700", "0.800", "0.950 ± 0.071"]
     assert table.seeds.tolist() == ["1", "1", "2"]
-    assert score_tables.scores_table([]).empty
+    assert comparison.scores_table([]).empty
 
 
 def test_the_papers_numbers_stand_where_they_belong_and_nowhere_else():
     named = (("zero-shot", None), ("vlm-cpl", "published"), ("vlm-cpl", "ours"))
     for dataset, expected in (("hph", "0.871"), ("lc25k", "0.951"), ("d", "")):
-        table = score_tables.scores_table([scored(m, 0, 0.9, s, dataset=dataset) for m, s in named])
+        table = comparison.scores_table([scored(m, 0, 0.9, s, dataset=dataset) for m, s in named])
         assert table.paper.tolist() == ["", expected, ""]
 
 
@@ -40,9 +40,9 @@ def test_the_difference_is_over_tiles_and_the_test_over_groups():
     better = tiles.assign(method="vlm-cpl", setting="ours", network="frozen", right=True)
     worse = tiles.assign(method="ce-all", setting="", network="frozen")
     worse["right"] = tiles.index % 2 == 0
-    groups = score_tables.groups_frame(pd.concat([better, worse]))
+    groups = comparison.groups_frame(pd.concat([better, worse]))
     assert groups.n.tolist() == [2] * 16
-    table = score_tables.scores_table(rows, groups).set_index("method")["ours is better by"]
+    table = comparison.scores_table(rows, groups).set_index("method")["ours is better by"]
     assert table["VLM-CPL"] == ""
     assert table["all zero-shot labels, CE"].startswith("+0.500 (p = 0.00")  # 2 of 2^8 signs
 
@@ -50,10 +50,10 @@ def test_the_difference_is_over_tiles_and_the_test_over_groups():
 def test_the_summary_names_the_best_of_the_other_methods():
     rows = [scored("zero-shot", 0, 0.6), scored("full-supervision", 0, 0.99)]
     rows += [scored("zero-shot", 1, 0.1)]  # the comparison of this seed is not complete
-    others = score_tables.WITHOUT_FILTER
+    others = comparison.WITHOUT_FILTER
     rows += [scored(m, s, 0.7 + (m == "elr") / 10) for m in others for s in (0, 1)]
     rows += [scored("vlm-cpl", 0, a, s) for s, a in (("published", 0.8), ("ours", 0.9))]
-    line = score_tables.summary_table([*rows, scored("zero-shot", 0, 0.9, dataset="alone")]).iloc[0]
+    line = comparison.summary_table([*rows, scored("zero-shot", 0, 0.9, dataset="alone")]).iloc[0]
     assert line["best other method"].startswith("0.800 (all zero-shot labels, early-learning")
     assert line[["zero-shot", "VLM-CPL, ours", "full supervision"]].tolist() == [
         "0.600", "0.900", "0.990",
@@ -66,8 +66,8 @@ def test_active_learning_is_neither_compared_nor_an_ablation():
     other = [scored("full-supervision", 0, 0.7), scored("full-supervision", 0, 0.6, dataset="e")]
     other += [scored("full-supervision", 0, 0.5, dataset="e", varied=["share"])]
     rows = mine + [row | {"training": "supervised"} for row in other]
-    assert score_tables.score_frame(rows).method.tolist() == ["vlm-cpl"]
-    frames = score_tables.ablation_frames(rows)
+    assert comparison.score_frame(rows).method.tolist() == ["vlm-cpl"]
+    frames = comparison.ablation_frames(rows)
     assert list(frames) == ["d"] and set(frames["d"].method) == {"vlm-cpl"}
 
 
@@ -88,20 +88,20 @@ def ablated():
     for method, setting in (("zero-shot", None), ("vlm-cpl", "ours")):
         shifted = {"stain_shift": 1.0, "varied": ["stain_shift"]}
         rows += [scored(method, 0, 0.3, setting, **shifted)]
-    return score_tables.ablation_frames([*rows, scored("zero-shot", 0, 0.5)])["d"]
+    return comparison.ablation_frames([*rows, scored("zero-shot", 0, 0.5)])["d"]
 
 
 def test_an_ablation_is_ours_and_what_differs_in_these_rules_alone(ablated):
-    of = score_tables.ablation(ablated, "share")
+    of = comparison.ablation(ablated, "share")
     assert of[["share", "accuracy", "seed"]].values.tolist() == [[0.3, 0.9, 0], [0.5, 0.8, 0]]
-    table = score_tables.ablation_table(ablated, "tie_break", "quota")
+    table = comparison.ablation_table(ablated, "tie_break", "quota")
     assert table.accuracy.tolist() == ["0.900", "0.600", "0.500"]
     assert table.ours.tolist() == ["ours", "", ""]
-    assert list(score_tables.ablation_lines(ablated)) == ["share kept ρ"]
+    assert list(comparison.ablation_lines(ablated)) == ["share kept ρ"]
 
 
 def test_filters_and_cross_supervision_are_on_and_off_in_all_eight_ways(ablated):
-    table = score_tables.on_off_table(ablated)
+    table = comparison.on_off_table(ablated)
     assert len(table) == 8 and len(table[["MVC", "PFC", "HCS"]].drop_duplicates()) == 8
     found = table.set_index(["MVC", "PFC", "HCS"]).accuracy
     assert found["", "", ""] == "0.400" and found["yes", "yes", "yes"] == "0.900"
@@ -109,7 +109,7 @@ def test_filters_and_cross_supervision_are_on_and_off_in_all_eight_ways(ablated)
 
 
 def test_robustness_has_the_unshifted_rows_of_the_methods_that_were_shifted(ablated):
-    lines = score_tables.robustness_lines(ablated)
+    lines = comparison.robustness_lines(ablated)
     assert set(lines.method) == {"zero-shot", "vlm-cpl"} and set(lines.seed) == {0}
     assert sorted(lines.stain_shift) == [0, 0, 1, 1]
 
@@ -127,16 +127,16 @@ def test_vlms_are_compared_over_the_seeds_that_all_have():
     rows = of_vlm("a", 0, 0.5, 0.8) + of_vlm("a", 1, 0.7, 0.9, 20) + of_vlm("a", 2, 0.0, 0.0)
     rows += of_vlm("a+b", 0, 0.6, 0.9) + of_vlm("a+b", 1, 0.8, 1.0)
     rows += of_vlm("a", 0, 0.4, 0.4, dataset="lc25k")
-    table = score_tables.vlm_comparison(rows)
+    table = comparison.vlm_comparison(rows)
     assert table.VLM.tolist() == ["a", "a+b"] and set(table.dataset) == {"ebhi_binary"}
     assert table["zero-shot"].tolist() == ["0.600 ± 0.141", "0.700 ± 0.141"]
     assert table["VLM-CPL"].tolist() == ["0.850 ± 0.071", "0.950 ± 0.071"]
     assert table.kept.tolist() == ["15", "10"] and table.seeds.tolist() == ["2", "2"]
-    assert score_tables.vlm_comparison(rows[:4]).empty
+    assert comparison.vlm_comparison(rows[:4]).empty
 
 
 def test_a_dataset_is_shown_with_the_vlm_that_its_parameters_name():
     named = "stand-in-lc25k_colon"
     rows = of_vlm(named, 0, 0.5, 0.8) + of_vlm(f"{named}+b", 0, 0.6, 0.9)
-    assert {row["vlm"] for row in score_tables.of_own_vlm(rows)} == {named}
-    assert len(score_tables.of_own_vlm(rows)) == 4
+    assert {row["vlm"] for row in comparison.of_own_vlm(rows)} == {named}
+    assert len(comparison.of_own_vlm(rows)) == 4

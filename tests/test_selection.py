@@ -8,28 +8,28 @@ import pytest
 import references
 from sklearn.cluster import KMeans
 
-from lib import selection
-from lib.consensus import NONE
-from lib.selection import Pool, select
+from lib.active import strategies
+from lib.active.strategies import Pool, select
+from lib.labels import UNLABELLED
 
 OTHERS = ["QueryByCommittee", "Clue", "MaxHerding"]  # by their names in scikit-activeml
-each_strategy = pytest.mark.parametrize("strategy", [*selection.STRATEGIES, *OTHERS])
+each_strategy = pytest.mark.parametrize("strategy", [*strategies.STRATEGIES, *OTHERS])
 
 
 def random_pool(n=40, n_classes=3, size=4, asked=10, seed=0):
     chance = np.random.default_rng(seed)
     probs = chance.dirichlet(np.ones(n_classes), (2, n)).astype(np.float32)
-    labels, askable = np.full(n, NONE), np.ones(n, bool)
+    labels, unlabelled_mask = np.full(n, UNLABELLED), np.ones(n, bool)
     at = chance.choice(n, asked, replace=False)
-    labels[at], askable[at] = chance.integers(n_classes, size=asked), False
-    return Pool(probs, chance.normal(size=(n, size)).astype(np.float32), labels, askable)
+    labels[at], unlabelled_mask[at] = chance.integers(n_classes, size=asked), False
+    return Pool(probs, chance.normal(size=(n, size)).astype(np.float32), labels, unlabelled_mask)
 
 
 def pool_on_a_line(at, first, second):
     """Tiles at points of a line; two networks give the probability of the second class."""
     probs = np.stack([np.stack([1 - np.array(p), p], 1) for p in (first, second)])
     features = np.array(at, float)[:, None]
-    return Pool(probs, features, np.full(len(at), NONE), np.ones(len(at), bool))
+    return Pool(probs, features, np.full(len(at), UNLABELLED), np.ones(len(at), bool))
 
 
 # --- UniSAL by hand ------------------------------------------------------------------------------
@@ -42,13 +42,13 @@ def test_networks_disagree_where_they_predict_different_classes():
             [[0.4, 0.3, 0.3], [0.3, 0.3, 0.4], [0.3, 0.4, 0.3]],
         ]
     )
-    assert selection.disagreement(probs).tolist() == [False, True, True]
+    assert strategies.disagreement(probs).tolist() == [False, True, True]
 
 
 def test_the_middle_of_each_cluster_is_chosen_the_largest_first():
     at = np.array([20, 0, 1, 2, 3, 4, 10, 11, 12], float)[:, None]
     for seed in range(5):
-        assert selection.compact(at, 3, seed).tolist() == [3, 7, 0]
+        assert strategies.compact(at, 3, seed).tolist() == [3, 7, 0]
 
 
 def test_only_tiles_in_dispute_are_clustered():
@@ -57,7 +57,7 @@ def test_only_tiles_in_dispute_are_clustered():
     first = [0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
     second = [0.1, 0.1, 0.1, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1]
     pool = pool_on_a_line(at, first, second)
-    pool.askable[8] = False
+    pool.unlabelled_mask[8] = False
     query = select("unisal", pool, 2, 0)
     assert sorted(query.rows.tolist()) == [1, 6]
     assert (query.disagreeing, query.filled) == (6, 0)
@@ -72,7 +72,7 @@ def test_compactness_alone_asks_where_the_networks_agree_as_well():
 
 def test_dispute_alone_draws_among_the_disputed_tiles_by_chance():
     pool = random_pool(400, asked=100)
-    disputed = np.flatnonzero(pool.askable & selection.disagreement(pool.probs))
+    disputed = np.flatnonzero(pool.unlabelled_mask & strategies.disagreement(pool.probs))
     drawn = [select("dus", pool, 10, seed).rows for seed in range(40)]
     assert np.isin(drawn, disputed).all()
     counts = np.bincount(np.concatenate(drawn), minlength=400)[disputed]
@@ -136,7 +136,7 @@ def test_compact_tiles_are_those_nearest_to_the_centres_of_k_means(seed, weighte
     slow = references.nearest_to_centres(
         features, clusters, [1] * 60 if weights is None else weights
     )
-    found = selection.compact(features, 7, seed, weights)
+    found = strategies.compact(features, 7, seed, weights)
     assert set(found.tolist()) == set(slow)
     sizes = np.bincount(clusters)[clusters[found]]
     assert len(set(clusters[found])) == 7 and (np.diff(sizes) <= 0).all()
@@ -146,15 +146,15 @@ def test_the_entropy_is_that_of_the_mean_prediction():
     probs = random_pool().probs
     probs[:, 0] = [1, 0, 0]
     slow = [references.entropy(of) for of in probs.mean(0, dtype=float).tolist()]
-    np.testing.assert_allclose(selection.entropy(probs), slow, atol=1e-12)
+    np.testing.assert_allclose(strategies.entropy(probs), slow, atol=1e-12)
 
 
 def test_weighted_clusters_have_the_weights_of_the_equation():
     pool = random_pool()
-    rows = np.flatnonzero(pool.askable)
+    rows = np.flatnonzero(pool.unlabelled_mask)
     a, b = pool.probs[:, rows].astype(float)
     weights = np.array(references.disagreement_weights(a.tolist(), b.tolist()))
-    expected = rows[selection.compact(pool.features[rows], 6, 3, weights)]
+    expected = rows[strategies.compact(pool.features[rows], 6, 3, weights)]
     assert select("unisal-weighted", pool, 6, 3).rows.tolist() == expected.tolist()
     assert weights.max() > 3 * np.median(weights)
 
@@ -170,14 +170,14 @@ def test_entropy_and_margin_are_those_of_plain_numpy():
     mean = np.sort(pool.probs.mean(0, dtype=float), axis=1)
     scores = {"entropy": -(mean * np.log(mean)).sum(1), "margin": mean[:, -2] - mean[:, -1]}
     for strategy, score in scores.items():
-        score[~pool.askable] = -np.inf
+        score[~pool.unlabelled_mask] = -np.inf
         expected = np.argsort(-score)[:8]
         assert select(strategy, pool, 8, 0).rows.tolist() == expected.tolist()
 
 
 def test_coreset_asks_for_the_tile_farthest_from_all_that_were_asked_for():
     pool = random_pool()
-    covered = np.flatnonzero(~pool.askable).tolist()
+    covered = np.flatnonzero(~pool.unlabelled_mask).tolist()
     for row in select("coreset", pool, 8, 0).rows.tolist():
         away = [min(((f - pool.features[c]) ** 2).sum() for c in covered) for f in pool.features]
         assert away[row] == pytest.approx(max(away))
@@ -190,7 +190,7 @@ def test_coreset_asks_for_the_tile_farthest_from_all_that_were_asked_for():
 def assert_proper(query, pool, n):
     """n different rows, all of which may be asked for."""
     assert query.rows.dtype.kind == "i" and len(query.rows) == n
-    assert len(set(query.rows.tolist())) == n and pool.askable[query.rows].all()
+    assert len(set(query.rows.tolist())) == n and pool.unlabelled_mask[query.rows].all()
 
 
 @each_strategy
@@ -206,8 +206,8 @@ def test_tiles_that_were_asked_for_in_vain_are_not_chosen_again(strategy):
     """Refused tiles have no label and may not be asked for: here they are clusters of their own."""
     for seed in range(3):
         pool = random_pool(seed=seed)
-        refused = np.flatnonzero(pool.askable)[:20]
-        pool.askable[refused] = False
+        refused = np.flatnonzero(pool.unlabelled_mask)[:20]
+        pool.unlabelled_mask[refused] = False
         pool.features[refused] = 50 + 20 * np.arange(20)[:, None]
         assert_proper(select(strategy, pool, 9, seed), pool, 9)
 
@@ -215,10 +215,10 @@ def test_tiles_that_were_asked_for_in_vain_are_not_chosen_again(strategy):
 @each_strategy
 def test_a_query_larger_than_the_pool_is_the_pool(strategy):
     pool = random_pool()
-    left = np.flatnonzero(pool.askable).tolist()
+    left = np.flatnonzero(pool.unlabelled_mask).tolist()
     for n in (30, 31, 1000):
         assert sorted(select(strategy, pool, n, 0).rows.tolist()) == left
-    nothing = replace(pool, askable=np.zeros(40, bool))
+    nothing = replace(pool, unlabelled_mask=np.zeros(40, bool))
     assert len(select(strategy, nothing, 5, 0).rows) == 0
 
 
@@ -239,7 +239,7 @@ def test_chance_is_the_seeds():
 def test_a_choice_leaves_the_pool_alone(strategy):
     pool, before = random_pool(), random_pool()
     select(strategy, pool, 7, 0)
-    for name in ("probs", "features", "labels", "askable"):
+    for name in ("probs", "features", "labels", "unlabelled_mask"):
         assert np.array_equal(getattr(pool, name), getattr(before, name))
 
 
@@ -263,7 +263,7 @@ def test_networks_that_are_certain_of_one_class_can_be_asked(strategy):
 
 @pytest.mark.parametrize("name", ["unsal", "", "Query", "check_array", "SingleAnnotatorWrapper"])
 def test_an_unknown_strategy_is_refused_and_the_known_are_named(name):
-    with pytest.raises(ValueError, match=f"'{name}'.*{', '.join(selection.STRATEGIES)}.*Clue"):
+    with pytest.raises(ValueError, match=f"'{name}'.*{', '.join(strategies.STRATEGIES)}.*Clue"):
         select(name, random_pool(), 7, 0)
 
 
@@ -272,7 +272,7 @@ def test_memory_grows_with_the_number_of_tiles_and_not_with_its_square():
     for n in (2000, 8000):
         features = np.random.default_rng(0).normal(size=(n, 8)).astype(np.float32)
         tracemalloc.start()
-        selection.compact(features, 20, 0)
+        strategies.compact(features, 20, 0)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 5 * peaks[0]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lib.staining import HE, OTHER_HE, restain, separate_stains
+from lib.data.staining import HE, OTHER_HE, restain, separate_stains
 
 
 def stained(amounts):

@@ -14,8 +14,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch.nn import functional as F
 
-from lib import paths, stand_in, views, vlm
-from lib.vlm_loading import load_vlm
+from lib import paths
+from lib.vlm import stand_in, views
+from lib.vlm.loading import load_vlm
 
 CAPTIONS = [
     ["An H&E image of fat", "An H&E image of adipose tissue"],
@@ -131,9 +132,9 @@ def pixels_of(store):
 def test_the_loss_falls_and_the_stand_in_knows_its_source(built, stand_in_vlm, store):
     losses = np.load(built[1] / "losses.npy", allow_pickle=False)
     assert losses.shape == (25,) and np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.3
-    text = vlm.embed_prompts(stand_in_vlm, CAPTIONS)
-    _, projected = vlm.encode_images(stand_in_vlm, pixels_of(store))
-    probs = vlm.class_probabilities(stand_in_vlm, projected, text)
+    text = inference.embed_prompts(stand_in_vlm, CAPTIONS)
+    _, projected = inference.encode_images(stand_in_vlm, pixels_of(store))
+    probs = inference.class_probabilities(stand_in_vlm, projected, text)
     assert (probs.argmax(1).numpy() == LABELS).mean() > 0.9
 
 
@@ -142,11 +143,11 @@ def test_the_folder_loads_with_open_clip_alone_to_the_same_embeddings(built, sta
     name = f"local-dir:{built[1]}"
     model, tokenizer = open_clip.create_model(name).eval(), open_clip.get_tokenizer(name)
     images = model.encode_image((pixels_of(store) - 0.5) / 0.5, normalize=True)
-    _, found = vlm.encode_images(stand_in_vlm, pixels_of(store))
+    _, found = inference.encode_images(stand_in_vlm, pixels_of(store))
     torch.testing.assert_close(found, images, atol=1e-5, rtol=0)
     texts = [model.encode_text(tokenizer(of_class), normalize=True) for of_class in CAPTIONS]
     expected = F.normalize(torch.stack([each.mean(0) for each in texts]), dim=-1)
-    found = vlm.embed_prompts(stand_in_vlm, CAPTIONS)
+    found = inference.embed_prompts(stand_in_vlm, CAPTIONS)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     assert stand_in_vlm.image_size == 32 and stand_in_vlm.mean == stand_in_vlm.std == (0.5,) * 3
 
@@ -157,13 +158,13 @@ def test_a_moved_folder_gives_the_same_embeddings(built, stand_in_vlm, store, tm
     try:
         found = load_vlm(f"local-dir:{moved}", device="cpu")
         found = dataclasses.replace(found, dtype=torch.float32)
-        text = vlm.embed_prompts(found, CAPTIONS)
+        text = inference.embed_prompts(found, CAPTIONS)
     finally:
         moved.rename(home)
-    torch.testing.assert_close(text, vlm.embed_prompts(stand_in_vlm, CAPTIONS), atol=1e-6, rtol=0)
+    torch.testing.assert_close(text, inference.embed_prompts(stand_in_vlm, CAPTIONS), atol=1e-6, rtol=0)
     for one, other in zip(
-        vlm.encode_images(found, pixels_of(store)),
-        vlm.encode_images(stand_in_vlm, pixels_of(store)),
+        inference.encode_images(found, pixels_of(store)),
+        inference.encode_images(stand_in_vlm, pixels_of(store)),
         strict=True,
     ):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
@@ -213,8 +214,8 @@ def test_the_same_seed_gives_the_same_file(built, store, tmp_path):
 
 def test_the_text_tower_pools_over_words_not_padding(stand_in_vlm):
     """A prompt alone and beside a longer one has one embedding."""
-    alone = vlm.embed_prompts(stand_in_vlm, [["fat"]])
-    beside = vlm.embed_prompts(stand_in_vlm, [["fat"], ["a gland " * 20]])
+    alone = inference.embed_prompts(stand_in_vlm, [["fat"]])
+    beside = inference.embed_prompts(stand_in_vlm, [["fat"], ["a gland " * 20]])
     torch.testing.assert_close(alone[0], beside[0], atol=1e-5, rtol=0)
 
 

@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from lib import synthetic
-from lib.staining import beer_lambert, draw_slide
-from lib.synthetic import KINDS, tissue_tile, write_dataset
+from lib.data import synthetic
+from lib.data.staining import beer_lambert, draw_slide
+from lib.data.synthetic import KINDS, tissue_tile, write_dataset
 
 
 def rng(*seed: int) -> np.random.Generator:

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from lib import staining, tiles
-from lib.cards import Card, TissueClass
+from lib.data import staining, tiles
+from lib.data.cards import Card, TissueClass
 
 CLASSES = (TissueClass("fat", "fat"), TissueClass("gland", "deep/gland"))
 
@@ -82,7 +82,7 @@ def test_a_range_of_groups_takes_whole_groups_and_ranges_divide_them(folder):
         picture(200 + number).save(folder / "deep/gland" / f"{number // 2:02d}_{number}.png")
     by_group = new_card(group={"pattern": "^(..)"})
     parts = [
-        tiles.read_tile_table(replace(by_group, groups_between=between), folder)
+        tiles.read_tile_table(replace(by_group, group_hash_range=between), folder)
         for between in ((0, 0.3), (0.3, 1), (0, 1))
     ]
     low, high, everything = (set(part.path) for part in parts)
@@ -351,7 +351,7 @@ def encoded(kind):
     return buffer.getvalue()
 
 
-@pytest.mark.filterwarnings("ignore:Truncated File Read")
+@pytest.mark.filterwarnings("ignore:Truncated File PlainReader")
 @pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "bmp", "webp", "gif"])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 0.9])
 def test_a_truncated_image_is_refused_by_name_and_leaves_nothing(folder, output_root, kind, share):

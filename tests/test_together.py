@@ -13,8 +13,10 @@ from safetensors.torch import save_file
 from small_models import SMALL, TEXT
 from torch.nn import functional as F
 
-from lib import consensus, tiles, views, vlm
-from lib.vlm_loading import load_vlm
+from lib import consensus
+from lib.data import tiles
+from lib.vlm import views
+from lib.vlm.loading import load_vlm
 
 PROMPTS = [["fat"], ["a gland", "many glands"], ["muscle"]]
 N = 40
@@ -94,8 +96,8 @@ def resized(pixels, size):
 
 def own_probs(member, pixels, text=None):
     """p(c|x) of one VLM by its own means, softmax written out."""
-    text = vlm.embed_prompts(member, PROMPTS) if text is None else text
-    features = vlm.encode_images(member, resized(pixels, member.image_size))[1]
+    text = inference.embed_prompts(member, PROMPTS) if text is None else text
+    features = inference.encode_images(member, resized(pixels, member.image_size))[1]
     logits = member.scale * (features @ text.T)
     shares = torch.exp(logits - logits.max(1, keepdim=True).values)
     return shares / shares.sum(1, keepdim=True)
@@ -107,26 +109,26 @@ def own_probs(member, pixels, text=None):
 def test_the_models_differ_in_all_that_could_be_confused(alone):
     assert len({m.scale for m in alone.values()}) == 3
     assert {m.image_size for m in alone.values()} == {32, 48}
-    assert [vlm.feature_sizes(m)[1] for m in alone.values()] == [16, 24, 20]
+    assert [inference.feature_sizes(m)[1] for m in alone.values()] == [16, 24, 20]
 
 
 def test_together_reads_at_the_largest_size_and_is_named_after_all(members):
-    both = vlm.together(members)
+    both = inference.ensemble(members)
     assert both.image_size == max(member.image_size for member in members)
     assert both.name == "+".join(member.name for member in members)
     assert both.members == tuple(members)
-    sizes = [vlm.feature_sizes(member) for member in members]
-    assert vlm.feature_sizes(both) == tuple(map(sum, zip(*sizes, strict=True)))
+    sizes = [inference.feature_sizes(member) for member in members]
+    assert inference.feature_sizes(both) == tuple(map(sum, zip(*sizes, strict=True)))
 
 
 def test_features_stand_side_by_side_and_have_length_one(members, pixels):
-    both = vlm.together(members)
+    both = inference.ensemble(members)
     batch = resized(pixels, both.image_size)
-    unprojected, projected = vlm.encode_images(both, batch)
+    unprojected, projected = inference.encode_images(both, batch)
     close(projected.norm(dim=1), torch.ones(N), 1e-5)
     at, before_at = 0, 0
     for member in members:
-        before, after = vlm.encode_images(member, resized(batch, member.image_size))
+        before, after = inference.encode_images(member, resized(batch, member.image_size))
         width, before_width = after.shape[1], before.shape[1]
         close(projected[:, at : at + width], after / len(members) ** 0.5)
         part = unprojected[:, before_at : before_at + before_width]
@@ -137,13 +139,13 @@ def test_features_stand_side_by_side_and_have_length_one(members, pixels):
 
 def test_no_member_weighs_more_in_a_distance(members, pixels):
     """K-means on the features side by side: squared distances are the mean of the members'."""
-    both = vlm.together(members)
+    both = inference.ensemble(members)
     batch = resized(pixels, both.image_size)
-    projected = vlm.encode_images(both, batch)[1]
+    projected = inference.encode_images(both, batch)[1]
     of_members = [
         torch.cdist(f, f) ** 2
         for m in members
-        for f in [vlm.encode_images(m, resized(batch, m.image_size))[1]]
+        for f in [inference.encode_images(m, resized(batch, m.image_size))[1]]
     ]
     close(torch.cdist(projected, projected) ** 2, sum(of_members) / len(members), 1e-5)
 
@@ -155,7 +157,7 @@ def test_a_member_of_another_size_sees_what_pillow_would_give_it(alone):
     small = alone["a"]
     hook = small.model.visual.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     try:
-        vlm.encode_images(vlm.together([alone["b"], small]), batch)
+        inference.encode_images(inference.ensemble([alone["b"], small]), batch)
     finally:
         hook.remove()
     channels = [
@@ -167,20 +169,20 @@ def test_a_member_of_another_size_sees_what_pillow_would_give_it(alone):
 
 
 def test_prompts_stand_side_by_side(members):
-    found = vlm.embed_prompts(vlm.together(members), PROMPTS)
-    expected = np.hstack([vlm.embed_prompts(member, PROMPTS).numpy() for member in members])
+    found = inference.embed_prompts(inference.ensemble(members), PROMPTS)
+    expected = np.hstack([inference.embed_prompts(member, PROMPTS).numpy() for member in members])
     assert np.array_equal(found.numpy(), expected)
     with pytest.raises(ValueError, match="class 1 has no prompt"):
-        vlm.embed_prompts(vlm.together(members), [["fat"], []])
+        inference.embed_prompts(inference.ensemble(members), [["fat"], []])
 
 
 def test_probabilities_are_the_mean_of_the_members_own(members, pixels):
-    both = vlm.together(members)
+    both = inference.ensemble(members)
     batch = resized(pixels, both.image_size)
-    text, projected = vlm.embed_prompts(both, PROMPTS), vlm.encode_images(both, batch)[1]
+    text, projected = inference.embed_prompts(both, PROMPTS), inference.encode_images(both, batch)[1]
     of_each = [own_probs(member, batch) for member in members]
-    close(vlm.member_probabilities(both, projected, text), torch.stack(of_each), 1e-5)
-    found = vlm.class_probabilities(both, projected, text)
+    close(inference.member_probabilities(both, projected, text), torch.stack(of_each), 1e-5)
+    found = inference.class_probabilities(both, projected, text)
     close(found, sum(of_each) / len(members), 5e-6)
     close(found.sum(1), torch.ones(N), 1e-5)
     assert (of_each[0] - of_each[1]).abs().max() > 0.05  # else the mean would say nothing
@@ -189,21 +191,21 @@ def test_probabilities_are_the_mean_of_the_members_own(members, pixels):
 def test_the_order_does_not_matter(alone, pixels):
     results = []
     for kinds in ("ab", "ba"):
-        both = vlm.together([alone[kind] for kind in kinds])
-        text, projected = vlm.embed_prompts(both, PROMPTS), vlm.encode_images(both, pixels)[1]
-        said = vlm.member_probabilities(both, projected, text)
-        results.append((vlm.class_probabilities(both, projected, text), said.argmax(2)))
+        both = inference.ensemble([alone[kind] for kind in kinds])
+        text, projected = inference.embed_prompts(both, PROMPTS), inference.encode_images(both, pixels)[1]
+        said = inference.member_probabilities(both, projected, text)
+        results.append((inference.class_probabilities(both, projected, text), said.argmax(2)))
     close(results[0][0], results[1][0])
     assert torch.equal(results[0][1], results[1][1].flip(0))
 
 
 def test_one_alone_is_itself(alone, pixels):
-    one, same = alone["b"], vlm.together([alone["b"]])
-    for a, b in zip(vlm.encode_images(one, pixels), vlm.encode_images(same, pixels), strict=True):
+    one, same = alone["b"], inference.ensemble([alone["b"]])
+    for a, b in zip(inference.encode_images(one, pixels), inference.encode_images(same, pixels), strict=True):
         close(F.normalize(a, dim=1), F.normalize(b, dim=1))
-    text, projected = vlm.embed_prompts(one, PROMPTS), vlm.encode_images(one, pixels)[1]
-    expected = vlm.class_probabilities(one, projected, text)
-    close(vlm.class_probabilities(same, projected, text), expected)
+    text, projected = inference.embed_prompts(one, PROMPTS), inference.encode_images(one, pixels)[1]
+    expected = inference.class_probabilities(one, projected, text)
+    close(inference.class_probabilities(same, projected, text), expected)
     assert same.image_size == one.image_size and same.name == one.name
 
 
@@ -220,7 +222,7 @@ def telling(member, store):
     To a random model all images are nearly one, and prompts would give all of them one class.
     """
     plain = views.plain_view(torch.from_numpy(np.load(store)), member.image_size)
-    features = vlm.encode_images(member, plain)[1]
+    features = inference.encode_images(member, plain)[1]
     mean = F.normalize(features.mean(0), dim=0)
     centred = features - (features @ mean)[:, None] * mean
     directions = torch.linalg.svd(centred - centred.mean(0), full_matrices=False).Vh[:2]
@@ -233,15 +235,15 @@ def telling(member, store):
 def embed(model, store, folder):
     """Arrays of the plain tiles and of three views."""
     text = torch.cat([telling(member, store) for member in model.members], dim=1)
-    vlm.embed_tiles(model, store, text, folder, batch_size=7)
-    vlm.embed_views(
+    inference.embed_tiles(model, store, text, folder, batch_size=7)
+    inference.embed_views(
         model, store, np.arange(N), text, folder, n_views=3, seed=2, batch_size=9, progress=False
     )
     return read(folder)
 
 
 def test_agree_and_probs_are_those_of_a_loop_over_tiles_and_members(members, store, tmp_path):
-    both = vlm.together(members)
+    both = inference.ensemble(members)
     found = embed(both, store, tmp_path / "both")
     stored = torch.from_numpy(np.load(store))
     texts = [telling(member, store) for member in members]
@@ -259,7 +261,7 @@ def test_agree_and_probs_are_those_of_a_loop_over_tiles_and_members(members, sto
 
 
 def test_votes_are_those_of_the_mean_of_each_view(members, store, tmp_path):
-    both = vlm.together(members)
+    both = inference.ensemble(members)
     found = embed(both, store, tmp_path / "both")
     stored, total = torch.from_numpy(np.load(store)), 0
     texts = [telling(member, store) for member in members]
@@ -273,8 +275,8 @@ def test_votes_are_those_of_the_mean_of_each_view(members, store, tmp_path):
 
 
 def test_the_order_of_two_changes_neither_probabilities_nor_agreement(alone, store, tmp_path):
-    one = embed(vlm.together([alone["a"], alone["b"]]), store, tmp_path / "one")
-    other = embed(vlm.together([alone["b"], alone["a"]]), store, tmp_path / "other")
+    one = embed(inference.ensemble([alone["a"], alone["b"]]), store, tmp_path / "one")
+    other = embed(inference.ensemble([alone["b"], alone["a"]]), store, tmp_path / "other")
     for name in ("probs", "view_probs"):
         close(one[name], other[name])
     for name in ("agree", "votes"):
@@ -283,14 +285,14 @@ def test_the_order_of_two_changes_neither_probabilities_nor_agreement(alone, sto
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_vlm_agrees_with_itself_everywhere(alone, store, tmp_path, kind):
-    for number, model in enumerate([alone[kind], vlm.together([alone[kind]])]):
+    for number, model in enumerate([alone[kind], inference.ensemble([alone[kind]])]):
         found = embed(model, store, tmp_path / f"{number}")
         assert found["agree"].all() and len(found["agree"]) == N
 
 
 def test_two_equal_vlms_agree_everywhere_and_say_what_one_says(alone, store, tmp_path):
     one = embed(alone["a"], store, tmp_path / "one")
-    two = embed(vlm.together([alone["a"], alone["a"]]), store, tmp_path / "two")
+    two = embed(inference.ensemble([alone["a"], alone["a"]]), store, tmp_path / "two")
     assert two["agree"].all()
     close(two["probs"], one["probs"])
 
@@ -298,12 +300,12 @@ def test_two_equal_vlms_agree_everywhere_and_say_what_one_says(alone, store, tmp
 def test_a_folder_may_have_a_plus_in_its_name(names, tmp_path):
     (tmp_path / "a+b").symlink_to(names["a"].removeprefix("local-dir:"))
     loaded = load_vlm(f"local-dir:{tmp_path / 'a+b'}", device="cpu")
-    assert not loaded.several and loaded.name.endswith("a+b")
+    assert not loaded.ensemble_members and loaded.name.endswith("a+b")
 
 
 def test_names_joined_by_plus_give_the_same(names, store, tmp_path):
     joined = load_vlm(f"{names['a']}+{names['b']}", device="cpu")
-    expected = vlm.together([load_vlm(names[kind], device="cpu") for kind in "ab"])
+    expected = inference.ensemble([load_vlm(names[kind], device="cpu") for kind in "ab"])
     assert (joined.name, joined.image_size, joined.sizes) == (
         f"{names['a']}+{names['b']}", 48, (16, 24)
     )  # fmt: skip

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from lib import inputs, losses, networks, training
-from lib.consensus import NONE
-from lib.training import Plan, TrainingTiles
+from lib.labels import UNLABELLED
+from lib.learning import losses, networks, samplers, trainer
+from lib.learning.trainer import Plan, TrainingTiles
 
 N, SIZE = 120, 6
 CENTRES = np.random.default_rng(5).normal(size=(2, SIZE))
@@ -42,7 +42,7 @@ def small_network(projection=0):
 
 
 def some_labelled(n=40):
-    labels = np.where(np.arange(N) < n, TRUTH, NONE)
+    labels = np.where(np.arange(N) < n, TRUTH, UNLABELLED)
     return TrainingTiles(np.arange(N), labels, ["normal", "tumour"], TRUTH)
 
 
@@ -50,7 +50,7 @@ def train(
     folder, objective=None, data=None, *, draw=draw, network=small_network, plan=SHORT, seed=0
 ):
     objective = objective or losses.HighConfidenceCrossSupervision(threshold=0.6, warm_up=0.2)
-    return training.train(
+    return trainer.train(
         objective, network, draw, data or some_labelled(), plan=plan, seed=seed, folder=folder
     )
 
@@ -98,7 +98,7 @@ def test_plain_training_is_a_plain_loop(tmp_path):
     plan = Plan(steps=30, batch_size=16, learning_rate=0.1, balance_classes=False)
     found, curve = train(tmp_path, losses.Supervised(), plan=plan)
     for number, letter in enumerate("ab"):
-        torch.manual_seed(training._mixed(0, number))
+        torch.manual_seed(trainer._mixed(0, number))
         network = small_network()
         optimiser = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=8e-4)
         for step in range(30):
@@ -124,7 +124,7 @@ def test_classes_are_drawn_as_often_whatever_their_number(tmp_path):
         def __deepcopy__(self, memo):
             return self
 
-    labels = np.where(np.arange(N) < 40, np.arange(N) < 4, NONE).astype(int)
+    labels = np.where(np.arange(N) < 40, np.arange(N) < 4, UNLABELLED).astype(int)
     data = TrainingTiles(np.arange(N), labels, ["many", "few"])
     for balanced, expected in ((True, 0.5), (False, 0.1)):
         drawn.clear()
@@ -160,7 +160,7 @@ def noisy_problem(seed):
     chance = np.random.default_rng(seed)
     truth = np.arange(600) % 2
     features = np.where(truth, 1.0, -1.0)[:, None] * 0.5 + chance.normal(size=(600, 16))
-    labels = np.full(600, NONE)
+    labels = np.full(600, UNLABELLED)
     labels[:24] = truth[:24]
     labels[:3] = 1 - truth[:3]
 
@@ -211,7 +211,7 @@ def test_dual_view_training_learns_from_three_labels(tmp_path):
     assert (probs.argmax(1) == TRUTH).mean() > 0.7
     assert np.isfinite(curve[["loss_a", "loss_b"]]).all(axis=None) and curve.confident.max() > 0.3
     for network, letter in zip(trained, "ab", strict=True):
-        torch.manual_seed(training._mixed(0, "ab".index(letter)))
+        torch.manual_seed(trainer._mixed(0, "ab".index(letter)))
         assert not torch.equal(network.projector.weight, make_network().projector.weight)
         saved = weights(tmp_path)[f"network_{letter}.safetensors"]
         assert torch.equal(saved["projector.weight"], network.projector.weight)
@@ -229,14 +229,14 @@ def test_both_kinds_of_network_go_through_the_same_trainer(tmp_path):
     kinds = {
         "frozen": (
             lambda: networks.frozen_head(*statistics, 2, hidden=16),
-            inputs.feature_views(tmp_path / "view_features.npy", np.arange(N), seed=0),
-            inputs.plain_features(tmp_path / "unprojected.npy"),
+            samplers.feature_views(tmp_path / "view_features.npy", np.arange(N), seed=0),
+            samplers.plain_features(tmp_path / "unprojected.npy"),
             Plan(steps=60),
         ),
         "fine-tune": (
             lambda: networks.fine_tune_network(2),
-            inputs.pixel_views(tmp_path / "store.npy", 32, seed=0),
-            inputs.plain_pixels(tmp_path / "store.npy", 32),
+            samplers.pixel_views(tmp_path / "store.npy", 32, seed=0),
+            samplers.plain_pixels(tmp_path / "store.npy", 32),
             Plan(steps=10, batch_size=32, learning_rate=0.01, checkpoint_every=5),
         ),
     }
@@ -301,7 +301,7 @@ def test_the_curve_counts_confident_pseudo_labels_and_right_ones(tmp_path):
         uses_unlabelled = True
 
         def forward(self, outputs, labels, rows, progress):
-            pseudo = torch.tensor([[NONE, 0, 0, 0, 1, NONE, NONE, NONE]])
+            pseudo = torch.tensor([[UNLABELLED, 0, 0, 0, 1, UNLABELLED, UNLABELLED, UNLABELLED]])
             return outputs[0].sum()[None] * 0, pseudo
 
     truth = np.zeros(N, np.int64)
@@ -329,7 +329,7 @@ def test_the_rate_falls_to_a_tenth_after_three_quarters(tmp_path):
 
         def forward(self, outputs, labels, rows, progress):
             return outputs[0].mean()[None], labels.new_full(
-                (1, len(outputs[0]) - len(labels)), NONE
+                (1, len(outputs[0]) - len(labels)), UNLABELLED
             )
 
     class Height(nn.Module):
@@ -383,7 +383,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, objective, st
     train(tmp_path / "whole", objective, network=dropping_network)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "broken", objective, network=dropping_network, draw=breaking)
-    assert set(contents(tmp_path / "broken")) == ({training.CHECKPOINT} if stop >= 10 else set())
+    assert set(contents(tmp_path / "broken")) == ({trainer.CHECKPOINT} if stop >= 10 else set())
     train(tmp_path / "broken", objective, network=dropping_network, draw=breaking)
     assert asked.count(0) == objective.networks * (1 if stop >= 10 else 2)
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
@@ -440,7 +440,7 @@ def run_script(folder, *launcher, stop=-1):
 def test_a_killed_process_is_continued_to_the_same_bytes(tmp_path):
     killed = run_script(tmp_path / "killed", stop=33)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert set(contents(tmp_path / "killed")) == {training.CHECKPOINT}
+    assert set(contents(tmp_path / "killed")) == {trainer.CHECKPOINT}
     train(tmp_path / "killed")
     train(tmp_path / "whole")
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
@@ -489,12 +489,12 @@ def test_weights_spoilt_by_the_last_step_are_not_written(tmp_path):
 
 def test_no_labelled_tile_is_an_error():
     with pytest.raises(ValueError, match="no tile is labelled"):
-        TrainingTiles(np.arange(3), np.full(3, NONE), ["a", "b"])
+        TrainingTiles(np.arange(3), np.full(3, UNLABELLED), ["a", "b"])
 
 
 def test_a_class_without_labels_is_named():
     with pytest.warns(UserWarning, match="no labelled tile of class b, d"):
-        TrainingTiles(np.arange(3), np.array([0, 2, NONE]), ["a", "b", "c", "d"])
+        TrainingTiles(np.arange(3), np.array([0, 2, UNLABELLED]), ["a", "b", "c", "d"])
 
 
 @pytest.mark.parametrize("labels", [[0, 2, 1], [0, -2, 1], [0, 1]])
@@ -505,7 +505,7 @@ def test_labels_that_do_not_fit_are_refused(labels):
 
 def test_what_cannot_be_divided_among_processes_is_refused():
     with pytest.raises(ValueError, match="batch_size=10 must divide among 2"):
-        training._check_division(losses.Supervised(), Plan(batch_size=10), 2)
+        trainer._check_division(losses.Supervised(), Plan(batch_size=10), 2)
     with pytest.raises(ValueError, match="EarlyLearningRegularisation keeps a state"):
-        training._check_division(OBJECTIVES[1], Plan(), 2)
-    training._check_division(OBJECTIVES[1], Plan(), 1)
+        trainer._check_division(OBJECTIVES[1], Plan(), 2)
+    trainer._check_division(OBJECTIVES[1], Plan(), 1)

@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
-from lib.tiles import stored_size, tile_draws
-from lib.views import DRAWS, LUMA, adjust_colours, plain_view, random_view
+from lib.data.tiles import stored_size
+from lib.random_draws import tile_draws
+from lib.vlm.views import DRAWS, LUMA, adjust_colours, plain_view, random_view
 
 SIZE = 14
 STORED = stored_size(SIZE)  # 16: three crop offsets each way

@@ -13,8 +13,9 @@ from PIL import Image
 from small_models import MEAN, SMALL, STD, write_model
 from torch.nn import functional as F
 
-from lib import paths, views, vlm
-from lib.vlm_loading import load_vlm
+from lib import paths
+from lib.vlm import inference, views
+from lib.vlm.loading import load_vlm
 
 TIMM = {"timm_model_name": "test_resnet", "timm_model_pretrained": False, "timm_pool": "",
         "timm_proj": "linear", "image_size": 32}  # fmt: skip
@@ -73,7 +74,7 @@ def test_preprocessing_is_open_clips_own(any_model):
         expected = any_model.model.encode_image(
             preprocess(Image.fromarray(tile))[None], normalize=True
         )
-    _, found = vlm.encode_images(any_model, views.plain_view(torch.from_numpy(tile)[None], 32))
+    _, found = inference.encode_images(any_model, views.plain_view(torch.from_numpy(tile)[None], 32))
     close(found, expected)
 
 
@@ -82,36 +83,36 @@ def test_projected_features_are_the_models_image_embeddings_of_length_one(any_mo
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
     with torch.inference_mode():
         expected = F.normalize(any_model.model.encode_image((pixels - mean) / std), dim=-1)
-    unprojected, projected = vlm.encode_images(any_model, pixels)
+    unprojected, projected = inference.encode_images(any_model, pixels)
     close(projected, expected)
     close(projected.norm(dim=-1), torch.ones(5))
     assert unprojected.dtype == projected.dtype == torch.float32
-    assert vlm.feature_sizes(any_model) == (unprojected.shape[1], 16)
+    assert inference.feature_sizes(any_model) == (unprojected.shape[1], 16)
 
 
 def test_unprojected_features_times_the_projection_are_the_projected_ones(loaded):
     pixels = torch.rand(5, 3, 32, 32)
-    unprojected, projected = vlm.encode_images(loaded["vit"], pixels)
+    unprojected, projected = inference.encode_images(loaded["vit"], pixels)
     with torch.inference_mode():
         close(F.normalize(unprojected @ loaded["vit"].model.visual.proj, dim=-1), projected)
     assert unprojected.shape == (5, 48)
-    unprojected, projected = vlm.encode_images(loaded["timm"], pixels)
+    unprojected, projected = inference.encode_images(loaded["timm"], pixels)
     with torch.inference_mode():
         close(F.normalize(loaded["timm"].model.visual.head(unprojected), dim=-1), projected)
     assert unprojected.shape[1] == loaded["timm"].model.visual.trunk.num_features != 16
-    unprojected, projected = vlm.encode_images(loaded["resnet"], pixels)
+    unprojected, projected = inference.encode_images(loaded["resnet"], pixels)
     close(F.normalize(unprojected, dim=-1), projected)  # no map to be told apart
 
 
 def test_the_projection_is_back_in_place_even_after_an_error(model):
     projection = model.model.visual.proj
     with pytest.raises(RuntimeError):
-        vlm.encode_images(model, torch.rand(2, 3, 32, 40))
+        inference.encode_images(model, torch.rand(2, 3, 32, 40))
     assert model.model.visual.proj is projection
 
 
 def test_prompts_are_averaged_per_class_after_normalising_each(model):
-    found = vlm.embed_prompts(model, PROMPTS)
+    found = inference.embed_prompts(model, PROMPTS)
     tokenizer = open_clip.get_tokenizer(model.name)
     for row, of_class in zip(found, PROMPTS, strict=True):
         with torch.inference_mode():
@@ -123,13 +124,13 @@ def test_prompts_are_averaged_per_class_after_normalising_each(model):
 
 def test_a_class_without_prompts_is_named(model):
     with pytest.raises(ValueError, match="class 1 has no prompt"):
-        vlm.embed_prompts(model, [["fat"], [], ["muscle"]])
+        inference.embed_prompts(model, [["fat"], [], ["muscle"]])
 
 
 def test_probabilities_are_the_softmax_of_scaled_cosines(model):
-    text = vlm.embed_prompts(model, PROMPTS)
-    _, projected = vlm.encode_images(model, torch.rand(6, 3, 32, 32))
-    probs = vlm.class_probabilities(model, projected, text)
+    text = inference.embed_prompts(model, PROMPTS)
+    _, projected = inference.encode_images(model, torch.rand(6, 3, 32, 32))
+    probs = inference.class_probabilities(model, projected, text)
     cosines = F.cosine_similarity(projected[:, None], text[None], dim=-1)
     expected = torch.exp(model.scale * cosines)
     close(probs, expected / expected.sum(1, keepdim=True))
@@ -140,7 +141,7 @@ def test_the_faster_precision_gives_nearly_the_same_embeddings(model):
     pixels = torch.rand(8, 3, 32, 32)
     half = dataclasses.replace(model, dtype=torch.bfloat16)
     for fast, exact in zip(
-        vlm.encode_images(half, pixels), vlm.encode_images(model, pixels), strict=True
+        inference.encode_images(half, pixels), inference.encode_images(model, pixels), strict=True
     ):
         assert fast.dtype == torch.float32
         assert F.cosine_similarity(fast, exact).min() > 0.999
@@ -154,23 +155,23 @@ def read(folder):
 
 
 def test_embed_tiles_writes_what_the_plain_tiles_give(any_model, store, tmp_path):
-    text = vlm.embed_prompts(any_model, PROMPTS)
-    vlm.embed_tiles(any_model, store, text, tmp_path / "run", batch_size=5)
+    text = inference.embed_prompts(any_model, PROMPTS)
+    inference.embed_tiles(any_model, store, text, tmp_path / "run", batch_size=5)
     pixels = views.plain_view(torch.from_numpy(np.load(store)), 32)
-    unprojected, projected = vlm.encode_images(any_model, pixels)
+    unprojected, projected = inference.encode_images(any_model, pixels)
     found = read(tmp_path / "run")
     assert set(found) == {"features", "unprojected", "probs", "agree"} and found["agree"].all()
     assert [found[n].dtype for n in ("features", "unprojected", "probs")] == ["f2", "f2", "f4"]
     close(found["features"], projected.half(), atol=1e-3)
     close(found["unprojected"], unprojected.half(), atol=2e-3 * unprojected.abs().max().item())
-    close(found["probs"], vlm.class_probabilities(any_model, projected, text), atol=1e-4)
+    close(found["probs"], inference.class_probabilities(any_model, projected, text), atol=1e-4)
     assert found["probs"].sum(1) == pytest.approx(np.ones(23), abs=1e-5)
 
 
 def embed_views(model, store, run, tiles, **options):
     options = {"n_views": 4, "seed": 6, "batch_size": 7} | options
-    text = vlm.embed_prompts(model, PROMPTS)
-    vlm.embed_views(model, store, tiles, text, run, **options)
+    text = inference.embed_prompts(model, PROMPTS)
+    inference.embed_views(model, store, tiles, text, run, **options)
     return read(run)
 
 
@@ -181,12 +182,12 @@ def test_votes_and_mean_probabilities_are_those_of_each_view(any_model, store, t
     found = embed_views(any_model, store, tmp_path / "run", TILES, hue=0.1)
     assert set(found) == {"view_features", "votes", "view_probs"}
     assert found["votes"].dtype == np.int16 and found["votes"].shape == (4, 9)
-    text = vlm.embed_prompts(any_model, PROMPTS)
+    text = inference.embed_prompts(any_model, PROMPTS)
     images, every = torch.from_numpy(np.load(store)[TILES]), []
     for number in range(4):
         pixels = views.random_view(images, 32, tiles=TILES, view=number, seed=6, hue=0.1)
-        unprojected, projected = vlm.encode_images(any_model, pixels)
-        every.append(vlm.class_probabilities(any_model, projected, text))
+        unprojected, projected = inference.encode_images(any_model, pixels)
+        every.append(inference.class_probabilities(any_model, projected, text))
         bound = 2e-3 * unprojected.abs().max().item()
         close(found["view_features"][number], unprojected.half(), atol=bound)
     probs = torch.stack(every)
@@ -197,8 +198,8 @@ def test_votes_and_mean_probabilities_are_those_of_each_view(any_model, store, t
 
 def test_a_vote_is_that_of_the_views_and_leaves_no_files(model, store, tmp_path):
     written = embed_views(model, store, tmp_path / "run", TILES)
-    text = vlm.embed_prompts(model, PROMPTS)
-    votes, view_probs = vlm.vote(model, store, TILES, text, n_views=4, seed=6)
+    text = inference.embed_prompts(model, PROMPTS)
+    votes, view_probs = inference.vote(model, store, TILES, text, n_views=4, seed=6)
     assert np.array_equal(votes, written["votes"])
     assert np.array_equal(view_probs, written["view_probs"])
     assert {file.name for file in tmp_path.iterdir()} <= {"run", store.name}
@@ -230,13 +231,13 @@ def test_an_interrupted_embedding_leaves_no_file(model, store, tmp_path, what, e
             raise error
 
     hook = model.model.visual.register_forward_pre_hook(interrupt)
-    text = vlm.embed_prompts(model, PROMPTS)
+    text = inference.embed_prompts(model, PROMPTS)
     try:
         with pytest.raises(error):
             if what == "tiles":
-                vlm.embed_tiles(model, store, text, run, batch_size=4)
+                inference.embed_tiles(model, store, text, run, batch_size=4)
             else:
-                vlm.embed_views(model, store, TILES, text, run, n_views=2, seed=0, batch_size=2)
+                inference.embed_views(model, store, TILES, text, run, n_views=2, seed=0, batch_size=2)
     finally:
         hook.remove()
     assert len(passes) == 4 and not list(run.iterdir())
@@ -251,8 +252,8 @@ def test_an_interrupted_embedding_keeps_the_arrays_of_the_last_one(model, store,
 
 
 def test_the_bare_encoder_has_a_rate(model, store):
-    text = vlm.embed_prompts(model, PROMPTS)
-    speed = vlm.speed_of_views(model, store, np.arange(23), text, batch_size=8)
+    text = inference.embed_prompts(model, PROMPTS)
+    speed = inference.speed_of_views(model, store, np.arange(23), text, batch_size=8)
     assert len(speed) == 5 and (speed.ratio == speed.views / speed.encoder).all()
 
 
@@ -263,13 +264,13 @@ import json, resource, sys
 from pathlib import Path
 import numpy as np, torch
 from numpy.lib.format import open_memmap
-from lib import vlm
-from lib.vlm_loading import load_vlm
+from lib.vlm import inference
+from lib.vlm.loading import load_vlm
 
 torch.set_num_threads(1)
 name, folder = sys.argv[1], Path(sys.argv[2])
 model = load_vlm(name, device="cpu")
-text = vlm.embed_prompts(model, [["fat"], ["gland"]])
+text = inference.embed_prompts(model, [["fat"], ["gland"]])
 peaks, written, stored = [], [], []
 for n in (2_000, 8_000):
     run = folder / str(n)
@@ -282,8 +283,8 @@ for n in (2_000, 8_000):
         tiles.flush()
         tiles = open_memmap(store, mode="r+")  # drops the pages that were written
     del tiles, chunk
-    vlm.embed_tiles(model, store, text, run, batch_size=100)
-    vlm.embed_views(model, store, np.arange(n), text, run, n_views=2, seed=0, batch_size=100)
+    inference.embed_tiles(model, store, text, run, batch_size=100)
+    inference.embed_views(model, store, np.arange(n), text, run, n_views=2, seed=0, batch_size=100)
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     written.append(sum(f.stat().st_size for f in run.glob("*.npy")))
     stored.append(store.stat().st_size)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lib import paths
-from lib.vlm_cards import VLMCard, read_vlm_cards, vlms_table
+from lib.vlm.cards import VLMCard, read_vlm_cards, vlms_table
 
 CARDS = read_vlm_cards()
 NAMES = ["clip-b-32", "clip-b-16", "plip", "biomedclip", "quiltnet-b-32", "quiltnet-b-16", "conch"]

@@ -23,9 +23,10 @@ from small_models import MEAN, SMALL, STD, small_clip, write_clip, write_model
 from torch import nn
 from torch.nn import functional as F
 
-from lib import hugging_face, paths, vlm
-from lib.vlm_cards import read_vlm_cards
-from lib.vlm_loading import load_vlm
+from lib import paths
+from lib.vlm import hf_clip
+from lib.vlm.cards import read_vlm_cards
+from lib.vlm.loading import load_vlm
 
 TIMM = {"timm_model_name": "test_resnet", "timm_model_pretrained": False, "timm_pool": "",
         "timm_proj": "linear", "image_size": 32}  # fmt: skip
@@ -208,14 +209,14 @@ def hub_of(files):
 
 LOAD = """
 import json, sys
-from lib import vlm
-from lib.vlm_loading import load_vlm
+from lib.vlm import inference
+from lib.vlm.loading import load_vlm
 
 found = {}
 for name in sys.argv[1:]:
     try:
         model = load_vlm(name, device="cpu")
-        text = vlm.embed_prompts(model, [["a gland"]])[0]
+        text = inference.embed_prompts(model, [["a gland"]])[0]
         found[name] = [model.name, model.image_size, list(model.mean), text.tolist()]
     except RuntimeError as error:
         found[name] = str(error)
@@ -295,9 +296,9 @@ def test_a_model_of_the_hub_that_differs_from_its_card_is_refused(loads):
 
 def test_runs_side_by_side_convert_once(tmp_path, monkeypatch):
     write_clip(tmp_path / "clip")
-    made, save = [], hugging_face.save_as_open_clip
+    made, save = [], hf_clip.save_as_open_clip
     monkeypatch.setattr(
-        hugging_face, "save_as_open_clip", lambda *a: (made.append(a), time.sleep(0.5), save(*a))
+        hf_clip, "save_as_open_clip", lambda *a: (made.append(a), time.sleep(0.5), save(*a))
     )
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(load_vlm, [f"hf-clip:{tmp_path / 'clip'}"] * 3))
@@ -398,7 +399,7 @@ def test_conchs_embeddings_are_its_contrastive_ones(tiny_conch):
     pixels = torch.rand(2, 3, 448, 448)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (found.mean, found.std))
     batch = (pixels - mean) / std
-    unprojected, projected = vlm.encode_images(found, pixels)
+    unprojected, projected = inference.encode_images(found, pixels)
     close = {"atol": 1e-5, "rtol": 0} if found.dtype is torch.float32 else {"atol": 0.05, "rtol": 0}
     with torch.inference_mode():
         bare = inner.encode_image(batch, normalize=False, proj_contrast=False)
@@ -416,7 +417,7 @@ def test_conchs_tokens_leave_the_last_place_free(tiny_conch):
     assert tokens.shape == (2, 128)
     assert tokens[0].tolist() == [1, 5, 6, 2] + [0] * 124
     assert tokens[1].tolist() == [1] + [4] * 125 + [2, 0]
-    text = vlm.embed_prompts(found, [["a gland"], ["fat", "muscle"]])
+    text = inference.embed_prompts(found, [["a gland"], ["fat", "muscle"]])
     with torch.inference_mode():
         each = inner.encode_text(found.tokenizer(["a gland", "fat", "muscle"]))
     torch.testing.assert_close(text[0], each[0])

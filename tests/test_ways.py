@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lib import losses, ways
-from lib.consensus import NONE
-from lib.training import TrainingTiles
+from lib.labels import UNLABELLED
+from lib.learning import losses, setups
+from lib.learning.trainer import TrainingTiles
 
 N, V, E = 24, 3, 16
 TRUTH = np.arange(N) % 2
@@ -27,14 +27,14 @@ def run(tmp_path):
 
 def way(kind, run, seed=0):
     if kind == "frozen":
-        return ways.frozen(run, NUMBERS, 2, steps=30, seed=seed)
-    return ways.fine_tune(run / "store.npy", 32, 2, steps=6, seed=seed)
+        return setups.frozen(run, NUMBERS, 2, steps=30, seed=seed)
+    return setups.fine_tune(run / "store.npy", 32, 2, steps=6, seed=seed)
 
 
 def predictions(kind, run, seed=0):
-    data = TrainingTiles(NUMBERS, np.where(NUMBERS < 12, TRUTH, NONE), ["a", "b"])
+    data = TrainingTiles(NUMBERS, np.where(NUMBERS < 12, TRUTH, UNLABELLED), ["a", "b"])
     objective = losses.HighConfidenceCrossSupervision()
-    return ways.learn(objective, data, NUMBERS, way=way(kind, run, seed), seed=seed)
+    return setups.fit_predict(objective, data, NUMBERS, way=way(kind, run, seed), seed=seed)
 
 
 @pytest.mark.parametrize("kind", ["frozen", "fine-tune"])

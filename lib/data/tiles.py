@@ -1,0 +1,323 @@
+"""Tile tables, grouped splits, tiles decoded once, batches on a device."""
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from tqdm import tqdm
+
+from lib.data import cards, patches, staining
+from lib import paths
+from lib.data.images import read_square
+from lib.artefacts import atomic
+
+TEST_FOLDS = 5  # one of five parts: the papers' 4:1
+VALIDATION_FOLDS = 10
+THREADS = min(16, 2 * (os.cpu_count() or 1))
+
+
+def read_tile_table(card: cards.Card, folder: Path) -> pd.DataFrame:
+    """All tiles of a dataset, ordered by path.
+
+    Columns: tile (int64, 0 … N−1), path (below `folder`), label (int64, index of the class), part
+    (of the dataset's own division: "train" or "test"; "" without), group (str), digest (of the
+    file's bytes; equal digests are copies of one image). Hidden files are no tiles.
+    Raises ValueError naming the class folder that is missing or empty, the part that is missing,
+    the entry of a list that is not a tile and a class, two entries with one path, and a group
+    table that names absent tiles or leaves tiles out.
+    """
+    found = []
+    for part, where in (card.splits or {"": ""}).items():
+        listed = _in_list if where.endswith(".json") else _in_folders
+        found += [(path, label, part) for path, label in listed(card, folder, where)]
+    table = pd.DataFrame(found, columns=["path", "label", "part"])
+    table = table.sort_values("path", ignore_index=True)
+    twice = table[table.path.duplicated(keep=False)]
+    if len(twice):
+        claim = "both parts" if twice.part.nunique() > 1 else "two classes"
+        raise ValueError(f"{card.name}: {claim} claim the tile {twice.path.iloc[0]}")
+    table.insert(0, "tile", -1)
+    table["group"] = _groups(card, folder, table.path)
+    table = table[_between(table.group, *card.group_hash_range)].reset_index(drop=True)
+    table["tile"] = np.arange(len(table))
+    table["digest"] = digests(folder, table.path)
+    return table
+
+
+def _in_folders(card: cards.Card, folder: Path, where: str) -> list[tuple[str, int]]:
+    """Path and label of every tile in the class folders below `folder/where`."""
+    if not (folder / where).is_dir():
+        raise ValueError(f"{card.name}: the folder {folder / where} is missing")
+    found = []
+    for label, tissue_class in enumerate(card.classes):
+        files = (folder / where / tissue_class.folder).glob(card.tiles)
+        tiles = sorted(file for file in files if not file.name.startswith("."))
+        if not tiles:
+            raise ValueError(
+                f"class {tissue_class.name!r} has no tile: nothing matches {card.tiles!r} in "
+                f"{folder / where / tissue_class.folder}"
+            )
+        found += [(file.relative_to(folder).as_posix(), label) for file in tiles]
+    return found
+
+
+def _in_list(card: cards.Card, folder: Path, where: str) -> list[tuple[str, int]]:
+    """Path and label of every tile in a JSON list of `{name, label}`, refused by its entry."""
+    file = folder / where
+    if not file.is_file():
+        raise ValueError(f"{card.name}: the list {file} is missing")
+    try:
+        entries = json.loads(file.read_text())
+        named = [(str(entry["name"]), str(entry["label"])) for entry in entries]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{file} is no list of names and labels: {error!r}") from error
+    numbers = {tissue_class.folder: n for n, tissue_class in enumerate(card.classes)}
+    found: dict[str, int] = {}
+    for name, label in named:
+        path = Path(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{file}: {name!r} leaves the folder of the dataset")
+        if path.as_posix() in found:
+            raise ValueError(f"{file} names {name!r} twice")
+        if label not in numbers:
+            known = ", ".join(numbers)
+            raise ValueError(f"{file}: {name!r} has the unknown label {label!r}. Known: {known}")
+        if not (folder / path).is_file():
+            raise ValueError(f"{file} names the absent tile {name!r}")
+        found[path.as_posix()] = numbers[label]
+    for number, tissue_class in enumerate(card.classes):
+        if number not in found.values():
+            raise ValueError(f"class {tissue_class.name!r} has no tile in {file}")
+    return list(found.items())
+
+
+def digests(folder: Path, tile_paths: Iterable[str]) -> list[str]:
+    """Of the bytes of each file: equal digests are copies of one file."""
+    return _in_threads(lambda path: _digest(folder / path), list(tile_paths))
+
+
+def _digest(file: Path) -> str:
+    return blake2b(file.read_bytes(), digest_size=16).hexdigest()
+
+
+def _between(groups: pd.Series, low: float, high: float) -> pd.Series:
+    """Which groups' names, hashed to 0 … 1, lie in [low, high)."""
+    hashed = {g: blake2b(g.encode(), digest_size=8).digest() for g in groups.unique()}
+    return groups.map({g: low <= int.from_bytes(h) / 2**64 < high for g, h in hashed.items()})
+
+
+def _groups(card: cards.Card, folder: Path, tile_paths: pd.Series) -> pd.Series:
+    if card.group is None:
+        return tile_paths
+    names = tile_paths.map(lambda path: Path(path).name)
+    if "pattern" in card.group:
+        groups = names.str.extract(re.compile(card.group["pattern"]), expand=False)
+        where = f"the pattern {card.group['pattern']!r} of card {card.name!r}"
+    else:
+        file = folder / card.group["table"]
+        if not file.is_file():
+            raise ValueError(f"the group table {file} is missing. Get it from {card.groups_from}")
+        by_name = "name" in card.group
+        listed = _listed_groups(card.group, folder, file)
+        groups = _once(names, "tiles", file).map(listed) if by_name else tile_paths.map(listed)
+        where = str(file)
+    without = tile_paths[groups.isna()]
+    if len(without):
+        raise ValueError(
+            f"{where} gives no group to {len(without)} tiles, first: {without.iloc[0]}"
+        )
+    return groups
+
+
+def _listed_groups(rule: Mapping[str, str], folder: Path, file: Path) -> dict[str, str]:
+    """Groups of a table by the paths of tiles; by their names if the rule says so.
+
+    A table of names may cover more than is here, one of paths may not.
+    """
+    rows = pd.read_csv(file, dtype=str)
+    key = rule.get("name", "path")
+    for column in (key, rule["column"]):
+        if column not in rows:
+            raise ValueError(f"{file} has no column {column!r}")
+    listed = rows[key]
+    if "name" in rule:
+        _once(listed, "rows", file)
+    else:
+        start = Path(rule.get("relative_to", "."))
+        listed = listed.map(lambda path: (start / path).as_posix())
+        absent = listed[[not (folder / path).is_file() for path in listed]]
+        if len(absent):
+            raise ValueError(
+                f"{file} names {len(absent)} absent tiles, the first: {absent.iloc[0]}"
+            )
+    return dict(zip(listed, rows[rule["column"]], strict=True))
+
+
+def _once(names: pd.Series, what: str, file: Path) -> pd.Series:
+    twice = names[names.duplicated()]
+    if len(twice):
+        raise ValueError(f"{file} goes by file names, and two {what} have {twice.iloc[0]!r}")
+    return names
+
+
+def split_by_group(
+    labels: np.ndarray, groups: np.ndarray, seed: int, fixed_test: np.ndarray | None = None
+) -> np.ndarray:
+    """Give each tile "train", "validation" or "test"; a group is never divided.
+
+    A fifth of the groups, stratified by class, is the test set (4:1, as in the papers), unless
+    `fixed_test` says which tiles a dataset's own division has there. A tenth of the others is the
+    validation part; only the supervised bound ever looks at it.
+    labels, groups: [N]; fixed_test: bool [N]. Raises ValueError when there are too few groups for
+    five parts, and naming the groups that straddle the dataset's own division.
+    """
+    split = np.full(len(labels), "train", dtype=object)
+    split[_test_part(labels, groups, seed) if fixed_test is None else fixed_test] = "test"
+    rest = np.flatnonzero(split == "train")
+    straddling = np.intersect1d(groups[rest], groups[split == "test"])
+    if len(straddling):
+        raise ValueError(
+            f"{len(straddling)} groups are in both parts of the dataset's own division, the "
+            f"first: {straddling[0]!r}"
+        )
+    folds = min(VALIDATION_FOLDS, len(np.unique(groups[rest])))
+    if folds < 2 or len(rest) == len(labels):
+        raise ValueError("the dataset's own division leaves nothing to test or to train on")
+    split[rest[_one_fold(labels[rest], groups[rest], folds, seed)]] = "validation"
+    return split
+
+
+def _test_part(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    n_groups = len(np.unique(groups))
+    if n_groups < TEST_FOLDS:
+        raise ValueError(f"a grouped 4:1 split needs {TEST_FOLDS} groups, there are {n_groups}")
+    return _one_fold(labels, groups, TEST_FOLDS, seed)
+
+
+def _one_fold(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    # Placing groups one by one takes minutes where each of 100,000 tiles is its own.
+    alone = len(np.unique(groups)) == len(groups)
+    kind, by = (StratifiedKFold, None) if alone else (StratifiedGroupKFold, groups)
+    splitter = kind(folds, shuffle=True, random_state=seed)
+    # The splitter places groups in order of size: fold 0 would always get the same large ones.
+    chosen = np.random.default_rng(seed).integers(folds)
+    return list(splitter.split(labels, labels, by))[chosen][1]
+
+
+def missing_tiles(card: cards.Card, table: pd.DataFrame) -> list[str]:
+    """What differs from the published numbers of tiles, a line each; nothing if complete.
+
+    table: as `read_tile_table` gives it. For a dataset whose tiles are cut, the images are counted.
+    """
+    if card.patching is not None:
+        parts = [(entry, patches.count(cards.locate(card), {"images": [entry]}))
+                 for entry in card.patching["images"] if "count" in entry]  # fmt: skip
+        return [f"{card.name}, {entry['images']}: {n:,} of {entry['count']:,} images"
+                for entry, n in parts if n != entry["count"]]  # fmt: skip
+    lines = []
+    for part, wanted in card.published.items():
+        labels = table.label[table.part == part]
+        here = {name: int((labels == n).sum()) for n, name in enumerate(card.class_names)}
+        here["all"] = len(labels)
+        differing = [f"{c} {here[c]:,} of {n:,}" for c, n in wanted.items() if here[c] != n]
+        if differing:
+            where = f"{card.name}, {part}" if part else card.name
+            total = f"{len(labels):,} of {sum(wanted.values()):,} tiles"
+            per_class = ", ".join(line for line in differing if not line.startswith("all "))
+            lines.append(f"{where}: {total}" + (f"; {per_class}" if per_class else ""))
+    return lines
+
+
+def decode_tiles(
+    table: pd.DataFrame, folder: Path, dataset: str, image_size: int, *, restain: float = 0.0
+) -> Path:
+    """Decode every tile once into a uint8 array [N, S, S, 3] and return its `.npy` file.
+
+    S is 8/7 of `image_size`, the size that random views are cropped from: see `images.read_square`;
+    then, unless `restain` is 0, `staining.restain` by that shift. The file
+    is named after the digests, so that it serves every run on the same images. Raises ValueError
+    naming the files that cannot be read.
+    """
+    size = stored_size(image_size)
+    content = blake2b(" ".join(table.digest).encode(), digest_size=8).hexdigest()
+    stained = f"-restained{restain:+g}" if restain else ""
+    file = paths.store_folder(dataset) / f"{size}px-{content}{stained}.npy"
+    if file.is_file():
+        return file
+    failed: dict[str, Exception] = {}
+    converted: dict[str, str] = {}
+    with atomic(file) as temporary:
+        shape = (len(table), size, size, 3)
+        store = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+
+        def decode(row: int) -> None:
+            path = table.path.iloc[row]
+            try:
+                tile, converted[path] = read_square(folder / path, size)
+                store[row] = staining.restain(tile, restain) if restain else tile
+            except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three
+                failed[path] = error
+
+        _in_threads(decode, range(len(table)), "decoding tiles")
+        store.flush()
+        _refuse(failed, folder)
+    _tell(converted)
+    return file
+
+
+def _refuse(failed: Mapping[str, Exception], folder: Path) -> None:
+    if failed:
+        named = [f"{folder / path} ({failed[path]})" for path in sorted(failed)]
+        more = f" and {len(named) - 10} more" if len(named) > 10 else ""
+        raise ValueError(
+            f"{len(named)} tiles cannot be read; remove or replace them: "
+            + "; ".join(named[:10])
+            + more
+        )
+
+
+def _tell(converted: Mapping[str, str]) -> None:
+    """One warning for each kind of conversion that `read_square` reports."""
+    for kind in sorted({*converted.values()} - {""}):
+        of_kind = sorted(path for path, said in converted.items() if said == kind)
+        warnings.warn(
+            f"converted to 8-bit RGB ({kind}): {len(of_kind)} of {len(converted)} tiles, "
+            f"such as {of_kind[0]}",
+            stacklevel=3,
+        )
+
+
+def stored_size(image_size: int) -> int:
+    return round(image_size * 8 / 7)
+
+
+def _in_threads(function, items, title: str | None = None) -> list:
+    with ThreadPoolExecutor(THREADS) as pool:
+        done = pool.map(function, items)
+        return list(tqdm(done, title, total=len(items), disable=title is None))
+
+
+def read_batches(
+    store: Path, rows: np.ndarray, batch_size: int, device: torch.device | str = "cpu"
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Batches of the store: positions in `rows` [b] and tiles uint8 [b, S, S, 3] on the device.
+
+    The array is mapped anew for each batch, so that resident memory does not grow with N.
+    """
+    for start in range(0, len(rows), batch_size):
+        at = np.arange(start, min(start + batch_size, len(rows)))
+        images = torch.from_numpy(np.load(store, mmap_mode="r", allow_pickle=False)[rows[at]])
+        yield at, images.to(device, non_blocking=True)
+
+
+
+

@@ -1,0 +1,87 @@
+"""The two setups to train with one trainer: heads on frozen features, or whole networks on pixels."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from lib.learning import networks, samplers
+from lib.learning.networks import predict
+from lib.learning.samplers import PlainReader, ViewSampler
+from lib.learning.trainer import Plan, TrainingTiles, train
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """What training needs besides an objective and labels; see `trainer.train`."""
+
+    make_network: Callable[[], nn.Module]
+    sampler: ViewSampler
+    reader: PlainReader
+    plan: Plan
+
+
+def frozen(
+    run: Path, tiles: np.ndarray, n_classes: int, *, steps: int, seed: int, projection: int = 0
+) -> TrainingSetup:
+    """Small heads on what the VLM's encoder made of the random views that voted (design: frozen).
+
+    run: run folder with view_features.npy [V, N, E], one row for each of `tiles` [N], and
+    unprojected.npy, one for every tile. Needs no GPU.
+    """
+    file = run / "view_features.npy"
+    mean, std = networks.feature_statistics(np.load(file, mmap_mode="r", allow_pickle=False))
+    return TrainingSetup(
+        partial(networks.frozen_head, mean, std, n_classes, projection=projection),
+        samplers.feature_views(file, tiles, seed=seed),
+        samplers.plain_features(run / "unprojected.npy"),
+        Plan(steps=steps),
+    )
+
+
+def fine_tune(
+    store: Path, size: int, n_classes: int, *, steps: int, seed: int, projection: int = 0
+) -> TrainingSetup:
+    """Whole ImageNet networks on augmented pixels (the faithful way; wants a GPU).
+
+    store: decoded tiles (`tiles.decode_tiles`); size: of the input in pixels. A third of the rate
+    of the heads, and half the batch, so that a few hundred steps are within a CPU's reach.
+    """
+    from lib.learning.backbones import fine_tune_network  # timm takes seconds to import
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return TrainingSetup(
+        partial(fine_tune_network, n_classes, projection=projection),
+        samplers.pixel_views(store, size, seed=seed, device=device),
+        samplers.plain_pixels(store, size, device=device),
+        Plan(steps=steps, learning_rate=0.01, batch_size=64),
+    )
+
+
+def load_networks(setup: TrainingSetup, folder: Path) -> list[nn.Module]:
+    """The networks that `trainer.train` left in a folder, in evaluation mode."""
+    networks = []
+    for file in sorted(folder.glob("network_*.safetensors")):
+        network = setup.make_network()
+        network.load_state_dict(load_file(file))
+        networks.append(network.eval())
+    return networks
+
+
+def fit_predict(
+    objective: Any, data: TrainingTiles, tiles: np.ndarray, *, setup: TrainingSetup, seed: int
+) -> np.ndarray:
+    """Probabilities of `tiles`, float32 [N, C], by networks that are trained and not kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        trained, _ = train(
+            objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed,
+            folder=Path(folder),
+        )  # fmt: skip
+    return predict(trained, setup.reader, tiles)

@@ -1,0 +1,26 @@
+"""Random numbers that belong to a tile, whatever the batch or the order."""
+
+import numpy as np
+
+
+def tile_draws(tiles: np.ndarray, n: int, seed: int, stream: int = 0) -> np.ndarray:
+    """Uniform random numbers in [0, 1), float64 [len(tiles), n], fixed by seed, stream and tile.
+
+    A tile's numbers depend neither on the other tiles nor on their order, so results do not change
+    with batch size or row order. SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) as a hash of a
+    counter.
+    """
+    with np.errstate(over="ignore"):
+        start = _mix(_mix(np.array([seed], np.uint64)) + np.uint64(stream))
+        counter = np.asarray(tiles, np.uint64)[:, None] * np.uint64(n) + np.arange(
+            n, dtype=np.uint64
+        )
+        bits = _mix(_mix(start + counter))
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

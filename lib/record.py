@@ -1,0 +1,99 @@
+"""Rows of the record: one evaluation is one line of JSON."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lib import paths
+from lib.artefacts import atomic
+
+ROW_FIELDS = (
+    "dataset vlm method setting network training seed budget split n scores labels params "
+    "commit versions device seconds"
+).split()
+
+
+KEY_FIELDS = "dataset vlm method setting network training seed budget split params".split()
+
+
+def row(**fields: Any) -> dict[str, Any]:
+    """One row of the record; what is not given is null, an unknown field is a TypeError."""
+    unknown = set(fields) - set(ROW_FIELDS)
+    if unknown:
+        raise TypeError(f"not a field of the record: {', '.join(sorted(unknown))}")
+    return dict.fromkeys(ROW_FIELDS) | provenance() | fields
+
+
+def row_key(values: Mapping[str, Any]) -> str:
+    """What makes two rows measure the same thing."""
+    return json.dumps([values.get(name) for name in KEY_FIELDS], sort_keys=True)
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """Commit and versions behind a result; a trailing `+` means uncommitted changes."""
+    try:
+        git = ["git", "-C", str(paths.ROOT)]
+        commit = subprocess.check_output(
+            [*git, "rev-parse", "HEAD"], text=True, stderr=subprocess.DEVNULL
+        )[:12]
+        changed = subprocess.check_output([*git, "status", "--porcelain", "lib", "notebooks"])
+        commit += "+" if changed else ""
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    names = ["torch", "open_clip_torch", "timm", "scikit-learn", "numpy"]
+    versions = {name: metadata.version(name) for name in names}
+    return {"commit": commit, "versions": {"python": platform.python_version()} | versions}
+
+
+def write_rows(run: Path, notebook: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replace the rows of one notebook; `results.jsonl` of the run folder is all of them."""
+    with atomic(run / "rows" / f"{notebook}.jsonl") as file:
+        file.write_text(_lines(rows))
+    with atomic(run / "results.jsonl") as file:
+        file.write_text("".join(f.read_text() for f in sorted(run.glob("rows/[0-9]*.jsonl"))))
+
+
+def read_rows(*files: Path) -> list[dict[str, Any]]:
+    """Rows of several files; a later row replaces an earlier one of the same key."""
+    rows = {}
+    for file in files:
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{file}, line {number} is not JSON: {error}") from error
+            rows[row_key(values)] = values
+    return list(rows.values())
+
+
+def write_record(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows sorted by key, so that a changed result is a changed line."""
+    with atomic(file) as temporary:
+        temporary.write_text(_lines(sorted(rows, key=row_key)))
+
+
+def merge_record(
+    before: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """What a record holds once new rows are published.
+
+    Of the earlier rows those go that are of a kind that was run anew: the same VLM, method,
+    training and network, and as those an ablation or not.
+    """
+    anew = {_kind(row) for row in rows}
+    return [row for row in before if _kind(row) not in anew] + list(rows)
+
+
+def _kind(row: Mapping[str, Any]) -> tuple:
+    names = ("vlm", "method", "training", "network")
+    return (*(row[name] for name in names), "varied" in row["params"])
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(values, allow_nan=False) + "\n" for values in rows)

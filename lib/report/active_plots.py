@@ -1,0 +1,139 @@
+"""Figures of active learning; see `lib.plots` for the others."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from lib.report.active_learning import STRATEGIES, TRAININGS, in_order
+from lib.report.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed
+
+# Blue is UniSAL's and grey is chance's.
+_plain, _dark = sns.color_palette("colorblind"), sns.color_palette("dark")
+_hues = cycle([*_plain[1:7], *_plain[8:], _dark[4]])
+COLOURS = {
+    name: {"unisal": SETTING_COLOURS["ours"], "random": OTHER}.get(name) or next(_hues)
+    for name in STRATEGIES
+}
+
+
+def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
+    """Accuracy against labels for each strategy, a panel per training; bands: range over seeds.
+
+    curves: lines of `active_learning.rounds_frame` of one dataset and way to train.
+    """
+    full = curves[curves.method == "full-supervision"].accuracy
+    trainings = [t for t in TRAININGS if t in set(curves.training[curves["round"].notna()])]
+    figure, axes = plt.subplots(
+        1, len(trainings), figsize=(4.3 * len(trainings) + 1.6, 3.4), sharey=True, squeeze=False
+    )
+    for ax, training in zip(axes[0], trainings, strict=True):
+        for method in [m for t, m in in_order(curves) if t == training]:
+            of = curves[(curves.training == training) & (curves.method == method)].groupby("round")
+            at, accuracy = of.budget.mean(), of.accuracy.agg(["mean", "min", "max"])
+            mine = method == "unisal"
+            colour = COLOURS.get(method, "black")
+            ax.plot(at, accuracy["mean"], color=colour, lw=2.4 if mine else 1.2, zorder=2 + mine,
+                    label=STRATEGIES.get(method, method))  # fmt: skip
+            if mine or method == "random":
+                ax.fill_between(
+                    at, accuracy["min"], accuracy["max"], color=colour, alpha=0.15, lw=0
+                )
+        if len(full):
+            ax.axhline(full.mean(), color="black", lw=1, ls=":", label="all labels")
+        ax.set(xlabel="labels", title=training)
+    axes[0, 0].set_ylabel("accuracy on the test set")
+    axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    figure.suptitle(title)
+    return closed(figure)
+
+
+def pseudo_label_curves(curves: Mapping[str, pd.DataFrame], threshold: float) -> Figure:
+    """Loss, share of confident pseudo labels and share of right ones among them, per training.
+
+    curves: name → curve of `trainer.train`; running means.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(11, 2.9))
+    titles = {
+        "loss_a": "loss of network A",
+        "confident": f"unlabelled tiles above {threshold:g}",
+        "precision": "of these right",
+    }
+    for number, (name, curve) in enumerate(curves.items()):
+        smooth = curve.rolling(max(1, len(curve) // 20), min_periods=1).mean()
+        for ax, column in zip(axes, titles, strict=True):
+            ax.plot(smooth.step, smooth[column], color=f"C{number}", label=name)
+    for ax, title in zip(axes, titles.values(), strict=True):
+        ax.set(xlabel="step", title=title)
+    axes[0].set_yscale("log")
+    axes[0].legend()
+    return closed(figure)
+
+
+def feature_maps(
+    points: Mapping[str, np.ndarray], labels: np.ndarray, class_names: Sequence[str]
+) -> Figure:
+    """Tiles in two dimensions, coloured by class. points: title → [N, 2]; labels: [N]."""
+    figure, axes = plt.subplots(1, len(points), figsize=(4.2 * len(points) + 1, 3.8))
+    colours = sns.color_palette("colorblind", len(class_names))
+    for ax, (title, of) in zip(np.atleast_1d(axes), points.items(), strict=True):
+        for number, name in enumerate(class_names):
+            ax.scatter(*of[labels == number].T, s=9, lw=0, color=colours[number], label=name)
+        ax.set(xticks=[], yticks=[], title=title)
+        ax.spines[:].set_visible(False)
+    np.atleast_1d(axes)[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
+    return closed(figure)
+
+
+def selection_map(
+    points: np.ndarray, disagree: np.ndarray, right: np.ndarray, chosen: Mapping[str, np.ndarray]
+) -> Figure:
+    """The pool in two dimensions: where the networks disagree, and what each strategy chooses.
+
+    points: [N, 2]; disagree, right (the mean prediction): bool [N]; chosen: strategy → rows.
+    """
+    figure, axes = plt.subplots(1, len(chosen), figsize=(3.6 * len(chosen), 3.9), squeeze=False)
+    for ax, (title, rows) in zip(axes[0], chosen.items(), strict=True):
+        for mask, colour, size, label in (
+            (~disagree, OTHER, 4, "networks agree"),
+            (disagree & right, RIGHT, 9, "disagree, mean is right"),
+            (disagree & ~right, WRONG, 9, "disagree, mean is wrong"),
+        ):
+            ax.scatter(*points[mask].T, s=size, lw=0, color=colour, label=label)
+        ax.scatter(*points[rows].T, s=34, lw=1.2, facecolors="none", edgecolors="black",
+                   label="chosen")  # fmt: skip
+        ax.set(xticks=[], yticks=[], title=title)
+        ax.spines[:].set_visible(False)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, markerscale=1.5)
+    return closed(figure)
+
+
+def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
+    """Area under the curve and accuracy of the last round against one rule at a time.
+
+    lines: see `active_learning.ablation_lines`. Mean and range over seeds; dotted is our setting.
+    """
+    figure, axes = plt.subplots(1, len(lines), figsize=(2.7 * len(lines), 2.7), sharey=True)
+    for ax, (name, of) in zip(np.atleast_1d(axes), lines.items(), strict=True):
+        values = sorted(of.x.unique())
+        shown = {"area": "mean over the curve", "accuracy": "at the end"}
+        for (column, label), colour in zip(
+            shown.items(), (SETTING_COLOURS["ours"], "#777777"), strict=True
+        ):
+            curve = of.groupby("x")[column].agg(["mean", "min", "max"])
+            ax.plot(range(len(values)), curve["mean"], color=colour, marker="o", ms=3, label=label)
+            ax.fill_between(
+                range(len(values)), curve["min"], curve["max"], color=colour, alpha=0.15, lw=0
+            )
+        ax.axvline(values.index(of.ours.iloc[0]), color="black", linewidth=1, linestyle=":")
+        ax.set_xticks(range(len(values)), [f"{x:g}" for x in values], fontsize=8)
+        ax.set(xlabel=name)
+    np.atleast_1d(axes)[0].set_ylabel("accuracy on the test set")
+    np.atleast_1d(axes)[0].legend(loc="lower left", fontsize=8)
+    figure.suptitle(title)
+    return closed(figure)

@@ -1,0 +1,116 @@
+"""Scores, intervals that respect groups, calibration, and the quality of pseudo labels."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import permutation_test
+from sklearn import metrics as sk
+
+
+def scores(probs: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+    """Accuracy, balanced accuracy, macro F1, AUROC, calibration error and recall per class.
+
+    probs: [N, C]; labels: [N]. AUROC: mean of one against rest, null when a class is absent.
+    """
+    predicted = probs.argmax(1)
+    classes = np.arange(len(class_names))
+    recall = sk.recall_score(labels, predicted, labels=classes, average=None, zero_division=np.nan)
+    f1 = sk.f1_score(labels, predicted, labels=np.unique(labels), average="macro", zero_division=0)
+    return {
+        "accuracy": float((predicted == labels).mean()),
+        "balanced_accuracy": float(np.nanmean(recall)),
+        "macro_f1": float(f1),
+        "auroc": _auroc(probs, labels),
+        "ece": calibration_error(probs, labels),
+        "recall": {
+            name: None if np.isnan(r) else float(r)
+            for name, r in zip(class_names, recall, strict=True)
+        },
+    }
+
+
+def _auroc(probs: np.ndarray, labels: np.ndarray) -> float | None:
+    if len(np.unique(labels)) < probs.shape[1]:
+        return None
+    one_hot = np.eye(probs.shape[1])[labels]
+    return float(sk.roc_auc_score(one_hot, probs, average="macro"))
+
+
+def calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al., ICML 2017): Σ_b n_b/N · |accuracy_b − confidence_b|.
+
+    Equal-width bins of the confidence in (0, 1]. probs: [N, C]; labels: [N].
+    """
+    confidence = probs.max(1)
+    right = probs.argmax(1) == labels
+    at = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(at, weights=right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def grouped_interval(
+    value: Callable[[np.ndarray], float],
+    groups: np.ndarray,
+    *,
+    seed: int = 0,
+    draws: int = 1000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Bootstrap interval of a score over whole groups (slides, cases, source tiles).
+
+    value: takes row numbers (with repeats) and returns the score; groups: [N].
+    """
+    names, inverse = np.unique(groups, return_inverse=True)
+    rows_of = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
+    rng = np.random.default_rng(seed)
+    found = [
+        value(np.concatenate([rows_of[g] for g in rng.integers(len(names), size=len(names))]))
+        for _ in range(draws)
+    ]
+    low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def paired_test(differences: np.ndarray, *, seed: int = 0) -> float:
+    """Two-sided p of a paired sign-flip permutation test: is the sum of differences chance?
+
+    differences: [U], one per unit, here tiles right by one method minus tiles right by the other in
+    one group of one seed's test set (so that alike tiles count once, and large groups for more).
+    Groups that are in the test set of several seeds count as independent, which they are not
+    quite. 10,000 flips; 1 where fewer than two units differ.
+    """
+    differing = differences[differences != 0].astype(float)
+    if len(differing) < 2:
+        return 1.0
+    chance = np.random.default_rng(seed)
+    found = permutation_test(
+        (differing,), np.sum, permutation_type="samples", n_resamples=9999, rng=chance
+    )
+    return float(found.pvalue)
+
+
+def label_quality(
+    pseudo_labels: np.ndarray, kept: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """How many pseudo labels are kept and how many of those are right, in all and per class.
+
+    pseudo_labels, labels: [N]; kept: bool [N]. Precision is null where nothing is kept;
+    `lost_classes` are the true classes of which no tile is kept with its right label.
+    """
+    right = kept & (pseudo_labels == labels)
+    per_class = {}
+    for number, name in enumerate(class_names):
+        of_class = kept & (pseudo_labels == number)
+        per_class[name] = {"kept": int(of_class.sum()), "right": int((of_class & right).sum())}
+    return {
+        "kept": int(kept.sum()),
+        "share": float(kept.mean()),
+        "precision": float(right.sum() / kept.sum()) if kept.any() else None,
+        "per_class": per_class,
+        "lost_classes": [
+            name
+            for number, name in enumerate(class_names)
+            if (labels == number).any() and not per_class[name]["right"]
+        ],
+    }

@@ -1,0 +1,117 @@
+"""The quality of pseudo labels, from rows of the record."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from lib.consensus import PUBLISHED_KEEP_RATIO, QUOTAS, TIE_BREAKS
+from lib.report.format import spread
+
+NAMES = {
+    "zero-shot": "zero-shot, all tiles",
+    "mean-of-views": "mean of views, all tiles",
+    "mvc": "MVC",
+    "pfc": "PFC",
+    "mvc+pfc": "MVC → PFC",
+    "pfc+mvc": "PFC → MVC",
+}
+
+
+def pseudo_label_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One line per row on pseudo labels of the training part.
+
+    Columns: dataset, vlm, method, name (for tables), setting, seed, keep_ratio, tie_break,
+    quota, cluster_on, kept, share, precision, smallest_class, lost, per_class.
+    """
+    lines = []
+    for row in rows:
+        if row["labels"] is None or row["split"] != "train":
+            continue
+        params, labels = row["params"], row["labels"]
+        lines.append(
+            {key: row[key] for key in ("dataset", "vlm", "method", "seed")}
+            | {key: params.get(key) for key in ("tie_break", "quota", "cluster_on")}
+            | {key: labels[key] for key in ("kept", "share", "precision", "per_class")}
+            | {
+                "name": _name(row),
+                "setting": row["setting"] or "",
+                "keep_ratio": params.get("share"),
+                "smallest_class": min(c["kept"] for c in labels["per_class"].values()),
+                "lost": len(labels["lost_classes"]),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    params = row["params"]
+    parts = [NAMES[row["method"]]]
+    if "tie_break" in params:
+        parts.append(f"{params['tie_break']} ties, {params['quota']} quota")
+    if "cluster_on" in params:
+        parts.append(f"{params['cluster_on']} features")
+    return ", ".join(parts)
+
+
+def at_main_keep_ratio(frame: pd.DataFrame) -> pd.DataFrame:
+    """Lines at the published share (and those without a share), in the order of the method.
+
+    Within a method random comes before probability, global before class, projected before
+    unprojected: the paper before us.
+    """
+    chosen = frame[frame.keep_ratio.isna() | (frame.keep_ratio == PUBLISHED_KEEP_RATIO)]
+    orders = {
+        "method": tuple(NAMES),
+        "tie_break": TIE_BREAKS,
+        "quota": QUOTAS,
+        "cluster_on": ("projected", "unprojected"),
+    }
+    ranks = {key: chosen[key].map({v: n for n, v in enumerate(of)}) for key, of in orders.items()}
+    by = [*orders, "seed"]
+    # what a method does not have comes first
+    ranked = pd.DataFrame(ranks | {"seed": chosen.seed}).sort_values(by, na_position="first")
+    return chosen.loc[ranked.index]
+
+
+def consensus_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean ± standard deviation over seeds, one line per way to choose labels."""
+    lines = []
+    for name, part in at_main_keep_ratio(frame).groupby("name", sort=False):
+        lines.append(
+            {
+                "labels": name,
+                "setting": part.setting.iloc[0],
+                "kept": f"{part.share.mean():.0%}",
+                "pseudo-label precision": spread(part.precision),
+                "worst seed": f"{part.precision.min():.3f}",
+                "smallest class kept": f"{part.smallest_class.mean():.0f}",
+                "classes lost": f"{part.lost.mean():.1f}",
+                "seeds": str(part.seed.nunique()),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def overview_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """The lines of the named settings, and those that need none, with display names."""
+    chosen = at_main_keep_ratio(frame)
+    plain = chosen.tie_break.isna() & chosen.cluster_on.isna()
+    chosen = chosen[plain | (chosen.setting != "")]
+    return chosen.assign(method=chosen.method.map(NAMES))
+
+
+def per_class_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean kept and right labels per method and class, for the named settings."""
+    chosen = at_main_keep_ratio(frame)
+    chosen = chosen[(chosen.setting != "") & chosen.method.isin(["mvc", "mvc+pfc"])]
+    lines = [
+        {"method": f"{NAMES[line.method]}\n{line.setting}", "class": name, **counts}
+        for line in chosen.itertuples()
+        for name, counts in line.per_class.items()
+    ]
+    return (
+        pd.DataFrame(lines).groupby(["method", "class"], sort=False).mean().reset_index()
+        if lines
+        else pd.DataFrame(columns=["method", "class", "kept", "right"])
+    )

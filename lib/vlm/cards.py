@@ -1,0 +1,115 @@
+"""Cards of vision-language models: what each name stands for, wants and asks for."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from lib import paths
+from lib.data.cards import check_fields, read_card
+
+NOT_STATED = "not stated"
+
+
+@dataclass(frozen=True)
+class VLMCard:
+    """One model, as `data/vlms.yaml` says.
+
+    `weights` is the name that `lib.loading.load_vlm` resolves, `source` a web address.
+    `input_size` is in pixels; `mean` and `std` of the three colours normalise pixels in 0 … 1 and
+    are None where no source states them. `prompt_style` is how the authors word a prompt for a
+    `{class}`. `access` is what a user must do before the weights can be fetched, or empty.
+    """
+
+    name: str
+    title: str
+    weights: str
+    source: str
+    input_size: int
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    prompt_style: str
+    licence: str
+    citation: str
+    access: str = ""
+
+    @property
+    def credits(self) -> str:
+        """Title, licence and citation in one line, to be shown where the model is first used."""
+        return f"{self.title}. Licence: {self.licence}. {self.citation}"
+
+
+def credits(vlm: str) -> str:
+    """Title, licence and citation of each VLM that a name joins, where it has a card."""
+    known = read_vlm_cards()
+    return "\n".join(known[name].credits for name in vlm.split("+") if name in known)
+
+
+def read_vlm_cards() -> dict[str, VLMCard]:
+    """All cards by name. Raises ValueError naming the file, the model and the wrong field."""
+    file = paths.vlms_file()
+    entries = yaml.safe_load(file.read_text())
+    if not isinstance(entries, dict):
+        raise ValueError(f"{file} must hold named models")
+    return {name: _card(name, entry, f"{file}, {name}") for name, entry in entries.items()}
+
+
+def _card(name: str, entry: Any, where: str) -> VLMCard:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where} must hold named fields")
+    check_fields(VLMCard, entry, where, given="name")
+    values = dict(entry)
+    for field in ("mean", "std"):
+        values[field] = _colours(entry[field], f"{where}: {field}")
+    if type(entry["input_size"]) is not int or entry["input_size"] < 1:
+        raise ValueError(f"{where}: input_size must be a number of pixels")
+    for field in set(entry) - {"mean", "std", "input_size"}:
+        if not isinstance(entry[field], str) or not entry[field]:
+            raise ValueError(f"{where}: {field} must be a text")
+    return VLMCard(name=name, **values)
+
+
+def _colours(value: Any, where: str) -> tuple[float, ...] | None:
+    if value == NOT_STATED:
+        return None
+    if (
+        not isinstance(value, list)
+        or len(value) != 3
+        or not all(type(v) in (int, float) and 0 <= v <= 1 for v in value)
+    ):
+        raise ValueError(f"{where} must be three numbers from 0 to 1, or {NOT_STATED!r}")
+    return tuple(map(float, value))
+
+
+def vlms_table() -> pd.DataFrame:
+    """One row per card for the README. Columns: model, from, input, prompts, licence."""
+    rows = []
+    for card in read_vlm_cards().values():
+        where = "/".join(card.source.split("/")[-2:])
+        rows.append(
+            {
+                "model": f"`{card.name}`",
+                "from": f"[{where}]({card.source})" + (", on request" if card.access else ""),
+                "input": f"{card.input_size} px, {_normalisation(card)}",
+                "prompts": card.prompt_style,
+                "licence": card.licence,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _normalisation(card: VLMCard) -> str:
+    if card.mean is None or card.std is None:
+        return f"normalisation {NOT_STATED}"
+    mean, std = (" ".join(f"{v:.3f}" for v in values) for values in (card.mean, card.std))
+    return f"mean {mean}, std {std}"
+
+
+def describe_vlm(vlm: str) -> str:
+    """What a stand-in learnt on, for wherever its numbers stand; the name alone for other VLMs."""
+    if "+" in vlm:
+        return " and ".join(map(describe_vlm, vlm.split("+")))
+    if not vlm.startswith(paths.STAND_IN):
+        return vlm
+    return f"{vlm}, which learnt on: {read_card(vlm.removeprefix(paths.STAND_IN)).title}"

@@ -1,0 +1,77 @@
+"""Prompts of the classes: those of a card, or templates filled with what these name."""
+
+from collections.abc import Sequence
+
+from lib.data.cards import Card
+
+PAPERS = "An H&E image of {}"  # VLM-CPL's
+# An ensemble of common ways to say it; ours.
+TEMPLATES = (
+    PAPERS,
+    "{}",
+    "an image of {} under the microscope",
+    "histopathology of {}, haematoxylin and eosin",
+    "a tile of a pathology slide that shows {}",
+    "{} is present in this tissue section",
+)
+
+
+def parse_templates(text: str) -> list[str]:
+    """Templates by semicolon, each with one {} for the class.
+
+    Raises ValueError naming a template without it.
+    """
+    templates = [part.strip() for part in text.split(";") if part.strip()]
+    for template in templates:
+        if template.count("{}") != 1:
+            raise ValueError(f"the template {template!r} needs one {{}} for the class")
+    return templates
+
+
+def fill(names: Sequence[Sequence[str]], templates: Sequence[str]) -> list[list[str]]:
+    """Every template with every name of each class."""
+    return [[t.replace("{}", name) for t in templates for name in of] for of in names]
+
+
+def class_prompts(card: Card, templates: Sequence[str] = ()) -> list[list[str]]:
+    """Prompts of each class: the card's own, or `templates` about the same tissue.
+
+    The tissue is what follows the words of the papers' template in a prompt of the card, or the
+    whole prompt where it does not begin with them.
+    """
+    own = [list(c.prompts) for c in card.classes]
+    if not templates:
+        return own
+    words = PAPERS.partition("{}")[0]
+    return fill([[prompt.removeprefix(words) for prompt in of] for of in own], templates)
+
+
+def parse_classes(text: str, templates: Sequence[str] = (PAPERS,)) -> dict[str, list[str]]:
+    """Class names and their prompts from one line of text.
+
+    `benign colonic tissue; colon adenocarcinoma`, or with names of their own and several wordings
+    `benign = benign colonic tissue | normal mucosa; malignant = colon adenocarcinoma`. Each wording
+    is put into each template. Raises ValueError for fewer than two classes, a class without words
+    and a name or a prompt that two classes share.
+    """
+    names: dict[str, list[str]] = {}
+    for part in filter(str.strip, text.split(";")):
+        name, given, wordings = part.partition("=")
+        if not given:
+            name, wordings = "", part
+        said = [wording.strip() for wording in wordings.split("|") if wording.strip()]
+        if not said:
+            raise ValueError(f"the class {part.strip()!r} has no words")
+        name = name.strip() or said[0]
+        if name in names:
+            raise ValueError(f"two classes are called {name!r}")
+        names[name] = said
+    if len(names) < 2:
+        raise ValueError(
+            f"at least two classes are needed, by semicolon; there are {len(names)} in {text!r}"
+        )
+    flat = [wording for said in names.values() for wording in said]
+    twice = sorted({wording for wording in flat if flat.count(wording) > 1})
+    if twice:
+        raise ValueError(f"two classes have the words {twice[0]!r}")
+    return dict(zip(names, fill(list(names.values()), templates), strict=True))

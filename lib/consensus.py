@@ -20,7 +20,7 @@ TIE_BREAKS = ("random", "probability")
 QUOTAS = ("global", "class")
 ORDERS = ("mvc", "pfc", "mvc+pfc", "pfc+mvc")
 SETTINGS = {
-    "published": {"tie_break": "random", "quota": "global", "cluster_on": "projected"},
+    "published filters": {"tie_break": "random", "quota": "global", "cluster_on": "projected"},
     # Projected features were trained to agree with prompts; a second opinion should not come from
     # them. Probability ties need the class quota: alone they keep whole classes out.
     "ours": {"tie_break": "probability", "quota": "class", "cluster_on": "unprojected"},
@@ -31,8 +31,6 @@ TIE_STREAM = 1_000_003  # keeps the draws of ties apart from those of views
 
 def setting_of(rules: Mapping[str, object]) -> str | None:
     """Name of the setting that these rules are, all or some of a setting's; None if of neither."""
-    if rules.get("keep_ratio", PUBLISHED_KEEP_RATIO) != PUBLISHED_KEEP_RATIO:
-        return None
     for name, setting in SETTINGS.items():
         if all(rules[key] == setting[key] for key in rules if key in setting):
             return name
@@ -238,7 +236,7 @@ def keep_by_consensus(
 
     order: one of `ORDERS`; the second filter sees only what the first one kept, so "pfc+mvc" keeps
     the keep ratio ρ of what the clusters confirm. features: {"projected": [N, D], "unprojected":
-    [N, E]}, of which `cluster_on` names one. `**SETTINGS["published"]` fits in. among: bool [N],
+    [N, E]}, of which `cluster_on` names one. `**SETTINGS["published filters"]` fits in. among: bool [N],
     tiles to choose from, such as those that several VLMs agree on (`agree.npy`).
     """
     if order not in ORDERS:

@@ -51,12 +51,25 @@ def provenance() -> dict[str, Any]:
     return {"commit": commit, "versions": {"python": platform.python_version()} | versions}
 
 
-def write_rows(run: Path, notebook: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replace the rows of one notebook; `results.jsonl` of the run folder is all of them."""
-    with atomic(run / "rows" / f"{notebook}.jsonl") as file:
-        file.write_text(_lines(rows))
-    with atomic(run / "results.jsonl") as file:
-        file.write_text("".join(f.read_text() for f in sorted(run.glob("rows/[0-9]*.jsonl"))))
+def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the rows of one notebook, replacing those that it wrote before."""
+    with atomic(file) as temporary:
+        temporary.write_text(_lines(rows))
+
+
+def headline(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The one number of a notebook's rows that says how it went; empty without rows.
+
+    Of the last row in our setting, or else of the last: accuracy on the test set where it was
+    measured, else the pseudo-label precision.
+    """
+    if not rows:
+        return ""
+    last = [row for row in rows if row["setting"] == "ours"][-1:] or rows[-1:]
+    scores, labels = last[0]["scores"], last[0]["labels"] or {}
+    if scores is not None and last[0]["split"] == "test":
+        return f"accuracy {scores['accuracy']:.3f}"
+    return f"pseudo-label precision {labels['precision']:.3f}" if "precision" in labels else ""
 
 
 def read_rows(*files: Path) -> list[dict[str, Any]]:

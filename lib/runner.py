@@ -1,4 +1,4 @@
-"""Run a notebook headlessly with strict parameters; write artefacts and results rows atomically.
+"""Run a notebook headlessly, with parameters that are checked first.
 
     python -m lib.runner notebooks/11_multi_view_consensus.py -p dataset lc25k_colon -p views 10
 
@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -22,8 +23,9 @@ from typing import Any
 
 import yaml
 
-from lib import paths
+from lib import paths, record
 from lib.artefacts import atomic, remove_leftovers
+from lib.progress import HEADLESS
 
 
 def cells(notebook: Path) -> list[Any]:
@@ -115,7 +117,9 @@ def modules_used(file: Path) -> list[Path]:
     while waiting:
         for node in ast.walk(ast.parse(waiting.pop().read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lib":
-                names = [node.module or ""] + [f"lib.{alias.name}" for alias in node.names]
+                names = [node.module or ""] + [
+                    f"{node.module}.{alias.name}" for alias in node.names
+                ]
                 for name in names:
                     module = paths.ROOT / (name.replace(".", "/") + ".py")
                     if module.is_file() and module not in found:
@@ -124,12 +128,21 @@ def modules_used(file: Path) -> list[Path]:
     return sorted(found)
 
 
-def executed_folder(parameters: Mapping[str, Any]) -> Path:
-    """Where the executed notebook goes: the run folder, or above it for a notebook of all seeds."""
+def default_vlm(dataset: str) -> str:
+    """The VLM that a dataset's parameters name."""
+    return resolve_parameters(paths.notebook_file("40_record"), {"dataset": dataset})["vlm"]
+
+
+def run_of(parameters: Mapping[str, Any]) -> Path:
+    """The folder of a notebook's run: of its seed, or above it for a notebook of all seeds."""
     if "seed" in parameters:
-        names = parameters["dataset"], parameters["vlm"], parameters["seed"]
-        return paths.run_folder(*names) / "executed"
-    return paths.runs_folder(parameters["dataset"], parameters["vlm"]) / "executed"
+        return paths.run_folder(*(parameters[name] for name in ("dataset", "vlm", "seed")))
+    return paths.runs_folder(parameters["dataset"], parameters["vlm"])
+
+
+def variant(parameters: Mapping[str, Any]) -> str:
+    """What the files of whole networks are called by, beside those of heads on frozen features."""
+    return "-fine-tune" if parameters.get("network") == "fine-tune" else ""
 
 
 # glibc gives the buffers of each layer back to the system and faults them in again at the next:
@@ -150,15 +163,15 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
     from traitlets.config import Config
 
     parameters = resolve_parameters(notebook, given)
-    folder = executed_folder(parameters)
+    folder, name = run_of(parameters) / "executed", notebook.stem + variant(parameters)
     for touched in (
         folder.parent,
         paths.store_folder(parameters["dataset"]),
         paths.model_folder(parameters["vlm"], 0).parent,
     ):
         remove_leftovers(touched)
-    os.environ |= KEEP_BUFFERS | os.environ  # the kernel inherits it
-    done, failed = (folder / f"{notebook.stem}{end}.ipynb" for end in ("", ".failed"))
+    os.environ |= KEEP_BUFFERS | {HEADLESS: "1"} | os.environ  # the kernel inherits it
+    done, failed = (folder / f"{name}{end}.ipynb" for end in ("", ".failed"))
     with tempfile.TemporaryDirectory() as scratch, atomic(done) as partial:
         source = Path(scratch, f"{notebook.stem}.ipynb")
         jupytext.write(jupytext.read(notebook), source, fmt="ipynb")
@@ -172,8 +185,6 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
                 progress_bar=False,
                 # Sockets as files: no ports that kernels running side by side could collide on.
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{scratch}/kernel"}}),
-                stdout_file=sys.stdout,
-                stderr_file=sys.stderr,
             )
         except (PapermillExecutionError, DeadKernelError) as error:
             shutil.move(partial, failed)
@@ -211,11 +222,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"no such notebook: {options.notebook}")
         declared = declared_parameters(options.notebook)
         given = {n: v if type(declared.get(n)) is str else yaml.safe_load(v) for n, v in options.p}
-        done = run_notebook(options.notebook, given)
+        parameters = resolve_parameters(options.notebook, given)
+        name = options.notebook.stem + variant(parameters)
+        where = " ".join(str(parameters[n]) for n in ("dataset", "vlm", "seed") if n in parameters)
+        print(f"{name} ({where}) …", file=sys.stderr, flush=True)
+        started = time.perf_counter()
+        run_notebook(options.notebook, given)
+        rows = run_of(parameters) / "rows" / f"{name}.jsonl"
+        number = record.headline(record.read_rows(rows)) if rows.is_file() else ""
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{options.notebook.stem} → {done}", file=sys.stderr)
+    seconds = time.perf_counter() - started
+    print(f"{name} {seconds:.0f} s  {number}".rstrip(), file=sys.stderr, flush=True)
     return 0
 
 

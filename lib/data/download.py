@@ -22,12 +22,12 @@ from typing import Any
 import pooch
 import requests
 from pooch.utils import unique_file_name
-from tqdm import tqdm
 
 from lib.data import cards
 from lib import paths
 from lib.data.archives import arriving, check_contains, check_room, is_archive, outside, unpack
 from lib.artefacts import remove_leftovers
+from lib.progress import progress_bar
 
 TRIES = 5  # requests of one call: the first, and those after it broke off
 PAUSE = 1.0  # seconds before the second try, twice as many before the third, …
@@ -150,11 +150,11 @@ def _write(response: requests.Response, part: Path, start: int, size: int | None
     if size is not None:
         check_room(part.parent, size - start, f"the download of {response.url}")
     name = PurePosixPath(response.url.partition("?")[0]).name
-    bar = tqdm(total=size, initial=start, desc=name, unit="B", unit_scale=True)
-    with part.open("ab") as file, bar:
+    bar = progress_bar(size, name, "B", initial=start, unit_scale=True)
+    with part.open("ab") as file, bar as shown:
         for chunk in response.iter_content(CHUNK):
             file.write(chunk)
-            bar.update(len(chunk))
+            shown.update(len(chunk))
     if size not in (None, part.stat().st_size):
         raise requests.ConnectionError("it broke off")
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm import tqdm
+
+from lib.progress import progress
 
 STAINED = 15  # of 255: saturation above which a pixel is tissue
 MAX_PIXELS = 10**9  # of one image; Pillow's own limit is below the largest ones of DigestPath
@@ -60,7 +61,7 @@ def cut_images(
         (folder / kind).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     with _larger_images(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        for file, mask in tqdm(listed, "cutting images"):
+        for file, mask in progress(listed, "cutting images", "image", total=len(listed)):
             image, marked = _read(file, mask, above)
             of_image = _tiles(image, marked, size, size - overlap, tissue)
             for row in of_image:

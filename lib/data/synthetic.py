@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
-from tqdm import tqdm
 
 from lib.artefacts import atomic
+from lib.progress import progress
 from lib.data.staining import SUPERSAMPLE, Array, Slide, draw_slide, scan
 
 FIELD_UM = 110.0  # side of a field of view
@@ -396,4 +396,4 @@ def write_dataset(
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # threads do not fork
             many = len(jobs) >= PARALLEL_FROM
             done = pool.map(work, jobs, chunksize=16) if many else map(work, jobs)
-            deque(tqdm(done, "drawing tiles", len(jobs), unit="tile"), maxlen=0)
+            deque(progress(done, "drawing tiles", "tile", total=len(jobs)), maxlen=0)

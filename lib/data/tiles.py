@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from tqdm import tqdm
 
 from lib.data import cards, patches, staining
 from lib import paths
 from lib.data.images import read_square
 from lib.artefacts import atomic
+from lib.progress import progress
 
 TEST_FOLDS = 5  # one of five parts: the papers' 4:1
 VALIDATION_FOLDS = 10
@@ -303,7 +303,7 @@ def stored_size(image_size: int) -> int:
 def _in_threads(function, items, title: str | None = None) -> list:
     with ThreadPoolExecutor(THREADS) as pool:
         done = pool.map(function, items)
-        return list(tqdm(done, title, total=len(items), disable=title is None))
+        return list(progress(done, title or "", "tile", total=len(items), shown=title is not None))
 
 
 def read_batches(

@@ -21,11 +21,11 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from lib.artefacts import atomic
 from lib.labels import UNLABELLED
 from lib.learning.samplers import ViewSampler
+from lib.progress import progress_bar
 
 REPORT_EVERY = 20  # steps between two looks at the losses: each look waits for the device
 CHECKPOINT = "checkpoint.pt"
@@ -132,9 +132,8 @@ def train(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         networks = new_networks(make_network, objective.networks, seed)
         run = _Run(objective, networks, data, plan, seed, folder, accelerator)
-        with tqdm(
-            total=plan.steps, initial=run.step, unit="step", disable=not accelerator.is_main_process
-        ) as bar:
+        main = accelerator.is_main_process
+        with progress_bar(plan.steps, "training", "step", initial=run.step, shown=main) as bar:
             while run.step < plan.steps:
                 run.advance(sampler)
                 if run.step % REPORT_EVERY == 0 or run.pause:

@@ -10,7 +10,7 @@ from lib.consensus import QUOTAS, TIE_BREAKS
 VLM_CPL_GRID: tuple[dict[str, Sequence], ...] = (
     {"filters": ("", "mvc", "pfc", "mvc+pfc", "pfc+mvc")},
     {"n_views": (1, 2, 5, 10, 30)},
-    {"share": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)},
+    {"keep_ratio": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)},
     {"tie_break": TIE_BREAKS, "quota": QUOTAS},
     {"cluster_on": ("projected", "unprojected")},
     {"clusters_per_class": (1, 2, 4)},

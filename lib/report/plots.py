@@ -18,7 +18,7 @@ RIGHT, WRONG, OTHER = "#009E73", "#D55E00", "#BBBBBB"
 # The same colour for the same rule everywhere: hue for the tie rule, line for the quota.
 TIE_COLOURS = {"random": "#E69F00", "probability": "#0072B2"}
 QUOTA_LINES = {"global": "--", "class": "-"}
-SETTING_COLOURS = {"published": "#E69F00", "ours": "#0072B2", "": "#777777"}
+SETTING_COLOURS = {"published filters": "#E69F00", "ours": "#0072B2", "": "#777777"}
 
 
 def closed(figure: Figure) -> Figure:
@@ -288,7 +288,7 @@ def consensus_overview(table: pd.DataFrame, title: str = "") -> Figure:
         part = table[table.method == method]
         for setting, of in part.groupby("setting"):
             colour = SETTING_COLOURS[setting]
-            at = height + {"published": -0.14, "ours": 0.14, "": 0}[setting]
+            at = height + {"published filters": -0.14, "ours": 0.14, "": 0}[setting]
             ax.scatter(of.precision, np.full(len(of), at), s=14, color=colour, alpha=0.5, lw=0)
             ax.plot(of.precision.mean(), at, marker="|", markersize=10, color=colour, mew=2.5)
             ax.annotate(
@@ -299,7 +299,7 @@ def consensus_overview(table: pd.DataFrame, title: str = "") -> Figure:
                 fontsize=8.5,
                 color=colour,
             )
-    for setting in ("published", "ours"):
+    for setting in ("published filters", "ours"):
         ax.plot([], [], marker="|", lw=0, mew=2.5, color=SETTING_COLOURS[setting], label=setting)
     ax.legend(loc="lower left")
     ax.set_yticks(range(len(methods)), methods)
@@ -320,10 +320,10 @@ def comparison(table: pd.DataFrame, names: Mapping[str, str], title: str = "") -
         part = table[table.method == method]
         for setting, of in part.groupby("setting"):
             colour = "black" if method == "full-supervision" else SETTING_COLOURS[setting]
-            at = height + {"published": -0.17, "ours": 0.17, "": 0}[setting]
+            at = height + {"published filters": -0.17, "ours": 0.17, "": 0}[setting]
             ax.scatter(of.accuracy, np.full(len(of), at), s=14, color=colour, alpha=0.5, lw=0)
             ax.plot(of.accuracy.mean(), at, marker="|", markersize=9, color=colour, mew=2.5)
-    for setting in ("published", "ours"):
+    for setting in ("published filters", "ours"):
         ax.plot([], [], marker="|", lw=0, mew=2.5, color=SETTING_COLOURS[setting], label=setting)
     ax.legend(loc="upper right")
     ax.set_yticks(range(len(methods)), [names[method] for method in methods])

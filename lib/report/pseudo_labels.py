@@ -36,7 +36,7 @@ def pseudo_label_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             | {
                 "name": _name(row),
                 "setting": row["setting"] or "",
-                "keep_ratio": params.get("share"),
+                "keep_ratio": params.get("keep_ratio"),
                 "smallest_class": min(c["kept"] for c in labels["per_class"].values()),
                 "lost": len(labels["lost_classes"]),
             }

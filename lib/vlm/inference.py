@@ -15,10 +15,10 @@ import torch
 from numpy.lib.format import open_memmap
 from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from lib.artefacts import atomic
 from lib.data.tiles import read_batches
+from lib.progress import progress_bar
 from lib.vlm import views
 
 
@@ -311,7 +311,7 @@ def _now(vlm: VLM) -> float:
 
 
 def _progress(batches: Iterator, tiles: np.ndarray, shown: bool = True) -> Iterator:
-    with tqdm(total=len(tiles), desc="embedding", unit="tile", disable=not shown) as bar:
+    with progress_bar(len(tiles), "embedding", "tile", shown=shown) as bar:
         for at, images in batches:
             yield at, images
             bar.update(len(at))

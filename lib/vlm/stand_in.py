@@ -21,13 +21,13 @@ from open_clip.push_to_hf_hub import save_for_hf
 from open_clip.tokenizer import HFTokenizer
 from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm, trange
 
 from lib import paths
 from lib.artefacts import atomic
 from lib.data import cards
 from lib.data.tiles import decode_tiles, read_batches, read_tile_table
 from lib.packaged_weights import IMAGE_TOWER, packaged_image_weights
+from lib.progress import progress
 from lib.vlm.inference import VLM, as_vlm, encode_images
 from lib.vlm.views import plain_view
 
@@ -93,7 +93,7 @@ def source_features(
     batches = read_batches(store, np.arange(n), BATCH, model.device)
     images = [
         encode_images(model, plain_view(tiles, model.image_size))[0]
-        for _, tiles in tqdm(batches, "source tiles", total=-(-n // BATCH))
+        for _, tiles in progress(batches, "source tiles", "batch", total=-(-n // BATCH))
     ]
     projection, model.model.text.proj = model.model.text.proj, nn.Identity()
     texts = model.model.encode_text(model.tokenizer(list(captions)).to(model.device))
@@ -122,7 +122,7 @@ def pretrain(
     optimiser = torch.optim.AdamW(learnt, lr=learning_rate, weight_decay=0.01)
     draw = np.random.default_rng(seed)
     losses = []
-    for _ in trange(steps, desc="pre-training the projections"):
+    for _ in progress(range(steps), "pre-training the projections", "step", total=steps):
         at = draw.integers(len(images), size=batch_size)
         captions = caption_of[at, draw.integers(caption_of.shape[1], size=batch_size)]
         image = F.normalize(model.visual.head(images[at]), dim=-1)

@@ -1,0 +1,39 @@
+"""The order of the notebooks: which one reads what an earlier one wrote."""
+
+AFTER: dict[str, tuple[str, ...]] = {
+    "00_tiles_and_splits": (),
+    "10_zero_shot_inference": ("00_tiles_and_splits",),
+    "11_multi_view_consensus": ("10_zero_shot_inference",),
+    "12_prompt_feature_consensus": ("11_multi_view_consensus",),
+    "13_high_confidence_cross_supervision": ("12_prompt_feature_consensus",),
+    "14_comparison": ("13_high_confidence_cross_supervision",),
+    "15_ablations": ("14_comparison",),
+    "16_robustness": ("14_comparison",),
+    "20_dual_view_pseudo_training": ("11_multi_view_consensus",),
+    "21_disagreement_and_compact_selection": ("20_dual_view_pseudo_training",),
+    "22_active_learning_rounds": ("11_multi_view_consensus",),
+    "24_unisal_ablations": ("22_active_learning_rounds",),
+}
+# These look at all seeds of a dataset, and are no part of a single run.
+OF_ALL_SEEDS: dict[str, tuple[str, ...]] = {
+    "23_unisal_tables": ("22_active_learning_rounds",),
+    "40_record": ("14_comparison", "22_active_learning_rounds"),
+}
+# Run once with heads on frozen features and, if asked for, once more with whole networks.
+PER_NETWORK = (
+    "13_high_confidence_cross_supervision",
+    "14_comparison",
+    "22_active_learning_rounds",
+)
+
+
+def ancestors(notebook: str) -> list[str]:
+    """All notebooks that one rests on, in their order; none for a notebook outside the chain."""
+    found: set[str] = set()
+    waiting = list(AFTER.get(notebook, ()))
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += AFTER[name]
+    return sorted(found)

@@ -1,0 +1,168 @@
+"""One run: a dataset, a vision-language model and a seed, with its folder, settings and rows."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from lib import chain, paths, record
+from lib.artefacts import atomic
+
+
+class Run:
+    """What one notebook reads of a run and writes to it.
+
+    `parameters` are the notebook's own: they become settings of the run, which later notebooks read
+    from `settings` and every row of a notebook carries, with those of all notebooks before it. A
+    setting has one owner, the notebook that gave it first. network: "frozen", or "fine-tune" for
+    whole networks, whose settings, tables and rows are kept apart from those of the heads.
+
+    Raises ValueError when another notebook of this run gave a setting another value.
+    """
+
+    def __init__(
+        self,
+        notebook: str,
+        dataset: str,
+        vlm: str,
+        seed: int,
+        *,
+        network: str = "frozen",
+        **parameters: Any,
+    ):
+        if network not in ("frozen", "fine-tune"):
+            raise ValueError(f"network must be frozen or fine-tune, not {network!r}")
+        self.notebook, self.dataset, self.vlm, self.seed = notebook, dataset, vlm, seed
+        self.network = network
+        self.variant = "" if network == "frozen" else f"-{network}"
+        self.folder = paths.run_folder(dataset, vlm, seed)
+        self._own: dict[str, Any] = {}
+        self.decide(**parameters)
+
+    # --- settings
+
+    def decide(self, **settings: Any) -> None:
+        """Give settings of this run their values; see the class for who may."""
+        own_file = self._settings_file(self.variant if self.notebook in chain.PER_NETWORK else "")
+        own_file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(own_file.with_name(".settings.lock")):
+            self._own |= _as_json(settings)
+            owned = dict(self._own)
+            for notebook, given in self._sections().items():
+                for name in given.keys() & self._own.keys() if notebook != self.notebook else ():
+                    if given[name] != owned.pop(name):
+                        raise ValueError(
+                            f"{self.notebook}: {name}={self._own[name]!r}, but {notebook} has run "
+                            f"with {name}={given[name]!r}. Run both with the same value, or remove "
+                            f"{self.folder} to begin anew"
+                        )
+            sections = _read(own_file) | {self.notebook: owned}
+            with atomic(own_file) as file:
+                file.write_text(json.dumps(sections, indent=1, ensure_ascii=False))
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All settings of the run so far, by name; one that is missing is a ValueError."""
+        flat = {name: v for given in self._sections().values() for name, v in given.items()}
+        return _Settings(flat | self._own, f"{self.notebook} of {self.folder}")
+
+    def _settings_file(self, variant: str) -> Path:
+        return self.folder / f"settings{variant}.json"
+
+    def _sections(self) -> dict[str, dict[str, Any]]:
+        """Settings by the notebook that owns them, as far as they belong to this network."""
+        shared = _read(self._settings_file(""))
+        if not self.variant:
+            return shared
+        shared = {name: given for name, given in shared.items() if name not in chain.PER_NETWORK}
+        return shared | _read(self._settings_file(self.variant))
+
+    # --- arrays and tables
+
+    def file(self, name: str) -> Path:
+        return self.folder / name
+
+    def load(self, *names: str) -> Any:
+        """Arrays (mapped, read-only) and tables by name; one alone, or a tuple of several.
+
+        Raises FileNotFoundError naming what is missing.
+        """
+        loaded = tuple(self._load(name) for name in names)
+        return loaded[0] if len(loaded) == 1 else loaded
+
+    def _load(self, name: str) -> Any:
+        for stem in dict.fromkeys((name + self.variant, name)):
+            array, table = (self.folder / f"{stem}.{kind}" for kind in ("npy", "parquet"))
+            if array.is_file():
+                return np.load(array, mmap_mode="r", allow_pickle=False)
+            if table.is_file():
+                return pd.read_parquet(table)
+        raise FileNotFoundError(
+            f"{self.folder} holds no {name!r}: run the notebooks before {self.notebook} first"
+        )
+
+    def save(self, **artefacts: np.ndarray | pd.DataFrame) -> None:
+        """Write arrays as .npy and tables as .parquet, each complete or not at all."""
+        variant = self.variant if self.notebook in chain.PER_NETWORK else ""
+        for name, artefact in artefacts.items():
+            table = isinstance(artefact, pd.DataFrame)
+            with atomic(self.folder / f"{name}{variant}.{'parquet' if table else 'npy'}") as file:
+                if table:
+                    artefact.to_parquet(file)
+                else:
+                    with file.open("wb") as opened:
+                        np.save(opened, artefact)
+
+    # --- rows
+
+    def record(self, evaluations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Make rows of evaluations, replace this notebook's rows by them and return them.
+
+        An evaluation holds fields of a row (`record.ROW_FIELDS`); its `params` are what it alone was
+        measured with, and are joined by the settings of this notebook and of those before it.
+        """
+        sections = self._sections()
+        inherited = {
+            name: value
+            for notebook in chain.ancestors(self.notebook)
+            for name, value in sections.get(notebook, {}).items()
+        }
+        fixed = {"dataset": self.dataset, "vlm": self.vlm, "seed": self.seed}
+        rows = [
+            record.row(**fixed | dict(e) | {"params": inherited | self._own | e.get("params", {})})
+            for e in evaluations
+        ]
+        record.write_rows(self.folder / "rows" / f"{self.notebook}{self.variant}.jsonl", rows)
+        return rows
+
+    def rows(self, *notebooks: str) -> list[dict[str, Any]]:
+        """Rows that some notebooks of this run have recorded; without a name, of all."""
+        names = [f"{name}*" for name in notebooks] or ["[0-9]*"]
+        files = {f for name in names for f in self.folder.glob(f"rows/{name}.jsonl")}
+        return record.read_rows(*sorted(files))
+
+
+class _Settings(dict):
+    """Settings by name, with an error that says where one is missing."""
+
+    def __init__(self, settings: Mapping[str, Any], where: str):
+        super().__init__(settings)
+        self.where = where
+
+    def __missing__(self, name: str) -> Any:
+        raise ValueError(
+            f"no notebook has decided {name!r} before {self.where}: run the chain up to there"
+        )
+
+
+def _as_json(value: Any) -> Any:
+    """The value as settings.json gives it back."""
+    return json.loads(json.dumps(value))
+
+
+def _read(file: Path) -> dict[str, dict[str, Any]]:
+    return json.loads(file.read_text()) if file.is_file() else {}

@@ -1,4 +1,4 @@
-"""The user's own tiles: a folder of images in, a classifier and its predictions out."""
+"""Own tiles: list a folder of images, save a classifier and predict with it."""
 
 import json
 import shutil
@@ -20,33 +20,29 @@ from lib.learning import networks, samplers
 from lib.vlm.inference import VLM, embed_prompts, embed_tiles
 from lib.vlm.loading import load_vlm
 
-ABOUT = "classifier.json"
+DESCRIPTION = "classifier.json"
 
 
 def list_tiles(folder: Path, *, by_folder: bool = False) -> pd.DataFrame:
-    """Every image file below a folder, ordered by path; hidden files are left out.
+    """Every image file below a folder but hidden ones, ordered by path.
 
     Columns: tile (int64; copies of one file share a number), path (below the folder), group (the
     subfolder with `by_folder`, else the path), digest (of the bytes). Raises ValueError naming the
-    folder when it is absent or holds no image, or tiles outside any subfolder with `by_folder`.
+    folder when it does not exist, holds no image, or with `by_folder` has tiles in no subfolder.
     """
     if not folder.is_dir():
         raise ValueError(f"no such folder of tiles: {folder}")
-    found = sorted(
-        path
-        for file in folder.rglob("*")
-        if file.suffix.lower() in FORMATS and file.is_file()
-        for path in [file.relative_to(folder).as_posix()]
-        if not any(part.startswith(".") for part in path.split("/"))
-    )
-    if not found:
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in FORMATS)
+    relative = [file.relative_to(folder) for file in files if file.is_file()]
+    paths = sorted(p.as_posix() for p in relative if not any(n.startswith(".") for n in p.parts))
+    if not paths:
         raise ValueError(f"{folder} holds no image ({', '.join(FORMATS)})")
-    for path in found:
+    for path in paths:
         try:
             path.encode()
         except UnicodeEncodeError:
             raise ValueError(f"rename {path!r} in {folder}: its name is not UTF-8") from None
-    table = pd.DataFrame({"path": found})
+    table = pd.DataFrame({"path": paths})
     table["group"] = table.path.str.rpartition("/")[0] if by_folder else table.path
     if by_folder and (table.group == "").any():
         outside = table.path[table.group == ""].iloc[0]
@@ -56,42 +52,46 @@ def list_tiles(folder: Path, *, by_folder: bool = False) -> pd.DataFrame:
     return table
 
 
-def once(table: pd.DataFrame) -> pd.DataFrame:
-    """One row for each tile number, in their order."""
+def unique_tiles(table: pd.DataFrame) -> pd.DataFrame:
+    """The first row of each tile number, in order: the table without copies."""
     return table.drop_duplicates("tile").reset_index(drop=True)
 
 
 def predictions(table: pd.DataFrame, probs: np.ndarray, names: Sequence[str]) -> pd.DataFrame:
-    """A row per file: path, group, class, confidence, then the probability of each class.
+    """A row per file: path, group, class, confidence, copy_of, and p(class) of each class.
 
-    probs: [tiles, C], by tile number. Of copies only the first has an empty `copy_of`.
+    table: from `list_tiles`; probs: [tiles, C], by tile number. `copy_of` names the first of equal
+    files, and is empty for that one.
     """
-    of_file = probs[table.tile]
+    file_probs = probs[table.tile]
     first = table.groupby("tile").path.transform("first")
-    said = pd.DataFrame(
+    predicted = pd.DataFrame(
         {
             "path": table.path,
             "group": table.group,
-            "class": np.array(names, dtype=object)[of_file.argmax(1)],
-            "confidence": of_file.max(1),
+            "class": np.array(names, dtype=object)[file_probs.argmax(1)],
+            "confidence": file_probs.max(1),
             "copy_of": first.where(first != table.path, ""),
         }
     )
-    shares = pd.DataFrame(of_file, columns=[f"p({name})" for name in names])
-    return pd.concat([said, shares], axis=1)
+    class_probs = pd.DataFrame(file_probs, columns=[f"p({name})" for name in names])
+    return pd.concat([predicted, class_probs], axis=1)
 
 
-def per_group(said: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Of each group the number of its files, and the share that is predicted as each class."""
-    shares = pd.crosstab(said.group, said["class"], normalize="index")
+def per_group(predicted: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """A row per group: its number of files, and the share of them that each class has.
+
+    predicted: from `predictions`. Columns: group, files, share(class) for each class.
+    """
+    shares = pd.crosstab(predicted.group, predicted["class"], normalize="index")
     shares = shares.reindex(columns=list(names), fill_value=0.0)
     shares.columns = [f"share({name})" for name in names]
-    shares.insert(0, "files", said.groupby("group").size())
+    shares.insert(0, "files", predicted.groupby("group").size())
     return shares.reset_index()
 
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame | None]) -> None:
-    """Write `<name>.csv` of each table; for None, remove that of an earlier run."""
+    """Write each table to `<name>.csv`; for None, remove the file of an earlier run."""
     for name, table in tables.items():
         if table is None:
             (folder / f"{name}.csv").unlink(missing_ok=True)
@@ -103,11 +103,12 @@ def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame | None]) -> Non
 def save_classifier(
     folder: Path, trained: Path, model: VLM, seed: int, classes: Mapping[str, Sequence[str]]
 ) -> None:
-    """Keep two trained heads (`network_*.safetensors` in `trained`) with all that they need.
+    """Save the trained heads (`network_*.safetensors` in `trained`) with what they need to predict.
 
-    The folder appears when complete. The VLM itself is kept by name and by a digest of its weights.
+    The folder appears when it is complete. Of the VLM the name and a digest of its weights are
+    saved, not the weights.
     """
-    about = {
+    description = {
         "vlm": model.name,
         "vlm_seed": seed,
         "vlm_digest": weights_digest(model),
@@ -119,11 +120,11 @@ def save_classifier(
         temporary.mkdir()
         for file in sorted(trained.glob("network_*.safetensors")):
             shutil.copy(file, temporary)
-        (temporary / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False))
+        (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1, ensure_ascii=False))
 
 
 def weights_digest(model: VLM) -> str:
-    """Of the image encoder's weights: the same name can stand for another model elsewhere."""
+    """Digest of the image encoder's weights: the same name can be another model elsewhere."""
     content = blake2b(digest_size=16)
     for member in model.members:
         for name, tensor in sorted(member.model.visual.state_dict().items()):
@@ -133,45 +134,45 @@ def weights_digest(model: VLM) -> str:
 
 
 def read_classifier(folder: Path) -> tuple[dict[str, Any], list[networks.Classifier]]:
-    """What `save_classifier` wrote, networks in evaluation mode.
+    """Description and heads that `save_classifier` wrote, the heads in evaluation mode.
 
     Raises ValueError naming the folder when it holds no complete classifier.
     """
     files = sorted(folder.glob("network_*.safetensors"))
-    if not (folder / ABOUT).is_file():
-        raise ValueError(f"{folder} holds no classifier ({ABOUT} and network_*.safetensors)")
-    about = json.loads((folder / ABOUT).read_text())
-    if len(files) != about["networks"]:
-        raise ValueError(f"{folder} holds {len(files)} networks of {about['networks']}")
+    if not (folder / DESCRIPTION).is_file():
+        raise ValueError(f"{folder} holds no classifier ({DESCRIPTION} and network_*.safetensors)")
+    description = json.loads((folder / DESCRIPTION).read_text())
+    if len(files) != description["networks"]:
+        raise ValueError(f"{folder} holds {len(files)} networks of {description['networks']}")
     heads = []
     for file in files:
         weights = load_file(file)
-        head = networks.frozen_head(weights["mean"], weights["std"], len(about["classes"]))
+        head = networks.frozen_head(weights["mean"], weights["std"], len(description["classes"]))
         head.load_state_dict(weights)
         heads.append(head.eval())
-    return about, heads
+    return description, heads
 
 
 def predict(classifier: Path, tiles: Path, *, by_folder: bool = False) -> pd.DataFrame:
-    """Predictions for a folder of tiles by a classifier that `90_your_own_tiles` trained.
+    """Predict a folder of tiles with a classifier that `90_your_own_tiles` trained.
 
-    classifier: the folder that holds classifier.json; tiles: see `list_tiles`. Returns a row per
-    image file: path, group, class, confidence, copy_of, p(class) for each class. Raises ValueError
-    naming what is wrong with either folder, unreadable images, or that the VLM of that name is not
-    the one that the classifier was trained with.
+    classifier: the folder with classifier.json; tiles, by_folder: see `list_tiles`. Returns the
+    table of `predictions`. Raises ValueError naming what is wrong with either folder, unreadable
+    images, and a VLM that is not the one that the classifier was trained with.
     """
-    about, heads = read_classifier(classifier)
+    description, heads = read_classifier(classifier)
     table = list_tiles(tiles, by_folder=by_folder)
-    model = load_vlm(about["vlm"], seed=about["vlm_seed"])
-    if weights_digest(model) != about["vlm_digest"]:
+    model = load_vlm(description["vlm"], seed=description["vlm_seed"])
+    if weights_digest(model) != description["vlm_digest"]:
         raise ValueError(
-            f"{classifier} was trained with another {about['vlm']}: its weights are not those here"
+            f"{classifier} was trained with another {description['vlm']}: "
+            "its weights are not those here"
         )
-    unique = once(table)
+    unique = unique_tiles(table)
     store = decode_tiles(unique, tiles, "own", model.image_size)
     with TemporaryDirectory() as name, torch.inference_mode():
-        text = embed_prompts(model, list(about["classes"].values()))
+        text = embed_prompts(model, list(description["classes"].values()))
         embed_tiles(model, store, text, Path(name))
-        read = samplers.plain_features(Path(name) / "unprojected.npy")
-        probs = networks.predict(heads, read, unique.tile.values)
-    return predictions(table, probs, list(about["classes"]))
+        reader = samplers.plain_features(Path(name) / "unprojected.npy")
+        probs = networks.predict(heads, reader, unique.tile.values)
+    return predictions(table, probs, list(description["classes"]))

@@ -1,7 +1,8 @@
 """Which pseudo labels to trust: multi-view consensus (MVC) and prompt-feature consensus (PFC).
 
-VLM-CPL, arXiv 2403.15836. Everything here is NumPy in, NumPy out, and sees no label of a tile. A
-result never depends on the order of the rows: chance is drawn per tile number.
+VLM-CPL, arXiv 2403.15836. Everything here takes NumPy arrays and sees no label of a tile; the two
+tables at the end hold what the notebooks pass on. A result never depends on the order of the rows:
+chance is drawn per tile number.
 """
 
 import warnings
@@ -9,9 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
+import pandas as pd
 
 from lib.labels import UNLABELLED
 from lib.random_draws import tile_draws
@@ -25,7 +24,7 @@ SETTINGS = {
     # them. Probability ties need the class quota: alone they keep whole classes out.
     "ours": {"tie_break": "probability", "quota": "class", "cluster_on": "unprojected"},
 }
-PUBLISHED_KEEP_RATIO = 0.3  # of tables and pictures; other shares are for the curves
+PUBLISHED_KEEP_RATIO = 0.3
 TIE_STREAM = 1_000_003  # keeps the draws of ties apart from those of views
 
 
@@ -152,16 +151,58 @@ def multi_view_consensus(
     return keep_lowest(ranking, prompt_labels, keep_ratio=keep_ratio, quota=quota, among=among)
 
 
-def match_clusters(clusters: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
+def cluster_features(
+    features: np.ndarray,
+    n_clusters: int,
+    *,
+    seed: int = 0,
+    tiles: np.ndarray | None = None,
+    among: np.ndarray | None = None,
+) -> np.ndarray:
+    """Cluster of each tile by K-means, int [N], `UNLABELLED` outside `among`.
+
+    features: [N, D]; tiles: [N] tile numbers; among: bool [N]. With fewer tiles than clusters each
+    tile is one. Raises ValueError when `among` leaves no tile.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    tiles = np.arange(len(features)) if tiles is None else np.asarray(tiles)
+    among = np.ones(len(features), bool) if among is None else among
+    rows = np.flatnonzero(among)
+    if not len(rows):
+        raise ValueError("no tile is left to cluster")
+    rows = rows[np.argsort(tiles[rows])]  # the start of K-means depends on the order of its rows
+    chosen = np.asarray(features[rows], np.float32)
+    kmeans = KMeans(min(n_clusters, len(rows)), n_init=10, random_state=seed)
+    clusters = np.full(len(features), UNLABELLED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
+        clusters[rows] = kmeans.fit_predict(chosen)
+    return clusters
+
+
+def cluster_agreement(clusters: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """How many tiles of each cluster bear each label, int64 [K, C].
+
+    clusters, labels: int [N]; tiles without a cluster (`UNLABELLED`) do not count.
+    """
+    inside = clusters != UNLABELLED
+    agreement = np.zeros((int(clusters.max()) + 1, n_classes), np.int64)
+    np.add.at(agreement, (clusters[inside], np.asarray(labels)[inside]), 1)
+    return agreement
+
+
+def match_clusters(agreement: np.ndarray) -> np.ndarray:
     """Class of each cluster, int64 [K], so that most tiles' cluster class equals their label.
 
-    K ≤ C clusters: Hungarian matching, one cluster to one class; a class that no tile bears can
-    still be matched, it then costs nothing. K > C (not in the paper): many to one, each cluster to
-    the class that most of its tiles bear. clusters, labels: int [N].
+    agreement: [K, C], see `cluster_agreement`. K ≤ C clusters: Hungarian matching, one cluster to
+    one class; a class that no tile bears can still be matched, it then costs nothing. K > C (not in
+    the paper): many to one, each cluster to the class that most of its tiles bear.
     """
-    n_clusters = int(clusters.max()) + 1
-    agreement = np.zeros((n_clusters, n_classes), np.int64)
-    np.add.at(agreement, (clusters, labels), 1)
+    from scipy.optimize import linear_sum_assignment
+
+    n_clusters, n_classes = agreement.shape
     if n_clusters > n_classes:
         return agreement.argmax(1)
     return linear_sum_assignment(agreement, maximize=True)[1]
@@ -180,40 +221,27 @@ def feature_labels(
     """Labels from the features alone, int64 [N], `UNLABELLED` outside `among`.
 
     K-means with C clusters (times `clusters_per_class`) on the image features, then
-    `match_clusters` to the prompt labels. features: [N, D]; prompt_labels: [N]; tiles: [N] tile
-    numbers; among: bool [N]. With fewer tiles than clusters each tile is one. Raises ValueError
-    when `among` leaves no tile.
+    `match_clusters` to the prompt labels. features: [N, D]; prompt_labels: [N]; see
+    `cluster_features` for tiles, among and errors.
     """
-    tiles = np.arange(len(features)) if tiles is None else np.asarray(tiles)
-    among = np.ones(len(features), bool) if among is None else among
-    rows = np.flatnonzero(among)
-    if not len(rows):
-        raise ValueError("no tile is left to cluster")
-    rows = rows[np.argsort(tiles[rows])]  # the start of K-means depends on the order of its rows
-    chosen = np.asarray(features[rows], np.float32)
-    n_clusters = min(clusters_per_class * n_classes, len(rows))
-    kmeans = KMeans(n_clusters, n_init=10, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
-        clusters = kmeans.fit_predict(chosen)
-    prompts = np.asarray(prompt_labels)[rows]
-    labels = np.full(len(features), UNLABELLED)
-    labels[rows] = match_clusters(clusters, prompts, n_classes)[clusters]
-    return labels
+    n_clusters = clusters_per_class * n_classes
+    clusters = cluster_features(features, n_clusters, seed=seed, tiles=tiles, among=among)
+    class_of_cluster = match_clusters(cluster_agreement(clusters, prompt_labels, n_classes))
+    return np.where(clusters == UNLABELLED, UNLABELLED, class_of_cluster[clusters])
 
 
 def prompt_feature_consensus(
     features: np.ndarray,
     prompt_labels: np.ndarray,
     n_classes: int,
-    **how: Any,
+    **kwargs: Any,
 ) -> np.ndarray:
     """Prompt-feature consensus (VLM-CPL): tiles whose feature label equals their prompt label.
 
     Returns bool [N]. See `feature_labels` for the arguments.
     """
-    found = feature_labels(features, prompt_labels, n_classes, **how)
-    return (found != UNLABELLED) & (found == np.asarray(prompt_labels))
+    matched = feature_labels(features, prompt_labels, n_classes, **kwargs)
+    return (matched != UNLABELLED) & (matched == np.asarray(prompt_labels))
 
 
 def keep_by_consensus(
@@ -236,8 +264,8 @@ def keep_by_consensus(
 
     order: one of `ORDERS`; the second filter sees only what the first one kept, so "pfc+mvc" keeps
     the keep ratio ρ of what the clusters confirm. features: {"projected": [N, D], "unprojected":
-    [N, E]}, of which `cluster_on` names one. `**SETTINGS["published filters"]` fits in. among: bool [N],
-    tiles to choose from, such as those that several VLMs agree on (`agree.npy`).
+    [N, E]}, of which `cluster_on` names one. `**SETTINGS["published filters"]` fits in. among:
+    bool [N], tiles to choose from, such as those that several VLMs agree on (`agree.npy`).
     """
     if order not in ORDERS:
         raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
@@ -256,3 +284,58 @@ def keep_by_consensus(
                 clusters_per_class=clusters_per_class, seed=seed, tiles=tiles, among=kept,
             )  # fmt: skip
     return kept
+
+
+def views_table(
+    tiles: np.ndarray,
+    votes: np.ndarray,
+    view_probs: np.ndarray,
+    prompt_labels: np.ndarray,
+    *,
+    keep_ratio: float,
+    seed: int,
+    among: np.ndarray,
+) -> pd.DataFrame:
+    """What the views say of each tile, and by which of the `SETTINGS` it is kept.
+
+    Columns: tile, prompt_label, view_label, vote_entropy, view_entropy, and `kept_<setting>` for
+    each setting. See `multi_view_consensus` for the arguments.
+    """
+    table = pd.DataFrame(
+        {
+            "tile": tiles,
+            "prompt_label": prompt_labels,
+            "view_label": view_probs.argmax(1),
+            "vote_entropy": vote_entropy(votes, view_probs.shape[1]),
+            "view_entropy": entropy(view_probs),
+        }
+    )
+    for name, rules in SETTINGS.items():
+        table[f"kept_{name}"] = multi_view_consensus(
+            votes, view_probs, prompt_labels, keep_ratio=keep_ratio, tie_break=rules["tie_break"],
+            quota=rules["quota"], seed=seed, tiles=tiles, among=among,
+        )  # fmt: skip
+    return table
+
+
+def pseudo_label_table(
+    views: pd.DataFrame, features: Mapping[str, np.ndarray], n_classes: int, *, seed: int
+) -> pd.DataFrame:
+    """Pseudo labels for training: tiles kept by the views, then by the clusters, in each setting.
+
+    views: from `views_table`; features: {"projected": [N, D], "unprojected": [N, E]} of its tiles.
+    Columns: tile, prompt_label, vote_entropy, view_entropy, setting, feature_label, kept_by_views,
+    kept; a row per setting and tile.
+    """
+    shared = views[["tile", "prompt_label", "vote_entropy", "view_entropy"]]
+    prompt_labels = views.prompt_label.values
+    tables = []
+    for name, rules in SETTINGS.items():
+        kept_by_views = views[f"kept_{name}"].values
+        matched = feature_labels(
+            features[rules["cluster_on"]], prompt_labels, n_classes, seed=seed,
+            tiles=views.tile.values, among=kept_by_views,
+        )  # fmt: skip
+        columns = {"setting": name, "feature_label": matched, "kept_by_views": kept_by_views}
+        tables.append(shared.assign(**columns, kept=matched == prompt_labels))
+    return pd.concat(tables, ignore_index=True)

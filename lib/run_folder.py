@@ -18,10 +18,10 @@ class Run:
 
     `parameters` are the notebook's own: they become settings of the run, which later notebooks read
     from `settings` and every row of a notebook carries, with those of all notebooks before it. A
-    setting has one owner, the notebook that gave it first. network: "frozen", or "fine-tune" for
-    whole networks, whose settings, tables and rows are kept apart from those of the heads.
+    setting has one owner, the earliest notebook that gives it. network: "frozen", or "fine-tune"
+    for whole networks, whose settings, tables and rows are kept apart from those of the heads.
 
-    Raises ValueError when another notebook of this run gave a setting another value.
+    Raises ValueError when an earlier notebook of this run gave a setting another value.
     """
 
     def __init__(
@@ -53,16 +53,22 @@ class Run:
             self._own |= _as_json(settings)
             owned = dict(self._own)
             for notebook, given in self._sections().items():
-                for name in given.keys() & self._own.keys() if notebook != self.notebook else ():
+                for name in given.keys() & owned.keys() if notebook < self.notebook else ():
                     if given[name] != owned.pop(name):
                         raise ValueError(
                             f"{self.notebook}: {name}={self._own[name]!r}, but {notebook} has run "
                             f"with {name}={given[name]!r}. Run both with the same value, or remove "
-                            f"{self.folder} to begin anew"
+                            f"{self.folder} to start over"
                         )
-            sections = _read(own_file) | {self.notebook: owned}
+            sections = _read(own_file)
+            for notebook in sections:
+                if notebook > self.notebook:
+                    sections[notebook] = {
+                        n: v for n, v in sections[notebook].items() if n not in owned
+                    }
             with atomic(own_file) as file:
-                file.write_text(json.dumps(sections, indent=1, ensure_ascii=False))
+                text = json.dumps(sections | {self.notebook: owned}, indent=1, ensure_ascii=False)
+                file.write_text(text)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -109,9 +115,9 @@ class Run:
         """Write arrays as .npy and tables as .parquet, each complete or not at all."""
         variant = self.variant if self.notebook in chain.PER_NETWORK else ""
         for name, artefact in artefacts.items():
-            table = isinstance(artefact, pd.DataFrame)
-            with atomic(self.folder / f"{name}{variant}.{'parquet' if table else 'npy'}") as file:
-                if table:
+            kind = "parquet" if isinstance(artefact, pd.DataFrame) else "npy"
+            with atomic(self.folder / f"{name}{variant}.{kind}") as file:
+                if isinstance(artefact, pd.DataFrame):
                     artefact.to_parquet(file)
                 else:
                     with file.open("wb") as opened:
@@ -122,8 +128,8 @@ class Run:
     def record(self, evaluations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Make rows of evaluations, replace this notebook's rows by them and return them.
 
-        An evaluation holds fields of a row (`record.ROW_FIELDS`); its `params` are what it alone was
-        measured with, and are joined by the settings of this notebook and of those before it.
+        An evaluation holds fields of a row (`record.ROW_FIELDS`); its `params` are what it alone
+        was measured with, and are joined by the settings of this notebook and of those before it.
         """
         sections = self._sections()
         inherited = {

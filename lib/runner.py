@@ -42,7 +42,7 @@ def declared_parameters(notebook: Path) -> dict[str, Any]:
 
 @cache
 def _declared(notebook: Path, changed: int) -> Mapping[str, Any]:
-    """PlainReader once for each change: the chain asks many times for the parameters of all notebooks."""
+    """Read once for each change: the chain asks many times for the parameters of all notebooks."""
     tagged = [c for c in cells(notebook) if "parameters" in c.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise ValueError(f"{notebook} has {len(tagged)} cells tagged 'parameters', not one")
@@ -82,7 +82,7 @@ def resolve_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, An
 
 
 def _numbers(given: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
-    """PlainReader 1e-3 as the number it is; YAML 1.1 takes it for a word."""
+    """Read 1e-3 as the number it is; YAML 1.1 takes it for a word."""
     read = dict(given)
     for name, value in given.items():
         exponent = isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value)
@@ -206,6 +206,18 @@ def notebook_seconds(folder: Path) -> dict[str, float]:
             papermill_data = json.loads(file.read_text())["metadata"]["papermill"]
             seconds[str(file.relative_to(folder))] = papermill_data["duration"]
     return seconds
+
+
+def summary(folder: Path) -> str:
+    """Seconds per notebook of a dataset with a VLM, and its tables if they are made."""
+    seconds = notebook_seconds(folder)
+    lines = [f"\n{folder}: seconds per notebook (of its last run)"]
+    lines += [f"{value:8.1f}  {name}" for name, value in seconds.items()]
+    lines.append(f"{sum(seconds.values()):8.1f}  in all")
+    tables = folder / "figures" / "RESULTS.md"
+    if tables.is_file():
+        lines.append("\n" + tables.read_text())
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

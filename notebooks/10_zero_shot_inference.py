@@ -21,20 +21,18 @@
 
 # %%
 import time
-from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 
-from lib.data import cards, tiles
-from lib.report import metrics, plots
-from lib import paths
-from lib.vlm.prompts import TEMPLATES, class_prompts, parse_templates
-from lib.record import row, write_rows
-from lib.vlm.inference import class_probabilities, embed_prompts, embed_tiles
+from lib.data import cards, datasets, tiles
+from lib.report import evaluation, metrics, step_plots
+from lib.run_folder import Run
 from lib.vlm.cards import credits
+from lib.vlm.inference import class_probabilities, embed_prompts, embed_tiles
 from lib.vlm.loading import load_vlm
+from lib.vlm.prompts import TEMPLATES, class_prompts, parse_templates
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -44,11 +42,9 @@ templates = ""  # by semicolon, with {} for the class; empty: the prompts of the
 batch_size = 64  # tiles per forward pass
 
 # %%
-run = paths.run_folder(dataset, vlm, seed)
-card = cards.read_card(dataset)
-table = pd.read_parquet(run / "tiles.parquet")
+run = Run("10_zero_shot_inference", dataset, vlm, seed, templates=templates, batch_size=batch_size)
+card, table = cards.read_card(dataset), run.load("tiles")
 model = load_vlm(vlm, seed=seed)
-store = tiles.decode_tiles(table, cards.prepare(card), dataset, model.image_size)
 for m in model.members:
     print(f"{m.name} on {m.device}, {m.dtype}, {m.image_size} px, scale {m.scale:.1f}")
 print(credits(vlm))
@@ -56,84 +52,104 @@ print(credits(vlm))
 # %% [markdown]
 # ## Prompts
 #
-# Several prompts of a class are averaged as normalised text features. Cosines between classes near
-# one mean prompts that the model can hardly tell apart. All later notebooks take the prompts from here.
+# Several prompts of a class become one: the mean of their normalised text features. The table shows
+# the cosine between classes. Near one, the model can hardly tell the two sentences apart. Prompts and
+# input size become settings of the run; all later notebooks use them.
 
 # %%
 prompts = class_prompts(card, parse_templates(templates))
+run.decide(prompts=prompts, input_size=model.image_size)
 text = embed_prompts(model, prompts)
 pd.DataFrame((text @ text.T).cpu(), card.class_names, card.class_names).round(2)
 
 # %% [markdown]
 # ## Every tile, un-augmented
 #
-# Several VLMs (`vlm` of two names joined by +) give the average of their probabilities; tiles that they
-# do not agree on are never kept by the filters.
+# The image encoder looks at each tile once. With several VLMs (`vlm` is two names joined by +) the
+# probabilities are averaged, and tiles on which the models disagree are never kept by the filters.
 
 # %%
+store = tiles.decode_tiles(table, datasets.prepare(card), dataset, model.image_size)
 started = time.perf_counter()
-embed_tiles(model, store, text, run, batch_size=batch_size)
+embed_tiles(model, store, text, run.folder, batch_size=batch_size)
 seconds = time.perf_counter() - started
 print(f"{len(table)} tiles in {seconds:.1f} s")
 
 # %%
-probs = np.load(run / "probs.npy", allow_pickle=False)
+probs, agree = run.load("probs", "agree")
+predicted, labels = probs.argmax(1), table.label.values
+print(f"probs {probs.shape}; {len(model.members)} VLM, agreed on {agree.mean():.1%} of the tiles")
 assert np.allclose(probs.sum(1), 1, atol=1e-4) and len(probs) == len(table)
-agree = np.load(run / "agree.npy", allow_pickle=False)
-print(f"{len(model.members)} VLM, agreed on {agree.mean():.1%} of the tiles")
-predicted = probs.argmax(1)
 
 # %% [markdown]
+# ## What the model says about a tile
+#
+# Three tiles that the prompts label rightly and three that they do not, with the probability of each
+# class. The title is the true class. The longest bar is the prompt label: green if it is right.
+
+# %%
+decoded = np.load(store, mmap_mode="r", allow_pickle=False)
+shuffled = np.random.default_rng(seed).permutation(len(table))
+right = (predicted == labels)[shuffled]
+six = np.concatenate([shuffled[right][:3], shuffled[~right][:3]])
+step_plots.probability_bars(decoded[six], probs[six], labels[six], card.class_names)
+
+# %% [markdown]
+# A wrong label does not look different from a right one: it too can have one long bar. Nothing in
+# these probabilities alone gives the error away.
+#
 # ## How wrong is it?
 #
-# From here on true labels are used, to judge only: nothing is chosen by them.
+# From here on true labels are used, but only to judge: nothing is chosen by them.
 
 # %%
-plots.confusion(table.label.values, predicted, card.class_names)
+step_plots.confusion(labels, predicted, card.class_names)
 
 # %% [markdown]
-# A wrong label is often a confident one, so a threshold on the confidence is a weak filter.
+# The errors are not spread evenly: whole classes go to a neighbour whose sentence fits them as well.
 
 # %%
-plots.confidence_histogram(probs, table.label.values)
-
-# %%
-about = {"prompts": prompts, "image_size": model.image_size}
-new_row = partial(row, dataset=dataset, vlm=vlm, seed=seed, method="zero-shot", params=about)
-new_row = partial(new_row, device=str(model.device), seconds=seconds)
-rows = []
-for split in ("train", "test"):
-    of = (table.split == split).values
-    labels = table.label.values[of]
-    quality = metrics.label_quality(predicted[of], np.ones(len(labels), bool), labels, card.class_names)
-    measured = metrics.scores(probs[of], labels, card.class_names)
-    rows.append(new_row(split=split, n=len(labels), scores=measured, labels=quality))
-write_rows(run, "10_zero_shot_inference", rows)
-pd.DataFrame({r["split"]: r["scores"] for r in rows}).drop("recall")
+step_plots.confidence_histogram(probs, labels)
 
 # %% [markdown]
-# The interval of the test accuracy resamples whole groups, because tiles of a group are alike.
+# Wrong labels (orange) occur at every confidence, so a threshold on the confidence is a weak filter.
+#
+# The same in numbers, for the record:
+
+# %%
+device = str(model.device)
+evaluations = evaluation.evaluate_zero_shot(
+    probs, table, card.class_names, device=device, seconds=seconds
+)
+rows = run.record(evaluations)
+pd.DataFrame({row["split"]: row["scores"] for row in rows}).drop("recall")
+
+# %% [markdown]
+# Tiles of one group are alike, so the interval of the test accuracy resamples whole groups.
 
 # %%
 test = table[table.split == "test"]
-right = predicted[test.tile] == test.label.values
-low, high = metrics.grouped_interval(lambda at: right[at].mean(), test.group.values, seed=seed)
-print(f"zero-shot accuracy on test: {right.mean():.3f}, 95 % interval over groups {low:.3f}–{high:.3f}")
+right = (predicted == labels)[test.tile]
+low, high = metrics.grouped_interval(lambda idx: right[idx].mean(), test.group.values, seed=seed)
+print(f"zero-shot accuracy on the test set: {right.mean():.3f}, 95 % interval {low:.3f}–{high:.3f}")
 
 # %% [markdown]
 # ## How much do the words matter?
 #
-# The same tiles, other prompts: each template alone, and all of them averaged. Labels judge only; the
-# run keeps the prompts above, for a prompt that is chosen by its accuracy is chosen with labels.
+# The same image features, compared with other prompts: each template alone, and all of them averaged.
+# The run keeps the prompts above whatever comes out: a prompt chosen by its accuracy would be chosen
+# with labels.
 
 # %%
-features = torch.from_numpy(np.load(run / "features.npy", allow_pickle=False)).float().to(model.device)
-wordings = {"of this run": prompts} | {t: class_prompts(card, [t]) for t in TEMPLATES} | {"all templates": class_prompts(card, TEMPLATES)}
-accuracy = {}
-for wording, said in wordings.items():
-    right = class_probabilities(model, features, embed_prompts(model, said)).argmax(1).cpu().numpy() == table.label
-    accuracy[wording] = right.groupby(table.split).mean()
-pd.DataFrame(accuracy).T[["train", "test"]].round(3)
+features = torch.from_numpy(run.load("features").astype(np.float32)).to(model.device)
+wordings = {template: class_prompts(card, [template]) for template in TEMPLATES}
+wordings = {"of this run": prompts, **wordings, "all templates": class_prompts(card, TEMPLATES)}
+texts = {name: embed_prompts(model, wording) for name, wording in wordings.items()}
+probs_of = {n: class_probabilities(model, features, t).cpu().numpy() for n, t in texts.items()}
+evaluation.accuracy_table(probs_of, table)
+
+# %% [markdown]
+# The wording moves the accuracy by several points, and without labels nobody knows which is best.
 
 # %% [markdown]
 # **Recap.** Every tile has a prompt label, and many are wrong. Which ones can be trusted?

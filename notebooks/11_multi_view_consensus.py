@@ -10,8 +10,8 @@
 # # Multi-view consensus (MVC)
 #
 # A label that survives cropping, turning and a change of colours is more likely right. Each of $V$
-# random views of a training tile casts one hard vote; the vote entropy of the histogram $h$ ranks
-# the tiles, and the share $\rho$ with the lowest entropy is kept (VLM-CPL, arXiv 2403.15836):
+# random views of a training tile casts one hard vote. The entropy of the vote histogram $h$ ranks the
+# tiles, and the fraction $\rho$ with the lowest entropy is kept (VLM-CPL, arXiv 2403.15836):
 #
 # $$H = -\sum_c h_c \log h_c, \qquad h_c = \tfrac1V \sum_v \mathbb 1\big[\arg\max_k p(k \mid \text{view}_v(x)) = c\big]$$
 #
@@ -21,134 +21,157 @@
 
 # %%
 import time
-from functools import partial
-from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from lib.data import cards, tiles
-from lib import consensus, paths
-from lib.report import pseudo_labels as pseudo_labels, metrics, plots
-from lib.vlm import views
-from lib.artefacts import atomic
-from lib.record import read_rows, row, write_rows
+from lib import consensus
+from lib.data import cards, datasets, tiles
 from lib.data.staining import separate_stains
+from lib.report import consensus_plots, evaluation, plots, pseudo_labels
+from lib.run_folder import Run
 from lib.vlm.inference import embed_prompts, embed_views, speed_of_views
 from lib.vlm.loading import load_vlm
+from lib.vlm.views import picture_views
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # see load_vlm
 seed = 0  # of the views and of random ties
 n_views = 10  # V; published: 10 for LC25000, 30 for HPH
-share = 0.3  # ρ; published
 hue = 0.05  # colour jitter, ± share of the colour circle; the published code's is 0.2 or more
+keep_ratio = 0.3  # ρ; published
 batch_size = 64  # tiles per forward pass
 
 # %%
-run = paths.run_folder(dataset, vlm, seed)
-card = cards.read_card(dataset)
-table = pd.read_parquet(run / "tiles.parquet")
+run = Run(
+    "11_multi_view_consensus", dataset, vlm, seed, n_views=n_views, hue=hue,
+    keep_ratio=keep_ratio, batch_size=batch_size,
+)  # fmt: skip
+
+# %%
+card, table = cards.read_card(dataset), run.load("tiles")
 train = table[table.split == "train"].reset_index(drop=True)
 model = load_vlm(vlm, seed=seed)
-store = tiles.decode_tiles(table, cards.prepare(card), dataset, model.image_size)
+store = tiles.decode_tiles(table, datasets.prepare(card), dataset, model.image_size)
+decoded = np.load(store, mmap_mode="r", allow_pickle=False)
 
 # %% [markdown]
 # ## Views
 #
-# Crop from 8/7 of the input size, quarter turn, flip; colours jittered with probability one half.
-# Every tile has its own draw, fixed by seed, view and tile number.
+# A view is a random crop from 8/7 of the input size, a quarter turn and a flip; with probability one
+# half its colours are jittered. The draw is fixed by seed, view and tile number, so every tile has its
+# own. Haematoxylin and eosin are the two stains that the colours are made of.
 
 # %%
-at, images = next(tiles.read_batches(store, train.tile.values, batch_size, model.device))
-draw = {"size": model.image_size, "tiles": train.tile.values[at], "seed": seed, "hue": hue}
-eight = [views.random_view(images, view=number, **draw)[0].permute(1, 2, 0).cpu() for number in range(8)]
-one_tile = images[0].cpu().numpy()
-plots.stains_and_views(one_tile, separate_stains(one_tile), np.stack(eight))
+first, drawing = train.tile.values[:1], {"seed": seed, "hue": hue}
+eight = picture_views(decoded[first], model.image_size, n_views=8, tiles=first, **drawing)[0]
+tile = decoded[first[0]]
+consensus_plots.stains_and_views(tile, separate_stains(tile), eight)
 
 # %% [markdown]
+# A pathologist would give all eight views the same name. A model that does not is guessing.
+#
 # ## Vote
 #
-# $V$ encoder passes per tile. The bound on the speed is the bare encoder on tiles in memory.
+# $V$ encoder passes per tile. The features of the views are kept: networks will learn from them.
 
 # %%
-prompts = read_rows(run / "rows" / "10_zero_shot_inference.jsonl")[0]["params"]["prompts"]
-text = embed_prompts(model, prompts)
+text = embed_prompts(model, run.settings["prompts"])
 started = time.perf_counter()
-how = {"n_views": n_views, "seed": seed, "hue": hue, "batch_size": batch_size}
-embed_views(model, store, train.tile.values, text, run, **how)
+kwargs = {"n_views": n_views, "batch_size": batch_size, **drawing}
+embed_views(model, store, train.tile.values, text, run.folder, **kwargs)
 seconds = time.perf_counter() - started
-print(f"{len(train)} tiles × {n_views} views in {seconds:.1f} s, {n_views * len(train) / seconds:.0f} views/s")
+print(f"{len(train)} tiles × {n_views} views in {seconds:.1f} s")
+
+# %% [markdown]
+# How fast is that? The bound is the bare encoder on tiles that are in memory already.
 
 # %%
-speed = speed_of_views(model, store, train.tile.values[: 20 * batch_size], text, batch_size=batch_size).median()
-print(f"{speed.views:.0f} views/s where the bare encoder makes {speed.encoder:.0f}: {speed.ratio:.2f} of its speed")
+some = train.tile.values[: 20 * batch_size]
+speed = speed_of_views(model, store, some, text, batch_size=batch_size).median()
+print(f"{speed.views:.0f} views/s, bare encoder {speed.encoder:.0f}: ratio {speed.ratio:.2f}")
 
 # %%
-votes = np.load(run / "votes.npy", allow_pickle=False)
-view_probs = np.load(run / "view_probs.npy", allow_pickle=False)
-prompt_labels = np.load(run / "probs.npy", allow_pickle=False)[train.tile].argmax(1)
-agree = np.load(run / "agree.npy", allow_pickle=False)[train.tile]
-labels, n_classes = train.label.values, len(card.classes)
+votes, view_probs = run.load("votes", "view_probs")
+probs, agree = (array[train.tile.values] for array in run.load("probs", "agree"))
+prompt_labels, labels, n_classes = probs.argmax(1), train.label.values, len(card.classes)
+print(f"votes {votes.shape}, view_probs {view_probs.shape}")
 assert votes.shape == (n_views, len(train)) and np.allclose(view_probs.sum(1), 1, atol=1e-4)
 
 # %% [markdown]
-# ## Ties are the rule
+# ## Two rules are left open
 #
-# With few views most tiles have $H = 0$, so "the lowest 30 %" is decided by whatever breaks the tie.
+# With few views most tiles have $H = 0$, so "the fraction ρ with the lowest entropy" depends on what
+# breaks the tie, and on whether ρ is taken of all tiles or of every class. *Published filters*: ties at
+# random, one global ranking. *Ours*: ties by the entropy of the mean view probabilities, and ρ of
+# **every** predicted class, so that no class disappears. The two settings also cluster different
+# features, as the next notebook explains.
 
 # %%
-plots.vote_entropy_histogram(votes, n_classes, prompt_labels == labels)
+choice = {"keep_ratio": keep_ratio, "seed": seed, "among": agree}
+views = consensus.views_table(train.tile.values, votes, view_probs, prompt_labels, **choice)
+run.save(consensus=views)
+pd.DataFrame(consensus.SETTINGS).T
 
 # %% [markdown]
-# Two ways to break ties and two quotas. *Published*: random ties, one global ranking. *Ours*: ties by
-# the entropy of the mean view probabilities, and the share ρ of **every** predicted class, so that no
-# class disappears. The curve is measured with true labels, which no rule sees.
+# ## Two tiles and their votes
+#
+# The tile that the views agree on most and the one that they agree on least. The frame of a view, and
+# the word below it, is the class that it votes for; $h$ counts the votes of all $V$ views.
 
 # %%
-about = {"n_views": n_views, "hue": hue, "prompts": prompts, "image_size": model.image_size}
-new_row = partial(row, dataset=dataset, vlm=vlm, seed=seed, split="train", n=len(train))
-new_row = partial(new_row, device=str(model.device), seconds=seconds)
-quality = partial(metrics.label_quality, labels=labels, class_names=card.class_names)
-view_labels, every = view_probs.argmax(1), np.ones(len(train), bool)
-view_scores = metrics.scores(view_probs, labels, card.class_names)
-rows = [new_row(method="mean-of-views", params=about, scores=view_scores, labels=quality(view_labels, every))]
+ranking = views.sort_values(["vote_entropy", "view_entropy"]).index
+two = ranking[[0, -1]]
+true_names = np.array(card.class_names)[labels[two]]
+titles = [f"agreed\ntrue: {true_names[0]}", f"not agreed\ntrue: {true_names[1]}"]
+numbers = train.tile.values[two]
+images = picture_views(decoded[numbers], model.image_size, n_views=10, tiles=numbers, **drawing)
+pictures = dict(zip(titles, decoded[numbers], strict=True))
+consensus_plots.tile_votes(pictures, images, votes[:, two], card.class_names)
+
+# %% [markdown]
+# Above, one bar holds all votes and $H$ is zero. Below, a turn or another shade is enough for another
+# name, the votes scatter and $H$ is large: whatever label this tile has, it should not be learnt from.
+#
+# ## Ties are the rule
 
 # %%
-chance = {"seed": seed, "tiles": train.tile.values, "among": agree}
-shares = sorted({*np.arange(0.1, 1, 0.1).round(1).tolist(), share})
-for rho, tie_break, quota in product(shares, consensus.TIE_BREAKS, consensus.QUOTAS):
-    rules = {"share": rho, "tie_break": tie_break, "quota": quota}
-    kept = consensus.multi_view_consensus(votes, view_probs, prompt_labels, **rules, **chance)
-    setting = consensus.setting_of(rules)
-    rows.append(new_row(method="mvc", setting=setting, params=about | rules, labels=quality(prompt_labels, kept)))
-write_rows(run, "11_multi_view_consensus", rows)
+consensus_plots.vote_entropy_histogram(votes, n_classes, prompt_labels == labels, keep_ratio)
+
+# %% [markdown]
+# Low entropy means few wrong labels, so the ranking is a good one. But the cut falls into a bar of
+# tiles with the same entropy: the rule for ties decides which of them are kept.
+#
+# ## What each rule keeps
+#
+# All combinations of tie rule and quota, for every keep ratio. Precision is measured with the true
+# labels, which no rule sees.
 
 # %%
-recorded = read_rows(run / "rows" / "11_multi_view_consensus.jsonl")
-mvc = pseudo_labels.pseudo_label_frame(recorded).query("method == 'mvc'")
+choice |= {"tiles": train.tile.values, "seconds": seconds, "device": str(model.device)}
+evaluations = evaluation.evaluate_views(
+    votes, view_probs, prompt_labels, labels, card.class_names, **choice
+)
+rows = run.record(evaluations)
+mvc = pseudo_labels.pseudo_label_frame(rows).query("method == 'mvc'")
 plots.precision_against_keep_ratio(mvc)
 
 # %% [markdown]
-# Precision alone is the wrong thing to look at: a filter that keeps one class only can be very
-# precise. Kept and right per predicted class, at the share ρ:
+# The fewer are kept, the more precise they are, and ties by probability are the more precise ones.
+# But precision alone misleads: a filter that keeps one class only can be very precise. The smallest
+# class and the lost classes tell:
 
 # %%
-at_share = mvc[mvc.keep_ratio == share].set_index("name")
-per_class = pd.json_normalize(at_share.per_class.tolist()).set_index(at_share.index)
-per_class.assign(precision=at_share.precision.round(3), classes_lost=at_share.lost)
+pseudo_labels.consensus_table(mvc).drop(columns=["worst seed", "seeds"])
 
 # %%
-views_say = {"tile": train.tile, "prompt_label": prompt_labels, "view_label": view_labels}
-views_say["vote_entropy"] = consensus.vote_entropy(votes, n_classes)
-views_say["view_entropy"] = consensus.entropy(view_probs)
-for name, rules in consensus.SETTINGS.items():
-    how = {"share": share, "tie_break": rules["tie_break"], "quota": rules["quota"]}
-    views_say[f"kept_{name}"] = consensus.multi_view_consensus(votes, view_probs, prompt_labels, **how, **chance)
-with atomic(run / "consensus.parquet") as file:
-    pd.DataFrame(views_say).to_parquet(file)
+plots.kept_per_class(pseudo_labels.per_class_frame(mvc), card.class_names)
 
 # %% [markdown]
-# **Recap.** The views' agreement picks labels that are right far more often. Next, a second opinion
-# that does not come from the prompts: `12_prompt_feature_consensus`.
+# One global ranking keeps many tiles of the easy classes and few of the hard ones. With a quota per
+# class every class stays; this is what the networks need later.
+
+# %% [markdown]
+# **Recap.** Labels on which the views agree are right far more often. Next, a second opinion that does
+# not come from the prompts: `12_prompt_feature_consensus`.

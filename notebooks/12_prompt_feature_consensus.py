@@ -10,7 +10,7 @@
 # # Prompt-feature consensus (PFC)
 #
 # Tiles of one class lie close together, whatever the prompts say. K-means with $C$ clusters on the
-# image features gives labels of its own, once clusters are matched to classes by the assignment
+# image features gives labels of its own, once clusters $k$ are matched to classes by the assignment
 # $\pi$ that agrees best with the prompt labels $\hat y$ (VLM-CPL, arXiv 2403.15836):
 #
 # $$\pi^* = \arg\max_{\pi} \sum_i \mathbb 1[\pi(k_i) = \hat y_i], \qquad \text{keep } i \iff \pi^*(k_i) = \hat y_i$$
@@ -20,125 +20,122 @@
 #   view_entropy, kept_by_views, kept), rows `pfc`, `mvc+pfc` and `pfc+mvc` of the record.
 
 # %%
-from functools import partial
-from itertools import product
-
 import numpy as np
-import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from lib.data import cards, tiles
-from lib import consensus, paths
-from lib.report import pseudo_labels as pseudo_labels, metrics, plots
-from lib.artefacts import atomic
-from lib.record import read_rows, row, write_rows
+from lib import consensus
+from lib.data import cards, datasets, tiles
+from lib.report import consensus_plots, evaluation, pseudo_labels, step_plots
+from lib.run_folder import Run
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # names the run folder
 seed = 0  # of K-means, random ties and the pictures
-share = 0.3  # ρ of multi-view consensus; published
 
 # %%
-run = paths.run_folder(dataset, vlm, seed)
+run = Run("12_prompt_feature_consensus", dataset, vlm, seed)
 card = cards.read_card(dataset)
-table = pd.read_parquet(run / "tiles.parquet")
-views_say = pd.read_parquet(run / "consensus.parquet")
-train = table.set_index("tile").loc[views_say.tile].reset_index()
-labels, prompt_labels, number = train.label.values, views_say.prompt_label.values, train.tile.values
+table, views, votes, view_probs = run.load("tiles", "consensus", "votes", "view_probs")
+train = table.set_index("tile").loc[views.tile].reset_index()
+labels, prompt_labels = train.label.values, views.prompt_label.values
+numbers, n_classes = train.tile.values, len(card.classes)
+agree = run.load("agree")[numbers]
+
+# %% [markdown]
+# ## Which features?
+#
+# The VLM has two kinds: those that its projection brought into the space of the text, and those before
+# the projection. *Published filters* cluster the projected ones. *Ours* clusters the unprojected ones:
+# the projection was trained to agree with text, so its clusters are hardly a second opinion.
 
 # %%
-votes = np.load(run / "votes.npy", allow_pickle=False)
-view_probs = np.load(run / "view_probs.npy", allow_pickle=False)
-agree = np.load(run / "agree.npy", allow_pickle=False)[number]
-files = {"projected": run / "features.npy", "unprojected": run / "unprojected.npy"}
-features = {name: np.load(file, mmap_mode="r", allow_pickle=False)[number] for name, file in files.items()}
-pd.DataFrame({name: {"tiles": len(of), "size": of.shape[1]} for name, of in features.items()})
+features = {name: run.load(name)[numbers] for name in ("features", "unprojected")}
+features["projected"] = features.pop("features")
+{name: array.shape for name, array in features.items()}
+
+# %% [markdown]
+# ## Clusters meet classes
+#
+# K-means on the tiles that the views agree on (our setting). A row is a cluster, a column a prompt
+# label, a number counts tiles. Hungarian matching gives every cluster one class so that the framed
+# cells hold as many tiles as possible.
+
+# %%
+choice = {"seed": seed, "tiles": numbers, "among": views["kept_ours"].values}
+clusters = consensus.cluster_features(features["unprojected"], n_classes, **choice)
+agreement = consensus.cluster_agreement(clusters, prompt_labels, n_classes)
+class_of_cluster = consensus.match_clusters(agreement)
+consensus_plots.cluster_matrix(agreement, class_of_cluster, card.class_names)
+
+# %% [markdown]
+# Tiles in a framed cell are kept: prompt and cluster say the same. All others are dropped. Most tiles
+# are in the frames although the clusters have never seen a prompt.
+#
+# ## Pseudo labels for training
+#
+# MVC, then PFC, in both settings. Precision is measured with labels that no filter has seen.
+
+# %%
+pseudo = consensus.pseudo_label_table(views, features, n_classes, seed=seed)
+run.save(pseudo_labels=pseudo)
+pseudo["right"] = pseudo.prompt_label.values == pseudo.tile.map(table.set_index("tile").label)
+precision = pseudo[pseudo.kept].groupby("setting").right.mean()
+print(precision.round(3).to_string(), f"\nall prompts: {(prompt_labels == labels).mean():.3f}")
+assert (precision >= (prompt_labels == labels).mean()).all(), "the filters made it worse"
+assert pseudo.tile.isin(numbers).all() and not (pseudo.kept & ~pseudo.kept_by_views).any()
 
 # %% [markdown]
 # ## Both filters, alone and in both orders
-#
-# The published setting clusters the projected features. Ours clusters the unprojected ones: the
-# projection was trained to agree with prompts, so what it says is hardly a second opinion.
 
 # %%
-about = read_rows(run / "rows" / "11_multi_view_consensus.jsonl")[0]["params"]
-new_row = partial(row, dataset=dataset, vlm=vlm, seed=seed, split="train", n=len(train), device="cpu")
-chance = {"seed": seed, "tiles": number}
-rows = []
-for (name, setting), cluster_on in product(consensus.SETTINGS.items(), features):
-    for order in ("mvc+pfc", "pfc+mvc"):
-        rules = setting | {"cluster_on": cluster_on, "share": share}
-        kept = consensus.keep_by_consensus(order, votes, view_probs, features, prompt_labels, among=agree, **rules, **chance)
-        quality = metrics.label_quality(prompt_labels, kept, labels, card.class_names)
-        named = consensus.setting_of(rules)
-        rows.append(new_row(method=order, setting=named, params=about | rules, labels=quality))
-
-# %%
-for cluster_on, of in features.items():
-    kept = consensus.prompt_feature_consensus(of, prompt_labels, len(card.classes), among=agree, **chance)
-    quality = metrics.label_quality(prompt_labels, kept, labels, card.class_names)
-    rules = {"cluster_on": cluster_on}
-    named = consensus.setting_of(rules)
-    rows.append(new_row(method="pfc", setting=named, params=about | rules, labels=quality))
-write_rows(run, "12_prompt_feature_consensus", rows)
-pseudo_labels.consensus_table(pseudo_labels.pseudo_label_frame(read_rows(run / "rows" / "12_prompt_feature_consensus.jsonl")))
+choice = {"keep_ratio": run.settings["keep_ratio"], "seed": seed, "tiles": numbers, "among": agree}
+evaluations = evaluation.evaluate_filters(
+    votes, view_probs, features, prompt_labels, labels, card.class_names, **choice
+)
+frame = pseudo_labels.pseudo_label_frame(run.record(evaluations))
+pseudo_labels.consensus_table(frame).drop(columns=["worst seed", "seeds"])
 
 # %% [markdown]
-# ## What is written for training
+# PFC alone keeps many labels, but wrong ones too. After MVC (MVC → PFC) it starts from cleaner labels,
+# and what both confirm is more precise than what either confirms.
 #
-# MVC, then PFC, in both settings.
-
-# %%
-both = []
-for name, rules in consensus.SETTINGS.items():
-    kept_by_views = views_say[f"kept_{name}"].values
-    of = features[rules["cluster_on"]]
-    found = consensus.feature_labels(of, prompt_labels, len(card.classes), among=kept_by_views, **chance)
-    part = views_say[["tile", "prompt_label", "vote_entropy", "view_entropy"]]
-    both.append(part.assign(setting=name, feature_label=found, kept_by_views=kept_by_views, kept=found == prompt_labels))
-with atomic(run / "pseudo_labels.parquet") as file:
-    pd.concat(both, ignore_index=True).to_parquet(file)
-
-# %%
-pseudo = pd.read_parquet(run / "pseudo_labels.parquet").merge(train[["tile", "label", "split"]])
-pseudo["right"] = pseudo.prompt_label == pseudo.label
-precision = pseudo[pseudo.kept].groupby("setting").right.mean()
-print(precision.round(3).to_string(), f"\nall prompt labels: {(prompt_labels == labels).mean():.3f}")
-assert (pseudo.split == "train").all() and not (pseudo.kept & ~pseudo.kept_by_views).any()
-assert (precision >= (prompt_labels == labels).mean()).all(), "the filters made it worse"
-
-# %% [markdown]
-# ## The clusters
+# ## The clusters in two dimensions
 #
-# The tiles that MVC kept (our setting), their clustered features in two dimensions.
+# The features that were clustered, flattened by t-SNE: only for the eye, no filter uses it.
 
 # %%
-ours = pseudo[pseudo.setting == "ours"]
+ours = pseudo[pseudo.setting == "ours"].reset_index(drop=True)
 shown = ours.kept_by_views.values
-of = features[consensus.SETTINGS["ours"]["cluster_on"]][shown]
-flat = PCA(min(30, *of.shape), random_state=seed).fit_transform(of)
+chosen = features["unprojected"][shown]
+flat = PCA(min(30, *chosen.shape), random_state=seed).fit_transform(chosen)
 points = TSNE(perplexity=min(30, len(flat) / 4), random_state=seed, init="pca").fit_transform(flat)
-plots.cluster_map(points, *ours.loc[shown, ["prompt_label", "feature_label", "label"]].values.T, card.class_names)
+given = ours[["prompt_label", "feature_label"]].values[shown].T
+consensus_plots.cluster_map(points, *given, labels[shown], card.class_names)
 
 # %% [markdown]
+# Where the left and the middle picture have the same colour, the cluster's class is the true one. The
+# right picture shows what is dropped (grey): mostly tiles at the seams between clusters, or islands
+# that lie among another class.
+#
 # ## The tiles themselves
 #
-# Kept and right, kept and wrong, kept by the views but dropped by the clusters, dropped by the views.
+# What became of the tiles in our setting. The number of all such tiles is in brackets.
 
 # %%
-store = tiles.decode_tiles(table, cards.prepare(card), dataset, about["image_size"])
+kept, by_views, right = ours.kept, ours.kept_by_views, ours.right
+fates = {"kept, right": kept & right, "kept, wrong": kept & ~right}
+fates |= {"dropped by\nclusters": by_views & ~kept, "dropped by\nviews, right": ~by_views & right}
+fates |= {"dropped by\nviews, wrong": ~by_views & ~right}
+input_size, folder = run.settings["input_size"], datasets.prepare(card)
+store = tiles.decode_tiles(table, folder, dataset, input_size)
 decoded = np.load(store, mmap_mode="r", allow_pickle=False)
-some = ours.sample(frac=1, random_state=seed)
-sheets = {
-    "kept, right": some[some.kept & some.right],
-    "kept, wrong": some[some.kept & ~some.right],
-    "dropped by\nclusters": some[some.kept_by_views & ~some.kept],
-    "dropped by\nviews, right": some[~some.kept_by_views & some.right],
-    "dropped by\nviews, wrong": some[~some.kept_by_views & ~some.right],
-}
-plots.tile_sheet({f"{title} ({len(part)})": decoded[part.tile.values[:10]] for title, part in sheets.items()})
+step_plots.mask_sheet(fates, numbers, decoded, seed=seed)
+
+# %% [markdown]
+# The filters pay with many right labels for few wrong ones: the tiles of the fourth row are lost for
+# now. The next step gets them back.
 
 # %% [markdown]
 # **Recap.** `pseudo_labels.parquet` holds labels that are nearly all right, and says which tiles have

@@ -15,10 +15,10 @@
 #
 # $$\mathcal L_A = \frac1{|D_l|}\sum_{D_l} \mathrm{CE}(p_A, \hat y) + \lambda(t)\,\frac1{|D_u|}\sum_{D_u} \mathbb 1\big[\max_c p_B(c) > \gamma\big]\; \mathrm{CE}\big(p_A, \arg\max_c p_B(c)\big)$$
 #
-# and the same for $B$; no gradient reaches the partner. A batch is half $D_l$ and half $D_u$, each
+# and the same for $B$; no gradient reaches the partner. A batch is half $D_l$ and half $D_u$, and each
 # network sees its own view of a tile. The prediction is the mean of the two softmaxes after the last
 # step: no label may choose an epoch. The authors' release leaves this step out, and neither γ nor λ
-# could be read: 0.95 and 0.5 are our defaults.
+# could be found: 0.95 and 0.5 are our defaults.
 #
 # - In: `pseudo_labels.parquet`, `view_features.npy`, `unprojected.npy`, `probs.npy`.
 # - Out: `hcs/<setting>/network_{a,b}.safetensors`, their curves, `predictions.parquet`, rows `vlm-cpl`
@@ -26,18 +26,17 @@
 
 # %%
 import time
+from dataclasses import replace
 
 import numpy as np
-import pandas as pd
-from IPython.display import display
 
-from lib.data import cards, tiles
 from lib import consensus, paths
-from lib.report import metrics, plots
-from lib.learning import networks, trainer, setups
+from lib.data import cards, datasets, tiles
+from lib.labels import UNLABELLED
+from lib.learning import networks, setups, trainer
 from lib.learning.losses import HighConfidenceCrossSupervision
-from lib.artefacts import atomic
-from lib.record import read_rows, row, write_rows
+from lib.report import evaluation, step_plots
+from lib.run_folder import Run
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -45,117 +44,145 @@ vlm = "stand-in-demo_other_lab"  # names the run folder
 seed = 0  # of the networks, the batches and the views
 network = "frozen"  # heads on the VLM's features, or fine-tune: whole networks on pixels
 threshold = 0.95  # γ, confidence above which the partner is believed
-weight = 0.5  # λ after the warm-up
+hcs_weight = 0.5  # λ after the warm-up
 n_steps = 1000  # of training
 
 # %%
-run = paths.run_folder(dataset, vlm, seed)
-card = cards.read_card(dataset)
-table = pd.read_parquet(run / "tiles.parquet")
-pseudo = pd.read_parquet(run / "pseudo_labels.parquet")
-about = read_rows(run / "rows" / "11_multi_view_consensus.jsonl")[0]["params"]
+run = Run(
+    "13_high_confidence_cross_supervision", dataset, vlm, seed, network=network,
+    threshold=threshold, hcs_weight=hcs_weight, n_steps=n_steps,
+)  # fmt: skip
+card, input_size = cards.read_card(dataset), run.settings["input_size"]
+
+# %%
+table, pseudo = run.load("tiles", "pseudo_labels")
+store = tiles.decode_tiles(table, datasets.prepare(card), dataset, input_size)
 train = table.set_index("tile").loc[pseudo[pseudo.setting == "ours"].tile].reset_index()
+pseudo.groupby("setting").kept.agg(["sum", "size"]).set_axis(["labelled", "all tiles"], axis=1)
 
 # %% [markdown]
 # ## Networks and views
 #
 # *Frozen*: a view of a tile is what the VLM's image encoder made of one of the random views that
-# already voted, a network is a small head on those features. Nothing needs a GPU. *Fine-tune*: a view
-# is a new one in pixels, a network is a whole ImageNet backbone.
+# already voted, and a network is a small head on those features. Nothing needs a GPU. *Fine-tune*: a
+# view is a new one in pixels, and a network is a whole ImageNet backbone.
 
 # %%
-store = tiles.decode_tiles(table, cards.prepare(card), dataset, about["image_size"])
-how = {"n_classes": len(card.classes), "steps": n_steps, "seed": seed}
+kwargs = {"n_classes": len(card.classes), "steps": n_steps, "seed": seed}
 if network == "frozen":
-    way, end = setups.frozen(run, train.tile.values, **how), ""
+    setup = setups.frozen(run.folder, train.tile.values, **kwargs)
 else:
-    way, end = setups.fine_tune(store, about["image_size"], **how), f"-{network}"
-print(f"{network}: {setup.plan}")
+    setup = setups.fine_tune(store, input_size, **kwargs)
+run.decide(learning_rate=setup.plan.learning_rate)
+setup.plan
+
+# %% [markdown]
+# ## Labelled and unlabelled tiles
+#
+# In each setting: the kept tiles with their prompt labels are $D_l$, all others are $D_u$. The true
+# labels go along for the curves only, to see how many of the confident labels are right.
+
+# %%
+data = {}
+for setting, subset in pseudo.groupby("setting"):
+    given_labels = np.where(subset.kept, subset.prompt_label, UNLABELLED)
+    data[setting] = trainer.TrainingTiles(
+        subset.tile.values, given_labels, card.class_names, truth=train.label.values
+    )
 
 # %% [markdown]
 # ## Training, in both settings
-#
-# `truth` is looked at for the curve only: how many of the confident labels are right.
 
 # %%
-objective = HighConfidenceCrossSupervision(threshold=threshold, weight=weight)
-folder = run / f"hcs{end}"
+objective = HighConfidenceCrossSupervision(threshold=threshold, weight=hcs_weight)
+parts = (objective, setup.make_network, setup.sampler)
 probs, seconds = {}, {}
 for setting in consensus.SETTINGS:
-    part = pseudo[pseudo.setting == setting]
-    labels = np.where(part.kept, part.prompt_label, consensus.UNLABELLED)
-    data = trainer.TrainingTiles(part.tile.values, labels, card.class_names, train.label.values)
-    started = time.perf_counter()
-    both, _ = trainer.train(objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed, folder=folder / setting)
-    probs[setting] = networks.predict(both, setup.reader, table.tile.values)
+    started, folder = time.perf_counter(), run.file(f"hcs{run.variant}") / paths.file_name(setting)
+    pair, curve = trainer.train(*parts, data[setting], plan=setup.plan, seed=seed, folder=folder)
+    probs[setting] = networks.predict(pair, setup.reader, table.tile.values)
     seconds[setting] = time.perf_counter() - started
 
 # %%
-curve = pd.read_parquet(folder / "ours" / "curve.parquet")
-plots.training_curve(curve, threshold)
+step_plots.training_curve(curve, threshold)
 
 # %% [markdown]
+# Left, the losses fall until the learning rate drops and they settle. Right, more and more of $D_u$
+# passes γ, while the pseudo labels given to it stay precise: the networks agree with the truth more
+# often than the prompts did, for they learnt from what the filters kept.
+#
+# ## Which tiles pass γ?
+#
+# Tiles of $D_u$ in our setting, with the pseudo label and its confidence; the frame is green where
+# the label is right. *Early* is a separate, short training with a tenth of the steps (same seed, same
+# labels), *late* are the networks above. Both networks are averaged here, while in training each
+# teaches the other by its own confidence.
+
+# %%
+unlabelled = data["ours"].unlabelled
+rest, rest_labels = train.tile.values[unlabelled], train.label.values[unlabelled]
+short = replace(setup, plan=replace(setup.plan, steps=max(1, n_steps // 10)))
+early = setups.fit_predict(objective, data["ours"], rest, setup=short, seed=seed)
+
+# %%
+decoded = np.load(store, mmap_mode="r", allow_pickle=False)
+given = (early, probs["ours"][rest], rest_labels, rest, decoded, card.class_names)
+step_plots.confident_sheet(*given, threshold=threshold, seed=seed)
+
+# %% [markdown]
+# Tiles that pass early look like textbook examples of their class. Those that pass only late are less
+# typical; the ones that never pass are left without a label, which costs nothing but their number.
+#
 # ## Predictions
 #
-# For every tile, of all parts.
+# For every tile, by prompts and by the networks of both settings.
 
 # %%
-zero_shot = np.load(run / "probs.npy", allow_pickle=False)
-probs = {"zero-shot": zero_shot, **probs}
-predictions = table[["tile", "label", "split"]].copy()
-for name, p in probs.items():
-    predictions[f"{name}_label"], predictions[f"{name}_confidence"] = p.argmax(1), p.max(1)
-with atomic(run / f"predictions{end}.parquet") as file:
-    predictions.to_parquet(file)
-assert all(np.allclose(p.sum(1), 1, atol=1e-4) for p in probs.values())
-
-# %%
+probs = {"zero-shot": np.array(run.load("probs")), **probs}
+run.save(predictions=evaluation.prediction_table(table, probs))
+device = str(next(pair[0].parameters()).device)
+fields = {"seconds": seconds, "network": network, "device": device}
+run.record(evaluation.evaluate_vlm_cpl(probs, pseudo, table, card.class_names, **fields))
 test = (table.split == "test").values
-used = {"threshold": threshold, "weight": weight, "steps": n_steps, "learning_rate": setup.plan.learning_rate}
-used |= {"filters": "mvc+pfc", "share": consensus.PUBLISHED_KEEP_RATIO, "clusters_per_class": 1, "stain_shift": 0.0, **about}
-rows = []
-for setting, rules in consensus.SETTINGS.items():
-    part = pseudo[pseudo.setting == setting]
-    rows.append(row(
-        dataset=dataset, vlm=vlm, seed=seed, split="test", n=int(test.sum()), method="vlm-cpl", setting=setting, network=network,
-        scores=metrics.scores(probs[setting][test], table.label.values[test], card.class_names),
-        labels=metrics.label_quality(part.prompt_label.values, part.kept.values, train.label.values, card.class_names),
-        params=used | rules, device=str(next(both[0].parameters()).device), seconds=seconds[setting],
-    ))
-write_rows(run, f"13_high_confidence_cross_supervision{end}", rows)
-scores = {name: metrics.scores(p[test], table.label.values[test], card.class_names) for name, p in probs.items()}
-pd.DataFrame(scores).drop("recall")
+labels, on_test = table.label.values[test], {name: p[test] for name, p in probs.items()}
+evaluation.score_table(on_test, labels, card.class_names)
 
 # %% [markdown]
 # ## Before and after
 #
-# Test tiles, by prompts alone and by the two networks (our setting).
+# The test set, by prompts alone.
 
 # %%
-for name in ("zero-shot", "ours"):
-    of = predictions[test]
-    display(plots.confusion(of.label.values, of[f"{name}_label"].values, card.class_names, name))
+step_plots.confusion(labels, on_test["zero-shot"].argmax(1), card.class_names, "zero-shot")
 
 # %% [markdown]
-# The tiles whose prompt label was wrong and is now right, those that went the other way, and those
-# that both get wrong.
+# And by the two networks, in our setting. What the prompts mixed up should have moved to the diagonal.
 
 # %%
-about_test = predictions[test].sample(frac=1, random_state=seed)
-was, now = (about_test[f"{name}_label"] == about_test.label for name in ("zero-shot", "ours"))
-decoded = np.load(store, mmap_mode="r", allow_pickle=False)
-sheets = {"corrected": ~was & now, "made wrong": was & ~now, "wrong\nbefore and after": ~was & ~now}
-plots.tile_sheet({f"{t} ({m.sum()})": decoded[about_test.tile[m].values[:10]] for t, m in sheets.items()})
+step_plots.confusion(labels, on_test["ours"].argmax(1), card.class_names, "VLM-CPL, ours")
+
+# %% [markdown]
+# Test tiles whose prompt label was wrong and whose class is now right, those that went the other way,
+# and those that are wrong both times.
+
+# %%
+before, after = (on_test[name].argmax(1) == labels for name in ("zero-shot", "ours"))
+fates = {"corrected": ~before & after, "made wrong": before & ~after}
+fates |= {"wrong\nbefore and after": ~before & ~after}
+step_plots.mask_sheet(fates, table.tile.values[test], decoded, seed=seed)
 
 # %% [markdown]
 # ## Calibration
 #
-# Is a confidence of 0.9 right nine times in ten? On the diagonal it is.
+# Is a confidence of 0.9 right nine times in ten? On the diagonal it is; below it the model is too sure.
 
 # %%
-plots.reliability({name: p[test] for name, p in probs.items()}, table.label.values[test])
+step_plots.reliability(on_test, labels)
 
 # %% [markdown]
-# **Recap.** Two networks, no label: `predictions.parquet` says what every tile is, `hcs/` holds the
-# classifiers. Next: `14_vlm_cpl_tables` asks what each part is worth, and what other methods make of
-# the same tiles.
+# The networks are more often right than the prompts, and surer still: a confidence is an opinion, not
+# a measured accuracy.
+
+# %% [markdown]
+# **Recap.** Two networks, no label: `predictions.parquet` holds the class of every tile, `hcs/` the
+# classifiers. Next: `14_comparison` trains other methods on the same tiles.

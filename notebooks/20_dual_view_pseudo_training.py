@@ -9,37 +9,38 @@
 # %% [markdown]
 # # Dual-view pseudo training: one round, looked into
 #
-# A few tiles are labelled, $D_l$, the others are not, $D_u$. UniSAL trains two networks on two views of each
-# tile. A batch is half $D_l$ and half $D_u$, and the loss of both together has three terms:
+# UniSAL (Medical Image Analysis 102:103542) starts from a few labelled tiles, $D_l$, and many unlabelled ones,
+# $D_u$. It trains two networks, $A$ and $B$, on two views of each tile. A batch is half $D_l$ and half $D_u$, and
+# the loss of both networks together has three terms:
 #
 # $$\mathcal L = \underbrace{\mathrm{CE}_A + \mathrm{CE}_B}_{D_l} + w(t)\,\underbrace{\big(\mathcal L_{B \to A} + \mathcal L_{A \to B}\big)}_{D_u,\ \text{labels above } \tau} + \beta\, \mathcal L_{con}$$
 #
-# The middle one is cross supervision as in `13_high_confidence_cross_supervision`. The last one is the
-# pseudo-label-guided class-wise contrastive loss: the two projections of a tile ought to be alike, and
-# unlike those of tiles of **another** class; tiles of the same class are left in peace.
+# The middle one is cross supervision, as in `13_high_confidence_cross_supervision`: each network learns from the
+# other's predictions where these are more confident than $\tau$. The last one is the pseudo-label-guided
+# class-wise contrastive loss. It pulls the two projections of a tile together and pushes tiles of **different**
+# classes apart; tiles of the same class are left alone.
 #
 # $$\ell_i = -\log \frac{e^{\cos(z^A_i, z^B_i)/T}}{e^{\cos(z^A_i, z^B_i)/T} + \sum_{j:\, y_j \ne y_i} \big[ e^{\cos(z^A_i, z^A_j)/T} + e^{\cos(z^B_i, z^B_j)/T} \big]}$$
 #
-# with $y$ the label, or the pseudo label where both networks are above $\tau$ and agree.
+# Here $y$ is the label, or the pseudo label where both networks are above $\tau$ and agree.
 #
 # - In: `tiles.parquet`, `view_features.npy`, `unprojected.npy`.
-# - Out: `dual-view/` with both networks, their curve and `labelled.parquet`, the tiles that were labelled.
+# - Out: `dual-view/` with both networks and their curve; `labelled.parquet`, the tiles that were labelled.
 
 # %%
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.manifold import TSNE
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from lib.data import cards, tiles
-from lib.learning import samplers, losses, networks, trainer, setups
-from lib.report import metrics, plots, active_plots
-from lib import paths
+from lib.active.inspection import look_at_batch
+from lib.data import cards, datasets, tiles
 from lib.labels import UNLABELLED
-from lib.artefacts import atomic
-from lib.record import read_rows
+from lib.learning import losses, networks, samplers, setups, trainer
+from lib.report import active_plots, active_step_plots, metrics, step_plots
+from lib.run_folder import Run
+from lib.vlm.cards import describe_vlm
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -48,42 +49,50 @@ seed = 0  # of the labelled tiles, the networks, the batches and the views
 label_share = 0.03  # of the pool: drawn by chance and labelled
 round_steps = 400  # of training
 tau = 0.7  # confidence above which a pseudo label is used
-weight = 0.5  # of cross supervision after the warm-up
+cps_weight = 0.5  # w, of cross supervision after the warm-up
 contrast = 0.1  # β, of the class-wise contrastive loss
 
 # %%
-run = paths.run_folder(dataset, vlm, seed)
-card = cards.read_card(dataset)
-table = pd.read_parquet(run / "tiles.parquet")
+run = Run("20_dual_view_pseudo_training", dataset, vlm, seed, label_share=label_share,
+          round_steps=round_steps, tau=tau, cps_weight=cps_weight, contrast=contrast)
+card, table = cards.read_card(dataset), run.load("tiles")
 train, test = (table[table.split == split].reset_index(drop=True) for split in ("train", "test"))
-about = read_rows(run / "rows" / "11_multi_view_consensus.jsonl")[0]["params"]
-store = tiles.decode_tiles(table, cards.prepare(card), dataset, about["image_size"])
-print(f"{dataset} with {describe_vlm(vlm)}")
+print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len(test)} to test on")
 
 # %% [markdown]
-# ## What is labelled
+# ## Which tiles are labelled
 #
-# Drawn by chance, so that rare classes get few labels or none. The labels of the rest are looked at for
+# They are drawn by chance, so a rare class may get few labels or none. The labels of the other tiles serve
 # reports only.
 
 # %%
-drawn = np.random.default_rng(seed).permutation(len(train))[: max(2, round(label_share * len(train)))]
+n_labelled = max(2, round(label_share * len(train)))
+drawn = np.random.default_rng(seed).permutation(len(train))[:n_labelled]
 labels = np.full(len(train), UNLABELLED)
 labels[drawn] = train.label.values[drawn]
-data = trainer.TrainingTiles(train.tile.values, labels, card.class_names, train.label.values)
-counts = {"pool": np.bincount(train.label, minlength=len(card.classes)), "labelled": np.bincount(labels[drawn], minlength=len(card.classes))}
+run.save(labelled=train.loc[drawn, ["tile", "label"]])
+counts = {"pool": train.label, "labelled": train.label[drawn]}
+counts = {name: np.bincount(column, minlength=len(card.classes)) for name, column in counts.items()}
 pd.DataFrame(counts, index=card.class_names).T
 
 # %% [markdown]
 # ## Two views of a tile
 #
-# What each network might see of the same tiles: a view in pixels; heads on frozen features get what the
-# encoder made of such a view.
+# Each network sees a view of its own: another crop, turn, flip and colour of the same tile. Below they are shown
+# in pixels; heads on frozen features get what the encoder made of such views.
 
 # %%
-draw = samplers.pixel_views(store, about["image_size"], seed=seed)
-pictures = {f"seen by {name}": (draw(train.tile.values[drawn[:10]], k, 0).permute(0, 2, 3, 1) * 255).byte().cpu().numpy() for k, name in enumerate("AB")}
-plots.tile_sheet(pictures)
+size = run.settings["input_size"]
+store = tiles.decode_tiles(table, datasets.prepare(card), dataset, size)
+shown = train.tile.values[drawn[:10]]
+draw, read = samplers.pixel_views(store, size, seed=seed), samplers.plain_pixels(store, size)
+pixels = {"tile": read(shown), "seen by A": draw(shown, 0, 0), "seen by B": draw(shown, 1, 0)}
+pixels = {name: (each.permute(0, 2, 3, 1) * 255).byte() for name, each in pixels.items()}
+step_plots.tile_sheet({name: each.numpy() for name, each in pixels.items()})
+
+# %% [markdown]
+# A label stays true under these changes, and so does a pseudo label: what one network recognises in its view, the
+# other can learn from its own.
 
 # %% [markdown]
 # ## Three trainings
@@ -93,42 +102,71 @@ plots.tile_sheet(pictures)
 # labelled half of a batch holds every class equally often.
 
 # %%
-way = setups.frozen(run, train.tile.values, len(card.classes), steps=round_steps, seed=seed, projection=128)
 objectives = {
     "labels alone": losses.DualViewTraining(tau, weight=0.0, contrast=0.0),
-    "cross supervision": losses.DualViewTraining(tau, weight, contrast=0.0),
-    "dual-view": losses.DualViewTraining(tau, weight, contrast=contrast),
+    "cross supervision": losses.DualViewTraining(tau, cps_weight, contrast=0.0),
+    "dual-view": losses.DualViewTraining(tau, cps_weight, contrast=contrast),
 }
-folder = run / "dual-view"
-trained, curves = {}, {}
-for name, objective in objectives.items():
-    here = folder if name == "dual-view" else folder / name.replace(" ", "_")
-    trained[name], curves[name] = trainer.train(objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed, folder=here)
-with atomic(folder / "labelled.parquet") as file:
-    train.loc[drawn, ["tile", "label"]].to_parquet(file)
-
-# %% [markdown]
-# ## The three terms
-#
-# On one batch of each half, before and after: every training lowers the term that it minimises, and the
-# contrastive one hardly falls by itself.
 
 # %%
-batch = np.concatenate([drawn, np.random.default_rng(seed).choice(np.flatnonzero(labels == UNLABELLED), 64)])
-given = torch.from_numpy(labels[batch[: len(drawn)]])
-terms = {}
-for name, both in {"before training": trainer.new_networks(setup.make_network, 2, seed), **trained}.items():
-    with torch.inference_mode():
-        logits, projections = zip(*(network(setup.sampler(train.tile.values[batch], k, 0)) for k, network in enumerate(both)), strict=True)
-    unlabelled = [own[len(drawn) :] for own in logits]
-    sure = [losses.confident_labels(own, tau) for own in unlabelled]
-    known = torch.cat([given, torch.where(sure[0] == sure[1], sure[0], UNLABELLED)])
-    terms[name] = {
-        "cross-entropy": sum(torch.nn.functional.cross_entropy(own[: len(drawn)], given).item() for own in logits),
-        "cross supervision": sum(losses.cross_supervision(own, other, tau).item() for own, other in (unlabelled, unlabelled[::-1])),
-        "contrast": losses.class_contrast(*projections, known).item(),
-    }
-pd.DataFrame(terms).T.round(3)
+setup = setups.frozen(run.folder, train.tile.values, len(card.classes), steps=round_steps,
+                      seed=seed, projection=128)
+data = trainer.TrainingTiles(train.tile.values, labels, card.class_names, train.label.values)
+trained, curves = {}, {}
+for name, objective in objectives.items():
+    folder = run.file("dual-view" if name == "dual-view" else f"dual-view/{name.replace(' ', '_')}")
+    trained[name], curves[name] = trainer.train(objective, setup.make_network, setup.sampler, data,
+                                                plan=setup.plan, seed=seed, folder=folder)
+
+# %% [markdown]
+# ## One batch, before and after
+#
+# The labelled tiles and 64 unlabelled ones, as the networks of each training see them. Of the three terms of the
+# loss, without their weights:
+
+# %%
+unlabelled = np.random.default_rng(seed).permutation(data.unlabelled)[:64]
+rows = np.concatenate([drawn, unlabelled])
+members = {"before training": trainer.new_networks(setup.make_network, 2, seed)} | trained
+batch = {name: look_at_batch(pair, setup.sampler, train.tile.values[rows], labels[rows], tau)
+         for name, pair in members.items()}
+pd.DataFrame({name: each.terms() for name, each in batch.items()}).T.round(3)
+
+# %% [markdown]
+# Cross-entropy falls in every training. The contrastive term falls only where it is part of the loss. Cross
+# supervision is zero before training because no prediction passes the threshold yet.
+
+# %% [markdown]
+# ## The mask of the threshold
+#
+# Each bar is an unlabelled tile of the batch. Only predictions above the dashed line become pseudo labels, for
+# the **other** network.
+
+# %%
+probs = {name: batch[name].probs for name in ("before training", "labels alone", "dual-view")}
+active_step_plots.threshold_mask(probs, train.label.values[unlabelled], tau)
+
+# %% [markdown]
+# Before training all tiles are far below the line, which is why $w(t)$ is zero for a while. Afterwards most
+# pass. What is wrong among them tends to stand towards the right end, where the networks are less confident,
+# and tiles at the very end teach nobody.
+
+# %% [markdown]
+# ## The pairs of the contrastive loss
+#
+# The same batch as a $B \times B$ picture, sorted by class: which pairs the loss compares, and how alike their
+# projections are without and with the contrastive term. On the diagonal stand the two views of each tile.
+
+# %%
+known, labelled = batch["dual-view"].known.numpy(), labels[rows] != UNLABELLED
+cosines = {name: batch[name].cosines for name in ("cross supervision", "dual-view")}
+active_step_plots.contrast_pairs(known, labelled, card.class_names, cosines)
+
+# %% [markdown]
+# Blocks on the diagonal are tiles of one class, which are not compared with each other; everything outside the
+# blocks is pushed apart. Without the term the two networks have nothing in common on the diagonal, and some
+# different classes are alike. With it the two views of a tile agree, and tiles of different classes point in
+# different, even opposite, directions. Tiles of one class end up alike although nothing pulls them together.
 
 # %% [markdown]
 # ## How many pseudo labels, and how many are right?
@@ -137,14 +175,21 @@ pd.DataFrame(terms).T.round(3)
 active_plots.pseudo_label_curves(curves, tau)
 
 # %% [markdown]
+# Most unlabelled tiles pass the threshold soon. Where the networks teach each other, pseudo-label precision ends
+# higher than with the labels alone. Their loss stays higher too, because it asks each network to agree with the
+# other on tiles that nobody labelled.
+
+# %% [markdown]
 # ## What is gained
 #
-# Test part, mean of both networks.
+# On the test set, mean of both networks.
 
 # %%
-seen = {name: networks.predict_members(both, setup.reader, test.tile.values) for name, both in trained.items()}
-scored = {name: metrics.scores(probs.mean(0), test.label.values, card.class_names) for name, (probs, _) in seen.items()}
-pd.DataFrame(scored).drop("recall").astype(float).round(3)
+predicted = {name: networks.predict_members(pair, setup.reader, test.tile.values)
+             for name, pair in trained.items()}
+scores = {name: metrics.scores(probs.mean(0), test.label.values, card.class_names)
+          for name, (probs, _) in predicted.items()}
+pd.DataFrame(scores).drop("recall").astype(float).round(3)
 
 # %% [markdown]
 # ## Projections with and without the contrastive term
@@ -154,14 +199,22 @@ pd.DataFrame(scored).drop("recall").astype(float).round(3)
 
 # %%
 some = np.random.default_rng(seed).permutation(len(test))[:800]
-points = {}
-for name in ("cross supervision", "dual-view"):
-    unit = seen[name][1][some] / np.linalg.norm(seen[name][1][some], axis=1, keepdims=True)
-    by_neighbours = cross_val_score(KNeighborsClassifier(5), unit, test.label.values[some]).mean()
-    title = f"{'with' if name == 'dual-view' else 'without'} contrast: {by_neighbours:.3f}"
-    points[title] = TSNE(perplexity=min(30, len(some) / 4), random_state=seed).fit_transform(unit)
-active_plots.feature_maps(points, test.label.values[some], card.class_names)
+points, truth = {}, test.label.values[some]
+for title, name in (("without contrast", "cross supervision"), ("with contrast", "dual-view")):
+    unit = predicted[name][1][some]
+    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    accuracy = cross_val_score(KNeighborsClassifier(5), unit, truth).mean()
+    layout = TSNE(perplexity=min(30, len(some) / 4), random_state=seed)
+    points[f"{title}: {accuracy:.3f}"] = layout.fit_transform(unit)
+
+# %%
+active_plots.feature_maps(points, truth, card.class_names)
 
 # %% [markdown]
-# **Recap.** A few labels, and pseudo labels of two networks for the rest. Where the networks disagree they have
-# something to ask: next is `21_disagreement_and_compact_selection`.
+# The classes lie in islands, which touch where two classes look alike. The layout keeps neighbours together but
+# not distances; how far apart the contrastive term puts the classes is seen in the cosines above. This is the space
+# in which the next notebook looks for clusters.
+
+# %% [markdown]
+# **Recap.** A few labels, and for the rest pseudo labels that two networks give each other. The tiles on which
+# the two disagree are worth a question: next is `21_disagreement_and_compact_selection`.

@@ -7,17 +7,18 @@
 # ---
 
 # %% [markdown]
-# # Disagreement and compactness: which tiles to ask for
+# # Disagreement and compactness: which tiles to query
 #
 # Two networks have learnt from the same labels, so a tile on which they disagree is one that these labels do
-# not decide. UniSAL asks among those (disagreement-aware uncertainty selector, DUS), and of those that look
-# alike for one only (compact selector, CS): with $q$ tiles to ask for and $z$ the mean projection,
+# not decide. UniSAL queries from that **disagreement set** $D$ (disagreement-aware uncertainty selector, DUS), and
+# of tiles that look alike only one (compact selector, CS). With $q$ tiles to query and $z$ the mean projection:
 #
 # $$D = \{i \in U : \arg\max p_A(x_i) \ne \arg\max p_B(x_i)\}, \qquad \mu_1 \dots \mu_q = \text{K-means}(z_D), \qquad Q = \{\arg\min_{i \in D_k} \lVert z_i - \mu_k \rVert\}_{k=1}^q$$
 #
-# If no more than $q$ disagree all of them are taken, and the rest by the highest entropy of the mean prediction.
+# If no more than $q$ tiles disagree, all of them are taken, and the rest by the highest entropy of the mean
+# prediction.
 #
-# - In: `dual-view/` of `20_dual_view_pseudo_training`.
+# - In: `dual-view/` and `labelled.parquet` of `20_dual_view_pseudo_training`.
 # - Out: nothing; `22_active_learning_rounds` makes such a selection in every round.
 
 # %%
@@ -25,99 +26,138 @@ import numpy as np
 import pandas as pd
 from sklearn.manifold import TSNE
 
-from lib.data import cards, tiles
-from lib.learning import networks, setups
-from lib import paths
-from lib.report import plots, active_plots
 from lib.active import strategies
+from lib.active.inspection import cluster_members, describe_mask, describe_query
+from lib.data import cards, datasets, tiles
 from lib.labels import UNLABELLED
-from lib.record import read_rows
+from lib.learning import networks, setups
+from lib.report import active_plots, active_step_plots, step_plots
+from lib.run_folder import Run
+from lib.vlm.cards import describe_vlm
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # names the run folder
 seed = 0  # of the clusters and of chance
-query_share = 0.01  # of the pool, to be asked for
-compared = "unisal,entropy,random"  # strategies, by comma; see lib/strategies.py
+query_share = 0.01  # of the pool, for one query
+compared = "unisal,entropy,random"  # strategies, by comma; see lib/active/strategies.py
 
 # %%
-run = paths.run_folder(dataset, vlm, seed)
-card = cards.read_card(dataset)
-table = pd.read_parquet(run / "tiles.parquet")
+run = Run("21_disagreement_and_compact_selection", dataset, vlm, seed,
+          query_share=query_share, compared=compared)
+card, table, labelled = cards.read_card(dataset), *run.load("tiles", "labelled")
 train = table[table.split == "train"].reset_index(drop=True)
-about = read_rows(run / "rows" / "11_multi_view_consensus.jsonl")[0]["params"]
-labelled = train.tile.isin(pd.read_parquet(run / "dual-view" / "labelled.parquet").tile).values
-decoded = np.load(tiles.decode_tiles(table, cards.prepare(card), dataset, about["image_size"]), mmap_mode="r", allow_pickle=False)
-n_queries = max(2, round(query_share * len(train)))
-print(f"{dataset} with {describe_vlm(vlm)}\n{labelled.sum()} of {len(train)} tiles are labelled, {n_queries} are to be asked for")
+unlabelled = ~train.tile.isin(labelled.tile).values
+query_size = max(2, round(query_share * len(train)))
+print(f"{dataset} with {describe_vlm(vlm)}: {len(labelled)} of {len(train)} tiles are labelled, "
+      f"{query_size} are queried")
 
 # %% [markdown]
-# ## What the networks say of the pool
+# ## What a strategy may look at
 #
-# Selection looks at this alone: predictions of both networks, the mean of their projections, and which
-# tiles are labelled.
+# The predictions of both networks, the mean of their projections, and which tiles are labelled: a `Pool`.
 
 # %%
-way = setups.frozen(run, train.tile.values, len(card.classes), steps=1, seed=seed, projection=128)
-probs, features = networks.predict_members(setups.load(way, run / "dual-view"), setup.reader, train.tile.values)
-pool = strategies.Pool(probs, features, np.where(labelled, train.label, UNLABELLED), ~labelled)
+setup = setups.frozen(run.folder, train.tile.values, len(card.classes), steps=1, seed=seed,
+                      projection=128)
+members = setups.load_networks(setup, run.file("dual-view"))
+probs, features = networks.predict_members(members, setup.reader, train.tile.values)
+known = np.where(unlabelled, UNLABELLED, train.label)
+pool = strategies.Pool(probs, features, known, unlabelled)
 print(f"probabilities {probs.shape}, features {features.shape}")
 
 # %% [markdown]
-# ## How many disagree, and how wrong are they?
+# ## The disagreement set
 #
-# The labels of the unlabelled tiles are looked at for this table only.
+# How many tiles it holds, and how often the mean prediction is wrong there. The labels of unlabelled tiles serve
+# this report only.
 
 # %%
-disagree = strategies.disagreement(probs) & pool.unlabelled_mask
+disagree = strategies.disagreement(probs) & unlabelled
 right = probs.mean(0).argmax(1) == train.label.values
-groups = {"networks agree": pool.unlabelled_mask & ~disagree, "networks disagree": disagree}
-of_pool = {name: {"tiles": of.sum(), "mean prediction wrong": 1 - right[of].mean() if of.any() else np.nan, "mean entropy": strategies.entropy(probs)[of].mean() if of.any() else np.nan} for name, of in groups.items()}
-pd.DataFrame(of_pool).T.round(3)
+masks = {"networks agree": unlabelled & ~disagree, "networks disagree": disagree}
+described = {name: describe_mask(mask, probs, right) for name, mask in masks.items()}
+pd.DataFrame.from_dict(described, orient="index").round(3)
+
+# %% [markdown]
+# The set is a small part of the pool, and the networks are wrong far more often inside it than outside. This is
+# why a label is worth more there.
 
 # %%
-confused = pd.DataFrame({name: np.array(card.class_names)[p.argmax(1)] for name, p in zip(("A says", "B says"), probs, strict=True)})[disagree]
-pd.crosstab(confused["A says"], confused["B says"])
+of_a, of_b = np.array(card.class_names)[probs.argmax(2)[:, disagree]]
+pd.crosstab(pd.Series(of_a, name="A predicts"), pd.Series(of_b, name="B predicts"))
+
+# %% [markdown]
+# The table shows what they disagree about: a few pairs of classes that look alike.
 
 # %% [markdown]
 # ## The clusters
 #
-# Of the tiles in dispute, the five largest clusters; the tile nearest to the centre, which is asked for, comes first.
+# K-means groups the disagreement set into as many clusters as tiles are to be queried, and of each cluster the
+# tile nearest to the centre is queried. So that clusters of several tiles are seen, they are drawn here for a
+# query that is no larger than a quarter of the set.
 
 # %%
-among = np.flatnonzero(disagree)
-cluster, centres = strategies.clusters(features[among], n_queries, seed)
-away = ((features[among] - centres[cluster]) ** 2).sum(1)
-sizes = np.bincount(cluster)
-sheet = {}
-for k in np.argsort(-sizes, kind="stable")[:5]:
-    members = among[cluster == k][np.argsort(away[cluster == k], kind="stable")]
-    sheet[f"cluster {k}\n{sizes[k]} tiles"] = decoded[train.tile.values[members[:10]]]
-    print(f"cluster {k}: {', '.join(sorted(set(np.array(card.class_names)[train.label.values[members]])))}")
-plots.tile_sheet(sheet)
+in_set = np.flatnonzero(disagree)
+n_clusters = max(1, min(query_size, len(in_set) // 4))
+cluster, _ = strategies.clusters(features[in_set], n_clusters, seed)
+nearest = in_set[strategies.compact(features[in_set], n_clusters, seed)]
+print(f"{len(in_set)} tiles in the disagreement set; drawn for a query of {n_clusters}")
 
 # %% [markdown]
-# ## What is chosen
-#
-# The pool by t-SNE of the projections. UniSAL's tiles (rings) lie among those in dispute, one per cluster; those
-# of entropy where the mean is undecided, whether the networks contradict each other or are unsure together; those of
-# chance anywhere.
+# The pool is laid out by t-SNE of the projections, at most 1,500 tiles and all that matter here.
 
 # %%
-chosen = {name: strategies.select(name, pool, n_queries, seed) for name in compared.split(",")}
-shown = np.random.default_rng(seed).permutation(len(train))[:1500]
-shown = np.unique(np.concatenate([shown, np.flatnonzero(disagree), *(query.rows for query in chosen.values())]))
+chosen = {name: strategies.select(name, pool, query_size, seed) for name in compared.split(",")}
+others = np.random.default_rng(seed).permutation(len(train))[:1500]
+shown = np.unique(np.concatenate([others, in_set, *(query.rows for query in chosen.values())]))
 points = np.full((len(train), 2), np.nan)
-points[shown] = TSNE(perplexity=min(30, len(shown) / 4), random_state=seed).fit_transform(features[shown])
-active_plots.selection_map(points, disagree, right, {name: query.rows for name, query in chosen.items()})
+layout = TSNE(perplexity=min(30, len(shown) / 4), random_state=seed)
+points[shown] = layout.fit_transform(features[shown])
+active_step_plots.disagreement_clusters(points, disagree, cluster, nearest)
 
 # %% [markdown]
-# ## The chosen tiles
+# The disagreement set lies where the arms of the classes meet. Lines lead from each of its tiles to the one that is
+# queried in its place (rings), so that every region is asked about once.
+
+# %% [markdown]
+# ## The same clusters as tiles
 #
-# Ten of each, in the order in which they are asked for.
+# Framed the tile that is queried, beside it tiles that it stands for; at most five clusters, with their true
+# classes.
 
 # %%
-plots.tile_sheet({name: decoded[train.tile.values[query.rows[:10]]] for name, query in chosen.items()})
+size = run.settings["input_size"]
+store = tiles.decode_tiles(table, datasets.prepare(card), dataset, size)
+decoded = np.load(store, mmap_mode="r", allow_pickle=False)[train.tile.values]
+largest = cluster_members(features[in_set], n_clusters, seed)[:5]
+
+# %%
+names = np.array(card.class_names)[train.label.values]
+titles = [" or\n".join(sorted(set(names[in_set[own]]))) for own in largest]
+rows = {f"{k + 1}. {title}": decoded[in_set[largest[k][:10]]] for k, title in enumerate(titles)}
+active_step_plots.cluster_sheet(rows)
+
+# %% [markdown]
+# Tiles of a cluster have something in common that the networks read differently, often two tissues in one tile or a
+# blurred one. One answer tells something about all of them.
+
+# %% [markdown]
+# ## UniSAL beside other strategies
+#
+# The pool once more, with what each strategy chooses.
+
+# %%
+rows = {name: query.rows for name, query in chosen.items()}
+active_plots.selection_map(points, disagree, right, rows)
+
+# %% [markdown]
+# UniSAL chooses in the disagreement set, one tile per cluster. Entropy chooses where the mean prediction is
+# undecided, whether the networks contradict each other or are unsure together, and often several tiles of the same
+# place. Chance chooses anywhere, mostly where the networks are right already.
+
+# %%
+step_plots.tile_sheet({name: decoded[idx[:10]] for name, idx in rows.items()})
 
 # %% [markdown]
 # ## What an answer is worth
@@ -126,15 +166,15 @@ plots.tile_sheet({name: decoded[train.tile.values[query.rows[:10]]] for name, qu
 # tiles) are among them, and how far the nearest other chosen tile is (cosine distance of projections).
 
 # %%
-unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-worth = {}
-for name, query in chosen.items():
-    of = train.iloc[query.rows]
-    alike = unit[query.rows] @ unit[query.rows].T - 2 * np.eye(len(of))
-    worth[name] = {"tiles": len(of), "wrong now": 1 - right[query.rows].mean(), "networks disagree": disagree[query.rows].mean()}
-    worth[name] |= {"classes": of.label.nunique(), "groups": of.group.nunique(), "distance to the nearest": 1 - alike.max(1).mean(), "filled by entropy": query.filled or 0}
-pd.DataFrame(worth).T.round(3)
+worth = {name: describe_query(query, train, features, disagree, right)
+         for name, query in chosen.items()}
+pd.DataFrame.from_dict(worth, orient="index").round(3)
 
 # %% [markdown]
-# **Recap.** Tiles in dispute are more often wrong than the others, and one per cluster asks no question twice. How
-# few they are says how alike the two networks have become. Next: `22_active_learning_rounds` does this again and again.
+# A good query is wrong now (the answer teaches something) and diverse (no answer is bought twice). "Filled by
+# entropy" counts the tiles for which the disagreement set was too small.
+
+# %% [markdown]
+# **Recap.** Tiles on which the networks disagree are more often wrong than others, and one per cluster asks no
+# question twice. How few they are says how alike the two networks have become. Next:
+# `22_active_learning_rounds` does this again and again.

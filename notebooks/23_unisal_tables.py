@@ -9,24 +9,24 @@
 # %% [markdown]
 # # How many labels are needed?
 #
-# UniSAL beside other strategies under the same training, beside plain training, and beside itself with parts left
-# out. A curve is judged by the area under it, the mean accuracy between the first and the last budget $b$:
+# UniSAL beside other strategies under the same training, and beside plain training. A curve is judged by the area
+# under it (AULC), the mean accuracy $a$ between the first and the last budget $b$:
 #
-# $$\text{area} = \frac{1}{b_R - b_1} \sum_{r=1}^{R-1} (b_{r+1} - b_r)\, \frac{a_r + a_{r+1}}{2}$$
+# $$\text{AULC} = \frac{1}{b_R - b_1} \sum_{r=1}^{R-1} (b_{r+1} - b_r)\, \frac{a_r + a_{r+1}}{2}$$
 #
 # and by the labels that it needs for 95, 98 and 100 % of the accuracy that all labels give. All numbers are of the
 # test set; nothing is chosen on it.
 #
-# - In: rows and `learning.parquet` of `22_active_learning_rounds`, all seeds; where they were not run, the record.
+# - In: rows and `learning.parquet` of `22_active_learning_rounds`, all seeds; the record.
 # - Out: tables and figures, here; `40_record` writes them.
 
 # %%
 from IPython.display import display
 
-from lib.data import cards
 from lib import paths
-from lib.report import active_plots, active_learning
 from lib.record import read_rows
+from lib.report import active_learning, active_plots
+from lib.vlm.cards import describe_vlm
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -34,12 +34,12 @@ vlm = "stand-in-demo_other_lab"  # names the run folders
 
 # %%
 runs = paths.runs_folder(dataset, vlm)
-rows = read_rows(*sorted(runs.glob("seed*/rows/22*.jsonl")))
-recorded = read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
-here = active_learning.rounds_frame(rows)
-there = active_learning.rounds_frame(recorded)
-print(f"{dataset} with {describe_vlm(vlm)}: {here.seed.nunique()} seeds")
-here.groupby(["network", "training", "method", "varied"], sort=False).seed.agg(rounds="size", seeds="nunique")
+frame = active_learning.rounds_frame(read_rows(*sorted(runs.glob("seed*/rows/*.jsonl"))))
+groups = active_learning.groups_of_runs(runs)
+curves = active_learning.by_network(frame, dataset)
+print(f"{dataset} with {describe_vlm(vlm)}: {frame.seed.nunique()} seeds")
+kinds = frame.groupby(["network", "training", "method"], sort=False)
+kinds.seed.agg(rounds="size", seeds="nunique")
 
 # %% [markdown]
 # ## Learning curves
@@ -47,63 +47,67 @@ here.groupby(["network", "training", "method", "varied"], sort=False).seed.agg(r
 # Lines: mean over seeds. Bands: range over seeds, of UniSAL and of chance.
 
 # %%
-groups = active_learning.groups_of_runs(runs)
-curves = {f"{dataset}, {network}": of[of.varied == ()] for network, of in here.groupby("network", sort=False)}
-for title, of in curves.items():
-    display(active_plots.learning_curves(of, title))
+for title, lines in curves.items():
+    display(active_plots.learning_curves(lines, title))
 
 # %% [markdown]
-# "UniSAL is better by": area of UniSAL with dual-view training minus that of the line, with the p of a paired
-# permutation test over seeds × groups of the test set. Labels for 95 %: of the first round whose mean over seeds
-# reaches that share of full supervision.
+# A curve that rises early needs few labels; the dotted line is what all labels give. Where the bands of two lines
+# overlap, the seed decides which is better, and the table below says whether the difference is more than that.
+
+# %% [markdown]
+# ## Tables
+#
+# "UniSAL is better by": AULC of UniSAL with dual-view training minus that of the line, with the p of a paired
+# permutation test over seeds × groups of the test set. "Labels for 95%": of the first round whose mean over seeds
+# reaches that fraction of full supervision.
 
 # %%
-for (title, of), network in zip(curves.items(), here.network.unique(), strict=True):
-    display(title, active_learning.rounds_table(of, groups[groups.network == network]))
+for title, table in active_learning.rounds_tables(curves, groups):
+    display(title, table)
+
+# %% [markdown]
+# Compare within a training to judge a strategy, and across trainings to judge what unlabelled tiles are worth.
 
 # %% [markdown]
 # ## How often do the networks disagree?
 #
-# Tiles in dispute before each query, and how many of a query had to be filled by entropy because too few are.
+# The size of the disagreement set before each query, and how many tiles of a query had to be filled by entropy
+# because it was too small.
 
 # %%
-unisal = here[(here.method == "unisal") & here.disagreeing.notna() & (here.varied == ())]
-unisal.pivot_table(index="round", columns=["network", "training"], values=["disagreeing", "filled"]).round(1)
+active_learning.disagreement_table(frame)
 
 # %% [markdown]
-# ## Ablations
+# Networks that teach each other come to agree, so the set shrinks from round to round. Once it is smaller than
+# the query, UniSAL chooses by entropy in part.
+
+# %% [markdown]
+# ## All datasets of the record
 #
-# One rule at a time, and the parts on and off; from this dataset's runs where it has them, else from the record. The
-# curve of a larger query begins with more labels, so compare its end.
+# One line per dataset, heads on frozen features, means over seeds.
 
 # %%
-frozen = (here if (here.varied != ()).any() else there).query("network == 'frozen'")
-ablated = {name: of for name, of in frozen.groupby("dataset") if (of.varied != ()).any()}
-for name, of in ablated.items():
-    display(name, active_learning.on_off_table(of))
-
-# %%
-for name, of in ablated.items():
-    display(active_plots.ablation_curves(active_learning.ablation_lines(of), name))
-    display(*(active_learning.ablation_table(of, rule) for rule in active_learning.ABLATED))
+recorded = read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
+active_learning.summary_table(active_learning.rounds_frame(recorded))
 
 # %% [markdown]
 # ## Where it falls short
 #
-# Five seeds, heads on frozen features (`data/record`):
+# From the rows of `data/record` with heads on frozen features, five seeds (tables in `figures/RESULTS.md`):
 #
-# - Training gains more than choosing. Dual-view training lifts the area of every strategy, by 0.015 to 0.046 on `lc25k`
-#   and by 0.025 to 0.061 on `ebhi`; with it the strategies lie within 0.015 and 0.021 of one another.
-# - UniSAL's selector is above chance, CoreSet and TypiClust on `lc25k`, and above chance and CoreSet on `ebhi`, but below
-#   margin on both and below entropy and BADGE on `ebhi`. Two heads on the same features that teach each other come to agree:
-#   on `lc25k`, of 2,260 tiles 27 are in dispute before the first query and 2 before the last, so that most of a late
-#   query is filled by entropy. Whole networks on pixels (64 px, one seed) leave some 200 in dispute, and there UniSAL ends
-#   above chance and entropy.
-# - `ebhi` is not learnt with a tenth of its labels: 0.744, where all labels give 0.783. Its rarest class has some forty
-#   tiles in the pool, and a first query by chance begins without it. More contrast (β = 0.5: 0.763) and a widened
-#   disagreement set (0.755) end higher in the ablations (three seeds; ours there: 0.734), but these are test parts, so
+# - **Training gains more than choosing.** On `lc25k` and `ebhi` dual-view training lifts the AULC of every strategy
+#   (rows with the same `method` and another `training`), and by more than the strategies under dual-view training
+#   differ from one another.
+# - **UniSAL's selector is not the best everywhere.** Among the rows with dual-view training it is above chance and
+#   CoreSet on both datasets, but below margin on both, and below entropy and BADGE on `ebhi`. Two heads on the same
+#   features that teach each other come to agree (`labels.disagreeing` of the rows `unisal`), and most of a late
+#   query is then filled by entropy. Whole networks on pixels (rows with `network` = fine-tune) disagree far more.
+# - **`ebhi` is not learnt with a tenth of its labels**: the last rows of `unisal` stay below `full-supervision`. Its
+#   rarest class has few tiles in the pool, and a first query by chance can begin without it. More contrast and a
+#   widened disagreement set end higher in the ablations (rows with `varied`), but these are scores of the test set, so
 #   the published setting stays the default.
 
 # %% [markdown]
 # **Recap.** What training with unlabelled tiles gains and what choosing gains are two things, and the tables tell
-# them apart. `40_record` makes the same tables for every dataset in the record.
+# them apart. Next: `24_unisal_ablations` varies one rule at a time; `40_record` makes these tables for every dataset
+# in the record.

@@ -14,6 +14,16 @@ import pandas as pd
 from PIL import Image
 
 TILE = 40  # pixels
+# Fields of a card of two classes, all that a card needs.
+CARD_FIELDS = {
+    "title": "Toy",
+    "folder": "toy",
+    "tiles": "*.png",
+    "classes": [{"name": "a", "folder": "x"}, {"name": "b", "folder": "y"}],
+    "licence": "none",
+    "citation": "none",
+    "source": "https://example.org/toy",
+}
 
 
 def pixels(kind: int, n_kinds: int, size: int, draw: np.random.Generator) -> np.ndarray:
@@ -27,7 +37,7 @@ def pixels(kind: int, n_kinds: int, size: int, draw: np.random.Generator) -> np.
 
 def save(array: np.ndarray, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(file)
+    Image.fromarray(array).save(file, compress_level=1)  # of PNG; others do not know it
 
 
 def hide(folder: Path, ending: str) -> None:
@@ -54,13 +64,13 @@ def lc25000(folder: Path, draw: np.random.Generator) -> None:
 
 def nct_crc(folder: Path, draw: np.random.Generator) -> None:
     kinds = ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM")
-    for part, n, who in (("NCT-CRC-HE-100K", 14, ""), ("CRC-VAL-HE-7K", 5, "TCGA-")):
+    for split, n, who in (("NCT-CRC-HE-100K", 14, ""), ("CRC-VAL-HE-7K", 5, "TCGA-")):
         for kind, name in enumerate(kinds):
             for _ in range(n):
                 letters = "".join(draw.choice(list("ACDEFGHIKLMNPQRSTVWY"), 8))
-                file = folder / part / name / f"{name}-{who}{letters}.tif"
+                file = folder / split / name / f"{name}-{who}{letters}.tif"
                 save(pixels(kind, 9, TILE, draw), file)
-        hide(folder / part / "ADI", ".tif")
+        hide(folder / split / "ADI", ".tif")
 
 
 def crc5000(folder: Path, draw: np.random.Generator) -> None:
@@ -104,11 +114,11 @@ def with_mask(shape: tuple[int, int], size: int, marked: np.ndarray, draw: np.ra
     image = np.full((*shape, 3), 245, np.uint8)
     mask = np.zeros(shape, np.uint8)
     for (row, column), second in np.ndenumerate(marked):
-        at = np.s_[row * size : (row + 1) * size, column * size : (column + 1) * size]
+        place = np.s_[row * size : (row + 1) * size, column * size : (column + 1) * size]
         small = pixels(2 * int(second), 5, 50, draw).repeat(-(-size // 50), 0)
-        image[at] = small.repeat(-(-size // 50), 1)[:size, :size]
+        image[place] = small.repeat(-(-size // 50), 1)[:size, :size]
         if second:
-            mask[at][size // 4 : size // 2, size // 4 : size // 2] = 255
+            mask[place][size // 4 : size // 2, size // 4 : size // 2] = 255
     image[:size, :size] = 245
     mask[:size, :size] = 0
     return image, mask

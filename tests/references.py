@@ -45,7 +45,7 @@ def multi_view_consensus(
     ties: Sequence,
     prompt_labels: np.ndarray,
     n_classes: int,
-    share: float,
+    keep_ratio: float,
     quota: str,
     among: np.ndarray,
 ) -> np.ndarray:
@@ -57,7 +57,7 @@ def multi_view_consensus(
             pools.setdefault(prompt_labels[tile] if quota == "class" else 0, []).append(tile)
     kept = np.zeros(votes.shape[1], bool)
     for pool in pools.values():
-        exact = Fraction(str(share)) * len(pool)  # the share as it is written, not as it is stored
+        exact = Fraction(str(keep_ratio)) * len(pool)  # as it is written, not as it is stored
         for tile in pool[: max(1, math.floor(exact))]:
             kept[tile] = True
     return kept
@@ -239,7 +239,7 @@ def co_teaching(
         [-math.log(softmax(own)[y]) for own, y in zip(logits, labels, strict=True)]
         for logits in (a, b)
     ]
-    easy = [sorted(range(len(labels)), key=lambda i, of=of: of[i])[:n] for of in losses]
+    easy = [sorted(range(len(labels)), key=lambda i, own=own: own[i])[:n] for own in losses]
     return [sum(losses[k][i] for i in easy[1 - k]) / n for k in (0, 1)]
 
 
@@ -291,7 +291,7 @@ def nearest_to_centres(features: np.ndarray, clusters: Sequence[int], weights: S
         centre = sum(weights[row] * features[row] for row in rows) / total
         away = [float(((features[row] - centre) ** 2).sum()) for row in rows]
         found.append((-len(rows), rows[away.index(min(away))]))
-    return [row for _, row in sorted(found, key=lambda of: of[0])]
+    return [row for _, row in sorted(found, key=lambda entry: entry[0])]
 
 
 def entropy(probs: Sequence[float]) -> float:

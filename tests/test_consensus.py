@@ -14,8 +14,8 @@ from lib.random_draws import tile_draws
 SEEDS = range(40)
 
 
-class Case:
-    """Random votes, probabilities, prompt labels, features and tile numbers that belong together.
+class RandomTiles:
+    """Votes, probabilities, prompt labels, features and tile numbers of random tiles.
 
     The sizes cover V 1 … 30, N 1 … 200 and C 2 … 20.
     """
@@ -46,8 +46,8 @@ class Case:
 
     def rows(self, order):
         """The same tiles in another order of the rows."""
-        case = object.__new__(Case)
-        case.__dict__ |= self.__dict__ | {
+        tiles = object.__new__(RandomTiles)
+        tiles.__dict__ |= self.__dict__ | {
             "votes": self.votes[:, order],
             "view_probs": self.view_probs[order],
             "prompt_labels": self.prompt_labels[order],
@@ -55,7 +55,7 @@ class Case:
             "tiles": self.tiles[order],
             "among": self.among[order],
         }
-        return case
+        return tiles
 
     def ties(self, tie_break):
         """What tiles of equal vote entropy are sorted by."""
@@ -81,11 +81,12 @@ class Case:
 # --- vote entropy --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_vote_entropy_matches_the_loop(seed):
-    case = Case(seed)
-    found = consensus.vote_entropy(case.votes, case.n_classes)
-    assert found == pytest.approx(references.vote_entropy(case.votes, case.n_classes), abs=1e-12)
+def test_vote_entropy_matches_the_loop():
+    for seed in SEEDS:
+        tiles = RandomTiles(seed)
+        found = consensus.vote_entropy(tiles.votes, tiles.n_classes)
+        expected = references.vote_entropy(tiles.votes, tiles.n_classes)
+        assert found == pytest.approx(expected, abs=1e-12), seed
 
 
 def test_vote_histogram_is_the_share_of_views():
@@ -100,9 +101,9 @@ def test_entropy_is_zero_for_certainty_and_log_c_for_none():
 
 
 def test_vote_entropy_does_not_depend_on_which_view_or_class_it_is():
-    case = Case(3, n_views=12, n_classes=5)
-    renamed = case.rng.permutation(5)[case.rng.permutation(case.votes)]
-    expected = consensus.vote_entropy(case.votes, 5)
+    tiles = RandomTiles(3, n_views=12, n_classes=5)
+    renamed = tiles.rng.permutation(5)[tiles.rng.permutation(tiles.votes)]
+    expected = consensus.vote_entropy(tiles.votes, 5)
     assert consensus.vote_entropy(renamed, 5) == pytest.approx(expected, abs=1e-12)
 
 
@@ -122,14 +123,15 @@ def test_votes_without_views_are_refused(votes):
 
 
 @pytest.mark.parametrize("tie_break", ["random", "probability"])
-@pytest.mark.parametrize("seed", SEEDS)
-def test_ranking_matches_the_exact_one(seed, tie_break):
-    case = Case(seed)
-    found = consensus.rank_by_consensus(
-        case.votes, case.view_probs, tie_break=tie_break, seed=seed, tiles=case.tiles
-    )
-    ties = case.ties(tie_break)
-    assert found.tolist() == references.consensus_ranking(case.votes, ties, case.n_classes)
+def test_ranking_matches_the_exact_one(tie_break):
+    for seed in SEEDS:
+        tiles = RandomTiles(seed)
+        found = consensus.rank_by_consensus(
+            tiles.votes, tiles.view_probs, tie_break=tie_break, seed=seed, tiles=tiles.tiles
+        )
+        ties = tiles.ties(tie_break)
+        expected = references.consensus_ranking(tiles.votes, ties, tiles.n_classes)
+        assert found.tolist() == expected, seed
 
 
 def partitions(n, largest):
@@ -147,8 +149,8 @@ def test_rounding_ties_only_what_is_tied(n_views):
     exact = np.array([float(np.log(float(references.certainty(c)))) for c in counts])
     order = np.argsort(-exact, kind="stable")
     shares = np.zeros((len(counts), 20))
-    for row, at in enumerate(order):
-        shares[row, : len(counts[at])] = np.divide(counts[at], n_views)
+    for row, idx in enumerate(order):
+        shares[row, : len(counts[idx])] = np.divide(counts[idx], n_views)
     rounded = consensus.entropy(shares).round(9)
     for (a, b), (left, right) in zip(pairwise(order), pairwise(rounded), strict=True):
         tied = references.certainty(counts[a]) == references.certainty(counts[b])
@@ -156,15 +158,15 @@ def test_rounding_ties_only_what_is_tied(n_views):
 
 
 def test_random_ties_are_random_over_seeds_and_blind_to_the_row():
-    n, seeds, share = 100, 600, 0.3
+    n, seeds, ratio = 100, 600, 0.3
     votes, probs = np.zeros((10, n), int), np.full((n, 2), 0.5)
     kept = np.array([
-        consensus.multi_view_consensus(votes, probs, votes[0], share=share, seed=s)
+        consensus.multi_view_consensus(votes, probs, votes[0], keep_ratio=ratio, seed=s)
         for s in range(seeds)
     ])  # fmt: skip
     assert (kept.sum(1) == 30).all()
-    rate, spread = kept.mean(0), np.sqrt(share * (1 - share) / seeds)
-    assert np.abs(rate - share).max() < 4.5 * spread
+    rate, spread = kept.mean(0), np.sqrt(ratio * (1 - ratio) / seeds)
+    assert np.abs(rate - ratio).max() < 4.5 * spread
     assert 0.7 * spread < rate.std() < 1.3 * spread  # neither fixed nor dealt out in turn
     assert abs(np.corrcoef(rate, np.arange(n))[0, 1]) < 0.4
     assert len({row.tobytes() for row in kept}) == seeds
@@ -189,7 +191,7 @@ def test_equal_probabilities_are_tied_at_random_too():
 
 def test_an_unknown_tie_break_is_named():
     with pytest.raises(ValueError, match="'first'"):
-        Case(0).mvc(tie_break="first")
+        RandomTiles(0).mvc(tie_break="first")
 
 
 def test_votes_and_probabilities_of_different_tiles_are_refused():
@@ -202,71 +204,71 @@ def test_votes_and_probabilities_of_different_tiles_are_refused():
 
 @pytest.mark.parametrize("quota", ["global", "class"])
 @pytest.mark.parametrize("tie_break", ["random", "probability"])
-@pytest.mark.parametrize("seed", SEEDS)
-def test_multi_view_consensus_matches_the_walk_down_the_ranking(seed, tie_break, quota):
-    case = Case(seed)
-    share = float(case.rng.choice([0.05, 0.1, 0.3, 0.7, 1.0]))
-    found = case.mvc(share=share, tie_break=tie_break, quota=quota, among=case.among)
-    expected = references.multi_view_consensus(
-        case.votes, case.ties(tie_break), case.prompt_labels, case.n_classes, share, quota,
-        case.among,
-    )  # fmt: skip
-    assert np.array_equal(found, expected)
+def test_multi_view_consensus_matches_the_walk_down_the_ranking(tie_break, quota):
+    for seed in SEEDS:
+        tiles = RandomTiles(seed)
+        ratio = float(tiles.rng.choice([0.05, 0.1, 0.3, 0.7, 1.0]))
+        found = tiles.mvc(keep_ratio=ratio, tie_break=tie_break, quota=quota, among=tiles.among)
+        expected = references.multi_view_consensus(
+            tiles.votes, tiles.ties(tie_break), tiles.prompt_labels, tiles.n_classes, ratio, quota,
+            tiles.among,
+        )  # fmt: skip
+        assert np.array_equal(found, expected), seed
 
 
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.7, 0.07, 0.29])
-def test_the_global_quota_is_the_share_rounded_down(share):
-    for n in range(1, 101):
-        kept = consensus.keep_lowest(np.arange(n), np.zeros(n, int), share=share)
-        assert kept.sum() == max(1, round(share * 100) * n // 100)
+def test_the_global_quota_is_the_keep_ratio_rounded_down():
+    for ratio, n in product([0.1, 0.3, 0.7, 0.07, 0.29], range(1, 101)):
+        kept = consensus.keep_lowest(np.arange(n), np.zeros(n, int), keep_ratio=ratio)
+        assert kept.sum() == max(1, round(ratio * 100) * n // 100), (ratio, n)
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_the_class_quota_keeps_its_share_of_every_predicted_class(seed):
-    case = Case(seed)
-    kept = case.mvc(share=0.3, quota="class")
-    for c in np.unique(case.prompt_labels):
-        of_class = case.prompt_labels == c
-        assert kept[of_class].sum() == max(1, 3 * of_class.sum() // 10)
+def test_the_class_quota_keeps_its_ratio_of_every_predicted_class():
+    for seed in range(10):
+        tiles = RandomTiles(seed)
+        kept = tiles.mvc(keep_ratio=0.3, quota="class")
+        for c in np.unique(tiles.prompt_labels):
+            in_class = tiles.prompt_labels == c
+            assert kept[in_class].sum() == max(1, 3 * in_class.sum() // 10), (seed, c)
 
 
 @pytest.mark.parametrize("quota", ["global", "class"])
-def test_a_share_of_one_keeps_all_of_among_and_nothing_else(quota):
-    case = Case(5)
-    assert case.mvc(share=1, quota=quota).all()
-    assert np.array_equal(case.mvc(share=1.0, quota=quota, among=case.among), case.among)
+def test_a_keep_ratio_of_one_keeps_all_of_among_and_nothing_else(quota):
+    tiles = RandomTiles(5)
+    assert tiles.mvc(keep_ratio=1, quota=quota).all()
+    assert np.array_equal(tiles.mvc(keep_ratio=1.0, quota=quota, among=tiles.among), tiles.among)
 
 
 @pytest.mark.parametrize("quota", ["global", "class"])
 def test_nothing_to_choose_from_keeps_nothing(quota):
-    case = Case(5)
-    assert not case.mvc(quota=quota, among=np.zeros(case.n_tiles, bool)).any()
+    tiles = RandomTiles(5)
+    assert not tiles.mvc(quota=quota, among=np.zeros(tiles.n_tiles, bool)).any()
 
 
-@pytest.mark.parametrize("share", [0, -0.1, 1.01, float("nan")])
-def test_a_share_outside_its_range_is_named(share):
-    with pytest.raises(ValueError, match=f"share.*{share}"):
-        Case(0).mvc(share=share)
+@pytest.mark.parametrize("ratio", [0, -0.1, 1.01, float("nan")])
+def test_a_keep_ratio_outside_its_range_is_named(ratio):
+    with pytest.raises(ValueError, match=f"keep_ratio.*{ratio}"):
+        RandomTiles(0).mvc(keep_ratio=ratio)
 
 
 def test_an_unknown_quota_is_named():
     with pytest.raises(ValueError, match="'local'"):
-        Case(0).mvc(quota="local")
+        RandomTiles(0).mvc(quota="local")
 
 
 # --- matching and clusters -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_matching_reaches_the_best_agreement_of_all_assignments(seed):
-    rng = np.random.default_rng(seed)
-    n_classes = int(rng.integers(2, 6))
-    clusters = rng.integers(rng.integers(1, n_classes + 1), size=rng.integers(1, 120))
-    labels = rng.integers(rng.integers(1, n_classes + 1), size=len(clusters))
-    matched = consensus.match_clusters(clusters, labels, n_classes)
-    assert len(set(matched.tolist())) == len(matched)
-    found = (matched[clusters] == labels).sum()
-    assert found == references.best_agreement(clusters, labels, n_classes)[0]
+def test_matching_reaches_the_best_agreement_of_all_assignments():
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        n_classes = int(rng.integers(2, 6))
+        clusters = rng.integers(rng.integers(1, n_classes + 1), size=rng.integers(1, 120))
+        labels = rng.integers(rng.integers(1, n_classes + 1), size=len(clusters))
+        agreement = consensus.cluster_agreement(clusters, labels, n_classes)
+        matched = consensus.match_clusters(agreement)
+        assert len(set(matched.tolist())) == len(matched), seed
+        found = (matched[clusters] == labels).sum()
+        assert found == references.best_agreement(clusters, labels, n_classes)[0], seed
 
 
 def blobs(seed, n_classes, n_tiles):
@@ -277,33 +279,33 @@ def blobs(seed, n_classes, n_tiles):
     return centres[clusters] + rng.normal(size=(n_tiles, n_classes + 2)), clusters, rng
 
 
-@pytest.mark.parametrize("seed", range(25))
-def test_prompt_feature_consensus_matches_the_loop_on_known_clusters(seed):
-    n_classes = 2 + seed % 4
-    features, clusters, rng = blobs(seed, n_classes, 20 + 7 * seed)
-    prompts = rng.permutation(n_classes)[clusters]
-    wrong = rng.random(len(prompts)) < 0.3
-    prompts[wrong] = rng.integers(n_classes, size=wrong.sum())
-    expected = references.prompt_feature_consensus(clusters, prompts, n_classes)
-    found = consensus.prompt_feature_consensus(features, prompts, n_classes, seed=seed)
-    assert expected is not None and np.array_equal(found, expected)
+def test_prompt_feature_consensus_matches_the_loop_on_known_clusters():
+    for seed in range(25):
+        n_classes = 2 + seed % 4
+        features, clusters, rng = blobs(seed, n_classes, 20 + 7 * seed)
+        prompts = rng.permutation(n_classes)[clusters]
+        wrong = rng.random(len(prompts)) < 0.3
+        prompts[wrong] = rng.integers(n_classes, size=wrong.sum())
+        expected = references.prompt_feature_consensus(clusters, prompts, n_classes)
+        found = consensus.prompt_feature_consensus(features, prompts, n_classes, seed=seed)
+        assert expected is not None and np.array_equal(found, expected), seed
 
 
 def test_feature_labels_are_none_outside_among():
-    case = Case(2, n_tiles=90, n_classes=4)
+    tiles = RandomTiles(2, n_tiles=90, n_classes=4)
     found = consensus.feature_labels(
-        case.features["projected"], case.prompt_labels, 4, among=case.among
+        tiles.features["projected"], tiles.prompt_labels, 4, among=tiles.among
     )
-    assert (found[~case.among] == consensus.UNLABELLED).all()
-    assert set(found[case.among].tolist()) <= set(range(4))
+    assert (found[~tiles.among] == consensus.UNLABELLED).all()
+    assert set(found[tiles.among].tolist()) <= set(range(4))
 
 
 def test_tiles_outside_among_have_no_say_in_the_clusters():
-    case = Case(2, n_tiles=90, n_classes=4)
-    features, prompts = case.features["projected"].copy(), case.prompt_labels.copy()
-    before = consensus.feature_labels(features, prompts, 4, tiles=case.tiles, among=case.among)
-    features[~case.among], prompts[~case.among] = 99, 0
-    after = consensus.feature_labels(features, prompts, 4, tiles=case.tiles, among=case.among)
+    tiles = RandomTiles(2, n_tiles=90, n_classes=4)
+    features, prompts = tiles.features["projected"].copy(), tiles.prompt_labels.copy()
+    before = consensus.feature_labels(features, prompts, 4, tiles=tiles.tiles, among=tiles.among)
+    features[~tiles.among], prompts[~tiles.among] = 99, 0
+    after = consensus.feature_labels(features, prompts, 4, tiles=tiles.tiles, among=tiles.among)
     assert np.array_equal(before, after)
 
 
@@ -317,19 +319,19 @@ def test_a_class_without_a_prompt_label_does_not_break_the_matching():
 
 def test_one_predicted_class_keeps_its_largest_cluster():
     features, clusters, rng = blobs(1, 3, 60)
-    at = rng.permutation(60)[:50]
-    largest = np.bincount(clusters[at]).max()
+    rows = rng.permutation(60)[:50]
+    largest = np.bincount(clusters[rows]).max()
     prompts = np.full(50, 2)
-    assert consensus.prompt_feature_consensus(features[at], prompts, 3).sum() == largest
+    assert consensus.prompt_feature_consensus(features[rows], prompts, 3).sum() == largest
 
 
 @pytest.mark.parametrize(("n_tiles", "n_classes"), [(1, 2), (2, 20), (7, 20), (200, 20), (40, 2)])
 def test_few_tiles_and_many_classes_work(n_tiles, n_classes):
-    case = Case(9, n_tiles=n_tiles, n_classes=n_classes)
-    found = consensus.feature_labels(case.features["projected"], case.prompt_labels, n_classes)
+    tiles = RandomTiles(9, n_tiles=n_tiles, n_classes=n_classes)
+    found = consensus.feature_labels(tiles.features["projected"], tiles.prompt_labels, n_classes)
     assert found.min() >= 0 and found.max() < n_classes
     for order in ORDERS:
-        assert 0 < case.keep(order, quota="class").sum() <= n_tiles
+        assert 0 < tiles.keep(order, quota="class").sum() <= n_tiles
 
 
 def test_identical_features_keep_the_most_frequent_prompt_label():
@@ -355,57 +357,56 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o.values()))
-def test_ties_do_not_depend_on_row_order(order, options):
-    for seed in range(2):
-        case = Case(seed, n_views=5, n_tiles=120, n_classes=3 + 4 * seed)
-        rows = case.rng.permutation(case.n_tiles)
-        moved = case.rows(rows).keep(order, **options)
-        assert np.array_equal(moved, case.keep(order, **options)[rows])
+def test_ties_do_not_depend_on_row_order(order):
+    for options, seed in product(OPTIONS, range(2)):
+        tiles = RandomTiles(seed, n_views=5, n_tiles=120, n_classes=3 + 4 * seed)
+        rows = tiles.rng.permutation(tiles.n_tiles)
+        moved = tiles.rows(rows).keep(order, **options)
+        assert np.array_equal(moved, tiles.keep(order, **options)[rows]), (options, seed)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o.values()))
 def test_each_order_is_its_filters_one_after_the_other(options):
-    case = Case(4, n_views=8, n_tiles=150, n_classes=5)
-    features = case.features[options["cluster_on"]]
-    to_mvc = {name: options[name] for name in ("tie_break", "quota")} | {"share": 0.4}
+    tiles = RandomTiles(4, n_views=8, n_tiles=150, n_classes=5)
+    features = tiles.features[options["cluster_on"]]
+    to_mvc = {name: options[name] for name in ("tie_break", "quota")} | {"keep_ratio": 0.4}
 
     def pfc(**more):
         return consensus.prompt_feature_consensus(
-            features, case.prompt_labels, 5, seed=case.seed, tiles=case.tiles, **more
+            features, tiles.prompt_labels, 5, seed=tiles.seed, tiles=tiles.tiles, **more
         )
 
-    mvc_first, pfc_first = case.mvc(**to_mvc), pfc()
+    mvc_first, pfc_first = tiles.mvc(**to_mvc), pfc()
     by_hand = {
         "mvc": mvc_first,
         "pfc": pfc_first,
         "mvc+pfc": pfc(among=mvc_first),
-        "pfc+mvc": case.mvc(**to_mvc, among=pfc_first),
+        "pfc+mvc": tiles.mvc(**to_mvc, among=pfc_first),
     }
     for order in ORDERS:
-        assert np.array_equal(case.keep(order, share=0.4, **options), by_hand[order]), order
+        assert np.array_equal(tiles.keep(order, keep_ratio=0.4, **options), by_hand[order]), order
     assert not (by_hand["mvc+pfc"] & ~mvc_first).any()
     assert not (by_hand["pfc+mvc"] & ~pfc_first).any()
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_is_what_its_choices_give(name):
-    case = Case(6, n_tiles=100, n_classes=4)
+    tiles = RandomTiles(6, n_tiles=100, n_classes=4)
     chosen = SETTINGS[name]
-    first = case.mvc(tie_break=chosen["tie_break"], quota=chosen["quota"])
+    first = tiles.mvc(tie_break=chosen["tie_break"], quota=chosen["quota"])
     expected = consensus.prompt_feature_consensus(
-        case.features[chosen["cluster_on"]], case.prompt_labels, 4,
-        seed=case.seed, tiles=case.tiles, among=first,
+        tiles.features[chosen["cluster_on"]], tiles.prompt_labels, 4,
+        seed=tiles.seed, tiles=tiles.tiles, among=first,
     )  # fmt: skip
-    assert np.array_equal(case.keep("mvc+pfc", **chosen), expected)
+    assert np.array_equal(tiles.keep("mvc+pfc", **chosen), expected)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_rules_are_called_by_the_setting_that_they_are(name):
     rules = SETTINGS[name]
     assert consensus.setting_of(rules) == name
-    assert consensus.setting_of(rules | {"share": consensus.PUBLISHED_KEEP_RATIO}) == name
-    assert consensus.setting_of(rules | {"share": 0.5}) is None
+    for ratio in (consensus.PUBLISHED_KEEP_RATIO, 0.5):  # is no part of a setting
+        assert consensus.setting_of(rules | {"keep_ratio": ratio}) == name
     other = next(SETTINGS[n] for n in SETTINGS if n != name)
     for rule in rules:
         assert consensus.setting_of(rules | {rule: other[rule]}) is None
@@ -413,9 +414,9 @@ def test_rules_are_called_by_the_setting_that_they_are(name):
 
 
 def test_the_defaults_are_the_published_setting():
-    case = Case(7, n_tiles=100, n_classes=4)
+    tiles = RandomTiles(7, n_tiles=100, n_classes=4)
     for order in ORDERS:
-        assert np.array_equal(case.keep(order), case.keep(order, **SETTINGS["published"]))
+        assert np.array_equal(tiles.keep(order), tiles.keep(order, **SETTINGS["published filters"]))
 
 
 def test_ours_keeps_a_class_that_the_global_ranking_loses():
@@ -434,10 +435,10 @@ def test_ours_keeps_a_class_that_the_global_ranking_loses():
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("quota", ["global", "class"])
 def test_views_that_all_agree_and_one_predicted_class_work(order, quota):
-    case = Case(8, n_views=6, n_tiles=50, n_classes=3)
-    case.votes[:] = 1
-    case.prompt_labels[:] = 1
-    kept = case.keep(order, quota=quota)
+    tiles = RandomTiles(8, n_views=6, n_tiles=50, n_classes=3)
+    tiles.votes[:] = 1
+    tiles.prompt_labels[:] = 1
+    kept = tiles.keep(order, quota=quota)
     assert 0 < kept.sum() <= (50 if order == "pfc" else 15)
 
 
@@ -448,45 +449,51 @@ def test_views_that_all_agree_and_one_predicted_class_work(order, quota):
         ("mvc", {"cluster_on": "pixels"}, "pixels"),
         ("pfc+mvc", {"tie_break": "first"}, "first"),
         ("pfc+mvc", {"quota": "local"}, "local"),
-        ("mvc+pfc", {"share": 2}, "share"),
+        ("mvc+pfc", {"keep_ratio": 2}, "keep_ratio"),
     ],
 )
 def test_a_wrong_choice_is_named(order, options, named):
     with pytest.raises(ValueError, match=named):
-        Case(0).keep(order, **options)
+        RandomTiles(0).keep(order, **options)
 
 
 @pytest.mark.parametrize("wrong", ["prompt_labels", "features", "tiles"])
 @pytest.mark.parametrize("change", [-1, 1])
 def test_arrays_of_different_tiles_are_refused(wrong, change):
-    case = Case(1, n_tiles=30, n_classes=3)
+    tiles = RandomTiles(1, n_tiles=30, n_classes=3)
     n = 30 + change
     if wrong == "features":
-        case.features = {name: np.ones((n, 4)) for name in case.features}
+        tiles.features = {name: np.ones((n, 4)) for name in tiles.features}
     else:
-        setattr(case, wrong, np.zeros(n, int))
+        setattr(tiles, wrong, np.zeros(n, int))
     for order in ORDERS if wrong == "prompt_labels" else ("pfc+mvc", "mvc+pfc"):
         with pytest.raises((ValueError, IndexError)):
-            case.keep(order)
+            tiles.keep(order)
 
 
 def test_inputs_are_left_as_they_are():
-    case = Case(3, n_tiles=60, n_classes=4)
-    given = [case.votes, case.view_probs, case.prompt_labels, *case.features.values(), case.tiles]
+    tiles = RandomTiles(3, n_tiles=60, n_classes=4)
+    given = [
+        tiles.votes,
+        tiles.view_probs,
+        tiles.prompt_labels,
+        *tiles.features.values(),
+        tiles.tiles,
+    ]
     before = [array.copy() for array in given]
     for order in ORDERS:
-        case.keep(order, **SETTINGS["ours"])
+        tiles.keep(order, **SETTINGS["ours"])
     assert all(np.array_equal(a, b) for a, b in zip(given, before, strict=True))
 
 
 def test_no_filter_takes_true_labels():
-    of_filters = set()
+    arguments = set()
     for filter_ in (
         consensus.rank_by_consensus, consensus.keep_lowest, consensus.multi_view_consensus,
         consensus.feature_labels, consensus.prompt_feature_consensus, consensus.keep_by_consensus,
     ):  # fmt: skip
-        of_filters |= set(inspect.signature(filter_).parameters)
-    assert {name for name in of_filters if "label" in name or "class" in name} == {
+        arguments |= set(inspect.signature(filter_).parameters)
+    assert {name for name in arguments if "label" in name or "class" in name} == {
         "prompt_labels", "n_classes", "clusters_per_class",
     }  # fmt: skip
 
@@ -494,7 +501,9 @@ def test_no_filter_takes_true_labels():
 def test_more_clusters_than_classes_go_to_the_class_of_most_of_their_tiles():
     clusters = np.array([0, 0, 0, 1, 1, 2, 2, 3])
     labels = np.array([1, 1, 0, 0, 0, 1, 0, 1])
-    assert consensus.match_clusters(clusters, labels, 2).tolist() == [1, 0, 0, 1]
+    agreement = consensus.cluster_agreement(clusters, labels, 2)
+    assert agreement.tolist() == [[1, 2], [2, 0], [1, 1], [0, 1]]
+    assert consensus.match_clusters(agreement).tolist() == [1, 0, 0, 1]
 
 
 def test_several_clusters_per_class_follow_a_class_of_two_kinds():

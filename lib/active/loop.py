@@ -1,13 +1,13 @@
-"""History of training and asking: the loop of active learning, and whom it asks.
+"""Rounds of active learning: ask an oracle for labels, train, choose what to ask for next.
 
 Everything that a round learns is on disk before the next begins: an interrupted loop continues,
 with the same queries. No label is seen but through the oracle.
 """
 
 import hashlib
-import inspect
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,14 +23,20 @@ from torch import nn
 from lib.active.strategies import Pool, Query, select, strategy_by_name
 from lib.artefacts import atomic
 from lib.labels import UNLABELLED
+from lib.learning.losses import DualViewTraining
 from lib.learning.networks import predict, predict_members
 from lib.learning.setups import TrainingSetup, load_networks
 from lib.learning.trainer import TrainingTiles, new_networks, train
-from lib.runner import modules_used
+
+# Of all code that decides what rounds give: the loop, the strategies, the objectives, the trainer,
+# the networks and the views. Raise it together with a change there that gives other queries or
+# other predictions for the same settings and data: rounds of an older version are then moved aside
+# and begun again. Whatever changes no result, a docstring or a faster loop, leaves it as it is.
+ALGORITHM = 1
 
 REFUSED = -2  # an answer: this tile shows none of the classes, or cannot be judged
-UNANSWERED = -3  # asked, and no answer came: the tile stays without a label
-WAITING = -4  # chosen, not asked yet
+UNANSWERED = -3  # no answer came: the tile stays without a label
+WAITING = -4  # chosen, the oracle has yet to see it
 
 
 class Oracle(Protocol):
@@ -81,30 +87,52 @@ class ActiveLearningConfig:
             raise ValueError("a tile stands in the pool more than once")
 
     def fingerprint(self, predict_for: np.ndarray) -> str:
-        """Of all that decides what the rounds give: settings, tiles, inputs and this code."""
+        """Of all that decides what the rounds give: settings, data and the version of the code."""
         sizes = (self.query_size, self.n_rounds, self.seed, self.restart, list(self.class_names))
-        about = repr((self.strategy, self.objective, self.setup.plan, sizes))
-        digest = hashlib.blake2b(about.encode(), digest_size=16)
+        settings = repr((ALGORITHM, self.strategy, self.objective, self.setup.plan, sizes))
+        digest = hashlib.blake2b(settings.encode(), digest_size=16)
         for tiles in (self.tiles, predict_for):
             digest.update(repr(tiles.shape).encode() + tiles.tobytes())
-        digest.update(self.setup.reader(self.tiles[:16]).cpu().numpy().tobytes())
+        few = self.tiles[:16]
+        for inputs in (self.setup.reader(few), self.setup.sampler(few, 0, 0)):
+            digest.update(inputs.cpu().numpy().tobytes())
         with torch.random.fork_rng([]):
             network = new_networks(self.setup.make_network, 1, self.seed)[0]
         digest.update(repr(network).encode())
         for values in network.buffers():  # of frozen heads: the statistics of all views
             digest.update(values.cpu().numpy().tobytes())
-        for code in (Path(__file__), Path(inspect.getfile(type(self.objective)))):
-            for file in [code, *modules_used(code)]:
-                digest.update(file.read_bytes())
         return digest.hexdigest()
+
+    def with_rules(self, rules: Mapping[str, Any], query_share: float) -> "ActiveLearningConfig":
+        """The same loop of dual-view training with the rules of an ablation.
+
+        rules: strategy, tau, cps_weight, contrast, query_share and restart. `query_share` is that
+        of this config: with another the rounds are as many as end with as many labels.
+        """
+        return replace(
+            self,
+            strategy=rules["strategy"],
+            objective=DualViewTraining(
+                rules["tau"], rules["cps_weight"], contrast=rules["contrast"]
+            ),
+            query_size=max(1, round(rules["query_share"] * len(self.tiles))),
+            n_rounds=round(self.n_rounds * query_share / rules["query_share"]),
+            restart=rules["restart"],
+        )
 
 
 @dataclass(frozen=True)
 class History:
-    """What a loop leaves: a line per asked tile, a line per round, predictions [R, M, C]."""
+    """What a loop leaves behind.
 
-    asked: pd.DataFrame
-    about: pd.DataFrame
+    queries: a line per queried tile, in order: tile, label (the answer, or `REFUSED`,
+    `UNANSWERED`) and round; rounds: a line per round: how many tiles were labelled when it trained,
+    its pseudo labels, what it chose and how long it took; probs: [R, M, C], predictions of every
+    round.
+    """
+
+    queries: pd.DataFrame
+    rounds: pd.DataFrame
     probs: np.ndarray
 
 
@@ -113,38 +141,48 @@ def run_rounds(
 ) -> History:
     """Ask, train, choose what to ask next; `n_rounds` times.
 
-    predict_for: [M], tiles that every round predicts (a test set): never asked for, which is
-    checked. folder gets, per round r, round<r>.parquet (what was asked, in order, with its
-    answers), probs<r>.npy [M, C] and round<r>.json (how it went); and the networks of the last
-    round. If it holds rounds of another config these are moved aside to <folder>.before, or
-    .before2 and so on: labels that somebody gave are never removed.
+    predict_for: [M], tiles that every round predicts (a test set): never queried, which is checked.
+    folder gets, per round r, round<r>.parquet (the query, in order, with its answers), probs<r>.npy
+    [M, C] and round<r>.json (how it went); and the networks of the last round. If it holds rounds
+    of other settings, data or `ALGORITHM` these are moved aside to <folder>.before, or .before2 and
+    so on: labels that somebody gave are never removed.
 
-    Raises ValueError when the pool and `predict_for` share a tile, when the oracle answers what it
-    was not asked or a class that there is not, and when it labels no tile of the first query.
+    Raises ValueError when the pool and `predict_for` share a tile, when the oracle labels a tile
+    that was not queried or with a class that there is not, and when it labels none of the first
+    query.
     """
     if np.isin(config.tiles, predict_for).any():
-        raise ValueError("tiles that are to be predicted stand in the pool that is asked about")
+        raise ValueError("tiles that are to be predicted stand in the pool that is queried")
     _begin(folder, config.fingerprint(predict_for))
     if not (folder / "round0.parquet").is_file():
         first = np.random.default_rng(config.seed).permutation(len(config.tiles))
         _save_query(folder, 0, config.tiles, Query(first[: config.query_size]))
-    for number in range(config.n_rounds):
-        asked = _answered(folder, number, config, oracle)
-        if not (folder / f"round{number}.json").is_file():
-            _train_and_choose(folder, number, config, asked, predict_for)
+    for r in range(config.n_rounds):
+        queries = _answered(folder, r, config, oracle)
+        if not (folder / f"round{r}.json").is_file():
+            _train_and_choose(folder, r, config, queries, predict_for)
     return read_rounds(folder)
+
+
+def run_in_scratch(
+    config: ActiveLearningConfig, oracle: Oracle, predict_for: np.ndarray
+) -> History:
+    """`run_rounds` in a temporary folder, which is removed: for ablations."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return run_rounds(Path(scratch, "rounds"), config, oracle, predict_for)
 
 
 def read_rounds(folder: Path) -> History:
     """The rounds that are complete so far."""
     n = len(list(folder.glob("round*.json")))
-    asked = [pd.read_parquet(folder / f"round{r}.parquet").assign(round=r) for r in range(n)]
-    about = [json.loads((folder / f"round{r}.json").read_text()) for r in range(n)]
+    queries = [pd.read_parquet(folder / f"round{r}.parquet").assign(round=r) for r in range(n)]
+    rounds = [json.loads((folder / f"round{r}.json").read_text()) for r in range(n)]
     probs = [np.load(folder / f"probs{r}.npy", allow_pickle=False) for r in range(n)]
-    return History(pd.concat(asked, ignore_index=True), pd.DataFrame(about), np.stack(probs))
+    return History(pd.concat(queries, ignore_index=True), pd.DataFrame(rounds), np.stack(probs))
 
 
 def _begin(folder: Path, fingerprint: str) -> None:
+    """Make a folder ready for these rounds; rounds with another fingerprint are moved aside."""
     mark = folder / "config.txt"
     if mark.is_file() and mark.read_text() == fingerprint:
         return
@@ -156,16 +194,14 @@ def _begin(folder: Path, fingerprint: str) -> None:
         file.write_text(fingerprint)
 
 
-def _save_query(folder: Path, number: int, tiles: np.ndarray, query: Query) -> None:
-    with atomic(folder / f"round{number}.parquet") as file:
+def _save_query(folder: Path, r: int, tiles: np.ndarray, query: Query) -> None:
+    with atomic(folder / f"round{r}.parquet") as file:
         pd.DataFrame({"tile": tiles[query.rows], "label": WAITING}).to_parquet(file)
 
 
-def _answered(
-    folder: Path, number: int, config: ActiveLearningConfig, oracle: Oracle
-) -> pd.DataFrame:
-    """All that was asked up to a round; what still waits for an answer is asked now."""
-    file = folder / f"round{number}.parquet"
+def _answered(folder: Path, r: int, config: ActiveLearningConfig, oracle: Oracle) -> pd.DataFrame:
+    """All queries up to a round; what still waits for an answer is given to the oracle now."""
+    file = folder / f"round{r}.parquet"
     query = pd.read_parquet(file)
     waiting = query.label.values == WAITING
     if waiting.any():
@@ -175,14 +211,14 @@ def _answered(
         query.loc[waiting, "label"] = [answers.get(tile, UNANSWERED) for tile in tiles.tolist()]
         with atomic(file) as temporary:
             query.to_parquet(temporary)
-    earlier = [pd.read_parquet(folder / f"round{r}.parquet") for r in range(number)]
+    earlier = [pd.read_parquet(folder / f"round{e}.parquet") for e in range(r)]
     return pd.concat([*earlier, query], ignore_index=True)
 
 
 def _check_answers(answers: Mapping[int, int], tiles: np.ndarray, names: Sequence[str]) -> None:
-    unasked = sorted(set(answers) - set(tiles.tolist()))
-    if unasked:
-        raise ValueError(f"the oracle labelled tiles that it was not asked for: {unasked[:5]}")
+    not_queried = sorted(set(answers) - set(tiles.tolist()))
+    if not_queried:
+        raise ValueError(f"the oracle labelled tiles that it was not asked for: {not_queried[:5]}")
     for tile, label in answers.items():
         if label != REFUSED and not 0 <= label < len(names):
             raise ValueError(
@@ -193,53 +229,53 @@ def _check_answers(answers: Mapping[int, int], tiles: np.ndarray, names: Sequenc
 
 def _train_and_choose(
     folder: Path,
-    number: int,
+    r: int,
     config: ActiveLearningConfig,
-    asked: pd.DataFrame,
+    queries: pd.DataFrame,
     predict_for: np.ndarray,
 ) -> None:
     """One round: train on the labels so far, predict, choose the next query, and note it all."""
     started = time.perf_counter()
-    answers = pd.Series(asked.label.values, asked.tile.values).reindex(config.tiles)
+    answers = pd.Series(queries.label.values, queries.tile.values).reindex(config.tiles)
     labels = answers.where(answers >= 0, UNLABELLED).values.astype(np.int64)
     if (labels == UNLABELLED).all():
         raise ValueError(
-            f"the oracle has labelled none of the {len(asked)} tiles asked for, and nothing is "
-            f"learnt from nothing: remove {folder} to ask anew"
+            f"the oracle has labelled none of the {len(queries)} tiles asked for, and nothing is "
+            f"learnt from nothing: remove {folder} to begin again"
         )
-    networks, curve = _train(folder, number, config, labels, (answers == REFUSED).values)
+    networks, curve = _train(folder, r, config, labels, (answers == REFUSED).values)
     trained = time.perf_counter()
     late = curve.tail(max(1, len(curve) // 10))[["confident", "precision"]].mean()
-    about: dict[str, Any] = {"round": number, "labelled": int((labels != UNLABELLED).sum())}
-    about |= late.astype(object).where(late.notna(), None).to_dict()
-    if number + 1 < config.n_rounds:
-        seen = predict_members(networks, config.setup.reader, config.tiles)
-        pool = Pool(*seen, labels, answers.isna().values)
+    notes: dict[str, Any] = {"round": r, "labelled": int((labels != UNLABELLED).sum())}
+    notes |= late.astype(object).where(late.notna(), None).to_dict()
+    if r + 1 < config.n_rounds:
+        predicted = predict_members(networks, config.setup.reader, config.tiles)
+        pool = Pool(*predicted, labels, answers.isna().values)
         query = select(config.strategy, pool, config.query_size, config.seed)
-        _save_query(folder, number + 1, config.tiles, query)
-        about |= {"disagreeing": query.disagreeing, "filled": query.filled}
-    with atomic(folder / f"probs{number}.npy") as file, file.open("wb") as opened:
+        _save_query(folder, r + 1, config.tiles, query)
+        notes |= {"disagreeing": query.disagreeing, "filled": query.filled}
+    with atomic(folder / f"probs{r}.npy") as file, file.open("wb") as opened:
         np.save(opened, predict(networks, config.setup.reader, predict_for))
-    about |= {"training_seconds": trained - started}
-    about |= {"selection_seconds": time.perf_counter() - trained}
-    with atomic(folder / f"round{number}.json") as file:
-        file.write_text(json.dumps(about, allow_nan=False))
-    for old in set(folder.glob("networks*")) - {folder / f"networks{number}"}:
+    notes |= {"training_seconds": trained - started}
+    notes |= {"selection_seconds": time.perf_counter() - trained}
+    with atomic(folder / f"round{r}.json") as file:
+        file.write_text(json.dumps(notes, allow_nan=False))
+    for old in set(folder.glob("networks*")) - {folder / f"networks{r}"}:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _train(
-    folder: Path, number: int, config: ActiveLearningConfig, labels: np.ndarray, refused: np.ndarray
+    folder: Path, r: int, config: ActiveLearningConfig, labels: np.ndarray, refused: np.ndarray
 ) -> tuple[list[nn.Module], pd.DataFrame]:
-    """Networks and curve of one round; refused tiles are no part of it."""
+    """Networks and curve of one round; refused tiles take no part in it."""
     setup = config.setup
-    if number and not config.restart:
-        before = load_networks(setup, folder / f"networks{number - 1}")
+    if r and not config.restart:
+        before = load_networks(setup, folder / f"networks{r - 1}")
         setup = replace(setup, make_network=iter(before).__next__)
     used = ~refused
     truth = None if config.truth is None else config.truth[used]
     data = TrainingTiles(config.tiles[used], labels[used], config.class_names, truth)
     return train(
-        config.objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=config.seed,
-        folder=folder / f"networks{number}",
+        config.objective, setup.make_network, setup.sampler, data,
+        plan=setup.plan, seed=config.seed, folder=folder / f"networks{r}",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Datasets as files: cards, tile tables, images, drawn tissue, patches of larger images, downloads.
+"""Datasets as files: cards, where they lie, tile tables, images, drawn tissue, patches, downloads.
 
-Imports the leaves of `lib` alone.
+Every other room may import from here; this one imports the leaves of `lib` alone.
 """

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-
 from lib.artefacts import atomic
 from lib.progress import progress
 
@@ -51,8 +50,8 @@ def unpack(archive: Path, folder: Path, contains: str) -> None:
     a link, a device, encrypted, twice there or too large, or if `contains` is not there; nothing is
     written then. Raises OSError saying how much is needed when the disk has too little room.
     """
-    with _opened(archive) as found:
-        wanted = _wanted(archive, found, contains)
+    with _opened(archive) as members:
+        wanted = _wanted(archive, members, contains)
         folder.parent.mkdir(parents=True, exist_ok=True)
         check_room(folder.parent, sum(m.n_bytes for m in wanted.values()), f"unpacking {archive}")
         with arriving(folder, contains) as place:
@@ -62,8 +61,8 @@ def unpack(archive: Path, folder: Path, contains: str) -> None:
 
 def check_contains(archive: Path, contains: str) -> None:
     """Raise ValueError as `unpack` does, without unpacking."""
-    with _opened(archive) as found:
-        _wanted(archive, found, contains)
+    with _opened(archive) as members:
+        _wanted(archive, members, contains)
 
 
 def is_archive(file: Path) -> bool:
@@ -145,16 +144,20 @@ def outside(name: str) -> str:
     return "would land outside its folder" if ".." in PurePosixPath(name).parts else ""
 
 
-def _wanted(archive: Path, members: Iterable[_Member], contains: str) -> dict[PurePosixPath, _Member]:
+def _wanted(
+    archive: Path, members: Iterable[_Member], contains: str
+) -> dict[PurePosixPath, _Member]:
     """Files of an archive by their path below `contains`, at its top or in its only folder."""
     files = [m for m in _checked(archive, members) if not m.is_folder]
     tops = sorted({m.path.parts[0] for m in files if m.path.parts} - NOT_DATA)
     for place in (PurePosixPath(contains), PurePosixPath(*tops[:1], contains)):
-        found = {m.path.relative_to(place): m for m in files if m.path.is_relative_to(place)}
-        if found and (len(tops) == 1 or place == PurePosixPath(contains)):
-            return found
-    at_top = ", ".join(tops[:10]) + (", …" if len(tops) > 10 else "")
-    raise ValueError(f"{archive} does not hold {contains!r}. At its top: {at_top or 'nothing'}")
+        below = {m.path.relative_to(place): m for m in files if m.path.is_relative_to(place)}
+        if below and (len(tops) == 1 or place == PurePosixPath(contains)):
+            return below
+    top_names = ", ".join(tops[:10]) + (", …" if len(tops) > 10 else "")
+    raise ValueError(
+        f"{archive} does not contain {contains!r}. At its top: {top_names or 'nothing'}"
+    )
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Fetch what a dataset card names: download, check and unpack it, or say where to get it.
 
-    python -m lib.download ebhi
+    python -m lib.data.download ebhi
 
 What stands under its final name is complete. What is on its way lies in `data/raw/.downloads`
 until then; any interruption is taken up again by the next call.
@@ -23,10 +23,11 @@ import pooch
 import requests
 from pooch.utils import unique_file_name
 
-from lib.data import cards
 from lib import paths
-from lib.data.archives import arriving, check_contains, check_room, is_archive, outside, unpack
 from lib.artefacts import remove_leftovers
+from lib.data import datasets
+from lib.data.archives import arriving, check_contains, check_room, is_archive, outside, unpack
+from lib.data.cards import Card, credits, read_card
 from lib.progress import progress_bar
 
 TRIES = 5  # requests of one call: the first, and those after it broke off
@@ -51,7 +52,7 @@ def download(url: str, file: Path, known_hash: str | None = None) -> None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(file, ".part")
-    for number in range(1, TRIES + 1):
+    for attempt in range(1, TRIES + 1):
         try:
             _request(url, part)
             break
@@ -60,18 +61,20 @@ def download(url: str, file: Path, known_hash: str | None = None) -> None:
             requests.Timeout,
             requests.exceptions.ChunkedEncodingError,
         ) as error:
-            if number == TRIES:
+            if attempt == TRIES:
                 kept = part.stat().st_size if part.exists() else 0
                 raise ConnectionError(
                     f"{url} could not be downloaded in {TRIES} tries, the last: {error}. "
                     f"{kept:,} bytes are here; the next call goes on from there"
                 ) from error
-            time.sleep(PAUSE * number)
+            time.sleep(PAUSE * attempt)
     problem = _other_hash(part, known_hash)
     if problem:
         part.unlink()
         _beside(part, ".json").unlink()
-        raise ValueError(f"{url} gave another file: {problem}. The next call starts anew")
+        raise ValueError(
+            f"{url} gave another file: {problem}. The next call starts from the beginning"
+        )
     part.replace(file)
     _beside(part, ".json").unlink()
 
@@ -92,7 +95,7 @@ def _beside(file: Path, ending: str) -> Path:
 def _request(url: str, part: Path) -> None:
     """Bring a partial file to its end with one request, for the rest alone if it has begun.
 
-    Beside it stands what the server said about the file, by which a changed one is recognised.
+    Beside it stand the version and size that the server told; they show when the file has changed.
     """
     notes = _beside(part, ".json")
     known = _read_notes(notes) if part.exists() else {}
@@ -109,15 +112,15 @@ def _request(url: str, part: Path) -> None:
             raise requests.ConnectionError(f"it answers {response.status_code} {response.reason}")
         if response.status_code not in (200, 206, 416):
             raise ConnectionError(f"{url} answers {response.status_code} {response.reason}")
-        said = _said(response, known)
-        if response.status_code != 200 and (said != known or _first(response) != start):
+        told = _version_and_size(response, known)
+        if response.status_code != 200 and (told != known or _first_byte(response) != start):
             part.unlink(missing_ok=True)
             raise requests.ConnectionError("the file has changed there")
         if response.status_code == 200:
             start = 0
             part.write_bytes(b"")
-            notes.write_text(json.dumps(said))
-        _write(response, part, start, said["size"])
+            notes.write_text(json.dumps(told))
+        _write(response, part, start, told["size"])
 
 
 def _read_notes(file: Path) -> dict[str, Any]:
@@ -127,7 +130,7 @@ def _read_notes(file: Path) -> dict[str, Any]:
         return {}
 
 
-def _said(response: requests.Response, known: Mapping[str, Any]) -> dict[str, Any]:
+def _version_and_size(response: requests.Response, known: Mapping[str, Any]) -> dict[str, Any]:
     """Version and size of the whole file as the answer has them, else as they are known."""
     headers = response.headers
     version = headers.get("ETag") or headers.get("Last-Modified")
@@ -140,7 +143,7 @@ def _said(response: requests.Response, known: Mapping[str, Any]) -> dict[str, An
     return {"version": version or known.get("version"), "size": whole}
 
 
-def _first(response: requests.Response) -> int | None:
+def _first_byte(response: requests.Response) -> int | None:
     first = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return int(first[1]) if first else None
 
@@ -162,24 +165,24 @@ def _write(response: requests.Response, part: Path, start: int, size: int | None
 # --- datasets ----------------------------------------------------------------------------------
 
 
-def fetch(card: cards.Card) -> Path:
+def fetch(card: Card) -> Path:
     """The folder of a dataset as its source gives it, downloaded and unpacked if it is not here.
 
     Raises FileNotFoundError saying where to get it and where to put it if no address is known, and
     what `download` and `unpack` raise.
     """
     if not card.archives:
-        return cards.locate(card)
+        return datasets.locate(card)
     _check_places(card)
     for root in paths.raw_folders():
-        if not cards.absent(card, root / card.folder):
+        if not datasets.absent(card, root / card.folder):
             return root / card.folder
     raw = paths.raw_folders()[0]
     with _alone(raw / ".downloads" / paths.file_name(card.folder)) as downloads:
         remove_leftovers(raw)
-        missing = cards.absent(card, raw / card.folder)
-        for number, archive in enumerate(missing, 1):
-            needed_again = [later.get("url") for later in missing[number:]]
+        missing = datasets.absent(card, raw / card.folder)
+        for n_done, archive in enumerate(missing, 1):
+            needed_again = [later.get("url") for later in missing[n_done:]]
             if "url" not in archive:
                 unpack(_brought(card, archive), raw / card.folder, archive["contains"])
                 continue
@@ -191,7 +194,7 @@ def fetch(card: cards.Card) -> Path:
     return raw / card.folder
 
 
-def _check_places(card: cards.Card) -> None:
+def _check_places(card: Card) -> None:
     """Refuse a card whose archives would land outside the dataset's folder."""
     for archive in card.archives:
         contains = archive.get("contains", "")
@@ -217,7 +220,7 @@ def _alone(folder: Path) -> Iterator[Path]:
                 folder.parent.rmdir()
 
 
-def _downloaded(card: cards.Card, archive: Mapping[str, str], folder: Path) -> Path:
+def _downloaded(card: Card, archive: Mapping[str, str], folder: Path) -> Path:
     file = folder / unique_file_name(archive["url"])
     try:
         download(archive["url"], file, archive.get("hash"))
@@ -240,12 +243,14 @@ def _put(archive: Mapping[str, str], file: Path, folder: Path) -> None:
         with arriving(folder, contains) as place:
             shutil.copyfile(file, place)
     except ValueError:
-        if "hash" not in archive:  # nothing says that it is the right file: let it be asked anew
+        if (
+            "hash" not in archive
+        ):  # nothing says that it is the right file: let it be asked for again
             file.unlink()
         raise
 
 
-def _brought(card: cards.Card, archive: Mapping[str, str]) -> Path:
+def _brought(card: Card, archive: Mapping[str, str]) -> Path:
     """The archive that the user has put into the dataset's folder."""
     folder, contains = paths.raw_folders()[0] / card.folder, archive["contains"]
     others = ""
@@ -255,11 +260,11 @@ def _brought(card: cards.Card, archive: Mapping[str, str]) -> Path:
             if not problem:
                 return file
             others += f" {file.name} is not it: {problem}."
-    what = f" ({card.access})" if card.access else ""
+    access = f" ({card.access})" if card.access else ""
     known = f" with {archive['hash']}" if "hash" in archive else ""
     raise FileNotFoundError(
         f"{contains!r} of dataset {card.name!r} is not here and has to be fetched by hand. Get it "
-        f"from {card.source}{what}, put the archive{known} into {folder} and give the same "
+        f"from {card.source}{access}, put the archive{known} into {folder} and give the same "
         f"command again, or put {contains!r} itself there.{others}"
     )
 
@@ -277,17 +282,17 @@ def _problem(file: Path, archive: Mapping[str, str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m lib.download", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lib.data.download", description=__doc__)
     parser.add_argument("dataset", help="a card in data/cards")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporaries are removed
     try:
-        card = cards.read_card(options.dataset)
-        print(cards.credits(card), flush=True)
+        card = read_card(options.dataset)
+        print(credits(card), flush=True)
         if card.synthetic is None:
             folder = fetch(card)
         if card.synthetic is not None or card.patching is not None:
-            folder = cards.prepare(card)
+            folder = datasets.prepare(card)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -31,11 +31,11 @@ def read_square(file: Path, size: int) -> tuple[np.ndarray, str]:
 
 def _as_rgb(opened: Image.Image) -> tuple[Image.Image, list[str]]:
     notes = ["the first of several pages"] if getattr(opened, "n_frames", 1) > 1 else []
-    of_16_bits = ";16" in f"{getattr(opened, 'tile', '')} {opened.mode}"
-    if of_16_bits:
+    is_16_bit = ";16" in f"{getattr(opened, 'tile', '')} {opened.mode}"
+    if is_16_bit:
         notes.append("16 bits reduced to 8")
     if opened.mode[0] in "IF":
-        if not of_16_bits:
+        if not is_16_bit:
             raise ValueError("pixels of more than 16 bits, or fractions; save it with 8 or 16 bits")
         return _reduced(opened).convert("RGB"), [*notes, "grey"]
     if opened.mode == "RGB" and "transparency" not in opened.info:

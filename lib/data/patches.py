@@ -63,14 +63,14 @@ def cut_images(
     with _larger_images(), ThreadPoolExecutor(os.cpu_count()) as pool:
         for file, mask in progress(listed, "cutting images", "image", total=len(listed)):
             image, marked = _read(file, mask, above)
-            of_image = _tiles(image, marked, size, size - overlap, tissue)
-            for row in of_image:
+            patches = _tiles(image, marked, size, size - overlap, tissue)
+            for row in patches:
                 kind = kinds[int(row["mask"] > share)]
                 name = f"{file.stem}_{row['left']}_{row['top']}{_ending(file)}"
                 row |= {"path": f"{kind}/{name}", "class": kind}
                 row |= {"image": file.relative_to(source).as_posix()}
-            list(pool.map(lambda row: _save(image, row, size, folder), of_image))  # noqa: B023
-            rows += of_image
+            list(pool.map(lambda row: _save(image, row, size, folder), patches))  # noqa: B023
+            rows += patches
     pd.DataFrame(rows, columns=COLUMNS).to_csv(folder / "tiles.csv", index=False)
 
 

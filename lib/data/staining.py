@@ -45,7 +45,7 @@ class Slide:
 
 
 def draw_slide(shift: float, rng: np.random.Generator) -> Slide:
-    """ViewSampler one slide of a laboratory.
+    """Draw one slide of a laboratory.
 
     `shift` is the distance from the laboratory of origin (0.0) to another one (1.0). Everything
     moves as 2 · shift / (1 + shift), so that far laboratories (up to 2 in place of 1) still stain

@@ -1,7 +1,7 @@
 """Procedural H&E tiles for the embedded `demo` dataset: tissue drawn as stain concentrations.
 
 A tile is drawn in µm as three concentration maps (haematoxylin, eosin, red cells), then stained
-and scanned by a slide (`lib.staining`). Nothing is downloaded; the same seed gives the same bytes.
+and scanned by `lib.data.staining`. Nothing is downloaded; the same seed gives the same bytes.
 """
 
 from collections import deque
@@ -19,8 +19,8 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
 
 from lib.artefacts import atomic
-from lib.progress import progress
 from lib.data.staining import SUPERSAMPLE, Array, Slide, draw_slide, scan
+from lib.progress import progress
 
 FIELD_UM = 110.0  # side of a field of view
 PARALLEL_FROM = 200  # tiles; for fewer, workers cost more than they save
@@ -61,9 +61,9 @@ class _Canvas:
             pen.polygon(outline, fill=min(ink, 255))
         return gaussian_filter(np.asarray(image, np.float32) / 100, sigma * self.scale, truncate=3)
 
-    def look_up(self, values: Array, at: Array) -> Array:
+    def look_up(self, values: Array, xy: Array) -> Array:
         """Values [side, side] at points [N, 2]; the border value outside."""
-        index = np.clip((at * self.scale).astype(int), 0, self.side - 1)
+        index = np.clip((xy * self.scale).astype(int), 0, self.side - 1)
         return values[index[:, 1], index[:, 0]]
 
     def scatter(self, spacing: float, jitter: float = 0.45, margin: float = 6.0) -> Array:
@@ -77,8 +77,8 @@ class _Canvas:
         points = spacing * (turned + self.rng.uniform(-0.5, 0.5, 2)) + self.field / 2
         return points[((points > -margin) & (points < self.field + margin)).all(1)]
 
-    def angles(self, at: Array) -> Array:
-        return self.rng.uniform(0, np.pi, len(at))
+    def angles(self, xy: Array) -> Array:
+        return self.rng.uniform(0, np.pi, len(xy))
 
 
 def _mix(a: Any, b: Any, t: float) -> Any:
@@ -86,17 +86,17 @@ def _mix(a: Any, b: Any, t: float) -> Any:
 
 
 def _outlines(
-    rng: np.random.Generator, at: Array, size: Array, angle: Array, wobble: float, points: int = 12
+    rng: np.random.Generator, xy: Array, size: Array, angle: Array, wobble: float, points: int = 12
 ) -> Array:
-    """Wobbly ellipses at [N, 2] of length and width `size` [N, 2] as polygons [N, points, 2]."""
+    """Wobbly ellipses of length and width `size` [N, 2] at xy [N, 2]: polygons [N, points, 2]."""
     theta = np.linspace(0, 2 * np.pi, points, endpoint=False)
-    radius = np.ones((len(at), points))
+    radius = np.ones((len(xy), points))
     for k in range(2, 2 + max(2, points // 12)):
-        phase = rng.uniform(0, 2 * np.pi, (len(at), 1))
-        radius += 1.6 / k * wobble * rng.standard_normal((len(at), 1)) * np.cos(k * theta + phase)
+        phase = rng.uniform(0, 2 * np.pi, (len(xy), 1))
+        radius += 1.6 / k * wobble * rng.standard_normal((len(xy), 1)) * np.cos(k * theta + phase)
     u, v = 0.5 * size[:, :1] * radius * np.cos(theta), 0.5 * size[:, 1:] * radius * np.sin(theta)
     c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
-    return np.stack([u * c - v * s, u * s + v * c], -1) + at[:, None]
+    return np.stack([u * c - v * s, u * s + v * c], -1) + xy[:, None]
 
 
 # Nuclei: length and width in µm, haematoxylin density, relative spread of these three, wobble of
@@ -111,26 +111,26 @@ _CARCINOMA = np.array([11.0, 7.4, 1.0, 0.24, 0.12, 0.8])
 _DEBRIS = np.array([3.0, 2.4, 1.4, 0.4, 0.2, 0.0])
 
 
-def _apart(at: Array, distance: float) -> Array:
+def _apart(xy: Array, distance: float) -> Array:
     """Which points [N, 2] stay, no point within `distance` µm of an earlier one."""
-    stays = np.ones(len(at), bool)
-    for i, j in sorted(cKDTree(at).query_pairs(distance)) if len(at) else ():
+    stays = np.ones(len(xy), bool)
+    for i, j in sorted(cKDTree(xy).query_pairs(distance)) if len(xy) else ():
         stays[j] &= not stays[i]
     return stays
 
 
-def _nuclei(canvas: _Canvas, at: Array, angle: Array, kind: Array) -> None:
-    """Add nuclei at [N, 2]; those out of focus are drawn apart and blurred."""
-    rng, n = canvas.rng, len(at)
+def _nuclei(canvas: _Canvas, xy: Array, angle: Array, kind: Array) -> None:
+    """Add nuclei at xy [N, 2]; those out of focus are drawn apart and blurred."""
+    rng, n = canvas.rng, len(xy)
     length, width, density, spread, wobble, vesicular = kind
     factors = np.exp(spread * rng.standard_normal((n, 3)) * (1.0, 0.5, 0.8))
     size = factors[:, :1] * np.stack([factors[:, 1], 1 / factors[:, 1]], 1)
     size *= canvas.slide.nuclear_size * np.array([length, width])
     dense = np.clip(density * factors[:, 2], 0.2, 2.2)
-    outline = _outlines(rng, at, size, angle, wobble) - at[:, None]
+    outline = _outlines(rng, xy, size, angle, wobble) - xy[:, None]
     clear = np.clip(vesicular * (1 + 0.5 * rng.standard_normal(n)), 0, 1)
     dot = 0.2 * outline + 0.12 * size[:, None, 1:] * rng.standard_normal((n, 1, 2))
-    parts = np.stack([outline, 0.7 * outline, dot], 1) + at[:, None, None]
+    parts = np.stack([outline, 0.7 * outline, dot], 1) + xy[:, None, None]
     values = dense[:, None] * np.stack([np.ones(n), 1 - 0.5 * clear, 1 + 0.15 * clear], 1)
     hazy = rng.random(n) < canvas.slide.defocus
     nuclear = np.zeros_like(canvas.x)
@@ -144,14 +144,14 @@ def _nuclei(canvas: _Canvas, at: Array, angle: Array, kind: Array) -> None:
 
 def _round_cells(canvas: _Canvas, where: Array, spacing: float, plasma: float) -> None:
     """Lymphocytes and a share of plasma cells where the probability map [side, side] allows."""
-    at = canvas.scatter(spacing)
-    at = at[canvas.rng.random(len(at)) < canvas.look_up(where, at)]
-    at = at[_apart(at, 5.2)]
-    beside = at[canvas.rng.random(len(at)) < plasma] + 1.6
+    xy = canvas.scatter(spacing)
+    xy = xy[canvas.rng.random(len(xy)) < canvas.look_up(where, xy)]
+    xy = xy[_apart(xy, 5.2)]
+    beside = xy[canvas.rng.random(len(xy)) < plasma] + 1.6
     size = np.full(beside.shape, 10.0)
     body = canvas.fill(_outlines(canvas.rng, beside, size, canvas.angles(beside), 0.1), 0.6)
     canvas.paint(0.7 * body, 0.28, 0.42)
-    _nuclei(canvas, at, canvas.angles(at), _LYMPHOCYTE)
+    _nuclei(canvas, xy, canvas.angles(xy), _LYMPHOCYTE)
 
 
 def _connective(canvas: _Canvas, firmness: float, inflamed: float) -> None:
@@ -179,10 +179,10 @@ def _connective(canvas: _Canvas, firmness: float, inflamed: float) -> None:
     canvas.maps[:2] *= 1 - 0.9 * gaps
     if rng.random() < _mix(0.35, 0.08, f):
         _vessel(canvas)
-    at = canvas.scatter(_mix(16, 19, f) * np.exp(0.18 * rng.standard_normal()), 0.5)
+    xy = canvas.scatter(_mix(16, 19, f) * np.exp(0.18 * rng.standard_normal()), 0.5)
     gy, gx = np.gradient(across)
-    heading = canvas.look_up(np.arctan2(gy, gx) + np.pi / 2, at)
-    _nuclei(canvas, at, heading, _mix(_FIBROBLAST, _MYOCYTE, f))
+    heading = canvas.look_up(np.arctan2(gy, gx) + np.pi / 2, xy)
+    _nuclei(canvas, xy, heading, _mix(_FIBROBLAST, _MYOCYTE, f))
     if inflamed > 0.02:
         _round_cells(canvas, inflamed * (1 + 0.8 * canvas.cloud(30)), 9.5, 0.3)
 
@@ -190,18 +190,18 @@ def _connective(canvas: _Canvas, firmness: float, inflamed: float) -> None:
 def _vessel(canvas: _Canvas) -> None:
     """A small vessel with red cells and a flat endothelium."""
     rng = canvas.rng
-    at = rng.uniform(0.1, 0.9, (1, 2)) * canvas.field
+    xy = rng.uniform(0.1, 0.9, (1, 2)) * canvas.field
     size = rng.uniform((18, 14), (38, 22))[None]
-    wall = _outlines(rng, at, size, canvas.angles(at), 0.08, 24)
+    wall = _outlines(rng, xy, size, canvas.angles(xy), 0.08, 24)
     canvas.paint(canvas.fill(wall, 0.5), 0.15, 0.5)
-    inside = canvas.fill(at[:, None] + 0.78 * (wall - at[:, None]), 0.4)
+    inside = canvas.fill(xy[:, None] + 0.78 * (wall - xy[:, None]), 0.4)
     canvas.paint(inside, 0.0, 0.02)
     cells = canvas.scatter(6.0)
     cells = cells[rng.random(len(cells)) < 0.75 * canvas.look_up(inside, cells)]
     discs = _outlines(rng, cells, np.full(cells.shape, 5.6), canvas.angles(cells), 0.06)
     canvas.maps[2] += 0.85 * canvas.fill(discs, 0.3)
     rim = wall[0, rng.random(24) < 0.35]
-    _nuclei(canvas, rim, np.arctan2(*(rim - at).T[::-1]) + np.pi / 2, _FLAT)
+    _nuclei(canvas, rim, np.arctan2(*(rim - xy).T[::-1]) + np.pi / 2, _FLAT)
 
 
 def _lymphocytes(canvas: _Canvas, crowding: float) -> None:
@@ -210,8 +210,8 @@ def _lymphocytes(canvas: _Canvas, crowding: float) -> None:
     ground = 1 + 0.5 * canvas.cloud(8)
     canvas.maps[1] = np.maximum(_mix(0.22, 0.30, c) * ground, 0.02)
     canvas.maps[0] = np.maximum(_mix(0.08, 0.24, c) * ground, 0.0)
-    at = canvas.scatter(24)
-    _nuclei(canvas, at, canvas.angles(at), _RETICULAR)
+    xy = canvas.scatter(24)
+    _nuclei(canvas, xy, canvas.angles(xy), _RETICULAR)
     where = _mix(0.72, 1.25, c) + _mix(0.35, 0.2, c) * canvas.cloud(22)
     _round_cells(canvas, where, _mix(9.0, 7.0, c), 0.1)
 
@@ -230,11 +230,11 @@ def _adipose(canvas: _Canvas) -> None:
     grain = 1 + 0.3 * canvas.cloud(3)
     canvas.maps[1] = (0.5 * wall + sheets + 0.012) * grain
     canvas.maps[0] = (0.16 * wall + 0.15 * sheets) * grain
-    at = rng.uniform(0, canvas.field, (400, 2))
-    at = at[canvas.look_up(wall, at) > 0.6][: rng.integers(3, 10)]
+    xy = rng.uniform(0, canvas.field, (400, 2))
+    xy = xy[canvas.look_up(wall, xy) > 0.6][: rng.integers(3, 10)]
     gy, gx = np.gradient(gap)
-    heading = canvas.look_up(np.arctan2(gy, gx) + np.pi / 2, at)
-    _nuclei(canvas, at, heading, _FLAT)
+    heading = canvas.look_up(np.arctan2(gy, gx) + np.pi / 2, xy)
+    _nuclei(canvas, xy, heading, _FLAT)
 
 
 def _glands(canvas: _Canvas, grade: float) -> None:
@@ -243,13 +243,13 @@ def _glands(canvas: _Canvas, grade: float) -> None:
     _connective(canvas, _mix(0.05, 0.3, g) + 0.1 * rng.standard_normal(), 0.0)
     canvas.maps[:2] *= _mix(0.8, 1.0, g)
     spacing = _mix(84, 68, g) * np.exp(0.08 * rng.standard_normal())
-    at = canvas.scatter(spacing, _mix(0.07, 0.28, g), margin=50)
-    n = len(at)
+    xy = canvas.scatter(spacing, _mix(0.07, 0.28, g), margin=50)
+    n = len(xy)
     stretch = np.exp(abs(rng.normal(0, 0.12)) + _mix(0.0, 0.3, g) * rng.random(n))
     size = spacing * _mix(0.86, 1.04, g) * np.exp(_mix(0.05, 0.2, g) * rng.standard_normal(n))
     size = size[:, None] * np.stack([stretch, 1 / stretch], 1)
     turn = rng.uniform(0, np.pi) + _mix(0.15, 1.0, g) * rng.standard_normal(n)
-    walls = _outlines(rng, at, size, turn, _mix(0.03, 0.17, g), 52)
+    walls = _outlines(rng, xy, size, turn, _mix(0.03, 0.17, g), 52)
     gland = canvas.fill(walls, 0.5)
     halo = np.minimum(2 * gaussian_filter(gland, 2.5 * canvas.scale), 1)
     where = np.clip(_mix(0.65, 0.25, g) + 0.3 * canvas.cloud(25), 0, 1) * (1 - halo)
@@ -257,23 +257,23 @@ def _glands(canvas: _Canvas, grade: float) -> None:
     canvas.maps[1] += 0.25 * (halo - gland).clip(0)
     tint = 1 + 0.12 * canvas.cloud(4) + 0.10 * canvas.cloud(15)
     canvas.paint(gland, _mix(0.22, 0.32, g) * tint, _mix(0.30, 0.36, g) * tint)
-    arms = walls - at[:, None]
-    _goblets(canvas, at, arms, 0.92 * (1 - g) ** 1.5)
-    lumen = _lumens(canvas, at, size.mean(1), g)
-    _epithelium(canvas, at, arms, lumen, g)
+    arms = walls - xy[:, None]
+    _goblets(canvas, xy, arms, 0.92 * (1 - g) ** 1.5)
+    lumen = _lumens(canvas, xy, size.mean(1), g)
+    _epithelium(canvas, xy, arms, lumen, g)
 
 
-def _epithelium(canvas: _Canvas, at: Array, arms: Array, lumen: Array, g: float) -> None:
-    """Nuclei along the walls (`at` [N, 2] plus `arms` [N, K, 2]), in more layers with grade."""
+def _epithelium(canvas: _Canvas, xy: Array, arms: Array, lumen: Array, g: float) -> None:
+    """Nuclei along the walls (`xy` [N, 2] plus `arms` [N, K, 2]), in more layers with grade."""
     rng, reach = canvas.rng, np.linalg.norm(arms, axis=-1)
-    layers = 1 + rng.binomial(4, min(0.95, 1.2 * max(g - 0.1, 0)), len(at))
+    layers = 1 + rng.binomial(4, min(0.95, 1.2 * max(g - 0.1, 0)), len(xy))
     spots, headings = [], []
     for layer in range(5):
         depth = _mix(4.8, 6.0, g) + _mix(5.5, 8.0, g) * layer
         depth = depth + _mix(0.5, 2.2, g) * rng.standard_normal(reach.shape)
         inward = np.clip(1 - depth / reach, 0.03, 1)
         use = (layers > layer)[:, None] & (rng.random(reach.shape) < _mix(0.98, 0.9, g))
-        spots.append((at[:, None] + inward[..., None] * arms)[use])
+        spots.append((xy[:, None] + inward[..., None] * arms)[use])
         headings.append(np.arctan2(arms[..., 1], arms[..., 0])[use])
     points, heading = np.concatenate(spots), np.concatenate(headings)
     heading = heading + _mix(0.1, 0.5, g) * rng.standard_normal(len(heading))
@@ -283,28 +283,28 @@ def _epithelium(canvas: _Canvas, at: Array, arms: Array, lumen: Array, g: float)
     _nuclei(canvas, points[use], heading[use], _mix(_CRYPT, _CARCINOMA, g))
 
 
-def _goblets(canvas: _Canvas, at: Array, arms: Array, share: float) -> None:
+def _goblets(canvas: _Canvas, xy: Array, arms: Array, share: float) -> None:
     """Pale mucin vacuoles in a ring between nuclei and lumen; `share` of the places filled."""
     rng, arms = canvas.rng, arms[:, ::4]
     reach = np.linalg.norm(arms, axis=-1)
     use = (rng.random(reach.shape) < share) & (reach > 16)
     inset = 0.57 + 0.05 * rng.standard_normal(reach.shape)
-    spots, reach = (at[:, None] + inset[..., None] * arms)[use], reach[use]
+    spots, reach = (xy[:, None] + inset[..., None] * arms)[use], reach[use]
     size = np.stack([0.5 * reach, np.minimum(0.25 * reach, 10)], 1)
     size *= np.exp(0.15 * rng.standard_normal(size.shape))
     cups = _outlines(rng, spots, size, np.arctan2(*arms[use].T[::-1]), 0.06)
     canvas.paint(0.9 * canvas.fill(cups, 0.5), 0.10 + 0.04 * canvas.cloud(5), 0.05)
 
 
-def _lumens(canvas: _Canvas, at: Array, diameter: Array, g: float) -> Array:
+def _lumens(canvas: _Canvas, xy: Array, diameter: Array, g: float) -> Array:
     """Open lumens, one or (cribriform) several to a gland, debris in some; the mask painted."""
     rng = canvas.rng
-    several = 1 + rng.binomial(3, 0.6 * max(g - 0.35, 0), len(at))
-    owner = np.repeat(np.arange(len(at)), several)
+    several = 1 + rng.binomial(3, 0.6 * max(g - 0.35, 0), len(xy))
+    owner = np.repeat(np.arange(len(xy)), several)
     several, wide, n = several[owner], diameter[owner], len(owner)
     heading = rng.uniform(0, 2 * np.pi, n)
     away = np.where(several > 1, 0.26, 0.04) * wide
-    spots = at[owner] + away[:, None] * np.stack([np.cos(heading), np.sin(heading)], 1)
+    spots = xy[owner] + away[:, None] * np.stack([np.cos(heading), np.sin(heading)], 1)
     shape = np.exp(0.3 * rng.standard_normal((n, 1)) + 0.2 * rng.standard_normal((n, 2)))
     size = shape * (_mix(0.24, 0.34, g) * wide / several**0.5)[:, None]
     size *= rng.random((n, 1)) > 0.45 * g**2
@@ -330,7 +330,7 @@ KINDS: tuple[str, ...] = tuple(_DRAW)
 
 
 def tissue_tile(kind: str, slide: Slide, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """ViewSampler one tile [size, size, 3].
+    """Draw one tile [size, size, 3].
 
     It shows a random window of about 110 µm whatever its size. About a third of the tiles hold
     10-40 % of another kind behind a smooth border. Raises ValueError for an unknown kind.

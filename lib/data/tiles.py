@@ -14,36 +14,37 @@ import pandas as pd
 import torch
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from lib.data import cards, patches, staining
 from lib import paths
-from lib.data.images import read_square
 from lib.artefacts import atomic
+from lib.data import staining
+from lib.data.cards import Card
+from lib.data.images import read_square
 from lib.progress import progress
 
-TEST_FOLDS = 5  # one of five parts: the papers' 4:1
+TEST_FOLDS = 5  # one of five: the papers' 4:1
 VALIDATION_FOLDS = 10
 THREADS = min(16, 2 * (os.cpu_count() or 1))
 
 
-def read_tile_table(card: cards.Card, folder: Path) -> pd.DataFrame:
+def read_tile_table(card: Card, folder: Path) -> pd.DataFrame:
     """All tiles of a dataset, ordered by path.
 
     Columns: tile (int64, 0 … N−1), path (below `folder`), label (int64, index of the class), part
-    (of the dataset's own division: "train" or "test"; "" without), group (str), digest (of the
+    ("train" or "test" where the dataset has its own division, else ""), group (str), digest (of the
     file's bytes; equal digests are copies of one image). Hidden files are no tiles.
-    Raises ValueError naming the class folder that is missing or empty, the part that is missing,
-    the entry of a list that is not a tile and a class, two entries with one path, and a group
-    table that names absent tiles or leaves tiles out.
+    Raises ValueError naming the class folder that is missing or empty, the folder or list of a
+    split that is missing, the entry of a list that is not a tile and a class, two entries with one
+    path, and a group table that names absent tiles or leaves tiles out.
     """
-    found = []
-    for part, where in (card.splits or {"": ""}).items():
-        listed = _in_list if where.endswith(".json") else _in_folders
-        found += [(path, label, part) for path, label in listed(card, folder, where)]
-    table = pd.DataFrame(found, columns=["path", "label", "part"])
+    rows: list[tuple[str, int, str]] = []
+    for split, where in (card.splits or {"": ""}).items():
+        tiles_in = _in_list if where.endswith(".json") else _in_folders
+        rows += [(path, label, split) for path, label in tiles_in(card, folder, where)]
+    table = pd.DataFrame(rows, columns=["path", "label", "part"])
     table = table.sort_values("path", ignore_index=True)
     twice = table[table.path.duplicated(keep=False)]
     if len(twice):
-        claim = "both parts" if twice.part.nunique() > 1 else "two classes"
+        claim = "both splits" if twice.part.nunique() > 1 else "two classes"
         raise ValueError(f"{card.name}: {claim} claim the tile {twice.path.iloc[0]}")
     table.insert(0, "tile", -1)
     table["group"] = _groups(card, folder, table.path)
@@ -53,11 +54,11 @@ def read_tile_table(card: cards.Card, folder: Path) -> pd.DataFrame:
     return table
 
 
-def _in_folders(card: cards.Card, folder: Path, where: str) -> list[tuple[str, int]]:
+def _in_folders(card: Card, folder: Path, where: str) -> list[tuple[str, int]]:
     """Path and label of every tile in the class folders below `folder/where`."""
     if not (folder / where).is_dir():
         raise ValueError(f"{card.name}: the folder {folder / where} is missing")
-    found = []
+    labelled = []
     for label, tissue_class in enumerate(card.classes):
         files = (folder / where / tissue_class.folder).glob(card.tiles)
         tiles = sorted(file for file in files if not file.name.startswith("."))
@@ -66,11 +67,11 @@ def _in_folders(card: cards.Card, folder: Path, where: str) -> list[tuple[str, i
                 f"class {tissue_class.name!r} has no tile: nothing matches {card.tiles!r} in "
                 f"{folder / where / tissue_class.folder}"
             )
-        found += [(file.relative_to(folder).as_posix(), label) for file in tiles]
-    return found
+        labelled += [(file.relative_to(folder).as_posix(), label) for file in tiles]
+    return labelled
 
 
-def _in_list(card: cards.Card, folder: Path, where: str) -> list[tuple[str, int]]:
+def _in_list(card: Card, folder: Path, where: str) -> list[tuple[str, int]]:
     """Path and label of every tile in a JSON list of `{name, label}`, refused by its entry."""
     file = folder / where
     if not file.is_file():
@@ -80,24 +81,24 @@ def _in_list(card: cards.Card, folder: Path, where: str) -> list[tuple[str, int]
         named = [(str(entry["name"]), str(entry["label"])) for entry in entries]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{file} is no list of names and labels: {error!r}") from error
-    numbers = {tissue_class.folder: n for n, tissue_class in enumerate(card.classes)}
-    found: dict[str, int] = {}
+    label_of = {tissue_class.folder: c for c, tissue_class in enumerate(card.classes)}
+    labels: dict[str, int] = {}
     for name, label in named:
         path = Path(name)
         if path.is_absolute() or ".." in path.parts:
             raise ValueError(f"{file}: {name!r} leaves the folder of the dataset")
-        if path.as_posix() in found:
+        if path.as_posix() in labels:
             raise ValueError(f"{file} names {name!r} twice")
-        if label not in numbers:
-            known = ", ".join(numbers)
+        if label not in label_of:
+            known = ", ".join(label_of)
             raise ValueError(f"{file}: {name!r} has the unknown label {label!r}. Known: {known}")
         if not (folder / path).is_file():
             raise ValueError(f"{file} names the absent tile {name!r}")
-        found[path.as_posix()] = numbers[label]
-    for number, tissue_class in enumerate(card.classes):
-        if number not in found.values():
+        labels[path.as_posix()] = label_of[label]
+    for c, tissue_class in enumerate(card.classes):
+        if c not in labels.values():
             raise ValueError(f"class {tissue_class.name!r} has no tile in {file}")
-    return list(found.items())
+    return list(labels.items())
 
 
 def digests(folder: Path, tile_paths: Iterable[str]) -> list[str]:
@@ -115,7 +116,7 @@ def _between(groups: pd.Series, low: float, high: float) -> pd.Series:
     return groups.map({g: low <= int.from_bytes(h) / 2**64 < high for g, h in hashed.items()})
 
 
-def _groups(card: cards.Card, folder: Path, tile_paths: pd.Series) -> pd.Series:
+def _groups(card: Card, folder: Path, tile_paths: pd.Series) -> pd.Series:
     if card.group is None:
         return tile_paths
     names = tile_paths.map(lambda path: Path(path).name)
@@ -176,17 +177,17 @@ def split_by_group(
 
     A fifth of the groups, stratified by class, is the test set (4:1, as in the papers), unless
     `fixed_test` says which tiles a dataset's own division has there. A tenth of the others is the
-    validation part; only the supervised bound ever looks at it.
-    labels, groups: [N]; fixed_test: bool [N]. Raises ValueError when there are too few groups for
-    five parts, and naming the groups that straddle the dataset's own division.
+    validation set. Nothing looks at it, full supervision neither; the next split does without it.
+    labels, groups: [N]; fixed_test: bool [N]. Raises ValueError when there are fewer than five
+    groups, and naming the groups that straddle the dataset's own division.
     """
     split = np.full(len(labels), "train", dtype=object)
-    split[_test_part(labels, groups, seed) if fixed_test is None else fixed_test] = "test"
+    split[_test_fold(labels, groups, seed) if fixed_test is None else fixed_test] = "test"
     rest = np.flatnonzero(split == "train")
     straddling = np.intersect1d(groups[rest], groups[split == "test"])
     if len(straddling):
         raise ValueError(
-            f"{len(straddling)} groups are in both parts of the dataset's own division, the "
+            f"{len(straddling)} groups are in both splits of the dataset's own division, the "
             f"first: {straddling[0]!r}"
         )
     folds = min(VALIDATION_FOLDS, len(np.unique(groups[rest])))
@@ -196,7 +197,7 @@ def split_by_group(
     return split
 
 
-def _test_part(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+def _test_fold(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
     n_groups = len(np.unique(groups))
     if n_groups < TEST_FOLDS:
         raise ValueError(f"a grouped 4:1 split needs {TEST_FOLDS} groups, there are {n_groups}")
@@ -211,30 +212,6 @@ def _one_fold(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> 
     # The splitter places groups in order of size: fold 0 would always get the same large ones.
     chosen = np.random.default_rng(seed).integers(folds)
     return list(splitter.split(labels, labels, by))[chosen][1]
-
-
-def missing_tiles(card: cards.Card, table: pd.DataFrame) -> list[str]:
-    """What differs from the published numbers of tiles, a line each; nothing if complete.
-
-    table: as `read_tile_table` gives it. For a dataset whose tiles are cut, the images are counted.
-    """
-    if card.patching is not None:
-        parts = [(entry, patches.count(cards.locate(card), {"images": [entry]}))
-                 for entry in card.patching["images"] if "count" in entry]  # fmt: skip
-        return [f"{card.name}, {entry['images']}: {n:,} of {entry['count']:,} images"
-                for entry, n in parts if n != entry["count"]]  # fmt: skip
-    lines = []
-    for part, wanted in card.published.items():
-        labels = table.label[table.part == part]
-        here = {name: int((labels == n).sum()) for n, name in enumerate(card.class_names)}
-        here["all"] = len(labels)
-        differing = [f"{c} {here[c]:,} of {n:,}" for c, n in wanted.items() if here[c] != n]
-        if differing:
-            where = f"{card.name}, {part}" if part else card.name
-            total = f"{len(labels):,} of {sum(wanted.values()):,} tiles"
-            per_class = ", ".join(line for line in differing if not line.startswith("all "))
-            lines.append(f"{where}: {total}" + (f"; {per_class}" if per_class else ""))
-    return lines
 
 
 def decode_tiles(
@@ -270,7 +247,7 @@ def decode_tiles(
         _in_threads(decode, range(len(table)), "decoding tiles")
         store.flush()
         _refuse(failed, folder)
-    _tell(converted)
+    _warn(converted)
     return file
 
 
@@ -285,13 +262,13 @@ def _refuse(failed: Mapping[str, Exception], folder: Path) -> None:
         )
 
 
-def _tell(converted: Mapping[str, str]) -> None:
+def _warn(converted: Mapping[str, str]) -> None:
     """One warning for each kind of conversion that `read_square` reports."""
     for kind in sorted({*converted.values()} - {""}):
-        of_kind = sorted(path for path, said in converted.items() if said == kind)
+        named = sorted(path for path, note in converted.items() if note == kind)
         warnings.warn(
-            f"converted to 8-bit RGB ({kind}): {len(of_kind)} of {len(converted)} tiles, "
-            f"such as {of_kind[0]}",
+            f"converted to 8-bit RGB ({kind}): {len(named)} of {len(converted)} tiles, "
+            f"such as {named[0]}",
             stacklevel=3,
         )
 
@@ -311,13 +288,9 @@ def read_batches(
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """Batches of the store: positions in `rows` [b] and tiles uint8 [b, S, S, 3] on the device.
 
-    The array is mapped anew for each batch, so that resident memory does not grow with N.
+    The array is mapped again for each batch, so that resident memory does not grow with N.
     """
     for start in range(0, len(rows), batch_size):
-        at = np.arange(start, min(start + batch_size, len(rows)))
-        images = torch.from_numpy(np.load(store, mmap_mode="r", allow_pickle=False)[rows[at]])
-        yield at, images.to(device, non_blocking=True)
-
-
-
-
+        idx = np.arange(start, min(start + batch_size, len(rows)))
+        images = torch.from_numpy(np.load(store, mmap_mode="r", allow_pickle=False)[rows[idx]])
+        yield idx, images.to(device, non_blocking=True)

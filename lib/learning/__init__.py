@@ -1,4 +1,4 @@
-"""Two networks and how they learn: losses, samplers, the trainer, training setups, baselines.
+"""Two networks and their training: losses, samplers, the trainer, training setups, baselines.
 
 Imports `lib.data`, `lib.vlm.views` and the leaves.
 """

@@ -1,9 +1,8 @@
-"""Whole ImageNet networks of timm, as classifiers of pixels."""
+"""ImageNet networks of timm as classifiers of pixels."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor
 
@@ -19,18 +18,22 @@ def fine_tune_network(
     `tf_efficientnet_lite0` takes its weights from the installed package; any other name downloads
     its own. Raises RuntimeError when those are out of reach.
     """
+    import timm
+
     if name == IMAGE_TOWER:
         backbone: Any = timm.create_model(name, num_classes=0)
         backbone.load_state_dict(packaged_image_weights(backbone))
     else:
         backbone = _downloaded(name)
-    about = timm.data.resolve_model_data_config(backbone)
-    mean, std = _per_channel(about["mean"]), _per_channel(about["std"])
+    config = timm.data.resolve_model_data_config(backbone)
+    mean, std = _per_channel(config["mean"]), _per_channel(config["std"])
     backbone.to(memory_format=torch.channels_last)
     return Classifier(backbone, backbone.num_features, n_classes, mean, std, projection)
 
 
 def _downloaded(name: str) -> Any:
+    import timm
+
     try:
         return timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # the hub's, the network's and timm's own errors share no class

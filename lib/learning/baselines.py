@@ -1,13 +1,11 @@
-"""What VLM-CPL is compared with, as far as it is not a loss (those are in `lib.losses`)."""
+"""Methods to compare with that are no loss (those are in `losses`)."""
+
+from typing import TYPE_CHECKING
 
 import numpy as np
-from cleanlab.filter import find_label_issues
-from scipy import sparse
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, cross_val_predict
-from sklearn.neighbors import NearestNeighbors
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 NEIGHBOURS = 3
 TEMPER = 50.0  # divides the log-likelihood, as in the authors' code; the text does not have it
@@ -16,13 +14,19 @@ ROUNDS, INNER_ROUNDS = 10, 5
 
 
 def suspected_labels(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Labels that confident learning takes for wrong (Northcutt et al., JAIR 2021), bool [N].
+    """Labels that confident learning considers wrong (Northcutt et al., JAIR 2021), bool [N].
 
     cleanlab's `find_label_issues` in its default setting, given the probabilities of a logistic
     regression on standardised features, predicted for each fifth of the groups by the others (with
     fewer groups, for each by the others). features: [N, E]; labels, groups: [N]. Labels that are
     all the same are not suspected. Raises ValueError for a single group.
     """
+    from cleanlab.filter import find_label_issues
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     positions = np.unique(labels, return_inverse=True)[1]  # cleanlab wants every class to occur
     if not positions.any():
@@ -67,8 +71,11 @@ def transductive_probabilities(features: np.ndarray, probs: np.ndarray) -> np.nd
     return z
 
 
-def _affinity(features: np.ndarray) -> sparse.csr_array:
+def _affinity(features: np.ndarray) -> "sparse.csr_array":
     """The matrix w + wᵀ, N × N with a few entries per row."""
+    from scipy import sparse
+    from sklearn.neighbors import NearestNeighbors
+
     n = len(features)
     if n <= NEIGHBOURS:
         raise ValueError(f"more than {NEIGHBOURS} tiles are needed, not {n}")
@@ -82,8 +89,8 @@ def _affinity(features: np.ndarray) -> sparse.csr_array:
 
 def _log_likelihood(features: np.ndarray, centres: np.ndarray, variances: np.ndarray) -> np.ndarray:
     """Up to a term that all classes share: [N, C]."""
-    scaled, at = features / np.sqrt(variances), centres / np.sqrt(variances)
-    return scaled @ at.T - 0.5 * (at**2).sum(1)
+    points, means = features / np.sqrt(variances), centres / np.sqrt(variances)
+    return points @ means.T - 0.5 * (means**2).sum(1)
 
 
 def _variances(features: np.ndarray, centres: np.ndarray, z: np.ndarray) -> np.ndarray:

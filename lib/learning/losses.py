@@ -1,14 +1,7 @@
-"""What the networks learn from: losses, and the objectives that give each network its own.
+"""Losses, functions of logits, and the objectives that a training minimises."""
 
-A loss is a function of logits. An objective is what `lib.trainer.train` minimises: it says how
-many `networks` it trains and whether it `uses_unlabelled` tiles and, from the networks' outputs on
-one batch, returns the loss of each network and the pseudo labels it gave to the unlabelled tiles.
-The rows of a batch are first the labelled tiles, then the unlabelled ones; `progress` is the share
-of the steps that are done.
-"""
-
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +13,10 @@ from lib.labels import UNLABELLED
 
 
 def confident_labels(logits: Tensor, threshold: float) -> Tensor:
-    """argmax_c p_c where max_c p_c > `threshold`, else `UNLABELLED`: int64 [B] from [B, C]; detached."""
+    """argmax_c p_c where max_c p_c > `threshold`, else `UNLABELLED`; detached.
+
+    logits: [B, C]; returns int64 [B].
+    """
     best, labels = torch.softmax(logits.detach(), dim=1).max(dim=1)
     return torch.where(best > threshold, labels, UNLABELLED)
 
@@ -54,9 +50,10 @@ def class_contrast(a: Tensor, b: Tensor, labels: Tensor, temperature: float = 0.
 
         −log s(a_i, b_i) / ( s(a_i, b_i) + Σ_{j ∈ N_i} [ s(a_i, a_j) + s(b_i, b_j) ] )
 
-    a, b: projections [B, P]; labels: [B], `UNLABELLED` for tiles that take no part. Returns a scalar, 0
-    where no two labels differ. Deviation: the authors' public loop takes j > i alone, leaves the
-    last tile of the batch out and divides by one more than the count; this is the whole formula.
+    a, b: projections [B, P]; labels: [B], `UNLABELLED` for tiles that take no part. Returns a
+    scalar, 0 where no two labels differ. Deviation: the authors' public loop takes j > i alone,
+    leaves the last tile of the batch out and divides by one more than the count; this is the whole
+    formula.
     """
     a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
     known = labels != UNLABELLED
@@ -71,6 +68,33 @@ def class_contrast(a: Tensor, b: Tensor, labels: Tensor, temperature: float = 0.
 # --- objectives ----------------------------------------------------------------------------------
 # All train two networks and are judged by the mean of both, so that what differs between two rows
 # of a table is the objective and not the number of networks.
+
+
+class Objective(Protocol):
+    """What `trainer.train` minimises: a module that gives each of its `networks` a loss.
+
+    uses_unlabelled: whether a batch also holds tiles without a label.
+    """
+
+    networks: int
+    uses_unlabelled: bool
+
+    def __call__(
+        self, outputs: Sequence[Any], labels: Tensor, rows: Tensor, progress: float
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of each network [K], and their pseudo labels of the unlabelled tiles [K, U].
+
+        outputs: of each network on the batch, first its L labelled tiles, then the U unlabelled
+        ones; labels: [L]; rows: [L], which of the training tiles the labelled ones are; progress:
+        the share of the steps that are done.
+        """
+        ...
+
+    def to(self, device: torch.device, /) -> Any: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], /) -> Any: ...
 
 
 class Supervised(nn.Module):
@@ -152,7 +176,7 @@ class CoTeaching(nn.Module):
         n = max(1, int(share * len(labels) + 1e-9))
         each = [F.cross_entropy(own[: len(labels)], labels, reduction="none") for own in outputs]
         picks = [losses.detach().argsort(stable=True)[:n] for losses in each]
-        losses = [own[of].mean() for own, of in zip(each, picks[::-1], strict=True)]
+        losses = [own[easy].mean() for own, easy in zip(each, picks[::-1], strict=True)]
         return torch.stack(losses), _no_pseudo_labels(outputs, labels)
 
     def extra_repr(self) -> str:
@@ -223,8 +247,8 @@ class DualViewTraining(HighConfidenceCrossSupervision):
         return losses + self.contrast / len(losses) * contrast, pseudo
 
     def extra_repr(self) -> str:
-        about = f"contrast={self.contrast}, temperature={self.temperature}"
-        return f"{super().extra_repr()}, {about}"
+        own = f"contrast={self.contrast}, temperature={self.temperature}"
+        return f"{super().extra_repr()}, {own}"
 
 
 def _no_pseudo_labels(outputs: Sequence[Tensor], labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Classifiers: pixels or features in, logits out; and predictions of several of them."""
+"""Classifiers of pixels or features, and their predictions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -73,9 +73,9 @@ def feature_statistics(features: np.ndarray, chunk: int = 8192) -> tuple[np.ndar
     shift = rows[0].astype(np.float64)
     total, squares = np.zeros_like(shift), np.zeros_like(shift)
     for start in range(0, len(rows), chunk):
-        part = rows[start : start + chunk] - shift
-        total += part.sum(0)
-        squares += (part**2).sum(0)
+        shifted = rows[start : start + chunk] - shift
+        total += shifted.sum(0)
+        squares += (shifted**2).sum(0)
     mean = total / len(rows)
     std = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
     std[std < 1e-6] = 1
@@ -84,26 +84,26 @@ def feature_statistics(features: np.ndarray, chunk: int = 8192) -> tuple[np.ndar
 
 @torch.inference_mode()
 def predict_members(
-    networks: Sequence[Any], read: PlainReader, tiles: np.ndarray, *, batch_size: int = 256
+    networks: Sequence[Any], reader: PlainReader, tiles: np.ndarray, *, batch_size: int = 256
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What each of K networks says of the tiles, and features of them, in evaluation mode.
+    """Softmaxes of each of K networks, float32 [K, N, C], and features of the tiles, float32.
 
-    `read(tiles)` gives the tiles as they are. Returns softmaxes, float32 [K, N, C], and features,
-    float32: the mean of the projections [N, P], which the class-wise contrast brought together, or
-    without projectors the features of all bodies side by side [N, K · F].
+    The features are the mean of the projections [N, P], which the class-wise contrast brought
+    together, or without projectors the features of all bodies, concatenated [N, K · F].
     """
     device = next(networks[0].parameters()).device
     probs, features = [], []
     for start in range(0, len(tiles), batch_size):
-        inputs = read(tiles[start : start + batch_size]).to(device)
-        logits, seen = zip(*(network.forward_features(inputs) for network in networks), strict=True)
+        inputs = reader(tiles[start : start + batch_size]).to(device)
+        outputs = (network.forward_features(inputs) for network in networks)
+        logits, members = zip(*outputs, strict=True)
         probs.append(torch.softmax(torch.stack(logits).float(), dim=2).cpu().numpy())
         projected = networks[0].projector is not None
-        together = torch.stack(seen).mean(0) if projected else torch.cat(seen, dim=1)
-        features.append(together.float().cpu().numpy())
+        joined = torch.stack(members).mean(0) if projected else torch.cat(members, dim=1)
+        features.append(joined.float().cpu().numpy())
     return np.concatenate(probs, axis=1), np.concatenate(features)
 
 
-def predict(networks: Sequence[Any], read: PlainReader, tiles: np.ndarray) -> np.ndarray:
+def predict(networks: Sequence[Any], reader: PlainReader, tiles: np.ndarray) -> np.ndarray:
     """Mean of the networks' softmaxes, float32 [N, C]; see `predict_members`."""
-    return predict_members(networks, read, tiles)[0].mean(0)
+    return predict_members(networks, reader, tiles)[0].mean(0)

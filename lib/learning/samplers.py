@@ -1,8 +1,8 @@
-"""What the networks are given: a view of each tile, or the tile as it is.
+"""Inputs of the networks: a random view of each tile to train on, the plain tile to predict.
 
-A view is asked for as `draw(tiles, network, step)` and depends on these and the seed alone: two
-networks see two views, and a run that was interrupted sees the same ones again. Tiles as they are,
-for predictions, are asked for as `read(tiles)`. Both give a tensor on the device, one row per tile.
+A `ViewSampler` is called as `sampler(tiles, network, step)`. Its views depend on these and the seed
+alone: two networks see two views, and a run that was interrupted sees the same ones again. A
+`PlainReader` is called as `reader(tiles)`. Both give a tensor on the device, one row per tile.
 """
 
 from collections.abc import Callable
@@ -28,27 +28,27 @@ def _stream(network: int, step: int) -> int:
 def feature_views(
     file: Path, tiles: np.ndarray, *, seed: int, device: torch.device | str = "cpu"
 ) -> ViewSampler:
-    """Of each tile the features of one of the V views that the consensus computed, by chance.
+    """Features of a random one of the V views of each tile that the consensus computed.
 
     file: [V, N, E] (`view_features.npy`); tiles: [N] tile numbers, one per row of the file.
-    The function that is returned raises ValueError when it is asked for another tile.
+    The sampler raises ValueError for a tile that is not among them.
     """
     order = np.argsort(tiles)
 
-    def draw(wanted: np.ndarray, network: int, step: int) -> Tensor:
+    def sampler(wanted: np.ndarray, network: int, step: int) -> Tensor:
         features = np.load(file, mmap_mode="r", allow_pickle=False)
         rows = order[np.searchsorted(tiles, wanted, sorter=order).clip(max=len(order) - 1)]
         if not np.array_equal(tiles[rows], wanted):
-            raise ValueError(f"{file} holds no views of some of the tiles asked for")
-        chance = tile_draws(wanted, 1, seed, _stream(network, step))[:, 0]
-        views = (chance * len(features)).astype(int)
+            raise ValueError(f"{file} holds no views of some of the tiles that are wanted")
+        draws = tile_draws(wanted, 1, seed, _stream(network, step))[:, 0]
+        views = (draws * len(features)).astype(int)
         return _floats(features[views, rows], device)
 
-    return draw
+    return sampler
 
 
 def plain_features(file: Path, *, device: torch.device | str = "cpu") -> PlainReader:
-    """Features of the tiles as they are. file: [all tiles, E] (`unprojected.npy`)."""
+    """Features of the plain tiles. file: [all tiles, E] (`unprojected.npy`)."""
     return lambda tiles: _floats(np.load(file, mmap_mode="r", allow_pickle=False)[tiles], device)
 
 
@@ -57,17 +57,17 @@ def pixel_views(
 ) -> ViewSampler:
     """A new random view of each tile, float [B, 3, size, size]. store: see `tiles.decode_tiles`."""
 
-    def draw(tiles: np.ndarray, network: int, step: int) -> Tensor:
+    def sampler(tiles: np.ndarray, network: int, step: int) -> Tensor:
         view = _stream(network, step)
         return random_view(
             _stored(store, tiles, device), size, tiles=tiles, view=view, seed=seed, hue=hue
         )
 
-    return draw
+    return sampler
 
 
 def plain_pixels(store: Path, size: int, *, device: torch.device | str = "cpu") -> PlainReader:
-    """The tiles as they are, float [B, 3, size, size]."""
+    """The plain tiles, float [B, 3, size, size]."""
     return lambda tiles: plain_view(_stored(store, tiles, device), size)
 
 

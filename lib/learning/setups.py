@@ -1,11 +1,10 @@
-"""The two setups to train with one trainer: heads on frozen features, or whole networks on pixels."""
+"""Two training setups: heads on frozen features, and whole networks on pixels."""
 
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +12,18 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lib.learning import networks, samplers
-from lib.learning.networks import predict
+from lib.learning.backbones import fine_tune_network
+from lib.learning.losses import Objective
 from lib.learning.samplers import PlainReader, ViewSampler
 from lib.learning.trainer import Plan, TrainingTiles, train
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What training needs besides an objective and labels; see `trainer.train`."""
+    """Networks, views and plan of a training: all but the objective and the labels.
+
+    See `trainer.train`; `reader` gives the plain tiles to predict.
+    """
 
     make_network: Callable[[], nn.Module]
     sampler: ViewSampler
@@ -31,10 +34,10 @@ class TrainingSetup:
 def frozen(
     run: Path, tiles: np.ndarray, n_classes: int, *, steps: int, seed: int, projection: int = 0
 ) -> TrainingSetup:
-    """Small heads on what the VLM's encoder made of the random views that voted (design: frozen).
+    """Small heads on the features that the frozen VLM gave to the random views. Needs no GPU.
 
     run: run folder with view_features.npy [V, N, E], one row for each of `tiles` [N], and
-    unprojected.npy, one for every tile. Needs no GPU.
+    unprojected.npy, one for every tile.
     """
     file = run / "view_features.npy"
     mean, std = networks.feature_statistics(np.load(file, mmap_mode="r", allow_pickle=False))
@@ -49,13 +52,11 @@ def frozen(
 def fine_tune(
     store: Path, size: int, n_classes: int, *, steps: int, seed: int, projection: int = 0
 ) -> TrainingSetup:
-    """Whole ImageNet networks on augmented pixels (the faithful way; wants a GPU).
+    """Whole ImageNet networks on augmented pixels, as in the papers; meant for a GPU.
 
-    store: decoded tiles (`tiles.decode_tiles`); size: of the input in pixels. A third of the rate
-    of the heads, and half the batch, so that a few hundred steps are within a CPU's reach.
+    store: decoded tiles (`tiles.decode_tiles`); size: of the input in pixels. A third of the heads'
+    learning rate and half their batch, so that a few hundred steps are feasible on a CPU.
     """
-    from lib.learning.backbones import fine_tune_network  # timm takes seconds to import
-
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return TrainingSetup(
         partial(fine_tune_network, n_classes, projection=projection),
@@ -66,22 +67,22 @@ def fine_tune(
 
 
 def load_networks(setup: TrainingSetup, folder: Path) -> list[nn.Module]:
-    """The networks that `trainer.train` left in a folder, in evaluation mode."""
-    networks = []
+    """The networks that `trainer.train` saved in a folder, in evaluation mode."""
+    loaded = []
     for file in sorted(folder.glob("network_*.safetensors")):
         network = setup.make_network()
         network.load_state_dict(load_file(file))
-        networks.append(network.eval())
-    return networks
+        loaded.append(network.eval())
+    return loaded
 
 
 def fit_predict(
-    objective: Any, data: TrainingTiles, tiles: np.ndarray, *, setup: TrainingSetup, seed: int
+    objective: Objective, data: TrainingTiles, tiles: np.ndarray, *, setup: TrainingSetup, seed: int
 ) -> np.ndarray:
-    """Probabilities of `tiles`, float32 [N, C], by networks that are trained and not kept."""
+    """Train, and predict `tiles`: probabilities, float32 [N, C]. The networks are not kept."""
     with tempfile.TemporaryDirectory() as folder:
         trained, _ = train(
             objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed,
             folder=Path(folder),
         )  # fmt: skip
-    return predict(trained, setup.reader, tiles)
+    return networks.predict(trained, setup.reader, tiles)

@@ -1,8 +1,8 @@
 """Train one network or two on partly labelled tiles.
 
-The trainer knows neither what a network is, nor what a view of a tile is, nor what is minimised: it
-is given functions that make the first two (`lib.networks`, `lib.inputs`) and an objective
-(`lib.losses`). Runs on the CPU, on one GPU, and in several processes under `accelerate launch`.
+One trainer for every kind of network (`networks`, `backbones`), of input (`samplers`) and of
+objective (`losses`). Runs on the CPU, on one GPU, and in several processes under `accelerate
+launch`.
 """
 
 import copy
@@ -12,34 +12,37 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lib.artefacts import atomic
 from lib.labels import UNLABELLED
+from lib.learning.losses import Objective
 from lib.learning.samplers import ViewSampler
 from lib.progress import progress_bar
 
-REPORT_EVERY = 20  # steps between two looks at the losses: each look waits for the device
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+REPORT_EVERY = 20  # steps between two checks of the losses: each waits for the device
 CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast to train: SGD, the rate ×0.1 after the share `decay_at` of the steps.
+    """Schedule of a training: SGD, the rate ×0.1 after the fraction `decay_at` of the steps.
 
-    A batch is half labelled and half unlabelled; of the labelled half every class is an equal share
-    if `balance_classes` (not in the papers: labels that a filter kept are seldom balanced). Batch,
+    Half of a batch is labelled, half is not. With `balance_classes` the labelled half draws every
+    class equally often (not in the papers: labels that a filter kept are seldom balanced). Batch,
     momentum, weight decay and decay are those of the papers' public code (200 epochs, ×0.1 at 150).
     Steps and rate are chosen for heads on frozen features, so that the training loss no longer
-    falls at the decay; whole networks are trained with 1e-3 there.
+    falls at the decay; the papers' code trains whole networks with 1e-3.
     """
 
     steps: int = 1000
@@ -54,10 +57,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class TrainingTiles:
-    """Tile numbers [N], their (pseudo) labels [N] with `UNLABELLED` for unlabelled ones, class names.
+    """Tile numbers [N], (pseudo) labels [N] or `UNLABELLED`, and the names of the classes.
 
-    `truth` [N], where it is known, is looked at for reports alone. Raises ValueError for lengths or
-    labels that do not fit and when no tile is labelled; warns of classes that no label bears.
+    `truth` [N], where it is known, serves reports alone. Raises ValueError for lengths or labels
+    that do not fit and when no tile is labelled; warns of classes without a labelled tile.
     """
 
     tiles: np.ndarray
@@ -66,21 +69,21 @@ class TrainingTiles:
     truth: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for what in (self.labels, self.truth):
-            if what is not None and len(what) != len(self.tiles):
-                raise ValueError(f"{len(what)} labels, but {len(self.tiles)} tiles")
+        for labels in (self.labels, self.truth):
+            if labels is not None and len(labels) != len(self.tiles):
+                raise ValueError(f"{len(labels)} labels, but {len(self.tiles)} tiles")
         if len(self.labels) and not (
             UNLABELLED <= self.labels.min() and self.labels.max() < len(self.class_names)
         ):
             raise ValueError(f"labels must lie in {UNLABELLED} … {len(self.class_names) - 1}")
         if not len(self.labelled):
-            raise ValueError("no tile is labelled: no filter kept any, so keep a larger share")
+            raise ValueError("no tile is labelled: no filter kept any; raise the keep ratio")
         present = set(self.labels.tolist())
         missing = [name for c, name in enumerate(self.class_names) if c not in present]
         if missing:
             warnings.warn(
                 f"no labelled tile of class {', '.join(missing)}: it will never be predicted; "
-                "keep a larger share of the tiles or a share of every class",
+                "raise the keep ratio, or keep a quota of every class",
                 stacklevel=3,
             )
 
@@ -90,7 +93,7 @@ class TrainingTiles:
 
     @cached_property
     def balancing_chances(self) -> np.ndarray:
-        """Of each labelled tile, so that every class that occurs is drawn as often."""
+        """Probability of drawing each labelled tile that makes all classes equally frequent."""
         labels = self.labels[self.labelled]
         chances = 1 / np.bincount(labels)[labels]
         return chances / chances.sum()
@@ -101,7 +104,7 @@ class TrainingTiles:
 
 
 def train(
-    objective: Any,
+    objective: Objective,
     make_network: Callable[[], nn.Module],
     sampler: ViewSampler,
     data: TrainingTiles,
@@ -110,24 +113,25 @@ def train(
     seed: int,
     folder: Path,
 ) -> tuple[list[nn.Module], pd.DataFrame]:
-    """Train as many networks as the objective wants; the networks of the last step and the curve.
+    """Train as many networks as the objective wants; returns those of the last step and the curve.
 
-    `make_network` is called once per network, each time after another random state; `sampler(tiles,
-    network, step)` gives each network its view of the tiles of a batch. See `lib.losses` for
-    objectives. Returns the networks in evaluation mode and the curve, one row per step (step,
-    loss_a, loss_b, confident: share of unlabelled tiles that got a pseudo label, precision: of
-    these, where the truth is known). `folder` gets network_a.safetensors, network_b.safetensors and
-    curve.parquet when all is done, and until then a checkpoint: an interrupted run, called again,
-    ends in the same bytes (on the CPU) as one that was not. A checkpoint of another plan, seed,
-    objective, labelling or start is not continued; what `sampler` gives must be the same. Several
-    processes share each batch and give the result of one, up to rounding; only batch normalisation
-    and `losses.class_contrast` see the tiles of their own process alone.
+    make_network: called once per network, each time with a random state of its own. sampler: gives
+    each network its view of the tiles of a batch. The networks are returned in evaluation mode. The
+    curve has one row per step: step, loss_a, loss_b, confident (fraction of unlabelled tiles that
+    got a pseudo label), precision (of these pseudo labels, where the truth is known).
+
+    When all is done `folder` holds network_a.safetensors, network_b.safetensors and curve.parquet,
+    until then a checkpoint: an interrupted training, called again, ends in the same bytes (on the
+    same CPU) as one that was not. A checkpoint of another plan, seed, objective, labelling or start
+    is not continued; the sampler must be the same. Several processes share each batch and give the
+    result of one, up to rounding; only batch normalisation and `losses.class_contrast` see the
+    tiles of their own process alone.
 
     Raises FloatingPointError naming step and network when a loss is not finite, ValueError when a
     batch or the objective's state cannot be divided among the processes.
     """
     accelerator = _accelerator()
-    _check_division(objective, plan, accelerator.num_processes)
+    check_division(objective, plan, accelerator.num_processes)
     device = accelerator.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         networks = new_networks(make_network, objective.networks, seed)
@@ -144,14 +148,17 @@ def train(
     return run.finish()
 
 
-def _accelerator() -> Accelerator:
-    """bfloat16 where the processor profits; `accelerate launch` says how many processes."""
+def _accelerator() -> "Accelerator":
+    """bfloat16 where the GPU computes in it; `accelerate launch` sets the number of processes."""
+    from accelerate import Accelerator
+
     cuda = torch.cuda.is_available()
     fast = cuda and torch.cuda.is_bf16_supported(including_emulation=False)
     return Accelerator(cpu=not cuda, mixed_precision="bf16" if fast else "no")
 
 
-def _check_division(objective: nn.Module, plan: Plan, processes: int) -> None:
+def check_division(objective: Objective, plan: Plan, processes: int) -> None:
+    """Refuse, by ValueError, a batch or an objective that so many processes cannot share."""
     if plan.batch_size < 2 or plan.batch_size // 2 % processes:
         raise ValueError(
             f"half of batch_size={plan.batch_size} must divide among {processes} processes"
@@ -163,7 +170,7 @@ def _check_division(objective: nn.Module, plan: Plan, processes: int) -> None:
 
 
 def new_networks(make_network: Callable[[], nn.Module], n: int, seed: int) -> list[nn.Module]:
-    """The networks as a training with that seed starts them. Sets torch's random state."""
+    """The networks as a training with this seed starts them. Sets torch's random state."""
     networks = []
     for network in range(n):
         torch.manual_seed(_mixed(seed, network))
@@ -185,13 +192,13 @@ class _Run:
 
     def __init__(
         self,
-        objective: Any,
+        objective: Objective,
         networks: list[nn.Module],
         data: TrainingTiles,
         plan: Plan,
         seed: int,
         folder: Path,
-        accelerator: Accelerator,
+        accelerator: "Accelerator",
     ):
         self.data, self.plan, self.seed, self.folder = data, plan, seed, folder
         self.accelerator = accelerator
@@ -204,7 +211,7 @@ class _Run:
             momentum=plan.momentum,
             weight_decay=plan.weight_decay,
         )
-        # Columns: the loss of each network, then the shares of confident and of right pseudo labels
+        # Columns: the loss of each network, then the shares of confident and correct pseudo labels
         self.curve = torch.full((plan.steps, len(networks) + 2), torch.nan, dtype=torch.float64)
         self.curve = self.curve.to(accelerator.device)
         self.step = self.reported = 0
@@ -232,11 +239,11 @@ class _Run:
             late = step >= self.plan.decay_at * self.plan.steps
             group["lr"] = self.plan.learning_rate * (0.1 if late else 1)
         outputs = [
-            network(sampler(self.data.tiles[rows], number, step).to(device))
-            for number, network in enumerate(self.networks)
+            network(sampler(self.data.tiles[rows], k, step).to(device))
+            for k, network in enumerate(self.networks)
         ]
-        at = torch.from_numpy(labelled).to(device)
-        losses, pseudo = self.objective(outputs, labels, at, step / self.plan.steps)
+        labelled_rows = torch.from_numpy(labelled).to(device)
+        losses, pseudo = self.objective(outputs, labels, labelled_rows, step / self.plan.steps)
         self.optimiser.zero_grad()
         self.accelerator.backward(losses.sum())
         self.optimiser.step()
@@ -250,54 +257,54 @@ class _Run:
         Balanced classes are drawn with replacement, as is a pool smaller than half a batch. There
         are no unlabelled rows if every tile has a label or the objective ignores those without.
         """
-        chance = np.random.default_rng([self.seed, self.step])
+        rng = np.random.default_rng([self.seed, self.step])
         half = self.plan.batch_size // 2
         mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         labelled, unlabelled = self.data.labelled, self.data.unlabelled
         if self.plan.balance_classes:
-            drawn = chance.choice(labelled, half, p=self.data.balancing_chances)
+            drawn = rng.choice(labelled, half, p=self.data.balancing_chances)
         else:
-            drawn = chance.choice(labelled, half, replace=len(labelled) < half)
+            drawn = rng.choice(labelled, half, replace=len(labelled) < half)
         if not self.objective.uses_unlabelled or not len(unlabelled):
             return drawn[mine], unlabelled[:0]
-        return drawn[mine], chance.choice(unlabelled, half, replace=len(unlabelled) < half)[mine]
+        return drawn[mine], rng.choice(unlabelled, half, replace=len(unlabelled) < half)[mine]
 
     def _judge(self, pseudo: Tensor, unlabelled: np.ndarray) -> Tensor:
-        """Shares of the unlabelled tiles with a pseudo label and with a right one, all networks."""
+        """Shares of the unlabelled tiles with a pseudo label and a correct one, all networks."""
         confident = (pseudo != UNLABELLED).double()
-        right = torch.full_like(confident, torch.nan)
+        correct = torch.full_like(confident, torch.nan)
         if self.data.truth is not None:
             truth = torch.from_numpy(self.data.truth[unlabelled]).to(pseudo.device)
-            right = confident * (pseudo == truth)
-        return torch.stack([confident.mean(), right.mean()])
+            correct = confident * (pseudo == truth)
+        return torch.stack([confident.mean(), correct.mean()])
 
     def report(self) -> dict[str, str]:
-        """Bring the new rows of the curve together from all processes and check them."""
+        """Average the new rows of the curve over all processes and check them."""
         new = self.curve[self.reported : self.step]
         new.copy_(self.accelerator.reduce(new.clone(), "mean"))
-        wrong = (~torch.isfinite(new[:, :-2])).nonzero()
-        if len(wrong):
-            step, network = wrong[0].tolist()
+        infinite = (~torch.isfinite(new[:, :-2])).nonzero()
+        if len(infinite):
+            step, network = infinite[0].tolist()
             value = new[step, network].item()
             self._fail(f"the loss of network {_letter(network)} is {value}", self.reported + step)
         self.reported = self.step
-        loss, confident, right = new[:, :-2].mean(), *new[:, -2:].mean(0)
-        shown = {"loss": loss, "confident": confident, "precision": right / confident}
+        loss, confident, correct = new[:, :-2].mean(), *new[:, -2:].mean(0)
+        shown = {"loss": loss, "confident": confident, "precision": correct / confident}
         return {name: f"{value:.3f}" for name, value in shown.items() if not torch.isnan(value)}
 
-    def _fail(self, what: str, step: int) -> None:
+    def _fail(self, fault: str, step: int) -> None:
         if self.accelerator.is_main_process:
             (self.folder / CHECKPOINT).unlink(missing_ok=True)
         raise FloatingPointError(
-            f"{what} at step {step}: check the inputs, or lower the learning rate "
+            f"{fault} at step {step}: check the inputs, or lower the learning rate "
             f"({self.plan.learning_rate}). Nothing was written to {self.folder}"
         )
 
     def save(self) -> None:
-        """Write the checkpoint, once all weights are seen to be finite."""
-        for number, network in enumerate(self.networks):
+        """Write the checkpoint if all weights are finite."""
+        for k, network in enumerate(self.networks):
             if not all(bool(torch.isfinite(p).all()) for p in network.parameters()):
-                self._fail(f"a weight of network {_letter(number)} is not finite", self.step - 1)
+                self._fail(f"a weight of network {_letter(k)} is not finite", self.step - 1)
         if self.accelerator.is_main_process:
             state = {
                 "start": self.start,
@@ -326,13 +333,13 @@ class _Run:
         self.curve[: self.step] = state["curve"]
 
     def finish(self) -> tuple[list[nn.Module], pd.DataFrame]:
-        """Write weights and curve; then the checkpoint is not needed any more."""
+        """Write weights and curve, and remove the checkpoint."""
         unwrap = self.accelerator.unwrap_model
         networks = [unwrap(n, keep_fp32_wrapper=False).eval() for n in self.networks]
         curve = _curve_table(self.curve.cpu().numpy())
         if self.accelerator.is_main_process:
-            for number, network in enumerate(networks):
-                with atomic(self.folder / f"network_{_letter(number)}.safetensors") as file:
+            for k, network in enumerate(networks):
+                with atomic(self.folder / f"network_{_letter(k)}.safetensors") as file:
                     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, file)
             with atomic(self.folder / "curve.parquet") as file:
                 curve.to_parquet(file)
@@ -342,21 +349,22 @@ class _Run:
 
 
 def _curve_table(values: np.ndarray) -> pd.DataFrame:
-    *losses, confident, right = values.T
+    *losses, confident, correct = values.T
     columns = {"step": np.arange(len(values))}
-    columns |= {f"loss_{_letter(network)}": loss for network, loss in enumerate(losses)}
-    precision = np.divide(right, confident, out=np.full_like(right, np.nan), where=confident > 0)
+    columns |= {f"loss_{_letter(k)}": loss for k, loss in enumerate(losses)}
+    unknown = np.full_like(correct, np.nan)
+    precision = np.divide(correct, confident, out=unknown, where=confident > 0)
     return pd.DataFrame(columns | {"confident": confident, "precision": precision})
 
 
 def _fingerprint(
-    objective: nn.Module,
+    objective: Objective,
     networks: list[nn.Module],
     data: TrainingTiles,
     plan: Plan,
     seed: int,
 ) -> str:
-    """Of all that a checkpoint must share with the run that continues it."""
+    """Digest of all that a checkpoint must share with the training that continues it."""
     digest = hashlib.blake2b(repr((objective, plan, seed)).encode(), digest_size=16)
     tensors = [t for network in networks for t in network.state_dict().values()]
     for array in [data.tiles, data.labels, *(t.detach().cpu().numpy() for t in tensors)]:
@@ -367,7 +375,6 @@ def _fingerprint(
 def labelled_and_not(
     tiles: np.ndarray, labels: np.ndarray, class_names: Sequence[str], truth: np.ndarray
 ) -> TrainingTiles:
-    """Every tile with its label and once more without: for cross supervision without a filter."""
-    none = np.full_like(labels, UNLABELLED)
-    both = np.append(labels, none)
+    """Every tile with its label and again without: for cross supervision without a filter."""
+    both = np.append(labels, np.full_like(labels, UNLABELLED))
     return TrainingTiles(np.tile(tiles, 2), both, class_names, np.tile(truth, 2))

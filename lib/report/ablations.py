@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from lib.consensus import QUOTAS, TIE_BREAKS
+from lib.consensus import QUOTAS, SETTINGS, TIE_BREAKS
 
 # One rule at a time, but for those that are in one dictionary.
 VLM_CPL_GRID: tuple[dict[str, Sequence], ...] = (
@@ -15,20 +15,56 @@ VLM_CPL_GRID: tuple[dict[str, Sequence], ...] = (
     {"cluster_on": ("projected", "unprojected")},
     {"clusters_per_class": (1, 2, 4)},
     {"threshold": (0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)},
-    {"weight": (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)},
+    {"hcs_weight": (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)},
 )
-# Of the target, towards pale haematoxylin (`staining.restain` with the opposite sign: away from the
-# laboratory that lc25k's stand-in knows); 0 is the comparison itself.
-STAIN_SHIFTS = (0.5, 1.0, 1.5, 2.0)
-# Of UniSAL; a weight of 0 is training without the other view, a contrast of 0 without contrast.
+# Of UniSAL; a weight w of 0 is training without the other view, a contrast β of 0 without contrast.
 UNISAL_GRID: tuple[dict[str, Sequence], ...] = (
     {"strategy": ("unisal", "dus", "cs", "unisal-wide")},
     {"tau": (0.5, 0.7, 0.95)},
-    {"weight": (0.0, 0.5, 1.0)},
+    {"cps_weight": (0.0, 0.5, 1.0)},
     {"contrast": (0.0, 0.1, 0.5)},
     {"query_share": (0.01, 0.02, 0.05)},
     {"restart": (True, False)},
 )
+
+
+def our_rules(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The rules that VLM-CPL runs with in our setting. settings: of a run (`Run.settings`)."""
+    names = ("n_views", "keep_ratio", "threshold", "hcs_weight")
+    fixed = {"filters": "mvc+pfc", "clusters_per_class": 1, "stain_shift": 0.0}
+    return {name: settings[name] for name in names} | fixed | SETTINGS["ours"]
+
+
+def parse_shifts(shifts: str) -> list[float]:
+    """Stain shifts from a text like "0.5,1.0"; 0 is the comparison itself, so it is none of them.
+
+    Raises ValueError for what is no list of positive numbers.
+    """
+    try:
+        numbers = [float(shift) for shift in shifts.split(",")]
+    except ValueError as error:
+        raise ValueError(f"shifts={shifts!r} must be numbers, by comma") from error
+    if min(numbers) <= 0 or len(set(numbers)) < len(numbers):
+        raise ValueError(f"shifts={shifts!r} must be positive and differ")
+    return numbers
+
+
+def chosen_rules(
+    grid: Sequence[Mapping[str, Sequence]], names: str
+) -> list[Mapping[str, Sequence]]:
+    """The entries of a grid that vary one of the named rules; all of them for "".
+
+    names: by comma, as in a parameters file; names of the other grid are passed over, so that one
+    line can choose for both methods. Raises ValueError for a name that is in neither grid, and when
+    no entry is left.
+    """
+    wanted = {name.strip() for name in names.split(",")} - {""}
+    known = {name for values in (*VLM_CPL_GRID, *UNISAL_GRID) for name in values}
+    chosen = [values for values in grid if not wanted or wanted & set(values)]
+    if wanted - known or not chosen:
+        here = ", ".join(name for values in grid for name in values)
+        raise ValueError(f"rules={names!r}: the rules that are varied here are {here}")
+    return chosen
 
 
 def ablation_grid(

@@ -1,6 +1,6 @@
 """Learning curves of active learning: from rows of the record to tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pandas as pd
 from lib.report.format import difference, spread
 
 GROUP_COLUMNS = ["vlm", "seed", "training", "method", "network", "group", "n", "right"]
-SHARES = (0.95, 0.98, 1.0)  # of full supervision, for the labels that a strategy needs
+FRACTIONS = (0.95, 0.98, 1.0)  # of full supervision, for the labels that a strategy needs
 STRATEGIES = {
     "unisal": "UniSAL (DUS, CS)",
     "unisal-weighted": "UniSAL, weighted",
@@ -28,14 +28,14 @@ TRAININGS = ("dual-view", "supervised")
 
 
 def curve_weights(budgets: Sequence[int] | pd.Series) -> np.ndarray:
-    """Weight of each round in the area under the learning curve [R]; they add up to one.
+    """Weight of each round in the area under the learning curve (AULC) [R]; they add up to one.
 
     The area between the first and the last budget by the trapezoidal rule, divided by its width.
     """
-    at = np.asarray(budgets, dtype=float)
-    if len(at) == 1 or at[0] == at[-1]:
-        return np.full(len(at), 1 / len(at))
-    widths = np.diff(at) / (at[-1] - at[0])
+    labels = np.asarray(budgets, dtype=float)
+    if len(labels) == 1 or labels[0] == labels[-1]:
+        return np.full(len(labels), 1 / len(labels))
+    widths = np.diff(labels) / (labels[-1] - labels[0])
     return (np.append(widths, 0) + np.append(0, widths)) / 2
 
 
@@ -68,66 +68,92 @@ def groups_of_runs(runs: Path) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=GROUP_COLUMNS)
 
 
-def areas(curves: pd.DataFrame, score: str = "accuracy") -> pd.DataFrame:
-    """Area under each learning curve: columns training, method, seed, area.
+def by_network(frame: pd.DataFrame, dataset: str) -> dict[str, pd.DataFrame]:
+    """Lines of `rounds_frame` in which no rule is varied: "dataset, network" → lines."""
+    plain = frame[frame.varied == ()]
+    return {f"{dataset}, {network}": df for network, df in plain.groupby("network", sort=False)}
+
+
+def aulc(curves: pd.DataFrame, score: str = "accuracy") -> pd.DataFrame:
+    """Area under each learning curve: columns training, method, seed, aulc.
 
     curves: lines of `rounds_frame` of one dataset, VLM and way to train, full supervision or not.
     """
     rounds = curves[curves.method != "full-supervision"]
-    found = [
-        (*key, float(curve_weights(of.budget) @ of[score]))
-        for key, of in rounds.groupby(["training", "method", "seed"], sort=False)
+    values = [
+        (*key, float(curve_weights(curve.budget) @ curve[score]))
+        for key, curve in rounds.groupby(["training", "method", "seed"], sort=False)
     ]
-    return pd.DataFrame(found, columns=["training", "method", "seed", "area"])
+    return pd.DataFrame(values, columns=["training", "method", "seed", "aulc"])
 
 
 def rounds_table(curves: pd.DataFrame, groups: pd.DataFrame | None = None) -> pd.DataFrame:
     """One line per training and strategy, mean ± standard deviation over seeds.
 
-    curves: see `areas`; groups: `groups_of_runs` of the same, with which the table says by how much
-    the area under the curve of UniSAL (dual-view) is larger, and the p of the paired test over
-    seeds × groups. Labels needed: the first round at which the mean over seeds reaches that share
-    of full supervision's accuracy; a dash where none does.
+    curves: see `aulc`; groups: `groups_of_runs` of the same, with which the table says by how much
+    the AULC of UniSAL (dual-view) is larger, and the p of the paired test over seeds × groups.
+    Labels needed: the first round at which the mean over seeds reaches that fraction of full
+    supervision's accuracy; a dash where none does.
     """
     full = curves[curves.method == "full-supervision"]
-    area, balanced = (areas(curves, s).set_index(["training", "method"]) for s in
+    area, balanced = (aulc(curves, s).set_index(["training", "method"]) for s in
                       ("accuracy", "balanced_accuracy"))  # fmt: skip
     lines = []
     for training, method in in_order(curves):
-        of = curves[(curves.training == training) & (curves.method == method)]
-        last = of[of["round"] == of["round"].max()]
+        curve = curves[(curves.training == training) & (curves.method == method)]
+        last = curve[curve["round"] == curve["round"].max()]
         line = {"training": training, "strategy": STRATEGIES.get(method, method)}
-        line |= {"area": spread(area.loc[[(training, method)]].area)}
-        line |= {"area, balanced": spread(balanced.loc[[(training, method)]].area)}
+        line |= {"AULC": spread(area.loc[[(training, method)]].aulc)}
+        line |= {"AULC, balanced accuracy": spread(balanced.loc[[(training, method)]].aulc)}
         if groups is not None:
             line["UniSAL is better by"] = _difference(groups, training, method)
         line |= {
             "labels at the end": f"{last.budget.mean():.0f}",
             "accuracy": spread(last.accuracy),
         }
-        line |= {"balanced": spread(last.balanced_accuracy)}
-        for share in SHARES if len(full) else ():
-            line[f"labels for {share:.0%}"] = labels_needed(of, share * full.accuracy.mean())
-        lines.append(line | {"seeds": str(of.seed.nunique())})
+        line |= {"balanced accuracy": spread(last.balanced_accuracy)}
+        for fraction in FRACTIONS if len(full) else ():
+            needed = labels_needed(curve, fraction * full.accuracy.mean())
+            line[f"labels for {fraction:.0%}"] = needed
+        lines.append(line | {"seeds": str(curve.seed.nunique())})
     if len(full):
         ends = {"labels at the end": f"{full.budget.mean():.0f}", "accuracy": spread(full.accuracy)}
-        ends |= {"balanced": spread(full.balanced_accuracy), "seeds": str(full.seed.nunique())}
+        ends |= {"balanced accuracy": spread(full.balanced_accuracy)}
+        ends |= {"seeds": str(full.seed.nunique())}
         lines.append({"training": "supervised", "strategy": "all labels"} | ends)
     return pd.DataFrame(lines).fillna("")
+
+
+def rounds_tables(
+    curves: Mapping[str, pd.DataFrame], groups: pd.DataFrame
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Titles and tables of several networks; curves: see `by_network`."""
+    for title, curve in curves.items():
+        of_network = groups[groups.network == curve.network.iloc[0]]
+        yield title, rounds_table(curve, of_network)
+
+
+def disagreement_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Size of the disagreement set before each query, and tiles filled by entropy: seeds' mean."""
+    chosen = frame[(frame.method == "unisal") & frame.disagreeing.notna() & (frame.varied == ())]
+    numbers = chosen.astype({"disagreeing": float, "filled": float})
+    return numbers.pivot_table(
+        index="round", columns=["network", "training"], values=["disagreeing", "filled"]
+    ).round(1)
 
 
 def summary_table(frame: pd.DataFrame) -> pd.DataFrame:
     """One line per dataset with heads on frozen features, means over seeds.
 
-    frame: `rounds_frame`. The best of the other strategies is that with the largest area.
+    frame: `rounds_frame`. The best of the other strategies is that with the largest AULC.
     """
     lines = []
-    of_heads = frame[(frame.network == "frozen") & (frame.varied == ())]
-    for dataset, curves in of_heads.groupby("dataset"):
+    heads = frame[(frame.network == "frozen") & (frame.varied == ())]
+    for dataset, curves in heads.groupby("dataset"):
         full = curves[curves.method == "full-supervision"]
         last = curves[curves["round"] == curves["round"].max()]
         last = last[(last.method == "unisal") & (last.training == "dual-view")]
-        area = areas(curves).groupby(["training", "method"]).area.mean()
+        area = aulc(curves).groupby(["training", "method"]).aulc.mean()
         if ("dual-view", "unisal") not in area or not len(full):
             continue
         others = area["dual-view"].drop("unisal")
@@ -135,35 +161,35 @@ def summary_table(frame: pd.DataFrame) -> pd.DataFrame:
         line |= {"labels": f"{last.budget.mean():.0f} of {full.budget.mean():.0f}"}
         line["UniSAL"] = f"{last.accuracy.mean():.3f}"
         line["of all labels"] = f"{last.accuracy.mean() / full.accuracy.mean():.1%}"
-        line["area, UniSAL"] = f"{area['dual-view', 'unisal']:.3f}"
+        line["AULC, UniSAL"] = f"{area['dual-view', 'unisal']:.3f}"
         if len(others):
             name = STRATEGIES.get(others.idxmax(), others.idxmax())
-            line["area, best other, same training"] = f"{others.max():.3f} ({name})"
+            line["AULC, best other, same training"] = f"{others.max():.3f} ({name})"
         for method in ("random", "entropy"):
             if ("supervised", method) in area:
-                line[f"area, {method}, supervised"] = f"{area['supervised', method]:.3f}"
+                line[f"AULC, {method}, supervised"] = f"{area['supervised', method]:.3f}"
         lines.append(line | {"seeds": str(curves.seed.nunique())})
     return pd.DataFrame(lines).fillna("")
 
 
-def labels_needed(of: pd.DataFrame, accuracy: float) -> str:
+def labels_needed(curve: pd.DataFrame, accuracy: float) -> str:
     """Mean budget of the first round whose mean accuracy over seeds is at least that."""
-    mean = of.groupby("round")[["budget", "accuracy"]].mean()
+    mean = curve.groupby("round")[["budget", "accuracy"]].mean()
     enough = mean[mean.accuracy >= accuracy]
     return f"{enough.budget.iloc[0]:.0f}" if len(enough) else "–"
 
 
 def in_order(curves: pd.DataFrame) -> list[tuple[str, str]]:
     """(training, strategy) as tables and figures show them."""
-    there = set(zip(curves.training, curves.method, strict=True))
+    present = set(zip(curves.training, curves.method, strict=True))
     known = list(STRATEGIES)
-    methods = sorted({m for _, m in there if m != "full-supervision"},
+    methods = sorted({m for _, m in present if m != "full-supervision"},
                      key=lambda m: (known.index(m) if m in known else len(known), m))  # fmt: skip
-    return [(t, m) for t in TRAININGS for m in methods if (t, m) in there]
+    return [(t, m) for t in TRAININGS for m in methods if (t, m) in present]
 
 
 def _difference(groups: pd.DataFrame, training: str, method: str) -> str:
-    """Area of UniSAL with dual-view training minus that of another, with the p of the test."""
+    """AULC of UniSAL with dual-view training minus that of another, with the p of the test."""
     if (training, method) == ("dual-view", "unisal"):
         return ""
     mine, other = (
@@ -177,7 +203,7 @@ def _difference(groups: pd.DataFrame, training: str, method: str) -> str:
 
 ABLATION_CURVES = {
     "tau": "threshold τ",
-    "weight": "weight w of cross supervision",
+    "cps_weight": "weight w of cross supervision",
     "contrast": "weight β of contrast",
     "query_share": "query, share of the pool",
 }
@@ -195,48 +221,58 @@ def ablation(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     return frame[varied | (base & frame.seed.isin(frame.seed[varied]))]
 
 
-def ends(frame: pd.DataFrame, *names: str) -> pd.DataFrame:
-    """One line per values of `names` and seed: area and accuracy of the last round, both balanced.
+def curve_ends(frame: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """One line per values of `names` and seed: AULC and accuracy of the last round, both balanced.
 
-    frame: lines of `rounds_frame`. Columns: the names, seed, area, area_balanced, accuracy,
+    frame: lines of `rounds_frame`. Columns: the names, seed, aulc, aulc_balanced, accuracy,
     balanced_accuracy.
     """
     lines = []
-    for key, of in frame.groupby([*names, "seed"], sort=True):
+    for key, curve in frame.groupby([*names, "seed"], sort=True):
         line = dict(zip([*names, "seed"], key, strict=True))
-        weights = curve_weights(of.budget)
-        line |= {"area": weights @ of.accuracy, "area_balanced": weights @ of.balanced_accuracy}
-        line |= of[["accuracy", "balanced_accuracy"]].iloc[-1].to_dict()
+        weights = curve_weights(curve.budget)
+        line |= {"aulc": weights @ curve.accuracy}
+        line |= {"aulc_balanced": weights @ curve.balanced_accuracy}
+        line |= curve[["accuracy", "balanced_accuracy"]].iloc[-1].to_dict()
         lines.append(line)
-    columns = [*names, "seed", "area", "area_balanced", "accuracy", "balanced_accuracy"]
+    columns = [*names, "seed", "aulc", "aulc_balanced", "accuracy", "balanced_accuracy"]
     return pd.DataFrame(lines, columns=columns)
 
 
-def _spreads(of: pd.DataFrame) -> dict[str, str]:
-    titles = {"area": "area", "area_balanced": "area, balanced", "accuracy": "accuracy at the end"}
-    shown = {title: spread(of[column]) for column, title in titles.items()}
-    return shown | {"seeds": str(of.seed.nunique())}
+def _spreads(ends: pd.DataFrame) -> dict[str, str]:
+    titles = {
+        "aulc": "AULC",
+        "aulc_balanced": "AULC, balanced accuracy",
+        "accuracy": "accuracy at the end",
+    }
+    shown = {title: spread(ends[column]) for column, title in titles.items()}
+    return shown | {"seeds": str(ends.seed.nunique())}
 
 
 def ablation_table(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     """One line per value of one rule, mean ± standard deviation over seeds; ours is marked."""
-    part = ablation(frame, name)
-    ours = set(part[name][part.varied == ()])
+    curves = ablation(frame, name)
+    ours = set(curves[name][curves.varied == ()])
     return pd.DataFrame(
-        {name: str(value), "ours": "ours" if value in ours else ""} | _spreads(of)
-        for value, of in ends(part, name).groupby(name)
+        {name: str(value), "ours": "ours" if value in ours else ""} | _spreads(ends)
+        for value, ends in curve_ends(curves, name).groupby(name)
     )
+
+
+def ablation_tables(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """`ablation_table` of every rule that was varied."""
+    return [ablation_table(frame, name) for name in ABLATED if len(ablation(frame, name))]
 
 
 def on_off_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Cross supervision, contrast, DUS and CS on and off, mean ± standard deviation over seeds.
 
     All on, each one off, both of a kind off, all off. Without DUS all unlabelled tiles are
-    clustered, without CS chance chooses among those in dispute, without both among all.
+    clustered, without CS chance chooses in the disagreement set, without both among all.
     """
     rules = {
         "1111": ("dual-view", "unisal", ()),
-        "0111": ("dual-view", "unisal", ("weight",)),
+        "0111": ("dual-view", "unisal", ("cps_weight",)),
         "1011": ("dual-view", "unisal", ("contrast",)),
         "1101": ("dual-view", "cs", ("strategy",)),
         "1110": ("dual-view", "dus", ("strategy",)),
@@ -247,23 +283,33 @@ def on_off_table(frame: pd.DataFrame) -> pd.DataFrame:
     seeds = set(frame.seed[frame.varied != ()])
     lines = []
     for on, (training, method, varied) in rules.items():
-        of = frame[(frame.training == training) & (frame.method == method)]
-        of = of[(of.varied == varied) & of.seed.isin(seeds)]
+        curves = frame[(frame.training == training) & (frame.method == method)]
+        curves = curves[(curves.varied == varied) & curves.seed.isin(seeds)]
         if varied and varied != ("strategy",):
-            of = of[of[varied[0]] == 0]
-        if len(of):
+            curves = curves[curves[varied[0]] == 0]
+        if len(curves):
             names = ("cross supervision", "contrast", "DUS", "CS")
             line = {name: "yes" * int(bit) for name, bit in zip(names, on, strict=True)}
-            lines.append(line | _spreads(ends(of, "method")))
+            lines.append(line | _spreads(curve_ends(curves, "method")))
     return pd.DataFrame(lines)
 
 
 def ablation_lines(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """For `active_plots.ablation_curves`: rules that are numbers, with their values as column x."""
-    found = {}
+    lines = {}
     for name, title in ABLATION_CURVES.items():
-        part = ablation(frame, name)
-        if len(part):
-            ours = part[name][part.varied == ()].iloc[0]
-            found[title] = ends(part, name).rename(columns={name: "x"}).assign(ours=ours)
-    return found
+        curves = ablation(frame, name)
+        if len(curves):
+            ours = curves[name][curves.varied == ()].iloc[0]
+            ends = curve_ends(curves, name)
+            lines[title] = ends.rename(columns={name: "x"}).assign(ours=ours)
+    return lines
+
+
+def ablated_datasets(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """By dataset the lines of heads on frozen features, where a rule was varied.
+
+    frame: `rounds_frame`; with no line in it, no dataset.
+    """
+    heads = frame[frame.network == "frozen"]
+    return {name: df for name, df in heads.groupby("dataset") if (df.varied != ()).any()}

@@ -1,4 +1,4 @@
-"""Figures of active learning; see `lib.plots` for the others."""
+"""Figures of active learning: learning curves, maps of the pool, ablations."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -33,15 +33,16 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     )
     for ax, training in zip(axes[0], trainings, strict=True):
         for method in [m for t, m in in_order(curves) if t == training]:
-            of = curves[(curves.training == training) & (curves.method == method)].groupby("round")
-            at, accuracy = of.budget.mean(), of.accuracy.agg(["mean", "min", "max"])
+            chosen = curves[(curves.training == training) & (curves.method == method)]
+            by_round = chosen.groupby("round")
+            labels, accuracy = by_round.budget.mean(), by_round.accuracy.agg(["mean", "min", "max"])
             mine = method == "unisal"
             colour = COLOURS.get(method, "black")
-            ax.plot(at, accuracy["mean"], color=colour, lw=2.4 if mine else 1.2, zorder=2 + mine,
-                    label=STRATEGIES.get(method, method))  # fmt: skip
+            ax.plot(labels, accuracy["mean"], color=colour, lw=2.4 if mine else 1.2,
+                    zorder=2 + mine, label=STRATEGIES.get(method, method))  # fmt: skip
             if mine or method == "random":
                 ax.fill_between(
-                    at, accuracy["min"], accuracy["max"], color=colour, alpha=0.15, lw=0
+                    labels, accuracy["min"], accuracy["max"], color=colour, alpha=0.15, lw=0
                 )
         if len(full):
             ax.axhline(full.mean(), color="black", lw=1, ls=":", label="all labels")
@@ -53,7 +54,7 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
 
 
 def pseudo_label_curves(curves: Mapping[str, pd.DataFrame], threshold: float) -> Figure:
-    """Loss, share of confident pseudo labels and share of right ones among them, per training.
+    """Loss, share of tiles with a pseudo label and pseudo-label precision, per training.
 
     curves: name → curve of `trainer.train`; running means.
     """
@@ -61,12 +62,12 @@ def pseudo_label_curves(curves: Mapping[str, pd.DataFrame], threshold: float) ->
     titles = {
         "loss_a": "loss of network A",
         "confident": f"unlabelled tiles above {threshold:g}",
-        "precision": "of these right",
+        "precision": "pseudo-label precision",
     }
-    for number, (name, curve) in enumerate(curves.items()):
+    for idx, (name, curve) in enumerate(curves.items()):
         smooth = curve.rolling(max(1, len(curve) // 20), min_periods=1).mean()
         for ax, column in zip(axes, titles, strict=True):
-            ax.plot(smooth.step, smooth[column], color=f"C{number}", label=name)
+            ax.plot(smooth.step, smooth[column], color=f"C{idx}", label=name)
     for ax, title in zip(axes, titles.values(), strict=True):
         ax.set(xlabel="step", title=title)
     axes[0].set_yscale("log")
@@ -80,9 +81,9 @@ def feature_maps(
     """Tiles in two dimensions, coloured by class. points: title → [N, 2]; labels: [N]."""
     figure, axes = plt.subplots(1, len(points), figsize=(4.2 * len(points) + 1, 3.8))
     colours = sns.color_palette("colorblind", len(class_names))
-    for ax, (title, of) in zip(np.atleast_1d(axes), points.items(), strict=True):
-        for number, name in enumerate(class_names):
-            ax.scatter(*of[labels == number].T, s=9, lw=0, color=colours[number], label=name)
+    for ax, (title, xy) in zip(np.atleast_1d(axes), points.items(), strict=True):
+        for c, name in enumerate(class_names):
+            ax.scatter(*xy[labels == c].T, s=9, lw=0, color=colours[c], label=name)
         ax.set(xticks=[], yticks=[], title=title)
         ax.spines[:].set_visible(False)
     np.atleast_1d(axes)[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
@@ -114,23 +115,23 @@ def selection_map(
 
 
 def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
-    """Area under the curve and accuracy of the last round against one rule at a time.
+    """AULC and accuracy of the last round against one rule at a time.
 
     lines: see `active_learning.ablation_lines`. Mean and range over seeds; dotted is our setting.
     """
     figure, axes = plt.subplots(1, len(lines), figsize=(2.7 * len(lines), 2.7), sharey=True)
-    for ax, (name, of) in zip(np.atleast_1d(axes), lines.items(), strict=True):
-        values = sorted(of.x.unique())
-        shown = {"area": "mean over the curve", "accuracy": "at the end"}
+    for ax, (name, ends) in zip(np.atleast_1d(axes), lines.items(), strict=True):
+        values = sorted(ends.x.unique())
+        shown = {"aulc": "AULC", "accuracy": "at the end"}
         for (column, label), colour in zip(
             shown.items(), (SETTING_COLOURS["ours"], "#777777"), strict=True
         ):
-            curve = of.groupby("x")[column].agg(["mean", "min", "max"])
+            curve = ends.groupby("x")[column].agg(["mean", "min", "max"])
             ax.plot(range(len(values)), curve["mean"], color=colour, marker="o", ms=3, label=label)
             ax.fill_between(
                 range(len(values)), curve["min"], curve["max"], color=colour, alpha=0.15, lw=0
             )
-        ax.axvline(values.index(of.ours.iloc[0]), color="black", linewidth=1, linestyle=":")
+        ax.axvline(values.index(ends.ours.iloc[0]), color="black", linewidth=1, linestyle=":")
         ax.set_xticks(range(len(values)), [f"{x:g}" for x in values], fontsize=8)
         ax.set(xlabel=name)
     np.atleast_1d(axes)[0].set_ylabel("accuracy on the test set")

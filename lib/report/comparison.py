@@ -1,23 +1,25 @@
-"""The comparison of methods and its ablations, from rows of the record."""
+"""The comparison of methods: from trials to rows, and from rows of the record to tables."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
-from lib import paths
 from lib.consensus import SETTINGS
+from lib.report import metrics
+from lib.report.evaluation import evaluate_probs
 from lib.report.format import difference, spread
-from lib.runner import resolve_parameters
 
 COMPARED = {
     "zero-shot": "zero-shot",
     "mean-of-views": "mean of views",
-    "ce-all": "all zero-shot labels, CE",
-    "gce": "all zero-shot labels, generalised CE",
-    "elr": "all zero-shot labels, early-learning regularisation",
-    "co-teaching": "all zero-shot labels, Co-teaching",
+    "ce-all": "zero-shot labels, CE",
+    "gce": "zero-shot labels, generalised CE",
+    "elr": "zero-shot labels, early-learning regularisation",
+    "co-teaching": "zero-shot labels, Co-teaching",
     "confident-learning": "confident learning, CE",
     "transductive": "transductive zero-shot (TransCLIP)",
     "ce-mvc": "MVC, CE",
@@ -30,7 +32,7 @@ UNTRAINED = ("zero-shot", "mean-of-views", "transductive")
 WITHOUT_FILTER = "mean-of-views transductive ce-all gce elr co-teaching confident-learning".split()
 SCORES = {
     "accuracy": "accuracy",
-    "balanced_accuracy": "balanced",
+    "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
     "auroc": "AUROC",
     "ece": "ECE",
@@ -43,15 +45,151 @@ PAPER = {
     ("lc25000", "vlm-cpl", "published filters"): 0.951,
     ("lc25k", "vlm-cpl", "published filters"): 0.951,
 }
-# Two rules at once, or one that is a word; numbers are drawn (`plots.ablation_curves`).
-ABLATION_TABLES = (("tie_break", "quota"), ("filters",), ("cluster_on",))
-ABLATION_CURVES = {
-    "n_views": "views V",
-    "keep_ratio": "keep ratio ρ",
-    "threshold": "threshold γ",
-    "weight": "weight λ",
-    "clusters_per_class": "clusters per class",
-}
+
+
+class LabelledTrial(Protocol):
+    """What is read here of `lib.learning.trials.Trial`."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def setting(self) -> str: ...
+    @property
+    def objective(self) -> Any: ...
+    @property
+    def labels(self) -> np.ndarray: ...
+    @property
+    def kept(self) -> np.ndarray: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def params(self) -> Mapping[str, Any]: ...
+
+
+class PredictedTiles(Protocol):
+    """What is read here of `lib.learning.trials.Outcome`."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def setting(self) -> str: ...
+    @property
+    def probs(self) -> np.ndarray: ...
+    @property
+    def trial(self) -> LabelledTrial | None: ...
+    @property
+    def params(self) -> Mapping[str, Any]: ...
+    @property
+    def seconds(self) -> float | None: ...
+
+
+# --- of one run ----------------------------------------------------------------------------------
+
+
+def trials_table(
+    trials: Sequence[LabelledTrial], truth: np.ndarray, class_names: Sequence[str]
+) -> pd.DataFrame:
+    """One line per trial, before it runs: its loss, which labels it learns from and how many.
+
+    Of an ablation the setting is what is varied.
+
+    truth: [N]; judges the labels, and no trial but full supervision sees it.
+    """
+    lines = []
+    for trial in trials:
+        quality = metrics.label_quality(trial.labels, trial.kept, truth, class_names)
+        varied = trial.params.get("varied", ())
+        lines.append(
+            {
+                "method": COMPARED[trial.method],
+                "setting": ", ".join(f"{n}={trial.params[n]}" for n in varied) or trial.setting,
+                "loss": re.sub(r"\w+=", "", repr(trial.objective)),  # as long as pandas shows
+                "labels": trial.source,
+                "tiles": quality["kept"],
+                "pseudo-label precision": quality["precision"],
+            }
+        )
+    return pd.DataFrame(lines).round(3)
+
+
+def evaluate(
+    outcomes: Sequence[PredictedTiles],
+    truth: np.ndarray,
+    test_labels: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    network: str,
+    **fields: Any,
+) -> list[dict[str, Any]]:
+    """Outcomes of trials as evaluations for `Run.record`.
+
+    truth: [N], of the training tiles; test_labels: [M], of the predicted tiles; network: of what
+    was trained; fields: further fields of the rows.
+    """
+    evaluations = []
+    for outcome in outcomes:
+        evaluation = evaluate_probs(
+            outcome.method, outcome.probs, test_labels, class_names,
+            setting=outcome.setting or None, params=dict(outcome.params), **fields,
+        )  # fmt: skip
+        trial = outcome.trial
+        if trial is not None:
+            quality = metrics.label_quality(trial.labels, trial.kept, truth, class_names)
+            evaluation |= {"network": network, "labels": quality, "seconds": outcome.seconds}
+            evaluation["params"]["objective"] = repr(trial.objective)
+        evaluations.append(evaluation)
+    return evaluations
+
+
+def evaluate_shifts(
+    outcomes: Mapping[float, Sequence[PredictedTiles]],
+    test_labels: np.ndarray,
+    class_names: Sequence[str],
+    **fields: Any,
+) -> list[dict[str, Any]]:
+    """Outcomes at each stain shift as evaluations, marked as varied; see `evaluate`."""
+    return [
+        evaluate_probs(
+            outcome.method, outcome.probs, test_labels, class_names,
+            setting=outcome.setting or None, network=None if outcome.trial is None else "frozen",
+            params={"stain_shift": shift, "varied": ["stain_shift"]}, **fields,
+        )
+        for shift, at_shift in outcomes.items()
+        for outcome in at_shift
+    ]  # fmt: skip
+
+
+def right_frame(
+    outcomes: Sequence[PredictedTiles],
+    predictions: pd.DataFrame,
+    test: pd.DataFrame,
+    *,
+    vlm: str,
+    seed: int,
+    network: str,
+) -> pd.DataFrame:
+    """Whether each method is right on each test tile, one line per method and tile.
+
+    predictions: those of `13_high_confidence_cross_supervision`, of which zero-shot and VLM-CPL are
+    added; test: columns tile, group, label. Columns: tile, group, vlm, seed, method, setting,
+    network, right.
+    """
+    named = predictions.set_index("tile").loc[test.tile]
+    classes = {(o.method, o.setting): o.probs.argmax(1) for o in outcomes}
+    if network == "frozen":
+        classes["zero-shot", ""] = named["zero-shot_label"].values
+    classes |= {("vlm-cpl", setting): named[f"{setting}_label"].values for setting in SETTINGS}
+    lines = [
+        test[["tile", "group"]].assign(
+            vlm=vlm, seed=seed, method=method, setting=setting,
+            network="" if method in UNTRAINED else network, right=predicted == test.label.values,
+        )
+        for (method, setting), predicted in classes.items()
+    ]  # fmt: skip
+    return pd.concat(lines, ignore_index=True)
+
+
+# --- tables --------------------------------------------------------------------------------------
 
 
 def groups_frame(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -96,18 +234,13 @@ def score_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def _is_compared(row: Mapping[str, Any]) -> bool:
     """Whether a row belongs to the comparison, not to an ablation of it."""
-    known = row["method"] in COMPARED and not _is_active(row)
+    known = row["method"] in COMPARED and row["training"] is None  # not active learning
     return known and row["split"] == "test" and "varied" not in row["params"]
 
 
-def _is_active(row: Mapping[str, Any]) -> bool:
-    """Whether a row is of active learning, which is no part of the comparison."""
-    return row["training"] is not None
-
-
 def _score_line(row: Mapping[str, Any]) -> dict[str, Any]:
-    of = {key: row[key] or "" for key in ("setting", "network")}
-    return {key: row[key] for key in ("dataset", "method", "seed")} | of | row["scores"]
+    kind = {key: row[key] or "" for key in ("setting", "network")}
+    return {key: row[key] for key in ("dataset", "method", "seed")} | kind | row["scores"]
 
 
 def scores_table(
@@ -122,29 +255,29 @@ def scores_table(
     """
     frame = score_frame(rows)
     columns = ["method", "setting", "network"]
-    made = []
-    for (method, setting, network), part in frame.groupby(columns, sort=False):
+    lines = []
+    for (method, setting, network), of_method in frame.groupby(columns, sort=False):
         line = {"method": COMPARED[method], "setting": setting, "network": network}
-        line |= {title: spread(part[name]) for name, title in SCORES.items()}
+        line |= {title: spread(of_method[name]) for name, title in SCORES.items()}
         if groups is not None:
             line["ours is better by"] = _difference(groups, method, setting, network)
-        known = PAPER.get((part.dataset.iloc[0], method, setting))
-        line |= {"paper": f"{known:.3f}" if known else "", "seeds": str(part.seed.nunique())}
-        made.append(line)
-    return pd.DataFrame(made)
+        known = PAPER.get((of_method.dataset.iloc[0], method, setting))
+        line |= {"paper": f"{known:.3f}" if known else ""}
+        lines.append(line | {"seeds": str(of_method.seed.nunique())})
+    return pd.DataFrame(lines)
 
 
 def _difference(groups: pd.DataFrame, method: str, setting: str, network: str) -> str:
     """Accuracy of VLM-CPL (ours) minus that of a method, with the p of the paired test."""
     if (method, setting) == ("vlm-cpl", "ours"):
         return ""
-    mine = _of(groups, "vlm-cpl", "ours", network or "frozen")
-    return difference(mine, _of(groups, method, setting, network))
+    mine = _by_group(groups, "vlm-cpl", "ours", network or "frozen")
+    return difference(mine, _by_group(groups, method, setting, network))
 
 
-def _of(groups: pd.DataFrame, method: str, setting: str, network: str) -> pd.DataFrame:
-    chosen = groups.method.eq(method) & groups.setting.eq(setting) & groups.network.eq(network)
-    return groups[chosen].set_index(["seed", "group"])[["n", "right"]]
+def _by_group(groups: pd.DataFrame, method: str, setting: str, network: str) -> pd.DataFrame:
+    wanted = groups.method.eq(method) & groups.setting.eq(setting) & groups.network.eq(network)
+    return groups[wanted].set_index(["seed", "group"])[["n", "right"]]
 
 
 def summary_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -157,13 +290,11 @@ def summary_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     frame = score_frame(rows)
     frame = frame[frame.network != "fine-tune"]
     lines = []
-    for dataset, part in frame.groupby("dataset"):
-        complete = part.groupby("seed").method.agg(lambda methods: needed <= set(methods))
-        part = part[part.seed.map(complete)]
-        if part.empty:
-            continue
-        for score in ("accuracy", "balanced_accuracy"):
-            mean = part.groupby(["method", "setting"])[score].mean()
+    for dataset, of_dataset in frame.groupby("dataset"):
+        complete = of_dataset.groupby("seed").method.agg(lambda methods: needed <= set(methods))
+        of_dataset = of_dataset[of_dataset.seed.map(complete)]
+        for score in ("accuracy", "balanced_accuracy") if len(of_dataset) else ():
+            mean = of_dataset.groupby(["method", "setting"])[score].mean()
             best = mean[[key for key in mean.index if key[0] in WITHOUT_FILTER]].idxmax()
             lines.append(
                 {
@@ -174,146 +305,61 @@ def summary_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                     "VLM-CPL, published filters": f"{mean['vlm-cpl', 'published filters']:.3f}",
                     "VLM-CPL, ours": f"{mean['vlm-cpl', 'ours']:.3f}",
                     "full supervision": f"{mean['full-supervision', '']:.3f}",
-                    "seeds": str(part.seed.nunique()),
+                    "seeds": str(of_dataset.seed.nunique()),
                 }
             )
     return pd.DataFrame(lines)
 
 
-def of_own_vlm(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Rows of the VLM that a dataset's parameters name; others are for `vlm_comparison`."""
-    notebook = paths.notebook_file("40_record")
-    named = {
-        dataset: resolve_parameters(notebook, {"dataset": dataset})["vlm"]
-        for dataset in {row["dataset"] for row in rows}
-    }
-    return [row for row in rows if row["vlm"] == named[row["dataset"]]]
+def of_own_vlm(
+    rows: Sequence[Mapping[str, Any]], vlms: Mapping[str, str]
+) -> list[Mapping[str, Any]]:
+    """Rows of the VLM that is named for their dataset; others are for `vlm_comparison`.
+
+    vlms: dataset → VLM, such as the one that the dataset's parameters name.
+    """
+    return [row for row in rows if row["vlm"] == vlms[row["dataset"]]]
 
 
 def vlm_comparison(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Of datasets that were run with more than one VLM: each of them, and several together.
+    """Of datasets that were run with more than one VLM: each of them, and ensembles.
 
     Over the seeds that all have: zero-shot on the test set, what our setting keeps, and VLM-CPL
     on the test set, heads on frozen features; accuracy and balanced accuracy.
     """
+    frame = pd.DataFrame([line for row in rows if (line := _vlm_line(row))])
+    if frame.empty:
+        return frame
+    frame = frame.groupby(["dataset", "vlm", "seed"], as_index=False).first()
     lines = []
-    for row in rows:
-        ours = (row["method"], row["setting"], row["network"]) == ("vlm-cpl", "ours", "frozen")
-        if row["split"] == "test" and (row["method"] == "zero-shot" or ours) and _is_compared(row):
-            measured = {name: row["scores"][name] for name in ("accuracy", "balanced_accuracy")}
-            if ours:
-                measured |= {name: row["labels"][name] for name in ("kept", "precision")}
-            of = {name: row[name] for name in ("dataset", "vlm", "seed")}
-            lines.append(of | {f"{row['method']} {name}": v for name, v in measured.items()})
-    if not lines:
-        return pd.DataFrame()
-    frame = pd.DataFrame(lines).groupby(["dataset", "vlm", "seed"], as_index=False).first()
-    made = []
-    for dataset, part in frame.groupby("dataset"):
-        seeds = part.groupby("seed").vlm.nunique()
-        common = part[part.seed.isin(seeds[seeds == part.vlm.nunique()].index)]
-        for vlm, of in common.groupby("vlm"):
-            if part.vlm.nunique() > 1:
-                made.append({"dataset": dataset, "VLM": vlm} | _of_vlm(of))
-    return pd.DataFrame(made)
+    for dataset, of_dataset in frame.groupby("dataset"):
+        n_vlms = of_dataset.groupby("seed").vlm.nunique()
+        common = n_vlms[n_vlms == of_dataset.vlm.nunique()].index
+        if n_vlms.max() > 1:
+            for vlm, of_vlm in of_dataset[of_dataset.seed.isin(common)].groupby("vlm"):
+                lines.append({"dataset": dataset, "VLM": vlm} | _vlm_cells(of_vlm))
+    return pd.DataFrame(lines)
 
 
-def _of_vlm(of: pd.DataFrame) -> dict[str, str]:
+def _vlm_line(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Zero-shot and VLM-CPL in our setting on the test set; empty for other rows."""
+    ours = (row["method"], row["setting"], row["network"]) == ("vlm-cpl", "ours", "frozen")
+    if not (row["method"] == "zero-shot" or ours) or not _is_compared(row):
+        return {}
+    measured = {name: row["scores"][name] for name in ("accuracy", "balanced_accuracy")}
+    if ours:
+        measured |= {name: row["labels"][name] for name in ("kept", "precision")}
+    line = {name: row[name] for name in ("dataset", "vlm", "seed")}
+    return line | {f"{row['method']} {name}": value for name, value in measured.items()}
+
+
+def _vlm_cells(frame: pd.DataFrame) -> dict[str, str]:
     return {
-        "zero-shot": spread(of["zero-shot accuracy"]),
-        "zero-shot, balanced": spread(of["zero-shot balanced_accuracy"]),
-        "kept": f"{of['vlm-cpl kept'].mean():.0f}",
-        "pseudo-label precision": spread(of["vlm-cpl precision"]),
-        "VLM-CPL": spread(of["vlm-cpl accuracy"]),
-        "VLM-CPL, balanced": spread(of["vlm-cpl balanced_accuracy"]),
-        "seeds": str(len(of)),
+        "zero-shot": spread(frame["zero-shot accuracy"]),
+        "zero-shot, balanced accuracy": spread(frame["zero-shot balanced_accuracy"]),
+        "kept": f"{frame['vlm-cpl kept'].mean():.0f}",
+        "pseudo-label precision": spread(frame["vlm-cpl precision"]),
+        "VLM-CPL": spread(frame["vlm-cpl accuracy"]),
+        "VLM-CPL, balanced accuracy": spread(frame["vlm-cpl balanced_accuracy"]),
+        "seeds": str(len(frame)),
     }
-
-
-def ablation_frames(rows: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
-    """`ablation_frame` of each dataset of which something was varied."""
-    varied = {row["dataset"] for row in rows if "varied" in row["params"] and not _is_active(row)}
-    return {d: ablation_frame([r for r in rows if r["dataset"] == d]) for d in sorted(varied)}
-
-
-def ablation_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows of one dataset on the test set, without fine-tuned networks and active learning.
-
-    Columns: dataset, vlm, seed, method, setting, varied (names of the parameters in which a row of
-    an ablation differs from the comparison, () for a row of the comparison itself), all parameters,
-    accuracy, balanced_accuracy, precision and kept (of the labels learnt from; NaN where unknown).
-    """
-    lines = []
-    for row in rows:
-        if row["split"] == "test" and row["network"] != "fine-tune" and not _is_active(row):
-            labels = row["labels"] or {}
-            lines.append(
-                row["params"]
-                | {key: row[key] for key in ("dataset", "vlm", "seed", "method")}
-                | {"setting": row["setting"] or ""}
-                | {"varied": tuple(row["params"].get("varied", ()))}
-                | {key: row["scores"][key] for key in ("accuracy", "balanced_accuracy")}
-                | {key: labels.get(key) for key in ("precision", "kept")}
-            )
-    return pd.DataFrame(lines)
-
-
-def ablation(frame: pd.DataFrame, *names: str) -> pd.DataFrame:
-    """Lines of `ablation_frame` that are VLM-CPL in our setting, or differ from it in `names` only.
-
-    Empty where nothing was varied; only seeds for which something was.
-    """
-    varied = frame.varied.map(lambda of: bool(of) and set(of) <= set(names))
-    varied &= frame.method == "vlm-cpl"
-    base = (frame.method == "vlm-cpl") & (frame.setting == "ours") & (frame.varied == ())
-    base &= frame.seed.isin(frame.seed[varied])
-    return frame[varied | base].sort_values([*names, "seed"])
-
-
-def ablation_table(frame: pd.DataFrame, *names: str) -> pd.DataFrame:
-    """One line per combination of values, mean ± standard deviation over seeds; ours is marked."""
-    lines = []
-    for values, part in ablation(frame, *names).groupby(list(names), sort=False):
-        line = {name: str(value) or "none" for name, value in zip(names, values, strict=True)}
-        line["ours"] = "ours" if (part.varied == ()).all() else ""
-        if part.precision.notna().all():
-            line["pseudo-label precision"] = spread(part.precision)
-        lines.append(line | {"accuracy": spread(part.accuracy), "seeds": str(part.seed.nunique())})
-    return pd.DataFrame(lines)
-
-
-def on_off_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """MVC, PFC and HCS on and off in all eight ways, our rules, mean ± standard deviation.
-
-    Without HCS: plain training on the labels that are left. HCS without a filter: all tiles are
-    labelled and all are cross-supervised too.
-    """
-    plain = {"": "ce-all", "mvc": "ce-mvc", "pfc": "ce-pfc", "mvc+pfc": "ce-kept"}
-    supervised = ablation(frame, "filters")
-    lines = []
-    for filters, method in plain.items():
-        without = frame[(frame.method == method) & frame.setting.isin(["", "ours"])]
-        without = without[(without.varied == ()) & without.seed.isin(supervised.seed)]
-        for hcs, part in (("", without), ("yes", supervised[supervised.filters == filters])):
-            if len(part):
-                on = {name.upper(): "yes" if name in filters else "" for name in ("mvc", "pfc")}
-                scored = {"accuracy": spread(part.accuracy), "seeds": str(part.seed.nunique())}
-                lines.append(on | {"HCS": hcs} | scored)
-    return pd.DataFrame(lines)
-
-
-def ablation_lines(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """For `plots.ablation_curves`: the rules that are numbers, each with its values as column x."""
-    curves = {title: name for name, title in ABLATION_CURVES.items() if name in frame}
-    found = {title: (name, ablation(frame, name)) for title, name in curves.items()}
-    return {title: of.assign(x=of[name]) for title, (name, of) in found.items() if len(of)}
-
-
-def robustness_lines(frame: pd.DataFrame) -> pd.DataFrame:
-    """For `plots.robustness`: methods measured under stain shift, with their unshifted rows."""
-    moved = frame.varied == ("stain_shift",)
-    keys = frame[["method", "setting"]].apply(tuple, axis=1)
-    measured = keys.isin(set(keys[moved]))
-    unmoved = (frame.varied == ()) & measured & frame.seed.isin(frame.seed[moved])
-    lines = frame[moved | unmoved].sort_values("stain_shift")
-    return lines.assign(stain_shift=lines.stain_shift.fillna(0))

@@ -1,10 +1,11 @@
-"""What every table shares: cells, Markdown, the place in a file."""
+"""What tables share: cells, Markdown, the place in a file."""
 
 import re
 from pathlib import Path
 
 import pandas as pd
 
+from lib.artefacts import atomic
 from lib.report.metrics import paired_test
 
 
@@ -40,6 +41,7 @@ def replace_block(file: Path, name: str, text: str) -> None:
     """Put `text` between `<!-- name -->` and `<!-- /name -->` of a file, if it has them."""
     old = file.read_text()
     pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)", re.S)
-    new = pattern.sub(lambda found: found[1] + text + found[2], old)
+    new = pattern.sub(lambda match: match[1] + text + match[2], old)
     if new != old:
-        file.write_text(new)
+        with atomic(file) as temporary:
+            temporary.write_text(new)

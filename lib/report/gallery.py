@@ -1,4 +1,4 @@
-"""What a pathologist looks at: tiles of each class, sure, unsure and rejected, on one HTML page."""
+"""Tiles of each class for a pathologist to check (sure, unsure, rejected): sheets and one page."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -9,33 +9,94 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
 from PIL import Image
 
+from lib import consensus, paths
 from lib.artefacts import atomic
+from lib.report import step_plots
 
 ROWS = ("surest", "least sure", "rejected")
 PER_ROW = 12
 MOST_GROUPS = 200  # lines of the table of groups
 
 
+def consensus_columns(
+    unique: pd.DataFrame,
+    names: Sequence[str],
+    prompt_labels: np.ndarray,
+    kept: np.ndarray,
+    votes: np.ndarray,
+    view_probs: np.ndarray,
+) -> pd.DataFrame:
+    """The tiles with columns prompt_class, kept, vote_entropy and view_entropy.
+
+    unique: a row per tile; prompt_labels: [N]; kept: bool [N]; votes: [V, N]; view_probs: [N, C].
+    """
+    return unique.assign(
+        prompt_class=np.array(names)[prompt_labels],
+        kept=kept,
+        vote_entropy=consensus.vote_entropy(votes, len(names)),
+        view_entropy=consensus.entropy(view_probs),
+    )
+
+
+def per_file(table: pd.DataFrame, unique: pd.DataFrame) -> pd.DataFrame:
+    """A row per file with the `consensus_columns` of its tile, copies included."""
+    columns = unique.drop(columns=["path", "group", "digest"])
+    return table[["path", "group", "tile"]].merge(columns).drop(columns="tile")
+
+
+def facts(
+    table: pd.DataFrame, unique: pd.DataFrame, kept: np.ndarray, vlm: str, n_views: int
+) -> list[str]:
+    """Sentences for the head of the page. table: a row per file; unique: a row per tile."""
+    return [
+        f"{len(table)} image files, {len(table) - len(unique)} of them copies of others. Nobody "
+        f"labelled them: {vlm} did, from the prompts below.",
+        f"Of its labels {kept.sum()} ({kept.mean():.0%}) were kept: those that {n_views} views of "
+        "a tile agree on most and that clusters of alike tiles confirm. Two networks learnt from "
+        "these and predicted every tile.",
+        "A confidence is the networks' own opinion. How often they are right is only known once "
+        "somebody has labelled some of these tiles. Not for diagnosis.",
+    ]
+
+
 def choose(tiles: pd.DataFrame, names: Sequence[str], n: int = PER_ROW) -> dict[str, pd.DataFrame]:
     """Tiles to show of each class, up to `n` of each of `ROWS` (column `row`).
 
-    The surest and the least sure of those predicted as the class, and of those that the prompts
-    gave to the class but the consensus did not keep the most disputed. tiles: one row per tile with
-    class, confidence, prompt_class, kept, vote_entropy, view_entropy. A tile is shown as surest or
-    as least sure, not as both.
+    Of those predicted as the class the surest and the least sure; of those that the prompts gave to
+    the class but the consensus did not keep the ones that the views agree on least. tiles: one row
+    per tile with class, confidence, prompt_class, kept, vote_entropy, view_entropy. A tile is shown
+    as surest or as least sure, not as both.
     """
     chosen = {}
     for name in names:
-        said = tiles[tiles["class"] == name].sort_values("confidence", ascending=False)
-        half = min(n, -(-len(said) // 2))
-        dropped = tiles[(tiles.prompt_class == name) & ~tiles.kept]
-        disputed = dropped.sort_values(["vote_entropy", "view_entropy"], ascending=False)
-        parts = said[:half], said[half:][::-1][:n], disputed[:n]
-        named = [part.assign(row=row) for row, part in zip(ROWS, parts, strict=True)]
-        chosen[name] = pd.concat(named)
+        predicted = tiles[tiles["class"] == name].sort_values("confidence", ascending=False)
+        half = min(n, -(-len(predicted) // 2))
+        rejected = tiles[(tiles.prompt_class == name) & ~tiles.kept]
+        rejected = rejected.sort_values(["vote_entropy", "view_entropy"], ascending=False)
+        subsets = predicted[:half], predicted[half:][::-1][:n], rejected[:n]
+        rows = [subset.assign(row=row) for row, subset in zip(ROWS, subsets, strict=True)]
+        chosen[name] = pd.concat(rows)
     return chosen
+
+
+def write_sheets(
+    folder: Path, chosen: Mapping[str, pd.DataFrame], decoded: np.ndarray
+) -> dict[str, Figure]:
+    """A picture of the chosen tiles of each class; the folder appears when all are written.
+
+    chosen: from `choose`; decoded: uint8 [tiles, S, S, 3], by tile number. Returns the figures.
+    """
+    sheets = {}
+    with atomic(folder) as temporary:
+        temporary.mkdir()
+        for n, (name, tiles) in enumerate(chosen.items(), 1):
+            rows = {row: decoded[tiles.tile[tiles.row == row]] for row in ROWS}
+            sheets[name] = step_plots.tile_sheet(rows, columns=PER_ROW)
+            sheets[name].savefig(temporary / f"{n:02d}-{paths.file_name(name)[:60]}.png")
+    return sheets
 
 
 def overview(tiles: pd.DataFrame, prompts: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -55,9 +116,9 @@ def overview(tiles: pd.DataFrame, prompts: Mapping[str, Sequence[str]]) -> pd.Da
             "kept": kept.get(name, 0),
             "predicted": predicted.get(name, 0),
             "mean confidence": confidence.get(name, ""),
-            "prompts": " · ".join(of),
+            "prompts": " · ".join(class_prompts),
         }
-        for name, of in prompts.items()
+        for name, class_prompts in prompts.items()
     ]
     return pd.DataFrame(lines)
 
@@ -77,6 +138,7 @@ def write_page(
     facts: sentences at its head; classes: one row per class, shown as a table; groups: likewise, or
     None; chosen: from `choose`; decoded: uint8 [tiles, S, S, 3], by tile number.
     """
+    renamed = {name: tiles.rename(columns={"class": "predicted"}) for name, tiles in chosen.items()}
     galleries = {
         name: {
             row: [
@@ -84,13 +146,13 @@ def write_page(
                     "path": tile.path,
                     "picture": _picture(decoded[tile.tile]),
                     "confidence": tile.confidence,
-                    "said": tile.said,
+                    "predicted": tile.predicted,
                 }
-                for tile in part[part.row == row].rename(columns={"class": "said"}).itertuples()
+                for tile in tiles[tiles.row == row].itertuples()
             ]
             for row in ROWS
         }
-        for name, part in chosen.items()
+        for name, tiles in renamed.items()
     }
     tables = {"Classes": _cells(classes)}
     if groups is not None:

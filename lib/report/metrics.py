@@ -44,8 +44,8 @@ def calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = 15) -> 
     """
     confidence = probs.max(1)
     right = probs.argmax(1) == labels
-    at = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(at, weights=right - confidence, minlength=bins)
+    idx = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(idx, weights=right - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
 
 
@@ -64,11 +64,11 @@ def grouped_interval(
     names, inverse = np.unique(groups, return_inverse=True)
     rows_of = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
     rng = np.random.default_rng(seed)
-    found = [
+    values = [
         value(np.concatenate([rows_of[g] for g in rng.integers(len(names), size=len(names))]))
         for _ in range(draws)
     ]
-    low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -84,10 +84,10 @@ def paired_test(differences: np.ndarray, *, seed: int = 0) -> float:
     if len(differing) < 2:
         return 1.0
     chance = np.random.default_rng(seed)
-    found = permutation_test(
+    result = permutation_test(
         (differing,), np.sum, permutation_type="samples", n_resamples=9999, rng=chance
     )
-    return float(found.pvalue)
+    return float(result.pvalue)
 
 
 def label_quality(
@@ -100,8 +100,8 @@ def label_quality(
     """
     right = kept & (pseudo_labels == labels)
     per_class = {}
-    for number, name in enumerate(class_names):
-        of_class = kept & (pseudo_labels == number)
+    for label, name in enumerate(class_names):
+        of_class = kept & (pseudo_labels == label)
         per_class[name] = {"kept": int(of_class.sum()), "right": int((of_class & right).sum())}
     return {
         "kept": int(kept.sum()),
@@ -110,7 +110,7 @@ def label_quality(
         "per_class": per_class,
         "lost_classes": [
             name
-            for number, name in enumerate(class_names)
-            if (labels == number).any() and not per_class[name]["right"]
+            for label, name in enumerate(class_names)
+            if (labels == label).any() and not per_class[name]["right"]
         ],
     }

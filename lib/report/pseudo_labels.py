@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from lib.consensus import PUBLISHED_KEEP_RATIO, QUOTAS, TIE_BREAKS
+from lib.consensus import QUOTAS, TIE_BREAKS
 from lib.report.format import spread
 
 NAMES = {
@@ -19,10 +19,11 @@ NAMES = {
 
 
 def pseudo_label_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One line per row on pseudo labels of the training part.
+    """One line per row on pseudo labels of the training tiles.
 
-    Columns: dataset, vlm, method, name (for tables), setting, seed, keep_ratio, tie_break,
-    quota, cluster_on, kept, share, precision, smallest_class, lost, per_class.
+    Columns: dataset, vlm, method, name (for tables), setting, seed, varied (names of the parameters
+    that are not the run's own), keep_ratio, tie_break, quota, cluster_on, kept, share (of the
+    tiles), precision, smallest_class, lost, per_class.
     """
     lines = []
     for row in rows:
@@ -36,6 +37,7 @@ def pseudo_label_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             | {
                 "name": _name(row),
                 "setting": row["setting"] or "",
+                "varied": tuple(params.get("varied", ())),
                 "keep_ratio": params.get("keep_ratio"),
                 "smallest_class": min(c["kept"] for c in labels["per_class"].values()),
                 "lost": len(labels["lost_classes"]),
@@ -46,28 +48,31 @@ def pseudo_label_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def _name(row: Mapping[str, Any]) -> str:
     params = row["params"]
-    parts = [NAMES[row["method"]]]
+    name = NAMES[row["method"]]
     if "tie_break" in params:
-        parts.append(f"{params['tie_break']} ties, {params['quota']} quota")
+        name += f", {params['tie_break']} ties, {params['quota']} quota"
     if "cluster_on" in params:
-        parts.append(f"{params['cluster_on']} features")
-    return ", ".join(parts)
+        name += f", {params['cluster_on']} features"
+    return name
 
 
 def at_main_keep_ratio(frame: pd.DataFrame) -> pd.DataFrame:
-    """Lines at the published share (and those without a share), in the order of the method.
+    """Lines at the run's own keep ratio, whatever it is, in the order of the method.
 
     Within a method random comes before probability, global before class, projected before
     unprojected: the paper before us.
     """
-    chosen = frame[frame.keep_ratio.isna() | (frame.keep_ratio == PUBLISHED_KEEP_RATIO)]
+    chosen = frame[frame.varied == ()]
     orders = {
         "method": tuple(NAMES),
         "tie_break": TIE_BREAKS,
         "quota": QUOTAS,
         "cluster_on": ("projected", "unprojected"),
     }
-    ranks = {key: chosen[key].map({v: n for n, v in enumerate(of)}) for key, of in orders.items()}
+    ranks = {
+        key: chosen[key].map({value: rank for rank, value in enumerate(values)})
+        for key, values in orders.items()
+    }
     by = [*orders, "seed"]
     # what a method does not have comes first
     ranked = pd.DataFrame(ranks | {"seed": chosen.seed}).sort_values(by, na_position="first")
@@ -77,17 +82,17 @@ def at_main_keep_ratio(frame: pd.DataFrame) -> pd.DataFrame:
 def consensus_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean ± standard deviation over seeds, one line per way to choose labels."""
     lines = []
-    for name, part in at_main_keep_ratio(frame).groupby("name", sort=False):
+    for name, df in at_main_keep_ratio(frame).groupby("name", sort=False):
         lines.append(
             {
                 "labels": name,
-                "setting": part.setting.iloc[0],
-                "kept": f"{part.share.mean():.0%}",
-                "pseudo-label precision": spread(part.precision),
-                "worst seed": f"{part.precision.min():.3f}",
-                "smallest class kept": f"{part.smallest_class.mean():.0f}",
-                "classes lost": f"{part.lost.mean():.1f}",
-                "seeds": str(part.seed.nunique()),
+                "setting": df.setting.iloc[0],
+                "kept": f"{df.share.mean():.0%}",
+                "pseudo-label precision": spread(df.precision),
+                "worst seed": f"{df.precision.min():.3f}",
+                "smallest class kept": f"{df.smallest_class.mean():.0f}",
+                "classes lost": f"{df.lost.mean():.1f}",
+                "seeds": str(df.seed.nunique()),
             }
         )
     return pd.DataFrame(lines)

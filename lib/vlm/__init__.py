@@ -1,4 +1,4 @@
-"""Vision-language models: loading by name, prompts, views, zero-shot and view-wise inference, stand-ins.
+"""Vision-language models: loading, prompts, views, zero-shot and view-wise inference, stand-ins.
 
 Imports `lib.data` and the leaves.
 """

@@ -1,4 +1,4 @@
-"""Cards of vision-language models: what each name stands for, wants and asks for."""
+"""Cards of vision-language models: weights, input, prompts, licence and access of each name."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ NOT_STATED = "not stated"
 class VLMCard:
     """One model, as `data/vlms.yaml` says.
 
-    `weights` is the name that `lib.loading.load_vlm` resolves, `source` a web address.
+    `weights` is the name that `lib.vlm.loading.load_vlm` resolves, `source` a web address.
     `input_size` is in pixels; `mean` and `std` of the three colours normalise pixels in 0 … 1 and
     are None where no source states them. `prompt_style` is how the authors word a prompt for a
     `{class}`. `access` is what a user must do before the weights can be fetched, or empty.
@@ -41,7 +41,7 @@ class VLMCard:
 
 
 def credits(vlm: str) -> str:
-    """Title, licence and citation of each VLM that a name joins, where it has a card."""
+    """Title, licence and citation, a line for each VLM of an ensemble that has a card."""
     known = read_vlm_cards()
     return "\n".join(known[name].credits for name in vlm.split("+") if name in known)
 
@@ -86,11 +86,11 @@ def vlms_table() -> pd.DataFrame:
     """One row per card for the README. Columns: model, from, input, prompts, licence."""
     rows = []
     for card in read_vlm_cards().values():
-        where = "/".join(card.source.split("/")[-2:])
+        repository = "/".join(card.source.split("/")[-2:])
         rows.append(
             {
                 "model": f"`{card.name}`",
-                "from": f"[{where}]({card.source})" + (", on request" if card.access else ""),
+                "from": f"[{repository}]({card.source})" + (", on request" if card.access else ""),
                 "input": f"{card.input_size} px, {_normalisation(card)}",
                 "prompts": card.prompt_style,
                 "licence": card.licence,
@@ -107,7 +107,7 @@ def _normalisation(card: VLMCard) -> str:
 
 
 def describe_vlm(vlm: str) -> str:
-    """What a stand-in learnt on, for wherever its numbers stand; the name alone for other VLMs."""
+    """A VLM in words for tables and figures: of a stand-in its name and what it learnt on."""
     if "+" in vlm:
         return " and ".join(map(describe_vlm, vlm.split("+")))
     if not vlm.startswith(paths.STAND_IN):

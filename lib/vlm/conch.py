@@ -1,4 +1,4 @@
-"""CONCH through its own package, with the interface of open_clip's models that `lib.vlm` uses."""
+"""CONCH through its own package, with the interface of open_clip's models that `inference` uses."""
 
 from collections.abc import Callable
 from typing import Any

@@ -2,15 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import open_clip
 import torch
-import transformers
-from huggingface_hub import snapshot_download
 from safetensors.torch import save_file
 
 from lib.artefacts import atomic
+
+if TYPE_CHECKING:
+    import transformers
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
@@ -19,7 +19,7 @@ class CannotConvert(ValueError):
     """The model computes something that open_clip's layout cannot express."""
 
 
-def convert_clip(model: transformers.CLIPModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def convert_clip(model: "transformers.CLIPModel") -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """State dict and `model_cfg` of open_clip's CLIP that give the same embeddings and logits.
 
     Queries, keys and values become one matrix and the two projections are transposed. Raises
@@ -48,17 +48,19 @@ def convert_clip(model: transformers.CLIPModel) -> tuple[dict[str, torch.Tensor]
 
 
 def _check(config: Any) -> None:
+    import open_clip
+
     text, vision = config.text_config, config.vision_config
     acts = text.hidden_act, vision.hidden_act
     if acts[0] != acts[1]:
         raise CannotConvert(f"hidden_act differs between the towers: {acts[0]} and {acts[1]}")
     if acts[0] not in ("quick_gelu", "gelu"):
         raise CannotConvert(f"hidden_act {acts[0]!r} is neither quick_gelu nor gelu")
-    words = open_clip.SimpleTokenizer().vocab_size
-    if text.vocab_size != words:
-        raise CannotConvert(f"vocab_size {text.vocab_size} is not the {words} of open_clip's BPE")
-    if text.eos_token_id not in (2, words - 1):  # 2 is how old files say: the highest token
-        raise CannotConvert(f"eos_token_id {text.eos_token_id} is not {words - 1}")
+    size = open_clip.SimpleTokenizer().vocab_size
+    if text.vocab_size != size:
+        raise CannotConvert(f"vocab_size {text.vocab_size} is not the {size} of open_clip's BPE")
+    if text.eos_token_id not in (2, size - 1):  # in old files 2 means the highest token
+        raise CannotConvert(f"eos_token_id {text.eos_token_id} is not {size - 1}")
     if vision.num_channels != 3:
         raise CannotConvert(f"num_channels {vision.num_channels} is not 3")
     for field in ("image_size", "patch_size"):
@@ -107,7 +109,7 @@ _OUTSIDE = {
 }
 
 
-def _weights(model: transformers.CLIPModel) -> dict[str, torch.Tensor]:
+def _weights(model: "transformers.CLIPModel") -> dict[str, torch.Tensor]:
     given = {
         name: tensor.float()
         for name, tensor in model.state_dict().items()
@@ -122,9 +124,9 @@ def _weights(model: transformers.CLIPModel) -> dict[str, torch.Tensor]:
         ("vision_model", "visual.transformer"): config.vision_config,
     }
     for (tower, transformer), sizes in towers.items():
-        for number in range(sizes.num_hidden_layers):
-            block = _block(given, f"{tower}.encoder.layers.{number}.")
-            prefix = f"{transformer}.resblocks.{number}."
+        for layer in range(sizes.num_hidden_layers):
+            block = _block(given, f"{tower}.encoder.layers.{layer}.")
+            prefix = f"{transformer}.resblocks.{layer}."
             state |= {prefix + name: tensor for name, tensor in block.items()}
     if given:
         raise CannotConvert(f"open_clip has no place for {', '.join(sorted(given))}")
@@ -135,8 +137,8 @@ def _block(given: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tenso
     """Takes the tensors of one block out of `given`."""
     block = {}
     for kind in ("weight", "bias"):
-        parts = [given.pop(f"{prefix}self_attn.{part}_proj.{kind}") for part in "qkv"]
-        block[f"attn.in_proj_{kind}"] = torch.cat(parts)
+        qkv = [given.pop(f"{prefix}self_attn.{letter}_proj.{kind}") for letter in "qkv"]
+        block[f"attn.in_proj_{kind}"] = torch.cat(qkv)
         for theirs, ours in _BLOCK.items():
             block[f"{ours}.{kind}"] = given.pop(f"{prefix}{theirs}.{kind}")
     return block
@@ -175,13 +177,15 @@ def origin_of(name: str) -> dict[str, Any]:
 def is_converted(name: str, folder: Path) -> bool:
     """Whether `folder` holds the conversion of this model as it is now.
 
-    Whether a model on the hub has changed is not asked: remove the folder to convert it anew.
+    Whether a model on the hub has changed is not asked: remove the folder to convert it again.
     """
     file = folder / CONFIG
     return file.is_file() and json.loads(file.read_text())["converted_from"] == origin_of(name)
 
 
 def _fetch(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
     # Loading from a folder also keeps transformers from asking the hub to convert the weights.
     if Path(name).is_dir():
         return Path(name)
@@ -192,7 +196,9 @@ def _fetch(name: str) -> Path:
     return folder
 
 
-def _read(source: Path) -> tuple[transformers.CLIPModel, Any]:
+def _read(source: Path) -> tuple["transformers.CLIPModel", Any]:
+    import transformers
+
     config = transformers.AutoConfig.from_pretrained(source)
     if config.model_type != "clip":
         raise CannotConvert(f"model_type {config.model_type!r} is not clip")
@@ -203,15 +209,15 @@ def _read(source: Path) -> tuple[transformers.CLIPModel, Any]:
     finally:
         if bars:
             transformers.logging.enable_progress_bar()
-    model, found = loaded
-    absent = [*found["missing_keys"], *found["mismatched_keys"]]
+    model, info = loaded
+    absent = [*info["missing_keys"], *info["mismatched_keys"]]
     if absent:  # transformers would draw them at random
         raise CannotConvert(f"the weights lack {', '.join(sorted(map(str, absent)))}")
     return model, transformers.CLIPImageProcessor.from_pretrained(source)
 
 
 def _preprocessing(processor: Any, image_size: int) -> dict[str, Any]:
-    """open_clip's `preprocess_cfg`; lib.views shows a model the whole tile at its input size."""
+    """open_clip's `preprocess_cfg`; `views` shows a model the whole tile at its input size."""
     values = processor.to_dict()
     for step in ("do_resize", "do_rescale", "do_normalize"):
         if not values[step]:

@@ -1,4 +1,4 @@
-"""Vision-language models through open_clip: embed prompts, tiles and views."""
+"""Zero-shot and view-wise inference: embed prompts, tiles and random views with a VLM."""
 
 import tempfile
 import time
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import pandas as pd
 import torch
 from numpy.lib.format import open_memmap
@@ -35,7 +34,7 @@ class VLM:
     device: torch.device
     dtype: torch.dtype  # of the image encoder's forward pass
     ensemble_members: tuple["VLM", ...] = ()  # see `ensemble`
-    sizes: tuple[int, ...] = ()  # D of each of the several
+    sizes: tuple[int, ...] = ()  # D of each member of an ensemble
 
     @property
     def members(self) -> tuple["VLM", ...]:
@@ -49,10 +48,12 @@ class VLM:
 
 def as_vlm(name: str, model: nn.Module, tokenizer: Any, device: str | None = None) -> VLM:
     """An open_clip model with its own preprocessing, in evaluation mode on its device."""
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    preprocess = open_clip.get_model_preprocess_cfg(model)
+    from open_clip import get_model_preprocess_cfg
+
+    own_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    preprocess = get_model_preprocess_cfg(model)
     size = preprocess["size"]
-    model.eval().to(chosen)
+    model.eval().to(own_device)
     model.visual.to(memory_format=torch.channels_last)
     return VLM(
         name=name,
@@ -61,17 +62,17 @@ def as_vlm(name: str, model: nn.Module, tokenizer: Any, device: str | None = Non
         image_size=size if isinstance(size, int) else size[0],
         mean=tuple(preprocess["mean"]),
         std=tuple(preprocess["std"]),
-        device=chosen,
-        dtype=_fast_dtype(chosen),
+        device=own_device,
+        dtype=_fast_dtype(own_device),
     )
 
 
 def ensemble(members: Sequence[VLM]) -> VLM:
-    """Several VLMs as one: features side by side, the average of the probabilities.
+    """Several VLMs as one: features concatenated, probabilities averaged.
 
-    Each keeps its own input size, normalisation and logit scale; tiles are read at the largest
-    size. `embed_tiles` also says on which tiles they agree. VLM-CPL's code has such an average of
-    PLIP and BiomedCLIP, switched off.
+    Each member keeps its own input size, normalisation and logit scale; tiles are read at the
+    largest size. `embed_tiles` also writes on which tiles the members agree. VLM-CPL's code has
+    such an average of PLIP and BiomedCLIP, switched off.
     """
     return replace(
         members[0],
@@ -84,7 +85,7 @@ def ensemble(members: Sequence[VLM]) -> VLM:
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the processor computes in it; there it was measured 1.2 to 2 times as fast."""
+    """bfloat16 where the processor computes in it: measured 1.2 to 2 times as fast."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
@@ -97,17 +98,18 @@ def embed_prompts(vlm: VLM, prompts: Sequence[Sequence[str]]) -> torch.Tensor:
     """Text features of the classes, float32 [C, D], L2-normalised.
 
     prompts: one or more per class; the normalised embeddings of a class are averaged and normalised
-    again. Of several VLMs the features stand side by side. Raises ValueError when a class has no
-    prompt.
+    again. An ensemble's are those of its members, concatenated. Raises ValueError when a class has
+    no prompt.
     """
     if vlm.ensemble_members:
         return torch.cat([embed_prompts(member, prompts) for member in vlm.ensemble_members], dim=1)
-    empty = [number for number, of_class in enumerate(prompts) if not of_class]
-    if empty:
-        raise ValueError(f"class {empty[0]} has no prompt")
-    flat = [prompt for of_class in prompts for prompt in of_class]
+    for c, class_prompts in enumerate(prompts):
+        if not class_prompts:
+            raise ValueError(f"class {c} has no prompt")
+    flat = [prompt for class_prompts in prompts for prompt in class_prompts]
     embedded = vlm.model.encode_text(vlm.tokenizer(flat).to(vlm.device), normalize=True).float()
-    means = [part.mean(0) for part in embedded.split([len(of_class) for of_class in prompts])]
+    per_class = embedded.split([len(class_prompts) for class_prompts in prompts])
+    means = [features.mean(0) for features in per_class]
     return F.normalize(torch.stack(means), dim=-1)
 
 
@@ -117,11 +119,11 @@ def encode_images(vlm: VLM, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.T
 
     pixels: float [B, 3, s, s] in 0 … 1; normalised here as the model wants it. The unprojected
     features are those before the linear map to the text space; where a model has no such map that
-    can be told apart, they are the projected ones. Those of several VLMs stand side by side, each
-    of the same length.
+    can be told apart, they are the projected ones. An ensemble's are those of its members,
+    concatenated, each with the same norm.
     """
     if vlm.ensemble_members:
-        return _side_by_side(vlm, pixels)
+        return _encode_with_members(vlm, pixels)
     mean = torch.tensor(vlm.mean, device=pixels.device).view(3, 1, 1)
     std = torch.tensor(vlm.std, device=pixels.device).view(3, 1, 1)
     batch = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
@@ -137,7 +139,7 @@ def encode_images(vlm: VLM, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.T
     return unprojected.float(), F.normalize(projected.float(), dim=-1)
 
 
-def _side_by_side(vlm: VLM, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _encode_with_members(vlm: VLM, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     unprojected, projected = [], []
     for member in vlm.ensemble_members:
         before, after = encode_images(member, views.resize(pixels, member.image_size))
@@ -163,29 +165,32 @@ def _pooled(output: Any) -> torch.Tensor:
 def class_probabilities(vlm: VLM, projected: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
     """p(c|x) = softmax_c(s · cos(f(x), g(T_c))): float32 [B, C] from [B, D] and [C, D].
 
-    Of several VLMs the average.
+    For an ensemble the average of its members.
     """
     return member_probabilities(vlm, projected, text).mean(0)
 
 
 def member_probabilities(vlm: VLM, projected: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-    """`class_probabilities` by each of M VLMs, [M, B, C]; M is 1 but for `ensemble`."""
+    """`class_probabilities` by each of the M members, [M, B, C]; M is 1 but for `ensemble`."""
     sizes = vlm.sizes or (text.shape[1],)
     length = len(sizes) ** 0.5  # undoes that of `encode_images`
-    parts = zip(vlm.members, projected.split(sizes, 1), text.split(sizes, 1), strict=True)
+    split = zip(vlm.members, projected.split(sizes, 1), text.split(sizes, 1), strict=True)
     return torch.stack(
-        [torch.softmax(length * member.scale * of @ to.T, dim=-1) for member, of, to in parts]
+        [
+            torch.softmax(length * member.scale * images @ prompts.T, dim=-1)
+            for member, images, prompts in split
+        ]
     )
 
 
 def embed_tiles(
     vlm: VLM, store: Path, text: torch.Tensor, run: Path, *, batch_size: int = 64
 ) -> None:
-    """Zero-shot pass over every tile of the store, un-augmented.
+    """Zero-shot inference on every tile of the store, without augmentation.
 
     Writes to `run`: features.npy [N, D] float16 (projected, L2-normalised), unprojected.npy [N, E]
-    float16, probs.npy [N, C] float32, agree.npy [N] bool (whether several VLMs say the same; of
-    one all are true). text: [C, D] from `embed_prompts`.
+    float16, probs.npy [N, C] float32, agree.npy [N] bool (whether all members of an ensemble
+    predict the same class; true everywhere for one VLM). text: [C, D] from `embed_prompts`.
     """
     tiles = np.arange(len(np.load(store, mmap_mode="r", allow_pickle=False)))
     unprojected_size, size = feature_sizes(vlm)
@@ -194,13 +199,13 @@ def embed_tiles(
         all_features = arrays.add(run / "features.npy", (len(tiles), size), "f2")
         all_probs = arrays.add(run / "probs.npy", (len(tiles), len(text)), "f4")
         all_agree = arrays.add(run / "agree.npy", (len(tiles),), "?")
-        for at, images in _progress(read_batches(store, tiles, batch_size, vlm.device), tiles):
+        for idx, images in _progress(read_batches(store, tiles, batch_size, vlm.device), tiles):
             unprojected, projected = encode_images(vlm, views.plain_view(images, vlm.image_size))
-            all_unprojected[at] = unprojected.cpu()
-            all_features[at] = projected.cpu()
-            said = member_probabilities(vlm, projected, text)
-            all_probs[at] = said.mean(0).cpu()
-            all_agree[at] = (said.argmax(2) == said[0].argmax(1)).all(0).cpu()
+            all_unprojected[idx] = unprojected.cpu()
+            all_features[idx] = projected.cpu()
+            probs = member_probabilities(vlm, projected, text)
+            all_probs[idx] = probs.mean(0).cpu()
+            all_agree[idx] = (probs.argmax(2) == probs[0].argmax(1)).all(0).cpu()
 
 
 def embed_views(
@@ -228,29 +233,29 @@ def embed_views(
         all_votes = arrays.add(run / "votes.npy", shape, "i2")
         mean_probs = arrays.add(run / "view_probs.npy", (len(tiles), len(text)), "f4")
         batches = read_batches(store, tiles, batch_size, vlm.device)
-        for at, images in _progress(batches, tiles, progress):
-            batch_probs = torch.zeros(len(at), len(text), device=vlm.device)
+        for idx, images in _progress(batches, tiles, progress):
+            batch_probs = torch.zeros(len(idx), len(text), device=vlm.device)
             for view in range(n_views):
                 pixels = views.random_view(
-                    images, vlm.image_size, tiles=tiles[at], view=view, seed=seed, hue=hue
+                    images, vlm.image_size, tiles=tiles[idx], view=view, seed=seed, hue=hue
                 )
                 unprojected, projected = encode_images(vlm, pixels)
                 probs = class_probabilities(vlm, projected, text)
-                all_features[view, at] = unprojected.cpu()
-                all_votes[view, at] = probs.argmax(1).cpu()
+                all_features[view, idx] = unprojected.cpu()
+                all_votes[view, idx] = probs.argmax(1).cpu()
                 batch_probs += probs / n_views
-            mean_probs[at] = batch_probs.cpu()
+            mean_probs[idx] = batch_probs.cpu()
 
 
 def vote(
-    vlm: VLM, store: Path, tiles: np.ndarray, text: torch.Tensor, **how: Any
+    vlm: VLM, store: Path, tiles: np.ndarray, text: torch.Tensor, **kwargs: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Votes [V, N] and mean probabilities [N, C] of random views whose features are not kept.
 
     See `embed_views` for the arguments.
     """
     with tempfile.TemporaryDirectory() as folder:
-        embed_views(vlm, store, tiles, text, Path(folder), **how)
+        embed_views(vlm, store, tiles, text, Path(folder), **kwargs)
         votes, view_probs = (
             np.load(Path(folder, f"{name}.npy"), allow_pickle=False)
             for name in ("votes", "view_probs")
@@ -278,15 +283,15 @@ def speed_of_views(
 ) -> pd.DataFrame:
     """Views per second of `embed_views` beside the bare encoder, on the same tiles and batches.
 
-    The bare encoder gets batches that are in memory and normalised; nothing is read, drawn or
-    written. The tiles are divided into five parts and both are timed on each in turn, so that other
-    work on the machine slows both. Columns: views, encoder (per second), ratio.
+    The bare encoder gets batches that are in memory; nothing is read, drawn or written. Both are
+    timed in turn on each fifth of the tiles, so that other work on the machine slows both. Columns:
+    views, encoder (per second), ratio.
     """
     timings = []
-    for part in np.array_split(tiles, 5):
+    for fifth in np.array_split(tiles, 5):
         batches = [
             views.plain_view(images, vlm.image_size)
-            for _, images in read_batches(store, part, batch_size, vlm.device)
+            for _, images in read_batches(store, fifth, batch_size, vlm.device)
         ]
         encode_images(vlm, batches[0])
         start = _now(vlm)
@@ -294,12 +299,11 @@ def speed_of_views(
             encode_images(vlm, batch)
         encoded = _now(vlm)
         with tempfile.TemporaryDirectory() as folder:
-            where = Path(folder)
             embed_views(
-                vlm, store, part, text, where, n_views=2, seed=0, batch_size=batch_size,
+                vlm, store, fifth, text, Path(folder), n_views=2, seed=0, batch_size=batch_size,
                 progress=False,
             )  # fmt: skip
-        rates = len(part) / (encoded - start), 2 * len(part) / (_now(vlm) - encoded)
+        rates = len(fifth) / (encoded - start), 2 * len(fifth) / (_now(vlm) - encoded)
         timings.append(dict(zip(("encoder", "views"), rates, strict=True)))
     return pd.DataFrame(timings).eval("ratio = views / encoder")
 
@@ -312,6 +316,6 @@ def _now(vlm: VLM) -> float:
 
 def _progress(batches: Iterator, tiles: np.ndarray, shown: bool = True) -> Iterator:
     with progress_bar(len(tiles), "embedding", "tile", shown=shown) as bar:
-        for at, images in batches:
-            yield at, images
-            bar.update(len(at))
+        for idx, images in batches:
+            yield idx, images
+            bar.update(len(idx))

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import open_clip
 from filelock import FileLock
 
 from lib import paths
@@ -30,7 +29,7 @@ def load_vlm(name: str, *, seed: int = 0, device: str | None = None) -> VLM:
     """
     names = _split(name)
     if len(names) > 1:
-        return ensemble([load_vlm(one, seed=seed, device=device) for one in names])
+        return ensemble([load_vlm(member, seed=seed, device=device) for member in names])
     card = _card_of(name)
     weights = card.weights if card else _built(name, seed)
     try:
@@ -75,14 +74,16 @@ def _built(name: str, seed: int) -> str:
 
 def _open(weights: str) -> tuple[Any, Any]:
     """Model and tokenizer."""
+    import open_clip
+
     scheme, _, rest = weights.partition(":")
     if scheme == "conch":
         return conch.load(rest)
     if scheme == "hf-clip":
         weights = f"local-dir:{_converted(rest)}"
-    where, tag, extra = _locate(weights)
-    model = open_clip.create_model(where, tag, require_pretrained=True, **extra)
-    return model, open_clip.get_tokenizer(where)
+    model_name, tag, kwargs = _locate(weights)
+    model = open_clip.create_model(model_name, tag, require_pretrained=True, **kwargs)
+    return model, open_clip.get_tokenizer(model_name)
 
 
 def _converted(name: str) -> Path:
@@ -100,14 +101,14 @@ def _converted(name: str) -> Path:
 def _locate(weights: str) -> tuple[str, str | None, dict[str, Any]]:
     """open_clip's model name, weights tag and further arguments."""
     if weights.startswith("local-dir:"):
-        return weights, None, _text_tower_of(Path(weights.removeprefix("local-dir:")))
+        return weights, None, _own_text_tower(Path(weights.removeprefix("local-dir:")))
     if weights.startswith("hf-hub:"):
         return weights, None, {}
     model, _, tag = weights.partition("/")
     return model, tag or None, {}
 
 
-def _text_tower_of(folder: Path) -> dict[str, Any]:
+def _own_text_tower(folder: Path) -> dict[str, Any]:
     """A folder that holds the configuration of its text tower works wherever it is moved."""
     file = folder / "open_clip_config.json"
     if not ((folder / "config.json").is_file() and file.is_file()):

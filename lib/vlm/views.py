@@ -62,6 +62,21 @@ def random_view(
     )
 
 
+def picture_views(
+    images: np.ndarray, size: int, *, n_views: int, tiles: np.ndarray, seed: int, hue: float
+) -> np.ndarray:
+    """The first views of some tiles as pictures, float32 [B, V, size, size, 3] in 0 … 1.
+
+    images: uint8 [B, S, S, 3]; see `random_view` for the rest.
+    """
+    batch = torch.from_numpy(np.array(images))
+    pixels = [
+        random_view(batch, size, tiles=tiles, view=view, seed=seed, hue=hue)
+        for view in range(n_views)
+    ]
+    return torch.stack(pixels, 1).permute(0, 1, 3, 4, 2).numpy()
+
+
 def _crop_turn_flip(images: torch.Tensor, size: int, draws: torch.Tensor) -> torch.Tensor:
     """Crop each tile at its own place, in one of the eight orientations: uint8 [B, 3, size, size].
 

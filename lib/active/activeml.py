@@ -1,0 +1,80 @@
+"""Pool strategies of scikit-activeml on the predictions and features of our networks."""
+
+import inspect
+from typing import Any
+
+import numpy as np
+import skactiveml.pool
+from skactiveml.base import SkactivemlClassifier
+
+from lib.labels import UNLABELLED
+
+
+class PrecomputedClassifier(SkactivemlClassifier):
+    """A classifier that looks its predictions up by the row of features it is given."""
+
+    def __init__(self, features: np.ndarray, probs: np.ndarray):
+        super().__init__(classes=range(probs.shape[1]), missing_label=np.nan)
+        self.features, self.probs = features, probs
+        self.row_by_bytes = {row.tobytes(): idx for idx, row in enumerate(features)}
+        self.classes_ = np.arange(probs.shape[1])
+
+    def fit(
+        self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
+    ) -> "PrecomputedClassifier":
+        return self
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        return self.probs[[self.row_by_bytes[row.tobytes()] for row in np.ascontiguousarray(X)]]
+
+
+def is_strategy(class_name: str) -> bool:
+    """Whether scikit-activeml has a pool strategy of that class name."""
+    return hasattr(getattr(skactiveml.pool, class_name, None), "query")
+
+
+def query(
+    class_name: str,
+    n: int,
+    seed: int,
+    *,
+    probs: np.ndarray,
+    features: np.ndarray,
+    labels: np.ndarray,
+    unlabelled_mask: np.ndarray,
+    **arguments: object,
+) -> np.ndarray:
+    """Rows of the pool that a strategy asks for, [n]; for the pool see `strategies.Pool`.
+
+    Strategies that want a classifier get the mean prediction, those that want an ensemble the two
+    networks. arguments: of the strategy's class.
+    """
+    strategy: Any = getattr(skactiveml.pool, class_name)
+    # TypiClust stumbles over tiles that have no label and may not be chosen.
+    rows = np.flatnonzero(unlabelled_mask | (labels != UNLABELLED))
+    features, probs = _distinct(features[rows]), probs[:, rows].astype(np.float64)
+    labels = np.where(labels == UNLABELLED, np.nan, labels.astype(float))[rows]
+    members = [PrecomputedClassifier(features, member_probs) for member_probs in probs]
+    mean = PrecomputedClassifier(features, probs.mean(0))
+    offered = {"clf": mean, "estimator": mean, "ensemble": members, "discriminator": mean}
+    offered |= {"fit_clf": False, "fit_estimator": False, "fit_ensemble": False}
+    wanted = inspect.signature(strategy.query).parameters
+    if "cluster_algo_dict" in inspect.signature(strategy).parameters:
+        arguments = {"cluster_algo_dict": {"random_state": seed}} | arguments  # Clue forgets it
+    chosen = strategy(random_state=seed, **arguments).query(
+        features,
+        labels,
+        candidates=np.flatnonzero(unlabelled_mask[rows]),
+        batch_size=n,
+        **{key: value for key, value in offered.items() if key in wanted},
+    )
+    return rows[chosen]
+
+
+def _distinct(features: np.ndarray) -> np.ndarray:
+    """Features [N, P] as float64; where two rows are equal, all with a noise that parts them."""
+    features = np.ascontiguousarray(features, dtype=np.float64)
+    if len(np.unique(features, axis=0)) == len(features):
+        return features
+    noise = np.random.default_rng(0).normal(size=features.shape)
+    return features + 1e-6 * (features.std() or 1) * noise

@@ -1,0 +1,264 @@
+"""Trials of VLM-CPL and of other methods: the same networks learn from different labels.
+
+A trial says which tiles are labelled and what is minimised; everything else, the setup, the seed
+and the tiles to predict, is the same for all of them. Filters see no true label here.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lib.consensus import SETTINGS, keep_by_consensus
+from lib.labels import UNLABELLED
+from lib.learning.losses import HighConfidenceCrossSupervision, Objective, Supervised
+from lib.learning.setups import TrainingSetup, fit_predict, frozen
+from lib.learning.trainer import TrainingTiles, labelled_and_not
+from lib.vlm.inference import VLM, embed_tiles, embed_views
+
+PLAIN = {"mvc": "ce-mvc", "pfc": "ce-pfc", "mvc+pfc": "ce-kept"}  # filters → name of the method
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the filters look at, one row per training tile.
+
+    tiles: [N] tile numbers; prompt_labels: [N]; votes: [V, N]; view_probs: [N, C]; features:
+    {"projected": [N, D], "unprojected": [N, E]}; agree: bool [N], whether all members of an
+    ensemble of VLMs give the same label.
+    """
+
+    tiles: np.ndarray
+    prompt_labels: np.ndarray
+    votes: np.ndarray
+    view_probs: np.ndarray
+    features: Mapping[str, np.ndarray]
+    agree: np.ndarray
+    keep_ratio: float
+    seed: int
+
+    @classmethod
+    def of_folder(
+        cls, folder: Path, tiles: np.ndarray, *, keep_ratio: float, seed: int
+    ) -> "Evidence":
+        """As `embed_tiles` and `embed_views` left it. tiles: [N], those that have views."""
+
+        def load(name: str) -> np.ndarray:
+            return np.load(folder / f"{name}.npy", allow_pickle=False)
+
+        return cls(
+            tiles=tiles,
+            prompt_labels=load("probs")[tiles].argmax(1),
+            votes=load("votes"),
+            view_probs=load("view_probs"),
+            features={
+                "projected": load("features")[tiles],
+                "unprojected": load("unprojected")[tiles],
+            },
+            agree=load("agree")[tiles],
+            keep_ratio=keep_ratio,
+            seed=seed,
+        )
+
+    def keep(self, order: str, **rules: Any) -> np.ndarray:
+        """Tiles kept by the filters in that order, bool [N]; every tile for the order "".
+
+        rules: those of `keep_by_consensus` that differ from its defaults; votes and view_probs
+        stand in for those of the run.
+        """
+        if not order:
+            return np.ones(len(self.tiles), bool)
+        own: dict[str, Any] = {
+            "votes": self.votes, "view_probs": self.view_probs, "keep_ratio": self.keep_ratio,
+        }  # fmt: skip
+        return keep_by_consensus(
+            order, features=self.features, prompt_labels=self.prompt_labels, tiles=self.tiles,
+            among=self.agree, seed=self.seed, **(own | rules),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: by which method and setting, with which loss, from which labels.
+
+    labels: [N], of all training tiles; kept: bool [N], which of them are learnt from. Tiles that
+    are not kept are unlabelled; with `cross_all` every tile is unlabelled too, besides its label.
+    """
+
+    method: str
+    objective: Objective
+    labels: np.ndarray
+    kept: np.ndarray
+    setting: str = ""
+    source: str = "zero-shot"
+    params: Mapping[str, Any] = field(default_factory=dict)
+    cross_all: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Probabilities [M, C] of the tiles to predict; without a trial nothing was trained."""
+
+    method: str
+    probs: np.ndarray
+    setting: str = ""
+    trial: Trial | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+
+
+def noisy_label_trials(
+    evidence: Evidence, objectives: Mapping[str, Objective], suspected: np.ndarray
+) -> list[Trial]:
+    """Trials that learn from the zero-shot labels without a filter of VLM-CPL.
+
+    objectives: method → what it minimises, on all tiles; suspected: bool [N], tiles that confident
+    learning leaves out.
+    """
+    every = evidence.keep("")
+    trials = [Trial(m, loss, evidence.prompt_labels, every) for m, loss in objectives.items()]
+    return [
+        *trials,
+        Trial("confident-learning", Supervised(), evidence.prompt_labels, ~suspected),
+    ]
+
+
+def filter_trials(evidence: Evidence) -> list[Trial]:
+    """Plain training on what MVC, PFC or both keep, in each setting."""
+    return [
+        Trial(
+            method, Supervised(), evidence.prompt_labels, evidence.keep(order, **rules),
+            setting=setting, params={"rules": rules},
+        )
+        for setting, rules in SETTINGS.items()
+        for order, method in PLAIN.items()
+    ]  # fmt: skip
+
+
+def full_supervision(truth: np.ndarray) -> Trial:
+    """Plain training on the true labels of all tiles: the upper bound."""
+    every = np.ones(len(truth), bool)
+    return Trial("full-supervision", Supervised(), truth, every, source="true")
+
+
+def select_trials(trials: Sequence[Trial], only: str) -> list[Trial]:
+    """The trials of some methods, by comma; all of them for "". Raises ValueError for others."""
+    methods = {trial.method for trial in trials}
+    wanted = set(filter(None, only.split(","))) or methods
+    if not wanted <= methods:
+        raise ValueError(f"unknown method in only={only!r}; there are {', '.join(sorted(methods))}")
+    return [trial for trial in trials if trial.method in wanted]
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    class_names: Sequence[str],
+    *,
+    setup: TrainingSetup,
+    seed: int,
+) -> list[Outcome]:
+    """Train each trial afresh and predict the test tiles.
+
+    train: columns tile and label of the training tiles, whose labels are looked at for reports
+    alone; test: column tile.
+    """
+    outcomes = []
+    for trial in trials:
+        started = time.perf_counter()
+        labels = np.where(trial.kept, trial.labels, UNLABELLED)
+        make_data = labelled_and_not if trial.cross_all else TrainingTiles
+        data = make_data(train.tile.values, labels, class_names, train.label.values)
+        probs = fit_predict(trial.objective, data, test.tile.values, setup=setup, seed=seed)
+        seconds = time.perf_counter() - started
+        outcomes.append(Outcome(trial.method, probs, trial.setting, trial, trial.params, seconds))
+    return outcomes
+
+
+# --- ablations -----------------------------------------------------------------------------------
+
+
+def ablation_trials(
+    grid: Sequence[Mapping[str, Any]],
+    evidence: Evidence,
+    vote: Callable[[int], tuple[np.ndarray, np.ndarray]],
+) -> list[Trial]:
+    """VLM-CPL with the rules of each line of a grid (`ablations.ablation_grid`).
+
+    vote: number of views → votes [V, N] and view probabilities [N, C], where that rule is varied;
+    the networks see the views of the run all the same.
+    """
+    names = ("keep_ratio", "tie_break", "quota", "cluster_on", "clusters_per_class")
+    trials = []
+    for rules in grid:
+        chosen_rules = {name: rules[name] for name in names}
+        if "n_views" in rules["varied"]:
+            votes, view_probs = vote(rules["n_views"])
+            chosen_rules |= {"votes": votes, "view_probs": view_probs}
+        objective = HighConfidenceCrossSupervision(rules["threshold"], rules["hcs_weight"])
+        kept = evidence.keep(rules["filters"], **chosen_rules)
+        trials.append(
+            Trial(
+                "vlm-cpl", objective, evidence.prompt_labels, kept, params=rules,
+                cross_all=not rules["filters"],
+            )
+        )  # fmt: skip
+    return trials
+
+
+# --- a worse model -------------------------------------------------------------------------------
+
+
+def shifted_outcomes(
+    model: VLM,
+    store: Path,
+    text: Any,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    class_names: Sequence[str],
+    settings: Mapping[str, Any],
+    *,
+    seed: int,
+) -> list[Outcome]:
+    """Prompts, votes, filters and training anew on re-stained tiles (not in the paper).
+
+    store: re-stained tiles (`decode_tiles`); text: [C, D] from `embed_prompts`; settings: of the
+    run. Gives zero-shot, plain training on all zero-shot labels, full supervision and VLM-CPL in
+    both settings, heads on frozen features. Nothing is kept on disk.
+    """
+    tiles = train.tile.values
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        embed_tiles(model, store, text, folder)
+        embed_views(
+            model, store, tiles, text, folder, n_views=settings["n_views"], seed=seed,
+            hue=settings["hue"], batch_size=settings["batch_size"], progress=False,
+        )  # fmt: skip
+        evidence = Evidence.of_folder(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
+        zero_shot = np.load(folder / "probs.npy", allow_pickle=False)[test.tile]
+        setup = frozen(folder, tiles, len(class_names), steps=settings["n_steps"], seed=seed)
+        trials = _shift_trials(evidence, train.label.values, settings)
+        trained = run_trials(trials, train, test, class_names, setup=setup, seed=seed)
+    return [Outcome("zero-shot", zero_shot), *trained]
+
+
+def _shift_trials(
+    evidence: Evidence, truth: np.ndarray, settings: Mapping[str, Any]
+) -> list[Trial]:
+    """Everything that is measured at one shift, but for zero-shot."""
+    objective = HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"])
+    plain = Trial("ce-all", Supervised(), evidence.prompt_labels, evidence.keep(""))
+    consensus = [
+        Trial(
+            "vlm-cpl", objective, evidence.prompt_labels, evidence.keep("mvc+pfc", **rules),
+            setting=setting,
+        )
+        for setting, rules in SETTINGS.items()
+    ]  # fmt: skip
+    return [plain, full_supervision(truth), *consensus]

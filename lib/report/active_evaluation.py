@@ -1,0 +1,124 @@
+"""Histories of active learning as rows of the record, counts per group and shares of classes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from lib.report.active_learning import GROUP_COLUMNS, curve_weights
+from lib.report.evaluation import evaluate_probs
+
+
+class LearningHistory(Protocol):
+    """What is read here of `lib.active.loop.History`."""
+
+    @property
+    def queries(self) -> pd.DataFrame: ...
+    @property
+    def rounds(self) -> pd.DataFrame: ...
+    @property
+    def probs(self) -> np.ndarray: ...
+
+
+def evaluate_rounds(
+    method: str,
+    history: LearningHistory,
+    test: pd.DataFrame,
+    class_names: Sequence[str],
+    **fields: Any,
+) -> list[dict[str, Any]]:
+    """One evaluation per round on the test set, for `Run.record`.
+
+    test: tiles that the history predicts, in its order, with column label; fields: further fields
+    of the row (training, network, device, params).
+    """
+    evaluations = []
+    for r, notes in history.rounds.astype(object).where(history.rounds.notna(), None).iterrows():
+        queries = history.queries[history.queries["round"] <= r]
+        per_class = {name: int((queries.label == c).sum()) for c, name in enumerate(class_names)}
+        labels = {"round": r, "labelled": notes.labelled, "per_class": per_class}
+        pseudo = ("confident", "precision", "disagreeing", "filled")
+        round_fields = {
+            "budget": notes.labelled,
+            "labels": labels | {name: notes.get(name) for name in pseudo},
+            "seconds": notes.training_seconds + notes.selection_seconds,
+        }
+        evaluation = evaluate_probs(
+            method, history.probs[r], test.label.values, class_names, **fields
+        )
+        evaluations.append(evaluation | round_fields)
+    return evaluations
+
+
+def evaluate_loops(
+    trials: Sequence[Mapping[str, Any]],
+    configs: Iterable[Any],
+    histories: Iterable[LearningHistory],
+    test: pd.DataFrame,
+    class_names: Sequence[str],
+    *,
+    params: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> list[dict[str, Any]]:
+    """One evaluation per round of each of several loops; see `evaluate_rounds`.
+
+    trials: strategy and training of each loop and, in an ablation, all of its rules; configs: its
+    `loop.ActiveLearningConfig`; params: of all rows.
+    """
+    evaluations = []
+    for trial, config, history in zip(trials, configs, histories, strict=True):
+        of_config = {"query_size": config.query_size, "n_rounds": config.n_rounds}
+        of_config |= {"objective": repr(config.objective)}
+        evaluations += evaluate_rounds(
+            trial["strategy"], history, test, class_names, training=trial["training"],
+            params={**(params or {}), **trial, **of_config}, **fields,
+        )  # fmt: skip
+    return evaluations
+
+
+def right_per_group(
+    histories: Mapping[tuple[str, str], LearningHistory], test: pd.DataFrame, **fields: Any
+) -> pd.DataFrame:
+    """Right predictions per group of the test set, averaged over each curve: `GROUP_COLUMNS`.
+
+    What the paired tests compare. histories: (training, method) → history; fields: vlm, seed and
+    network.
+    """
+    counted = []
+    for (training, method), history in histories.items():
+        right = history.probs.argmax(2) == test.label.values
+        weights = curve_weights(history.rounds.labelled)
+        counted.append(
+            test[["group"]].assign(
+                training=training, method=method, n=1, right=weights @ right, **fields
+            )
+        )
+    return pd.concat(counted).groupby(GROUP_COLUMNS[:-2]).sum().reset_index()
+
+
+def queries_per_class(
+    histories: Mapping[tuple[str, str], LearningHistory],
+    pool_labels: pd.Series,
+    class_names: Sequence[str],
+) -> pd.DataFrame:
+    """Share of each class in the pool and in what each training and strategy has queried."""
+    shares = {"pool": pool_labels.value_counts(normalize=True)}
+    for (training, method), history in histories.items():
+        shares[f"{training}, {method}"] = history.queries.label.value_counts(normalize=True)
+    classes = dict(enumerate(class_names))
+    return pd.DataFrame(shares).reindex(classes).fillna(0).rename(classes).T
+
+
+def queried_tiles(
+    histories: Mapping[tuple[str, str], LearningHistory], decoded: np.ndarray, n: int = 10
+) -> dict[str, np.ndarray]:
+    """Tiles of the first chosen and of the last query of the first six loops, for a tile sheet."""
+    rows = {}
+    for (training, method), history in islice(histories.items(), 6):
+        queries = history.queries
+        for r in sorted({1, queries["round"].max()} - {0}):
+            tiles = queries.tile[queries["round"] == r].values[:n]
+            rows[f"{training}\n{method}, round {r}"] = decoded[tiles]
+    return rows

@@ -1,0 +1,248 @@
+"""The pictures and the two tables of the front page, from the rows of the record alone."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from lib.artefacts import atomic
+from lib.report import comparison, diagram
+from lib.report.active_learning import STRATEGIES, curve_weights, rounds_frame
+from lib.report.plots import closed
+
+# What a line is called beside the figure, in its order from the top.
+NO_LABELS = {
+    "lc25k_colon": "LC25000 colon\n2 classes",
+    "lc25k": "LC25000\n5 classes",
+    "ebhi_binary": "EBHI-Seg\n2 classes",
+    "demo": "drawn tiles\n6 classes",
+}
+FEW_LABELS = {"lc25k": "LC25000", "ebhi": "EBHI-Seg"}
+THEMES = {
+    "headline.svg": {"ink": "#1f2328", "faint": "#818b98", "grid": "#e6e8eb",
+                     "other": "#E69F00", "ours": "#0072B2"},
+    "headline_dark.svg": {"ink": "#f0f6fc", "faint": "#8b949e", "grid": "#2b313a",
+                          "other": "#F0B040", "ours": "#56B4E9"},
+}  # fmt: skip
+# Column of `no_labels_frame`: what the legend says, colour, marker and its size.
+SCORE_LOOKS = {
+    "zero-shot": ("zero-shot", "faint", "o", 50),
+    "other": ("best other method", "other", "D", 40),
+    "ours": ("VLM-CPL", "ours", "o", 80),
+    "full": ("all labels", "ink", "|", 190),
+}
+NO_BREAK = "\N{NO-BREAK SPACE}"  # a cell stays on one line
+SLASH = f"{NO_BREAK}/{NO_BREAK}"
+DUAL_VIEW, RANDOM = ("dual-view", "unisal"), ("supervised", "random")
+ALL_LABELS = ("supervised", "full-supervision")
+CURVE_LOOKS = {
+    RANDOM: ("random, supervised", "other", "-"),
+    DUAL_VIEW: ("UniSAL", "ours", "-"),
+    ALL_LABELS: ("all labels", "ink", ":"),
+}
+LAST_SCORES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "aulc": "AULC",
+}
+
+
+def write(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Write the diagram of the methods and the headline figure, each for light and dark pages.
+
+    rows: of the record, of each dataset with its own VLM (`comparison.of_own_vlm`).
+    """
+    diagram.write(folder)
+    scores, curves = no_labels_frame(rows), few_labels_frame(rows)
+    for name, theme in THEMES.items():
+        with plt.rc_context(_look(theme)):
+            figure = headline(scores, curves, theme)
+            with atomic(folder / name) as file:
+                figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+
+
+def no_labels_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """VLM-CPL between zero-shot and full supervision, heads on frozen features, means over seeds.
+
+    One line per dataset and score (accuracy, balanced_accuracy). Columns: dataset, score,
+    zero-shot, other and other_name (the best method without our filters), published, ours, full,
+    seeds. Seeds without the whole comparison are left out.
+    """
+    frame = comparison.score_frame(_of_one_vlm(rows))
+    frame = frame[frame.network != "fine-tune"]
+    compared = {*comparison.WITHOUT_FILTER, "zero-shot", "vlm-cpl", "full-supervision"}
+    lines = []
+    for dataset in [name for name in NO_LABELS if name in set(frame.dataset)]:
+        of_dataset = frame[frame.dataset == dataset]
+        complete = of_dataset.groupby("seed").method.agg(lambda names: compared <= set(names))
+        of_dataset = of_dataset[of_dataset.seed.map(complete)]
+        for score in ("accuracy", "balanced_accuracy") if len(of_dataset) else ():
+            mean = of_dataset.groupby(["method", "setting"])[score].mean()
+            best = mean[[key for key in mean.index if key[0] in comparison.WITHOUT_FILTER]].idxmax()
+            line = {"dataset": dataset, "score": score, "zero-shot": mean["zero-shot", ""]}
+            line |= {"other": mean[best], "other_name": comparison.COMPARED[best[0]]}
+            line |= {"published": mean["vlm-cpl", "published filters"]}
+            line |= {"ours": mean["vlm-cpl", "ours"], "full": mean["full-supervision", ""]}
+            lines.append(line | {"seeds": of_dataset.seed.nunique()})
+    return pd.DataFrame(lines)
+
+
+def _of_one_vlm(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The rows themselves. Raises ValueError naming a dataset with rows of several VLMs."""
+    vlms: dict[str, str] = {}
+    for row in rows:
+        if vlms.setdefault(row["dataset"], row["vlm"]) != row["vlm"]:
+            raise ValueError(f"rows of several VLMs for {row['dataset']}: a mean says nothing")
+    return rows
+
+
+def no_labels_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One line per dataset; a cell is accuracy / balanced accuracy."""
+    lines = []
+    for dataset, scores in no_labels_frame(rows).groupby("dataset", sort=False):
+        names = [name.removeprefix("zero-shot labels, ") for name in scores.other_name]
+        cells = {column: SLASH.join(scores[column].map("{:.3f}".format)) for column in
+                 ("zero-shot", "published", "ours", "full")}  # fmt: skip
+        other = SLASH.join(scores.other.map("{:.3f}".format))
+        lines.append(
+            {
+                "dataset": dataset,
+                "zero-shot": cells["zero-shot"],
+                "best other method": f"{other} ({' / '.join(dict.fromkeys(names))})",
+                "VLM-CPL, published filters": cells["published"],
+                "VLM-CPL, ours": cells["ours"],
+                "all labels": cells["full"],
+                "seeds": str(scores.seeds.iloc[0]),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def few_labels_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rounds of active learning with heads on frozen features, means over seeds.
+
+    Columns: dataset, training, method, round (0 for training on all labels), budget, accuracy,
+    balanced_accuracy, seeds.
+    """
+    frame = rounds_frame(_of_one_vlm(rows))
+    frame = frame[(frame.network == "frozen") & (frame.varied == ())]
+    frame = frame.assign(round=frame["round"].fillna(0))
+    rounds = frame.groupby(["dataset", "training", "method", "round"])
+    means = rounds[["budget", "accuracy", "balanced_accuracy"]].mean()
+    return means.assign(seeds=rounds.seed.nunique()).reset_index()
+
+
+def few_labels_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Three lines per dataset: accuracy and balanced accuracy of the last round, and the AULC.
+
+    The best of the other strategies, with UniSAL's training, is named; UniSAL's variants are none.
+    """
+    lines = []
+    frame = few_labels_frame(rows)
+    for dataset in FEW_LABELS:
+        of_dataset = frame[frame.dataset == dataset]
+        curves = dict(list(of_dataset.groupby(["training", "method"])))
+        if not {DUAL_VIEW, RANDOM, ALL_LABELS} <= set(curves):
+            continue
+        full = curves[ALL_LABELS].iloc[0]
+        last = curves[DUAL_VIEW].iloc[-1]
+        for score, title in LAST_SCORES.items():
+            values = {key: _score(curve, score) for key, curve in curves.items()}
+            others = {
+                method: value
+                for (training, method), value in values.items()
+                if training == "dual-view" and not method.startswith("unisal")
+            }
+            best = max(others, key=lambda method: others[method])
+            name = STRATEGIES.get(best, best)
+            lines.append(
+                {
+                    "dataset": dataset,
+                    "labels": f"{last.budget:.0f} of {full.budget:.0f}".replace(" ", NO_BREAK),
+                    "score": title,
+                    "random, supervised": f"{values[RANDOM]:.3f}",
+                    "best other strategy": f"{others[best]:.3f}{NO_BREAK}({name})",
+                    "UniSAL": f"{values[DUAL_VIEW]:.3f}",
+                    "all labels": "" if score == "aulc" else f"{full[score]:.3f}",
+                    "seeds": str(last.seeds),
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def _score(curve: pd.DataFrame, score: str) -> float:
+    if score == "aulc":
+        return float(curve_weights(curve.budget) @ curve.accuracy)
+    return float(curve[score].iloc[-1])
+
+
+def headline(
+    scores: pd.DataFrame, curves: pd.DataFrame, theme: Mapping[str, str] = THEMES["headline.svg"]
+) -> Figure:
+    """Left: accuracy without labels. Right: accuracy against labels.
+
+    scores: `no_labels_frame`; curves: `few_labels_frame`. Readable at 800 pixels.
+    """
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 0.87), wspace=0.06)
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), width_ratios=(1.1, 1), layout=layout)
+    _draw_scores(axes[0], scores[scores.score == "accuracy"].set_index("dataset"), theme)
+    _draw_curves(axes[1], curves, theme)
+    titles = ((0.012, "No labels: VLM-CPL"), (0.556, "Few labels: UniSAL"))
+    for ax, (x, title) in zip(axes, titles, strict=True):
+        figure.text(x, 0.945, title, weight="bold", fontsize=11.5)
+        ax.legend(loc="upper left", bbox_to_anchor=(x - 0.01, 0.935), ncols=4, fontsize=9,
+                  bbox_transform=figure.transFigure, handletextpad=0.3, handlelength=1.4,
+                  columnspacing=0.9, borderpad=0).set_in_layout(False)  # fmt: skip
+    return closed(figure)
+
+
+def _look(theme: Mapping[str, str]) -> Any:  # matplotlib's own type lists every name
+    coloured = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
+    return dict.fromkeys(coloured, theme["ink"]) | {
+        "axes.edgecolor": theme["faint"],
+        "grid.color": theme["grid"],
+        "font.size": 10,
+        "svg.hashsalt": "few labels or none",  # the same bytes each time
+        "savefig.bbox": "standard",
+    }
+
+
+def _draw_scores(ax: Axes, scores: pd.DataFrame, theme: Mapping[str, str]) -> None:
+    heights = list(range(len(scores)))
+    ax.hlines(heights, scores["zero-shot"], scores.full, color=theme["grid"], lw=5, zorder=1)
+    for column, (label, colour, marker, size) in SCORE_LOOKS.items():
+        edge = 2.5 if marker == "|" else 0
+        ax.scatter(scores[column], heights, s=size, color=theme[colour], marker=marker, lw=edge,
+                   label=label, zorder=3)  # fmt: skip
+    for height, (before, ours) in enumerate(zip(scores["zero-shot"], scores.ours, strict=True)):
+        ax.annotate(f"{before:.2f}", (before, height), (-8, 0), textcoords="offset points",
+                    ha="right", va="center", color=theme["faint"])  # fmt: skip
+        ax.annotate(f"{ours:.2f}", (ours, height), (0, 8), textcoords="offset points",
+                    ha="center", va="bottom", color=theme["ours"], weight="bold")  # fmt: skip
+    ax.set_yticks(heights, [NO_LABELS[name] for name in scores.index])
+    ax.set(xlabel="accuracy on the test set", xlim=(0.68, 1.015), ylim=(len(scores) - 0.6, -0.65))
+    ax.set_xticks([0.7, 0.8, 0.9, 1.0])
+    ax.grid(axis="y", visible=False)
+
+
+def _draw_curves(ax: Axes, curves: pd.DataFrame, theme: Mapping[str, str]) -> None:
+    for dataset, title in FEW_LABELS.items():
+        of_dataset = dict(list(curves[curves.dataset == dataset].groupby(["training", "method"])))
+        if not set(CURVE_LOOKS) <= set(of_dataset):
+            continue
+        full = of_dataset[ALL_LABELS].iloc[0]
+        for key in (RANDOM, DUAL_VIEW):
+            budgets = 100 * of_dataset[key].budget / full.budget
+            ax.plot(budgets, of_dataset[key].accuracy, color=theme[CURVE_LOOKS[key][1]])
+        ax.axhline(full.accuracy, color=theme["ink"], lw=1, ls=":")
+        ax.annotate(f"{title}, {full.budget:.0f} training tiles", (10.2, full.accuracy), (0, 4),
+                    textcoords="offset points", ha="right", va="bottom")  # fmt: skip
+    for label, colour, line in CURVE_LOOKS.values():
+        ax.plot([], [], line, color=theme[colour], lw=1 if line == ":" else None, label=label)
+    ax.set(xlabel="share of the tiles that is labelled, %", ylabel="accuracy on the test set")
+    ax.set(xlim=(0.6, 10.4), ylim=(0.58, 1.0), xticks=range(2, 11, 2))

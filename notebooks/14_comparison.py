@@ -1,0 +1,183 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Comparison with other methods
+#
+# Is it the filters that help, or would any method for noisy labels do? Here VLM-CPL stands beside methods
+# that learn from all zero-shot labels, beside its own filters with plain training, and beside full
+# supervision. Every method gets the same tiles, the same split, the same kind of network and the same
+# number of steps, and every trained one predicts by the mean of two networks. What differs is what they
+# learn from:
+#
+# $$\min_\theta \; \frac{1}{|S|} \sum_{i \in S} \ell\big(p_\theta(x_i), \tilde y_i\big)$$
+#
+# with $S$ the tiles that a method trusts, $\tilde y$ their labels and $\ell$ its loss. Nothing is chosen
+# on the test set and no epoch is picked: the last step counts, for full supervision too.
+#
+# - In: `tiles.parquet`, `predictions.parquet`, features, votes and settings of the notebooks before.
+# - Out: `comparison.parquet` (right or wrong per test tile and method), rows of the comparison.
+
+# %%
+import pandas as pd
+
+from lib.data import cards, datasets, tiles
+from lib.learning import baselines, setups, trials
+from lib.learning.losses import CoTeaching, EarlyLearningRegularisation, Supervised, generalised_cross_entropy
+from lib.report import comparison, plots
+from lib.run_folder import Run
+from lib.vlm.cards import describe_vlm
+from lib.vlm.inference import embed_prompts, vote
+from lib.vlm.loading import load_vlm
+
+# %% tags=["parameters"]
+dataset = "demo"  # a card in data/cards
+vlm = "stand-in-demo_other_lab"  # see load_vlm
+seed = 0  # of the networks, the batches and the views
+network = "frozen"  # heads on the VLM's features, or fine-tune: whole networks on pixels
+only = ""  # methods of the comparison, by comma; empty: all
+
+# %%
+run = Run("14_comparison", dataset, vlm, seed, network=network, only=only)
+card, table = cards.read_card(dataset), run.load("tiles")
+train, test = (table[table.split == split].reset_index(drop=True) for split in ("train", "test"))
+print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} training and {len(test)} test tiles")
+
+# %% [markdown]
+# ## One setup for all
+#
+# The networks, their views and the plan are those of `13_high_confidence_cross_supervision`, with its number
+# of steps.
+
+# %%
+store = tiles.decode_tiles(table, datasets.prepare(card), dataset, run.settings["input_size"])
+options = {"n_classes": len(card.classes), "steps": run.settings["n_steps"], "seed": seed}
+if network == "frozen":
+    setup = setups.frozen(run.folder, train.tile.values, **options)
+else:
+    setup = setups.fine_tune(store, run.settings["input_size"], **options)
+assert setup.plan.learning_rate == run.settings["learning_rate"]
+setup.plan
+
+# %% [markdown]
+# ## Methods that take noisy labels as they are
+#
+# They get the zero-shot label of every tile. The *generalised* cross-entropy forgives labels that the network
+# finds unlikely; *early-learning regularisation* holds the network to what it believed early on; in
+# *Co-teaching* each network learns only what its partner finds easy. It wants to know the share of wrong
+# labels, which nobody does, and gets the default of its authors' code. *Confident learning* drops the labels
+# that it takes for wrong and learns plainly from the others.
+
+# %%
+evidence = trials.Evidence.of_folder(
+    run.folder, train.tile.values, keep_ratio=run.settings["keep_ratio"], seed=seed
+)
+features, prompt_labels = evidence.features["unprojected"], evidence.prompt_labels
+suspected = baselines.suspected_labels(features, prompt_labels, train.group.values)
+wrong = prompt_labels != train.label.values
+print(f"wrong: {wrong.mean():.1%} of the zero-shot labels; suspected: {suspected.mean():.1%}")
+
+# %%
+losses = {
+    "ce-all": Supervised(),
+    "gce": Supervised(generalised_cross_entropy),
+    "elr": EarlyLearningRegularisation(len(train), len(card.classes)),
+    "co-teaching": CoTeaching(forget_rate=0.2),
+}
+noisy = trials.noisy_label_trials(evidence, losses, suspected)
+
+# %% [markdown]
+# ## Filters with plain training
+#
+# What MVC, PFC and both of them keep, in both settings, learnt from with cross-entropy alone: beside these
+# VLM-CPL shows what cross supervision adds. Full supervision is the upper bound.
+
+# %%
+full = trials.full_supervision(train.label.values)
+planned = trials.select_trials([*noisy, full, *trials.filter_trials(evidence)], only)
+comparison.trials_table(planned, train.label.values, card.class_names)
+
+# %% [markdown]
+# Fewer tiles and a higher precision is the trade of the filters; the losses of the first lines try to do
+# without it.
+
+# %%
+outcomes = trials.run_trials(planned, train, test, card.class_names, setup=setup, seed=seed)
+print(f"{len(outcomes)} trainings in {sum(o.seconds for o in outcomes):.0f} s")
+
+# %% [markdown]
+# ## Without any training
+#
+# The mean over random views of the test tiles, and transduction: all tiles, of training and test set, are
+# classified together from their features and zero-shot probabilities (TransCLIP).
+
+# %%
+model = load_vlm(vlm, seed=seed)
+text = embed_prompts(model, run.settings["prompts"])
+views = {name: run.settings[name] for name in ("n_views", "hue", "batch_size")}
+if network == "frozen":
+    _, mean_probs = vote(model, store, test.tile.values, text, **views, seed=seed, progress=False)
+    classified = baselines.transductive_probabilities(*run.load("features", "probs"))[test.tile]
+    outcomes.append(trials.Outcome("mean-of-views", mean_probs))
+    outcomes.append(trials.Outcome("transductive", classified))
+
+# %%
+rows = run.record(comparison.evaluate(
+    outcomes, train.label.values, test.label.values, card.class_names,
+    network=network, device=str(model.device),
+))
+right = comparison.right_frame(
+    outcomes, run.load("predictions"), test, vlm=vlm, seed=seed, network=network
+)
+run.save(comparison=right)
+
+# %% [markdown]
+# ## The comparison
+#
+# Of this seed. "Ours is better by" is the accuracy of VLM-CPL in our setting minus that of the line, tested
+# over the groups of the test set: tiles of one slide err together, so slides are counted and not tiles.
+
+# %%
+measured = run.rows("10_zero_shot_inference", "13_high_confidence_cross_supervision") + rows
+same_network = [row for row in measured if row["network"] in (None, network)]
+comparison.scores_table(same_network, comparison.groups_frame(right))
+
+# %%
+frame = comparison.score_frame(same_network)
+plots.comparison(frame, comparison.COMPARED, f"{dataset}, {vlm}, seed {seed}")
+
+# %% [markdown]
+# Where full supervision is far from zero-shot, filters and cross supervision close most of the gap. The
+# methods for noisy labels get part of the way: they have to guess which labels are wrong, while the views
+# and clusters have seen evidence.
+#
+# ## Per class
+#
+# Recall of each class on the test set. An accuracy can hide a class that a filter has lost.
+
+# %%
+recalls = pd.DataFrame(frame.recall.tolist()).astype(float)
+names = frame.method.map(comparison.COMPARED) + frame.setting.map(lambda s: f", {s}" if s else "")
+recalls.set_index(pd.Index(names, name="recall")).round(2)
+
+# %% [markdown]
+# ## Where it falls short
+#
+# One seed says little; over five seeds (`figures/RESULTS.md`, heads on frozen features) three limits are plain:
+#
+# - What is still wrong comes with the labels that are kept: a seed whose kept tiles show little of one class
+#   ends lower (`lc25k_colon`).
+# - Where the labels err at random, Co-teaching with a lucky noise rate comes close, and our setting is no better
+#   than the published filters (`lc25k`).
+# - Where one class is rare, pseudo labels favour the common one. VLM-CPL has the highest accuracy without
+#   labels, but the mean of views has the better balanced accuracy (`ebhi_binary`).
+
+# %% [markdown]
+# **Recap.** Beside other ways to learn from noisy labels the filters and cross supervision are worth their
+# effort, with the exceptions above. Next: `15_ablations` changes one rule of VLM-CPL at a time, and
+# `16_robustness` gives it a model that is wrong more often.

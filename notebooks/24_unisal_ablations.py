@@ -1,0 +1,144 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Ablations of UniSAL: one rule at a time
+#
+# UniSAL has two kinds of rules: how to train (threshold $\tau$, weights $w$ and $\beta$, whether networks start
+# afresh in each round) and how to choose (DUS, CS, how many tiles per query). Here one rule $k$ is varied while all
+# others stay as in `22_active_learning_rounds`. A value $v$ is judged by what it does to the area under the learning
+# curve:
+#
+# $$\Delta_k(v) = \text{AULC}(\theta_k = v) - \text{AULC}(\theta), \qquad \theta = (\text{strategy}, \tau, w, \beta, \text{query share}, \text{restart})$$
+#
+# - In: the settings and rows of `22_active_learning_rounds`; `tiles.parquet`, `view_features.npy`, `unprojected.npy`.
+# - Out: rows, marked by what is `varied` in them. The rounds themselves lie in temporary folders.
+
+# %%
+import pandas as pd
+from IPython.display import display
+
+from lib import paths
+from lib.active.loop import ActiveLearningConfig, TableOracle, run_in_scratch
+from lib.data import cards
+from lib.learning import setups
+from lib.learning.losses import DualViewTraining
+from lib.record import read_rows
+from lib.report import active_learning, active_plots
+from lib.report.ablations import UNISAL_GRID, ablation_grid, chosen_rules
+from lib.report.active_evaluation import evaluate_loops
+from lib.run_folder import Run
+from lib.vlm.cards import describe_vlm
+
+# %% tags=["parameters"]
+dataset = "demo"  # a card in data/cards
+vlm = "stand-in-demo_other_lab"  # names the run folder
+seed = 0  # of the first tiles, the networks, the batches and the views
+unisal_rules = ""  # to vary, by comma; empty: all of lib.report.ablations.UNISAL_GRID
+
+# %%
+run = Run("24_unisal_ablations", dataset, vlm, seed, unisal_rules=unisal_rules)
+card, table = cards.read_card(dataset), run.load("tiles")
+train, test = (table[table.split == split].reset_index(drop=True) for split in ("train", "test"))
+print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len(test)} to test on")
+
+# %% [markdown]
+# ## The run's own rules
+#
+# Those that `22_active_learning_rounds` ran with.
+
+# %%
+names = ("tau", "cps_weight", "contrast", "query_share", "restart")
+ours = {"strategy": "unisal", "training": "dual-view"}
+ours |= {name: run.settings[name] for name in names}
+pd.Series(ours, name="ours").to_frame().T
+
+# %% [markdown]
+# ## What is varied
+#
+# `dus` leaves the compact selector out, `cs` the disagreement set; `unisal-wide` widens a small disagreement set.
+# A weight of 0 is training without that term.
+
+# %%
+trials = list(ablation_grid(ours, chosen_rules(UNISAL_GRID, unisal_rules)))
+pd.DataFrame(trials).set_index(pd.Index([", ".join(trial["varied"]) for trial in trials]))
+
+# %% [markdown]
+# ## The loops
+#
+# A larger query means fewer rounds, so that all loops end with the same number of labels.
+
+# %%
+setup = setups.frozen(run.folder, train.tile.values, len(card.classes),
+                      steps=run.settings["round_steps"], seed=seed, projection=128)
+base = ActiveLearningConfig(
+    train.tile.values, card.class_names, "unisal", DualViewTraining(), setup, query_size=1,
+    n_rounds=run.settings["n_rounds"], seed=seed, truth=train.label.values,
+)
+configs = [base.with_rules(trial, ours["query_share"]) for trial in trials]
+
+# %%
+oracle = TableOracle(train.tile.values, train.label.values)
+histories = [run_in_scratch(config, oracle, test.tile.values) for config in configs]
+
+# %%
+device = str(setup.reader(test.tile.values[:1]).device)
+rows = run.record(evaluate_loops(
+    trials, configs, histories, test, card.class_names, network="frozen", device=device
+))
+print(f"{len(rows)} rows of {len(trials)} loops")
+
+# %% [markdown]
+# ## What each rule does
+#
+# Of this run: the area under the curve and the accuracy at the end against each rule that is a number; dotted is the
+# run's own value. A larger query has more labels at the start of its curve, so compare its end.
+
+# %%
+frame = active_learning.rounds_frame(run.rows("22_active_learning_rounds") + rows)
+frame = frame[frame.network == "frozen"]
+lines = active_learning.ablation_lines(frame)
+if lines:
+    display(active_plots.ablation_curves(lines, f"{dataset}, {vlm}, seed {seed}"))
+
+# %% [markdown]
+# A flat line means that the rule hardly matters on these tiles; a peak at the dotted line means that the published
+# value fits. With one seed small differences are chance.
+
+# %%
+display(*active_learning.ablation_tables(frame))
+
+# %% [markdown]
+# ## Parts on and off
+#
+# Cross supervision and contrast belong to training, DUS and CS to choosing. Without all four it is supervised
+# training on tiles drawn by chance.
+
+# %%
+active_learning.on_off_table(frame)
+
+# %% [markdown]
+# Lines that differ in one part show what the part adds to the others; the last lines show that training and
+# choosing help each other less than they help alone.
+
+# %% [markdown]
+# ## The record
+#
+# The same tables for every dataset whose ablations are published, mean over seeds.
+
+# %%
+recorded = active_learning.rounds_frame(read_rows(*sorted(paths.record_folder().glob("*.jsonl"))))
+ablated = active_learning.ablated_datasets(recorded)
+for name, published in ablated.items():
+    display(active_plots.ablation_curves(active_learning.ablation_lines(published), name))
+    display(active_learning.on_off_table(published))
+    display(*active_learning.ablation_tables(published))
+
+# %% [markdown]
+# **Recap.** One rule at a time says what each part of UniSAL is worth; nothing here chose the settings of the other
+# notebooks. Next: `40_record` writes the tables and figures of all datasets.

@@ -1,0 +1,41 @@
+#!/bin/sh
+# Make or update the virtual environment of this repository: set_up.sh VENV PYTHON [TARGET]
+#
+# Called by the Makefile, for whose TARGET the environment is wanted. The stamp is the last thing
+# written, so a set-up that was broken off is taken up again. Packages that were cut off while being
+# written have no RECORD yet: they are dropped and installed again.
+venv=$1 python=$2 target=${3:-test}
+hint="Name another: make $target PYTHON=python3.12"
+if "$venv/bin/python" -c "" 2>/dev/null; then
+  python="$venv/bin/python"
+  hint="Remove $venv and run make again."
+fi
+version=$("$python" -c "import platform; print(platform.python_version())" 2>/dev/null)
+case "$version" in
+  3.1[1-9]* | 3.[2-9][0-9]*) ;;
+  "") echo "Python 3.11 or newer is needed; $python does not run. $hint" >&2; exit 1 ;;
+  *) echo "Python 3.11 or newer is needed; $python is $version. $hint" >&2; exit 1 ;;
+esac
+if [ "$python" = "$venv/bin/python" ]; then
+  echo "Bringing $venv up to date"
+else
+  echo "Setting up $venv (about 5 GB, a few minutes, once)"
+  clear=
+  if [ -e "$venv/pyvenv.cfg" ]; then clear=--clear; fi
+  "$python" -m venv --without-pip $clear "$venv" || exit 1
+fi
+for record in "$venv"/lib/python3*/site-packages/*.dist-info; do
+  [ ! -d "$record" ] || [ -e "$record/RECORD" ] || rm -rf "$record"
+done
+"$venv/bin/python" -m ensurepip --default-pip >/dev/null || {
+  echo "pip could not be installed (on Debian and Ubuntu: apt install python3-venv)" >&2
+  exit 1
+}
+install() { "$venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check "$@"; }
+install -r requirements.lock || exit 1
+install --no-deps --no-build-isolation -e . || exit 1
+"$venv/bin/python" -m jupytext_config \
+  --settings-file "$venv/etc/jupyter/labconfig/default_setting_overrides.json" \
+  set-default-viewer python || exit 1
+touch "$venv/.installed"
+echo "$venv is ready"

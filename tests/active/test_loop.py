@@ -1,0 +1,571 @@
+"""Rounds of active learning: what they query, and that they can be cut off anywhere."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cases import case
+from safetensors.numpy import load_file
+
+from lib import paths
+from lib.active import loop
+from lib.active.loop import (
+    REFUSED,
+    UNANSWERED,
+    ActiveLearningConfig,
+    TableOracle,
+    read_rounds,
+    run_in_scratch,
+    run_rounds,
+)
+from lib.learning import losses, networks, setups
+
+pytestmark = pytest.mark.filterwarnings("ignore:no labelled tile of class")
+
+N, V, E = 80, 3, 16
+CHANCE = np.random.default_rng(7)
+TRUTH = CHANCE.integers(0, 3, N)
+NUMBERS = CHANCE.permutation(N)
+POOL, TEST = NUMBERS[:60], NUMBERS[60:]
+CLASSES = ["a", "b", "c"]
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory):
+    """Heads with projectors on features in which the class is to be seen, but not plainly."""
+    run = tmp_path_factory.mktemp("run")
+    plain = CHANCE.normal(size=(N, E)) + np.eye(3, E)[TRUTH]
+    views = plain[POOL] + 0.3 * CHANCE.normal(size=(V, len(POOL), E))
+    np.save(run / "view_features.npy", views.astype(np.float16))
+    np.save(run / "unprojected.npy", plain.astype(np.float16))
+    setup = setups.frozen(run, POOL, 3, steps=8, seed=0, projection=8)
+    return replace(setup, plan=replace(setup.plan, batch_size=16, checkpoint_every=3))
+
+
+class WatchedOracle(TableOracle):
+    """Knows all labels, and remembers every tile that it was asked for, in order."""
+
+    def __init__(self):
+        super().__init__(np.arange(N), TRUTH)
+        self.queries = []
+
+    def label(self, tiles):
+        self.queries.append(tiles.tolist())
+        return super().label(tiles)
+
+    @property
+    def tiles(self):
+        return [tile for query in self.queries for tile in query]
+
+
+def config_with(setup, **other):
+    settings = {
+        "tiles": POOL, "class_names": CLASSES, "strategy": "unisal", "setup": setup,
+        "objective": losses.DualViewTraining(threshold=0.5), "query_size": 6, "n_rounds": 3,
+        "seed": 0,
+    }  # fmt: skip
+    return ActiveLearningConfig(**settings | other)
+
+
+def run(folder, setup, oracle=None, **other):
+    return run_rounds(folder, config_with(setup, **other), oracle or WatchedOracle(), TEST)
+
+
+def assert_same(history, expected):
+    """The same queries, answers and predictions; only the seconds may differ."""
+    assert history.queries.equals(expected.queries)
+    assert history.probs.tobytes() == expected.probs.tobytes()
+    seconds = ["training_seconds", "selection_seconds"]
+    assert history.rounds.drop(columns=seconds).equals(expected.rounds.drop(columns=seconds))
+
+
+@pytest.fixture(scope="module")
+def whole(setup, tmp_path_factory):
+    """A loop that ran through."""
+    return run(tmp_path_factory.mktemp("whole") / "rounds", setup)
+
+
+# --- which tiles are queried ----------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_no_tile_is_queried_twice_and_none_outside_the_pool(tmp_path, setup):
+    for strategy in ("unisal", "unisal-weighted", "random", "typiclust", "Clue"):
+        with case(strategy):
+            oracle = WatchedOracle()
+            history = run(tmp_path / strategy, setup, oracle, strategy=strategy)
+            assert [len(query) for query in oracle.queries] == [6, 6, 6]
+            assert len(set(oracle.tiles)) == 18 and set(oracle.tiles) <= set(POOL.tolist())
+            assert history.queries.tile.tolist() == oracle.tiles
+            assert history.queries.label.tolist() == TRUTH[oracle.tiles].tolist()
+            assert history.queries["round"].tolist() == [0] * 6 + [1] * 6 + [2] * 6
+
+
+def test_every_round_trains_on_all_labels_so_far_and_predicts_the_test_set(whole):
+    assert whole.probs.shape == (3, 20, 3) and whole.probs.dtype == np.float32
+    np.testing.assert_allclose(whole.probs.sum(2), 1, atol=1e-5)
+    assert whole.rounds.labelled.tolist() == [6, 12, 18]
+    assert whole.rounds.disagreeing[:2].min() > 0 and whole.rounds.filled[:2].notna().all()
+    assert whole.rounds.precision.isna().all()
+    assert not np.array_equal(whole.probs[0], whole.probs[1])
+
+
+def test_a_test_tile_in_the_pool_is_refused_before_anything_is_asked(tmp_path, setup):
+    oracle = WatchedOracle()
+    with pytest.raises(ValueError, match="stand in the pool"):
+        run_rounds(tmp_path / "rounds", config_with(setup), oracle, np.append(TEST, POOL[3]))
+    assert not oracle.queries and not (tmp_path / "rounds").exists()
+
+
+def test_plain_training_asks_as_well(tmp_path, setup):
+    history = run(tmp_path / "rounds", projectionless(setup), objective=losses.Supervised())
+    assert len(set(history.queries.tile)) == 18
+    assert history.rounds.confident.isna().all()
+
+
+def projectionless(setup):
+    keywords = setup.make_network.keywords | {"projection": 0}
+    return replace(
+        setup, make_network=lambda: setup.make_network.func(*setup.make_network.args, **keywords)
+    )
+
+
+def test_the_same_seed_asks_the_same_in_the_same_order(tmp_path, setup, whole):
+    assert_same(run(tmp_path / "again", setup), whole)
+
+
+def test_another_seed_asks_for_other_tiles(tmp_path, setup, whole):
+    other = run(tmp_path / "other", setup, seed=1, n_rounds=1)
+    assert set(other.queries.tile) != set(whole.queries.tile[:6])
+
+
+def test_the_first_tiles_are_the_same_whatever_the_strategy_and_the_training(
+    tmp_path, setup, whole
+):
+    first = whole.queries.tile[:6].tolist()
+    for number, other in enumerate(({"strategy": "random"}, {"objective": losses.Supervised()})):
+        chosen_setup = setup if "strategy" in other else projectionless(setup)
+        history = run(tmp_path / str(number), chosen_setup, n_rounds=2, **other)
+        assert history.queries.tile[:6].tolist() == first
+        assert history.queries.tile[6:].tolist() != whole.queries.tile[6:12].tolist()
+
+
+def test_the_truth_is_for_reports_alone(tmp_path, setup, whole):
+    known = run(tmp_path / "known", setup, truth=TRUTH[POOL])
+    assert known.queries.equals(whole.queries) and np.array_equal(known.probs, whole.probs)
+    assert known.rounds.precision.notna().any()
+
+
+# --- cut off and continued -----------------------------------------------------------------------
+
+
+class Interrupted(WatchedOracle):
+    """Answers all queries but one, at which it is interrupted the first time."""
+
+    def __init__(self, stop):
+        super().__init__()
+        self.stop = stop
+
+    def label(self, tiles):
+        if len(self.queries) == self.stop:
+            self.stop = None
+            raise KeyboardInterrupt
+        return super().label(tiles)
+
+
+@pytest.mark.slow
+def test_an_oracle_that_is_interrupted_is_asked_the_same_again(tmp_path, setup, whole):
+    for stop in (0, 1, 2):
+        with case(stop):
+            oracle = Interrupted(stop)
+            with pytest.raises(KeyboardInterrupt):
+                run(tmp_path / str(stop), setup, oracle)
+            assert len(oracle.queries) == stop
+            assert_same(run(tmp_path / str(stop), setup, oracle), whole)
+            assert oracle.tiles == whole.queries.tile.tolist()
+
+
+STOPS = [
+    ("_save_query", 0, "before"), ("_save_query", 0, "after"), ("train", 0, "after"),
+    ("train", 2, "before"), ("train", 2, "after"), ("select", 1, "after"),
+    ("_save_query", 1, "after"), ("predict_members", 1, "before"), ("predict", 1, "before"),
+    ("predict", 2, "after"),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_loop_that_is_cut_off_anywhere_goes_on_as_if_it_had_not_been(
+    tmp_path, setup, whole, monkeypatch
+):
+    """Before or after the work that it does there; and no answer is asked for again."""
+    for name, call, when in STOPS:
+        with case(name, call, when):
+            folder, oracle = tmp_path / f"{name}{call}{when}", WatchedOracle()
+            with monkeypatch.context() as patch:
+                patch.setattr(loop, name, breaking(getattr(loop, name), call, when))
+                with pytest.raises(KeyboardInterrupt):
+                    run(folder, setup, oracle)
+            assert_same(run(folder, setup, oracle), whole)
+            assert oracle.tiles == whole.queries.tile.tolist()
+            assert leftovers(folder) == {"networks2"}
+
+
+def breaking(function, call, when):
+    """The function, interrupted before or after its work at one of its calls."""
+    calls = []
+
+    def called(*args, **kwargs):
+        calls.append(args)
+        stops = len(calls) == call + 1
+        result = None if stops and when == "before" else function(*args, **kwargs)
+        if stops:
+            raise KeyboardInterrupt
+        return result
+
+    return called
+
+
+def test_networks_that_could_not_be_removed_in_time_are_removed_later(
+    tmp_path, setup, whole, monkeypatch
+):
+    """Cut off when a round is noted down and the networks of the one before are still there."""
+    folder, real = tmp_path / "rounds", loop.shutil.rmtree
+
+    def interrupted(path, *args, **kwargs):
+        if path == folder / "networks0":
+            raise KeyboardInterrupt
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(loop.shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, setup)
+    monkeypatch.setattr(loop.shutil, "rmtree", real)
+    assert len(read_rounds(folder).probs) == 2 and leftovers(folder) == {"networks0", "networks1"}
+    assert_same(run(folder, setup), whole)
+    assert leftovers(folder) == {"networks2"}
+
+
+def leftovers(folder):
+    """What is there besides the files of the rounds."""
+    mine = {"config.txt"} | {
+        name.format(r)
+        for name in ("round{}.parquet", "round{}.json", "probs{}.npy")
+        for r in (0, 1, 2)
+    }
+    return {file.name for file in folder.iterdir()} - mine
+
+
+@pytest.mark.slow
+def test_a_training_that_is_cut_off_is_continued(tmp_path, setup):
+    for restart in (True, False):
+        with case(restart):
+            assert_continued(tmp_path / str(restart), setup, restart)
+
+
+def assert_continued(folder, setup, restart):
+    seen, stops = [], [5]
+
+    def sampler(tiles, network, step):
+        seen.append(step)
+        if seen.count(5) == 3 and step in stops:  # of the first network, in the second round
+            stops.clear()
+            raise KeyboardInterrupt
+        return setup.sampler(tiles, network, step)
+
+    expected = run(folder / "whole", setup, restart=restart)
+    broken = replace(setup, sampler=sampler)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder / "broken", broken, restart=restart)
+    assert (len(read_rounds(folder / "broken").probs), seen[-1]) == (1, 5)
+    seen.clear()
+    assert_same(run(folder / "broken", broken, restart=restart), expected)
+    assert seen[:2] == [0, 3]  # the fingerprint looks at a view; then from the checkpoint
+
+
+def test_a_loop_that_is_done_asks_and_trains_no_more(tmp_path, setup, whole):
+    folder = tmp_path / "rounds"
+    run(folder, setup)
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    oracle = WatchedOracle()
+    assert_same(run(folder, setup, oracle), whole)
+    assert not oracle.queries
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
+
+
+# --- whose rounds they are -----------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_another_config_in_the_same_folder_moves_the_old_rounds_aside(tmp_path, setup, whole):
+    folder, oracle = tmp_path / "rounds", WatchedOracle()
+    first = run(folder, setup)
+    other = run(folder, setup, oracle, query_size=5)
+    assert len(oracle.tiles) == 15 and len(other.queries) == 15
+    assert_same(read_rounds(tmp_path / "rounds.before"), first)
+    assert_same(run(folder, setup), whole)
+    assert_same(read_rounds(tmp_path / "rounds.before"), first)  # labels are never removed
+    assert len(read_rounds(tmp_path / "rounds.before2").queries) == 15
+
+
+@pytest.mark.slow
+def test_another_version_of_the_algorithm_moves_the_old_rounds_aside(
+    tmp_path, setup, whole, monkeypatch
+):
+    folder, oracle = tmp_path / "rounds", WatchedOracle()
+    first = run(folder, setup)
+    monkeypatch.setattr(loop, "ALGORITHM", loop.ALGORITHM + 1)
+    assert_same(run(folder, setup, oracle), whole)
+    assert len(oracle.tiles) == 18
+    assert_same(read_rounds(tmp_path / "rounds.before"), first)
+
+
+def test_configs_that_differ_in_a_setting_are_told_apart(setup):
+    settings = [
+        {"strategy": "random"}, {"query_size": 7}, {"n_rounds": 2}, {"seed": 1}, {"restart": False},
+        {"class_names": ["a", "b", "d"]}, {"tiles": POOL[::-1].copy()},
+        {"objective": losses.DualViewTraining(threshold=0.6)},
+        {"objective": losses.DualViewTraining(threshold=0.5, contrast=0.2)},
+        {"setup": replace(setup, plan=replace(setup.plan, steps=9))},
+    ]  # fmt: skip
+    plain = config_with(setup).fingerprint(TEST)
+    assert plain == config_with(setup).fingerprint(TEST)
+    for other in settings:
+        assert config_with(**{"setup": setup} | other).fingerprint(TEST) != plain, other
+
+
+def test_other_data_are_told_apart(setup):
+    plain = config_with(setup).fingerprint(TEST)
+    for name, other in {
+        "features": replace(setup, reader=lambda tiles: setup.reader(tiles) + 1),
+        "views": replace(setup, sampler=lambda *args: setup.sampler(*args) + 1),
+        "statistics": replace(setup, make_network=lambda: shifted(setup.make_network())),
+    }.items():
+        assert config_with(other).fingerprint(TEST) != plain, name
+    assert config_with(setup).fingerprint(TEST[:7]) != plain
+
+
+def shifted(network):
+    network.mean = network.mean + 1  # not in place: the array behind it is the setup's
+    return network
+
+
+def test_a_fingerprint_is_of_no_source_file(setup):
+    """An edited docstring leaves the rounds of a labeller where they are."""
+    opened = []
+    listening = [True]  # a hook cannot be taken off again
+    sys.addaudithook(
+        lambda event, args: opened.append(str(args[0])) if listening and event == "open" else None
+    )
+    config_with(setup).fingerprint(TEST)
+    listening.clear()
+    assert [file for file in opened if file.endswith(".npy")]  # the features: the hook hears
+    assert not [file for file in opened if file.endswith((".py", ".pyc"))]
+
+
+def test_rules_of_an_ablation_change_what_they_name_and_no_budget(setup):
+    base = config_with(setup, query_size=6, n_rounds=10)
+    ours = {
+        "strategy": "unisal", "tau": 0.5, "cps_weight": 0.5, "contrast": 0.1, "query_share": 0.1,
+        "restart": True,
+    }  # fmt: skip
+    same = base.with_rules(ours, 0.1)
+    assert same.fingerprint(TEST) == base.fingerprint(TEST)
+    changed = base.with_rules(
+        ours | {"strategy": "cs", "tau": 0.9, "cps_weight": 0.0, "contrast": 0.2, "restart": False},
+        0.1,
+    )
+    expected = losses.DualViewTraining(0.9, 0.0, contrast=0.2)
+    assert repr(changed.objective) == repr(expected)
+    assert (changed.strategy, changed.restart) == ("cs", False)
+    assert (changed.query_size, changed.n_rounds) == (6, 10)
+    for share in (0.05, 0.2):
+        larger = base.with_rules(ours | {"query_share": share}, 0.1)
+        assert larger.query_size * larger.n_rounds == 60, share
+
+
+def test_rounds_in_scratch_are_the_same_and_leave_nothing(tmp_path, setup, whole, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert_same(run_in_scratch(config_with(setup), WatchedOracle(), TEST), whole)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_loop_imports_neither_scikit_activeml_nor_timm():
+    """They take seconds, and most loops need neither."""
+    code = "import sys, lib.active.loop; print({'timm', 'skactiveml'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
+def test_other_tiles_to_predict_are_predicted(tmp_path, setup):
+    folder = tmp_path / "rounds"
+    run(folder, setup, n_rounds=1)
+    few = run_rounds(folder, config_with(setup, n_rounds=1), WatchedOracle(), TEST[:7])
+    assert few.probs.shape == (1, 7, 3)
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+class Choosy(WatchedOracle):
+    """Answers what `judge` makes of tile and label; None is no answer."""
+
+    def __init__(self, judge):
+        super().__init__()
+        self.judge = judge
+
+    def label(self, tiles):
+        answers = {tile: self.judge(tile, label) for tile, label in super().label(tiles).items()}
+        return {tile: label for tile, label in answers.items() if label is not None}
+
+
+def batches(setup):
+    """The setup, and a list that gets the tiles of each time that views are drawn."""
+    seen = []
+
+    def draw(tiles, network, step):
+        seen.append(set(tiles.tolist()))
+        return setup.sampler(tiles, network, step)
+
+    return replace(setup, sampler=draw), seen
+
+
+def test_tiles_left_unanswered_stay_unlabelled_and_are_not_asked_for_again(tmp_path, setup):
+    watched, seen = batches(setup)
+    oracle = Choosy(lambda tile, label: label if tile % 2 else None)
+    history = run(tmp_path / "rounds", watched, oracle)
+    tiles = history.queries.tile.values
+    assert len(set(oracle.tiles)) == len(oracle.tiles) == 18
+    expected = np.where(tiles % 2, TRUTH[tiles], UNANSWERED)
+    assert history.queries.label.tolist() == expected.tolist()
+    labelled = np.cumsum([(tiles[:6] % 2).sum(), (tiles[6:12] % 2).sum(), (tiles[12:] % 2).sum()])
+    assert history.rounds.labelled.tolist() == labelled.tolist()
+    assert 0 < labelled[-1] < 18
+    unanswered = set(tiles[tiles % 2 == 0].tolist())
+    assert len(unanswered & set.union(*seen[-2 * setup.plan.steps :])) > 1  # as unlabelled ones
+
+
+def test_refused_tiles_are_neither_trained_on_nor_asked_for_again(tmp_path, setup):
+    watched, seen = batches(setup)
+    oracle = Choosy(lambda tile, label: REFUSED if tile % 3 == 0 else label)
+    history = run(tmp_path / "rounds", watched, oracle)
+    assert len(set(oracle.tiles)) == len(oracle.tiles) == 18
+    steps = 2 * setup.plan.steps  # of two networks
+    batches_of_rounds = seen[1:]  # the first is what the fingerprint looks at
+    assert len(batches_of_rounds) == 3 * steps
+    for r in range(3):
+        queries = history.queries[history.queries["round"] <= r]
+        refused = queries.tile[queries.label == REFUSED]
+        assert not set(refused) & set.union(*batches_of_rounds[r * steps : (r + 1) * steps])
+    refused = history.queries.tile % 3 == 0
+    assert refused.any() and history.queries.label[refused].eq(REFUSED).all()
+    assert history.rounds.labelled.iloc[-1] == (~refused).sum()
+
+
+def test_an_oracle_that_falls_silent_does_not_stop_the_loop(tmp_path, setup):
+    oracle = Choosy(lambda tile, label: label if len(oracle.queries) == 1 else None)
+    history = run(tmp_path / "rounds", setup, oracle)
+    assert history.rounds.labelled.tolist() == [6, 6, 6] and len(set(oracle.tiles)) == 18
+    assert history.queries.label[6:].eq(UNANSWERED).all()
+
+
+def test_a_class_that_there_is_not_is_refused_and_asked_for_again(tmp_path, setup):
+    for label in (3, -1, -3):
+        wrong = Choosy(lambda tile, right, label=label: label)
+        with pytest.raises(ValueError, match=rf"tile \d+ the label {label}: 0 … 2 are classes"):
+            run(tmp_path / str(label), setup, wrong, n_rounds=1)
+        oracle = WatchedOracle()
+        history = run(tmp_path / str(label), setup, oracle, n_rounds=1)
+        assert oracle.tiles == wrong.tiles, label
+        assert history.queries.label.tolist() == TRUTH[oracle.tiles].tolist(), label
+
+
+def test_answers_that_were_not_asked_for_are_refused(tmp_path, setup):
+    class Eager(WatchedOracle):
+        def label(self, tiles):
+            return super().label(tiles) | {int(TEST[0]): 0}
+
+    with pytest.raises(ValueError, match=rf"not asked for: \[{TEST[0]}\]"):
+        run(tmp_path / "rounds", setup, Eager())
+
+
+def test_an_oracle_that_labels_nothing_is_named(tmp_path, setup):
+    for answer in (None, REFUSED):
+        oracle = Choosy(lambda tile, label, answer=answer: answer)
+        with pytest.raises(ValueError, match="labelled none of the 6 tiles"):
+            run(tmp_path / str(answer), setup, oracle)
+
+
+def test_the_order_of_the_answers_does_not_matter(tmp_path, setup, whole):
+    class Backwards(WatchedOracle):
+        def label(self, tiles):
+            return {np.int64(t): np.int64(y) for t, y in reversed(super().label(tiles).items())}
+
+    assert_same(run(tmp_path / "rounds", setup, Backwards()), whole)
+
+
+# --- a small pool --------------------------------------------------------------------------------
+
+
+def test_when_the_pool_is_used_up_nothing_more_is_queried(tmp_path, setup):
+    sizes = {25: [25, 25, 10], 60: [60], 1000: [60], 30: [30, 30]}
+    for query_size, expected in sizes.items():
+        with case(query_size):
+            oracle = WatchedOracle()
+            history = run(tmp_path / str(query_size), setup, oracle, query_size=query_size)
+            assert [len(query) for query in oracle.queries] == expected
+            assert sorted(oracle.tiles) == sorted(POOL.tolist())
+            assert history.probs.shape == (3, 20, 3)
+            labelled = np.cumsum([*expected, 0, 0])[:3]
+            assert history.rounds.labelled.tolist() == labelled.tolist()
+
+
+# --- networks ------------------------------------------------------------------------------------
+
+
+def test_networks_that_go_on_from_the_round_before_end_elsewhere(tmp_path, setup, whole):
+    history = run(tmp_path / "rounds", setup, restart=False)
+    assert history.probs[0].tobytes() == whole.probs[0].tobytes()
+    assert history.queries[:12].equals(whole.queries[:12])
+    assert np.abs(history.probs[1] - whole.probs[1]).max() > 0.01
+    assert history.rounds.labelled.tolist() == [6, 12, 18]
+
+
+def test_a_round_starts_from_the_weights_that_the_one_before_left(tmp_path, setup):
+    """A rate of nothing leaves them as they are; each network goes on as itself."""
+    still = replace(setup, plan=replace(setup.plan, learning_rate=0.0))
+    run(tmp_path / "one", still, n_rounds=1)
+    run(tmp_path / "two", still, n_rounds=2, restart=False)
+    for letter in "ab":
+        one, two = (
+            load_file(tmp_path / name / f"network_{letter}.safetensors")
+            for name in ("one/networks0", "two/networks1")
+        )
+        assert all(np.array_equal(one[name], two[name]) for name in one)
+    a, b = (load_file(tmp_path / f"one/networks0/network_{letter}.safetensors") for letter in "ab")
+    assert not np.array_equal(a["head.weight"], b["head.weight"])
+
+
+def test_only_the_networks_of_the_last_round_are_kept_and_they_predict_what_it_says(
+    tmp_path, setup
+):
+    folder = tmp_path / "rounds"
+    history = run(folder, setup)
+    assert leftovers(folder) == {"networks2"}
+    members = setups.load_networks(setup, folder / "networks2")
+    assert np.array_equal(networks.predict(members, setup.reader, TEST), history.probs[2])
+
+
+def test_what_is_wrong_is_said_before_anything_is_queried(tmp_path, setup):
+    mistakes = {
+        "unknown strategy 'nope'": {"strategy": "nope"},
+        "more than once": {"tiles": np.append(POOL, POOL[0])},
+    }
+    for message, given in mistakes.items():
+        oracle = WatchedOracle()
+        with pytest.raises(ValueError, match=message):
+            run(tmp_path / "rounds", setup, oracle, **given)
+        assert not oracle.queries and not (tmp_path / "rounds").exists(), message

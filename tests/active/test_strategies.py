@@ -1,0 +1,302 @@
+"""Which tiles are queried: hand-worked cases, slow loops, and what holds for every strategy."""
+
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import references
+from cases import case
+from sklearn.cluster import KMeans
+
+from lib.active import strategies
+from lib.active.strategies import Pool, select
+from lib.labels import UNLABELLED
+
+OTHERS = ["QueryByCommittee", "Clue", "MaxHerding"]  # by their names in scikit-activeml
+EVERY = [*strategies.STRATEGIES, *OTHERS]
+
+
+def random_pool(n=40, n_classes=3, size=4, queried=10, seed=0):
+    chance = np.random.default_rng(seed)
+    probs = chance.dirichlet(np.ones(n_classes), (2, n)).astype(np.float32)
+    labels, unlabelled_mask = np.full(n, UNLABELLED), np.ones(n, bool)
+    rows = chance.choice(n, queried, replace=False)
+    labels[rows], unlabelled_mask[rows] = chance.integers(n_classes, size=queried), False
+    return Pool(probs, chance.normal(size=(n, size)).astype(np.float32), labels, unlabelled_mask)
+
+
+def pool_on_a_line(places, first, second):
+    """Tiles at points of a line; two networks give the probability of the second class."""
+    probs = np.stack([np.stack([1 - np.array(p), p], 1) for p in (first, second)])
+    features = np.array(places, float)[:, None]
+    n = len(places)
+    return Pool(probs, features, np.full(n, UNLABELLED), np.ones(n, bool))
+
+
+# --- UniSAL by hand ------------------------------------------------------------------------------
+
+
+def test_networks_disagree_where_they_predict_different_classes():
+    probs = np.array(
+        [
+            [[0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.4, 0.3, 0.3]],
+            [[0.4, 0.3, 0.3], [0.3, 0.3, 0.4], [0.3, 0.4, 0.3]],
+        ]
+    )
+    assert strategies.disagreement(probs).tolist() == [False, True, True]
+
+
+def test_the_middle_of_each_cluster_is_chosen_the_largest_first():
+    at = np.array([20, 0, 1, 2, 3, 4, 10, 11, 12], float)[:, None]
+    for seed in range(5):
+        assert strategies.compact(at, 3, seed).tolist() == [3, 7, 0]
+
+
+def test_only_the_disagreement_set_is_clustered():
+    """The networks disagree on 0, 1, 2, 10, 11, 12, and on 30, which is labelled."""
+    at = [0, 1, 2, 3, 4, 10, 11, 12, 30]
+    first = [0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9]
+    second = [0.1, 0.1, 0.1, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1]
+    pool = pool_on_a_line(at, first, second)
+    pool.unlabelled_mask[8] = False
+    query = select("unisal", pool, 2, 0)
+    assert sorted(query.rows.tolist()) == [1, 6]
+    assert (query.disagreeing, query.filled) == (6, 0)
+
+
+def test_compactness_alone_asks_where_the_networks_agree_as_well():
+    pool = pool_on_a_line([0, 1, 2, 10, 11, 12], [0.9] * 6, [0.9] * 6)
+    query = select("cs", pool, 2, 0)
+    assert sorted(query.rows.tolist()) == [1, 4]
+    assert query.disagreeing is None and query.filled is None
+
+
+def test_disagreement_alone_draws_in_the_disagreement_set_by_chance():
+    pool = random_pool(400, queried=100)
+    disagreeing = np.flatnonzero(pool.unlabelled_mask & strategies.disagreement(pool.probs))
+    drawn = [select("dus", pool, 10, seed).rows for seed in range(40)]
+    assert np.isin(drawn, disagreeing).all()
+    counts = np.bincount(np.concatenate(drawn), minlength=400)[disagreeing]
+    assert counts.max() < 4 * counts.mean() and (counts > 0).mean() > 0.7
+
+
+def test_a_small_disagreement_set_is_queried_whole_and_then_the_least_certain():
+    at = np.arange(6)
+    pool = pool_on_a_line(at, [0.6, 0.9, 0.8, 0.55, 0.7, 0.1], [0.6, 0.4, 0.8, 0.55, 0.7, 0.8])
+    query = select("unisal", pool, 4, 0)
+    assert query.rows.tolist() == [5, 1, 3, 0]  # each part by falling entropy
+    assert (query.disagreeing, query.filled) == (2, 2)
+    assert select("dus", pool, 4, 0).rows.tolist() == [5, 1, 3, 0]
+
+
+def test_a_disagreement_set_of_the_size_of_the_query_needs_no_others():
+    pool = pool_on_a_line(range(4), [0.9, 0.9, 0.6, 0.6], [0.1, 0.1, 0.6, 0.6])
+    query = select("unisal", pool, 2, 0)
+    assert query.rows.tolist() == [0, 1] and (query.disagreeing, query.filled) == (2, 0)
+
+
+def test_a_small_disagreement_set_is_widened_by_the_smallest_margins():
+    """The networks disagree on one of 30 tiles; ten of all others have a small margin."""
+    at = np.concatenate([np.arange(10) + start for start in (0, 100, 200)]).astype(float)
+    probs = np.array([0.51] * 10 + [0.9] * 20)
+    pool = pool_on_a_line(at, probs, probs)
+    pool.probs[1, 15] = [0.8, 0.2]
+    query = select("unisal-wide", pool, 1, 0)
+    # Ten candidates: the tile at 105, and the first nine at 0 … 8, whose middle is 4.
+    assert query.disagreeing == 1 and query.filled == 0
+    assert query.rows.tolist() == [8]  # the mean of all ten is 14.1
+    assert select("unisal", pool, 1, 0).rows.tolist() == [15]
+    wide = select("unisal-wide", pool, 2, 0)  # 20 candidates, two clusters
+    assert wide.disagreeing == 1 and wide.filled == 0 and 0 <= wide.rows.min() < 10
+
+
+def test_a_disagreement_set_that_is_large_enough_is_not_widened():
+    pool = random_pool(400, queried=100)
+    wide, plain = (select(strategy, pool, 5, 0) for strategy in ("unisal-wide", "unisal"))
+    assert wide.disagreeing > 50 and wide.rows.tolist() == plain.rows.tolist()
+
+
+def test_without_any_disagreement_the_least_certain_tiles_are_queried():
+    pool = pool_on_a_line(range(5), [0.6, 0.9, 0.5, 0.8, 0.7], [0.6, 0.9, 0.5, 0.8, 0.7])
+    for strategy in ("unisal", "dus"):
+        query = select(strategy, pool, 3, 0)
+        assert query.rows.tolist() == [2, 0, 4], strategy
+        assert (query.disagreeing, query.filled) == (0, 3), strategy
+
+
+def test_no_tile_makes_no_cluster():
+    cluster, centres = strategies.clusters(np.zeros((0, 3)), 5, 0)
+    assert len(cluster) == len(centres) == len(strategies.compact(np.zeros((0, 3)), 5, 0)) == 0
+
+
+# --- against slow versions -----------------------------------------------------------------------
+
+
+def test_compact_tiles_are_those_nearest_to_the_centres_of_k_means():
+    for seed in range(4):
+        for weighted in (False, True):
+            with case(seed, weighted):
+                assert_nearest_to_centres(seed, weighted)
+
+
+def assert_nearest_to_centres(seed, weighted):
+    chance = np.random.default_rng(seed)
+    features = chance.normal(size=(60, 3))
+    weights = chance.random(60) + 0.1 if weighted else None
+    clusters = KMeans(7, n_init=1, random_state=seed).fit(features, sample_weight=weights).labels_
+    slow = references.nearest_to_centres(
+        features, clusters, [1] * 60 if weights is None else weights
+    )
+    rows = strategies.compact(features, 7, seed, weights)
+    assert set(rows.tolist()) == set(slow)
+    sizes = np.bincount(clusters)[clusters[rows]]
+    assert len(set(clusters[rows])) == 7 and (np.diff(sizes) <= 0).all()
+
+
+def test_the_entropy_is_that_of_the_mean_prediction():
+    probs = random_pool().probs
+    probs[:, 0] = [1, 0, 0]
+    slow = [references.entropy(mean) for mean in probs.mean(0, dtype=float).tolist()]
+    np.testing.assert_allclose(strategies.entropy(probs), slow, atol=1e-12)
+
+
+def test_weighted_clusters_have_the_weights_of_the_equation():
+    pool = random_pool()
+    rows = np.flatnonzero(pool.unlabelled_mask)
+    a, b = pool.probs[:, rows].astype(float)
+    weights = np.array(references.disagreement_weights(a.tolist(), b.tolist()))
+    expected = rows[strategies.compact(pool.features[rows], 6, 3, weights)]
+    assert select("unisal-weighted", pool, 6, 3).rows.tolist() == expected.tolist()
+    assert weights.max() > 3 * np.median(weights)
+
+
+def test_a_tile_that_weighs_much_draws_the_centre_to_itself():
+    pool = pool_on_a_line([0, 1, 2, 3, 4], [0.9] * 5, [0.9] * 4 + [0.1])
+    assert select("unisal-weighted", pool, 1, 0).rows.tolist() == [4]
+    assert select("cs", pool, 1, 0).rows.tolist() == [2]
+
+
+def test_entropy_and_margin_are_those_of_plain_numpy():
+    pool = random_pool()
+    mean = np.sort(pool.probs.mean(0, dtype=float), axis=1)
+    scores = {"entropy": -(mean * np.log(mean)).sum(1), "margin": mean[:, -2] - mean[:, -1]}
+    for strategy, score in scores.items():
+        score[~pool.unlabelled_mask] = -np.inf
+        expected = np.argsort(-score)[:8]
+        assert select(strategy, pool, 8, 0).rows.tolist() == expected.tolist()
+
+
+def test_coreset_queries_the_tile_farthest_from_all_that_were_queried():
+    pool = random_pool()
+    covered = np.flatnonzero(~pool.unlabelled_mask).tolist()
+    for row in select("coreset", pool, 8, 0).rows.tolist():
+        distance = [
+            min(((f - pool.features[c]) ** 2).sum() for c in covered) for f in pool.features
+        ]
+        assert distance[row] == pytest.approx(max(distance))
+        covered.append(row)
+
+
+# --- every strategy ------------------------------------------------------------------------------
+
+
+def assert_proper(query, pool, n):
+    """n different rows, all of which may be queried."""
+    assert query.rows.dtype.kind == "i" and len(query.rows) == n
+    assert len(set(query.rows.tolist())) == n and pool.unlabelled_mask[query.rows].all()
+
+
+@pytest.mark.slow
+def test_a_query_is_of_unlabelled_tiles_without_repetition():
+    for strategy in EVERY:
+        for n, queried in ((1, 1), (7, 10), (29, 10), (5, 0)):
+            for seed in range(2):
+                with case(strategy, n, queried, seed):
+                    pool = random_pool(queried=queried, seed=seed)
+                    assert_proper(select(strategy, pool, n, seed), pool, n)
+
+
+@pytest.mark.slow
+def test_tiles_that_were_queried_in_vain_are_not_chosen_again():
+    """Refused tiles have no label and may not be queried: here they are clusters of their own."""
+    for strategy in EVERY:
+        for seed in range(3):
+            with case(strategy, seed):
+                pool = random_pool(seed=seed)
+                refused = np.flatnonzero(pool.unlabelled_mask)[:20]
+                pool.unlabelled_mask[refused] = False
+                pool.features[refused] = 50 + 20 * np.arange(20)[:, None]
+                assert_proper(select(strategy, pool, 9, seed), pool, 9)
+
+
+def test_a_query_larger_than_the_pool_is_the_pool():
+    pool = random_pool()
+    left = np.flatnonzero(pool.unlabelled_mask).tolist()
+    nothing = replace(pool, unlabelled_mask=np.zeros(40, bool))
+    for strategy in EVERY:
+        with case(strategy):
+            for n in (30, 31, 1000):
+                assert sorted(select(strategy, pool, n, 0).rows.tolist()) == left
+            assert len(select(strategy, nothing, 5, 0).rows) == 0
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_query():
+    for strategy in EVERY:
+        with case(strategy):
+            first, other = (select(strategy, random_pool(), 7, 0) for _ in "ab")
+            np.random.seed(3)  # noqa: NPY002 - the session's own random numbers do not matter
+            third = select(strategy, random_pool(), 7, 0)
+            assert first.rows.tolist() == other.rows.tolist() == third.rows.tolist()
+
+
+def test_chance_is_the_seeds():
+    first, other = (select("random", random_pool(), 7, seed).rows.tolist() for seed in (0, 1))
+    assert first != other
+
+
+def test_a_choice_leaves_the_pool_alone():
+    for strategy in EVERY:
+        pool, before = random_pool(), random_pool()
+        select(strategy, pool, 7, 0)
+        for name in ("probs", "features", "labels", "unlabelled_mask"):
+            assert np.array_equal(getattr(pool, name), getattr(before, name)), (strategy, name)
+
+
+@pytest.mark.slow
+def test_tiles_that_are_all_alike_can_be_queried():
+    for strategy in EVERY:
+        for alike in ("features", "probs", "both"):
+            pool = random_pool()
+            if alike != "probs":
+                pool = replace(pool, features=np.ones_like(pool.features))
+            if alike != "features":
+                pool = replace(pool, probs=np.full_like(pool.probs, 1 / 3))
+            with case(strategy, alike):
+                assert_proper(select(strategy, pool, 7, 0), pool, 7)
+
+
+def test_networks_that_are_certain_of_one_class_can_be_asked():
+    pool = random_pool()
+    pool.probs[:] = [1, 0, 0]
+    for strategy in EVERY:
+        with case(strategy):
+            assert_proper(select(strategy, pool, 7, 0), pool, 7)
+
+
+def test_an_unknown_strategy_is_refused_and_the_known_are_named():
+    for name in ("unsal", "", "Query", "check_array", "SingleAnnotatorWrapper"):
+        with pytest.raises(ValueError, match=f"'{name}'.*{', '.join(strategies.STRATEGIES)}.*Clue"):
+            select(name, random_pool(), 7, 0)
+
+
+def test_memory_grows_with_the_number_of_tiles_and_not_with_its_square():
+    peaks = []
+    for n in (2000, 8000):
+        features = np.random.default_rng(0).normal(size=(n, 8)).astype(np.float32)
+        tracemalloc.start()
+        strategies.compact(features, 20, 0)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 5 * peaks[0]

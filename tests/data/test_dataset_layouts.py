@@ -1,0 +1,405 @@
+"""Every public dataset's layout, in miniature and in the samples beside the repository."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from cases import case
+from matplotlib import pyplot
+from miniatures import MAKERS, make
+
+from lib import paths, runner
+from lib.data import cards, datasets, tiles
+from lib.vlm import stand_in
+
+SIZE = 32  # pixels, of the model
+CHAIN = ("00_tiles_and_splits", "10_zero_shot_inference", "11_multi_view_consensus",
+         "12_prompt_feature_consensus", "13_high_confidence_cross_supervision")  # fmt: skip
+STAND_IN = "stand-in-smoke_other_lab"
+SMALL = {"seed": 0, "image_size": SIZE, "n_views": 4, "n_steps": 60}
+# Of the first notebook on, a dataset is a table. Run whole are those with masks, with lists, and
+# with a class that is in two groups alone.
+WHOLE = ("hph", "chaoyang", "crc5000")
+# dataset: tiles, groups, tiles of the first class
+HERE = {
+    # nine and four tiles of an image, less the one that is glass
+    "hph": (96, 12, None),
+    "lc25000": (100, 50, 20),
+    "nct_crc": (171, 171, 19),
+    "digestpath": (72, 12, None),
+    "crc5000": (160, 10, 20),
+    "chaoyang": (104, 104, 26),
+    "ebhi": (144, 12, 24),
+}
+
+
+@dataclass
+class Miniature:
+    """A dataset's miniature with its table, read once."""
+
+    root: Path
+    source: Path
+    card: cards.Card
+    folder: Path
+    table: pd.DataFrame
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def made(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUTPUT_ROOT", str(root))
+        patch.delenv("DATA_ROOT", raising=False)
+        source = make(request.param, root / "data" / "raw")
+        card = cards.read_card(request.param)
+        folder = datasets.prepare(card)
+        yield Miniature(root, source, card, folder, tiles.read_tile_table(card, folder))
+
+
+@pytest.fixture
+def miniature(made, monkeypatch):
+    monkeypatch.setenv("OUTPUT_ROOT", str(made.root))
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+    return made
+
+
+def divide(card, table, seed=0):
+    own = (table.part == "test").to_numpy() if card.splits else None
+    return tiles.split_by_group(table.label.to_numpy(), table.group.to_numpy(), seed, own)
+
+
+# --- miniatures ----------------------------------------------------------------------------------
+
+
+def test_every_tile_is_read_with_its_class_and_group(miniature):
+    card, table = miniature.card, miniature.table
+    n, groups, n_first = HERE[card.name]
+    assert (len(table), table.group.nunique()) == (n, groups)
+    assert sorted(table.label.unique()) == list(range(len(card.classes)))
+    assert n_first is None or (table.label == 0).sum() == n_first
+    assert not table.path.str.contains(r"/\._|/label/|GLANDS|_mask", regex=True).any()
+    assert set(table.part) == ({"train", "test"} if card.splits else {""})
+
+
+def test_no_group_straddles_the_split(miniature):
+    card, table = miniature.card, miniature.table
+    for seed in range(3):
+        split = divide(card, table, seed)
+        assert (pd.Series(split).groupby(table.group.to_numpy()).nunique() == 1).all()
+        assert set(split) == {"train", "validation", "test"}
+        if card.splits:
+            assert ((split == "test") == (table.part == "test")).all()
+
+
+def test_the_numbers_that_differ_from_the_published_ones_are_said(miniature):
+    text = "\n".join(datasets.missing_tiles(miniature.card, miniature.table))
+    expected = {
+        "hph": "hph, TRAIN/IMAGES/*.png: 8 of 1,000 images\nhph, TEST/IMAGES/*.png: 4 of 500",
+        "lc25000": "lc25000: 100 of 25,000 tiles; colon_n 20 of 5,000, colon_aca 20 of 5,000",
+        "nct_crc": "nct_crc, train: 126 of 100,000 tiles\nnct_crc, test: 45 of 7,180 tiles;",
+        "digestpath": "digestpath, tissue-train-neg/*.jpg: 12 of 410 images\n"
+        "digestpath, tissue-train-pos-v1/*.jpg: 12 of 250 images",
+        "crc5000": "crc5000: 160 of 5,000 tiles; tumour 20 of 625, stroma 20 of 625",
+        "chaoyang": "chaoyang, train: 80 of 4,021 tiles; normal 20 of 1,111, serrated 20 of 842",
+        "ebhi": "ebhi: 144 of 2,228 tiles; normal 24 of 76, polyp 24 of 474",
+    }
+    assert text.startswith(expected[miniature.card.name])
+
+
+def test_nothing_is_said_of_a_complete_dataset(miniature):
+    card, table = miniature.card, miniature.table
+    if card.patching:
+        counts = {"TRAIN": 8, "TEST": 4}
+        images = [
+            entry | {"count": counts.get(entry["images"].partition("/")[0], 12)}
+            for entry in card.patching["images"]
+        ]
+        card = replace(card, patching=card.patching | {"images": images})
+    else:
+        names = pd.Series(card.class_names)[table.label].to_numpy()
+        counts = {
+            split: pd.Series(names[rows.index]).value_counts().to_dict()
+            for split, rows in table.groupby("part")
+        }
+        card = replace(card, counts=counts if card.splits else counts[""])
+    assert datasets.missing_tiles(card, table) == []
+
+
+def build_vlm(miniature):
+    """A small model that has seen the miniature's tiles with the card's prompts."""
+    folder = miniature.root / "vlm"
+    store = tiles.decode_tiles(miniature.table, miniature.folder, miniature.card.name, SIZE)
+    captions = [c.prompts for c in miniature.card.classes]
+    labels = miniature.table.label.to_numpy()
+    stand_in.build(folder, store, labels, captions, image_size=SIZE, seed=0, steps=150)
+    return f"local-dir:{folder}"
+
+
+def execute(name, given):
+    """Run the code cells of a notebook with those of the parameters that it declares."""
+    notebook = paths.notebook_file(name)
+    declared = runner.declared_parameters(notebook)
+    known = {k: v for k, v in given.items() if k in declared}
+    namespace = {"__name__": "__main__"}
+    for cell in runner.cells(notebook):
+        if cell.cell_type == "code":
+            exec(compile(cell.source, name, "exec"), namespace)
+        if "parameters" in cell.metadata.get("tags", []):
+            namespace |= runner.resolve_parameters(notebook, known)
+    pyplot.close("all")
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """The tiles of the source of a stand-in, drawn once for all miniatures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUTPUT_ROOT", str(tmp_path_factory.mktemp("elsewhere")))
+        return stand_in.read_source(STAND_IN, SIZE)[1]
+
+
+@pytest.mark.slow
+def test_the_source_of_a_stand_in_shares_no_tile_with_it(miniature, elsewhere):
+    assert len(elsewhere) and not set(elsewhere.digest) & set(miniature.table.digest)
+
+
+@pytest.mark.slow
+def test_the_notebook_of_tiles_and_splits_runs_on_it(miniature):
+    matplotlib.use("Agg")
+    dataset = miniature.card.name
+    execute("00_tiles_and_splits", SMALL | {"dataset": dataset, "vlm": STAND_IN})
+    table = pd.read_parquet(paths.run_folder(dataset, STAND_IN, 0) / "tiles.parquet")
+    assert table.path.tolist() == miniature.table.path.tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", WHOLE[:1], indirect=True)
+def test_a_stand_in_is_built_for_it_elsewhere(miniature):
+    matplotlib.use("Agg")
+    given = {"dataset": miniature.card.name, "vlm": STAND_IN, "steps": 40}
+    execute("01_stand_in_vlm", SMALL | given)
+    assert (paths.model_folder(STAND_IN, 0) / "open_clip_model.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", WHOLE, indirect=True)
+def test_every_notebook_of_the_chain_runs_on_it(miniature):
+    matplotlib.use("Agg")
+    dataset = miniature.card.name
+    given = SMALL | {"dataset": dataset, "vlm": build_vlm(miniature)}
+    for name in CHAIN:
+        with case(name):
+            execute(name, given)
+    folder = paths.run_folder(dataset, given["vlm"], 0)
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    test = predictions[predictions.split == "test"]
+    assert len(predictions) == len(miniature.table)
+    assert (test.ours_label == test.label).mean() > 0.6
+
+
+# --- lists ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def chaoyang(tmp_path):
+    return cards.read_card("chaoyang"), make("chaoyang", tmp_path)
+
+
+def with_entry(folder, **changes):
+    """Change the third entry of the list for training."""
+    file = folder / "train.json"
+    entries = json.loads(file.read_text())
+    entries[2] |= changes
+    file.write_text(json.dumps(entries))
+    return entries
+
+
+def test_an_absent_tile_of_a_list_is_named(chaoyang):
+    card, folder = chaoyang
+    with_entry(folder, name="train/gone.JPG")
+    with pytest.raises(ValueError, match=r"train\.json.*train/gone\.JPG"):
+        tiles.read_tile_table(card, folder)
+
+
+def test_an_unknown_label_of_a_list_is_named_with_its_tile(chaoyang):
+    card, folder = chaoyang
+    for label in (4, -1, "adenoma", None):
+        entries = with_entry(folder, label=label)
+        message = rf"train\.json.*{entries[2]['name']}.*unknown label"
+        with case(label), pytest.raises(ValueError, match=message):
+            tiles.read_tile_table(card, folder)
+
+
+def test_a_path_of_a_list_that_leaves_the_folder_is_named(chaoyang):
+    card, folder = chaoyang
+    for name in ("../other/a.JPG", "train/../../a.JPG", "/etc/hosts"):
+        with_entry(folder, name=name)
+        message = rf"train\.json: '{name}' leaves the folder"
+        with case(name), pytest.raises(ValueError, match=message):
+            tiles.read_tile_table(card, folder)
+
+
+def test_a_tile_listed_twice_is_named(chaoyang):
+    card, folder = chaoyang
+    first = json.loads((folder / "train.json").read_text())[0]["name"]
+    with_entry(folder, name=f"./{first}")
+    with pytest.raises(ValueError, match=rf"train\.json names '\./{first}' twice"):
+        tiles.read_tile_table(card, folder)
+
+
+def test_a_tile_of_both_lists_is_named(chaoyang):
+    card, folder = chaoyang
+    first = json.loads((folder / "test.json").read_text())[0]["name"]
+    with_entry(folder, name=first)
+    with pytest.raises(ValueError, match=rf"both splits claim the tile {first}"):
+        tiles.read_tile_table(card, folder)
+
+
+def test_a_list_of_another_form_is_named(chaoyang):
+    card, folder = chaoyang
+    for text in ("", "{", '{"name": 1}', '["a"]', '[{"name": "train/a.JPG"}]'):
+        (folder / "train.json").write_text(text)
+        message = r"train\.json is no list of names and labels"
+        with case(text), pytest.raises(ValueError, match=message):
+            tiles.read_tile_table(card, folder)
+
+
+def test_a_missing_list_is_named(chaoyang):
+    card, folder = chaoyang
+    (folder / "test.json").unlink()
+    with pytest.raises(ValueError, match=r"the list .*test\.json is missing"):
+        tiles.read_tile_table(card, folder)
+
+
+def test_a_class_that_a_list_leaves_out_is_named(chaoyang):
+    card, folder = chaoyang
+    entries = json.loads((folder / "test.json").read_text())
+    (folder / "test.json").write_text(json.dumps([e for e in entries if e["label"] != 3]))
+    with pytest.raises(ValueError, match=r"'adenoma' has no tile in .*test\.json"):
+        tiles.read_tile_table(card, folder)
+
+
+# --- groups by name ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lc25000(tmp_path):
+    return cards.read_card("lc25000"), make("lc25000", tmp_path)
+
+
+def test_groups_by_name_are_those_of_the_table(lc25000):
+    card, folder = lc25000
+    table = tiles.read_tile_table(card, folder)
+    rows = pd.read_csv(folder / "lc25000_image_groups.csv", dtype=str).set_index("filename")
+    names = [Path(path).name for path in table.path]
+    assert table.group.tolist() == rows.group_id[names].tolist()
+
+
+def test_a_name_of_two_tiles_is_refused(lc25000):
+    card, folder = lc25000
+    where = folder / "lung_colon_image_set" / "colon_image_sets"
+    (where / "colon_n" / "colonca7.jpeg").write_bytes(
+        (where / "colon_aca" / "colonca7.jpeg").read_bytes()
+    )
+    with pytest.raises(ValueError, match=r"two tiles have 'colonca7\.jpeg'"):
+        tiles.read_tile_table(card, folder)
+
+
+def test_a_name_of_two_rows_is_refused(lc25000):
+    card, folder = lc25000
+    file = folder / "lc25000_image_groups.csv"
+    file.write_text(file.read_text() + "lungn1,lungn1.jpeg,lung_n,lung,8,28\n")
+    with pytest.raises(ValueError, match=r"two rows have 'lungn1\.jpeg'"):
+        tiles.read_tile_table(card, folder)
+
+
+def test_a_tile_that_the_table_of_names_leaves_out_is_named(lc25000):
+    card, folder = lc25000
+    file = folder / "lc25000_image_groups.csv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-3]))
+    with pytest.raises(ValueError, match=r"gives no group to 2 tiles.*lungscc"):
+        tiles.read_tile_table(card, folder)
+
+
+# --- real samples --------------------------------------------------------------------------------
+
+SHARED = paths.ROOT.parent / "shared" / "data"
+needs_samples = pytest.mark.skipif(not SHARED.is_dir(), reason="no samples beside the repository")
+
+
+def sample(dataset, folder, monkeypatch):
+    """Card, folder and table of a sample that lies in `folder/<its folder>`."""
+    monkeypatch.setenv("DATA_ROOT", str(folder))
+    card = cards.read_card(dataset)
+    return card, datasets.prepare(card)
+
+
+@needs_samples
+def test_the_sample_of_crc5000_reads(tmp_path, monkeypatch):
+    (tmp_path / "crc5000").symlink_to(SHARED / "crc5000_subset")
+    card, folder = sample("crc5000", tmp_path, monkeypatch)
+    table = tiles.read_tile_table(card, folder)
+    assert np.bincount(table.label).tolist() == [30] * 8
+    assert set(table.group) <= {f"CRC-Prim-HE-{n:02d}" for n in range(1, 11)}
+    assert table[table.label == 7].group.nunique() == 2  # the class "empty"
+    split = divide(card, table)
+    assert (pd.Series(split).groupby(table.group.to_numpy()).nunique() == 1).all()
+    (line,) = datasets.missing_tiles(card, table)
+    assert line.startswith("crc5000: 240 of 5,000 tiles; tumour 30 of 625,")
+
+
+@needs_samples
+def test_the_sample_of_nct_crc_lacks_its_train_folder(tmp_path, monkeypatch):
+    (tmp_path / "nct_crc").symlink_to(SHARED / "crc_val_he_7k_subset")
+    card, folder = sample("nct_crc", tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match=r"nct_crc: the folder .*NCT-CRC-HE-100K is missing"):
+        tiles.read_tile_table(card, folder)
+
+
+@needs_samples
+def test_the_sample_of_nct_crc_reads_in_both_splits(tmp_path, monkeypatch):
+    (tmp_path / "nct_crc").mkdir()
+    for name in ("NCT-CRC-HE-100K", "CRC-VAL-HE-7K"):
+        (tmp_path / "nct_crc" / name).symlink_to(SHARED / "crc_val_he_7k_subset" / "CRC-VAL-HE-7K")
+    card, folder = sample("nct_crc", tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match=r"class 'background' has no tile.*BACK"):
+        tiles.read_tile_table(card, folder)
+    present = [c for c in card.classes if c.name not in ("background", "debris")]
+    table = tiles.read_tile_table(replace(card, classes=present), folder)
+    assert np.bincount(table.label).tolist() == [20] * 7
+    assert table.part.value_counts().to_dict() == {"train": 70, "test": 70}
+
+
+@needs_samples
+def test_the_sample_of_ebhi_reads(monkeypatch):
+    card, folder = sample("ebhi", SHARED, monkeypatch)
+    table = tiles.read_tile_table(card, folder)
+    assert np.bincount(table.label).tolist() == [68, 397, 493, 159, 48, 618]
+    cases = pd.read_csv(folder / "cases.csv")
+    listed = dict(zip("EBHI-SEG/" + cases.path, cases.case, strict=True))
+    assert table.group.tolist() == [listed[path] for path in table.path]
+    (line,) = datasets.missing_tiles(card, table)
+    assert line.startswith("ebhi: 1,783 of 2,228 tiles; normal 68 of 76")
+
+
+@needs_samples
+@pytest.mark.slow
+def test_the_sample_of_lc25000_reads_with_a_table_of_names(tmp_path, monkeypatch):
+    rows = pd.read_csv(SHARED / "lc25000" / "source_tiles.csv")
+    (tmp_path / "lc25000").mkdir()
+    (tmp_path / "lc25000" / "lung_colon_image_set").symlink_to(
+        SHARED / "lc25000" / "lung_colon_image_set"
+    )
+    rows = rows.assign(filename=rows.path.map(lambda path: Path(path).name))
+    rows = rows.rename(columns={"source_tile": "group_id"})
+    rows.to_csv(tmp_path / "lc25000" / "lc25000_image_groups.csv", index=False)
+    card, folder = sample("lc25000", tmp_path, monkeypatch)
+    table = tiles.read_tile_table(card, folder)
+    assert np.bincount(table.label).tolist() == [800] * 5 and table.group.nunique() == 978
+    by_path = tiles.read_tile_table(
+        replace(cards.read_card("lc25k_colon"), classes=card.classes), SHARED / "lc25000"
+    )
+    assert by_path.group.tolist() == table.group.tolist()

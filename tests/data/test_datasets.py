@@ -1,0 +1,166 @@
+"""Datasets are found in order, made once, and what of them is missing is said."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from miniatures import CARD_FIELDS
+
+from lib import paths
+from lib.data import cards, datasets, tiles
+
+CARDS = sorted(file.stem for file in (paths.ROOT / "data" / "cards").glob("*.yaml"))
+
+
+# --- finding -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_places(tmp_path, monkeypatch):
+    """The folder of datasets in the output root, and the second place."""
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "second"))
+    return tmp_path / "data" / "raw", tmp_path / "second"
+
+
+def test_a_dataset_is_looked_up_in_data_raw_before_data_root(write_card, two_places):
+    card, (first, second) = write_card(CARD_FIELDS), two_places
+    (second / "toy").mkdir(parents=True)
+    assert datasets.locate(card) == datasets.prepare(card) == second / "toy"
+    (first / "toy").mkdir(parents=True)
+    assert datasets.locate(card) == datasets.prepare(card) == first / "toy"
+
+
+def test_a_dataset_that_is_nowhere_names_both_places_and_its_source(write_card, two_places):
+    with pytest.raises(FileNotFoundError) as error:
+        datasets.prepare(write_card(CARD_FIELDS))
+    for named in ("'toy'", *(str(place / "toy") for place in two_places), CARD_FIELDS["source"]):
+        assert named in str(error.value)
+
+
+def test_without_data_root_one_place_is_named(write_card, tmp_path, monkeypatch):
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+    with pytest.raises(FileNotFoundError, match="DATA_ROOT") as error:
+        datasets.prepare(write_card(CARD_FIELDS))
+    assert str(error.value).endswith(f"Looked in: {tmp_path / 'data' / 'raw' / 'toy'}")
+
+
+def test_a_relative_data_root_counts_from_the_repository(monkeypatch):
+    monkeypatch.setenv("DATA_ROOT", "../shared/data")
+    assert paths.raw_folders()[1] == (paths.ROOT / ".." / "shared" / "data").resolve()
+
+
+def test_how_to_get_a_dataset_is_a_command_or_a_place(write_card, two_places):
+    by_hand = write_card(CARD_FIELDS | {"access": "a form"})
+    place = two_places[0] / "toy"
+    assert datasets.how_to_get(by_hand) == (
+        f"Get it from https://example.org/toy (a form) and put it at {place}."
+    )
+    archives = {"archives": [{"contains": "x"}]}
+    assert datasets.how_to_get(write_card(CARD_FIELDS | archives)) == (
+        "Get it with `make data DATASET=toy`."
+    )
+    both = write_card(CARD_FIELDS | archives | {"access": "a form"})
+    assert datasets.how_to_get(both) == (
+        f"Get it from https://example.org/toy (a form) and put it at {place}; "
+        "`make data DATASET=toy` unpacks what lies there."
+    )
+
+
+# --- making --------------------------------------------------------------------------------------
+
+RECIPE = {"slides": 2, "tiles": 8, "size": 32, "shift": 0.0, "seed": 0}
+SYNTHETIC = CARD_FIELDS | {
+    "classes": [{"name": "fat", "folder": "adipose"}, {"name": "muscle", "folder": "smooth_muscle"}]
+}
+
+
+def test_a_synthetic_dataset_is_made_once_and_again_for_another_recipe(write_card, two_places):
+    card = write_card(SYNTHETIC | {"synthetic": RECIPE})
+    folder = datasets.prepare(card)
+    assert folder == two_places[0] / "toy"
+    table = tiles.read_tile_table(card, folder)
+    assert np.bincount(table.label).tolist() == [4, 4]
+    written = {file: file.stat().st_mtime_ns for file in folder.rglob("*.png")}
+    assert datasets.prepare(card) == folder
+    assert written == {file: file.stat().st_mtime_ns for file in folder.rglob("*.png")}
+    datasets.prepare(write_card(SYNTHETIC | {"synthetic": RECIPE | {"tiles": 6}}))
+    assert len(list(folder.rglob("*.png"))) == 6
+    assert not list(folder.parent.glob(".*"))
+
+
+def test_a_wrong_recipe_is_refused_and_leaves_nothing(write_card, two_places):
+    card = write_card(SYNTHETIC | {"synthetic": RECIPE | {"slides": 0}})
+    with pytest.raises(ValueError, match="slides"):
+        datasets.prepare(card)
+    assert not list(two_places[0].iterdir())
+
+
+REAL = [name for name in CARDS if cards.read_card(name).synthetic is None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", REAL)
+def test_a_dataset_that_is_here_has_the_tiles_its_card_says(dataset, monkeypatch):
+    card = cards.read_card(dataset)
+    shared = paths.ROOT.parent / "shared" / "data"
+    if shared.is_dir():
+        monkeypatch.setenv("DATA_ROOT", str(shared))
+    try:
+        folder = datasets.prepare(card)
+    except FileNotFoundError:
+        pytest.skip(f"{dataset} is not here")
+    if card.group and not (folder / card.group.get("table", ".")).exists():
+        pytest.skip(f"the groups of {dataset} are not here")
+    # reading every byte takes too long
+    monkeypatch.setattr(tiles, "digests", lambda folder, tile_paths: [""] * len(tile_paths))
+    table = tiles.read_tile_table(card, folder)
+    assert sorted(table.label.unique()) == list(range(len(card.classes)))
+    split = tiles.split_by_group(table.label.to_numpy(), table.group.to_numpy(), 0)
+    assert (split == "test").mean() == pytest.approx(0.2, abs=0.05)
+    assert card.group is None or table.group.nunique() < len(table)
+
+
+# --- published numbers ---------------------------------------------------------------------------
+
+LABELS = pd.DataFrame({"label": [0, 0, 0, 1, 1], "part": ""})
+
+
+def test_missing_tiles_are_said_by_class_and_so_are_surplus_ones(write_card):
+    for counts, lines in (
+        ({"a": 3, "b": 2}, []),
+        ({"all": 5}, []),
+        (None, []),
+        ({"all": 1000}, ["toy: 5 of 1,000 tiles"]),
+        ({"a": 3, "b": 20}, ["toy: 5 of 23 tiles; b 2 of 20"]),
+        ({"a": 2, "b": 3}, ["toy: 5 of 5 tiles; a 3 of 2, b 2 of 3"]),
+        ({"a": 1, "b": 1}, ["toy: 5 of 2 tiles; a 3 of 1, b 2 of 1"]),
+    ):
+        card = write_card(CARD_FIELDS | {"counts": counts})
+        assert datasets.missing_tiles(card, LABELS) == lines, counts
+
+
+def test_missing_tiles_are_said_by_split(write_card):
+    table = LABELS.assign(part=["train"] * 3 + ["test"] * 2)
+    counts = {"train": 4, "test": {"a": 0, "b": 2}}
+    splits = {"train": "there", "test": "here"}
+    card = write_card(CARD_FIELDS | {"splits": splits, "counts": counts})
+    assert datasets.missing_tiles(card, table) == ["toy, train: 3 of 4 tiles"]
+
+
+# --- in short ------------------------------------------------------------------------------------
+
+
+def test_the_table_of_datasets_says_how_to_get_each_and_how_it_is_divided():
+    table = datasets.datasets_table()
+    assert table.columns.tolist() == [
+        "dataset", "to get it", "tiles", "split", "grouped by", "licence",
+    ]  # fmt: skip
+    table.index = pd.Index(table.dataset.str.extract(r"\[`(\w+)`\]", expand=False))
+    assert (table.tiles != "0").all() and table.index.tolist() == list(datasets.PUBLIC)
+    rows = table.drop(columns=["dataset", "licence"]).T.to_dict("list")
+    assert rows["crc5000"] == ["`make data DATASET=crc5000`", "5,000", "4:1", "slide"]
+    assert rows["nct_crc"] == ["`make data DATASET=nct_crc`", "107,180", "its own", "tile"]
+    assert rows["hph"] == ["by hand from Mendeley", "cut from 1,500 images", "4:1", "patient"]
+    assert rows["digestpath"][1:] == ["cut from 660 images", "4:1", "case"]
+    assert rows["lc25000"][1:] == ["25,000", "4:1", "source tile"]
+    assert rows["chaoyang"][1:] == ["6,160", "its own", "tile"]
+    assert rows["ebhi"][1:] == ["2,228", "4:1", "case"]

@@ -1,0 +1,374 @@
+"""Tile tables, grouped splits and the decode-once store."""
+
+import io
+import os
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import references
+import torch
+from cases import case
+from PIL import Image
+
+from lib.data import staining, tiles
+from lib.data.cards import Card, TissueClass
+
+CLASSES = (TissueClass("fat", "fat"), TissueClass("gland", "deep/gland"))
+
+
+def new_card(**changes):
+    values = dict(name="toy", title="Toy", folder="toy", tiles="*.png", classes=CLASSES,
+                  licence="none", citation="none", source="nowhere")  # fmt: skip
+    return Card(**(values | changes))
+
+
+def picture(seed, width=20, height=20):
+    pixels = np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five tiles in two classes; b.png and the copy are one image."""
+    where = tmp_path / "toy"
+    for number, name in enumerate(["fat/b.png", "fat/a.png", "deep/gland/c.png", "fat/10.png"]):
+        (where / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(where / name)
+    (where / "deep/gland/copy.png").write_bytes((where / "fat/b.png").read_bytes())
+    (where / "fat/notes.txt").write_text("not a tile")
+    return where
+
+
+# --- table ---------------------------------------------------------------------------------------
+
+
+def test_the_table_lists_every_tile_once_ordered_by_path(folder):
+    table = tiles.read_tile_table(new_card(), folder)
+    assert list(table) == ["tile", "path", "label", "part", "group", "digest"]
+    assert table.path.tolist() == [
+        "deep/gland/c.png", "deep/gland/copy.png", "fat/10.png", "fat/a.png", "fat/b.png",
+    ]  # fmt: skip
+    assert table.label.tolist() == [1, 1, 0, 0, 0]
+    assert table.tile.tolist() == list(range(5)) and table.tile.dtype == np.int64
+
+
+def test_copies_have_equal_digests_and_no_other_tiles_do(folder):
+    digest = tiles.read_tile_table(new_card(), folder).set_index("path").digest
+    assert digest["fat/b.png"] == digest["deep/gland/copy.png"]
+    assert digest.nunique() == 4
+
+
+def test_without_a_rule_every_tile_is_its_own_group(folder):
+    table = tiles.read_tile_table(new_card(), folder)
+    assert table.group.is_unique
+
+
+def test_a_pattern_on_the_file_name_gives_the_groups(folder):
+    card = new_card(group={"pattern": "^(.)"})
+    table = tiles.read_tile_table(card, folder)
+    assert table.group.tolist() == ["c", "c", "1", "a", "b"]
+
+
+def test_a_pattern_that_misses_a_tile_is_named_with_the_tile(folder):
+    with pytest.raises(ValueError, match=r"\^\(\[a-z\]\).*1 tiles.*fat/10\.png"):
+        tiles.read_tile_table(new_card(group={"pattern": "^([a-z])"}), folder)
+
+
+def test_a_range_of_groups_takes_whole_groups_and_ranges_divide_them(folder):
+    for number in range(40):
+        picture(100 + number).save(folder / "fat" / f"{number // 2:02d}-{number}.png")
+        picture(200 + number).save(folder / "deep/gland" / f"{number // 2:02d}_{number}.png")
+    by_group = new_card(group={"pattern": "^(..)"})
+    low, high, everything = (
+        tiles.read_tile_table(replace(by_group, group_hash_range=between), folder)
+        for between in ((0, 0.3), (0.3, 1), (0, 1))
+    )
+    assert {*low.path, *high.path} == {*everything.path} and 0 < len(low) < len(high)
+    assert not {*low.path} & {*high.path} and not {*low.group} & {*high.group}
+    assert high.tile.tolist() == list(range(len(high)))
+
+
+def with_group_table(folder, rows):
+    pd.DataFrame(rows, columns=["path", "slide"]).to_csv(folder / "groups.csv", index=False)
+    rule = {"table": "groups.csv", "column": "slide"}
+    return new_card(group=rule, groups_from="https://example.org/groups")
+
+
+ROWS = [["fat/10.png", "007"], ["fat/a.png", "s1"], ["fat/b.png", "s2"],
+        ["deep/gland/copy.png", "s2"], ["deep/gland/c.png", "007"]]  # fmt: skip
+
+
+def test_a_group_table_gives_the_groups_as_text(folder):
+    table = tiles.read_tile_table(with_group_table(folder, ROWS), folder)
+    assert table.group.tolist() == ["007", "s2", "007", "s1", "s2"]
+
+
+def test_a_group_table_that_names_absent_tiles_is_refused(folder):
+    card = with_group_table(folder, [*ROWS, ["fat/gone.png", "s3"]])
+    with pytest.raises(ValueError, match=r"groups\.csv names 1 absent tiles.*fat/gone\.png"):
+        tiles.read_tile_table(card, folder)
+
+
+def test_a_group_table_that_leaves_tiles_out_is_refused(folder):
+    card = with_group_table(folder, ROWS[:3])
+    with pytest.raises(ValueError, match=r"groups\.csv gives no group to 2 tiles.*gland/c\.png"):
+        tiles.read_tile_table(card, folder)
+
+
+def test_a_group_table_without_its_columns_is_refused_by_name(folder):
+    for missing in ("path", "slide"):
+        card = with_group_table(folder, ROWS)
+        rows = pd.read_csv(folder / "groups.csv").drop(columns=missing)
+        rows.to_csv(folder / "groups.csv", index=False)
+        message = rf"groups\.csv has no column '{missing}'"
+        with case(missing), pytest.raises(ValueError, match=message):
+            tiles.read_tile_table(card, folder)
+
+
+def test_the_paths_of_a_group_table_may_count_from_another_folder(folder):
+    in_fat = [[path.removeprefix("fat/"), group] for path, group in ROWS[:3]]
+    rule = with_group_table(folder, in_fat).group | {"relative_to": "fat"}
+    card = new_card(group=rule, classes=CLASSES[:1])
+    assert tiles.read_tile_table(card, folder).group.tolist() == ["007", "s1", "s2"]
+
+
+def test_a_missing_group_table_says_where_to_get_it(folder):
+    card = with_group_table(folder, ROWS)
+    (folder / "groups.csv").unlink()
+    with pytest.raises(ValueError, match=r"groups\.csv is missing.*https://example\.org/groups"):
+        tiles.read_tile_table(card, folder)
+
+
+def test_a_class_folder_without_tiles_or_that_is_missing_is_named(folder):
+    card = new_card(classes=(*CLASSES, TissueClass("bone", "hollow")))
+    for make in (False, True):
+        if make:
+            (folder / "hollow").mkdir()
+        message = r"'bone' has no tile.*'\*\.png'.*hollow"
+        with case(make), pytest.raises(ValueError, match=message):
+            tiles.read_tile_table(card, folder)
+
+
+def test_a_tile_that_two_classes_claim_is_named(folder):
+    card = new_card(classes=(*CLASSES, TissueClass("lard", "fat")))
+    with pytest.raises(ValueError, match=r"two classes claim.*fat/10\.png"):
+        tiles.read_tile_table(card, folder)
+
+
+# --- splits --------------------------------------------------------------------------------------
+
+
+def slides(seed, n_groups=120, n_classes=3):
+    """Labels and groups of slides of unequal size; each class has a third of the slides."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(3, 15, size=n_groups)
+    groups = np.repeat([f"slide {g}" for g in range(n_groups)], sizes)
+    labels = np.repeat(np.arange(n_groups) % n_classes, sizes)
+    order = rng.permutation(len(labels))
+    return labels[order], groups[order]
+
+
+def test_a_group_is_never_divided():
+    for seed in range(5):
+        labels, groups = slides(seed)
+        split = tiles.split_by_group(labels, groups, seed)
+        assert (pd.Series(split).groupby(groups).nunique() == 1).all(), seed
+        assert set(split) == {"train", "validation", "test"}, seed
+
+
+def test_a_fifth_is_test_and_a_tenth_of_the_rest_validation_in_every_class():
+    for seed in range(5):
+        labels, groups = slides(seed)
+        split = tiles.split_by_group(labels, groups, seed)
+        for c in range(3):
+            in_class = split[labels == c]
+            test = (in_class == "test").mean()
+            validation = (in_class == "validation").mean()
+            assert test == pytest.approx(0.2, abs=0.04), (seed, c)
+            assert validation / (1 - test) == pytest.approx(0.1, abs=0.04), (seed, c)
+
+
+def test_the_split_is_fixed_by_its_seed():
+    labels, groups = slides(0)
+    one, same, other = (tiles.split_by_group(labels, groups, seed) for seed in (1, 1, 2))
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
+
+
+def test_over_many_seeds_every_group_is_in_the_test_set():
+    labels, groups = slides(0, n_groups=30)
+    tested = set()
+    for seed in range(40):
+        tested |= set(groups[tiles.split_by_group(labels, groups, seed) == "test"])
+    assert tested == set(groups)
+
+
+def test_too_few_groups_are_refused_with_their_number():
+    with pytest.raises(ValueError, match="needs 5 groups, there are 4"):
+        tiles.split_by_group(np.arange(8) % 2, np.arange(8) // 2, 0)
+
+
+def test_five_groups_are_enough():
+    split = tiles.split_by_group(np.zeros(10, int), np.arange(10) // 2, 0)
+    assert (split == "test").sum() == 2 and (split == "validation").sum() == 2
+
+
+def test_tiles_that_are_groups_of_their_own_are_stratified_exactly():
+    labels = np.random.default_rng(0).integers(3, size=3000)
+    split = tiles.split_by_group(labels, np.arange(3000), 0)
+    for c in range(3):
+        assert (split[labels == c] == "test").mean() == pytest.approx(0.2, abs=0.002)
+        assert (split[labels == c] == "validation").mean() == pytest.approx(0.08, abs=0.002)
+
+
+def test_a_fixed_test_set_is_kept_whatever_the_seed():
+    labels, groups = slides(0)
+    fixed = np.isin(groups, [f"slide {g}" for g in range(15)])
+    for seed in range(3):
+        split = tiles.split_by_group(labels, groups, seed, fixed)
+        assert ((split == "test") == fixed).all()
+        assert (pd.Series(split).groupby(groups).nunique() == 1).all()
+        assert (split[~fixed] == "validation").mean() == pytest.approx(0.1, abs=0.04)
+
+
+def test_a_group_in_both_fixed_splits_is_named():
+    labels, groups = slides(0)
+    fixed = groups == "slide 3"
+    fixed[np.flatnonzero(fixed)[0]] = False
+    with pytest.raises(ValueError, match=r"1 groups are in both splits.*'slide 3'"):
+        tiles.split_by_group(labels, groups, 0, fixed)
+
+
+def test_a_fixed_split_that_is_empty_is_refused():
+    labels, groups = slides(0)
+    for test in (True, False):
+        message = "leaves nothing to test or to train on"
+        with case(test), pytest.raises(ValueError, match=message):
+            tiles.split_by_group(labels, groups, 0, np.full(len(labels), test))
+
+
+def test_hidden_files_are_no_tiles(folder):
+    (folder / "fat/.hidden.png").write_bytes((folder / "fat/b.png").read_bytes())
+    assert len(tiles.read_tile_table(new_card(), folder)) == 5
+
+
+# --- decoding ------------------------------------------------------------------------------------
+
+
+def decode(folder, card=None, image_size=14):
+    table = tiles.read_tile_table(card or new_card(), folder)
+    return table, tiles.decode_tiles(table, folder, "toy", image_size)
+
+
+def leftovers(folder):
+    return [file.name for file in folder.rglob("*") if file.suffix == ".npy" or "part" in file.name]
+
+
+@pytest.mark.filterwarnings("ignore:converted to 8-bit RGB")
+def test_the_store_holds_every_tile_as_pillow_reads_it(folder):
+    shapes = {"wide": (50, 31), "tall": (17, 40), "thin": (300, 16), "small": (5, 7)}
+    for name, (width, height) in shapes.items():
+        picture(9, width, height).save(folder / "fat" / f"{name}.png")
+    picture(8).convert("P").save(folder / "fat/palette.png")
+    picture(8).convert("L").save(folder / "fat/grey.png")
+    table, file = decode(folder)
+    store = np.load(file, allow_pickle=False)
+    assert store.shape == (len(table), 16, 16, 3) and store.dtype == np.uint8
+    for row, path in enumerate(table.path):
+        with Image.open(folder / path) as image:
+            expected = references.square_tile(image, 16)
+        assert np.array_equal(store[row], expected), path
+
+
+def test_a_large_jpeg_decodes_to_nearly_what_the_full_picture_gives(folder):
+    x, y = np.meshgrid(np.arange(400), np.arange(304))
+    waves = [127 + 100 * np.sin(x / 40), 127 + 100 * np.cos(y / 30), (x + y) / 3]
+    image = Image.fromarray(np.stack(waves, 2).astype(np.uint8))
+    for name in ("fat", "deep/gland"):
+        image.save(folder / name / "smooth.jpg", quality=95)
+    table, file = decode(folder, new_card(tiles="*.jpg"))
+    difference = np.load(file)[0].astype(int) - references.square_tile(image, 16)
+    assert np.abs(difference).max() <= 6 and len(table) == 2
+
+
+def test_the_stored_size_leaves_the_margin_of_a_random_crop():
+    assert [tiles.stored_size(s) for s in (224, 112, 14, 128)] == [256, 128, 16, 146]
+
+
+def test_the_store_is_written_once_for_the_same_images(folder):
+    _, file = decode(folder)
+    before = os.stat(file)
+    _, again = decode(folder)
+    assert again == file and os.stat(again).st_mtime_ns == before.st_mtime_ns
+    assert os.stat(again).st_ino == before.st_ino
+
+
+def test_a_changed_image_or_size_has_a_store_of_its_own(folder):
+    _, file = decode(folder)
+    _, larger = decode(folder, image_size=28)
+    picture(77).save(folder / "fat/a.png")
+    _, changed = decode(folder)
+    assert len({file, larger, changed}) == 3
+    assert not np.array_equal(np.load(file)[3], np.load(changed)[3])
+
+
+def test_a_restained_store_stands_beside_the_plain_one(folder):
+    table, plain = decode(folder)
+    moved = tiles.decode_tiles(table, folder, "toy", 14, restain=1.0)
+    assert moved != plain and plain.is_file()
+    for before, after in zip(np.load(plain), np.load(moved), strict=True):
+        assert np.array_equal(after, staining.restain(before, 1.0))
+
+
+def encoded(kind):
+    buffer = io.BytesIO()
+    picture(1, 64, 64).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:Truncated File Read")
+def test_a_truncated_image_is_refused_by_name_and_leaves_nothing(folder, output_root):
+    for kind in ("jpeg", "png", "tiff", "bmp", "webp", "gif"):
+        whole = encoded(kind)
+        for kept in (0.0, 0.01, 0.1, 0.5, 0.9):
+            (folder / "fat/broken.png").write_bytes(whole[: int(kept * len(whole))])
+            message = r"1 tiles cannot be read.*fat/broken\.png"
+            with case(kind, kept):
+                with pytest.raises(ValueError, match=message):
+                    decode(folder)
+                assert not leftovers(output_root)
+
+
+def test_a_text_file_named_jpg_is_refused_by_name_and_leaves_nothing(folder, output_root):
+    for name in ("fat", "deep/gland"):
+        picture(0).save(folder / name / "fine.jpg")
+    (folder / "fat/words.jpg").write_text("These are words.\n" * 50)
+    with pytest.raises(ValueError, match=r"1 tiles cannot be read.*fat/words\.jpg"):
+        decode(folder, new_card(tiles="*.jpg"))
+    assert not leftovers(output_root)
+
+
+def test_of_many_unreadable_tiles_ten_are_named_and_all_counted(folder):
+    for number in range(10, 22):
+        (folder / f"fat/broken{number}.png").write_text(f"{number}")
+    with pytest.raises(ValueError, match=r"12 tiles.*broken10.*broken11.*broken19.* and 2 more"):
+        decode(folder)
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+def test_batches_cover_the_rows_in_their_order(folder):
+    _, file = decode(folder)
+    store, rows = np.load(file), np.array([4, 0, 3, 3, 1])
+    seen = list(tiles.read_batches(file, rows, 2))
+    assert [idx.tolist() for idx, _ in seen] == [[0, 1], [2, 3], [4]]
+    for idx, images in seen:
+        assert images.dtype == torch.uint8 and images.shape == (len(idx), 16, 16, 3)
+        assert np.array_equal(images.numpy(), store[rows[idx]])
+
+
+def test_no_rows_give_no_batch(folder):
+    _, file = decode(folder)
+    assert not list(tiles.read_batches(file, np.array([], int), 4))

@@ -1,0 +1,423 @@
+"""Losses equal slow loops in float64; gradients go where they should and nowhere else."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import references
+import torch
+from torch.nn import functional as F
+
+from lib.labels import UNLABELLED
+from lib.learning import losses
+
+SIZES = [(1, 2, 0), (7, 2, 1), (16, 5, 2), (33, 9, 3)]
+
+
+def random_logits(batch, n_classes, seed, scale=3.0):
+    chance = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(batch, n_classes, generator=chance, dtype=torch.float64)
+
+
+def random_labels(batch, n_classes, seed):
+    return torch.randint(n_classes, (batch,), generator=torch.Generator().manual_seed(seed + 50))
+
+
+def test_cross_supervision_is_the_equation():
+    for size, threshold in product(SIZES, [0.0, 0.5, 0.8, 0.95, 1.0]):
+        batch, n_classes, seed = size
+        own = random_logits(batch, n_classes, seed)
+        partner = random_logits(batch, n_classes, seed + 9)
+        found = losses.cross_supervision(own, partner, threshold)
+        expected = references.cross_supervision(own.tolist(), partner.tolist(), threshold)
+        assert found.item() == pytest.approx(expected, abs=1e-6), (size, threshold)
+
+
+def test_a_probability_at_the_threshold_is_not_above_it():
+    logits = torch.tensor([[0.0, 0.0], [2.0, 0.0]], dtype=torch.float64)
+    assert losses.confident_labels(logits, 0.5).tolist() == [UNLABELLED, 0]
+    certain = torch.tensor([[1e9, 0.0]])
+    assert losses.confident_labels(certain, 1.0).tolist() == [UNLABELLED]
+
+
+def test_the_mean_is_over_the_whole_batch():
+    own = random_logits(4, 3, 0)
+    partner = torch.zeros_like(own)
+    partner[0, 1] = 20
+    found = losses.cross_supervision(own, partner, 0.95)
+    assert found.item() == pytest.approx(F.cross_entropy(own[:1], torch.tensor([1])).item() / 4)
+
+
+def test_no_gradient_reaches_the_partner():
+    own = random_logits(16, 3, 0).requires_grad_()
+    partner = random_logits(16, 3, 1).requires_grad_()
+    losses.cross_supervision(own, partner, 0.5).backward()
+    assert partner.grad is None and own.grad.abs().sum() > 0
+
+
+def test_unsure_tiles_give_no_gradient():
+    own = random_logits(16, 3, 0).requires_grad_()
+    partner = random_logits(16, 3, 1, scale=1)
+    losses.cross_supervision(own, partner, 0.6).backward()
+    sure = torch.softmax(partner, 1).max(1).values > 0.6
+    assert 0 < sure.sum() < 16
+    assert torch.equal(own.grad.abs().sum(1) > 0, sure)
+
+
+def test_an_empty_batch_costs_nothing():
+    own = torch.zeros(0, 3, requires_grad=True)
+    loss = losses.cross_supervision(own, own, 0.5)
+    loss.backward()
+    assert loss.item() == 0
+
+
+def test_generalised_cross_entropy_is_the_equation():
+    for size, q in product(SIZES, [0.1, 0.7, 1.0]):
+        logits, labels = random_logits(*size), random_labels(*size)
+        found = losses.generalised_cross_entropy(logits, labels, q)
+        expected = references.generalised_cross_entropy(logits.tolist(), labels.tolist(), q)
+        assert found.item() == pytest.approx(expected, abs=1e-6), (size, q)
+
+
+def test_generalised_cross_entropy_nears_cross_entropy_and_survives_a_probability_of_zero():
+    logits, labels = random_logits(16, 4, 0), random_labels(16, 4, 0)
+    near = losses.generalised_cross_entropy(logits, labels, 1e-6)
+    assert near.item() == pytest.approx(F.cross_entropy(logits, labels).item(), abs=1e-4)
+    hopeless = torch.tensor([[1e4, 0.0]], requires_grad=True)
+    losses.generalised_cross_entropy(hopeless, torch.tensor([1])).backward()
+    assert torch.isfinite(hopeless.grad).all()
+
+
+@pytest.mark.parametrize(("batch", "n_classes", "seed"), SIZES)
+def test_early_learning_regularisation_is_the_equation_over_several_steps(batch, n_classes, seed):
+    objective = losses.EarlyLearningRegularisation(50, n_classes).double()
+    targets = np.zeros((2, 50, n_classes)).tolist()
+    for step in range(4):
+        both = [random_logits(batch, n_classes, seed + 10 * step + k, scale=1) for k in (0, 1)]
+        labels = random_labels(batch, n_classes, seed)
+        rows = torch.randperm(50, generator=torch.Generator().manual_seed(step))[:batch]
+        found, _ = objective(both, labels, rows, 0.0)
+        expected = [
+            references.early_learning_regularisation(
+                own.tolist(), labels.tolist(), kept, rows.tolist(), 3.0, 0.7
+            )
+            for own, kept in zip(both, targets, strict=True)
+        ]
+        assert found.tolist() == pytest.approx(expected, abs=1e-6)
+    np.testing.assert_allclose(objective.targets.numpy(), targets, atol=1e-12)
+
+
+def test_early_learning_regularisation_stays_finite_for_a_certain_network():
+    objective = losses.EarlyLearningRegularisation(1, 2)
+    logits = torch.tensor([[50.0, -50.0]], requires_grad=True)
+    for _ in range(60):
+        loss, _ = objective([logits, logits], torch.tensor([0]), torch.tensor([0]), 0.0)
+    loss.sum().backward()
+    assert torch.isfinite(loss).all() and torch.isfinite(logits.grad).all()
+
+
+def hcs(outputs, labels, progress=1.0, **settings):
+    objective = losses.HighConfidenceCrossSupervision(**settings)
+    return objective(outputs, labels, torch.arange(len(labels)), progress)
+
+
+def two_outputs():
+    return [random_logits(20, 3, seed).requires_grad_() for seed in (0, 1)], random_labels(8, 3, 0)
+
+
+def test_the_objective_adds_both_parts_for_each_network():
+    (a, b), labels = two_outputs()
+    (loss_a, loss_b), pseudo = hcs([a, b], labels, threshold=0.8, weight=0.3)
+    for loss, own, partner in ((loss_a, a, b), (loss_b, b, a)):
+        known = references.cross_entropy(own[:8].tolist(), labels.tolist())
+        rest = references.cross_supervision(own[8:].tolist(), partner[8:].tolist(), 0.8)
+        assert loss.item() == pytest.approx(known + 0.3 * rest, abs=1e-6)
+    expected = [losses.confident_labels(own[8:], 0.8).tolist() for own in (a, b)]
+    assert pseudo.tolist() == expected
+
+
+def test_a_networks_loss_has_no_gradient_in_its_partner():
+    (a, b), labels = two_outputs()
+    losses_of, _ = hcs([a, b], labels, threshold=0.5)
+    losses_of[0].backward()
+    assert b.grad is None or not b.grad.any()
+    assert a.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "off", [{"threshold": 1.0}, {"weight": 0.0}, {"progress": 0.05, "warm_up": 0.1}]
+)
+def test_without_threshold_weight_or_after_warm_up_only_the_labels_count(off):
+    outputs, labels = two_outputs()
+    found, _ = hcs(outputs, labels, **off)
+    expected = [F.cross_entropy(own[:8], labels).item() for own in outputs]
+    assert found.tolist() == pytest.approx(expected)
+    found.sum().backward()
+    assert not any(own.grad[8:].any() for own in outputs)
+
+
+def test_swapped_networks_have_swapped_losses():
+    outputs, labels = two_outputs()
+    found, pseudo = hcs(outputs, labels, threshold=0.6)
+    swapped, swapped_pseudo = hcs(outputs[::-1], labels, threshold=0.6)
+    torch.testing.assert_close(found.flip(0), swapped)
+    assert torch.equal(pseudo.flip(0), swapped_pseudo)
+
+
+def test_a_supervised_objective_ignores_the_unlabelled():
+    outputs, labels = two_outputs()
+    objective = losses.Supervised(losses.generalised_cross_entropy)
+    found, pseudo = objective(outputs, labels, torch.arange(8), 0.0)
+    expected = [losses.generalised_cross_entropy(own[:8], labels) for own in outputs]
+    torch.testing.assert_close(found, torch.stack(expected))
+    assert pseudo.tolist() == [[UNLABELLED] * 12] * 2
+
+
+def test_co_teaching_is_the_equation():
+    for size, progress, rate in product(SIZES, [0.0, 0.02, 0.5], [0.0, 0.3, 0.99]):
+        batch, n_classes, seed = size
+        both = [random_logits(batch, n_classes, seed + k) for k in (0, 1)]
+        labels = random_labels(*size)
+        found, _ = losses.CoTeaching(rate)(both, labels, torch.arange(batch), progress)
+        expected = references.co_teaching(
+            *(own.tolist() for own in both), labels.tolist(), rate, progress, 0.05
+        )
+        assert found.tolist() == pytest.approx(expected, abs=1e-6), (size, progress, rate)
+
+
+def test_co_teaching_learns_what_the_partner_finds_easy():
+    a = torch.tensor([[5.0, 0.0], [0.0, 5.0]], requires_grad=True)  # the first label is easy for A
+    b = torch.tensor([[0.0, 5.0], [5.0, 0.0]], requires_grad=True)  # the second for B
+    loss, _ = losses.CoTeaching(0.5)([a, b], torch.tensor([0, 0]), torch.arange(2), 1.0)
+    loss.sum().backward()
+    assert a.grad.abs().sum(1).nonzero().tolist() == [[1]]
+    assert b.grad.abs().sum(1).nonzero().tolist() == [[0]]
+
+
+def test_co_teaching_without_a_forget_rate_is_plain_training():
+    outputs, labels = two_outputs()
+    found, _ = losses.CoTeaching(0.0)(outputs, labels, torch.arange(8), 1.0)
+    plain, _ = losses.Supervised()(outputs, labels, torch.arange(8), 1.0)
+    assert found.tolist() == pytest.approx(plain.tolist())
+
+
+# --- class-wise contrast ---------------------------------------------------------------------
+
+
+def projections(batch, seed, size=4):
+    """Of two networks, float64 and with gradients, and labels 0 … 2 or none."""
+    a, b = (random_logits(batch, size, seed + k).requires_grad_() for k in (0, 1))
+    labels = torch.randint(UNLABELLED, 3, (batch,), generator=torch.Generator().manual_seed(seed))
+    return a, b, labels
+
+
+def test_the_class_contrast_is_the_equation():
+    for size, temperature in product([(2, 0), (7, 1), (16, 2), (33, 3)], [0.15, 1.0]):
+        a, b, labels = projections(*size)
+        found = losses.class_contrast(a, b, labels, temperature)
+        expected = references.class_contrast(a.tolist(), b.tolist(), labels.tolist(), temperature)
+        assert found.item() == pytest.approx(expected, abs=1e-10), (size, temperature)
+
+
+def test_one_tile_of_each_class_by_hand():
+    """Right angles everywhere: e^{1/T} for the same tile, two other tiles seen by two networks."""
+    a = torch.eye(3, dtype=torch.float64)
+    found = losses.class_contrast(a, 5 * a, torch.arange(3), temperature=0.5)
+    assert found.item() == pytest.approx(np.log(1 + 4 * np.exp(-2)))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [1] * 6,
+        [UNLABELLED] * 6,
+        [UNLABELLED, 2, UNLABELLED, 2, UNLABELLED, UNLABELLED],
+        [0] + [UNLABELLED] * 5,
+        [],
+    ],
+)
+def test_where_no_two_classes_meet_the_contrast_is_nothing(labels):
+    a, b, _ = projections(len(labels), 0)
+    loss = losses.class_contrast(a, b, torch.tensor(labels, dtype=torch.int64))
+    loss.backward()
+    assert loss.item() == 0
+    assert (a.grad == 0).all() and (b.grad == 0).all()
+
+
+def test_the_gradient_of_the_contrast_is_that_of_finite_differences():
+    a, b, labels = projections(9, 4)
+    assert len(labels.unique()) == 4
+    assert torch.autograd.gradcheck(lambda a, b: losses.class_contrast(a, b, labels), (a, b))
+
+
+def test_tiles_without_a_label_take_no_part_in_the_contrast():
+    a, b, labels = projections(16, 2)
+    known = labels != UNLABELLED
+    assert 2 < known.sum() < 16
+    loss = losses.class_contrast(a, b, labels)
+    loss.backward()
+    for own in (a, b):
+        assert torch.equal(own.grad.abs().sum(1) > 0, known)
+    alone = losses.class_contrast(a[known], b[known], labels[known])
+    assert alone.item() == pytest.approx(loss.item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1.0, np.pi])
+def test_tiles_of_one_class_do_not_push_each_other_apart(angle):
+    """Two tiles at any angle, a third of another class upright on both: always the same value."""
+    a = torch.tensor([[1, 0, 0], [np.cos(angle), np.sin(angle), 0], [0, 0, 1]])
+    found = losses.class_contrast(a, a, torch.tensor([0, 0, 1]), temperature=1.0)
+    expected = (2 * np.log(1 + 2 / np.e) + np.log(1 + 4 / np.e)) / 3
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_contrast_is_the_same_for_swapped_networks_and_for_any_order_and_length():
+    a, b, labels = projections(16, 2)
+    found = losses.class_contrast(a, b, labels).item()
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    names = torch.tensor([2, 0, 1, UNLABELLED])[labels]  # UNLABELLED is the last entry
+    for same in (
+        losses.class_contrast(b, a, labels),
+        losses.class_contrast(a[order], b[order], labels[order]),
+        losses.class_contrast(3 * a, 0.1 * b, labels),
+        losses.class_contrast(a, b, names),
+    ):
+        assert same.item() == pytest.approx(found, abs=1e-12)
+
+
+def test_the_contrast_of_a_projection_that_is_zero_is_finite():
+    a, b, labels = projections(9, 4)
+    with torch.no_grad():
+        a[0] = 0
+    loss = losses.class_contrast(a, b, labels)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(a.grad).all() and torch.isfinite(b.grad).all()
+
+
+def test_the_authors_public_loop_is_another_loss():
+    """Ours, and theirs: later tiles only, without the last of the batch, divided by one more."""
+    a = torch.eye(4, dtype=torch.float64).tolist()
+    labels = [0, 1, 0, 1]
+    per_tile = np.log(1 + 4 / np.e)  # two networks see two tiles of the other class
+    assert references.class_contrast(a, a, labels, 1.0) == pytest.approx(per_tile)
+    # Theirs: tile 0 sees 1, tile 1 sees 2, tile 2 sees none; two terms, divided by three.
+    public = 2 * np.log(1 + 2 / np.e) / 3
+    assert references.class_contrast_public(a, a, labels, 1.0) == pytest.approx(public)
+    a, b, labels = projections(16, 2)
+    found = losses.class_contrast(a, b, labels).item()
+    theirs = references.class_contrast_public(a.tolist(), b.tolist(), labels.tolist(), 0.15)
+    assert 0.5 * found < theirs < 0.9 * found
+
+
+def test_the_order_of_a_batch_matters_to_the_authors_public_loop_alone():
+    a, b, labels = projections(16, 2)
+    orders = [torch.arange(16), torch.arange(16).flip(0)]
+    ours, theirs = (
+        [loss(a[o].tolist(), b[o].tolist(), labels[o].tolist(), 0.15) for o in orders]
+        for loss in (references.class_contrast, references.class_contrast_public)
+    )
+    assert ours[0] == pytest.approx(ours[1]) and abs(theirs[0] - theirs[1]) > 0.01
+    found = [losses.class_contrast(a[o], b[o], labels[o]).item() for o in orders]
+    assert found == pytest.approx(ours)
+
+
+def test_of_two_tiles_the_authors_public_loop_learns_nothing():
+    a = torch.eye(2).tolist()
+    assert references.class_contrast(a, a, [0, 1], 0.15) > 0
+    assert references.class_contrast_public(a, a, [0, 1], 0.15) == 0
+
+
+# --- dual-view training --------------------------------------------------------------------------
+
+
+def dual_view(logits, projected, labels, progress=1.0, **settings):
+    objective = losses.DualViewTraining(**settings)
+    outputs = list(zip(logits, projected, strict=True))
+    return objective(outputs, labels, torch.arange(len(labels)), progress)
+
+
+def two_pairs():
+    logits, labels = two_outputs()
+    a, b, _ = projections(20, 7)
+    return logits, [a, b], labels
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.07, 0.08, 1.0])
+def test_dual_view_training_is_cross_supervision_plus_the_contrast(progress):
+    logits, projected, labels = two_pairs()
+    found, pseudo = dual_view(logits, projected, labels, progress, threshold=0.6)
+    apart, expected_pseudo = hcs(logits, labels, progress, threshold=0.6)
+    each = [losses.confident_labels(own[8:], 0.6).tolist() for own in logits]
+    agreed = [one if one == other else UNLABELLED for one, other in zip(*each, strict=True)]
+    assert 2 < sum(label != UNLABELLED for label in agreed) < 10
+    contrast = references.class_contrast(
+        *(own.tolist() for own in projected), labels.tolist() + agreed, 0.15
+    )
+    assert found.sum().item() == pytest.approx(apart.sum().item() + 0.1 * contrast, abs=1e-6)
+    assert found.diff().item() == pytest.approx(apart.diff().item(), abs=1e-6)
+    assert torch.equal(pseudo, expected_pseudo)
+
+
+def test_before_the_warm_up_is_over_no_view_teaches_the_other():
+    logits, projected, labels = two_pairs()
+    early, _ = dual_view(logits, projected, labels, 0.07)
+    without, _ = dual_view(logits, projected, labels, 1.0, weight=0.0)
+    late, _ = dual_view(logits, projected, labels, 0.075)
+    torch.testing.assert_close(early, without)
+    assert (late > early + 1e-3).all()
+
+
+def test_without_contrast_dual_view_training_is_cross_supervision():
+    logits, projected, labels = two_pairs()
+    found, _ = dual_view(logits, projected, labels, contrast=0.0)
+    torch.testing.assert_close(found, hcs(logits, labels, threshold=0.7)[0])
+
+
+def test_only_unlabelled_tiles_of_which_both_networks_are_sure_and_agree_are_contrasted():
+    sure, unsure = [4.0, 0.0], [0.2, 0.0]
+    a = torch.tensor([[0.0, 0.0]] * 2 + [sure, sure, sure, unsure, unsure])
+    b = torch.tensor([[0.0, 0.0]] * 2 + [sure, sure[::-1], unsure, sure, unsure])
+    projected = projections(7, 0)[:2]
+    losses_of, pseudo = dual_view([a, b], projected, torch.tensor([0, 1]), threshold=0.9)
+    losses_of.sum().backward()
+    assert pseudo.tolist() == [[0, 0, 0, UNLABELLED, UNLABELLED], [0, 1, UNLABELLED, 0, UNLABELLED]]
+    for own in projected:
+        assert (own.grad.abs().sum(1) > 0).tolist() == [True] * 3 + [False] * 4
+
+
+def test_pseudo_labels_at_the_threshold_are_not_contrasted():
+    a = torch.tensor([[0.0, 0.0]] * 4)
+    projected = projections(4, 0)[:2]
+    losses_of, _ = dual_view([a, a], projected, torch.tensor([0, 1]), threshold=0.5)
+    losses_of.sum().backward()
+    for own in projected:
+        assert (own.grad.abs().sum(1) > 0).tolist() == [True] * 2 + [False] * 2
+
+
+def test_dual_view_training_needs_no_unlabelled_tiles():
+    logits, projected, labels = two_pairs()
+    cut = [[own[:8] for own in both] for both in (logits, projected)]
+    found, pseudo = dual_view(*cut, labels)
+    contrast = losses.class_contrast(*cut[1], labels)
+    expected = [F.cross_entropy(own, labels) + 0.05 * contrast for own in cut[0]]
+    assert found.tolist() == pytest.approx(torch.stack(expected).tolist())
+    assert pseudo.shape == (2, 0) and torch.isfinite(found).all()
+
+
+def test_the_text_of_an_objective_says_its_settings():
+    """Checkpoints and rounds are continued if it is the same."""
+    other = {"threshold": 0.6, "weight": 0.4, "warm_up": 0.1, "contrast": 0.2, "temperature": 0.1}
+    texts = [repr(losses.DualViewTraining(**{name: value})) for name, value in other.items()]
+    texts += [repr(losses.DualViewTraining()), repr(losses.HighConfidenceCrossSupervision())]
+    assert len(set(texts)) == len(texts)
+    assert repr(losses.DualViewTraining()) == repr(losses.DualViewTraining(threshold=0.7))
+
+
+def test_every_objective_has_what_the_trainer_asks_for():
+    for objective in (
+        losses.Supervised(), losses.EarlyLearningRegularisation(4, 2), losses.CoTeaching(0.1),
+        losses.HighConfidenceCrossSupervision(), losses.DualViewTraining(),
+    ):  # fmt: skip
+        assert objective.networks == 2 and type(objective.uses_unlabelled) is bool
+        again = objective.to(torch.device("cpu"))
+        again.load_state_dict(objective.state_dict())

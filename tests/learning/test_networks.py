@@ -1,0 +1,117 @@
+"""Heads on features, and the predictions of several networks: shapes, statistics, softmaxes."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lib.learning import networks
+
+TILES = np.array([12, 3, 7, 20, 5])
+
+
+# --- networks ------------------------------------------------------------------------------------
+
+
+def test_statistics_are_those_of_all_views_even_far_from_zero():
+    values = np.random.default_rng(0).normal(1000, 2, (3, 50, 7)).astype(np.float32)
+    values[..., 4] = 5
+    mean, std = networks.feature_statistics(values, chunk=11)
+    rows = values.reshape(-1, 7).astype(np.float64)
+    np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(np.delete(std, 4), np.delete(rows.std(0), 4), rtol=1e-5)
+    assert std[4] == 1
+
+
+def test_a_frozen_head_sees_standardised_features_and_learns_no_statistics():
+    mean, std = np.arange(6.0), np.arange(1.0, 7)
+    head = networks.frozen_head(mean, std, 3, hidden=8)
+    plain = networks.frozen_head(np.zeros(6), np.ones(6), 3, hidden=8)
+    plain.load_state_dict(head.state_dict() | {"mean": torch.zeros(6), "std": torch.ones(6)})
+    rows = torch.randn(5, 6)
+    scaled = rows * torch.tensor(std).float() + torch.tensor(mean).float()
+    torch.testing.assert_close(head(scaled), plain(rows))
+    assert not {"mean", "std"} & {name for name, _ in head.named_parameters()}
+
+
+def test_a_frozen_head_survives_its_file(tmp_path):
+    head = networks.frozen_head(np.arange(6.0), np.arange(1.0, 7), 3)
+    save_file(head.state_dict(), tmp_path / "head.safetensors")
+    again = networks.frozen_head(np.zeros(6), np.ones(6), 3)
+    again.load_state_dict(load_file(tmp_path / "head.safetensors"))
+    rows = torch.randn(5, 6)
+    assert torch.equal(head(rows), again(rows))
+
+
+# --- predictions ---------------------------------------------------------------------------------
+
+
+def two_heads(projection):
+    torch.manual_seed(0)
+    mean, std = np.arange(6.0), np.arange(1.0, 7)
+    return [networks.frozen_head(mean, std, 3, hidden=5, projection=projection) for _ in "ab"]
+
+
+def random_rows(tiles):
+    return torch.from_numpy(np.random.default_rng(0).normal(size=(30, 6))).float()[tiles]
+
+
+def test_with_a_projection_the_output_is_a_pair_and_the_logits_are_as_without():
+    (head, _), rows = two_heads(projection=4), random_rows(TILES)
+    logits, projected = head(rows)
+    assert (logits.shape, projected.shape) == ((5, 3), (5, 4))
+    assert head.projector.bias is None
+    bare = networks.frozen_head(np.zeros(6), np.ones(6), 3, hidden=5)
+    bare.load_state_dict({k: v for k, v in head.state_dict().items() if "projector" not in k})
+    features = head.body((rows - head.mean) / head.std)
+    torch.testing.assert_close(bare(rows), logits)
+    torch.testing.assert_close(features, bare.forward_features(rows)[1])
+    torch.testing.assert_close(projected, features @ head.projector.weight.T)
+
+
+@pytest.mark.parametrize("projection", [0, 4])
+def test_each_network_gives_its_softmax_and_batches_do_not_matter(projection):
+    heads, tiles = two_heads(projection), np.arange(30)
+    probs, features = networks.predict_members(heads, random_rows, tiles)
+    assert probs.shape == (2, 30, 3) and probs.dtype == features.dtype == np.float32
+    for head, found in zip(heads, probs, strict=True):
+        logits = head.forward_features(random_rows(tiles))[0].detach().numpy().astype(float)
+        expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    for size in (1, 7, 30, 100):
+        again, seen = networks.predict_members(heads, random_rows, tiles, batch_size=size)
+        np.testing.assert_allclose(again, probs, atol=1e-6)
+        np.testing.assert_allclose(seen, features, atol=1e-5)
+
+
+def test_the_features_of_tiles_are_the_mean_of_the_projections():
+    heads = two_heads(projection=4)
+    _, features = networks.predict_members(heads, random_rows, TILES)
+    first, second = (head(random_rows(TILES))[1].detach().numpy() for head in heads)
+    np.testing.assert_allclose(features, (first + second) / 2, atol=1e-6)
+
+
+def test_without_projectors_they_are_those_of_both_bodies_side_by_side():
+    heads = two_heads(projection=0)
+    _, features = networks.predict_members(heads, random_rows, TILES)
+    bodies = [head.forward_features(random_rows(TILES))[1].detach().numpy() for head in heads]
+    assert features.shape == (5, 10)
+    np.testing.assert_allclose(features, np.hstack(bodies), atol=1e-6)
+
+
+@pytest.mark.parametrize("projection", [0, 4])
+def test_a_prediction_is_the_mean_of_the_softmaxes(projection):
+    heads = two_heads(projection)
+    found = networks.predict(heads, random_rows, TILES)
+    each = [
+        torch.softmax(head.forward_features(random_rows(TILES))[0], 1).detach().numpy()
+        for head in heads
+    ]
+    np.testing.assert_allclose(found, (each[0] + each[1]) / 2, atol=1e-6)
+    assert found.dtype == np.float32 and found.shape == (5, 3)
+
+
+def test_predictions_are_made_without_gradients():
+    heads = two_heads(projection=4)
+    networks.predict(heads, random_rows, TILES)
+    assert all(p.grad is None for head in heads for p in head.parameters())

@@ -1,0 +1,86 @@
+"""Both training setups end to end on a few tiles; the same seed gives the same predictions."""
+
+import numpy as np
+import pytest
+import torch
+
+from lib.labels import UNLABELLED
+from lib.learning import losses, networks, setups
+from lib.learning.trainer import TrainingTiles, train
+
+N, V, E = 24, 3, 16
+TRUTH = np.arange(N) % 2
+NUMBERS = np.arange(N)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Views and plain features, and decoded tiles, in which the class is plain to see."""
+    chance = np.random.default_rng(0)
+    features = chance.normal(size=(V + 1, N, E)) + 2 * TRUTH[:, None]
+    np.save(tmp_path / "view_features.npy", features[:V].astype(np.float16))
+    np.save(tmp_path / "unprojected.npy", features[V].astype(np.float16))
+    store = chance.integers(0, 80, (N, 37, 37, 3)) + 120 * TRUTH[:, None, None, None]
+    np.save(tmp_path / "store.npy", store.astype(np.uint8))
+    return tmp_path
+
+
+def setup_of(kind, run, seed=0):
+    if kind == "frozen":
+        return setups.frozen(run, NUMBERS, 2, steps=30, seed=seed)
+    return setups.fine_tune(run / "store.npy", 32, 2, steps=3, seed=seed)
+
+
+def predictions(kind, run, seed=0):
+    data = TrainingTiles(NUMBERS, np.where(NUMBERS < 12, TRUTH, UNLABELLED), ["a", "b"])
+    objective = losses.HighConfidenceCrossSupervision()
+    return setups.fit_predict(objective, data, NUMBERS, setup=setup_of(kind, run, seed), seed=seed)
+
+
+@pytest.mark.parametrize("kind", ["frozen", pytest.param("fine-tune", marks=pytest.mark.slow)])
+def test_the_same_seed_gives_the_same_predictions_and_another_seed_others(kind, run):
+    first, again, other = (predictions(kind, run, seed) for seed in (0, 0, 1))
+    assert first.tobytes() == again.tobytes()
+    assert not np.array_equal(first, other)
+    assert first.shape == (N, 2) and np.allclose(first.sum(1), 1)
+
+
+def test_heads_on_features_learn_what_is_plain_to_see(run):
+    assert (predictions("frozen", run).argmax(1) == TRUTH).mean() > 0.9
+
+
+@pytest.mark.parametrize("kind", ["frozen", pytest.param("fine-tune", marks=pytest.mark.slow)])
+def test_networks_that_were_saved_predict_what_the_trained_ones_do(kind, run, tmp_path_factory):
+    setup, folder = setup_of(kind, run), tmp_path_factory.mktemp("networks")
+    data = TrainingTiles(NUMBERS, np.where(NUMBERS < 12, TRUTH, UNLABELLED), ["a", "b"])
+    trained, _ = train(
+        losses.Supervised(), setup.make_network, setup.sampler, data, plan=setup.plan, seed=0,
+        folder=folder,
+    )  # fmt: skip
+    loaded = setups.load_networks(setup, folder)
+    assert len(loaded) == 2 and not any(network.training for network in loaded)
+    found, expected = (networks.predict(n, setup.reader, NUMBERS) for n in (loaded, trained))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("projection", [0, 5])
+def test_a_projection_is_passed_on_to_the_heads(projection, run):
+    setup = setups.frozen(run, NUMBERS, 3, steps=30, seed=0, projection=projection)
+    head = setup.make_network()
+    assert head.head.out_features == 3 and setup.plan.steps == 30
+    assert (head.projector.out_features if projection else head.projector) == (projection or None)
+
+
+def test_heads_standardise_with_the_statistics_of_all_views(run):
+    head = setups.frozen(run, NUMBERS, 2, steps=30, seed=0).make_network()
+    rows = np.load(run / "view_features.npy").reshape(-1, E).astype(np.float64)
+    np.testing.assert_allclose(head.mean, rows.mean(0), atol=1e-5)
+    np.testing.assert_allclose(head.std, rows.std(0), atol=1e-5)
+
+
+def test_training_leaves_no_files_and_the_random_state_alone(run):
+    before = {file: file.stat().st_mtime_ns for file in run.iterdir()}
+    state = torch.random.get_rng_state()
+    predictions("frozen", run)
+    assert {file: file.stat().st_mtime_ns for file in run.iterdir()} == before
+    assert torch.equal(torch.random.get_rng_state(), state)

@@ -1,0 +1,149 @@
+"""Trials: which tiles each of them learns from, and that nothing else differs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import consensus
+from lib.labels import UNLABELLED
+from lib.learning import setups, trainer, trials
+from lib.learning.losses import HighConfidenceCrossSupervision, Supervised
+
+N, V, C, E = 40, 5, 2, 8
+TRUTH = np.arange(N) % C
+TILES = np.arange(N) + 10
+TRAIN = pd.DataFrame({"tile": TILES, "label": TRUTH})
+TEST = pd.DataFrame({"tile": np.arange(10)})
+NAMES = ["a", "b"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """What the notebooks before leave: fifty tiles, of which the last forty have views."""
+    chance = np.random.default_rng(0)
+    all_labels = np.append(np.arange(10) % C, TRUTH)
+    features = chance.normal(size=(V + 1, 10 + N, E)) + 2 * all_labels[:, None]
+    probs = chance.dirichlet(np.ones(C), 10 + N)
+    arrays = {
+        "view_features": features[:V, 10:].astype(np.float16),
+        "unprojected": features[V].astype(np.float16),
+        "features": features[V, :, :4].astype(np.float16),
+        "probs": probs.astype(np.float32),
+        "view_probs": chance.dirichlet(np.ones(C), N).astype(np.float32),
+        "votes": chance.integers(0, C, (V, N)).astype(np.int16),
+        "agree": np.arange(10 + N) != 12,
+    }
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    return tmp_path
+
+
+@pytest.fixture
+def evidence(folder):
+    return trials.Evidence.of_folder(folder, TILES, keep_ratio=0.5, seed=0)
+
+
+def test_evidence_is_that_of_the_training_tiles(evidence, folder):
+    probs = np.load(folder / "probs.npy")
+    assert np.array_equal(evidence.prompt_labels, probs[10:].argmax(1))
+    assert evidence.features["projected"].shape == (N, 4) and not evidence.agree[2]
+
+
+@pytest.mark.parametrize("setting", consensus.SETTINGS)
+def test_filters_keep_what_the_consensus_keeps_at_the_ratio_of_the_run(evidence, setting):
+    rules = consensus.SETTINGS[setting]
+    for order in consensus.ORDERS:
+        expected = consensus.keep_by_consensus(
+            order, evidence.votes, evidence.view_probs, evidence.features, evidence.prompt_labels,
+            keep_ratio=0.5, seed=0, tiles=TILES, among=evidence.agree, **rules,
+        )  # fmt: skip
+        assert np.array_equal(evidence.keep(order, **rules), expected), order
+    assert evidence.keep("").all()
+    assert evidence.keep("mvc", keep_ratio=0.1).sum() < evidence.keep("mvc").sum()
+
+
+def test_every_filter_is_tried_in_every_setting(evidence):
+    planned = trials.filter_trials(evidence)
+    pairs = {(trial.method, trial.setting) for trial in planned}
+    assert pairs == {(m, s) for m in trials.PLAIN.values() for s in consensus.SETTINGS}
+    for trial in planned:
+        assert trial.params["rules"] == consensus.SETTINGS[trial.setting]
+
+
+def test_confident_learning_leaves_the_suspected_labels_out(evidence):
+    suspected = np.arange(N) < 5
+    plain, doubtful = trials.noisy_label_trials(evidence, {"ce-all": Supervised()}, suspected)
+    assert plain.kept.all() and np.array_equal(doubtful.kept, ~suspected)
+
+
+def test_only_the_named_methods_are_tried(evidence):
+    planned = [*trials.filter_trials(evidence), trials.full_supervision(TRUTH)]
+    assert trials.select_trials(planned, "") == planned
+    some = trials.select_trials(planned, "ce-mvc,full-supervision")
+    assert [trial.method for trial in some] == ["ce-mvc", "ce-mvc", "full-supervision"]
+    with pytest.raises(ValueError, match="unknown method in only='ce'"):
+        trials.select_trials(planned, "ce")
+
+
+def test_a_trial_learns_from_the_labels_that_are_kept(folder, monkeypatch):
+    seen = []
+
+    def fit_predict(objective, data, tiles, *, setup, seed):
+        seen.append((objective, data, tiles, setup, seed))
+        return np.full((len(tiles), C), 0.5)
+
+    monkeypatch.setattr(trials, "fit_predict", fit_predict)
+    kept = np.arange(N) < 6
+    planned = [
+        trials.Trial("ce-mvc", Supervised(), TRUTH, kept, setting="ours", params={"a": 1}),
+        trials.Trial("vlm-cpl", Supervised(), TRUTH, np.ones(N, bool), cross_all=True),
+    ]
+    one, both = trials.run_trials(planned, TRAIN, TEST, NAMES, setup="setup", seed=3)
+    assert (one.method, one.setting, one.params, one.trial) == (
+        "ce-mvc", "ours", {"a": 1}, planned[0],
+    )  # fmt: skip
+    data = seen[0][1]
+    assert np.array_equal(data.labels, np.where(kept, TRUTH, UNLABELLED))
+    assert len(seen[1][1].tiles) == 2 * N and (seen[1][1].labels == UNLABELLED).sum() == N
+    for _, _, tiles, setup, seed in seen:
+        assert (setup, seed) == ("setup", 3) and np.array_equal(tiles, TEST.tile)
+    assert one.seconds >= 0 and both.probs.shape == (10, C)
+
+
+def test_the_same_trial_gives_the_same_probabilities_whatever_ran_before(folder, evidence):
+    setup = setups.frozen(folder, TILES, C, steps=10, seed=0)
+    mine = trials.Trial("ce-all", Supervised(), TRUTH, evidence.keep(""))
+    other = trials.Trial("vlm-cpl", HighConfidenceCrossSupervision(), TRUTH, np.arange(N) < 9)
+    (alone,) = trials.run_trials([mine], TRAIN, TEST, NAMES, setup=setup, seed=0)
+    _, after = trials.run_trials([other, mine], TRAIN, TEST, NAMES, setup=setup, seed=0)
+    assert alone.probs.tobytes() == after.probs.tobytes()
+
+
+def test_an_ablation_follows_its_rules(evidence):
+    ours = {"filters": "mvc", "n_views": 5, "keep_ratio": 0.5, "clusters_per_class": 1,
+            "threshold": 0.9, "hcs_weight": 0.5, **consensus.SETTINGS["ours"]}  # fmt: skip
+    asked = []
+
+    def vote(n_views):
+        asked.append(n_views)
+        return evidence.votes[:n_views], evidence.view_probs
+
+    grid = [
+        ours | {"filters": "", "varied": ["filters"]},
+        ours | {"n_views": 2, "varied": ["n_views"]},
+        ours | {"keep_ratio": 0.2, "varied": ["keep_ratio"]},
+        ours | {"threshold": 0.6, "hcs_weight": 2.0, "varied": ["threshold", "hcs_weight"]},
+    ]
+    none, views, ratio, rest = trials.ablation_trials(grid, evidence, vote)
+    assert asked == [2]
+    assert none.cross_all and none.kept.all() and not views.cross_all
+    assert ratio.kept.sum() < rest.kept.sum() and rest.params == grid[3]
+    assert (rest.objective.threshold, rest.objective.weight) == (0.6, 2.0)
+
+
+def test_without_a_filter_every_tile_is_on_both_sides():
+    labels = np.array([0, 1, 1])
+    data = trainer.labelled_and_not(np.array([5, 6, 9]), labels, NAMES, labels)
+    for side in (data.labelled, data.unlabelled):
+        assert data.tiles[side].tolist() == [5, 6, 9] and data.truth[side].tolist() == [0, 1, 1]
+    assert data.labels[data.unlabelled].tolist() == [UNLABELLED] * 3

@@ -1,0 +1,83 @@
+"""Ablations and robustness: which rows belong to which rule, and what is averaged."""
+
+import pandas as pd
+import pytest
+
+from lib import record
+from lib.report import ablation_tables
+
+
+def scored(method, seed, accuracy, setting=None, dataset="d", **params):
+    return record.row(
+        dataset=dataset, vlm="v", method=method, setting=setting, seed=seed, split="test",
+        network=None if method == "zero-shot" else "frozen", params=params,
+        scores={"accuracy": accuracy, "balanced_accuracy": 0.5},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def ablated() -> pd.DataFrame:
+    """Two seeds; the second was not ablated."""
+    base = {"keep_ratio": 0.3, "hcs_weight": 0.5, "tie_break": "probability", "quota": "class"}
+    base |= {"filters": "mvc+pfc", "stain_shift": 0.0}
+    rows = [scored("vlm-cpl", s, 0.9, "ours", **base) for s in (0, 1)]
+    rows += [scored("vlm-cpl", 0, 0.8, **base | {"keep_ratio": 0.5}, varied=["keep_ratio"])]
+    rows += [scored("vlm-cpl", 0, 0.6, **base | {"quota": "global"}, varied=["quota"])]
+    both = {"quota": "global", "tie_break": "random"}
+    rows += [scored("vlm-cpl", 0, 0.5, **base | both, varied=["quota", "tie_break"])]
+    rows += [scored("vlm-cpl", 0, 0.7, **base | {"filters": f}, varied=["filters"])
+             for f in ("", "mvc", "pfc")]  # fmt: skip
+    rows += [scored("ce-all", s, 0.4) for s in (0, 1)]
+    rows += [scored(f"ce-{f}", 0, 0.5, "ours") for f in ("mvc", "pfc", "kept")]
+    for method, setting in (("zero-shot", None), ("vlm-cpl", "ours")):
+        shifted = {"stain_shift": 1.0, "varied": ["stain_shift"]}
+        rows += [scored(method, 0, 0.3, setting, **shifted)]
+    return ablation_tables.ablation_frames([*rows, scored("zero-shot", 0, 0.5)])["d"]
+
+
+def test_an_ablation_is_ours_and_what_differs_in_these_rules_alone(ablated):
+    lines = ablation_tables.ablation(ablated, "keep_ratio")
+    assert lines[["keep_ratio", "accuracy", "seed"]].values.tolist() == [
+        [0.3, 0.9, 0],
+        [0.5, 0.8, 0],
+    ]
+    table = ablation_tables.ablation_table(ablated, "tie_break", "quota")
+    assert table.accuracy.tolist() == ["0.900", "0.600", "0.500"]
+    assert table.ours.tolist() == ["ours", "", ""]
+    assert list(ablation_tables.ablation_lines(ablated)) == ["keep ratio ρ"]
+
+
+def test_filters_and_cross_supervision_are_on_and_off_in_all_eight_ways(ablated):
+    table = ablation_tables.on_off_table(ablated)
+    assert len(table) == 8 and len(table[["MVC", "PFC", "HCS"]].drop_duplicates()) == 8
+    accuracy = table.set_index(["MVC", "PFC", "HCS"]).accuracy
+    assert accuracy["", "", ""] == "0.400" and accuracy["yes", "yes", "yes"] == "0.900"
+    assert accuracy["yes", "", ""] == "0.500" and accuracy["", "yes", "yes"] == "0.700"
+
+
+def test_robustness_has_the_unshifted_rows_of_the_methods_that_were_shifted(ablated):
+    lines = ablation_tables.robustness_lines(ablated)
+    assert set(lines.method) == {"zero-shot", "vlm-cpl"} and set(lines.seed) == {0}
+    assert sorted(lines.stain_shift) == [0, 0, 1, 1]
+
+
+def test_without_a_shift_there_is_no_line():
+    rows = [scored("vlm-cpl", 0, 0.9, "ours", keep_ratio=0.3)]
+    rows += [scored("vlm-cpl", 0, 0.9, keep_ratio=0.5, varied=["keep_ratio"])]
+    frame = ablation_tables.ablation_frame(rows)
+    assert ablation_tables.robustness_lines(frame).empty
+    assert not ablation_tables.ablation_tables(frame)
+
+
+def test_a_run_with_another_keep_ratio_has_that_as_its_own():
+    rows = [scored("vlm-cpl", 0, 0.9, "ours", keep_ratio=0.2)]
+    rows += [scored("vlm-cpl", 0, a, keep_ratio=r, varied=["keep_ratio"])
+             for r, a in ((0.1, 0.6), (0.3, 0.7))]  # fmt: skip
+    (lines,) = ablation_tables.ablation_lines(ablation_tables.ablation_frame(rows)).values()
+    assert lines.x.tolist() == [0.1, 0.2, 0.3]
+    assert lines.x[lines.varied == ()].tolist() == [0.2]
+
+
+def test_active_learning_is_no_ablation_of_vlm_cpl():
+    row = scored("full-supervision", 0, 0.5, tau=0.5, varied=["tau"]) | {"training": "supervised"}
+    assert not ablation_tables.ablation_frames([row])

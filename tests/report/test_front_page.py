@@ -1,0 +1,211 @@
+"""The diagram, the headline figure and the two tables of the front page."""
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from lib import record, runner
+from lib.report import active_learning, comparison, diagram, format, front_page
+
+ROOT = Path(__file__).resolve().parents[2]
+FIGURES = ("methods.svg", "methods_dark.svg", "headline.svg", "headline_dark.svg")
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """The record, of each dataset with its own VLM."""
+    recorded = record.read_rows(*sorted((ROOT / "data" / "record").glob("*.jsonl")))
+    vlms = {name: runner.default_vlm(name) for name in {row["dataset"] for row in recorded}}
+    return comparison.of_own_vlm(recorded, vlms)
+
+
+# --- the diagram ---------------------------------------------------------------------------------
+
+
+def test_the_diagram_is_well_formed_and_differs_in_its_colours_alone():
+    drawn = {name: diagram.diagram(theme) for name, theme in diagram.THEMES.items()}
+    light, dark = drawn.values()
+    root = ElementTree.fromstring(light)
+    assert root.get("width") == "800" and root.find(f"{SVG}title") is not None
+    colourless = [re.sub(r"#[0-9a-f]{6}", "#", text, flags=re.I) for text in (light, dark)]
+    assert colourless[0] == colourless[1] and light != dark
+    assert set(diagram.THEMES["methods.svg"]) == set(diagram.THEMES["methods_dark.svg"])
+
+
+def test_words_of_the_diagram_are_large_enough_and_stay_inside():
+    root = ElementTree.fromstring(diagram.diagram(diagram.THEMES["methods.svg"]))
+    texts = list(root.iter(f"{SVG}text"))
+    assert len(texts) > 30
+    for text in texts:
+        size, x = float(text.get("font-size")), float(text.get("x"))
+        width = 0.58 * size * len(text.text)  # of an average letter
+        left = x - {"start": 0, "middle": width / 2}[text.get("text-anchor")]
+        assert size >= 11, text.text
+        assert left >= 0 and left + width <= diagram.WIDTH, text.text
+
+
+def test_titles_and_explanations_fit_their_panels():
+    for title, lines, _ in (*diagram.VLM_CPL, *diagram.UNISAL):
+        assert 0.6 * 13 * len(title) < diagram.STEP_WIDTH
+        assert all(0.52 * 11.5 * len(line) < diagram.STEP_WIDTH - 6 for line in lines), lines
+
+
+# --- the tables ----------------------------------------------------------------------------------
+
+
+def made_up(dataset, method, accuracy, setting=None, seed=0, vlm="a", **fields):
+    """A row of the comparison."""
+    scores = {"accuracy": accuracy, "balanced_accuracy": accuracy / 2, "recall": {}}
+    scores |= dict.fromkeys(("macro_f1", "auroc", "ece"), 0.0)
+    network = None if method in comparison.UNTRAINED else "frozen"
+    given = {"dataset": dataset, "vlm": vlm, "method": method, "setting": setting, "seed": seed}
+    given |= {"network": network, "split": "test", "n": 10, "scores": scores, "params": {}}
+    return record.row(**given | fields)
+
+
+def compared(seed=0, **changed):
+    scores = dict.fromkeys(comparison.WITHOUT_FILTER, 0.5) | {"zero-shot": 0.4} | changed
+    rows = [made_up("demo", name, score, seed=seed) for name, score in scores.items()]
+    for setting, score in (("published filters", 0.8), ("ours", 0.9)):
+        rows.append(made_up("demo", "vlm-cpl", score, setting, seed=seed))
+    return [*rows, made_up("demo", "full-supervision", 0.96, seed=seed)]
+
+
+def test_a_line_is_the_mean_over_complete_seeds_with_the_best_of_the_others_named():
+    lone = made_up("demo", "zero-shot", 0.0, seed=2)  # the rest of that seed is not there
+    rows = [*compared(elr=0.6), *compared(seed=1, elr=0.7, gce=0.62), lone]
+    (line,) = front_page.no_labels_table(rows).to_dict("records")
+    cells = {name: cell.replace("\N{NO-BREAK SPACE}", " ") for name, cell in line.items()}
+    assert cells == {
+        "dataset": "demo", "zero-shot": "0.400 / 0.200",
+        "best other method": "0.650 / 0.325 (early-learning regularisation)",
+        "VLM-CPL, published filters": "0.800 / 0.400", "VLM-CPL, ours": "0.900 / 0.450",
+        "all labels": "0.960 / 0.480", "seeds": "2",
+    }  # fmt: skip
+
+
+def test_rows_of_two_models_are_not_averaged():
+    rows = [*compared(), made_up("demo", "zero-shot", 0.1, vlm="b")]
+    for make in (front_page.no_labels_frame, front_page.few_labels_frame):
+        with pytest.raises(ValueError, match="several VLMs for demo"):
+            make(rows)
+
+
+def rounds(training, method, accuracies, budgets=(10, 20, 40), dataset="lc25k"):
+    labels = {"labelled": 0, "confident": None, "precision": None, "disagreeing": 0, "filled": 0}
+    return [
+        made_up(dataset, method, accuracy, training=training, budget=budget, network="frozen",
+                params={"round": r}, labels=labels)
+        for r, (accuracy, budget) in enumerate(zip(accuracies, budgets, strict=True), 1)
+    ]  # fmt: skip
+
+
+def test_few_labels_are_scored_at_the_end_and_on_the_way():
+    full = made_up("lc25k", "full-supervision", 0.9, training="supervised", budget=400)
+    rows = [
+        *rounds("dual-view", "unisal", (0.4, 0.6, 0.8)),
+        *rounds("dual-view", "unisal-weighted", (0.9, 0.9, 0.9)),
+        *rounds("dual-view", "margin", (0.5, 0.5, 0.7)),
+        *rounds("dual-view", "random", (0.3, 0.3, 0.71)),
+        *rounds("supervised", "random", (0.3, 0.3, 0.3)),
+        full,
+    ]
+    table = front_page.few_labels_table(rows).set_index("score")
+    assert table.loc["accuracy", "UniSAL"] == "0.800"
+    assert table.loc["balanced accuracy", "UniSAL"] == "0.400"
+    assert table.loc["AULC", "UniSAL"] == f"{(10 * 0.5 + 20 * 0.7) / 30:.3f}"
+    best = table["best other strategy"].str.replace("\N{NO-BREAK SPACE}", " ")
+    assert best["accuracy"] == "0.710 (random)" and best["AULC"] == "0.567 (margin)"
+    assert set(table["random, supervised"]) == {"0.300", "0.150"}
+    assert table["all labels"].tolist() == ["0.900", "0.450", ""]
+    assert set(table.labels.str.replace("\N{NO-BREAK SPACE}", " ")) == {"40 of 400"}
+
+
+def test_the_numbers_are_those_of_the_other_tables(rows):
+    frame = front_page.no_labels_frame(rows)
+    summary = comparison.summary_table(rows)
+    ours = {(line.dataset, f"{line.ours:.3f}", f"{line.full:.3f}") for line in frame.itertuples()}
+    other = zip(summary.dataset, summary["VLM-CPL, ours"], summary["full supervision"], strict=True)
+    assert ours == set(other)
+    few = front_page.few_labels_table(rows)
+    areas = active_learning.summary_table(active_learning.rounds_frame(rows)).set_index("dataset")
+    aulc = few[few.score == "AULC"].set_index("dataset").UniSAL
+    assert aulc.to_dict() == areas["AULC, UniSAL"].loc[aulc.index].to_dict()
+
+
+def test_the_tables_of_the_readme_are_those_of_the_record(rows):
+    text = (ROOT / "README.md").read_text()
+    made = {
+        "no-labels": front_page.no_labels_table(rows),
+        "few-labels": front_page.few_labels_table(rows),
+    }
+    for name, table in made.items():
+        (block,) = re.findall(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", text, re.S)
+        assert block == format.markdown(table), "`make figures` writes it again"
+
+
+def claims(rows):
+    """Sentences of "How far to trust this" that compare, and whether the record bears them out."""
+    scores = front_page.no_labels_frame(rows).set_index(["dataset", "score"])
+    few = front_page.few_labels_table(rows).set_index(["dataset", "score"])
+    ebhi = scores.loc["ebhi_binary", "balanced_accuracy"]
+    yield (
+        "published filters on `lc25k`",
+        (
+            scores.loc[("lc25k", "accuracy"), "published"]
+            >= scores.loc[("lc25k", "accuracy"), "ours"]
+        ),
+    )
+    yield (
+        "the mean of views on `ebhi_binary`",
+        (ebhi.other_name == "mean of views" and ebhi.other > ebhi.ours),
+    )
+    yield (
+        "random choice on `ebhi`",
+        (
+            few.loc[("ebhi", "balanced accuracy"), "random, supervised"]
+            > few.loc[("ebhi", "balanced accuracy"), "UniSAL"]
+        ),
+    )
+    yield (
+        "in AULC margin sampling on both",
+        all(
+            "margin" in few.loc[(name, "AULC"), "best other strategy"]
+            and few.loc[(name, "AULC"), "best other strategy"] > few.loc[(name, "AULC"), "UniSAL"]
+            for name in ("ebhi", "lc25k")
+        ),
+    )
+
+
+def test_what_the_readme_says_of_others_holds_in_the_record(rows):
+    text = " ".join((ROOT / "README.md").read_text().split())
+    for sentence, holds in claims(rows):
+        assert sentence in text and holds, sentence
+
+
+# --- the figures ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_pictures_are_those_of_the_record_and_written_the_same_twice(rows, tmp_path):
+    for folder in ("one", "two"):
+        front_page.write(rows, tmp_path / folder)
+    for name in FIGURES:
+        drawn = (tmp_path / "one" / name).read_text()
+        assert drawn == (tmp_path / "two" / name).read_text()
+        ElementTree.fromstring(drawn)
+        if name.startswith("methods"):
+            assert drawn == (ROOT / "figures" / name).read_text(), "`make figures` writes it again"
+        assert (ROOT / "figures" / name).is_file()
+
+
+def test_the_headline_shows_every_dataset_that_has_all_scores(rows):
+    scores, curves = front_page.no_labels_frame(rows), front_page.few_labels_frame(rows)
+    figure = front_page.headline(scores, curves)
+    left, right = figure.axes
+    assert [t.get_text() for t in left.get_yticklabels()] == list(front_page.NO_LABELS.values())
+    assert {len(line.get_xdata()) for line in right.lines} >= {10}
+    assert figure.get_size_inches()[0] == 8

@@ -1,0 +1,70 @@
+"""Figures of results show what their tables say."""
+
+import pandas as pd
+import pytest
+
+from lib.report import plots
+
+
+def test_the_curve_is_the_mean_over_seeds():
+    rows = pd.DataFrame(
+        {"keep_ratio": [0.2, 0.2, 0.3], "precision": [0.8, 0.9, 0.7], "seed": [0, 1, 0],
+         "varied": [(), (), ("keep_ratio",)]}
+    )  # fmt: skip
+    figure = plots.precision_against_keep_ratio(rows.assign(tie_break="random", quota="class"))
+    line = next(line for line in figure.axes[0].lines if "class" in str(line.get_label()))
+    marked = figure.axes[0].lines[-1]
+    assert line.get_ydata().tolist() == [pytest.approx(0.85), 0.7]
+    assert list(marked.get_xdata()) == [0.2, 0.2], "the run's own ratio is dotted"
+
+
+def test_wrong_labels_stand_beside_the_right_ones():
+    table = pd.DataFrame({"method": "MVC", "class": ["a", "b"], "kept": [5, 3], "right": [4, 3]})
+    right, wrong = plots.kept_per_class(table, ["a", "b"]).axes[0].containers
+    assert [bar.get_width() for bar in right] == [4, 3]
+    assert [bar.get_width() for bar in wrong] == [1, 0]
+    assert [bar.get_x() for bar in wrong] == [4, 3]
+
+
+def test_the_overview_marks_the_mean_of_each_setting():
+    table = pd.DataFrame(
+        {"method": "MVC", "setting": ["ours", "ours", "published filters"], "seed": [0, 1, 0],
+         "share": 0.3, "precision": [0.9, 1.0, 0.8]}
+    )  # fmt: skip
+    texts = [text.get_text() for text in plots.consensus_overview(table).axes[0].texts]
+    assert sorted(texts) == ["0.800, 30% kept", "0.950, 30% kept"]
+
+
+NAMES = {"zero-shot": "by prompts", "vlm-cpl": "VLM-CPL"}
+
+
+def test_the_comparison_names_every_method_once_and_marks_means():
+    table = pd.DataFrame(
+        {"method": ["zero-shot", "vlm-cpl", "vlm-cpl", "vlm-cpl"], "seed": [0, 0, 0, 1],
+         "setting": ["", "published filters", "ours", "ours"], "accuracy": [0.7, 0.8, 0.9, 1.0]}
+    )  # fmt: skip
+    ax = plots.comparison(table, NAMES).axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["by prompts", "VLM-CPL"]
+    means = [line.get_xdata()[0] for line in ax.lines if len(line.get_xdata())]
+    assert sorted(means) == [0.7, 0.8, pytest.approx(0.95)]
+
+
+def test_an_ablation_curve_per_rule_with_our_setting_marked():
+    lines = pd.DataFrame(
+        {"x": [0.1, 0.3, 0.1, 0.3], "seed": [0, 0, 1, 1], "accuracy": [0.6, 0.8, 0.8, 0.9],
+         "precision": 0.9, "varied": [("keep_ratio",), (), ("keep_ratio",), ()]}
+    )  # fmt: skip
+    (ax,) = plots.ablation_curves({"keep ratio": lines}).axes
+    _, accuracy, marked = ax.lines
+    assert accuracy.get_ydata().tolist() == [pytest.approx(0.7), pytest.approx(0.85)]
+    assert marked.get_xdata() == [1, 1] and ax.get_xlabel() == "keep ratio"
+
+
+def test_robustness_has_a_line_per_method_and_setting():
+    lines = pd.DataFrame(
+        {"method": ["zero-shot"] * 2 + ["vlm-cpl"] * 2, "setting": ["", "", "ours", "ours"],
+         "stain_shift": [0, 1, 0, 1], "accuracy": [0.7, 0.5, 0.9, 0.8]}
+    )  # fmt: skip
+    ax = plots.robustness(lines, NAMES).axes[0]
+    curves = {line.get_label(): line.get_ydata().tolist() for line in ax.lines}
+    assert curves == {"by prompts": [0.7, 0.5], "VLM-CPL, ours": [0.9, 0.8]}

@@ -1,0 +1,151 @@
+"""The pages that are published: equal to what the record gives, with links that lead somewhere."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import consensus, paths, record, runner
+from lib.data import cards, datasets
+from lib.report import comparison, format, results
+from lib.vlm.cards import describe_vlm, vlms_table
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORD = ROOT / "data" / "record"
+
+
+def block(file: Path, name: str) -> str:
+    found = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", file.read_text(), re.S)
+    assert found, f"{file.name} has no block {name}"
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return record.read_rows(*sorted(RECORD.glob("*.jsonl")))
+
+
+@pytest.fixture(scope="module")
+def published(recorded):
+    """Rows of the record, of each dataset with its own VLM."""
+    vlms = {name: runner.default_vlm(name) for name in {row["dataset"] for row in recorded}}
+    return comparison.of_own_vlm(recorded, vlms)
+
+
+@pytest.fixture(scope="module")
+def page(recorded, published):
+    shown = {row["dataset"]: row["vlm"] for row in published}
+    about = {n: f"{cards.read_card(n).title}, with {describe_vlm(v)}." for n, v in shown.items()}
+    return results.of_record(published, about, recorded, RECORD)
+
+
+REMEDY = "`make figures` writes it anew"
+
+
+@pytest.mark.slow
+def test_the_page_of_results_is_that_of_the_record(page):
+    assert (ROOT / "figures" / "RESULTS.md").read_text() == page.text(), REMEDY
+
+
+def test_the_tables_of_the_readme_are_those_of_the_record(published):
+    for name, table in results.front_page_tables(published).items():
+        assert block(ROOT / "README.md", name) == format.markdown(table), REMEDY
+
+
+def test_the_tables_of_datasets_and_models_are_those_of_the_cards():
+    file = ROOT / "data" / "README.md"
+    assert block(file, "datasets") == format.markdown(datasets.datasets_table()), REMEDY
+    assert block(file, "vlms") == format.markdown(vlms_table()), REMEDY
+
+
+@pytest.mark.slow
+def test_links_of_the_page_lead_to_headings_and_figures(page):
+    text = page.text()
+    headings = {results.anchor(line.lstrip("# ")) for line in text.splitlines() if line[:1] == "#"}
+    links = re.findall(r"\]\(#([^)]+)\)", text)
+    assert links and set(links) <= headings
+    assert len(headings) == len([line for line in text.splitlines() if line[:1] == "#"])
+    figures = re.findall(r"!\[.*?\]\(([^)]+)\)", text)
+    assert len(set(figures)) == len(figures) > 0
+    for figure in figures:
+        assert (ROOT / "figures" / figure).is_file(), REMEDY
+
+
+def test_no_figure_is_left_that_no_page_shows():
+    text = (ROOT / "figures" / "RESULTS.md").read_text()
+    for file in (ROOT / "figures").glob("*.png"):
+        assert f"({file.name})" in text, f"{file.name} is shown nowhere"
+
+
+def test_headings_link_as_on_github():
+    assert results.anchor("lc25k: active learning (fine-tune)") == "lc25k-active-learning-fine-tune"
+    assert results.anchor("Few labels") == "few-labels"
+
+
+# --- of runs -------------------------------------------------------------------------------------
+
+COUNTS = {"a": {"kept": 6, "right": 5}, "b": {"kept": 2, "right": 2}}
+
+
+def label_row(method, seed, precision, setting=None, **params):
+    labels = {"kept": 8, "share": 0.2, "precision": precision, "per_class": COUNTS}
+    return record.row(
+        dataset="demo", vlm="v", method=method, setting=setting, seed=seed, split="train",
+        params=params, labels=labels | {"lost_classes": []},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def few_rows():
+    """Labels of two seeds, and a score."""
+    rows = [label_row("zero-shot", seed, 0.6 + seed / 10) for seed in (0, 1)]
+    for setting, rules in consensus.SETTINGS.items():
+        mvc = {name: rules[name] for name in ("tie_break", "quota")}
+        rows += [label_row("mvc", seed, 0.9, setting, keep_ratio=0.2, **mvc) for seed in (0, 1)]
+    names = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
+    rows.append(record.row(dataset="demo", vlm="v", method="zero-shot", seed=0, split="test",
+                           params={}, scores=dict.fromkeys(names, 0.7)))  # fmt: skip
+    return rows
+
+
+def test_a_page_of_few_rows_has_what_they_give_and_no_more(few_rows, tmp_path):
+    page = results.of_runs(few_rows, {"demo": "Drawn."}, tmp_path)
+    topics = ["pseudo labels", "keep ratio", "kept per class", "comparison"]
+    assert [section.topic for section in page.sections] == topics
+    assert "0.650 ± 0.071" in page.text() and "## Few labels" not in page.text()
+    shown = page.outputs("pseudo labels", "keep ratio")
+    assert len(shown) == 5 and isinstance(shown[1], pd.DataFrame)
+
+
+def test_a_page_is_written_with_its_figures(few_rows, tmp_path):
+    page = results.of_runs(few_rows, {"demo": "Drawn."}, tmp_path)
+    page.write(tmp_path / "figures")
+    linked = set(re.findall(r"\]\((\w+\.png)\)", page.text()))
+    assert {file.name for file in (tmp_path / "figures").iterdir()} == {*linked, "RESULTS.md"}
+
+
+def test_runs_are_held_against_the_record(few_rows):
+    better = [label_row("zero-shot", 0, 0.8)]
+    table = results.against_record(few_rows, better)
+    assert table.loc["zero-shot, all tiles"].tolist() == [0.65, 0.8] and len(table) == 1
+    assert results.against_record(few_rows, []).empty
+
+
+def test_what_is_published_replaces_the_rows_and_groups_of_its_own_vlm(few_rows, tmp_path):
+    runs = tmp_path / "runs"
+    right = pd.DataFrame({"tile": [0, 1], "group": "g", "seed": 0, "method": "zero-shot",
+                          "setting": "", "network": "", "right": [True, False]})  # fmt: skip
+    for vlm, factor in (("w", 1), ("v", 1), ("v", 2)):
+        (runs / "seed0").mkdir(parents=True, exist_ok=True)
+        frame = pd.concat([right.assign(vlm=vlm)] * factor)
+        frame.to_parquet(runs / "seed0" / "comparison.parquet")
+        results.publish("demo", vlm, [row | {"vlm": vlm} for row in few_rows], runs)
+    rows = record.read_rows(paths.record_folder() / "demo.jsonl")
+    assert len(rows) == 2 * len(few_rows) and {row["vlm"] for row in rows} == {"v", "w"}
+    groups = pd.read_parquet(paths.record_folder() / "demo.groups.parquet")
+    assert groups.set_index("vlm").n.to_dict() == {"w": 2, "v": 4}
+    assert np.array_equal(sorted(groups.right), [1, 2])
+    with pytest.raises(ValueError, match="no rows of demo with v"):
+        results.publish("demo", "v", [], runs)

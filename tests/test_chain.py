@@ -1,0 +1,236 @@
+"""The whole chain of notebooks on tiny tiles, interrupted once; every notebook checks itself."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import chain as notebooks
+from lib import record, runner
+from lib.report import comparison
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAIN = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+CHAIN += ["--nolock", "--rerun-incomplete", "all", "ablations", "--config"]
+CHAIN += ["dataset=smoke", "seeds=0"]
+
+
+def rows_of(run_folder: Path) -> list[dict]:
+    return record.read_rows(*sorted(run_folder.glob("rows/*.jsonl")))
+
+
+def start_chain(folder: Path) -> subprocess.Popen:
+    environment = os.environ | {"OUTPUT_ROOT": str(folder), "PYTHONPATH": str(ROOT)}
+    log = (folder / "chain.log").open("a")
+    return subprocess.Popen(
+        CHAIN, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+    )
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory) -> tuple[Path, dict[str, int]]:
+    """Run folder of a chain killed in notebook 11 and taken up again; times of what was done."""
+    folder = tmp_path_factory.mktemp("chain")
+    first = start_chain(folder)
+    runs = folder / "data" / "runs" / "smoke" / "stand-in-smoke_other_lab" / "seed0"
+    deadline = time.monotonic() + 600
+    while not list((runs / "executed").glob(".part-*11_multi_view_consensus.ipynb")):
+        assert first.poll() is None, (folder / "chain.log").read_text()[-3000:]
+        assert time.monotonic() < deadline, "notebook 11 was not reached"
+        threading.Event().wait(0.1)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not (runs / "pseudo_labels.parquet").exists()
+    done = {file.name: file.stat().st_mtime_ns for file in (runs / "executed").glob("[0-9]*.ipynb")}
+    assert start_chain(folder).wait(timeout=900) == 0, (folder / "chain.log").read_text()[-3000:]
+    return runs, done
+
+
+def test_an_interrupted_chain_continues_where_it_stopped(chain):
+    runs, done = chain
+    assert {"00_tiles_and_splits.ipynb", "10_zero_shot_inference.ipynb"} <= set(done)
+    for name, changed in done.items():
+        assert (runs / "executed" / name).stat().st_mtime_ns == changed, f"{name} ran again"
+    assert not list(runs.rglob(".part-*"))
+
+
+def test_a_complete_chain_has_nothing_to_do(chain):
+    folder = chain[0].parents[4]
+    before = (folder / "chain.log").read_text()
+    assert start_chain(folder).wait(timeout=60) == 0
+    assert "Nothing to be done" in (folder / "chain.log").read_text()[len(before) :]
+
+
+def test_every_notebook_ran_without_error(chain):
+    executed = [*chain[0].glob("executed/*.ipynb"), *chain[0].parent.glob("executed/*.ipynb")]
+    names = {file.stem for file in executed}
+    assert names == {file.stem for file in (ROOT / "notebooks").glob("[0-8]*.py")}
+    for file in executed:
+        cells = json.loads(file.read_text())["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        assert not [o for o in outputs if o["output_type"] == "error"]
+        streams = "".join("".join(o["text"]) for o in outputs if o["output_type"] == "stream")
+        assert "it/s]" not in streams and "\r" not in streams, f"{file.stem} has a progress bar"
+
+
+def test_artefacts_have_the_stated_shapes(chain):
+    runs, _ = chain
+    table = pd.read_parquet(runs / "tiles.parquet")
+    train = (table.split == "train").sum()
+    shapes = {
+        name: np.load(runs / f"{name}.npy", allow_pickle=False)
+        for name in ("features", "unprojected", "probs", "votes", "view_probs", "view_features")
+    }
+    assert shapes["features"].shape == (len(table), 512) and shapes["features"].dtype == np.float16
+    assert shapes["unprojected"].shape == (len(table), 1280)
+    assert shapes["probs"].shape == (len(table), 6) and shapes["probs"].dtype == np.float32
+    assert shapes["votes"].shape == (4, train)
+    assert shapes["view_probs"].shape == (train, 6)
+    assert shapes["view_features"].shape == (4, train, 1280)
+
+
+def test_kept_tiles_are_training_tiles(chain):
+    runs, _ = chain
+    table = pd.read_parquet(runs / "tiles.parquet").set_index("tile")
+    pseudo = pd.read_parquet(runs / "pseudo_labels.parquet")
+    assert set(pseudo.setting) == {"published filters", "ours"}
+    assert (table.loc[pseudo.tile[pseudo.kept]].split == "train").all()
+    assert not (pseudo.kept & ~pseudo.kept_by_views).any()
+
+
+def test_rows_cover_filters_orders_and_settings(chain):
+    rows = rows_of(chain[0])
+    named = {(row["method"], row["setting"]) for row in rows}
+    for method in ("mvc", "pfc", "mvc+pfc", "pfc+mvc"):
+        assert {(method, "published filters"), (method, "ours")} <= named
+    assert {("zero-shot", None), ("mean-of-views", None)} <= named
+    assert {row["split"] for row in rows if row["method"] == "zero-shot"} == {"train", "test"}
+
+
+def test_the_comparison_covers_every_method_in_every_setting(chain):
+    rows = [r for r in rows_of(chain[0]) if r["training"] is None]
+    rows = [r for r in rows if r["split"] == "test" and "varied" not in r["params"]]
+    tested = {(row["method"], row["setting"]) for row in rows}
+    filtered = {"ce-mvc", "ce-pfc", "ce-kept", "vlm-cpl"}
+    expected = {(m, None) for m in comparison.COMPARED if m not in filtered}
+    expected |= {(m, s) for m in filtered for s in ("published filters", "ours")}
+    assert tested == expected
+    compared = pd.read_parquet(chain[0] / "comparison.parquet")
+    table = pd.read_parquet(chain[0] / "tiles.parquet").query("split == 'test'")
+    for row in rows:
+        same = compared.method.eq(row["method"]) & compared.setting.eq(row["setting"] or "")
+        assert set(compared.tile[same]) == set(table.tile)
+        assert compared.right[same].mean() == pytest.approx(row["scores"]["accuracy"])
+
+
+def test_rounds_query_training_tiles_once_each_and_are_all_recorded(chain):
+    runs, _ = chain
+    table = pd.read_parquet(runs / "tiles.parquet").set_index("tile")
+    rows = [r for r in rows_of(runs) if r["training"] and "varied" not in r["params"]]
+    assert {r["method"] for r in rows} == {"unisal", "random", "full-supervision"}
+    firsts = []
+    for training in ("dual-view", "supervised"):
+        for strategy in ("unisal", "random"):
+            files = sorted((runs / "rounds" / training / strategy).glob("round*.parquet"))
+            queries = pd.concat(map(pd.read_parquet, files))
+            assert (table.split[queries.tile] == "train").all()
+            assert not queries.tile.duplicated().any()
+            assert (table.label[queries.tile].values == queries.label.values).all()
+            recorded = [r for r in rows if (r["training"], r["method"]) == (training, strategy)]
+            budgets = [len(pd.read_parquet(file)) for file in files]
+            assert [r["budget"] for r in recorded] == np.cumsum(budgets).tolist()
+            firsts.append(pd.read_parquet(files[0]).tile.tolist())
+    assert all(first == firsts[0] for first in firsts)
+    learning = pd.read_parquet(runs / "learning.parquet")
+    per_curve = learning.groupby(["training", "method"])[["n", "right"]].sum()
+    assert (per_curve.n == (table.split == "test").sum()).all()
+
+
+def test_every_parameter_is_that_of_the_rows_and_of_the_settings(chain):
+    """The parameters of smoke are other than the defaults, so a default that slips in shows."""
+    runs, _ = chain
+    sections = json.loads((runs / "settings.json").read_text())
+    settings = {name: value for given in sections.values() for name, value in given.items()}
+    differing = set()
+    for notebook in notebooks.AFTER:
+        file = ROOT / "notebooks" / f"{notebook}.py"
+        parameters = runner.resolve_parameters(file, {"dataset": "smoke"})
+        defaults = runner.declared_parameters(file)
+        fields = {n: parameters.pop(n) for n in ("dataset", "vlm", "seed")}
+        differing |= {name for name, value in parameters.items() if value != defaults[name]}
+        for name, value in parameters.items():
+            assert settings[name] == value, f"{notebook}: {name} in settings.json"
+        rows_file = runs / "rows" / f"{notebook}.jsonl"
+        for row in record.read_rows(rows_file) if rows_file.is_file() else ():
+            assert {name: row[name] for name in fields} == fields
+            varied = row["params"].get("varied", ())
+            for name, value in parameters.items():
+                if name not in varied:
+                    assert row["params"][name] == value, f"{notebook}, {row['method']}: {name}"
+    assert {"keep_ratio", "hue", "threshold", "hcs_weight", "n_steps", "tau"} <= differing
+    assert {"cps_weight", "contrast", "round_steps", "full_steps", "query_share"} <= differing
+
+
+def test_a_run_with_another_keep_ratio_has_complete_tables(chain):
+    text = (chain[0].parent / "figures" / "RESULTS.md").read_text()
+    for name in ("MVC → PFC", "MVC", "PFC", "VLM-CPL", "published filters", "ours"):
+        assert name in text
+
+
+def test_the_same_seed_twice_gives_the_same_predictions_file(chain, tmp_path):
+    folder = chain[0].parents[4]
+    notebook = ROOT / "notebooks" / "13_high_confidence_cross_supervision.py"
+    command = [sys.executable, "-m", "lib.runner", str(notebook), "-p", "dataset", "smoke"]
+    written = []
+    for turn in ("first", "second"):
+        root = tmp_path / turn
+        shutil.copytree(folder / "data", root / "data")
+        run_folder = root / chain[0].relative_to(folder)
+        shutil.rmtree(run_folder / "hcs")
+        (run_folder / "predictions.parquet").unlink()
+        environment = os.environ | {"OUTPUT_ROOT": str(root), "PYTHONPATH": str(ROOT)}
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+        files = ("predictions.parquet", "hcs/ours/network_a.safetensors")
+        written.append([(run_folder / file).read_bytes() for file in files])
+    assert written[0] == written[1]
+
+
+def test_tables_and_figures_are_written(chain):
+    figures = chain[0].parent / "figures"
+    text = (figures / "RESULTS.md").read_text()
+    assert "MVC → PFC" in text and "full supervision" in text and "UniSAL" in text
+    assert len(list(figures.glob("*.png"))) >= 5
+
+
+def test_a_part_of_the_chain_can_be_asked_for(tmp_path):
+    environment = os.environ | {"OUTPUT_ROOT": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [*CHAIN[: CHAIN.index("all")], "--until", "00_tiles_and_splits", *CHAIN[-3:]]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "00_tiles_and_splits" in run.stdout and "RESULTS" not in run.stdout
+
+
+def test_a_chain_that_cannot_run_is_refused_before_it_starts(tmp_path):
+    environment = os.environ | {"OUTPUT_ROOT": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment.pop("DATA_ROOT", None)
+    for given, message in (
+        ("dataset=nope", "Known datasets: "),
+        ("dataset=lc25k_restained", "no VLM is set for lc25k_restained"),
+        ("dataset=lc25k_colon", "put it at"),
+    ):
+        command = [*CHAIN[: CHAIN.index("--config")], "--config", given]
+        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert run.returncode != 0, given
+        assert message in run.stdout + run.stderr, given
+        assert not (tmp_path / "data").exists(), given

@@ -1,0 +1,283 @@
+"""Own tiles: what is listed, tabled, saved and predicted."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from html_page import Page
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from small_models import SMALL, write_model
+
+from lib import classifier, paths, runner
+from lib.data import synthetic, tiles
+from lib.learning import networks, trainer
+from lib.report import step_plots
+from lib.vlm import inference, views
+from lib.vlm.loading import load_vlm
+
+# --- the list of tiles ---------------------------------------------------------------------------
+
+
+def put(folder, *names, content=None):
+    """Files that are all different unless `content` says what they hold."""
+    for name in names:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(name.encode() if content is None else content)
+    return folder
+
+
+NAMES = ["b.png", "a.JPG", "deep/er/c.TIFF", "deep/c.tif", "deep/ü 漢字.webp", "ä<b>&\"'.Jpeg"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_every_image_file_is_listed_by_path_whatever_was_there_first(tmp_path, order):
+    put(tmp_path, *NAMES[::order])
+    table = classifier.list_tiles(tmp_path)
+    assert table.path.tolist() == sorted(NAMES) == table.group.tolist()
+    assert table.tile.tolist() == list(range(6)) and table.tile.dtype == np.int64
+    assert table.digest.tolist() == tiles.digests(tmp_path, sorted(NAMES))
+    assert list(table) == ["tile", "path", "group", "digest"]
+
+
+def test_hidden_and_other_files_are_left_out(tmp_path):
+    put(tmp_path, "a.png", "notes.txt", "b.gif", "png", "slide.svs", "c.png.txt")
+    put(tmp_path, "._a.png", ".hidden/b.png", "deep/.cache/c.png", "deep/.d.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert classifier.list_tiles(tmp_path).path.tolist() == ["a.png"]
+
+
+def test_a_folder_below_a_hidden_one_can_be_named(tmp_path):
+    put(tmp_path / ".mine", "a.png")
+    assert classifier.list_tiles(tmp_path / ".mine").path.tolist() == ["a.png"]
+
+
+def test_subfolders_are_groups_where_that_is_asked_for(tmp_path):
+    put(tmp_path, "case 1/a.png", "case 1/slide 2/a.png", "case 2/a.png", "case 1/b.png")
+    table = classifier.list_tiles(tmp_path, by_folder=True)
+    groups = dict(zip(table.path, table.group, strict=True))
+    assert groups == {
+        "case 1/a.png": "case 1", "case 1/b.png": "case 1",
+        "case 1/slide 2/a.png": "case 1/slide 2", "case 2/a.png": "case 2",
+    }  # fmt: skip
+    put(tmp_path, "loose.png")
+    with pytest.raises(ValueError, match=r"subfolders are to be groups, but loose\.png lies in"):
+        classifier.list_tiles(tmp_path, by_folder=True)
+
+
+def test_copies_share_a_number_and_numbers_have_no_gap(tmp_path):
+    put(tmp_path, "c.png", "e.png")
+    put(tmp_path, "b.png", "d/x.jpg", "f.png", content=b"one")
+    put(tmp_path, "a.png", "g.png", content=b"two")
+    table = classifier.list_tiles(tmp_path)
+    assert dict(zip(table.path, table.tile, strict=True)) == {
+        "a.png": 0, "b.png": 1, "c.png": 2, "d/x.jpg": 1, "e.png": 3, "f.png": 1, "g.png": 0,
+    }  # fmt: skip
+    unique = classifier.unique_tiles(table)
+    assert unique.tile.tolist() == [0, 1, 2, 3] == unique.index.tolist()
+    assert unique.path.tolist() == ["a.png", "b.png", "c.png", "e.png"]
+
+
+def test_a_folder_without_images_or_none_at_all_is_named(tmp_path):
+    put(tmp_path, "notes.txt", ".hidden.png")
+    with pytest.raises(ValueError, match=rf"{tmp_path} holds no image \(\.jpg, .*\.webp\)"):
+        classifier.list_tiles(tmp_path)
+    for wrong in (tmp_path / "gone", tmp_path / "notes.txt"):
+        with pytest.raises(ValueError, match=f"no such folder of tiles: {wrong}"):
+            classifier.list_tiles(wrong)
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def predicted_by_hand():
+    table = pd.DataFrame(
+        {"path": ["a", "b", "c", "d"], "group": ["x", "y", "x", "x"], "tile": [0, 1, 0, 2]}
+    )
+    probs = np.array([[0.9, 0.1, 0], [0.2, 0.3, 0.5], [0.3, 0.4, 0.3]], np.float32)
+    return classifier.predictions(table, probs, ["fat", "<b>", "none"])
+
+
+def test_predictions_are_those_worked_by_hand():
+    found = predicted_by_hand()
+    assert list(found) == [
+        "path", "group", "class", "confidence", "copy_of", "p(fat)", "p(<b>)", "p(none)",
+    ]  # fmt: skip
+    assert found["class"].tolist() == ["fat", "none", "fat", "<b>"]
+    assert found.confidence.round(4).tolist() == pytest.approx([0.9, 0.5, 0.9, 0.4])
+    assert found.copy_of.tolist() == ["", "", "a", ""]
+    assert found["p(<b>)"].tolist() == pytest.approx([0.1, 0.3, 0.1, 0.4])
+
+
+def test_shares_of_a_group_are_those_worked_by_hand():
+    names = ["fat", "<b>", "none", "rare"]
+    found = classifier.per_group(predicted_by_hand(), names).set_index("group")
+    assert found.files.to_dict() == {"x": 3, "y": 1}
+    shares = found[[f"share({name})" for name in names]]
+    assert shares.loc["x"].tolist() == pytest.approx([2 / 3, 1 / 3, 0, 0])
+    assert shares.loc["y"].tolist() == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("name", ["files", "group"])
+def test_a_class_may_be_called_as_a_column_is(name):
+    predicted = predicted_by_hand()
+    predicted["class"] = predicted["class"].replace("fat", name)
+    found = classifier.per_group(predicted, [name, "<b>", "none"])
+    assert list(found) == ["group", "files", f"share({name})", "share(<b>)", "share(none)"]
+
+
+def test_the_table_of_an_earlier_run_goes_where_there_is_none_now(tmp_path):
+    table = predicted_by_hand()
+    classifier.write_tables(tmp_path, {"one": table, "two": table})
+    classifier.write_tables(tmp_path, {"one": table[:1], "two": None, "three": None})
+    assert [file.name for file in tmp_path.iterdir()] == ["one.csv"]
+    assert len(pd.read_csv(tmp_path / "one.csv")) == 1
+
+
+# --- the classifier ------------------------------------------------------------------------------
+
+CLASSES = {"fat": ["An H&E image of fat"], "ü <b>": ["one", "two"], "c": ["three"]}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Name of a small random VLM that two tests change and put back."""
+    return write_model(tmp_path_factory.mktemp("models") / "small", SMALL)
+
+
+def random_heads(folder, size, n=2):
+    """Two heads with random weights, as training leaves them."""
+    folder.mkdir()
+    made = []
+    for number in range(n):
+        torch.manual_seed(number)
+        head = networks.frozen_head(torch.randn(size), torch.rand(size) + 0.5, len(CLASSES))
+        save_file(head.state_dict(), folder / f"network_{'ab'[number]}.safetensors")
+        made.append(head.eval())
+    return made
+
+
+def test_a_classifier_is_read_back_as_it_was(small, tmp_path):
+    model = load_vlm(small, device="cpu")
+    made = random_heads(tmp_path / "hcs", 48)
+    classifier.save_classifier(tmp_path / "classifier", tmp_path / "hcs", model, 3, CLASSES)
+    description, read = classifier.read_classifier(tmp_path / "classifier")
+    digest = classifier.weights_digest(model)
+    assert description == {
+        "vlm": small, "vlm_seed": 3, "vlm_digest": digest, "image_size": 32,
+        "networks": 2, "classes": CLASSES,
+    }  # fmt: skip
+    assert list(description["classes"]) == list(CLASSES)
+    for one, other in zip(made, read, strict=True):
+        assert not other.training
+        for name, tensor in one.state_dict().items():
+            assert torch.equal(tensor, other.state_dict()[name])
+
+
+def make_tiles(folder, n=5):
+    rng = np.random.default_rng(8)
+    for number in range(n):
+        coarse = rng.integers(256, size=(4, 4, 3), dtype=np.uint8)
+        size = (40 + 5 * number, 50)
+        folder.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(coarse).resize(size).save(folder / f"{n - number}.png")
+    shutil.copy(folder / "1.png", folder / "copy.png")
+    return folder
+
+
+def test_another_folder_is_predicted_as_the_networks_themselves_do(small, tmp_path):
+    model = load_vlm(small, device="cpu")
+    made = random_heads(tmp_path / "hcs", 48)
+    classifier.save_classifier(tmp_path / "classifier", tmp_path / "hcs", model, 0, CLASSES)
+    folder = make_tiles(tmp_path / "tiles")
+    found = classifier.predict(tmp_path / "classifier", folder)
+    assert found.path.tolist() == ["1.png", "2.png", "3.png", "4.png", "5.png", "copy.png"]
+    assert found.copy_of.tolist() == ["", "", "", "", "", "1.png"]
+    for row in found.to_dict("records"):
+        stored = tiles.read_square(folder / row["path"], tiles.stored_size(32))[0]
+        plain = views.plain_view(torch.from_numpy(stored.copy())[None], 32)
+        features = inference.encode_images(model, plain)[0].half().float()
+        with torch.inference_mode():
+            each = [torch.softmax(head(features), 1)[0].numpy() for head in made]
+        mean = (each[0] + each[1]) / 2
+        assert [row[f"p({name})"] for name in CLASSES] == pytest.approx(mean.tolist(), abs=2e-3)
+        assert row["class"] == list(CLASSES)[mean.argmax()]
+    assert found["class"].nunique() > 1 or found.confidence.nunique() > 3
+
+
+@pytest.mark.parametrize("lacks", ["all", "classifier.json", "network_a", "both networks"])
+def test_a_folder_that_is_no_classifier_is_named(small, tmp_path, lacks):
+    model = load_vlm(small, device="cpu")
+    random_heads(tmp_path / "hcs", 48)
+    where = tmp_path / "classifier"
+    classifier.save_classifier(where, tmp_path / "hcs", model, 0, CLASSES)
+    gone = {
+        "all": "*", "classifier.json": "*.json", "network_a": "network_a*",
+        "both networks": "network*",
+    }[lacks]  # fmt: skip
+    for file in where.glob(gone):
+        file.unlink()
+    make_tiles(tmp_path / "tiles")
+    with pytest.raises(ValueError, match=r"holds (no classifier|[01] networks of 2)") as error:
+        classifier.predict(where, tmp_path / "tiles")
+    assert str(where) in str(error.value)
+
+
+def test_another_vlm_of_that_name_is_refused(small, tmp_path):
+    model = load_vlm(small, device="cpu")
+    random_heads(tmp_path / "hcs", 48)
+    classifier.save_classifier(tmp_path / "classifier", tmp_path / "hcs", model, 0, CLASSES)
+    make_tiles(tmp_path / "tiles")
+    file = Path(small.removeprefix("local-dir:")) / "open_clip_model.safetensors"
+    before, weights = file.read_bytes(), load_file(file)
+    weights["visual.proj"] = weights["visual.proj"] * 1.001
+    try:
+        save_file(weights, file)
+        with pytest.raises(ValueError, match=r"was trained with another local-dir:.*its weights"):
+            classifier.predict(tmp_path / "classifier", tmp_path / "tiles")
+    finally:
+        file.write_bytes(before)
+    assert len(classifier.predict(tmp_path / "classifier", tmp_path / "tiles")) == 6
+
+
+def test_a_folder_to_predict_is_refused_by_name(small, tmp_path):
+    model = load_vlm(small, device="cpu")
+    random_heads(tmp_path / "hcs", 48)
+    classifier.save_classifier(tmp_path / "classifier", tmp_path / "hcs", model, 0, CLASSES)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match=f"{tmp_path / 'none'} holds no image"):
+        classifier.predict(tmp_path / "classifier", tmp_path / "none")
+    put(make_tiles(tmp_path / "tiles"), "spoilt ü.png")
+    with pytest.raises(ValueError, match=r"1 tiles cannot be read.*spoilt ü\.png"):
+        classifier.predict(tmp_path / "classifier", tmp_path / "tiles")
+    make_tiles(tmp_path / "flat")
+    with pytest.raises(ValueError, match=r"groups, but 1\.png lies in none"):
+        classifier.predict(tmp_path / "classifier", tmp_path / "flat", by_folder=True)
+
+
+def test_the_digest_is_of_every_weight_of_every_image_encoder(small):
+    model = load_vlm(small, device="cpu")
+    digests = [
+        classifier.weights_digest(model),
+        classifier.weights_digest(inference.ensemble([model, model])),
+    ]
+    for parameter in model.model.visual.parameters():
+        with torch.no_grad():
+            parameter[(-1,) * parameter.ndim] += 1e-3
+        digests.append(classifier.weights_digest(model))
+    with torch.no_grad():
+        model.model.logit_scale += 1
+    assert classifier.weights_digest(model) == digests[-1]  # no prediction depends on it
+    assert len(set(digests)) == len(digests)

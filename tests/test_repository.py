@@ -1,0 +1,352 @@
+"""The notebooks, the rooms of `lib`, the README and the record keep in step."""
+
+import ast
+import functools
+import graphlib
+import re
+import subprocess
+from pathlib import Path
+
+import jupytext
+import pandas as pd
+import pytest
+import yaml
+from jupytext.config import load_jupytext_config
+
+from lib import chain, record, runner
+from lib.data import datasets
+from lib.report import active_learning, comparison, format, pseudo_labels
+from lib.vlm import cards as vlm_cards
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+MODULES = {
+    ".".join(file.relative_to(ROOT / "lib").with_suffix("").parts): file
+    for file in sorted((ROOT / "lib").rglob("*.py"))
+    if file.name != "__init__.py"
+}
+
+
+# --- notebooks -----------------------------------------------------------------------------------
+
+
+cells = functools.cache(runner.cells)
+declared_parameters = functools.cache(runner.declared_parameters)
+parsed = functools.cache(ast.parse)
+
+
+def code_cells(notebook: Path) -> list:
+    return [cell for cell in cells(notebook) if cell.cell_type == "code"]
+
+
+def tree(cell) -> ast.Module:
+    return parsed(cell.source.rstrip().rstrip(";"))
+
+
+def is_import_cell(cell) -> bool:
+    return any(isinstance(node, ast.Import | ast.ImportFrom) for node in tree(cell).body)
+
+
+def is_parameters_cell(cell) -> bool:
+    return "parameters" in cell.metadata.get("tags", [])
+
+
+def test_names_are_numbers_and_noun_phrases_and_numbers_are_unique():
+    for notebook in NOTEBOOKS:
+        assert re.fullmatch(r"\d\d(_[a-z0-9]+)+", notebook.stem)
+    assert len({notebook.stem[:2] for notebook in NOTEBOOKS}) == len(NOTEBOOKS) > 10
+
+
+def test_round_trip_gives_the_same_bytes():
+    for notebook in NOTEBOOKS:
+        source = notebook.read_text()
+        config = load_jupytext_config(str(notebook))
+        as_ipynb = jupytext.writes(jupytext.reads(source, fmt="py:percent"), fmt="ipynb")
+        again = jupytext.reads(as_ipynb, fmt="ipynb")
+        written = jupytext.writes(again, fmt="py:percent", config=config)
+        assert written == source, notebook.stem
+
+
+def test_one_parameters_cell_with_a_comment_each():
+    for notebook in NOTEBOOKS:
+        assert declared_parameters(notebook)
+        tagged = [cell for cell in cells(notebook) if is_parameters_cell(cell)]
+        for line in tagged[0].source.splitlines():
+            assert re.fullmatch(r"\w+ = .+  # .+", line), f"{notebook.stem}: {line}"
+
+
+def test_one_import_cell():
+    for notebook in NOTEBOOKS:
+        with_imports = [cell for cell in code_cells(notebook) if is_import_cell(cell)]
+        assert len(with_imports) == 1, notebook.stem
+
+
+def test_notebooks_open_with_title_and_equation_and_end_with_a_recap():
+    for notebook in NOTEBOOKS:
+        first, *_, last = cells(notebook)
+        assert first.source.startswith("# ") and "$$" in first.source, notebook.stem
+        assert last.source.startswith("**Recap.**"), notebook.stem
+
+
+def test_notebooks_stay_short_and_call_lib():
+    for notebook in NOTEBOOKS:
+        assert len(code_cells(notebook)) <= 16, notebook.stem
+        for cell in code_cells(notebook):
+            for node in ast.walk(tree(cell)):
+                assert not isinstance(node, ast.FunctionDef | ast.ClassDef), notebook.stem
+
+
+def test_a_cell_has_at_most_eight_lines_of_at_most_100_characters():
+    too_large = []
+    for notebook in NOTEBOOKS:
+        for cell in code_cells(notebook):
+            lines = cell.source.splitlines()
+            longest = max(map(len, lines))
+            exempt = is_import_cell(cell) or is_parameters_cell(cell)
+            if not exempt and (len(lines) > 8 or longest > 100):
+                too_large.append(
+                    f"{notebook.stem}: {len(lines)} lines of up to {longest}: {lines[0]}"
+                )
+    assert not too_large, "\n".join(["", *too_large])
+
+
+def runs_made(notebook: Path) -> list[ast.Call]:
+    """Every call of `Run(...)` in a notebook."""
+    nodes = [node for cell in code_cells(notebook) for node in ast.walk(tree(cell))]
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    return [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Run"]
+
+
+def test_every_notebook_of_a_single_run_makes_one_run():
+    for name in chain.AFTER:
+        assert len(runs_made(ROOT / "notebooks" / f"{name}.py")) == 1, name
+
+
+def test_a_run_is_given_every_parameter_by_its_own_name():
+    for notebook in NOTEBOOKS:
+        for call in runs_made(notebook):
+            first = [ast.unparse(argument) for argument in call.args]
+            assert first == [repr(notebook.stem), "dataset", "vlm", "seed"], notebook.stem
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            declared = declared_parameters(notebook).keys() - {"dataset", "vlm", "seed"}
+            assert given == {name: name for name in declared}, notebook.stem
+
+
+def test_every_notebook_is_named_in_the_readme_and_in_the_chain_or_a_command():
+    readme, commands = ((ROOT / name).read_text() for name in ("README.md", "Makefile"))
+    for notebook in NOTEBOOKS:
+        assert f"notebooks/{notebook.name}" in readme, notebook.stem
+        in_chain = notebook.stem in {"01_stand_in_vlm", *chain.AFTER, *chain.OF_ALL_SEEDS}
+        assert in_chain or f"notebooks/{notebook.name}" in commands, notebook.stem
+
+
+def test_the_chain_names_only_notebooks_that_exist():
+    existing = {notebook.stem for notebook in NOTEBOOKS}
+    for name, before in (chain.AFTER | chain.OF_ALL_SEEDS).items():
+        assert {name, *before} <= existing, name
+    assert set(chain.PER_NETWORK) <= existing
+
+
+def test_parameter_files_hold_only_declared_differences():
+    for file in (ROOT / "notebooks" / "params").glob("*.yaml"):
+        for name, value in yaml.safe_load(file.read_text()).items():
+            declared = [p for n in NOTEBOOKS if name in (p := declared_parameters(n))]
+            assert declared, f"{file.name}: no notebook declares {name}"
+            assert any(p[name] != value for p in declared), f"{file.name}: {name} is the default"
+        for notebook in NOTEBOOKS:
+            runner.resolve_parameters(notebook, {"dataset": file.stem})
+
+
+def test_one_default_per_parameter_name():
+    defaults: dict = {}
+    for notebook in NOTEBOOKS:
+        for name, value in declared_parameters(notebook).items():
+            assert defaults.setdefault(name, value) == value, f"{notebook.stem}: {name}"
+
+
+def test_no_executed_notebook_is_tracked():
+    listed = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "*.ipynb"], capture_output=True, text=True, check=False
+    )
+    assert not listed.stdout.strip()
+
+
+# --- the rooms of lib ----------------------------------------------------------------------------
+
+LEAVES = {"artefacts", "chain", "labels", "packaged_weights", "paths", "progress", "random_draws",
+          "record", "run_folder"}  # fmt: skip
+ROOMS = {"data", "vlm", "learning", "active", "report"}
+# What the modules of a room, or of the top, may import beside the leaves and their own room.
+MAY_IMPORT = {
+    "consensus": set(),
+    "data": set(),
+    "vlm": {"data"},
+    "learning": {"data", "vlm.views"},
+    "active": {"learning", "consensus"},
+    "report": {"consensus"},
+    "classifier": {"consensus", "data", "vlm", "learning", "report"},
+    "runner": set(),
+}
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def imports(file: Path) -> set[str]:
+    """The modules of `lib` that a module imports, wherever in it, as in "data.cards"."""
+    names = set()
+    for node in ast.walk(parsed(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and room(node.module or "") == "lib":
+            inside = node.module.removeprefix("lib").removeprefix(".")
+            for alias in node.names:
+                within = f"{inside}.{alias.name}".removeprefix(".")
+                names.add(within if within in MODULES else inside)
+        elif isinstance(node, ast.Import):
+            names |= {a.name.removeprefix("lib.") for a in node.names if room(a.name) == "lib"}
+    return names
+
+
+def test_imports_keep_to_the_rooms():
+    wrong = []
+    for module, file in MODULES.items():
+        allowed = LEAVES | {room(module)} | MAY_IMPORT.get(room(module), set())
+        if module in LEAVES:
+            allowed = LEAVES
+        for name in imports(file):
+            assert name in MODULES, f"{module} imports {name}: name its modules"
+            if name not in allowed and room(name) not in allowed:
+                wrong.append(f"{module} imports {name}")
+    assert not wrong, "\n".join(["", *wrong])
+
+
+def test_imports_never_go_round_in_a_circle():
+    graph = {module: imports(file) for module, file in MODULES.items()}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(MODULES)
+
+
+def test_every_module_has_its_place():
+    top = {module for module in MODULES if "." not in module}
+    assert top == LEAVES | (MAY_IMPORT.keys() - ROOMS)
+    assert {room(module) for module in MODULES if "." in module} == ROOMS and len(ROOMS) <= 6
+
+
+def test_a_room_has_at_most_a_dozen_modules():
+    for name in ROOMS:
+        modules = [module for module in MODULES if module.startswith(f"{name}.")]
+        assert len(modules) <= 12, f"{name}: {len(modules)}"
+
+
+def test_a_room_says_in_its_docstring_what_lives_there_and_does_nothing_else():
+    for file in (ROOT / "lib").rglob("__init__.py"):
+        module = parsed(file.read_text())
+        assert ast.get_docstring(module) and len(module.body) == 1, file
+
+
+def test_a_room_is_installed_with_the_package():
+    text = (ROOT / "pyproject.toml").read_text()
+    for name in ROOMS:
+        assert f'"lib.{name}"' in text, name
+
+
+def test_modules_stay_under_400_lines():
+    for module, file in MODULES.items():
+        assert len(file.read_text().splitlines()) < 400, module
+
+
+def test_public_functions_say_what_they_do():
+    for module, file in MODULES.items():
+        for node in parsed(file.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
+                short = len(node.body) <= 2  # a name and one line can say it all
+                assert ast.get_docstring(node) or short, f"{module}: {node.name}"
+
+
+def test_tests_are_named_after_what_they_test():
+    folders = {file.parent.name for file in (ROOT / "tests").rglob("test_*.py")} - {"tests"}
+    assert folders <= ROOMS
+    names = [file.name for file in (ROOT / "tests").glob("test_*.py")]
+    assert "test_repository.py" in names and not [n for n in names if n.startswith("test_layout")]
+
+
+# --- the record and the README -------------------------------------------------------------------
+
+RECORDS = sorted((ROOT / "data" / "record").glob("*.jsonl"))
+
+
+rows_of = functools.cache(record.read_rows)
+
+
+def test_record_rows_follow_the_schema():
+    assert RECORDS
+    for file in RECORDS:
+        rows = rows_of(file)
+        assert len(rows) == len(file.read_text().splitlines()), file.stem
+        for row in rows:
+            assert list(row) == record.ROW_FIELDS, file.stem
+            assert row["dataset"] == file.stem and row["commit"] and row["params"]
+
+
+def test_readme_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert links
+    for link in links:
+        assert link.startswith("http") or (ROOT / link).exists(), f"README links to {link}"
+
+
+def recorded() -> list:
+    return [row for file in RECORDS for row in rows_of(file)]
+
+
+@pytest.mark.slow
+def test_readme_tables_are_those_of_the_record():
+    text = (ROOT / "README.md").read_text()
+    made = {
+        "consensus": lambda rows, _: pseudo_labels.consensus_table(
+            pseudo_labels.pseudo_label_frame(rows)
+        ),
+        "scores": comparison.scores_table,
+        "parts": lambda rows, _: comparison.on_off_table(
+            *comparison.ablation_frames(rows).values()
+        ),
+    }
+    blocks = re.findall(r"<!-- (consensus|scores|parts) (\w+) -->\n(.*?)<!-- /", text, re.S)
+    assert {kind for kind, *_ in blocks} == set(made)
+    summary = re.search(r"<!-- summary -->\n(.*?)<!-- /", text, re.S)
+    everything = comparison.of_own_vlm(recorded())
+    assert summary and summary[1] == format.markdown(comparison.summary_table(everything))
+    for kind, dataset, block in blocks:
+        file = ROOT / "data" / "record" / f"{dataset}.jsonl"
+        groups = comparison.groups_of_record(file.with_suffix(".groups.parquet"))
+        rows = comparison.of_own_vlm(rows_of(file))
+        assert block == format.markdown(made[kind](rows, groups))
+    several = re.search(r"<!-- several -->\n(.*?)<!-- /", text, re.S)
+    assert several and several[1] == format.markdown(comparison.vlm_comparison(recorded()))
+
+
+def test_readme_tables_of_datasets_and_models_are_those_of_the_cards():
+    text = (ROOT / "README.md").read_text()
+    made = {"datasets": datasets.datasets_table(), "vlms": vlm_cards.vlms_table()}
+    for name, table in made.items():
+        block = re.search(rf"<!-- {name} -->\n(.*?)<!-- /", text, re.S)
+        assert block and block[1] == format.markdown(table), "`make figures` writes it anew"
+
+
+@pytest.mark.slow
+def test_readme_tables_of_active_learning_are_those_of_the_record():
+    text = (ROOT / "README.md").read_text()
+    everything = active_learning.rounds_frame(comparison.of_own_vlm(recorded()))
+    summary = re.search(r"<!-- unisal -->\n(.*?)<!-- /", text, re.S)
+    assert summary and summary[1] == format.markdown(active_learning.summary_table(everything))
+    blocks = re.findall(r"<!-- rounds (\w+) ([\w-]+) -->\n(.*?)<!-- /", text, re.S)
+    assert blocks
+    for dataset, network, block in blocks:
+        chosen = (everything.dataset == dataset) & (everything.network == network)
+        curves = everything[chosen & (everything.varied == ())]
+        groups = pd.read_parquet(ROOT / "data" / "record" / f"{dataset}.rounds.parquet")
+        table = active_learning.rounds_table(curves, groups[groups.network == network])
+        assert block == format.markdown(table)
+    for dataset, block in re.findall(r"<!-- round-parts (\w+) -->\n(.*?)<!-- /", text, re.S):
+        chosen = (everything.dataset == dataset) & (everything.network == "frozen")
+        assert block == format.markdown(active_learning.on_off_table(everything[chosen]))

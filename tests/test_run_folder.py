@@ -1,0 +1,140 @@
+"""A run knows its settings: each has one owner, and every row carries those that it rests on."""
+
+import json
+import multiprocessing
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import chain, record
+from lib.run_folder import Run
+
+NAMES = ("toy", "none/at all", 3)
+VIEWS, FILTERS, HCS = (
+    "11_multi_view_consensus",
+    "12_prompt_feature_consensus",
+    "13_high_confidence_cross_supervision",
+)
+
+
+def test_a_later_notebook_reads_what_an_earlier_one_decided():
+    Run(VIEWS, *NAMES, n_views=4, hue=0.1).decide(prompts=[["a"], ["b"]])
+    settings = Run(FILTERS, *NAMES).settings
+    assert dict(settings) == {"n_views": 4, "hue": 0.1, "prompts": [["a"], ["b"]]}
+
+
+def test_another_value_is_refused_with_both_notebooks_and_both_values():
+    Run(VIEWS, *NAMES, keep_ratio=0.3)
+    assert Run(FILTERS, *NAMES, keep_ratio=0.3).settings["keep_ratio"] == 0.3
+    with pytest.raises(ValueError, match=rf"{FILTERS}: keep_ratio=0\.2, but {VIEWS} .*=0\.3"):
+        Run(FILTERS, *NAMES, keep_ratio=0.2)
+    assert Run(FILTERS, *NAMES).settings["keep_ratio"] == 0.3
+
+
+def test_the_owner_may_change_its_mind_and_drop_a_setting():
+    Run(VIEWS, *NAMES, n_views=4, hue=0.1)
+    Run(VIEWS, *NAMES, n_views=30)
+    assert dict(Run(FILTERS, *NAMES).settings) == {"n_views": 30}
+
+
+def test_an_earlier_notebook_takes_over_a_setting_that_a_later_one_gave_first():
+    later, earlier = "22_active_learning_rounds", "20_dual_view_pseudo_training"
+    Run(later, *NAMES, tau=0.7, restart=True)
+    Run(earlier, *NAMES, tau=0.6)
+    with pytest.raises(ValueError, match=f"but {earlier} has run with tau=0.6"):
+        Run(later, *NAMES, tau=0.7)
+    assert Run(later, *NAMES, tau=0.6, restart=True).settings["tau"] == 0.6
+
+
+def test_a_setting_that_nobody_decided_is_an_error_that_names_it():
+    with pytest.raises(ValueError, match=f"'n_views' before {FILTERS}"):
+        Run(FILTERS, *NAMES).settings["n_views"]
+
+
+def test_whole_networks_have_settings_of_their_own_and_share_those_before():
+    Run(VIEWS, *NAMES, n_views=4)
+    Run(HCS, *NAMES, n_steps=1000)
+    Run(HCS, *NAMES, network="fine-tune", n_steps=150)
+    comparison = Run("14_comparison", *NAMES, network="fine-tune")
+    assert comparison.settings["n_steps"] == 150 and comparison.settings["n_views"] == 4
+    assert Run("14_comparison", *NAMES).settings["n_steps"] == 1000
+    with pytest.raises(ValueError, match="network must be"):
+        Run(HCS, *NAMES, network="frosen")
+
+
+def test_whole_networks_do_not_take_the_steps_of_the_heads():
+    Run(HCS, *NAMES, n_steps=1000)
+    with pytest.raises(ValueError, match="'n_steps'"):
+        Run("14_comparison", *NAMES, network="fine-tune").settings["n_steps"]
+
+
+def test_rows_carry_the_settings_of_every_notebook_before_and_their_own():
+    Run(VIEWS, *NAMES, n_views=4, keep_ratio=0.2)
+    Run("20_dual_view_pseudo_training", *NAMES, tau=0.6)
+    run = Run(HCS, *NAMES, threshold=0.9)
+    rows = run.record(
+        [{"method": "vlm-cpl", "params": {"quota": "class"}}, {"method": "x", "seconds": 1}]
+    )
+    assert rows == run.rows() == record.read_rows(run.file(f"rows/{HCS}.jsonl"))
+    assert rows[0]["params"] == {
+        "n_views": 4, "keep_ratio": 0.2, "threshold": 0.9, "quota": "class",
+    }  # fmt: skip
+    assert (rows[1]["dataset"], rows[1]["vlm"], rows[1]["seed"]) == NAMES
+    assert rows[1]["method"] == "x" and rows[1]["scores"] is None
+
+
+def test_a_row_carries_a_shared_setting_whoever_owns_it():
+    Run("20_dual_view_pseudo_training", *NAMES, tau=0.6, label_share=0.1)
+    rows = Run("22_active_learning_rounds", *NAMES, tau=0.6).record([{"method": "unisal"}])
+    assert rows[0]["params"] == {"tau": 0.6}
+
+
+def test_rows_of_two_notebooks_at_once_do_not_replace_each_other():
+    first, second = Run(VIEWS, *NAMES), Run(FILTERS, *NAMES)
+    second.record([{"method": "pfc"}])
+    first.record([{"method": "mvc"}])
+    assert [row["method"] for row in first.rows()] == ["mvc", "pfc"]
+    assert [row["method"] for row in first.rows(FILTERS)] == ["pfc"]
+
+
+def test_arrays_and_tables_come_back_as_they_were_saved():
+    run = Run(VIEWS, *NAMES)
+    votes, table = np.arange(6, dtype=np.int16).reshape(2, 3), pd.DataFrame({"tile": [1, 2]})
+    run.save(votes=votes, consensus=table)
+    loaded, frame = Run(FILTERS, *NAMES).load("votes", "consensus")
+    assert loaded.dtype == np.int16 and np.array_equal(loaded, votes)
+    pd.testing.assert_frame_equal(frame, table)
+    with pytest.raises(FileNotFoundError, match=f"no 'probs': run the notebooks before {VIEWS}"):
+        run.load("probs")
+
+
+def test_whole_networks_keep_the_tables_of_the_heads():
+    frozen, tuned = Run(HCS, *NAMES), Run(HCS, *NAMES, network="fine-tune")
+    frozen.save(predictions=pd.DataFrame({"tile": [1]}))
+    tuned.save(predictions=pd.DataFrame({"tile": [2]}))
+    tuned.record([{"method": "vlm-cpl"}])
+    frozen.record([{"method": "zero-shot"}])
+    assert frozen.load("predictions").tile.tolist() == [1]
+    assert tuned.load("predictions").tile.tolist() == [2]
+    assert sorted(row["method"] for row in frozen.rows(HCS)) == ["vlm-cpl", "zero-shot"]
+
+
+def _decide(number: int) -> None:
+    Run(f"{number}_toy", *NAMES, **{f"setting_{number}": number})
+
+
+def test_notebooks_side_by_side_lose_no_setting():
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        pool.map(_decide, range(10, 30))
+    written = json.loads(Run(VIEWS, *NAMES).file("settings.json").read_text())
+    assert {f"{n}_toy" for n in range(10, 30)} <= set(written)
+
+
+def test_ancestors_are_all_that_a_notebook_rests_on():
+    before = chain.ancestors("14_comparison")
+    assert before == sorted(n for n in chain.AFTER if n[:2] in ("00", "10", "11", "12", "13"))
+    assert chain.ancestors("22_active_learning_rounds") == before[:3]
+    assert chain.ancestors("90_your_own_tiles") == []
+    for name, earlier in chain.AFTER.items():
+        assert all(other < name for other in earlier), name

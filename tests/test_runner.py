@@ -1,0 +1,327 @@
+"""Parameters are checked first; failures are named; nothing half is left."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lib import artefacts, paths, runner
+
+HEADER = """# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A toy
+
+# %% tags=["parameters"]
+dataset = "toy"  # a card
+vlm = "none/at all"
+seed = 0
+rate = 0.5
+share = -1
+note = "plain"
+tags = ["a", "b"]
+"""
+
+
+@pytest.fixture
+def write_notebook(tmp_path, monkeypatch):
+    """Write notebooks/<name>.py with a body; parameter files are looked up beside it."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    monkeypatch.setattr(paths, "params_file", lambda dataset: folder / "params" / f"{dataset}.yaml")
+
+    def write(body="", name="10_toy", header=HEADER):
+        file = folder / f"{name}.py"
+        file.write_text(
+            header + "".join(f"\n# %%\n{cell}\n" for cell in body.split("\n\n") if cell)
+        )
+        return file
+
+    return write
+
+
+def write_params(text, dataset="toy"):
+    file = paths.params_file(dataset)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+
+
+def command(notebook, *given, start=subprocess.run, **options):
+    """`python -m lib.runner` in a process of its own."""
+    line = [sys.executable, "-m", "lib.runner", str(notebook)]
+    for name, value in given:
+        line += ["-p", name, value]
+    return start(line, cwd=paths.ROOT, text=True, **options)
+
+
+def listed(folder):
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*"))
+
+
+# --- parameters ----------------------------------------------------------------------------------
+
+
+def test_given_values_win_over_the_dataset_file_and_that_over_defaults(write_notebook):
+    notebook = write_notebook()
+    write_params("rate: 0.25  # reason\nshare: 7\n")
+    found = runner.resolve_parameters(notebook, {"share": 9})
+    defaults = runner.declared_parameters(notebook)
+    assert found == defaults | {"rate": 0.25, "share": 9}
+    assert (defaults["rate"], defaults["share"], defaults["tags"]) == (0.5, -1, ["a", "b"])
+
+
+def test_the_file_is_that_of_the_given_dataset(write_notebook):
+    write_params("rate: 0.25\n")
+    write_params("rate: 0.75\n", "other")
+    assert runner.resolve_parameters(write_notebook(), {"dataset": "other"})["rate"] == 0.75
+    assert runner.resolve_parameters(write_notebook(), {"dataset": "third"})["rate"] == 0.5
+
+
+def test_an_empty_parameter_file_changes_nothing(write_notebook):
+    write_params("# nothing differs\n")
+    notebook = write_notebook()
+    assert runner.resolve_parameters(notebook, {}) == runner.declared_parameters(notebook)
+
+
+def test_a_parameter_file_may_name_what_another_notebook_declares(write_notebook):
+    write_notebook(name="20_other", header='# %% tags=["parameters"]\nrounds = 3\n')
+    write_params("rounds: 5\n")
+    assert "rounds" not in runner.resolve_parameters(write_notebook(), {})
+    write_params("round: 5\n")
+    with pytest.raises(ValueError, match=r"toy\.yaml: unknown parameter 'round'.*rounds=3"):
+        runner.resolve_parameters(write_notebook(), {})
+
+
+def test_an_unknown_parameter_is_named_with_the_valid_ones(write_notebook):
+    with pytest.raises(ValueError, match=r"10_toy: unknown parameter 'sede'.*seed=0.*rate=0\.5"):
+        runner.resolve_parameters(write_notebook(), {"sede": 1})
+
+
+def test_a_value_of_another_type_is_refused_by_name(write_notebook):
+    notebook = write_notebook()
+    for name, value in (
+        ("seed", "0"), ("seed", 0.5), ("seed", True), ("rate", "0.5"), ("rate", False),
+        ("dataset", 3), ("tags", "a"), ("seed", None),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"'{name}' must be .*, not {value!r}"):
+            runner.resolve_parameters(notebook, {name: value})
+
+
+def test_a_wrong_type_in_the_file_names_the_file(write_notebook):
+    write_params("seed: many\n")
+    with pytest.raises(ValueError, match=r"toy\.yaml.*'seed' must be int"):
+        runner.resolve_parameters(write_notebook(), {})
+
+
+def test_a_whole_number_will_do_for_a_float(write_notebook):
+    assert runner.resolve_parameters(write_notebook(), {"rate": 1})["rate"] == 1
+
+
+def test_a_parameters_cell_with_more_than_literals_is_refused_by_notebook(write_notebook):
+    for case, line in enumerate(
+        ("a = len('x')", "a = seed + 1", "import os", "a, b = 1, 2", "print(1)", "a += 1")
+    ):
+        header = f'# %% tags=["parameters"]\nseed = 0\n{line}\n'
+        notebook = write_notebook(header=header, name=f"1{case}_toy")
+        with pytest.raises(ValueError, match=rf"1{case}_toy"):
+            runner.declared_parameters(notebook)
+
+
+def test_a_notebook_has_one_parameters_cell(write_notebook):
+    for n in (0, 2):
+        header = '# %% tags=["parameters"]\nseed = 0\n\n' * n + "# %%\n1\n"
+        notebook = write_notebook(header=header, name=f"1{n}_toy")
+        with pytest.raises(ValueError, match=rf"1{n}_toy\.py has {n} cells"):
+            runner.declared_parameters(notebook)
+
+
+def test_the_modules_that_a_script_uses_are_all_that_python_loads(write_notebook):
+    """Those that a function imports when it is called count too."""
+    script = write_notebook("from lib.data.tiles import read_tile_table")
+    code = "import sys, lib.data.tiles; print(*[n for n in sys.modules if n.startswith('lib.')])"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True)
+    names = {f"{n.replace('.', '/')}.py" for n in loaded.stdout.decode().split() if n != "lib.data"}
+    found = {str(file.relative_to(paths.ROOT)) for file in runner.modules_used(script)}
+    assert {"lib/data/tiles.py", "lib/paths.py"} <= names <= found
+    assert "lib/report/plots.py" not in found
+
+
+# --- running -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def keep_sigterm():
+    """`main` sets a handler; take it back."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_wrong_parameters_are_refused_before_anything_starts(
+    write_notebook, output_root, capsys, keep_sigterm
+):
+    notebook = write_notebook("raise SystemExit")
+    for given, named in (
+        (["-p", "sede", "1"], "unknown parameter 'sede'. Valid: dataset='toy'"),
+        (["-p", "seed", "one"], "'seed' must be int"),
+        (["-p", "tags", "7"], "'tags' must be list"),
+        (["-p", "rate", "1e-3", "-p", "sede", "1"], "'sede'"),  # YAML takes 1e-3 for a word
+        (["-p", "note", "1", "-p", "dataset", "null", "-p", "sede", "1"], "'sede'"),
+    ):
+        assert runner.main([str(notebook), *given]) == 1, given
+        assert named in capsys.readouterr().err, given
+    assert not (output_root / "data").exists()
+
+
+def test_a_notebook_that_is_not_there_is_named(capsys, keep_sigterm):
+    assert runner.main(["notebooks/99_nothing.py"]) == 1
+    assert "99_nothing.py" in capsys.readouterr().err
+
+
+BODY = """
+import json, os
+from pathlib import Path
+
+out = Path(os.environ["OUTPUT_ROOT"], "seen.json")
+out.write_text(json.dumps([dataset, vlm, seed, rate, share, note, tags, os.getcwd()]))
+print("a line for the log")
+"""
+
+
+def test_a_notebook_runs_with_its_parameters_into_the_run_folder(write_notebook, output_root):
+    given = [("seed", "4"), ("rate", "1"), ("note", "007"), ("tags", "[x, y]")]
+    done = command(write_notebook(BODY), *given, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    first, last = done.stderr.splitlines()
+    assert first.startswith("10_toy (toy none/at all 4)") and re.match(r"10_toy \d+ s$", last)
+    seen = json.loads((output_root / "seen.json").read_text())
+    assert seen == ["toy", "none/at all", 4, 1, -1, "007", ["x", "y"], str(paths.ROOT)]
+    folder = paths.run_folder("toy", "none/at all", 4)
+    assert folder.is_relative_to(output_root) and folder.name == "seed4"
+    assert listed(folder) == ["executed", "executed/10_toy.ipynb"]
+    seconds = runner.notebook_seconds(folder)
+    assert list(seconds) == ["executed/10_toy.ipynb"] and 0 < seconds["executed/10_toy.ipynb"] < 60
+    cells = json.loads((folder / "executed" / "10_toy.ipynb").read_text())["cells"]
+    injected = ["".join(c["source"]) for c in cells if "injected" in str(c["metadata"])]
+    assert len(injected) == 1 and "seed = 4" in injected[0]
+
+
+FAILING = """
+from lib import paths
+from lib.artefacts import atomic
+
+with atomic(paths.run_folder(dataset, vlm, seed) / "votes.npy") as part:
+    part.write_text("half")
+    raise ValueError("first line\\nno tile is kept")
+
+print("never reached")
+"""
+
+
+def test_a_failing_notebook_is_named_with_its_cell_and_keeps_what_ran(write_notebook):
+    done = command(write_notebook(FAILING), capture_output=True, timeout=120)
+    assert done.returncode == 1
+    error = done.stderr[done.stderr.rindex("error: ") :]
+    assert "10_toy failed in cell 4" in error and "no tile is kept" in error
+    assert "10_toy.failed.ipynb" in error and "Traceback" not in error
+    folder = paths.run_folder("toy", "none/at all", 0)
+    assert listed(folder) == ["executed", "executed/10_toy.failed.ipynb"]
+    kept = json.loads((folder / "executed" / "10_toy.failed.ipynb").read_text())
+    outputs = [o for cell in kept["cells"] for o in cell.get("outputs", [])]
+    assert [o["ename"] for o in outputs if o["output_type"] == "error"] == ["ValueError"]
+    assert runner.notebook_seconds(folder) == {}
+
+
+def test_a_kernel_that_dies_is_reported_with_the_notebook(write_notebook):
+    """As when the system kills it for its memory."""
+    notebook = write_notebook("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    done = command(notebook, capture_output=True, timeout=120)
+    assert done.returncode == 1
+    assert "10_toy" in done.stderr[done.stderr.rindex("error: ") :]
+    assert not list(paths.run_folder("toy", "none/at all", 0).rglob("10_toy.ipynb"))
+
+
+SLOW = """
+import os, threading
+from lib.artefacts import atomic
+from lib import paths
+
+folder = paths.run_folder(dataset, vlm, seed)
+with atomic(folder / "votes.npy") as part:
+    part.write_text("half")
+    (folder / "kernel").write_text(str(os.getpid()))
+    threading.Event().wait(100)
+"""
+
+
+def alive(process):
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def wait_for(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.1)
+    return condition()
+
+
+def test_a_run_leaves_nothing_beside_the_sources(write_notebook):
+    before = set(paths.ROOT.iterdir())
+    runner.run_notebook(write_notebook("seed"), {})
+    assert {path for path in paths.ROOT.iterdir() if path.name.startswith("kernel")} <= before
+
+
+def test_a_terminated_run_leaves_no_named_artefact_and_no_kernel(write_notebook):
+    folder = paths.run_folder("toy", "none/at all", 0)
+    pid = folder / "kernel"
+    process = command(
+        write_notebook(SLOW), start=subprocess.Popen,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    kernel = None
+    try:
+        assert wait_for(lambda: pid.is_file() and pid.read_text(), 60), "the notebook did not start"
+        kernel = int(pid.read_text())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 143
+        named = [name for name in listed(folder) if ".part-" not in name]
+        assert named == ["executed", "kernel"]
+        if sys.platform.startswith("linux"):
+            assert wait_for(lambda: not alive(kernel), 10), "the kernel still runs"
+    finally:
+        process.kill()
+        process.wait()
+        if kernel and alive(kernel):
+            os.kill(kernel, signal.SIGKILL)
+
+
+def test_a_start_removes_what_a_killed_run_left_but_not_what_a_running_one_writes(write_notebook):
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                          capture_output=True, text=True).stdout.strip()  # fmt: skip
+    folder = paths.run_folder("toy", "none/at all", 0)
+    folder.mkdir(parents=True)
+    left = folder / f".part-{artefacts.HOST}-{dead}-votes.npy"
+    left.write_text("half")
+    written = (
+        folder / f".part-{artefacts.HOST}-{os.getpid()}-view_features.npy"
+    )  # this process lives
+    written.write_text("half")
+    runner.run_notebook(write_notebook("seed"), {})
+    assert not left.exists()
+    assert written.exists()

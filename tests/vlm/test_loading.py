@@ -1,0 +1,311 @@
+"""VLMs by name: folders, the hub, Hugging Face CLIPs, CONCH; checked against their cards."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+import yaml
+from small_models import MEAN, SMALL, STD, small_clip, write_clip, write_model
+
+from lib import paths
+from lib.vlm import hf_clip
+from lib.vlm.cards import read_vlm_cards
+from lib.vlm.loading import load_vlm
+
+TIMM = {"timm_model_name": "test_resnet", "timm_model_pretrained": False, "timm_pool": "",
+        "timm_proj": "linear", "image_size": 32}  # fmt: skip
+CARDS = read_vlm_cards()
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {k: write_model(folder / k, tower) for k, tower in (("vit", SMALL), ("timm", TIMM))}
+
+
+# --- open_clip folders and names -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["vit", "timm"])
+def test_a_folder_gives_its_own_preprocessing_and_weights(names, kind):
+    found = load_vlm(names[kind], device="cpu")
+    assert found.name == names[kind] and found.image_size == 32
+    assert found.mean == tuple(MEAN) and found.std == tuple(STD)
+    assert not found.model.training
+    own = open_clip.create_model(found.name)
+    for key, tensor in own.state_dict().items():
+        assert torch.equal(tensor, found.model.state_dict()[key]), key
+
+
+def test_the_scale_is_the_models_own(names):
+    found = load_vlm(names["vit"])
+    assert found.scale == pytest.approx(found.model.logit_scale.exp().item())
+    assert found.scale == pytest.approx(1 / 0.07, rel=1e-4)
+
+
+def test_a_folder_without_weights_is_refused_rather_than_made_up(tmp_path):
+    name = write_model(tmp_path / "hollow", SMALL, weights=False)
+    with pytest.raises(RuntimeError, match=r"hollow.*cannot be loaded"):
+        load_vlm(name)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path, names):
+    folder = tmp_path / "other"
+    name = write_model(folder, SMALL | {"width": 64}, weights=False)
+    weights = names["vit"].removeprefix("local-dir:") + "/open_clip_model.safetensors"
+    (folder / "open_clip_model.safetensors").write_bytes(Path(weights).read_bytes())
+    with pytest.raises(RuntimeError, match=r"other.*cannot be loaded"):
+        load_vlm(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["hf-hub:nobody/no-such-model", "ViT-B-32/laion2b_s34b_b79k", "ViT-B-32/no_such_tag",
+     "No-Such-Model/laion", "no-such-model", "local-dir:nowhere", "hf-clip:nobody/no-such-model",
+     "hf-clip:no/such/folder", "plip", "clip-b-32", "biomedclip", "quiltnet-b-16", "conch"],
+)  # fmt: skip
+def test_weights_out_of_reach_name_the_model_and_the_ways_to_get_it(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    start = time.monotonic()
+    with pytest.raises(RuntimeError) as error:
+        load_vlm(name)
+    assert time.monotonic() - start < 5
+    for named in (name, "Hugging Face cache", "HF_HOME", "local-dir:<folder>", "list_pretrained"):
+        assert named in str(error.value)
+    for card in CARDS:
+        assert card in str(error.value)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_stand_in_that_is_not_built_names_its_notebook_and_seed(output_root):
+    with pytest.raises(FileNotFoundError, match=r"seed 3.*01_stand_in_vlm") as error:
+        load_vlm("stand-in-toy", seed=3)
+    assert str(output_root) in str(error.value)
+    assert (paths.ROOT / "lib").is_dir() and not list(output_root.iterdir())
+
+
+# --- cards ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def carded(names, tmp_path, monkeypatch):
+    """Gives the small model a card, with some fields changed."""
+
+    def write(**changed):
+        plip = yaml.safe_load(paths.ROOT.joinpath("data", "vlms.yaml").read_text())["plip"]
+        own = {"weights": names["vit"], "input_size": 32, "mean": MEAN, "std": STD}
+        (tmp_path / "vlms.yaml").write_text(yaml.safe_dump({"mine": plip | own | changed}))
+        monkeypatch.setattr(paths, "vlms_file", lambda: tmp_path / "vlms.yaml")
+
+    return write
+
+
+def test_a_model_that_agrees_with_its_card_keeps_the_short_name(carded):
+    carded()
+    assert load_vlm("mine").name == "mine"
+    carded(mean="not stated", std="not stated")
+    assert load_vlm("mine").mean == tuple(MEAN)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("input_size", 64), ("mean", [0.7, 0.5, 0.61]), ("std", [0.5, 0.5, 0.5])],
+)
+def test_a_model_that_differs_from_its_card_is_refused_with_both_values(
+    carded, names, field, value
+):
+    carded(**{field: value})
+    for name in ("mine", names["vit"]):  # also when its weights are named directly
+        with pytest.raises(RuntimeError) as error:
+            load_vlm(name)
+        own = {"input_size": [32], "mean": MEAN, "std": STD}[field]
+        stated = [value] if field == "input_size" else value
+        for named in (name, field, str(tuple(own)), str(tuple(stated)), "data/vlms.yaml"):
+            assert named in str(error.value)
+
+
+# --- a hub on this machine -----------------------------------------------------------------------
+
+
+class Hub(BaseHTTPRequestHandler):
+    """What the hub client asks for: a repository's files, and each file with its etag."""
+
+    files: dict  # repository → {name: bytes}
+    asked: list
+    COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def answer(self, body):
+        path = self.path.split("?")[0].strip("/")
+        self.asked.append(path)
+        organisation, model, verb, *rest = [*path.removeprefix("api/models/").split("/"), "", ""]
+        files = self.files.get(f"{organisation}/{model}")
+        name = "/".join(part for part in rest[1:] if part)
+        if files is None:
+            self.reply(404, {"X-Error-Code": "RepoNotFound"}, b"", body)
+        elif path.startswith("api/"):
+            self.reply(200, {}, self.listing(f"{organisation}/{model}", files, verb), body)
+        elif verb == "resolve" and name in files:
+            self.reply(200, {"ETag": f'"{sha256(files[name]).hexdigest()}"'}, files[name], body)
+        else:
+            self.reply(404, {"X-Error-Code": "EntryNotFound"}, b"", body)
+
+    def listing(self, repository, files, verb):
+        if verb == "tree":
+            entries = [{"type": "file", "path": n, "size": len(f), "oid": sha256(f).hexdigest()}
+                       for n, f in files.items()]  # fmt: skip
+            return json.dumps(entries).encode()
+        siblings = [{"rfilename": n} for n in files]
+        return json.dumps({"id": repository, "sha": self.COMMIT, "siblings": siblings}).encode()
+
+    def reply(self, status, headers, content, body):
+        self.send_response(status)
+        known = {"X-Repo-Commit": self.COMMIT, "Content-Length": str(len(content))}
+        for name, value in (known | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def hub_of(files):
+    """The address of a hub with these files, and the paths that it was asked for."""
+    handler = type("OwnHub", (Hub,), {"files": files, "asked": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", handler.asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+LOAD = """
+import json, sys
+from lib.vlm import inference
+from lib.vlm.loading import load_vlm
+
+found = {}
+for name in sys.argv[1:]:
+    try:
+        model = load_vlm(name, device="cpu")
+        text = inference.embed_prompts(model, [["a gland"]])[0]
+        found[name] = [model.name, model.image_size, list(model.mean), text.tolist()]
+    except RuntimeError as error:
+        found[name] = str(error)
+print(json.dumps(found))
+"""
+
+
+def load_apart(names, home, output, **environment):
+    """Load in a process of its own, as the hub client reads its settings once."""
+    kept = {n: v for n, v in os.environ.items() if not n.startswith("HF_") and "proxy" not in n}
+    own = {"HF_HOME": str(home), "OUTPUT_ROOT": str(output), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, *names],
+        cwd=paths.ROOT, env=kept | own | environment, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """Small models under the names of real ones, with the files that those have on the hub.
+
+    BiomedCLIP's differs from its card, QuiltNet-B-16 is not there.
+    """
+    folder = tmp_path_factory.mktemp("hub")
+    vision = {"image_size": 224, "patch_size": 56}
+    own = {"mean": CARDS["plip"].mean, "std": CARDS["plip"].std}
+    clip = write_clip(folder / "plip", small_clip(vision=vision), **own)
+    (folder / "plip" / "model.safetensors").unlink()
+    torch.save(clip.state_dict(), folder / "plip" / "pytorch_model.bin")
+    (folder / "plip" / "tf_model.h5").write_bytes(b"not for us")
+    write_model(folder / "quiltnet-b-32", SMALL | vision, **own)
+    write_model(folder / "biomedclip", SMALL | vision, **own | {"std": (0.229, 0.224, 0.225)})
+    return clip, {
+        CARDS[name].weights.partition(":")[2]: {
+            file.name: file.read_bytes() for file in (folder / name).iterdir()
+        }
+        for name in ("plip", "quiltnet-b-32", "biomedclip")
+    }
+
+
+@pytest.fixture(scope="module")
+def loads(tmp_path_factory, published):
+    """What loads from the hub, then from its cache alone without earlier conversions; the paths."""
+    folder = tmp_path_factory.mktemp("loads")
+    names = ["plip", "quiltnet-b-32", "biomedclip", "quiltnet-b-16"]
+    with hub_of(published[1]) as (address, asked):
+        online = load_apart(names, folder / "home", folder / "one", HF_ENDPOINT=address)
+    gone = {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": address}
+    return online, load_apart(names, folder / "home", folder / "two", **gone), asked
+
+
+@pytest.mark.slow
+def test_models_come_from_the_hub_and_then_from_its_cache(loads, published):
+    online, offline, asked = loads
+    for name in ("plip", "quiltnet-b-32"):
+        assert online[name][:3] == [name, 224, list(CARDS[name].mean)]
+        assert online[name] == offline[name]
+    tokens = open_clip.SimpleTokenizer()(["a gland"])
+    with torch.inference_mode():
+        text = published[0](input_ids=tokens, pixel_values=torch.zeros(1, 3, 224, 224)).text_embeds
+    torch.testing.assert_close(torch.tensor(online["plip"][3]), text[0], atol=1e-5, rtol=0)
+    assert not [path for path in asked if "discussions" in path or path.endswith(".h5")]
+
+
+@pytest.mark.slow
+def test_without_hub_and_cache_the_error_names_the_model_and_the_ways(loads):
+    for found in loads[:2]:
+        for named in ("VLM 'quiltnet-b-16' cannot be loaded", "HF_HOME", "hf-clip:<folder>"):
+            assert named in found["quiltnet-b-16"]
+
+
+@pytest.mark.slow
+def test_a_model_of_the_hub_that_differs_from_its_card_is_refused(loads):
+    for found in loads[:2]:
+        for named in ("VLM 'biomedclip'", "std", "0.229", "0.26862954"):
+            assert named in found["biomedclip"]
+
+
+def test_runs_side_by_side_convert_once(tmp_path, monkeypatch):
+    write_clip(tmp_path / "clip")
+    made, save, check = [], hf_clip.save_as_open_clip, hf_clip.is_converted
+    all_here, thread = threading.Barrier(3, timeout=60), threading.local()
+
+    def is_converted(*args):
+        answer = check(*args)
+        if not hasattr(thread, "checked"):  # none converts before all have seen that nothing is
+            thread.checked = True
+            all_here.wait()
+        return answer
+
+    monkeypatch.setattr(hf_clip, "is_converted", is_converted)
+    monkeypatch.setattr(hf_clip, "save_as_open_clip", lambda *a: (made.append(a), save(*a)))
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(load_vlm, [f"hf-clip:{tmp_path / 'clip'}"] * 3))
+    assert len(made) == 1 and len({model.scale for model in found}) == 1

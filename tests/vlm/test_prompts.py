@@ -1,0 +1,162 @@
+"""Prompts from cards and from one line of text."""
+
+from dataclasses import replace
+
+import pytest
+
+from lib import paths
+from lib.data import cards
+from lib.vlm.prompts import PAPERS, TEMPLATES, class_prompts, fill, parse_classes, parse_templates
+
+CARDS = sorted(file.stem for file in paths.card_file("demo").parent.glob("*.yaml"))
+
+
+# --- templates -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "templates"),
+    [
+        ("", []),
+        (" ; ;", []),
+        ("{}", ["{}"]),
+        (" a photo of {} ;; {} in colour; ", ["a photo of {}", "{} in colour"]),
+        ("Schnitt mit „{}“; {}、染色", ["Schnitt mit „{}“", "{}、染色"]),
+        ("100 % {} at 0 {x}", ["100 % {} at 0 {x}"]),
+    ],
+)
+def test_templates_go_by_semicolon(text, templates):
+    assert parse_templates(text) == templates
+
+
+@pytest.mark.parametrize("wrong", ["an image", "{} and {}", "{x}", "{ }", "{"])
+def test_a_template_without_one_place_for_the_class_is_named(wrong):
+    with pytest.raises(ValueError, match=r"needs one \{\} for the class") as error:
+        parse_templates(f"{{}}; {wrong}; {{}}, stained")
+    assert repr(wrong) in str(error.value)
+
+
+def test_our_templates_are_what_the_parser_gives_and_begin_with_the_papers():
+    assert parse_templates("; ".join(TEMPLATES)) == list(TEMPLATES)
+    assert TEMPLATES[0] == PAPERS and len(set(TEMPLATES)) == len(TEMPLATES)
+
+
+def test_every_template_meets_every_name():
+    filled = fill([["fat"], ["a gland", "glands"]], ["{}", "see {} here"])
+    assert filled == [
+        ["fat", "see fat here"],
+        ["a gland", "glands", "see a gland here", "see glands here"],
+    ]
+
+
+@pytest.mark.parametrize("name", ["{}", "{0}", "50 % {x}", "a\\b", "'{' \"}\""])
+def test_names_are_put_in_as_they_are(name):
+    assert fill([[name]], ["<{}>"]) == [[f"<{name}>"]]
+
+
+# --- cards ---------------------------------------------------------------------------------------
+
+
+def test_a_cards_prompts_are_its_own_unless_there_are_templates():
+    for name in CARDS:
+        card = cards.read_card(name)
+        assert class_prompts(card) == [list(c.prompts) for c in card.classes], name
+        assert class_prompts(card, []) == class_prompts(card, ()), name
+
+
+def test_the_papers_template_gives_the_papers_prompts_back():
+    for name in CARDS:
+        card = cards.read_card(name)
+        for own, filled in zip(class_prompts(card), class_prompts(card, [PAPERS]), strict=True):
+            expected = [p if p.startswith("An H&E image of ") else PAPERS[:16] + p for p in own]
+            assert filled == expected, name
+
+
+def test_templates_are_about_the_tissue_that_the_card_names():
+    prompts = class_prompts(cards.read_card("smoke"), ["{}", "a slide that shows {}."])
+    assert prompts[0] == ["normal colonic mucosa", "a slide that shows normal colonic mucosa."]
+    assert prompts[5] == ["adipose tissue", "a slide that shows adipose tissue."]
+    assert len(prompts) == 6
+
+
+def test_templates_keep_every_wording_of_a_card():
+    card = cards.read_card("smoke")
+    first, *others = card.classes
+    worded = replace(first, prompts=["An H&E image of fat", "lobules of lipid"])
+    card = replace(card, classes=[worded, *others])
+    assert class_prompts(card)[0] == ["An H&E image of fat", "lobules of lipid"]
+    assert class_prompts(card, ["{}", "see {}"])[0] == [
+        "fat", "lobules of lipid", "see fat", "see lobules of lipid",
+    ]  # fmt: skip
+
+
+# --- one line of text ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ("fat; muscle", {"fat": ["fat"], "muscle": ["muscle"]}),
+        (" fat ;; muscle ; ", {"fat": ["fat"], "muscle": ["muscle"]}),
+        ("a = fat; muscle", {"a": ["fat"], "muscle": ["muscle"]}),
+        (
+            "benign = benign colonic tissue | normal mucosa; malignant = colon adenocarcinoma",
+            {"benign": ["benign colonic tissue", "normal mucosa"],
+             "malignant": ["colon adenocarcinoma"]},
+        ),
+        ("fat | adipose |; muscle", {"fat": ["fat", "adipose"], "muscle": ["muscle"]}),
+        ("= fat; b=muscle", {"fat": ["fat"], "b": ["muscle"]}),
+        (
+            """'x' = the "dark" one; "y" = l'autre""",
+            {"'x'": ['the "dark" one'], '"y"': ["l'autre"]},
+        ),
+        ("Drüse = 腺 | glándula; 脂肪", {"Drüse": ["腺", "glándula"], "脂肪": ["脂肪"]}),
+        ("<b>& = {} fat; a\\b = 100 %s", {"<b>&": ["{} fat"], "a\\b": ["100 %s"]}),
+        ("Fat; fat", {"Fat": ["Fat"], "fat": ["fat"]}),
+    ],
+)  # fmt: skip
+def test_names_and_wordings_are_read_from_one_line(text, classes):
+    assert parse_classes(text, ["{}"]) == classes
+    in_papers = {name: [f"An H&E image of {w}" for w in words] for name, words in classes.items()}
+    assert parse_classes(text) == in_papers
+    assert list(parse_classes(text)) == list(classes)  # the order is that of the text
+
+
+def test_each_wording_is_put_into_each_template():
+    found = parse_classes("a = fat | lipid; muscle", ["{}", "some {}"])
+    assert found == {
+        "a": ["fat", "lipid", "some fat", "some lipid"],
+        "muscle": ["muscle", "some muscle"],
+    }
+
+
+def test_thirty_classes_are_read():
+    text = ";".join(f"class {n} = tissue {n} | Gewebe {n}" for n in range(30))
+    found = parse_classes(text)
+    assert list(found) == [f"class {n}" for n in range(30)]
+    assert found["class 29"] == ["An H&E image of tissue 29", "An H&E image of Gewebe 29"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "at least two classes are needed, by semicolon; there are 0 in ''"),
+        ("   ", "at least two classes are needed.*there are 0"),
+        (";;", "at least two classes are needed.*there are 0"),
+        ("fat", "at least two classes are needed.*there are 1 in 'fat'"),
+        ("fat, muscle", "at least two classes are needed.*there are 1"),
+        ("fat;", "at least two classes are needed.*there are 1"),
+        ("a =; muscle", r"the class 'a =' has no words"),
+        ("fat; b = | ", r"the class 'b = \|' has no words"),
+        ("fat; =", "the class '=' has no words"),
+        ("fat; |", r"the class '\|' has no words"),
+        ("fat; fat", "two classes are called 'fat'"),
+        ("a = fat; a = muscle", "two classes are called 'a'"),
+        ("fat; fat = muscle", "two classes are called 'fat'"),
+        ("a = fat; b = fat", "two classes have the words 'fat'"),
+        ("a = fat | lipid; b = muscle | lipid", "two classes have the words 'lipid'"),
+    ],
+)
+def test_what_is_no_list_of_classes_is_refused_with_its_reason(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_classes(text)

@@ -220,6 +220,16 @@ def summary(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def _to_open(executed: Path) -> str:
+    """The last line `open …` that a notebook printed, such as where its page is; else empty."""
+    outputs = [
+        o for cell in json.loads(executed.read_text())["cells"] for o in cell.get("outputs", [])
+    ]
+    printed = "".join("".join(o["text"]) for o in outputs if o.get("name") == "stdout")
+    lines = [line for line in printed.splitlines() if line.startswith("open ")]
+    return lines[-1] if lines else ""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m lib.runner", description=__doc__)
@@ -239,14 +249,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = " ".join(str(parameters[n]) for n in ("dataset", "vlm", "seed") if n in parameters)
         print(f"{name} ({where}) …", file=sys.stderr, flush=True)
         started = time.perf_counter()
-        run_notebook(options.notebook, given)
+        done = run_notebook(options.notebook, given)
         rows = run_of(parameters) / "rows" / f"{name}.jsonl"
-        number = record.headline(record.read_rows(rows)) if rows.is_file() else ""
+        result = record.headline(record.read_rows(rows)) if rows.is_file() else _to_open(done)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     seconds = time.perf_counter() - started
-    print(f"{name} {seconds:.0f} s  {number}".rstrip(), file=sys.stderr, flush=True)
+    print(f"{name} {seconds:.0f} s  {result}".rstrip(), file=sys.stderr, flush=True)
     return 0
 
 

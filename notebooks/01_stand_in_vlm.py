@@ -24,6 +24,8 @@
 # - Out: the model folder `data/models/<vlm>/seed<k>/`, loaded by open_clip as `local-dir:`.
 
 # %%
+import textwrap
+
 import numpy as np
 
 from lib import paths
@@ -73,7 +75,7 @@ if source.folder == target.folder:
 # %%
 decoded = np.load(store, mmap_mode="r", allow_pickle=False)
 captions = [c.captions for c in source.classes]
-titles = [own[0].removeprefix("An H&E image of ").replace(" ", "\n", 1) for own in captions]
+titles = [textwrap.fill(own[0].removeprefix("An H&E image of "), 20) for own in captions]
 masks = {title: source_table.label.values == c for c, title in enumerate(titles)}
 step_plots.mask_sheet(masks, source_table.tile.values, decoded, seed=seed)
 
@@ -113,7 +115,7 @@ print(f"accuracy on its source: {accuracy:.3f}, logit scale {model.scale:.1f}")
 assert accuracy > source_table.label.value_counts(normalize=True).max(), "it learnt nothing"
 
 # %% [markdown]
-# Nearly everything should lie on the diagonal: the images can be matched with the words.
+# Nearly everything should lie on the diagonal: on its source the model matches images and words.
 
 # %% [markdown]
 # **Recap.** `load_vlm(vlm)` now gives a model with an image and a text tower like any other of

@@ -95,8 +95,8 @@ six = np.concatenate([shuffled[right][:3], shuffled[~right][:3]])
 step_plots.probability_bars(decoded[six], probs[six], labels[six], card.class_names)
 
 # %% [markdown]
-# A wrong label does not look different from a right one: it too can have one long bar. Nothing in
-# these probabilities alone gives the error away.
+# The bars of wrong labels tend to be shorter, but there is no length at which wrong ends and right
+# begins: a right label can be as close a call as a wrong one.
 #
 # ## How wrong is it?
 #
@@ -106,23 +106,24 @@ step_plots.probability_bars(decoded[six], probs[six], labels[six], card.class_na
 step_plots.confusion(labels, predicted, card.class_names)
 
 # %% [markdown]
-# The errors are not spread evenly: whole classes go to a neighbour whose sentence fits them as well.
+# The errors are not spread evenly: some classes lose many tiles to one neighbour, whose sentence fits
+# them nearly as well, and others hardly any.
 
 # %%
 step_plots.confidence_histogram(probs, labels)
 
 # %% [markdown]
-# Wrong labels (orange) occur at every confidence, so a threshold on the confidence is a weak filter.
+# Confident labels are more often right. But a threshold on the confidence would drop many right labels
+# and still keep wrong ones (orange): it is a weak filter.
 #
 # The same in numbers, for the record:
 
 # %%
-device = str(model.device)
-evaluations = evaluation.evaluate_zero_shot(
-    probs, table, card.class_names, device=device, seconds=seconds
-)
+fields = {"device": str(model.device), "seconds": seconds}
+evaluations = evaluation.evaluate_zero_shot(probs, table, card.class_names, **fields)
 rows = run.record(evaluations)
-pd.DataFrame({row["split"]: row["scores"] for row in rows}).drop("recall")
+scores = pd.DataFrame({row["split"]: row["scores"] for row in rows})
+scores.drop("recall").astype(float).round(3)
 
 # %% [markdown]
 # Tiles of one group are alike, so the interval of the test accuracy resamples whole groups.
@@ -149,7 +150,7 @@ probs_of = {n: class_probabilities(model, features, t).cpu().numpy() for n, t in
 evaluation.accuracy_table(probs_of, table)
 
 # %% [markdown]
-# The wording moves the accuracy by several points, and without labels nobody knows which is best.
+# The wording changes the accuracy, and without labels nobody knows which one is best.
 
 # %% [markdown]
 # **Recap.** Every tile has a prompt label, and many are wrong. Which ones can be trusted?

@@ -163,7 +163,7 @@ plots.precision_against_keep_ratio(mvc)
 # class and the lost classes tell:
 
 # %%
-pseudo_labels.consensus_table(mvc).drop(columns=["worst seed", "seeds"])
+pseudo_labels.consensus_table(mvc).drop(columns=["worst seed", "seeds"]).set_index("labels")
 
 # %%
 plots.kept_per_class(pseudo_labels.per_class_frame(mvc), card.class_names)

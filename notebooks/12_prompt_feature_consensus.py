@@ -70,8 +70,8 @@ class_of_cluster = consensus.match_clusters(agreement)
 consensus_plots.cluster_matrix(agreement, class_of_cluster, card.class_names)
 
 # %% [markdown]
-# Tiles in a framed cell are kept: prompt and cluster say the same. All others are dropped. Most tiles
-# are in the frames although the clusters have never seen a prompt.
+# Tiles in a framed cell are kept: prompt and cluster say the same. All others are dropped. K-means has
+# never seen a prompt, so where a row has one large number the two opinions are independent and agree.
 #
 # ## Pseudo labels for training
 #
@@ -95,11 +95,11 @@ evaluations = evaluation.evaluate_filters(
     votes, view_probs, features, prompt_labels, labels, card.class_names, **choice
 )
 frame = pseudo_labels.pseudo_label_frame(run.record(evaluations))
-pseudo_labels.consensus_table(frame).drop(columns=["worst seed", "seeds"])
+pseudo_labels.consensus_table(frame).drop(columns=["worst seed", "seeds"]).set_index("labels")
 
 # %% [markdown]
-# PFC alone keeps many labels, but wrong ones too. After MVC (MVC → PFC) it starts from cleaner labels,
-# and what both confirm is more precise than what either confirms.
+# PFC alone keeps many labels, and many wrong ones with them. Both filters together keep fewer, and of
+# those more are right. *Classes lost* are those without a single right label.
 #
 # ## The clusters in two dimensions
 #

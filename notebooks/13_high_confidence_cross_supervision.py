@@ -107,9 +107,9 @@ for setting in consensus.SETTINGS:
 step_plots.training_curve(curve, threshold)
 
 # %% [markdown]
-# Left, the losses fall until the learning rate drops and they settle. Right, more and more of $D_u$
-# passes γ, while the pseudo labels given to it stay precise: the networks agree with the truth more
-# often than the prompts did, for they learnt from what the filters kept.
+# Left, the losses fall and settle when the learning rate drops. Right, more and more of $D_u$ passes γ.
+# The first to pass are the easy tiles; the more pass, the harder they are, and the precision of their
+# pseudo labels shows it. Without true labels only the share that passes could be drawn.
 #
 # ## Which tiles pass γ?
 #
@@ -130,8 +130,9 @@ given = (early, probs["ours"][rest], rest_labels, rest, decoded, card.class_name
 step_plots.confident_sheet(*given, threshold=threshold, seed=seed)
 
 # %% [markdown]
-# Tiles that pass early look like textbook examples of their class. Those that pass only late are less
-# typical; the ones that never pass are left without a label, which costs nothing but their number.
+# Tiles that pass early show little but their class. Those that pass only late are less typical, and a
+# wrong label among them (orange) is taught to the partner like a right one: γ is all that stands against
+# it. Tiles that never pass do no harm.
 #
 # ## Predictions
 #

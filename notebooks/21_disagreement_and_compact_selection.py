@@ -27,7 +27,9 @@ import pandas as pd
 from sklearn.manifold import TSNE
 
 from lib.active import strategies
-from lib.active.inspection import cluster_members, describe_mask, describe_query
+from lib.active.inspection import (
+    cluster_members, describe_mask, describe_query, main_directions,
+)
 from lib.data import cards, datasets, tiles
 from lib.labels import UNLABELLED
 from lib.learning import networks, setups
@@ -101,11 +103,12 @@ pd.crosstab(pd.Series(of_a, name="A predicts"), pd.Series(of_b, name="B predicts
 in_set = np.flatnonzero(disagree)
 n_clusters = max(1, min(query_size, len(in_set) // 4))
 cluster, _ = strategies.clusters(features[in_set], n_clusters, seed)
-nearest = in_set[strategies.compact(features[in_set], n_clusters, seed)]
+nearest = strategies.compact(features[in_set], n_clusters, seed)
 print(f"{len(in_set)} tiles in the disagreement set; drawn for a query of {n_clusters}")
 
 # %% [markdown]
-# The pool is laid out by t-SNE of the projections, at most 1,500 tiles and all that matter here.
+# Left: the pool by t-SNE of the projections, at most 1,500 tiles and all that matter here. Right: the
+# disagreement set alone, by the two main directions of its projections.
 
 # %%
 chosen = {name: strategies.select(name, pool, query_size, seed) for name in compared.split(",")}
@@ -114,11 +117,12 @@ shown = np.unique(np.concatenate([others, in_set, *(query.rows for query in chos
 points = np.full((len(train), 2), np.nan)
 layout = TSNE(perplexity=min(30, len(shown) / 4), random_state=seed)
 points[shown] = layout.fit_transform(features[shown])
-active_step_plots.disagreement_clusters(points, disagree, cluster, nearest)
+alone = main_directions(features[in_set])
+active_step_plots.disagreement_clusters(points, disagree, alone, cluster, nearest)
 
 # %% [markdown]
 # The disagreement set lies where the arms of the classes meet. Lines lead from each of its tiles to the one that is
-# queried in its place (rings), so that every region is asked about once.
+# queried in its place (rings). A second label from the same cluster would tell less than one from another.
 
 # %% [markdown]
 # ## The same clusters as tiles

@@ -120,8 +120,8 @@ configs = {
     )
     for training, strategy in product(trainings.split(","), strategies.split(","))
 }
-pd.DataFrame([{"training": t, "strategy": s, "objective": repr(c.objective), "queries": c.n_rounds,
-               "tiles per query": c.query_size} for (t, s), c in configs.items()])
+pd.DataFrame([{"training": t, "strategy": s, "rounds": c.n_rounds, "tiles per query": c.query_size}
+              for (t, s), c in configs.items()])
 
 # %% [markdown]
 # ## Training and choosing
@@ -137,8 +137,10 @@ for (training, strategy), config in configs.items():
     histories[training, strategy] = run_rounds(place, config, oracle, test.tile.values)
 
 # %% [markdown]
-# What a loop leaves behind: who was queried with which answer, how each round went, and predictions of the test
-# set after every round.
+# What a loop leaves behind: the queries with their answers, how each round went, and predictions of the test set
+# after every round. Of each round: how many tiles were labelled; the share of unlabelled tiles with a pseudo label
+# (confident) and its precision; the size of the disagreement set, and how many tiles of the next query were filled by
+# entropy because it was too small.
 
 # %%
 history = next(iter(histories.values()))

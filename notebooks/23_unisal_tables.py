@@ -37,8 +37,8 @@ runs = paths.runs_folder(dataset, vlm)
 frame = active_learning.rounds_frame(read_rows(*sorted(runs.glob("seed*/rows/*.jsonl"))))
 groups = active_learning.groups_of_runs(runs)
 curves = active_learning.by_network(frame, dataset)
-print(f"{dataset} with {describe_vlm(vlm)}: {frame.seed.nunique()} seeds")
-kinds = frame.groupby(["network", "training", "method"], sort=False)
+print(f"{dataset} with {describe_vlm(vlm)}; seeds: {frame.seed.nunique()}")
+kinds = frame[frame.varied == ()].groupby(["network", "training", "method"], sort=False)
 kinds.seed.agg(rounds="size", seeds="nunique")
 
 # %% [markdown]

@@ -123,8 +123,8 @@ display(*active_learning.ablation_tables(frame))
 active_learning.on_off_table(frame)
 
 # %% [markdown]
-# Lines that differ in one part show what the part adds to the others; the last lines show that training and
-# choosing help each other less than they help alone.
+# Lines that differ in one part show what this part adds to the others. A line is missing where its rule was not
+# varied.
 
 # %% [markdown]
 # ## The record

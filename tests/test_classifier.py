@@ -1,28 +1,19 @@
 """Own tiles: what is listed, tabled, saved and predicted."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from html_page import Page
-from matplotlib import pyplot
-from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_models import SMALL, write_model
 
-from lib import classifier, paths, runner
-from lib.data import synthetic, tiles
-from lib.learning import networks, trainer
-from lib.report import step_plots
+from lib import classifier
+from lib.data import tiles
+from lib.learning import networks
 from lib.vlm import inference, views
 from lib.vlm.loading import load_vlm
 

@@ -518,3 +518,34 @@ def test_several_clusters_per_class_follow_a_class_of_two_kinds():
         for k in (1, 2)
     )
     assert one.mean() < 0.9 and two.all()
+
+
+# --- the tables that notebooks pass on -----------------------------------------------------------
+
+
+def test_the_tables_hold_what_the_filters_keep_in_each_setting():
+    """Also that both filters in turn keep what the one call of `keep_by_consensus` keeps."""
+    for seed in range(5):
+        case = RandomTiles(seed, n_tiles=80, n_classes=4)
+        views = consensus.views_table(
+            case.tiles, case.votes, case.view_probs, case.prompt_labels,
+            keep_ratio=0.4, seed=seed, among=case.among,
+        )  # fmt: skip
+        assert (views.tile == case.tiles).all() and len(views) == 80, seed
+        assert (views.view_label == case.view_probs.argmax(1)).all(), seed
+        assert np.array_equal(views.vote_entropy, consensus.vote_entropy(case.votes, 4)), seed
+        pseudo = consensus.pseudo_label_table(views, case.features, 4, seed=seed)
+        assert list(pseudo.setting.unique()) == list(SETTINGS), seed
+        for name, rules in SETTINGS.items():
+            subset = pseudo[pseudo.setting == name]
+            ratio = {"keep_ratio": 0.4, "among": case.among}
+            assert np.array_equal(subset.kept, case.keep("mvc+pfc", **rules, **ratio)), seed
+            assert np.array_equal(subset.kept_by_views, views[f"kept_{name}"]), seed
+            assert np.array_equal(subset.kept_by_views, case.keep("mvc", **rules, **ratio)), seed
+            assert (subset.prompt_label[subset.kept] == subset.feature_label[subset.kept]).all()
+            assert not (subset.kept & ~subset.kept_by_views).any(), seed
+
+
+def test_tiles_without_a_cluster_do_not_count_as_agreement():
+    clusters, labels = np.array([0, -1, 1, 1]), np.array([1, 1, 0, 0])
+    assert consensus.cluster_agreement(clusters, labels, 2).tolist() == [[0, 1], [2, 0]]

@@ -6,26 +6,22 @@ import shutil
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from html_page import Page
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from small_models import SMALL, write_model
-from html_page import Page
 
 from lib import classifier, paths, runner
 from lib.data import synthetic, tiles
 from lib.learning import samplers, setups, trainer
 from lib.report import step_plots
 from lib.vlm import stand_in
-from lib.vlm.loading import load_vlm
 
 pytestmark = pytest.mark.slow
 
@@ -338,7 +334,7 @@ def test_thirty_classes_are_taken(material, quick):
     words = "; ".join(["fat", f"{long} = mucosa", *(f"tissue {n}" for n in range(28))])
     out = execute(vlm=f"local-dir:{root / 'vlm'}", folder=str(mine), classes=words)["out"]
     predicted = read_csv(out / "predictions.csv")
-    assert sum(column.startswith("p(") for column in said) == 30
+    assert sum(column.startswith("p(") for column in predicted) == 30
     assert len(list((out / "gallery").iterdir())) == 30
     assert len(Page((out / "index.html").read_text()).by_tag["h2"]) == 31
 
@@ -419,7 +415,7 @@ def test_the_command_line_does_the_same(material, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (page,) = (tmp_path / "out").rglob("index.html")
-    assert str(page) in done.stdout  # where to look
+    assert f"open {page}" in done.stderr  # where to look
     assert page.parent.name.endswith("-my-tiles") and page.parent.parent.name == "seed0"
     assert read_csv(page.parent / "predictions.csv").path.tolist() == files_of(folder)
     assert [f.name for f in (page.parents[1] / "executed").iterdir()] == ["90_your_own_tiles.ipynb"]

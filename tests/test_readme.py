@@ -82,6 +82,7 @@ def test_commands_are_targets_of_make_with_its_own_variables():
     )
 
 
+@pytest.mark.slow
 def test_notebooks_are_run_with_parameters_that_they_declare():
     for page in PAGES:
         commands = re.findall(r"lib\.runner notebooks/(\w+)\.py(.*)", page.read_text())

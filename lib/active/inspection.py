@@ -94,6 +94,15 @@ def cluster_members(features: np.ndarray, n: int, seed: int) -> list[np.ndarray]
     return sorted(members, key=len, reverse=True)
 
 
+def main_directions(features: np.ndarray) -> np.ndarray:
+    """Tiles in the plane of their two principal components: [N, 2] from [N, P], of none as well."""
+    if not len(features):
+        return np.zeros((0, 2))
+    centred = features - features.mean(0)
+    left, scale, _ = np.linalg.svd(np.pad(centred, ((0, 1), (0, 1))), full_matrices=False)
+    return (left * scale)[:-1, :2]
+
+
 def describe_mask(mask: np.ndarray, probs: np.ndarray, right: np.ndarray) -> dict[str, float]:
     """Number of tiles, error and entropy of the mean prediction, NaN of no tile.
 

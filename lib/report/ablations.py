@@ -63,7 +63,7 @@ def chosen_rules(
     chosen = [values for values in grid if not wanted or wanted & set(values)]
     if wanted - known or not chosen:
         here = ", ".join(name for values in grid for name in values)
-        raise ValueError(f"rules={names!r}: the rules that are varied here are {here}")
+        raise ValueError(f"rules {names!r}: the rules that are varied here are {here}")
     return chosen
 
 

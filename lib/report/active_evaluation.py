@@ -118,7 +118,7 @@ def queried_tiles(
     rows = {}
     for (training, method), history in islice(histories.items(), 6):
         queries = history.queries
-        for r in sorted({1, queries["round"].max()} - {0}):
+        for r in sorted({1, queries["round"].max()} & set(queries["round"])):
             tiles = queries.tile[queries["round"] == r].values[:n]
             rows[f"{training}\n{method}, round {r}"] = decoded[tiles]
     return rows

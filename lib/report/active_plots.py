@@ -119,7 +119,7 @@ def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figur
 
     lines: see `active_learning.ablation_lines`. Mean and range over seeds; dotted is our setting.
     """
-    figure, axes = plt.subplots(1, len(lines), figsize=(2.7 * len(lines), 2.7), sharey=True)
+    figure, axes = plt.subplots(1, len(lines), figsize=(2.5 * len(lines) + 1.2, 2.7), sharey=True)
     for ax, (name, ends) in zip(np.atleast_1d(axes), lines.items(), strict=True):
         values = sorted(ends.x.unique())
         shown = {"aulc": "AULC", "accuracy": "at the end"}
@@ -135,6 +135,7 @@ def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figur
         ax.set_xticks(range(len(values)), [f"{x:g}" for x in values], fontsize=8)
         ax.set(xlabel=name)
     np.atleast_1d(axes)[0].set_ylabel("accuracy on the test set")
-    np.atleast_1d(axes)[0].legend(loc="lower left", fontsize=8)
-    figure.suptitle(title)
+    handles, names = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center", fontsize=8)
+    figure.suptitle(title, fontsize=10)
     return closed(figure)

@@ -32,7 +32,7 @@ def threshold_mask(probs: Mapping[str, np.ndarray], truth: np.ndarray, threshold
         for ax, own, name in zip(axes[:, column], both[:, order], "AB", strict=True):
             confidence, right = own.max(1), own.argmax(1) == truth[order]
             colours = np.where(confidence > threshold, np.where(right, RIGHT, WRONG), OTHER)
-            ax.bar(range(len(order)), confidence, width=0.85, color=colours)
+            ax.bar(range(len(order)), confidence, width=1, color=colours, ec="white", lw=0.4)
             ax.axhline(threshold, color="black", lw=1, ls="--")
             ax.set(ylim=(0, 1.02), title=title if name == "A" else "")
             ax.set_ylabel(f"confidence of {name}" if column == 0 else "")
@@ -67,8 +67,8 @@ def contrast_pairs(
     """The pairs of one batch as a B × B picture, and how alike the projections of each pair are.
 
     Tiles are sorted by class, those without any last; a strip on the left has the colour of the
-    class, strong for labels and pale for pseudo labels. known: see `pair_kinds`; labelled: bool [B];
-    cosines: title → [B, B], drawn beside the kinds of the pairs.
+    class, strong for labels and pale for pseudo labels. known: see `pair_kinds`; labelled: bool
+    [B]; cosines: title → [B, B], drawn beside the kinds of the pairs.
     """
     group = np.where(known == UNLABELLED, len(class_names), known)
     order = np.lexsort((~labelled, group))
@@ -137,32 +137,33 @@ def cluster_sheet(rows: Mapping[str, np.ndarray], columns: int = 10) -> Figure:
 
 
 def disagreement_clusters(
-    points: np.ndarray, disagree: np.ndarray, cluster: np.ndarray, chosen: np.ndarray
+    points: np.ndarray,
+    disagree: np.ndarray,
+    set_points: np.ndarray,
+    cluster: np.ndarray,
+    chosen: np.ndarray,
 ) -> Figure:
     """The pool with its disagreement set, and the clusters of that set with the chosen tiles.
 
-    points: [N, 2], NaN for tiles that are not shown; disagree: bool [N]; cluster: of each tile of
-    the disagreement set, in the order of the pool; chosen: rows of the pool, one per cluster.
+    points: [N, 2], NaN for tiles that are not shown; disagree: bool [N]; set_points: [D, 2], the
+    tiles of the disagreement set by themselves; cluster: [D]; chosen: rows of the set, one for each
+    cluster.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.3))
-    members = points[disagree]
     left.scatter(*points[~disagree].T, s=5, lw=0, color=OTHER, label="networks agree")
-    left.scatter(*members.T, s=12, lw=0, color="#0072B2", label="disagreement set")
+    left.scatter(*points[disagree].T, s=12, lw=0, color="#0072B2", label="disagreement set")
     left.set_title("the pool")
-    right.scatter(*points[~disagree].T, s=5, lw=0, color="#e8e8e8")
-    colours = sns.color_palette("husl", max(1, len(np.unique(cluster))))
-    rows = np.flatnonzero(disagree)
-    centre_of = {cluster[np.searchsorted(rows, row)]: row for row in chosen if disagree[row]}
-    for c, row in centre_of.items():
-        own = members[cluster == c]
-        for x, y in own:
-            right.plot([points[row, 0], x], [points[row, 1], y], color=colours[c], lw=0.8, zorder=1)
-        right.scatter(*own.T, s=14, lw=0, color=colours[c], zorder=2)
-    right.scatter(*points[chosen].T, s=46, lw=1.4, facecolors="none", edgecolors="black", zorder=3,
-                  label="chosen: nearest to its cluster's centre")  # fmt: skip
-    right.set_title("clusters of the disagreement set")
+    colours = sns.color_palette("colorblind", max(1, len(chosen)))
+    for colour, centre in zip(colours, chosen, strict=False):
+        members = set_points[cluster == cluster[centre]]
+        for x, y in members:
+            right.plot([set_points[centre, 0], x], [set_points[centre, 1], y], color=colour, lw=0.8)
+        right.scatter(*members.T, s=22, lw=0, color=colour, zorder=2)
+    right.scatter(*set_points[chosen].T, s=70, lw=1.4, facecolors="none", edgecolors="black",
+                  zorder=3, label="queried: nearest to its cluster's centre")  # fmt: skip
+    right.set_title("the disagreement set alone, in clusters")
     for ax in (left, right):
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, markerscale=1.5)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, markerscale=1.2)
     return closed(figure)

@@ -216,7 +216,7 @@ def _clusters(page: Canvas, x: float, y: float) -> None:
                  stroke=colour, stroke_dasharray="3 3")  # fmt: skip
         for px, py in points[:-1]:
             page.dot(x + dx + px, y + dy + py, 4.2, colour)
-        odd = "two" if colour == "one" else "one"  # its prompt said the other class
+        odd = "two" if colour == "one" else "one"  # the prompt gave the other class
         left, top = x + dx + points[-1][0], y + dy + points[-1][1]
         page.dot(left, top, 4.2, odd)
         page.add("path", d=f"M{left - 6.5} {top - 6.5} l13 13 m0 -13 l-13 13", stroke="ink",

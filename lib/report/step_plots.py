@@ -216,7 +216,7 @@ def training_curve(curve: pd.DataFrame, threshold: float) -> Figure:
     right.plot(curve.step, smooth.confident, color="C2", label=f"confident (above {threshold:g})")
     if curve.precision.notna().any():
         right.plot(curve.step, smooth.precision, color="C5", label="their precision")
-    right.set(xlabel="step", ylabel="share of remaining tiles", ylim=(0, 1.02))
+    right.set(xlabel="step", ylabel="share", ylim=(0, 1.02))
     right.legend(loc="lower right")
     return closed(figure)
 

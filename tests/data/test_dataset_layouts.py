@@ -1,6 +1,7 @@
 """Every public dataset's layout, in miniature and in the samples beside the repository."""
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -155,15 +156,17 @@ def execute(name, given):
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
-    """The tiles of the source of a stand-in, drawn once for all miniatures."""
+    """The folder and the table of a stand-in's source, drawn once for all miniatures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUTPUT_ROOT", str(tmp_path_factory.mktemp("elsewhere")))
-        return stand_in.read_source(STAND_IN, SIZE)[1]
+        card, table, _ = stand_in.read_source(STAND_IN, SIZE)
+        return datasets.prepare(card), table
 
 
 @pytest.mark.slow
 def test_the_source_of_a_stand_in_shares_no_tile_with_it(miniature, elsewhere):
-    assert len(elsewhere) and not set(elsewhere.digest) & set(miniature.table.digest)
+    _, source = elsewhere
+    assert len(source) and not set(source.digest) & set(miniature.table.digest)
 
 
 @pytest.mark.slow
@@ -177,8 +180,10 @@ def test_the_notebook_of_tiles_and_splits_runs_on_it(miniature):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("made", WHOLE[:1], indirect=True)
-def test_a_stand_in_is_built_for_it_elsewhere(miniature):
+def test_a_stand_in_is_built_for_it_elsewhere(miniature, elsewhere):
     matplotlib.use("Agg")
+    folder, _ = elsewhere
+    shutil.copytree(folder, miniature.root / "data" / "raw" / folder.name)
     given = {"dataset": miniature.card.name, "vlm": STAND_IN, "steps": 40}
     execute("01_stand_in_vlm", SMALL | given)
     assert (paths.model_folder(STAND_IN, 0) / "open_clip_model.safetensors").is_file()

@@ -3,87 +3,54 @@
 import numpy as np
 import pandas as pd
 import pytest
+from cases import case
+from made_up_curves import ablated, curve, full, made_up
 
+from lib import record
 from lib.report import active_learning
 from lib.report.active_learning import (
     GROUP_COLUMNS,
-    areas,
+    aulc,
     curve_weights,
     labels_needed,
     rounds_table,
 )
 
-SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
+# --- area under the learning curve ---------------------------------------------------------------
 
 
-def scored(method, training, seed, budget, accuracy, number=None, **params):
-    """A row of a round, or without a number of full supervision."""
-    labels = {"confident": 0.4, "precision": None, "disagreeing": 30, "filled": 0, "per_class": {}}
-    return record.row(
-        dataset="d", vlm="v", method=method, training=training, seed=seed, split="test",
-        network="frozen", budget=budget, params=params, seconds=1.0,
-        labels=None if number is None else labels | {"round": number, "labelled": budget},
-        scores=dict.fromkeys(SCORES, 0.5) | {"accuracy": accuracy, "recall": {"a": 1.0}},
-    )  # fmt: skip
+def test_the_weights_are_those_of_the_trapezoidal_rule_over_the_width():
+    for budgets in ([7, 9], [10, 20, 30, 40], [3, 4, 50, 51, 90], [25, 50, 60, 60], [5, 5, 8]):
+        with case(budgets):
+            accuracy = np.random.default_rng(0).random(len(budgets))
+            weights = curve_weights(budgets)
+            width = budgets[-1] - budgets[0]
+            assert weights.sum() == pytest.approx(1) and (weights >= 0).all()
+            assert weights @ accuracy == pytest.approx(np.trapezoid(accuracy, budgets) / width)
+            column = pd.Series(budgets, index=range(5, 5 + len(budgets)))
+            assert curve_weights(column) == pytest.approx(weights)
 
 
-def curve(method, training, seed, accuracies, **params):
-    return [
-        scored(method, training, seed, 10 * (r + 1), accuracy, r, **params)
-        for r, accuracy in enumerate(accuracies)
-    ]
-
-
-def full(accuracy, seed=0):
-    return scored("full-supervision", "supervised", seed, 500, accuracy)
-
-
-def made_up():
-    """Two strategies over two seeds, one of them in both trainings, and all labels."""
-    rows = [full(0.9), full(1.0, seed=1)]
-    for seed, more in ((0, 0.0), (1, 0.02)):
-        rows += curve("random", "dual-view", seed, [0.51, 0.6 + more, 0.7 + more])
-        rows += curve("unisal", "dual-view", seed, [0.5, 0.8 + more, 0.93 + more])
-        rows += curve("random", "supervised", seed, [0.4, 0.5, 0.6])
-    return rows
-
-
-# --- areas ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "budgets", [[7, 9], [10, 20, 30, 40], [3, 4, 50, 51, 90], [25, 50, 60, 60], [5, 5, 8]]
-)
-def test_the_weights_are_those_of_the_trapezoidal_rule_over_the_width(budgets):
-    accuracy = np.random.default_rng(0).random(len(budgets))
-    weights = curve_weights(budgets)
-    width = budgets[-1] - budgets[0]
-    assert weights.sum() == pytest.approx(1) and (weights >= 0).all()
-    assert weights @ accuracy == pytest.approx(np.trapezoid(accuracy, budgets) / width)
-    assert curve_weights(pd.Series(budgets, index=range(5, 5 + len(budgets)))) == pytest.approx(
-        weights
-    )
-
-
-@pytest.mark.parametrize("budgets", [[10], [10, 10], [4, 4, 4]])
-def test_where_no_label_is_added_every_round_counts_the_same(budgets):
-    assert curve_weights(budgets).tolist() == pytest.approx([1 / len(budgets)] * len(budgets))
+def test_where_no_label_is_added_every_round_counts_the_same():
+    for budgets in ([10], [10, 10], [4, 4, 4]):
+        equal = [1 / len(budgets)] * len(budgets)
+        assert curve_weights(budgets).tolist() == pytest.approx(equal), budgets
 
 
 def test_one_area_per_training_strategy_and_seed():
-    found = areas(active_learning.rounds_frame(made_up()))
-    assert len(found) == 6 and "full-supervision" not in set(found.method)
-    of = found.set_index(["training", "method", "seed"]).area
-    assert of["dual-view", "unisal", 0] == pytest.approx((0.5 / 2 + 0.8 + 0.93 / 2) / 2)
-    assert of["supervised", "random", 1] == pytest.approx(0.5)
+    areas = aulc(active_learning.rounds_frame(made_up()))
+    assert len(areas) == 6 and "full-supervision" not in set(areas.method)
+    area = areas.set_index(["training", "method", "seed"]).aulc
+    assert area["dual-view", "unisal", 0] == pytest.approx((0.5 / 2 + 0.8 + 0.93 / 2) / 2)
+    assert area["supervised", "random", 1] == pytest.approx(0.5)
 
 
 def test_the_area_under_another_score_and_rows_in_any_order():
     rows = curve("random", "dual-view", 0, [0.1, 0.9, 0.2])
     frame = active_learning.rounds_frame(rows[::-1])
     assert frame.budget.tolist() == [10, 20, 30] and frame.accuracy.tolist() == [0.1, 0.9, 0.2]
-    assert areas(frame).area.tolist() == [pytest.approx((0.1 / 2 + 0.9 + 0.2 / 2) / 2)]
-    assert areas(frame, "balanced_accuracy").area.tolist() == [0.5]
+    assert aulc(frame).aulc.tolist() == [pytest.approx((0.1 / 2 + 0.9 + 0.2 / 2) / 2)]
+    assert aulc(frame, "balanced_accuracy").aulc.tolist() == [0.5]
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -126,13 +93,13 @@ def test_the_table_has_a_line_per_training_and_strategy_in_their_order():
     ours = table.iloc[0]
     assert ours.accuracy == "0.940 ± 0.014" and ours["labels at the end"] == "30"
     area = pd.Series([(0.25 + 0.8 + 0.465) / 2, (0.25 + 0.82 + 0.475) / 2])
-    assert ours.area == f"{area.mean():.3f} ± {area.std():.3f}"
+    assert ours.AULC == f"{area.mean():.3f} ± {area.std():.3f}"
     # All labels: 0.95 on average, of which 95% are 0.9025 and 98% 0.931.
-    wanted = [ours[f"labels for {share}"] for share in ("95%", "98%", "100%")]
-    assert wanted == ["30", "30", "–"]
+    needed = [ours[f"labels for {fraction}"] for fraction in ("95%", "98%", "100%")]
+    assert needed == ["30", "30", "–"]
     assert table.seeds.tolist() == ["2"] * 4 and "UniSAL is better by" not in table
     last = table.iloc[-1]
-    assert (last.accuracy, last["labels at the end"], last.area) == ("0.950 ± 0.071", "500", "")
+    assert (last.accuracy, last["labels at the end"], last.AULC) == ("0.950 ± 0.071", "500", "")
 
 
 def test_without_full_supervision_nobody_says_how_many_labels_it_takes():
@@ -163,8 +130,8 @@ def test_groups_are_those_of_all_seeds(tmp_path):
     assert list(active_learning.groups_of_runs(tmp_path)) == GROUP_COLUMNS
     for seed in (0, 1):
         (tmp_path / f"seed{seed}").mkdir()
-        part = pd.DataFrame([["v", seed, "dual-view", "unisal", "frozen", "g", 1, 1.0]])
-        part.set_axis(GROUP_COLUMNS, axis=1).to_parquet(tmp_path / f"seed{seed}/learning.parquet")
+        counts = pd.DataFrame([["v", seed, "dual-view", "unisal", "frozen", "g", 1, 1.0]])
+        counts.set_axis(GROUP_COLUMNS, axis=1).to_parquet(tmp_path / f"seed{seed}/learning.parquet")
     assert active_learning.groups_of_runs(tmp_path).seed.tolist() == [0, 1]
 
 
@@ -173,9 +140,9 @@ def test_the_summary_compares_unisal_with_the_best_other_strategy_of_its_trainin
     (line,) = table.to_dict("records")
     assert (line["dataset"], line["all labels"], line["labels"]) == ("d", "0.950", "30 of 500")
     assert (line["UniSAL"], line["of all labels"]) == ("0.940", "98.9%")
-    assert line["area, best other, same training"] == "0.610 (random)"
-    assert (line["area, random, supervised"], line["seeds"]) == ("0.500", "2")
-    assert "area, entropy, supervised" not in line
+    assert line["AULC, best other, same training"] == "0.610 (random)"
+    assert (line["AULC, random, supervised"], line["seeds"]) == ("0.500", "2")
+    assert "AULC, entropy, supervised" not in line
 
 
 def test_there_is_no_summary_of_what_was_not_run():
@@ -185,35 +152,19 @@ def test_there_is_no_summary_of_what_was_not_run():
 
 # --- ablations -----------------------------------------------------------------------------------
 
-OURS = {"strategy": "unisal", "tau": 0.7, "weight": 0.5, "contrast": 0.1, "restart": True}
-
-
-def ablated():
-    """UniSAL over two seeds, of which the first has other thresholds and parts left out."""
-    rows = []
-    for seed in (0, 1):
-        rows += curve("unisal", "dual-view", seed, [0.5, 0.9], **OURS)
-        rows += curve("random", "dual-view", seed, [0.5, 0.6], **OURS | {"strategy": "random"})
-        rows += curve("unisal", "supervised", seed, [0.4, 0.5], **OURS)
-    others = [{"tau": 0.5}, {"tau": 0.9}, {"weight": 0.0}, {"weight": 1.0}, {"strategy": "cs"}]
-    for number, other in enumerate(others):
-        rules = OURS | other | {"varied": list(other)}
-        rows += curve(rules["strategy"], "dual-view", 0, [0.5, float(f"0.8{number + 1}")], **rules)
-    return active_learning.rounds_frame(rows)
-
 
 def test_an_ablation_is_of_one_rule_and_of_the_seeds_in_which_it_was_varied():
-    part = active_learning.ablation(ablated(), "tau")
-    assert part.groupby("tau").accuracy.max().to_dict() == {0.5: 0.81, 0.7: 0.9, 0.9: 0.82}
-    assert set(part.seed) == {0} and set(part.training) == {"dual-view"} and len(part) == 6
+    lines = active_learning.ablation(ablated(), "tau")
+    assert lines.groupby("tau").accuracy.max().to_dict() == {0.5: 0.81, 0.7: 0.9, 0.9: 0.82}
+    assert set(lines.seed) == {0} and set(lines.training) == {"dual-view"} and len(lines) == 6
     assert active_learning.ablation(ablated(), "contrast").empty
 
 
 def test_the_ends_of_curves_are_areas_and_last_accuracies():
-    found = active_learning.ends(active_learning.ablation(ablated(), "tau"), "tau")
-    assert found.tau.tolist() == [0.5, 0.7, 0.9]
-    assert found.area.tolist() == pytest.approx([0.655, 0.7, 0.66])
-    assert found.accuracy.tolist() == [0.81, 0.9, 0.82]
+    ends = active_learning.curve_ends(active_learning.ablation(ablated(), "tau"), "tau")
+    assert ends.tau.tolist() == [0.5, 0.7, 0.9]
+    assert ends.aulc.tolist() == pytest.approx([0.655, 0.7, 0.66])
+    assert ends.accuracy.tolist() == [0.81, 0.9, 0.82]
 
 
 def test_our_value_is_marked_in_the_table_of_an_ablation():
@@ -225,16 +176,51 @@ def test_our_value_is_marked_in_the_table_of_an_ablation():
 def test_parts_are_switched_off_one_by_one():
     table = active_learning.on_off_table(ablated())
     parts = ["cross supervision", "contrast", "DUS", "CS"]
-    found = {
+    switched = {
         "".join("01"[bool(on)] for on in line[parts]): line["accuracy at the end"]
         for _, line in table.iterrows()
     }
     expected = {"1111": "0.900", "0111": "0.830", "1101": "0.850", "1100": "0.600", "0011": "0.500"}
-    assert found == expected
+    assert switched == expected
 
 
 def test_what_is_drawn_are_rules_that_are_numbers():
-    found = active_learning.ablation_lines(ablated())
-    assert list(found) == ["threshold τ", "weight w of cross supervision"]
-    weight = found["weight w of cross supervision"]
+    lines = active_learning.ablation_lines(ablated())
+    assert list(lines) == ["threshold τ", "weight w of cross supervision"]
+    weight = lines["weight w of cross supervision"]
     assert weight.x.tolist() == [0.0, 0.5, 1.0] and set(weight.ours) == {0.5}
+
+
+def test_only_rules_that_were_varied_have_a_table():
+    tables = active_learning.ablation_tables(ablated())
+    assert [table.columns[0] for table in tables] == ["strategy", "tau", "cps_weight"]
+
+
+def test_datasets_with_an_ablation_are_those_of_heads_on_frozen_features():
+    frame = ablated()
+    others = [frame.assign(dataset="e", network="fine-tune"), frame[frame.varied == ()]]
+    everything = pd.concat([frame, others[0], others[1].assign(dataset="f")])
+    assert list(active_learning.ablated_datasets(everything)) == ["d"]
+    assert active_learning.ablated_datasets(active_learning.rounds_frame([])) == {}
+
+
+# --- what the notebooks show ---------------------------------------------------------------------
+
+
+def test_networks_have_tables_and_groups_of_their_own():
+    frame = active_learning.rounds_frame(made_up())
+    both = pd.concat([frame, frame.assign(network="fine-tune")])
+    groups = pd.DataFrame(columns=GROUP_COLUMNS)
+    curves = active_learning.by_network(both, "d")
+    tables = dict(active_learning.rounds_tables(curves, groups))
+    assert list(tables) == list(curves) == ["d, frozen", "d, fine-tune"]
+    assert all(len(table) == 4 for table in tables.values())
+    assert active_learning.by_network(active_learning.rounds_frame([]), "d") == {}
+
+
+def test_the_disagreement_set_is_averaged_over_seeds():
+    frame = active_learning.rounds_frame(made_up())
+    frame.loc[frame.seed == 1, "disagreeing"] = 20
+    table = active_learning.disagreement_table(frame)
+    assert table["disagreeing", "frozen", "dual-view"].tolist() == [25.0] * 3
+    assert active_learning.disagreement_table(active_learning.rounds_frame([])).empty

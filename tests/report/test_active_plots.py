@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from test_round_tables import ablated, curve, full, made_up
+from made_up_curves import ablated, curve, full, made_up
 
 from lib.report import active_learning, active_plots
 
@@ -21,9 +21,9 @@ def test_a_panel_per_training_with_a_line_per_strategy():
     figure = active_plots.learning_curves(active_learning.rounds_frame(made_up()), "a title")
     dual, supervised = figure.axes
     assert [title(ax) for ax in figure.axes] == ["dual-view", "supervised"]
-    found = lines(dual)
-    assert set(found) == {"UniSAL (DUS, CS)", "random", "all labels"}
-    assert found["UniSAL (DUS, CS)"].tolist() == pytest.approx([0.5, 0.81, 0.94])
+    drawn = lines(dual)
+    assert set(drawn) == {"UniSAL (DUS, CS)", "random", "all labels"}
+    assert drawn["UniSAL (DUS, CS)"].tolist() == pytest.approx([0.5, 0.81, 0.94])
     assert set(lines(supervised)) == {"random", "all labels"}
     assert lines(supervised)["all labels"] == pytest.approx([0.95, 0.95])
     assert not plt.get_fignums()
@@ -59,8 +59,8 @@ def test_ablation_curves_mark_our_value():
 
 
 def test_pseudo_label_curves_have_a_line_per_training():
-    of = pd.DataFrame({"step": range(40), "loss_a": 1.0, "confident": 0.5, "precision": np.nan})
-    figure = active_plots.pseudo_label_curves({"one": of, "two": of.assign(precision=0.8)}, 0.7)
+    one = pd.DataFrame({"step": range(40), "loss_a": 1.0, "confident": 0.5, "precision": np.nan})
+    figure = active_plots.pseudo_label_curves({"one": one, "two": one.assign(precision=0.8)}, 0.7)
     assert [len(ax.lines) for ax in figure.axes] == [2, 2, 2]
     assert figure.axes[2].lines[1].get_ydata()[-1] == pytest.approx(0.8)
 

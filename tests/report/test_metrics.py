@@ -1,8 +1,11 @@
 """Scores against scikit-learn, loops and cases worked by hand."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import references
+from cases import case
 from sklearn import metrics as sk
 
 from lib.report import metrics
@@ -17,58 +20,62 @@ def predictions(seed, n=80, n_classes=3):
     return probs / probs.sum(1, keepdims=True), labels
 
 
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("n_classes", [3, 6])
-def test_scores_are_scikit_learns(seed, n_classes):
-    probs, labels = predictions(seed, n_classes=n_classes)
-    predicted = probs.argmax(1)
-    names = [f"class {c}" for c in range(n_classes)]
-    found = metrics.scores(probs, labels, names)
-    assert found["accuracy"] == pytest.approx(sk.accuracy_score(labels, predicted))
-    assert found["balanced_accuracy"] == pytest.approx(
-        sk.balanced_accuracy_score(labels, predicted)
-    )
-    assert found["macro_f1"] == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
-    assert found["auroc"] == pytest.approx(sk.roc_auc_score(labels, probs, multi_class="ovr"))
-    recall = sk.recall_score(labels, predicted, average=None)
-    assert found["recall"] == pytest.approx(dict(zip(names, recall, strict=True)))
+def test_scores_are_scikit_learns():
+    for seed, n_classes in product(range(8), (3, 6)):
+        with case(seed, n_classes):
+            probs, labels = predictions(seed, n_classes=n_classes)
+            predicted = probs.argmax(1)
+            names = [f"class {c}" for c in range(n_classes)]
+            recall = sk.recall_score(labels, predicted, average=None)
+            scores = metrics.scores(probs, labels, names)
+            assert scores.pop("recall") == pytest.approx(dict(zip(names, recall, strict=True)))
+            assert scores.pop("ece") == metrics.calibration_error(probs, labels)
+            assert scores == pytest.approx(
+                {
+                    "accuracy": sk.accuracy_score(labels, predicted),
+                    "balanced_accuracy": sk.balanced_accuracy_score(labels, predicted),
+                    "macro_f1": sk.f1_score(labels, predicted, average="macro"),
+                    "auroc": sk.roc_auc_score(labels, probs, multi_class="ovr"),
+                }
+            )
 
 
 def test_scores_of_a_small_case_worked_by_hand():
     probs = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]])
-    found = metrics.scores(probs, np.array([0, 0, 1, 1]), ["a", "b"])
-    assert found["accuracy"] == 0.75
-    assert found["recall"] == {"a": 1.0, "b": 0.5}
-    assert found["balanced_accuracy"] == 0.75
-    assert found["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
-    assert found["auroc"] == 0.75  # of four pairs, only (0.6, 0.8) is ranked wrongly
+    scores = metrics.scores(probs, np.array([0, 0, 1, 1]), ["a", "b"])
+    assert scores["accuracy"] == 0.75
+    assert scores["recall"] == {"a": 1.0, "b": 0.5}
+    assert scores["balanced_accuracy"] == 0.75
+    assert scores["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
+    assert scores["auroc"] == 0.75  # of four pairs, only (0.6, 0.8) is ranked wrongly
     # one tile in each of four bins: gaps 0.1, 0.4, 0.3 and 0.8
-    assert found["ece"] == pytest.approx(0.4)
+    assert scores["ece"] == pytest.approx(0.4)
 
 
 def test_an_absent_class_has_no_recall_and_no_say():
     probs = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
-    found = metrics.scores(probs, np.array([0, 1, 1, 0]), ABC)
-    assert found["recall"] == {"a": 0.5, "b": 0.5, "c": None}
-    assert found["balanced_accuracy"] == 0.5
-    assert found["auroc"] is None
-    assert found["macro_f1"] == pytest.approx((0.5 + 2 / 3) / 2)
+    scores = metrics.scores(probs, np.array([0, 1, 1, 0]), ABC)
+    assert scores["recall"] == {"a": 0.5, "b": 0.5, "c": None}
+    assert scores["balanced_accuracy"] == 0.5
+    assert scores["auroc"] is None
+    assert scores["macro_f1"] == pytest.approx((0.5 + 2 / 3) / 2)
 
 
 def test_scores_are_plain_numbers_for_the_record():
-    found = metrics.scores(*predictions(0), ABC)
-    values = [v for name, v in found.items() if name != "recall"] + list(found["recall"].values())
+    scores = metrics.scores(*predictions(0), ABC)
+    values = [v for name, v in scores.items() if name != "recall"] + list(scores["recall"].values())
     assert {type(value) for value in values} == {float}
 
 
-@pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("bins", [1, 4, 15])
-def test_calibration_error_matches_the_loop(seed, bins):
-    probs, labels = predictions(seed, n=60)
-    probs[:5] = np.eye(3)[labels[:5]]  # an edge belongs to the bin below it
-    probs[5:15], probs[15:25] = [0.5, 0.25, 0.25], [0.125, 0.75, 0.125]
-    found = metrics.calibration_error(probs, labels, bins)
-    assert found == pytest.approx(references.calibration_error(probs, labels, bins), abs=1e-12)
+def test_calibration_error_matches_the_loop():
+    for seed, bins in product(range(10), (1, 4, 15)):
+        probs, labels = predictions(seed, n=60)
+        probs[:5] = np.eye(3)[labels[:5]]  # an edge belongs to the bin below it
+        probs[5:15], probs[15:25] = [0.5, 0.25, 0.25], [0.125, 0.75, 0.125]
+        with case(seed, bins):
+            error = metrics.calibration_error(probs, labels, bins)
+            expected = references.calibration_error(probs, labels, bins)
+            assert error == pytest.approx(expected, abs=1e-12)
 
 
 def test_calibration_error_is_zero_when_confidence_is_right_and_one_when_sure_and_wrong():
@@ -86,6 +93,7 @@ def mean_of(values):
     return lambda rows: float(values[rows].mean())
 
 
+@pytest.mark.slow
 def test_the_interval_contains_the_truth_about_as_often_as_it_says():
     hits = 0
     for seed in range(60):
@@ -131,10 +139,10 @@ def test_a_group_is_drawn_whole_whatever_its_name_and_place():
 
 def test_the_interval_is_fixed_by_its_seed():
     values, groups = np.random.default_rng(0).random(50), np.arange(50) // 5
-    found = [
+    one, again, other = (
         metrics.grouped_interval(mean_of(values), groups, seed=s, draws=100) for s in (1, 1, 2)
-    ]
-    assert found[0] == found[1] != found[2]
+    )
+    assert one == again != other
 
 
 def test_a_lower_level_gives_a_narrower_interval():
@@ -167,17 +175,18 @@ def test_label_quality_worked_by_hand():
 
 
 def test_nothing_kept_has_no_precision_and_loses_every_class():
-    found = metrics.label_quality(np.zeros(3, int), np.zeros(3, bool), np.arange(3), ABC)
-    assert found["precision"] is None and found["kept"] == 0 and found["share"] == 0
-    assert found["lost_classes"] == ABC
+    quality = metrics.label_quality(np.zeros(3, int), np.zeros(3, bool), np.arange(3), ABC)
+    assert quality["precision"] is None and quality["kept"] == 0 and quality["share"] == 0
+    assert quality["lost_classes"] == ABC
 
 
 def test_a_class_that_has_no_tile_cannot_be_lost():
     labels = np.array([0, 1])
-    found = metrics.label_quality(labels, np.ones(2, bool), labels, ABC)
-    assert found["lost_classes"] == []
+    quality = metrics.label_quality(labels, np.ones(2, bool), labels, ABC)
+    assert quality["lost_classes"] == []
 
 
+@pytest.mark.slow
 def test_a_paired_test_finds_what_is_there_and_nothing_else():
     chance = np.random.default_rng(0)
     clear = chance.choice([0, 1, 1, 2, -1], 80)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lib import paths
-from lib.vlm.cards import VLMCard, read_vlm_cards, vlms_table
+from lib.vlm.cards import VLMCard, describe_vlm, read_vlm_cards, vlms_table
 
 CARDS = read_vlm_cards()
 NAMES = ["clip-b-32", "clip-b-16", "plip", "biomedclip", "quiltnet-b-32", "quiltnet-b-16", "conch"]
@@ -119,3 +119,9 @@ def test_the_table_has_a_short_row_per_card():
     assert "on request" in table["from"].iloc[-1]
     assert not table.map(lambda cell: "|" in cell or "\n" in cell).any(axis=None)
     assert table.drop(columns="from").map(len).max(axis=None) < 70
+
+
+def test_a_stand_in_says_what_it_learnt_on():
+    text = describe_vlm("stand-in-lc25k_restained")
+    assert "a fifth of its source tiles, re-stained" in text
+    assert describe_vlm("ViT-B-32/openai") == "ViT-B-32/openai"

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data import cards, datasets, tiles
-from lib.report import step_plots
+from lib.figures import step_plots
 from lib.run_folder import Run
 
 # %% tags=["parameters"]
@@ -57,7 +57,8 @@ print(f"results go to {run.folder}")
 card = cards.read_card(dataset)
 folder = datasets.prepare(card)
 print(cards.credits(card), f"Tiles: {folder}", sep="\n")
-pd.DataFrame([{"class": c.name, "prompts": " · ".join(c.prompts)} for c in card.classes])
+lines = [{"class": c.name, "prompts": " · ".join(c.prompts)} for c in card.classes]
+pd.DataFrame(lines).style.hide()
 
 # %% [markdown]
 # ## The tiles

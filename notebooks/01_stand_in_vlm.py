@@ -30,7 +30,7 @@ import numpy as np
 
 from lib import paths
 from lib.data import cards, datasets, tiles
-from lib.report import step_plots
+from lib.figures import step_plots
 from lib.run_folder import Run
 from lib.vlm import stand_in
 from lib.vlm.inference import embed_prompts, embed_tiles

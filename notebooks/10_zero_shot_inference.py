@@ -27,7 +27,8 @@ import pandas as pd
 import torch
 
 from lib.data import cards, datasets, tiles
-from lib.report import evaluation, metrics, step_plots
+from lib.figures import step_plots
+from lib.report import evaluation, metrics
 from lib.run_folder import Run
 from lib.vlm.cards import credits
 from lib.vlm.inference import class_probabilities, embed_prompts, embed_tiles

@@ -28,7 +28,8 @@ import pandas as pd
 from lib import consensus
 from lib.data import cards, datasets, tiles
 from lib.data.staining import separate_stains
-from lib.report import consensus_plots, evaluation, plots, pseudo_labels
+from lib.figures import consensus_plots, plots
+from lib.report import evaluation, pseudo_labels
 from lib.run_folder import Run
 from lib.vlm.inference import embed_prompts, embed_views, speed_of_views
 from lib.vlm.loading import load_vlm

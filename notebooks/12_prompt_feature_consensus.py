@@ -26,7 +26,8 @@ from sklearn.manifold import TSNE
 
 from lib import consensus
 from lib.data import cards, datasets, tiles
-from lib.report import consensus_plots, evaluation, pseudo_labels, step_plots
+from lib.figures import consensus_plots, step_plots
+from lib.report import evaluation, pseudo_labels
 from lib.run_folder import Run
 
 # %% tags=["parameters"]

@@ -35,7 +35,8 @@ from lib.data import cards, datasets, tiles
 from lib.labels import UNLABELLED
 from lib.learning import networks, setups, trainer
 from lib.learning.losses import HighConfidenceCrossSupervision
-from lib.report import evaluation, step_plots
+from lib.figures import step_plots
+from lib.report import evaluation
 from lib.run_folder import Run
 
 # %% tags=["parameters"]

@@ -29,7 +29,8 @@ import pandas as pd
 from lib.data import cards, datasets, tiles
 from lib.learning import baselines, setups, trials
 from lib.learning.losses import CoTeaching, EarlyLearningRegularisation, Supervised, generalised_cross_entropy
-from lib.report import comparison, plots
+from lib.figures import plots
+from lib.report import comparison
 from lib.run_folder import Run
 from lib.vlm.cards import describe_vlm
 from lib.vlm.inference import embed_prompts, vote

@@ -32,7 +32,8 @@ from lib import paths
 from lib.data import cards, datasets, tiles
 from lib.learning import setups, trials
 from lib.record import read_rows
-from lib.report import ablation_tables, comparison, plots
+from lib.figures import plots
+from lib.report import ablation_tables, comparison
 from lib.report.ablations import VLM_CPL_GRID, ablation_grid, chosen_rules, our_rules
 from lib.run_folder import Run
 from lib.vlm.cards import describe_vlm

@@ -29,7 +29,8 @@ from lib import paths
 from lib.data import cards, datasets, tiles
 from lib.learning import trials
 from lib.record import read_rows
-from lib.report import ablation_tables, comparison, plots, step_plots
+from lib.figures import plots, step_plots
+from lib.report import ablation_tables, comparison
 from lib.report.ablations import parse_shifts
 from lib.run_folder import Run
 from lib.vlm.cards import describe_vlm

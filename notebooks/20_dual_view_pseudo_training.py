@@ -38,7 +38,8 @@ from lib.active.inspection import look_at_batch
 from lib.data import cards, datasets, tiles
 from lib.labels import UNLABELLED
 from lib.learning import losses, networks, samplers, setups, trainer
-from lib.report import active_plots, active_step_plots, metrics, step_plots
+from lib.figures import active_plots, active_step_plots, step_plots
+from lib.report import metrics
 from lib.run_folder import Run
 from lib.vlm.cards import describe_vlm
 

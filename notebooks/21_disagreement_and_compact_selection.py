@@ -33,7 +33,7 @@ from lib.active.inspection import (
 from lib.data import cards, datasets, tiles
 from lib.labels import UNLABELLED
 from lib.learning import networks, setups
-from lib.report import active_plots, active_step_plots, step_plots
+from lib.figures import active_plots, active_step_plots, step_plots
 from lib.run_folder import Run
 from lib.vlm.cards import describe_vlm
 

@@ -37,7 +37,8 @@ from lib.data import cards, datasets, tiles
 from lib.learning import setups
 from lib.learning.losses import DualViewTraining, Supervised
 from lib.learning.trainer import TrainingTiles
-from lib.report import active_learning, active_plots, step_plots
+from lib.figures import active_plots, step_plots
+from lib.report import active_learning
 from lib.report.active_evaluation import (
     evaluate_loops, queried_tiles, queries_per_class, right_per_group,
 )
@@ -177,10 +178,11 @@ full_row = evaluate_probs(
 
 # %%
 loops = [{"strategy": strategy, "training": training} for training, strategy in configs]
-rows = run.record([full_row] + evaluate_loops(
+rounds = evaluate_loops(
     loops, configs.values(), histories.values(), test, card.class_names,
     params={"input_size": size}, **fields,
-))
+)
+rows = run.record([full_row, *rounds])
 run.save(learning=right_per_group(histories, test, vlm=vlm, seed=seed, network=network))
 
 # %% [markdown]

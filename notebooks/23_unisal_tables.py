@@ -25,7 +25,8 @@ from IPython.display import display
 
 from lib import paths
 from lib.record import read_rows
-from lib.report import active_learning, active_plots
+from lib.figures import active_plots
+from lib.report import active_learning
 from lib.vlm.cards import describe_vlm
 
 # %% tags=["parameters"]

@@ -29,7 +29,8 @@ from lib.data import cards
 from lib.learning import setups
 from lib.learning.losses import DualViewTraining
 from lib.record import read_rows
-from lib.report import active_learning, active_plots
+from lib.figures import active_plots
+from lib.report import active_learning
 from lib.report.ablations import UNISAL_GRID, ablation_grid, chosen_rules
 from lib.report.active_evaluation import evaluate_loops
 from lib.run_folder import Run

@@ -27,7 +27,8 @@ from IPython.display import display
 from lib import paths, runner
 from lib.data import cards, datasets
 from lib.record import read_rows
-from lib.report import comparison, front_page, results
+from lib.figures import front_page, results
+from lib.report import comparison
 from lib.vlm.cards import describe_vlm, vlms_table
 
 # %% tags=["parameters"]

@@ -34,7 +34,7 @@ from lib import classifier, consensus, paths
 from lib.data import cards, datasets, tiles
 from lib.labels import UNLABELLED
 from lib.learning import losses, networks, setups, trainer
-from lib.report import gallery, step_plots
+from lib.figures import gallery, step_plots
 from lib.vlm import stand_in
 from lib.vlm.cards import credits, describe_vlm
 from lib.vlm.inference import embed_prompts, embed_tiles, embed_views
@@ -68,7 +68,8 @@ if folder or classes:
 else:
     prompts = dict(zip(demo.class_names, class_prompts(demo, wordings), strict=True))
 names = list(prompts)
-pd.DataFrame({"class": names, "prompts": [" · ".join(texts) for texts in prompts.values()]})
+lines = {"class": names, "prompts": [" · ".join(texts) for texts in prompts.values()]}
+pd.DataFrame(lines).style.hide()
 
 # %% [markdown]
 # ## The tiles
@@ -173,7 +174,7 @@ groups = classifier.per_group(predicted, names) if by_folder else None
 others = classifier.predict(out / "classifier", Path(other).expanduser()) if other else None
 csv = {"pseudo_labels": file_labels, "predictions": predicted}
 classifier.write_tables(out, csv | {"predictions_other": others, "groups": groups})
-predicted.head()
+predicted.head().round(3)
 
 # %% [markdown]
 # ## The gallery

@@ -19,8 +19,8 @@ from small_models import SMALL, write_model
 
 from lib import classifier, paths, runner
 from lib.data import synthetic, tiles
+from lib.figures import step_plots
 from lib.learning import samplers, setups, trainer
-from lib.report import step_plots
 from lib.vlm import stand_in
 
 pytestmark = pytest.mark.slow

@@ -8,15 +8,10 @@ import subprocess
 from pathlib import Path
 
 import jupytext
-import pandas as pd
-import pytest
 import yaml
 from jupytext.config import load_jupytext_config
 
 from lib import chain, record, runner
-from lib.data import datasets
-from lib.report import active_learning, comparison, format, pseudo_labels
-from lib.vlm import cards as vlm_cards
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -175,16 +170,17 @@ def test_no_executed_notebook_is_tracked():
 
 LEAVES = {"artefacts", "chain", "labels", "packaged_weights", "paths", "progress", "random_draws",
           "record", "run_folder"}  # fmt: skip
-ROOMS = {"data", "vlm", "learning", "active", "report"}
+ROOMS = {"data", "vlm", "learning", "active", "report", "figures"}
 # What the modules of a room, or of the top, may import beside the leaves and their own room.
 MAY_IMPORT = {
     "consensus": set(),
     "data": set(),
     "vlm": {"data"},
-    "learning": {"data", "vlm.views"},
+    "learning": {"data", "vlm", "consensus"},
     "active": {"learning", "consensus"},
     "report": {"consensus"},
-    "classifier": {"consensus", "data", "vlm", "learning", "report"},
+    "figures": {"consensus", "report"},
+    "classifier": {"consensus", "data", "vlm", "learning", "report", "figures"},
     "runner": set(),
 }
 
@@ -293,60 +289,3 @@ def test_readme_links_lead_somewhere():
     assert links
     for link in links:
         assert link.startswith("http") or (ROOT / link).exists(), f"README links to {link}"
-
-
-def recorded() -> list:
-    return [row for file in RECORDS for row in rows_of(file)]
-
-
-@pytest.mark.slow
-def test_readme_tables_are_those_of_the_record():
-    text = (ROOT / "README.md").read_text()
-    made = {
-        "consensus": lambda rows, _: pseudo_labels.consensus_table(
-            pseudo_labels.pseudo_label_frame(rows)
-        ),
-        "scores": comparison.scores_table,
-        "parts": lambda rows, _: comparison.on_off_table(
-            *comparison.ablation_frames(rows).values()
-        ),
-    }
-    blocks = re.findall(r"<!-- (consensus|scores|parts) (\w+) -->\n(.*?)<!-- /", text, re.S)
-    assert {kind for kind, *_ in blocks} == set(made)
-    summary = re.search(r"<!-- summary -->\n(.*?)<!-- /", text, re.S)
-    everything = comparison.of_own_vlm(recorded())
-    assert summary and summary[1] == format.markdown(comparison.summary_table(everything))
-    for kind, dataset, block in blocks:
-        file = ROOT / "data" / "record" / f"{dataset}.jsonl"
-        groups = comparison.groups_of_record(file.with_suffix(".groups.parquet"))
-        rows = comparison.of_own_vlm(rows_of(file))
-        assert block == format.markdown(made[kind](rows, groups))
-    several = re.search(r"<!-- several -->\n(.*?)<!-- /", text, re.S)
-    assert several and several[1] == format.markdown(comparison.vlm_comparison(recorded()))
-
-
-def test_readme_tables_of_datasets_and_models_are_those_of_the_cards():
-    text = (ROOT / "README.md").read_text()
-    made = {"datasets": datasets.datasets_table(), "vlms": vlm_cards.vlms_table()}
-    for name, table in made.items():
-        block = re.search(rf"<!-- {name} -->\n(.*?)<!-- /", text, re.S)
-        assert block and block[1] == format.markdown(table), "`make figures` writes it anew"
-
-
-@pytest.mark.slow
-def test_readme_tables_of_active_learning_are_those_of_the_record():
-    text = (ROOT / "README.md").read_text()
-    everything = active_learning.rounds_frame(comparison.of_own_vlm(recorded()))
-    summary = re.search(r"<!-- unisal -->\n(.*?)<!-- /", text, re.S)
-    assert summary and summary[1] == format.markdown(active_learning.summary_table(everything))
-    blocks = re.findall(r"<!-- rounds (\w+) ([\w-]+) -->\n(.*?)<!-- /", text, re.S)
-    assert blocks
-    for dataset, network, block in blocks:
-        chosen = (everything.dataset == dataset) & (everything.network == network)
-        curves = everything[chosen & (everything.varied == ())]
-        groups = pd.read_parquet(ROOT / "data" / "record" / f"{dataset}.rounds.parquet")
-        table = active_learning.rounds_table(curves, groups[groups.network == network])
-        assert block == format.markdown(table)
-    for dataset, block in re.findall(r"<!-- round-parts (\w+) -->\n(.*?)<!-- /", text, re.S):
-        chosen = (everything.dataset == dataset) & (everything.network == "frozen")
-        assert block == format.markdown(active_learning.on_off_table(everything[chosen]))

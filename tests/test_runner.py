@@ -155,7 +155,7 @@ def test_the_modules_that_a_script_uses_are_all_that_python_loads(write_notebook
     names = {f"{n.replace('.', '/')}.py" for n in loaded.stdout.decode().split() if n != "lib.data"}
     found = {str(file.relative_to(paths.ROOT)) for file in runner.modules_used(script)}
     assert {"lib/data/tiles.py", "lib/paths.py"} <= names <= found
-    assert "lib/report/plots.py" not in found
+    assert "lib/figures/plots.py" not in found
 
 
 # --- running -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
 """Two networks and their training: losses, samplers, the trainer, training setups, baselines.
 
-Imports `lib.data`, `lib.vlm.views` and the leaves.
+Imports `lib.data`, `lib.vlm`, `lib.consensus` and the leaves.
 """

@@ -1,4 +1,4 @@
-"""From predictions and rows of the record to scores, tables, figures and pages.
+"""From predictions and rows of the record to scores and tables.
 
 Imports the leaves and `lib.consensus`; computes nothing that a method needs.
 """

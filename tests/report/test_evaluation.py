@@ -72,8 +72,8 @@ def test_filters_are_evaluated_in_both_orders_and_settings_on_both_features():
     given, rng = material(2), np.random.default_rng(0)
     features = {name: rng.normal(size=(60, 4)) for name in ("projected", "unprojected")}
     rows = evaluation.evaluate_filters(
-        given["votes"], given["view_probs"], features, given["prompt_labels"], given["labels"], NAMES,
-        keep_ratio=0.5, **choice(),
+        given["votes"], given["view_probs"], features, given["prompt_labels"], given["labels"],
+        NAMES, keep_ratio=0.5, **choice(),
     )  # fmt: skip
     named = [(row["method"], row["setting"]) for row in rows if row["setting"]]
     expected = [("mvc+pfc", "published filters"), ("pfc+mvc", "published filters")]

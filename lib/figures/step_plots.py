@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
-from lib.report.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed
+from lib.figures.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed
 
 
 def tile_sheet(rows: Mapping[str, np.ndarray], columns: int = 10, tile_inch: float = 0.8) -> Figure:

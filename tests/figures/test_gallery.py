@@ -11,8 +11,8 @@ import pytest
 from html_page import Page
 from PIL import Image
 
-from lib.report import gallery
-from lib.report.gallery import MOST_GROUPS, ROWS, choose, overview, write_page
+from lib.figures import gallery
+from lib.figures.gallery import MOST_GROUPS, ROWS, choose, overview, write_page
 
 NASTY = """<b>&"'"""
 NAMES = ["fat", NASTY, "Drüse 腺", "nobody"]

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lib.artefacts import atomic
-from lib.report import comparison, diagram
+from lib.figures import diagram
+from lib.figures.plots import closed
+from lib.report import comparison
 from lib.report.active_learning import STRATEGIES, curve_weights, rounds_frame
-from lib.report.plots import closed
 
 # What a line is called beside the figure, in its order from the top.
 NO_LABELS = {

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from lib.figures.plots import OTHER, RIGHT, WRONG, closed
 from lib.labels import UNLABELLED
-from lib.report.plots import OTHER, RIGHT, WRONG, closed
 
 NO_PAIR, REPELLED, ATTRACTED = range(3)  # of two tiles in the contrastive loss
 PAIR_COLOURS = ("#f2f2f2", "#f3c9a8", "#0072B2")

@@ -12,15 +12,8 @@ from matplotlib.figure import Figure
 
 from lib import paths, record
 from lib.artefacts import atomic
-from lib.report import (
-    ablation_tables,
-    active_learning,
-    active_plots,
-    comparison,
-    front_page,
-    plots,
-    pseudo_labels,
-)
+from lib.figures import active_plots, front_page, plots
+from lib.report import ablation_tables, active_learning, comparison, pseudo_labels
 from lib.report.format import markdown, replace_block
 
 Rows = Sequence[Mapping[str, Any]]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lib import consensus, paths
 from lib.artefacts import atomic
-from lib.report import step_plots
+from lib.figures import step_plots
 
 ROWS = ("surest", "least sure", "rejected")
 PER_ROW = 12

@@ -9,8 +9,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from lib.figures.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed
 from lib.report.active_learning import STRATEGIES, TRAININGS, in_order
-from lib.report.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed
 
 # Blue is UniSAL's and grey is chance's.
 _plain, _dark = sns.color_palette("colorblind"), sns.color_palette("dark")

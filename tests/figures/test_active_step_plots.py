@@ -4,10 +4,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import to_hex
 
+from lib.figures import active_step_plots
+from lib.figures.active_step_plots import ATTRACTED, NO_PAIR, REPELLED
+from lib.figures.plots import OTHER, RIGHT, WRONG
 from lib.labels import UNLABELLED
-from lib.report import active_step_plots
-from lib.report.active_step_plots import ATTRACTED, NO_PAIR, REPELLED
-from lib.report.plots import OTHER, RIGHT, WRONG
 
 
 def test_bars_say_which_predictions_become_pseudo_labels():

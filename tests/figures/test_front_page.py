@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 import pytest
 
 from lib import record, runner
-from lib.report import active_learning, comparison, diagram, format, front_page
+from lib.figures import diagram, front_page
+from lib.report import active_learning, comparison, format
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ("methods.svg", "methods_dark.svg", "headline.svg", "headline_dark.svg")

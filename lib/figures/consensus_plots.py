@@ -14,8 +14,8 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Rectangle
 
 from lib.consensus import vote_entropy, vote_histogram
-from lib.report.plots import OTHER, RIGHT, WRONG, closed
-from lib.report.step_plots import frame
+from lib.figures.plots import OTHER, RIGHT, WRONG, closed
+from lib.figures.step_plots import frame
 
 
 def stains_and_views(tile: np.ndarray, stains: np.ndarray, views: np.ndarray) -> Figure:

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from lib.report import step_plots
-from lib.report.plots import OTHER, RIGHT, WRONG
+from lib.figures import step_plots
+from lib.figures.plots import OTHER, RIGHT, WRONG
 
 RNG = np.random.default_rng(0)
 TILES = RNG.integers(0, 255, (12, 8, 8, 3), dtype=np.uint8)

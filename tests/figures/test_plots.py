@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from lib.report import plots
+from lib.figures import plots
 
 
 def test_the_curve_is_the_mean_over_seeds():

@@ -9,7 +9,8 @@ import pytest
 
 from lib import consensus, paths, record, runner
 from lib.data import cards, datasets
-from lib.report import comparison, format, results
+from lib.figures import results
+from lib.report import comparison, format
 from lib.vlm.cards import describe_vlm, vlms_table
 
 ROOT = Path(__file__).resolve().parents[2]

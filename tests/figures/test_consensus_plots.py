@@ -5,7 +5,7 @@ from itertools import product
 import matplotlib.pyplot as plt
 import numpy as np
 
-from lib.report import consensus_plots
+from lib.figures import consensus_plots
 
 RNG = np.random.default_rng(0)
 

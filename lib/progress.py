@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 T = TypeVar("T")
 HEADLESS = "FEW_LABELS_HEADLESS"  # set by `lib.runner` for the kernels that it starts
-LONG = 20  # seconds after which a headless piece of work says that it is done
+LONG = 60  # seconds after which a headless piece of work says that it is done
 
 
 def _watched() -> bool:

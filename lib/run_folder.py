@@ -84,7 +84,8 @@ class Run:
         shared = _read(self._settings_file(""))
         if not self.variant:
             return shared
-        shared = {name: given for name, given in shared.items() if name not in chain.PER_NETWORK}
+        before = set(chain.ancestors(self.notebook)) - set(chain.PER_NETWORK)
+        shared = {name: given for name, given in shared.items() if name in before}
         return shared | _read(self._settings_file(self.variant))
 
     # --- arrays and tables

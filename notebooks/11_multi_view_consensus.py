@@ -103,7 +103,7 @@ assert votes.shape == (n_views, len(train)) and np.allclose(view_probs.sum(1), 1
 # %% [markdown]
 # ## Two rules are left open
 #
-# With few views most tiles have $H = 0$, so "the fraction ρ with the lowest entropy" depends on what
+# With few views many tiles have $H = 0$, so "the fraction ρ with the lowest entropy" depends on what
 # breaks the tie, and on whether ρ is taken of all tiles or of every class. *Published filters*: ties at
 # random, one global ranking. *Ours*: ties by the entropy of the mean view probabilities, and ρ of
 # **every** predicted class, so that no class disappears. The two settings also cluster different
@@ -159,9 +159,9 @@ mvc = pseudo_labels.pseudo_label_frame(rows).query("method == 'mvc'")
 plots.precision_against_keep_ratio(mvc)
 
 # %% [markdown]
-# The fewer are kept, the more precise they are, and ties by probability are the more precise ones.
-# But precision alone misleads: a filter that keeps one class only can be very precise. The smallest
-# class and the lost classes tell:
+# Keeping more lowers the precision. Where fewer are kept than are tied, only ties by probability still
+# gain: random ties draw from tiles that are all alike to them. But precision alone misleads: a filter
+# that keeps one class only can be very precise. The smallest class and the lost classes tell:
 
 # %%
 pseudo_labels.consensus_table(mvc).drop(columns=["worst seed", "seeds"]).set_index("labels")

@@ -52,8 +52,8 @@ agree = run.load("agree")[numbers]
 # the projection was trained to agree with text, so its clusters are hardly a second opinion.
 
 # %%
-features = {name: run.load(name)[numbers] for name in ("features", "unprojected")}
-features["projected"] = features.pop("features")
+projected, unprojected = (array[numbers] for array in run.load("features", "unprojected"))
+features = {"projected": projected, "unprojected": unprojected}
 {name: array.shape for name, array in features.items()}
 
 # %% [markdown]
@@ -117,8 +117,8 @@ consensus_plots.cluster_map(points, *given, labels[shown], card.class_names)
 
 # %% [markdown]
 # Where the left and the middle picture have the same colour, the cluster's class is the true one. The
-# right picture shows what is dropped (grey): mostly tiles at the seams between clusters, or islands
-# that lie among another class.
+# right picture shows what is dropped (grey), and wrong labels that prompts and clusters share (orange):
+# these slip through.
 #
 # ## The tiles themselves
 #

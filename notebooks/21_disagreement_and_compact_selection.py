@@ -90,7 +90,7 @@ of_a, of_b = np.array(card.class_names)[probs.argmax(2)[:, disagree]]
 pd.crosstab(pd.Series(of_a, name="A predicts"), pd.Series(of_b, name="B predicts"))
 
 # %% [markdown]
-# The table shows what they disagree about: a few pairs of classes that look alike.
+# The table shows between which classes they are torn; most cells are empty.
 
 # %% [markdown]
 # ## The clusters

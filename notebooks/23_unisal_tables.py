@@ -97,8 +97,8 @@ active_learning.summary_table(active_learning.rounds_frame(recorded))
 # From the rows of `data/record` with heads on frozen features, five seeds (tables in `figures/RESULTS.md`):
 #
 # - **Training gains more than choosing.** On `lc25k` and `ebhi` dual-view training lifts the AULC of every strategy
-#   (rows with the same `method` and another `training`), and by more than the strategies under dual-view training
-#   differ from one another.
+#   (rows with the same `method` and another `training`), and with it the strategies lie closer together than without,
+#   mostly within the spread of the seeds.
 # - **UniSAL's selector is not the best everywhere.** Among the rows with dual-view training it is above chance and
 #   CoreSet on both datasets, but below margin on both, and below entropy and BADGE on `ebhi`. Two heads on the same
 #   features that teach each other come to agree (`labels.disagreeing` of the rows `unisal`), and most of a late

@@ -130,7 +130,7 @@ active_learning.on_off_table(frame)
 # %% [markdown]
 # ## The record
 #
-# The same tables for every dataset whose ablations are published, mean over seeds.
+# The same for every dataset whose ablations are published: mean over seeds, bands from the lowest to the highest.
 
 # %%
 recorded = active_learning.rounds_frame(read_rows(*sorted(paths.record_folder().glob("*.jsonl"))))

@@ -63,6 +63,12 @@ def test_whole_networks_have_settings_of_their_own_and_share_those_before():
         Run(HCS, *NAMES, network="frosen")
 
 
+def test_whole_networks_may_differ_from_a_notebook_that_they_do_not_rest_on():
+    Run("20_dual_view_pseudo_training", *NAMES, round_steps=400)
+    tuned = Run("22_active_learning_rounds", *NAMES, network="fine-tune", round_steps=60)
+    assert tuned.settings["round_steps"] == 60
+
+
 def test_whole_networks_do_not_take_the_steps_of_the_heads():
     Run(HCS, *NAMES, n_steps=1000)
     with pytest.raises(ValueError, match="'n_steps'"):

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from sklearn.cluster import KMeans
 
 from lib import consensus
 
@@ -59,6 +58,8 @@ def clusters(
     features: [N, P], of no tile as well; weights: [N], of the tiles in the clustering. Memory
     O(N · P).
     """
+    from sklearn.cluster import KMeans
+
     if not len(features):
         return np.zeros(0, int), features
     n = min(n, len(np.unique(features, axis=0)))

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from lib import paths
 from lib.artefacts import atomic
@@ -205,6 +204,8 @@ def _test_fold(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _one_fold(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     # Placing groups one by one takes minutes where each of 100,000 tiles is its own.
     alone = len(np.unique(groups)) == len(groups)
     kind, by = (StratifiedKFold, None) if alone else (StratifiedGroupKFold, groups)

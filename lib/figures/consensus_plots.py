@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Rectangle
 
@@ -57,18 +57,20 @@ def tile_votes(
     tiles: title → uint8 [S, S, 3], k of them; views: [k, v, s, s, 3] in 0 … 1, the first ten are
     shown; votes: [V, k] of all V views.
     """
-    figure = plt.figure(figsize=(10.5, 2.75 * len(tiles)))
-    grid = figure.add_gridspec(len(tiles), 3, width_ratios=[1.5, 5, 2])
+    figure = plt.figure(figsize=(10.5, 2.9 * len(tiles)))
+    rows = figure.add_gridspec(len(tiles), 1, hspace=0.08)
     colours = sns.color_palette("colorblind", len(class_names))
     shares = vote_histogram(votes, len(class_names))
     entropies = vote_entropy(votes, len(class_names))
     for row, (title, tile) in enumerate(tiles.items()):
-        picture = figure.add_subplot(grid[row, 0])
+        band = figure.add_subfigure(rows[row, 0])
+        grid = band.add_gridspec(1, 3, width_ratios=[1.5, 5, 2])
+        picture = band.add_subplot(grid[0])
         picture.imshow(tile)
         picture.set_title(title, fontsize=9)
         picture.set_axis_off()
-        _voting_views(figure, grid[row, 1], views[row], votes[:, row], class_names)
-        bars = figure.add_subplot(grid[row, 2])
+        _voting_views(band, grid[1], views[row], votes[:, row], class_names)
+        bars = band.add_subplot(grid[2])
         bars.barh(range(len(class_names)), shares[row], color=colours)
         bars.set_yticks(range(len(class_names)), class_names, fontsize=8)
         bars.set(xlim=(0, 1), xlabel="share of the votes, h")
@@ -79,7 +81,7 @@ def tile_votes(
 
 
 def _voting_views(
-    figure: Figure,
+    figure: FigureBase,
     place: SubplotSpec,
     views: np.ndarray,
     votes: np.ndarray,
@@ -176,7 +178,7 @@ def cluster_map(
     titled = ((axes[0], labels, "true class"), (axes[1], feature_labels, "cluster's class"))
     for ax, shown, title in titled:
         for c, name in enumerate(class_names):
-            ax.scatter(*points[shown == c].T, s=7, lw=0, color=colours[c], label=name)
+            ax.scatter(*points[shown == c].T, s=11, lw=0, color=colours[c], label=name)
         ax.set_title(title)
     agree = prompt_labels == feature_labels
     right = prompt_labels == labels
@@ -185,7 +187,7 @@ def cluster_map(
         (agree & right, RIGHT, "agree, right"),
         (agree & ~right, WRONG, "agree, wrong"),
     ):
-        axes[2].scatter(*points[mask].T, s=7, lw=0, color=colour, label=f"{name} ({mask.sum()})")
+        axes[2].scatter(*points[mask].T, s=11, lw=0, color=colour, label=f"{name} ({mask.sum()})")
     axes[2].set_title("prompt and cluster")
     for ax in axes:
         ax.set(xticks=[], yticks=[])

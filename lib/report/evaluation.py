@@ -43,7 +43,7 @@ def evaluate_probs(
 ) -> dict[str, Any]:
     """Predictions, of the test set unless `split` is given. probs: [N, C]; labels: [N].
 
-    fields: further fields of the row, such as setting, labels, params, seconds.
+    fields: further fields of the row, such as setting, params, seconds.
     """
     scores = metrics.scores(probs, labels, class_names)
     return {"method": method, "split": "test", "n": len(labels), "scores": scores} | fields
@@ -113,7 +113,9 @@ def evaluate_filters(
     keep_ratio: float,
     **choice: Any,
 ) -> list[dict[str, Any]]:
-    """Both filters in both orders, in both settings, on each kind of features; then PFC alone.
+    """PFC alone, then both filters in both orders, in both settings, on each kind of features.
+
+    The last one is what the networks learn from in our setting.
 
     choice: seed, tiles and among of `consensus.keep_by_consensus`, where the shapes are too.
     """
@@ -127,12 +129,13 @@ def evaluate_filters(
             setting=consensus.setting_of(rules), device="cpu",
         )  # fmt: skip
 
-    grid = product(consensus.SETTINGS.values(), features, ("mvc+pfc", "pfc+mvc"))
+    alone = [evaluate("pfc", {"cluster_on": cluster_on}) for cluster_on in features]
+    grid = product(consensus.SETTINGS.values(), features, ("pfc+mvc", "mvc+pfc"))
     both = [
         evaluate(order, rules | {"cluster_on": cluster_on, "keep_ratio": keep_ratio})
         for rules, cluster_on, order in grid
     ]
-    return both + [evaluate("pfc", {"cluster_on": cluster_on}) for cluster_on in features]
+    return alone + both
 
 
 def evaluate_zero_shot(

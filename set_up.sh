@@ -19,7 +19,7 @@ esac
 if [ "$python" = "$venv/bin/python" ]; then
   echo "Bringing $venv up to date"
 else
-  echo "Setting up $venv (about 5 GB, a few minutes, once)"
+  echo "Setting up $venv (about 7 GB, a few minutes, once)"
   clear=
   if [ -e "$venv/pyvenv.cfg" ]; then clear=--clear; fi
   "$python" -m venv --without-pip $clear "$venv" || exit 1

@@ -135,8 +135,8 @@ decoded = np.load(store, mmap_mode="r", allow_pickle=False)
 step_plots.mask_sheet(fates, numbers, decoded, seed=seed)
 
 # %% [markdown]
-# The filters pay with many right labels for few wrong ones: the tiles of the fourth row are lost for
-# now. The next step gets them back.
+# The filters pay for clean labels with many right ones: the tiles of the fourth row have no label for
+# now. The next step can give them one.
 
 # %% [markdown]
 # **Recap.** `pseudo_labels.parquet` holds labels that are nearly all right, and says which tiles have

@@ -96,11 +96,11 @@ for setting, subset in pseudo.groupby("setting"):
 
 # %%
 objective = HighConfidenceCrossSupervision(threshold=threshold, weight=hcs_weight)
-parts = (objective, setup.make_network, setup.sampler)
+recipe = (objective, setup.make_network, setup.sampler)
 probs, seconds = {}, {}
 for setting in consensus.SETTINGS:
     started, folder = time.perf_counter(), run.file(f"hcs{run.variant}") / paths.file_name(setting)
-    pair, curve = trainer.train(*parts, data[setting], plan=setup.plan, seed=seed, folder=folder)
+    pair, curve = trainer.train(*recipe, data[setting], plan=setup.plan, seed=seed, folder=folder)
     probs[setting] = networks.predict(pair, setup.reader, table.tile.values)
     seconds[setting] = time.perf_counter() - started
 
@@ -108,21 +108,21 @@ for setting in consensus.SETTINGS:
 step_plots.training_curve(curve, threshold)
 
 # %% [markdown]
-# Left, the losses fall and settle when the learning rate drops. Right, more and more of $D_u$ passes γ.
-# The first to pass are the easy tiles; the more pass, the harder they are, and the precision of their
-# pseudo labels shows it. Without true labels only the share that passes could be drawn.
+# Left, the losses fall, rise when the warm-up is over and $D_u$ joins in, and fall again. Right, the
+# share of $D_u$ that passes γ grows fast at first, then slowly: what is left is hard. Without true labels
+# only that share could be drawn; the precision of the pseudo labels would stay unknown.
 #
 # ## Which tiles pass γ?
 #
 # Tiles of $D_u$ in our setting, with the pseudo label and its confidence; the frame is green where
-# the label is right. *Early* is a separate, short training with a tenth of the steps (same seed, same
-# labels), *late* are the networks above. Both networks are averaged here, while in training each
-# teaches the other by its own confidence.
+# the label is right. *Late* are the networks above. *Early* is a separate, short training from the same
+# start, with the same labels and a hundredth of the steps (at least ten). Both networks are averaged
+# here, while in training each teaches the other by its own confidence.
 
 # %%
 unlabelled = data["ours"].unlabelled
 rest, rest_labels = train.tile.values[unlabelled], train.label.values[unlabelled]
-short = replace(setup, plan=replace(setup.plan, steps=max(1, n_steps // 10)))
+short = replace(setup, plan=replace(setup.plan, steps=max(10, n_steps // 100)))
 early = setups.fit_predict(objective, data["ours"], rest, setup=short, seed=seed)
 
 # %%
@@ -150,6 +150,9 @@ labels, on_test = table.label.values[test], {name: p[test] for name, p in probs.
 evaluation.score_table(on_test, labels, card.class_names)
 
 # %% [markdown]
+# No true label was used for any of the last two columns. Which setting is better, on which dataset, is
+# asked in the next notebook.
+#
 # ## Before and after
 #
 # The test set, by prompts alone.
@@ -182,8 +185,8 @@ step_plots.mask_sheet(fates, table.tile.values[test], decoded, seed=seed)
 step_plots.reliability(on_test, labels)
 
 # %% [markdown]
-# The networks are more often right than the prompts, and surer still: a confidence is an opinion, not
-# a measured accuracy.
+# The networks are sure of nearly every tile. Where their points lie below the diagonal they are surer
+# than they are right: a confidence is an opinion, not a measured accuracy.
 
 # %% [markdown]
 # **Recap.** Two networks, no label: `predictions.parquet` holds the class of every tile, `hcs/` the

@@ -64,13 +64,13 @@ pd.Series(ours, name="ours").to_frame().T
 # %% [markdown]
 # ## What is varied
 #
-# One line per training: the rule that differs, and its value beside all others. Filters are switched off and
+# One rule in each line, with all of its values; each value but our own is a training. Filters are switched off and
 # put in the other order; tie rule and quota are varied together, as one makes up for the other.
 
 # %%
-grid = list(ablation_grid(ours, chosen_rules(VLM_CPL_GRID, rules)))
-varied = pd.Index([", ".join(line.pop("varied")) for line in map(dict, grid)], name="varied")
-pd.DataFrame(grid).drop(columns="varied").set_index(varied)
+varied = chosen_rules(VLM_CPL_GRID, rules)
+grid = list(ablation_grid(ours, varied))
+print(*varied, f"{len(grid)} trainings", sep="\n")
 
 # %% [markdown]
 # ## Votes of fewer and of more views
@@ -89,7 +89,8 @@ tile_numbers = train.tile.values
 options = {"keep_ratio": run.settings["keep_ratio"], "seed": seed}
 evidence = trials.Evidence.of_folder(run.folder, tile_numbers, **options)
 planned = trials.ablation_trials(grid, evidence, lambda n_views: vote_again(n_views=n_views))
-comparison.trials_table(planned, train.label.values, card.class_names).drop(columns="method")
+shown = comparison.trials_table(planned, train.label.values, card.class_names)
+shown.drop(columns=["method", "labels"])
 
 # %% [markdown]
 # Rules of the filters change which labels are kept and how many are right; $\gamma$ and $\lambda$ leave them as

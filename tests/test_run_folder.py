@@ -1,7 +1,7 @@
 """A run knows its settings: each has one owner, and every row carries those that it rests on."""
 
 import json
-import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -131,8 +131,8 @@ def _decide(number: int) -> None:
 
 
 def test_notebooks_side_by_side_lose_no_setting():
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        pool.map(_decide, range(10, 30))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(_decide, range(10, 30)))
     written = json.loads(Run(VIEWS, *NAMES).file("settings.json").read_text())
     assert {f"{n}_toy" for n in range(10, 30)} <= set(written)
 

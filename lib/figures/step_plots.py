@@ -224,7 +224,8 @@ def training_curve(curve: pd.DataFrame, threshold: float) -> Figure:
 def reliability(probs: Mapping[str, np.ndarray], labels: np.ndarray, bins: int = 10) -> Figure:
     """Share of right predictions against their confidence; the area of a point is its tiles.
 
-    probs: name → [N, C]; labels: [N]. On the diagonal a confidence means what it says.
+    probs: name → [N, C]; labels: [N]. On the diagonal a confidence means what it says. Bins with
+    less than a fiftieth of the tiles are left out: chance rules there.
     """
     figure, ax = plt.subplots(figsize=(4.2, 3.8))
     ax.plot([0, 1], [0, 1], color="black", linewidth=1, linestyle=":")
@@ -234,6 +235,7 @@ def reliability(probs: Mapping[str, np.ndarray], labels: np.ndarray, bins: int =
         bin_of = np.clip((confidence * bins).astype(int), 0, bins - 1)
         means = pd.DataFrame({"confidence": confidence, "right": right}).groupby(bin_of).mean()
         sizes = np.bincount(bin_of, minlength=bins)[means.index]
+        means, sizes = means[sizes >= len(labels) / 50], sizes[sizes >= len(labels) / 50]
         ax.plot(means.confidence, means.right, color=colours[name], linewidth=1, label=name)
         area = 250 * sizes / len(labels)
         ax.scatter(means.confidence, means.right, area, color=colours[name], alpha=0.7, lw=0)

@@ -6,6 +6,7 @@ and the tiles to predict, is the same for all of them. Filters see no true label
 
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,14 +168,17 @@ def run_trials(
     """Train each trial afresh and predict the test tiles.
 
     train: columns tile and label of the training tiles, whose labels are looked at for reports
-    alone; test: column tile.
+    alone; test: column tile. Classes without a label are no warning here, as each trial would
+    repeat it: `comparison.trials_table` counts them.
     """
     outcomes = []
     for trial in trials:
         started = time.perf_counter()
         labels = np.where(trial.kept, trial.labels, UNLABELLED)
         make_data = labelled_and_not if trial.cross_all else TrainingTiles
-        data = make_data(train.tile.values, labels, class_names, train.label.values)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "no labelled tile of class")
+            data = make_data(train.tile.values, labels, class_names, train.label.values)
         probs = fit_predict(trial.objective, data, test.tile.values, setup=setup, seed=seed)
         seconds = time.perf_counter() - started
         outcomes.append(Outcome(trial.method, probs, trial.setting, trial, trial.params, seconds))

@@ -91,25 +91,32 @@ def trials_table(
 ) -> pd.DataFrame:
     """One line per trial, before it runs: its loss, which labels it learns from and how many.
 
-    Of an ablation the setting is what is varied.
+    Of an ablation the setting is what is varied. The last column counts classes that none of these
+    labels names.
 
     truth: [N]; judges the labels, and no trial but full supervision sees it.
     """
     lines = []
     for trial in trials:
         quality = metrics.label_quality(trial.labels, trial.kept, truth, class_names)
-        varied = trial.params.get("varied", ())
         lines.append(
             {
                 "method": COMPARED[trial.method],
-                "setting": ", ".join(f"{n}={trial.params[n]}" for n in varied) or trial.setting,
+                "setting": _varied(trial) or trial.setting,
                 "loss": re.sub(r"\w+=", "", repr(trial.objective)),  # as long as pandas shows
                 "labels": trial.source,
                 "tiles": quality["kept"],
                 "pseudo-label precision": quality["precision"],
+                "classes without": sum(not c["kept"] for c in quality["per_class"].values()),
             }
         )
     return pd.DataFrame(lines).round(3)
+
+
+def _varied(trial: LabelledTrial) -> str:
+    """What an ablation changes, as in "keep_ratio=0.1"; empty for a trial that is none."""
+    values = {name: trial.params[name] for name in trial.params.get("varied", ())}
+    return ", ".join(f"{name}={'none' if v == '' else v}" for name, v in values.items())
 
 
 def evaluate(

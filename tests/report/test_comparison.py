@@ -133,6 +133,7 @@ def test_trials_are_shown_with_how_many_labels_and_how_many_of_them_are_right():
     assert table.tiles.tolist() == [3, 3]
     assert table["pseudo-label precision"].tolist() == [0.667, 0.667]
     assert table.setting.tolist() == ["ours", "keep_ratio=0.1, quota=class"]
+    assert table["classes without"].tolist() == [1, 1]
 
 
 def test_a_trained_outcome_says_what_it_learnt_from_and_another_does_not():

@@ -97,7 +97,7 @@ def merge_record(
     """What a record holds once new rows are published.
 
     Of the earlier rows those go that are of a kind that was run anew: the same VLM, method,
-    training and network, and as those an ablation or not.
+    training and network, with the same rules varied.
     """
     anew = {_kind(row) for row in rows}
     return [row for row in before if _kind(row) not in anew] + list(rows)
@@ -105,7 +105,7 @@ def merge_record(
 
 def _kind(row: Mapping[str, Any]) -> tuple:
     names = ("vlm", "method", "training", "network")
-    return (*(row[name] for name in names), "varied" in row["params"])
+    return (*(row[name] for name in names), tuple(row["params"].get("varied", ())))
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -84,3 +84,12 @@ def test_a_value_that_is_no_number_is_refused_and_the_old_rows_stay(tmp_path):
     with pytest.raises(ValueError):
         record.write_rows(file, [a_row(accuracy=float("nan"))])
     assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
+
+
+def test_publishing_replaces_rows_of_the_same_kind_and_no_others():
+    kinds = {"none": {}, "ablation": {"varied": ["hue"]}, "shift": {"varied": ["stain_shift"]}}
+    before = [a_row("vlm-cpl", accuracy=0.1, params=params) for params in kinds.values()]
+    new = [a_row("vlm-cpl", accuracy=0.9, params={"varied": ["hue"], "hue": 0.2})]
+    merged = record.merge_record(before, new)
+    assert [r["scores"]["accuracy"] for r in merged] == [0.1, 0.1, 0.9]
+    assert [r["params"].get("varied") for r in merged] == [None, ["stain_shift"], ["hue"]]

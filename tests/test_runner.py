@@ -147,6 +147,7 @@ def test_a_notebook_has_one_parameters_cell(write_notebook):
             runner.declared_parameters(notebook)
 
 
+@pytest.mark.slow
 def test_the_modules_that_a_script_uses_are_all_that_python_loads(write_notebook):
     """Those that a function imports when it is called count too."""
     script = write_notebook("from lib.data.tiles import read_tile_table")
@@ -200,6 +201,7 @@ print("a line for the log")
 """
 
 
+@pytest.mark.slow
 def test_a_notebook_runs_with_its_parameters_into_the_run_folder(write_notebook, output_root):
     given = [("seed", "4"), ("rate", "1"), ("note", "007"), ("tags", "[x, y]")]
     done = command(write_notebook(BODY), *given, capture_output=True, timeout=120)
@@ -230,6 +232,7 @@ print("never reached")
 """
 
 
+@pytest.mark.slow
 def test_a_failing_notebook_is_named_with_its_cell_and_keeps_what_ran(write_notebook):
     done = command(write_notebook(FAILING), capture_output=True, timeout=120)
     assert done.returncode == 1
@@ -244,6 +247,7 @@ def test_a_failing_notebook_is_named_with_its_cell_and_keeps_what_ran(write_note
     assert runner.notebook_seconds(folder) == {}
 
 
+@pytest.mark.slow
 def test_a_kernel_that_dies_is_reported_with_the_notebook(write_notebook):
     """As when the system kills it for its memory."""
     notebook = write_notebook("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
@@ -281,12 +285,14 @@ def wait_for(condition, seconds):
     return condition()
 
 
+@pytest.mark.slow
 def test_a_run_leaves_nothing_beside_the_sources(write_notebook):
     before = set(paths.ROOT.iterdir())
     runner.run_notebook(write_notebook("seed"), {})
     assert {path for path in paths.ROOT.iterdir() if path.name.startswith("kernel")} <= before
 
 
+@pytest.mark.slow
 def test_a_terminated_run_leaves_no_named_artefact_and_no_kernel(write_notebook):
     folder = paths.run_folder("toy", "none/at all", 0)
     pid = folder / "kernel"
@@ -311,6 +317,7 @@ def test_a_terminated_run_leaves_no_named_artefact_and_no_kernel(write_notebook)
             os.kill(kernel, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_start_removes_what_a_killed_run_left_but_not_what_a_running_one_writes(write_notebook):
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
                           capture_output=True, text=True).stdout.strip()  # fmt: skip

@@ -168,12 +168,14 @@ def test_every_parameter_is_that_of_the_rows_and_of_the_settings(chain):
         parameters = runner.resolve_parameters(file, {"dataset": "smoke"})
         defaults = runner.declared_parameters(file)
         fields = {n: parameters.pop(n) for n in ("dataset", "vlm", "seed")}
+        network = parameters.pop("network", None)  # a field of trained rows, and names the files
         differing |= {name for name, value in parameters.items() if value != defaults[name]}
         for name, value in parameters.items():
             assert settings[name] == value, f"{notebook}: {name} in settings.json"
         rows_file = runs / "rows" / f"{notebook}.jsonl"
         for row in record.read_rows(rows_file) if rows_file.is_file() else ():
             assert {name: row[name] for name in fields} == fields
+            assert row["network"] in (None, network or "frozen")
             varied = row["params"].get("varied", ())
             for name, value in parameters.items():
                 if name not in varied:

@@ -329,6 +329,5 @@ def test_memory_does_not_grow_with_the_number_of_tiles(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     peaks, written, stored = json.loads(done.stdout.splitlines()[-1])
     growth = peaks[1] - peaks[0] - (written[1] - written[0])
-    print(f"grew by {growth / 2**20:.1f} MiB, stored {(stored[1] - stored[0]) / 2**20:.1f} MiB")
     assert growth < 0.1 * peaks[0]
     assert growth < 0.25 * (stored[1] - stored[0])  # tighter: most of the peak is imports

@@ -314,6 +314,7 @@ def test_a_folder_may_have_a_plus_in_its_name(names, tmp_path):
     assert not loaded.ensemble_members and loaded.name.endswith("a+b")
 
 
+@pytest.mark.slow
 def test_names_joined_by_plus_give_the_same(names, store, tmp_path):
     joined = load_vlm(f"{names['a']}+{names['b']}", device="cpu")
     expected = inference.ensemble([load_vlm(names[kind], device="cpu") for kind in "ab"])

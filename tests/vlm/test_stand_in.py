@@ -16,6 +16,8 @@ from lib.packaged_weights import packaged_image_weights
 from lib.vlm import inference, stand_in, views
 from lib.vlm.loading import load_vlm
 
+pytestmark = pytest.mark.slow
+
 CAPTIONS = [
     ["An H&E image of fat", "An H&E image of adipose tissue"],
     ["An H&E image of a gland", "An H&E image of glandular epithelium"],
@@ -141,7 +143,6 @@ def test_another_seed_starts_from_other_projections(untrained):
     assert {n for n in one if not torch.equal(one[n], other[n])} == set(LEARNT[:2])
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_file(built, store, tmp_path):
     again = tmp_path / "again"
     stand_in.build(again, store, LABELS, CAPTIONS, image_size=32, seed=0, steps=25)

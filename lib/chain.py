@@ -37,3 +37,8 @@ def ancestors(notebook: str) -> list[str]:
             found.add(name)
             waiting += AFTER[name]
     return sorted(found)
+
+
+def variant(network: str) -> str:
+    """What the files of whole networks are called by, beside those of heads on frozen features."""
+    return "" if network == "frozen" else f"-{network}"

@@ -24,7 +24,6 @@ SETTINGS = {
     # them. Probability ties need the class quota: alone they keep whole classes out.
     "ours": {"tie_break": "probability", "quota": "class", "cluster_on": "unprojected"},
 }
-PUBLISHED_KEEP_RATIO = 0.3
 TIE_STREAM = 1_000_003  # keeps the draws of ties apart from those of views
 
 

@@ -96,11 +96,11 @@ def merge_record(
 ) -> list[Mapping[str, Any]]:
     """What a record holds once new rows are published.
 
-    Of the earlier rows those go that are of a kind that was run anew: the same VLM, method,
+    Of the earlier rows those go that are of a kind that was run again: the same VLM, method,
     training and network, with the same rules varied.
     """
-    anew = {_kind(row) for row in rows}
-    return [row for row in before if _kind(row) not in anew] + list(rows)
+    repeated = {_kind(row) for row in rows}
+    return [row for row in before if _kind(row) not in repeated] + list(rows)
 
 
 def _kind(row: Mapping[str, Any]) -> tuple:

@@ -38,7 +38,7 @@ class Run:
             raise ValueError(f"network must be frozen or fine-tune, not {network!r}")
         self.notebook, self.dataset, self.vlm, self.seed = notebook, dataset, vlm, seed
         self.network = network
-        self.variant = "" if network == "frozen" else f"-{network}"
+        self.variant = chain.variant(network)
         self.folder = paths.run_folder(dataset, vlm, seed)
         self._own: dict[str, Any] = {}
         self.decide(**parameters)

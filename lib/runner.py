@@ -1,6 +1,6 @@
 """Run a notebook headlessly, with parameters that are checked first.
 
-    python -m lib.runner notebooks/11_multi_view_consensus.py -p dataset lc25k_colon -p views 10
+    python -m lib.runner notebooks/11_multi_view_consensus.py -p dataset lc25k_colon -p n_views 30
 
 The percent script becomes `executed/11_multi_view_consensus.ipynb` in the run folder. Parameters
 are the defaults of its tagged cell, then `notebooks/params/<dataset>.yaml`, then each `-p`.
@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from lib import paths, record
+from lib import chain, paths, record
 from lib.artefacts import atomic, remove_leftovers
 from lib.progress import HEADLESS
 
@@ -140,11 +140,6 @@ def run_of(parameters: Mapping[str, Any]) -> Path:
     return paths.runs_folder(parameters["dataset"], parameters["vlm"])
 
 
-def variant(parameters: Mapping[str, Any]) -> str:
-    """What the files of whole networks are called by, beside those of heads on frozen features."""
-    return "-fine-tune" if parameters.get("network") == "fine-tune" else ""
-
-
 # glibc gives the buffers of each layer back to the system and faults them in again at the next:
 # told to keep them, the encoder was measured 1.4 times as fast on two cores.
 KEEP_BUFFERS = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
@@ -163,7 +158,10 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
     from traitlets.config import Config
 
     parameters = resolve_parameters(notebook, given)
-    folder, name = run_of(parameters) / "executed", notebook.stem + variant(parameters)
+    folder, name = (
+        run_of(parameters) / "executed",
+        notebook.stem + chain.variant(parameters.get("network", "frozen")),
+    )
     for touched in (
         folder.parent,
         paths.store_folder(parameters["dataset"]),
@@ -245,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         declared = declared_parameters(options.notebook)
         given = {n: v if type(declared.get(n)) is str else yaml.safe_load(v) for n, v in options.p}
         parameters = resolve_parameters(options.notebook, given)
-        name = options.notebook.stem + variant(parameters)
+        name = options.notebook.stem + chain.variant(parameters.get("network", "frozen"))
         where = " ".join(str(parameters[n]) for n in ("dataset", "vlm", "seed") if n in parameters)
         print(f"{name} ({where}) …", file=sys.stderr, flush=True)
         started = time.perf_counter()

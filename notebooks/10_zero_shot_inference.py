@@ -133,7 +133,7 @@ scores.drop("recall").astype(float).round(3)
 test = table[table.split == "test"]
 right = (predicted == labels)[test.tile]
 low, high = metrics.grouped_interval(lambda idx: right[idx].mean(), test.group.values, seed=seed)
-print(f"zero-shot accuracy on the test set: {right.mean():.3f}, 95 % interval {low:.3f}–{high:.3f}")
+print(f"zero-shot accuracy, test set: {right.mean():.3f}, 95 % interval {low:.3f} to {high:.3f}")
 
 # %% [markdown]
 # ## How much do the words matter?

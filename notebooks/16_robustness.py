@@ -10,7 +10,7 @@
 # # Robustness to a worse model
 #
 # The filters trust what a model says in agreement with itself. How wrong may it be? The tiles of the target are
-# re-stained step by step, so that the model knows them less and less, and everything is done anew at each shift
+# re-stained step by step, so that the model knows them less and less, and everything is repeated at each shift
 # $s$: prompts, votes, filters and training. Of each method we follow
 #
 # $$\text{accuracy}_m(s), \qquad s \in \{0, s_1, s_2, \dots\}$$
@@ -52,7 +52,7 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} training and {len(test)
 # %% [markdown]
 # ## The stain
 #
-# Haematoxylin and eosin of each tile are separated and mixed anew, towards a pale haematoxylin. The shift is in
+# Haematoxylin and eosin of each tile are separated and mixed again, towards a pale haematoxylin. The shift is in
 # units of `staining.restain`, with the opposite sign: away from the laboratory that the stand-in of `lc25k` has
 # learnt from.
 
@@ -70,7 +70,7 @@ step_plots.tile_sheet({f"shift {s:g}": array[examples] for s, array in decoded.i
 # The tissue stays the same, and a pathologist would hardly hesitate; the model has seen few tiles like those of
 # the last row.
 #
-# ## Everything anew at each shift
+# ## Everything once more at each shift
 #
 # VLM-CPL in both settings, plain training on all zero-shot labels, and full supervision on the re-stained tiles.
 

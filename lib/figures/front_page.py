@@ -68,29 +68,12 @@ def write(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
 
 
 def no_labels_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """VLM-CPL between zero-shot and full supervision, heads on frozen features, means over seeds.
-
-    One line per dataset and score (accuracy, balanced_accuracy). Columns: dataset, score,
-    zero-shot, other and other_name (the best method without our filters), published, ours, full,
-    seeds. Seeds without the whole comparison are left out.
-    """
-    frame = comparison.score_frame(_of_one_vlm(rows))
-    frame = frame[frame.network != "fine-tune"]
-    compared = {*comparison.WITHOUT_FILTER, "zero-shot", "vlm-cpl", "full-supervision"}
-    lines = []
-    for dataset in [name for name in NO_LABELS if name in set(frame.dataset)]:
-        of_dataset = frame[frame.dataset == dataset]
-        complete = of_dataset.groupby("seed").method.agg(lambda names: compared <= set(names))
-        of_dataset = of_dataset[of_dataset.seed.map(complete)]
-        for score in ("accuracy", "balanced_accuracy") if len(of_dataset) else ():
-            mean = of_dataset.groupby(["method", "setting"])[score].mean()
-            best = mean[[key for key in mean.index if key[0] in comparison.WITHOUT_FILTER]].idxmax()
-            line = {"dataset": dataset, "score": score, "zero-shot": mean["zero-shot", ""]}
-            line |= {"other": mean[best], "other_name": comparison.COMPARED[best[0]]}
-            line |= {"published": mean["vlm-cpl", "published filters"]}
-            line |= {"ours": mean["vlm-cpl", "ours"], "full": mean["full-supervision", ""]}
-            lines.append(line | {"seeds": of_dataset.seed.nunique()})
-    return pd.DataFrame(lines)
+    """`comparison.summary_frame` of the datasets of the front page, in their order."""
+    frame = comparison.summary_frame(_of_one_vlm(rows))
+    if frame.empty:
+        return frame
+    frame = frame[frame.dataset.isin(NO_LABELS)]
+    return frame.sort_values("dataset", key=lambda d: d.map(list(NO_LABELS).index), kind="stable")
 
 
 def _of_one_vlm(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

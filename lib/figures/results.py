@@ -38,7 +38,10 @@ TOPICS = {
         "One rule is varied, all others are ours; test set, mean and range over seeds. Dotted: "
         "our value."
     ),
-    "robustness": ("Everything anew on re-stained tiles; test set, mean and range over seeds."),
+    "robustness": (
+        "Prompts, votes, filters and training repeated on re-stained tiles; test set, mean and "
+        "range over seeds."
+    ),
     "active learning": (
         "AULC is the area under the learning curve, the mean accuracy from the first to the last "
         "round. *UniSAL is better by* is its AULC, with dual-view training, minus that of the "
@@ -121,7 +124,7 @@ INTRODUCTION = (
     "training tiles. *Published filters*: random ties, a global quota and clusters of projected "
     "features, as in the paper; networks, batches and colour jitter are ours. *Ours*: "
     "probability ties, a quota per class, unprojected features. Networks are heads on frozen "
-    "features where nothing else is said."
+    "features unless stated otherwise."
 )
 OVERVIEWS = {
     "No labels": (

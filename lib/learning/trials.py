@@ -230,7 +230,7 @@ def shifted_outcomes(
     *,
     seed: int,
 ) -> list[Outcome]:
-    """Prompts, votes, filters and training anew on re-stained tiles (not in the paper).
+    """Prompts, votes, filters and training repeated on re-stained tiles (not in the paper).
 
     store: re-stained tiles (`decode_tiles`); text: [C, D] from `embed_prompts`; settings: of the
     run. Gives zero-shot, plain training on all zero-shot labels, full supervision and VLM-CPL in

@@ -287,13 +287,14 @@ def _by_group(groups: pd.DataFrame, method: str, setting: str, network: str) -> 
     return groups[wanted].set_index(["seed", "group"])[["n", "right"]]
 
 
-def summary_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Two lines per dataset: VLM-CPL between what needs no filter and full supervision.
+def summary_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """VLM-CPL between zero-shot and full supervision, heads on frozen features, means over seeds.
 
-    Means over seeds with heads on frozen features; the best of the other methods is named. Seeds
-    and datasets without the whole comparison are left out.
+    One line per dataset and score (accuracy, balanced_accuracy). Columns: dataset, score,
+    zero-shot, other and other_name (the best method without our filters), published, ours, full,
+    seeds. Seeds and datasets without the whole comparison are left out.
     """
-    needed = {*WITHOUT_FILTER, "vlm-cpl", "full-supervision"}
+    needed = {*WITHOUT_FILTER, "zero-shot", "vlm-cpl", "full-supervision"}
     frame = score_frame(rows)
     frame = frame[frame.network != "fine-tune"]
     lines = []
@@ -303,19 +304,29 @@ def summary_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         for score in ("accuracy", "balanced_accuracy") if len(of_dataset) else ():
             mean = of_dataset.groupby(["method", "setting"])[score].mean()
             best = mean[[key for key in mean.index if key[0] in WITHOUT_FILTER]].idxmax()
-            lines.append(
-                {
-                    "dataset": dataset,
-                    "score": SCORES[score],
-                    "zero-shot": f"{mean['zero-shot', '']:.3f}",
-                    "best other method": f"{mean[best]:.3f} ({COMPARED[best[0]]})",
-                    "VLM-CPL, published filters": f"{mean['vlm-cpl', 'published filters']:.3f}",
-                    "VLM-CPL, ours": f"{mean['vlm-cpl', 'ours']:.3f}",
-                    "full supervision": f"{mean['full-supervision', '']:.3f}",
-                    "seeds": str(of_dataset.seed.nunique()),
-                }
-            )
+            line = {"dataset": dataset, "score": score, "zero-shot": mean["zero-shot", ""]}
+            line |= {"other": mean[best], "other_name": COMPARED[best[0]]}
+            line |= {"published": mean["vlm-cpl", "published filters"]}
+            line |= {"ours": mean["vlm-cpl", "ours"], "full": mean["full-supervision", ""]}
+            lines.append(line | {"seeds": of_dataset.seed.nunique()})
     return pd.DataFrame(lines)
+
+
+def summary_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """`summary_frame` as it is printed, two lines per dataset."""
+    return pd.DataFrame(
+        {
+            "dataset": line["dataset"],
+            "score": SCORES[line["score"]],
+            "zero-shot": f"{line['zero-shot']:.3f}",
+            "best other method": f"{line['other']:.3f} ({line['other_name']})",
+            "VLM-CPL, published filters": f"{line['published']:.3f}",
+            "VLM-CPL, ours": f"{line['ours']:.3f}",
+            "full supervision": f"{line['full']:.3f}",
+            "seeds": str(line["seeds"]),
+        }
+        for line in summary_frame(rows).to_dict("records")
+    )
 
 
 def of_own_vlm(

@@ -92,7 +92,7 @@ def source_features(
     batches = read_batches(store, np.arange(n), BATCH, model.device)
     images = [
         encode_images(model, plain_view(tiles, model.image_size))[0]
-        for _, tiles in progress(batches, "source tiles", "batch", total=-(-n // BATCH))
+        for _, tiles in progress(batches, "batches of source tiles", "step", total=-(-n // BATCH))
     ]
     projection, model.model.text.proj = model.model.text.proj, nn.Identity()
     texts = model.model.encode_text(model.tokenizer(list(captions)).to(model.device))

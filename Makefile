@@ -42,7 +42,7 @@ empty :=
 space := $(empty) $(empty)
 SEED_LIST := $(subst $(space),$(comma),$(strip $(subst $(comma),$(space),$(SEEDS))))
 SNAKEMAKE := $(RUN) snakemake --cores all --nolock --rerun-incomplete \
-  --quiet progress rules host --config
+  --quiet rules host --config
 CHAIN = "seeds=$(SEED_LIST)" $(if $(strip $(VLM)),"vlm=$(VLM)") \
   $(if $(strip $(METHOD)),"method=$(METHOD)")
 

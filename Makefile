@@ -36,6 +36,7 @@ SHELL := /bin/sh
 INSTALLED := $(VENV)/.installed
 GOAL := $(or $(firstword $(MAKECMDGOALS)),test)
 RUN := PATH="$$(cd "$(VENV)/bin" && pwd):$$PATH" "$(VENV)/bin/python" -m
+PYTEST = $(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 comma := ,
 empty :=
@@ -61,10 +62,10 @@ own: $(INSTALLED) ## Label and classify the images in TILES by the words in CLAS
 	  -p classes "$$CLASSES" -p other "$$OTHER" -p by_folder $(BY_FOLDER) $(if $(strip $(VLM)),-p vlm "$(VLM)")
 
 test: $(INSTALLED) ## Run all tests
-	@$(RUN) pytest
+	@$(PYTEST)
 
 test-fast: $(INSTALLED) ## Run the tests that take no more than about a second each
-	@$(RUN) pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 smoke: $(INSTALLED) ## Run the whole chain on a handful of tiny tiles, in a temporary folder
 	@folder=$$(mktemp -d) && export OUTPUT_ROOT="$$folder" && \

@@ -5,6 +5,13 @@ import os
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub client is imported
+if "PYTEST_XDIST_WORKER" in os.environ:  # two threads each would wait for one another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest file starts first, so that the others run beside it."""
+    items.sort(key=lambda item: item.path.name != "test_chain.py")
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 
 from lib import paths
 from lib.artefacts import atomic
@@ -19,6 +19,9 @@ from lib.data import staining
 from lib.data.cards import Card
 from lib.data.images import read_square
 from lib.progress import progress
+
+if TYPE_CHECKING:
+    import torch
 
 TEST_FOLDS = 5  # one of five: the papers' 4:1
 VALIDATION_FOLDS = 10
@@ -285,12 +288,14 @@ def _in_threads(function, items, title: str | None = None) -> list:
 
 
 def read_batches(
-    store: Path, rows: np.ndarray, batch_size: int, device: torch.device | str = "cpu"
-) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    store: Path, rows: np.ndarray, batch_size: int, device: "torch.device | str" = "cpu"
+) -> Iterator[tuple[np.ndarray, "torch.Tensor"]]:
     """Batches of the store: positions in `rows` [b] and tiles uint8 [b, S, S, 3] on the device.
 
     The array is mapped again for each batch, so that resident memory does not grow with N.
     """
+    import torch
+
     for start in range(0, len(rows), batch_size):
         idx = np.arange(start, min(start + batch_size, len(rows)))
         images = torch.from_numpy(np.load(store, mmap_mode="r", allow_pickle=False)[rows[idx]])

@@ -13,7 +13,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import confusion_matrix
 
 from lib.figures.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed
 
@@ -151,6 +150,8 @@ def confusion(
     labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], title: str = ""
 ) -> Figure:
     """Confusion matrix: counts, coloured by the share of each true class."""
+    from sklearn.metrics import confusion_matrix
+
     counts = confusion_matrix(labels, predicted, labels=range(len(class_names)))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = 1.6 + 0.62 * len(class_names)

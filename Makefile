@@ -2,6 +2,7 @@
 
 DATASET ?= demo
 SEEDS ?= 0
+FOLDS ?= 0
 VLM ?=
 METHOD ?=
 TILES ?=
@@ -42,15 +43,16 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 SEED_LIST := $(subst $(space),$(comma),$(strip $(subst $(comma),$(space),$(SEEDS))))
+FOLD_LIST := $(subst $(space),$(comma),$(strip $(subst $(comma),$(space),$(FOLDS))))
 SNAKEMAKE := $(RUN) snakemake --cores all --nolock --rerun-incomplete \
   --quiet rules host --config
-CHAIN = "seeds=$(SEED_LIST)" $(if $(strip $(VLM)),"vlm=$(VLM)") \
+CHAIN = "seeds=$(SEED_LIST)" "folds=$(FOLD_LIST)" $(if $(strip $(VLM)),"vlm=$(VLM)") \
   $(if $(strip $(METHOD)),"method=$(METHOD)")
 
-reproduce: $(INSTALLED) ## Run every notebook on DATASET for SEEDS; ends with tables and figures
+reproduce: $(INSTALLED) ## Run every notebook on DATASET for SEEDS and FOLDS; ends with tables and figures
 	@$(SNAKEMAKE) "dataset=$(DATASET)" $(CHAIN)
 
-ablations: $(INSTALLED) ## Run the ablations of DATASET for SEEDS, after reproduce
+ablations: $(INSTALLED) ## Run the ablations of DATASET for SEEDS and FOLDS, after reproduce
 	@$(SNAKEMAKE) "dataset=$(DATASET)" $(CHAIN) --nolock ablations
 
 data: $(INSTALLED) ## Download DATASET, or say where to get it
@@ -101,6 +103,7 @@ help: ## List the targets
 	@printf '  %-18s %s\n' \
 	  'DATASET=$(DATASET)' 'a card in data/cards' \
 	  'SEEDS=$(SEEDS)' 'one seed or several: 0,1,2' \
+  'FOLDS=$(FOLDS)' 'which fifth is tested, one or several: 0,1,2,3,4' \
 	  'VLM=$(VLM)' 'a vision-language model; empty: the one named for the dataset' \
 	  'METHOD=$(METHOD)' 'vlm-cpl or unisal; empty: both' \
 	  'TILES=$(TILES)' 'a folder of images, for own' \

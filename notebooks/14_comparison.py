@@ -33,20 +33,19 @@ from lib.figures import plots
 from lib.report import comparison
 from lib.run_folder import Run
 from lib.vlm.cards import describe_vlm
-from lib.vlm.inference import embed_prompts, vote
-from lib.vlm.loading import load_vlm
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # see load_vlm
 seed = 0  # of the networks, the batches and the views
+fold = 0  # whose test set is predicted
 network = "frozen"  # heads on the VLM's features, or fine-tune: whole networks on pixels
 only = ""  # methods of the comparison, by comma; empty: all
 
 # %%
-run = Run("14_comparison", dataset, vlm, seed, network=network, only=only)
+run = Run("14_comparison", dataset, vlm, seed, fold, network=network, only=only)
 card, table = cards.read_card(dataset), run.load("tiles")
-train, test = (table[table.split == split].reset_index(drop=True) for split in ("train", "test"))
+train, test = run.split()
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} training and {len(test)} test tiles")
 
 # %% [markdown]
@@ -59,7 +58,7 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} training and {len(test)
 store = tiles.decode_tiles(table, datasets.prepare(card), dataset, run.settings["input_size"])
 options = {"n_classes": len(card.classes), "steps": run.settings["n_steps"], "seed": seed}
 if network == "frozen":
-    setup = setups.frozen(run.folder, train.tile.values, **options)
+    setup = setups.frozen(run.shared, train.tile.values, **options)
 else:
     setup = setups.fine_tune(store, run.settings["input_size"], **options)
 assert setup.plan.learning_rate == run.settings["learning_rate"]
@@ -76,7 +75,7 @@ setup.plan
 
 # %%
 evidence = trials.Evidence.of_folder(
-    run.folder, train.tile.values, keep_ratio=run.settings["keep_ratio"], seed=seed
+    run.shared, train.tile.values, keep_ratio=run.settings["keep_ratio"], seed=seed
 )
 features, prompt_labels = evidence.features["unprojected"], evidence.prompt_labels
 suspected = baselines.suspected_labels(features, prompt_labels, train.group.values)
@@ -118,19 +117,15 @@ print(f"{len(outcomes)} trainings in {sum(o.seconds for o in outcomes):.0f} s")
 # classified together from their features and zero-shot probabilities (TransCLIP).
 
 # %%
-model = load_vlm(vlm, seed=seed)
-text = embed_prompts(model, run.settings["prompts"])
-views = {name: run.settings[name] for name in ("n_views", "hue", "batch_size")}
 if network == "frozen":
-    _, mean_probs = vote(model, store, test.tile.values, text, **views, seed=seed, progress=False)
     classified = baselines.transductive_probabilities(*run.load("features", "probs"))[test.tile]
-    outcomes.append(trials.Outcome("mean-of-views", mean_probs))
+    outcomes.append(trials.Outcome("mean-of-views", run.load("view_probs")[test.tile]))
     outcomes.append(trials.Outcome("transductive", classified))
 
 # %%
 rows = run.record(comparison.evaluate(
     outcomes, train.label.values, test.label.values, card.class_names,
-    network=network, device=str(model.device),
+    network=network, device=str(setup.reader(test.tile.values[:1]).device),
 ))
 right = comparison.right_frame(
     outcomes, run.load("predictions"), test, vlm=vlm, seed=seed, network=network

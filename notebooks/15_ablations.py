@@ -44,12 +44,13 @@ from lib.vlm.loading import load_vlm
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # see load_vlm
 seed = 0  # of the networks, the batches and the views
+fold = 0  # whose test set is predicted
 rules = ""  # to vary, by comma; empty: all of the method
 
 # %%
-run = Run("15_ablations", dataset, vlm, seed, rules=rules)
+run = Run("15_ablations", dataset, vlm, seed, fold, rules=rules)
 card, table = cards.read_card(dataset), run.load("tiles")
-train, test = (table[table.split == split].reset_index(drop=True) for split in ("train", "test"))
+train, test = run.split()
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} training and {len(test)} test tiles")
 
 # %% [markdown]
@@ -87,7 +88,7 @@ vote_again = partial(vote, model, store, train.tile.values, text, seed=seed, **v
 # %%
 tile_numbers = train.tile.values
 options = {"keep_ratio": run.settings["keep_ratio"], "seed": seed}
-evidence = trials.Evidence.of_folder(run.folder, tile_numbers, **options)
+evidence = trials.Evidence.of_folder(run.shared, tile_numbers, **options)
 planned = trials.ablation_trials(grid, evidence, lambda n_views: vote_again(n_views=n_views))
 shown = comparison.trials_table(planned, train.label.values, card.class_names)
 shown.drop(columns=["method", "labels"])
@@ -100,7 +101,7 @@ shown.drop(columns=["method", "labels"])
 
 # %%
 steps = run.settings["n_steps"]
-setup = setups.frozen(run.folder, tile_numbers, len(card.classes), steps=steps, seed=seed)
+setup = setups.frozen(run.shared, tile_numbers, len(card.classes), steps=steps, seed=seed)
 outcomes = trials.run_trials(planned, train, test, card.class_names, setup=setup, seed=seed)
 rows = run.record(comparison.evaluate(
     outcomes, train.label.values, test.label.values, card.class_names,

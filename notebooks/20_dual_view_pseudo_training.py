@@ -47,6 +47,7 @@ from lib.vlm.cards import describe_vlm
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # names the run folder
 seed = 0  # of the labelled tiles, the networks, the batches and the views
+fold = 0  # whose training tiles are the pool
 label_share = 0.03  # of the pool: drawn by chance and labelled
 round_steps = 400  # of training
 tau = 0.7  # confidence above which a pseudo label is used
@@ -54,10 +55,10 @@ cps_weight = 0.5  # w, of cross supervision after the warm-up
 contrast = 0.1  # β, of the class-wise contrastive loss
 
 # %%
-run = Run("20_dual_view_pseudo_training", dataset, vlm, seed, label_share=label_share,
+run = Run("20_dual_view_pseudo_training", dataset, vlm, seed, fold, label_share=label_share,
           round_steps=round_steps, tau=tau, cps_weight=cps_weight, contrast=contrast)
 card, table = cards.read_card(dataset), run.load("tiles")
-train, test = (table[table.split == split].reset_index(drop=True) for split in ("train", "test"))
+train, test = run.split()
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len(test)} to test on")
 
 # %% [markdown]
@@ -110,7 +111,7 @@ objectives = {
 }
 
 # %%
-setup = setups.frozen(run.folder, train.tile.values, len(card.classes), steps=round_steps,
+setup = setups.frozen(run.shared, train.tile.values, len(card.classes), steps=round_steps,
                       seed=seed, projection=128)
 data = trainer.TrainingTiles(train.tile.values, labels, card.class_names, train.label.values)
 trained, curves = {}, {}

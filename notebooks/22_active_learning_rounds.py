@@ -50,6 +50,7 @@ from lib.vlm.cards import describe_vlm
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # names the run folder
 seed = 0  # of the first tiles, the networks, the batches and the views
+fold = 0  # whose training tiles are the pool
 network = "frozen"  # heads on the VLM's features, or fine-tune: whole networks on pixels
 fine_tune_size = 64  # input of whole networks in pixels; the papers' 224 want a GPU
 trainings = "dual-view,supervised"  # how to train, by comma
@@ -65,7 +66,7 @@ restart = True  # networks start afresh in each round
 
 # %%
 run = Run(
-    "22_active_learning_rounds", dataset, vlm, seed, network=network, trainings=trainings,
+    "22_active_learning_rounds", dataset, vlm, seed, fold, network=network, trainings=trainings,
     strategies=strategies, fine_tune_size=fine_tune_size, n_rounds=n_rounds, tau=tau,
     query_share=query_share, round_steps=round_steps, full_steps=full_steps,
     cps_weight=cps_weight, contrast=contrast, restart=restart,
@@ -73,7 +74,7 @@ run = Run(
 
 # %%
 card, table = cards.read_card(dataset), run.load("tiles")
-train, test = (table[table.split == split].reset_index(drop=True) for split in ("train", "test"))
+train, test = run.split()
 size = run.settings["input_size"] if network == "frozen" else fine_tune_size
 store = tiles.decode_tiles(table, datasets.prepare(card), dataset, size)
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len(test)} to test on")
@@ -93,7 +94,7 @@ objectives = {
 assert set(trainings.split(",")) <= set(objectives), f"there are only {', '.join(objectives)}"
 
 # %%
-frozen = partial(setups.frozen, run.folder, train.tile.values)
+frozen = partial(setups.frozen, run.shared, train.tile.values)
 make_setup = frozen if network == "frozen" else partial(setups.fine_tune, store, size)
 make_setup = partial(make_setup, n_classes=len(card.classes), seed=seed)
 setup = {

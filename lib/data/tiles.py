@@ -1,4 +1,4 @@
-"""Tile tables, grouped splits, tiles decoded once, batches on a device."""
+"""Tile tables, tiles decoded once, batches on a device."""
 
 import json
 import os
@@ -23,8 +23,6 @@ from lib.progress import progress
 if TYPE_CHECKING:
     import torch
 
-TEST_FOLDS = 5  # one of five: the papers' 4:1
-VALIDATION_FOLDS = 10
 THREADS = min(16, 2 * (os.cpu_count() or 1))
 
 
@@ -170,52 +168,6 @@ def _once(names: pd.Series, what: str, file: Path) -> pd.Series:
     if len(twice):
         raise ValueError(f"{file} goes by file names, and two {what} have {twice.iloc[0]!r}")
     return names
-
-
-def split_by_group(
-    labels: np.ndarray, groups: np.ndarray, seed: int, fixed_test: np.ndarray | None = None
-) -> np.ndarray:
-    """Give each tile "train", "validation" or "test"; a group is never divided.
-
-    A fifth of the groups, stratified by class, is the test set (4:1, as in the papers), unless
-    `fixed_test` says which tiles a dataset's own division has there. A tenth of the others is the
-    validation set. Nothing looks at it, full supervision neither; the next split does without it.
-    labels, groups: [N]; fixed_test: bool [N]. Raises ValueError when there are fewer than five
-    groups, and naming the groups that straddle the dataset's own division.
-    """
-    split = np.full(len(labels), "train", dtype=object)
-    split[_test_fold(labels, groups, seed) if fixed_test is None else fixed_test] = "test"
-    rest = np.flatnonzero(split == "train")
-    straddling = np.intersect1d(groups[rest], groups[split == "test"])
-    if len(straddling):
-        raise ValueError(
-            f"{len(straddling)} groups are in both splits of the dataset's own division, the "
-            f"first: {straddling[0]!r}"
-        )
-    folds = min(VALIDATION_FOLDS, len(np.unique(groups[rest])))
-    if folds < 2 or len(rest) == len(labels):
-        raise ValueError("the dataset's own division leaves nothing to test or to train on")
-    split[rest[_one_fold(labels[rest], groups[rest], folds, seed)]] = "validation"
-    return split
-
-
-def _test_fold(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    n_groups = len(np.unique(groups))
-    if n_groups < TEST_FOLDS:
-        raise ValueError(f"a grouped 4:1 split needs {TEST_FOLDS} groups, there are {n_groups}")
-    return _one_fold(labels, groups, TEST_FOLDS, seed)
-
-
-def _one_fold(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    # Placing groups one by one takes minutes where each of 100,000 tiles is its own.
-    alone = len(np.unique(groups)) == len(groups)
-    kind, by = (StratifiedKFold, None) if alone else (StratifiedGroupKFold, groups)
-    splitter = kind(folds, shuffle=True, random_state=seed)
-    # The splitter places groups in order of size: fold 0 would always get the same large ones.
-    chosen = np.random.default_rng(seed).integers(folds)
-    return list(splitter.split(labels, labels, by))[chosen][1]
 
 
 def decode_tiles(

@@ -37,7 +37,7 @@ def setup(tmp_path_factory):
     """Heads with projectors on features in which the class is to be seen, but not plainly."""
     run = tmp_path_factory.mktemp("run")
     plain = CHANCE.normal(size=(N, E)) + np.eye(3, E)[TRUTH]
-    views = plain[POOL] + 0.3 * CHANCE.normal(size=(V, len(POOL), E))
+    views = plain + 0.3 * CHANCE.normal(size=(V, N, E))
     np.save(run / "view_features.npy", views.astype(np.float16))
     np.save(run / "unprojected.npy", plain.astype(np.float16))
     setup = setups.frozen(run, POOL, 3, steps=8, seed=0, projection=8)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from matplotlib import pyplot
 from miniatures import MAKERS, make
 
 from lib import paths, runner
-from lib.data import cards, datasets, tiles
+from lib.data import cards, datasets, splits, tiles
 from lib.vlm import stand_in
 
 SIZE = 32  # pixels, of the model
@@ -68,11 +69,6 @@ def miniature(made, monkeypatch):
     return made
 
 
-def divide(card, table, seed=0):
-    own = (table.part == "test").to_numpy() if card.splits else None
-    return tiles.split_by_group(table.label.to_numpy(), table.group.to_numpy(), seed, own)
-
-
 # --- miniatures ----------------------------------------------------------------------------------
 
 
@@ -86,14 +82,16 @@ def test_every_tile_is_read_with_its_class_and_group(miniature):
     assert set(table.part) == ({"train", "test"} if card.splits else {""})
 
 
-def test_no_group_straddles_the_split(miniature):
+def test_no_group_is_divided_by_the_folds(miniature):
     card, table = miniature.card, miniature.table
-    for seed in range(3):
-        split = divide(card, table, seed)
-        assert (pd.Series(split).groupby(table.group.to_numpy()).nunique() == 1).all()
-        assert set(split) == {"train", "validation", "test"}
-        if card.splits:
-            assert ((split == "test") == (table.part == "test")).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracked folds are those of other tiles
+        folds = splits.assign_folds(card, table)
+    assert (pd.Series(folds).groupby(table.group.to_numpy()).nunique() == 1).all()
+    if card.splits:
+        assert ((folds == 0) == (table.part == "test")).all()
+    else:
+        assert set(folds) == set(range(5))
 
 
 def test_the_numbers_that_differ_from_the_published_ones_are_said(miniature):
@@ -198,7 +196,7 @@ def test_every_notebook_of_the_chain_runs_on_it(miniature):
     for name in CHAIN:
         with case(name):
             execute(name, given)
-    folder = paths.run_folder(dataset, given["vlm"], 0)
+    folder = paths.run_folder(dataset, given["vlm"], 0, 0)
     predictions = pd.read_parquet(folder / "predictions.parquet")
     test = predictions[predictions.split == "test"]
     assert len(predictions) == len(miniature.table)

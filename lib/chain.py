@@ -14,7 +14,7 @@ AFTER: dict[str, tuple[str, ...]] = {
     "22_active_learning_rounds": ("11_multi_view_consensus",),
     "24_unisal_ablations": ("22_active_learning_rounds",),
 }
-# What these write serves all folds of a run; a filter or a classifier sees one fold's training tiles.
+# What these write serves all folds of a run; all others see the training tiles of one fold alone.
 OF_ALL_FOLDS = (
     "00_tiles_and_splits",
     "01_stand_in_vlm",

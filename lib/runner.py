@@ -136,8 +136,8 @@ def default_vlm(dataset: str) -> str:
 def run_of(parameters: Mapping[str, Any]) -> Path:
     """The folder of a notebook's run: of its fold, its seed, or above it for one of all seeds."""
     if "seed" in parameters:
-        named = (parameters[name] for name in ("dataset", "vlm", "seed"))
-        return paths.run_folder(*named, parameters.get("fold"))
+        dataset, vlm, seed = (parameters[name] for name in ("dataset", "vlm", "seed"))
+        return paths.run_folder(dataset, vlm, seed, parameters.get("fold"))
     return paths.runs_folder(parameters["dataset"], parameters["vlm"])
 
 

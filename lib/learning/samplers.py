@@ -25,9 +25,7 @@ def _stream(network: int, step: int) -> int:
     return VIEW_STREAM + MAX_NETWORKS * step + network
 
 
-def feature_views(
-    file: Path, *, seed: int, device: torch.device | str = "cpu"
-) -> ViewSampler:
+def feature_views(file: Path, *, seed: int, device: torch.device | str = "cpu") -> ViewSampler:
     """Features of a random one of the V views of each tile that the consensus computed.
 
     file: [V, all tiles, E] (`view_features.npy`).

@@ -307,3 +307,107 @@ def disagreement_weights(a: Sequence, b: Sequence) -> list[float]:
         apart = entropy(mean) - (entropy(p) + entropy(q)) / 2
         found.append(max(apart, 1e-6) / classes.count(predicted))
     return found
+
+
+def cluster_lift(clusters: Sequence[int], probs: np.ndarray) -> list[list[float]]:
+    """Mean probability of a class in a cluster ÷ its mean in all tiles that have a cluster."""
+    inside = [i for i, k in enumerate(clusters) if k != -1]
+    found = []
+    for k in range(max(clusters) + 1):
+        own = [i for i in inside if clusters[i] == k]
+        line = []
+        for c in range(probs.shape[1]):
+            overall = math.fsum(float(probs[i, c]) for i in inside) / len(inside)
+            mean = math.fsum(float(probs[i, c]) for i in own) / len(own)
+            line.append(mean / overall if overall else 0.0)
+        found.append(line)
+    return found
+
+
+def classes_by_lift(lift: np.ndarray) -> list[int]:
+    """Every way to give clusters to the classes that are the highest nowhere; the best of them."""
+    n_clusters, n_classes = lift.shape
+    highest = [max(range(n_classes), key=lambda c, k=k: lift[k, c]) for k in range(n_clusters)]
+    missing = [c for c in range(n_classes) if c not in highest]
+    if n_clusters < n_classes:
+        return highest
+    best, found = -math.inf, highest
+    for taken in permutations(range(n_clusters), len(missing)):
+        classes = list(highest)
+        for k, c in zip(taken, missing, strict=True):
+            classes[k] = c
+        gain = math.fsum(math.log(lift[k, c]) for k, c in zip(taken, missing, strict=True))
+        if set(classes) == set(range(n_classes)) and gain > best:
+            best, found = gain, classes
+    return found
+
+
+def centred(features: np.ndarray, text: np.ndarray, scale: float) -> list[list[float]]:
+    """softmax of s times the cosine between what is left of image and prompt without the means."""
+    found = []
+    for image in features:
+        logits = []
+        for prompt in text:
+            u = [x - m for x, m in zip(image, features.mean(0), strict=True)]
+            v = [x - m for x, m in zip(prompt, text.mean(0), strict=True)]
+            dot = math.fsum(x * y for x, y in zip(u, v, strict=True))
+            logits.append(scale * dot / (math.hypot(*u) * math.hypot(*v)))
+        found.append(softmax(logits))
+    return found
+
+
+def prior_by_em(probs: np.ndarray, rounds: int) -> list[float]:
+    """Saerens' EM tile by tile, from an equal prior."""
+    n, n_classes = probs.shape
+    prior = [1 / n_classes] * n_classes
+    for _ in range(rounds):
+        total = [0.0] * n_classes
+        for i in range(n):
+            weighted = [probs[i, c] * prior[c] for c in range(n_classes)]
+            total = [t + w / sum(weighted) for t, w in zip(total, weighted, strict=True)]
+        prior = [t / n for t in total]
+    return prior
+
+
+def anchored(
+    features: np.ndarray,
+    text: np.ndarray,
+    probs: np.ndarray,
+    neighbours: int,
+    temper: float,
+    anchor: float,
+) -> np.ndarray:
+    """Transduction with a Gaussian per class, its mean and variances held to those of the prompts.
+
+    The anchor counts as `anchor` tiles of the class, spread as the zero-shot classes are.
+    """
+    n, n_classes = probs.shape
+    cosine = features @ features.T
+    w = np.zeros((n, n))
+    for i in range(n):
+        others = sorted((j for j in range(n) if j != i), key=lambda j: -cosine[i, j])
+        for j in others[:neighbours]:
+            w[i, j] = max(cosine[i, j], 0)
+    spread = sum(
+        probs[i, k] * (features[i] - text[k]) ** 2 / n for i in range(n) for k in range(n_classes)
+    )
+    means, variances, z = list(text), [spread] * n_classes, probs.copy()
+    for turn in range(11):
+        for _ in range(5):
+            new = np.zeros_like(z)
+            for i in range(n):
+                for k in range(n_classes):
+                    fit = ((features[i] - means[k]) ** 2 / variances[k]).sum()
+                    fit += np.log(variances[k]).sum()
+                    pull = sum((w[i, j] + w[j, i]) * z[j, k] for j in range(n)) / (2 * neighbours)
+                    new[i, k] = math.log(probs[i, k]) - 0.5 * fit / temper + pull
+                new[i] = softmax(new[i].tolist())
+            z = new
+        for k in range(n_classes) if turn < 10 else ():
+            weight = z[:, k].sum() + anchor
+            total = anchor * text[k] + sum(z[i, k] * features[i] for i in range(n))
+            means[k] = total / weight
+            off = anchor * (spread + (text[k] - means[k]) ** 2)
+            off = off + sum(z[i, k] * (features[i] - means[k]) ** 2 for i in range(n))
+            variances[k] = off / weight
+    return z

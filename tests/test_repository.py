@@ -175,14 +175,25 @@ LEAVES = {"artefacts", "chain", "labels", "packaged_weights", "paths", "progress
 ROOMS = {"data", "vlm", "learning", "active", "report", "figures"}
 # What the modules of a room, or of the top, may import beside the leaves and their own room.
 MAY_IMPORT = {
-    "consensus": set(),
+    "clusters": set(),
+    "consensus": {"clusters"},
+    "alarm": {"clusters"},
     "data": set(),
     "vlm": {"data"},
-    "learning": {"data", "vlm", "consensus"},
+    "learning": {"data", "vlm", "consensus", "clusters"},
     "active": {"learning", "consensus"},
     "report": {"consensus"},
     "figures": {"consensus", "report"},
-    "classifier": {"consensus", "data", "vlm", "learning", "report", "figures"},
+    "classifier": {
+        "alarm",
+        "clusters",
+        "consensus",
+        "data",
+        "vlm",
+        "learning",
+        "report",
+        "figures",
+    },
     "runner": set(),
 }
 

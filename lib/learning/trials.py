@@ -15,11 +15,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.consensus import SETTINGS, keep_by_consensus
+from lib.clusters import classes_by_lift, lift_clusters
+from lib.consensus import SETTINGS, TIE_STREAM, keep_by_consensus, keep_lowest
 from lib.labels import UNLABELLED
+from lib.learning.baselines import (
+    anchored_probabilities,
+    centred_probabilities,
+    prior_by_em,
+    sinkhorn_probabilities,
+    transductive_probabilities,
+)
 from lib.learning.losses import HighConfidenceCrossSupervision, Objective, Supervised
 from lib.learning.setups import TrainingSetup, fit_predict, frozen
 from lib.learning.trainer import TrainingTiles, labelled_and_not
+from lib.random_draws import tile_draws
 from lib.vlm.inference import VLM, embed_tiles, embed_views
 
 PLAIN = {"mvc": "ce-mvc", "pfc": "ce-pfc", "mvc+pfc": "ce-kept"}  # filters → name of the method
@@ -29,13 +38,15 @@ PLAIN = {"mvc": "ce-mvc", "pfc": "ce-pfc", "mvc+pfc": "ce-kept"}  # filters → 
 class Evidence:
     """What the filters look at, one row per training tile.
 
-    tiles: [N] tile numbers; prompt_labels: [N]; votes: [V, N]; view_probs: [N, C]; features:
+    tiles: [N] tile numbers; prompt_labels, confidence: [N], the best class of the zero-shot
+    probabilities and its probability; votes: [V, N]; view_probs: [N, C]; features:
     {"projected": [N, D], "unprojected": [N, E]}; agree: bool [N], whether all members of an
     ensemble of VLMs give the same label.
     """
 
     tiles: np.ndarray
     prompt_labels: np.ndarray
+    confidence: np.ndarray
     votes: np.ndarray
     view_probs: np.ndarray
     features: Mapping[str, np.ndarray]
@@ -47,16 +58,18 @@ class Evidence:
     def of_folder(
         cls, folder: Path, tiles: np.ndarray, *, keep_ratio: float, seed: int
     ) -> "Evidence":
-        """As `embed_tiles` and `embed_views` left it. tiles: [N], those that have views."""
+        """As `embed_tiles` and `embed_views` left it for all tiles; tiles: [N], some of them."""
 
         def load(name: str) -> np.ndarray:
-            return np.load(folder / f"{name}.npy", allow_pickle=False)
+            return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
+        probs = load("probs")[tiles]
         return cls(
             tiles=tiles,
-            prompt_labels=load("probs")[tiles].argmax(1),
-            votes=load("votes"),
-            view_probs=load("view_probs"),
+            prompt_labels=probs.argmax(1),
+            confidence=probs.max(1),
+            votes=load("votes")[:, tiles],
+            view_probs=load("view_probs")[tiles],
             features={
                 "projected": load("features")[tiles],
                 "unprojected": load("unprojected")[tiles],
@@ -65,6 +78,27 @@ class Evidence:
             keep_ratio=keep_ratio,
             seed=seed,
         )
+
+    def lift_clusters(self) -> tuple[np.ndarray, np.ndarray]:
+        """Clusters [N] and lifts [K, C] of our setting, see `clusters.lift_clusters`."""
+        return lift_clusters(
+            self.features[SETTINGS["ours"]["cluster_on"]], self.view_probs,
+            clusters_per_class=SETTINGS["ours"]["clusters_per_class"], seed=self.seed,
+            tiles=self.tiles, among=self.agree,
+        )  # fmt: skip
+
+    def keep_confident(self) -> np.ndarray:
+        """The keep ratio of every predicted class, by plain zero-shot confidence, bool [N].
+
+        As many tiles of each class as multi-view consensus with the quota "class" keeps, but
+        without a view. Ties go by chance, drawn per tile number.
+        """
+        chance = tile_draws(self.tiles, 1, self.seed, TIE_STREAM)[:, 0]
+        ranking = np.lexsort([self.tiles, chance, -self.confidence])
+        return keep_lowest(
+            ranking, self.prompt_labels, keep_ratio=self.keep_ratio, quota="class",
+            among=self.agree,
+        )  # fmt: skip
 
     def keep(self, order: str, **rules: Any) -> np.ndarray:
         """Tiles kept by the filters in that order, bool [N]; every tile for the order "".
@@ -130,15 +164,57 @@ def noisy_label_trials(
 
 
 def filter_trials(evidence: Evidence) -> list[Trial]:
-    """Plain training on what MVC, PFC or both keep, in each setting."""
-    return [
+    """Plain training on what MVC, PFC or both keep, in each setting, and on the most confident.
+
+    Beside MVC in our setting, "top-confidence" tells whether views are worth their time.
+    """
+    labels = evidence.prompt_labels
+    by_filters = [
         Trial(
-            method, Supervised(), evidence.prompt_labels, evidence.keep(order, **rules),
-            setting=setting, params={"rules": rules},
+            method, Supervised(), labels, evidence.keep(order, **rules), setting=setting,
+            params={"rules": rules},
         )
         for setting, rules in SETTINGS.items()
         for order, method in PLAIN.items()
     ]  # fmt: skip
+    confident = Trial("top-confidence", Supervised(), labels, evidence.keep_confident())
+    return [confident, *by_filters]
+
+
+def untrained_outcomes(
+    model: VLM, folder: Path, text: Any, evidence: Evidence, tiles: np.ndarray
+) -> list[Outcome]:
+    """Methods without training: all tiles of a run are classified at once, `tiles` are returned.
+
+    folder: run folder with features, probs and view_probs; model: one VLM, or an ensemble, whose
+    members are centred one by one; text: [C, D] from `embed_prompts`. No label is seen. "sinkhorn"
+    takes all classes to be equally frequent, "sinkhorn-clusters" as frequent as the lift clusters
+    of the training tiles say.
+    """
+    features, probs, view_probs = (
+        np.load(folder / f"{name}.npy", allow_pickle=False)
+        for name in ("features", "probs", "view_probs")
+    )
+    prompts = np.asarray(text.cpu())
+    sizes = np.cumsum(model.sizes or (prompts.shape[1],))[:-1]
+    parts = zip(np.split(features, sizes, 1), np.split(prompts, sizes, 1), strict=True)
+    centred = [
+        centred_probabilities(*part, member.scale)
+        for member, part in zip(model.members, parts, strict=True)
+    ]
+    clusters, lift = evidence.lift_clusters()
+    labels = classes_by_lift(lift)[clusters[clusters != UNLABELLED]]
+    shares = np.bincount(labels, minlength=len(prompts)) / len(labels)
+    classified = {
+        "mean-of-views": view_probs,
+        "transductive": transductive_probabilities(features, probs),
+        "stata": anchored_probabilities(features, prompts, probs),
+        "centred": np.mean(centred, axis=0),
+        "sinkhorn": sinkhorn_probabilities(probs),
+        "sinkhorn-clusters": sinkhorn_probabilities(probs, shares),
+        "prior-em": prior_by_em(probs)[1],
+    }
+    return [Outcome(method, every[tiles]) for method, every in classified.items()]
 
 
 def full_supervision(truth: np.ndarray) -> Trial:
@@ -195,10 +271,11 @@ def ablation_trials(
 ) -> list[Trial]:
     """VLM-CPL with the rules of each line of a grid (`ablations.ablation_grid`).
 
-    vote: number of views → votes [V, N] and view probabilities [N, C], where that rule is varied;
+    vote: number of views → votes [V, N] and view probabilities [N, C] of the training tiles, where
+    that rule is varied;
     the networks see the views of the run all the same.
     """
-    names = ("keep_ratio", "tie_break", "quota", "cluster_on", "clusters_per_class")
+    names = ("keep_ratio", *SETTINGS["ours"])
     trials = []
     for rules in grid:
         chosen_rules = {name: rules[name] for name in names}
@@ -237,11 +314,12 @@ def shifted_outcomes(
     both settings, heads on frozen features. Nothing is kept on disk.
     """
     tiles = train.tile.values
+    every = np.arange(len(np.load(store, mmap_mode="r", allow_pickle=False)))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         embed_tiles(model, store, text, folder)
         embed_views(
-            model, store, tiles, text, folder, n_views=settings["n_views"], seed=seed,
+            model, store, every, text, folder, n_views=settings["n_views"], seed=seed,
             hue=settings["hue"], batch_size=settings["batch_size"], progress=False,
         )  # fmt: skip
         evidence = Evidence.of_folder(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)

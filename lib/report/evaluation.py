@@ -13,6 +13,7 @@ import pandas as pd
 from lib import consensus
 from lib.report import metrics
 
+CLUSTERING = ("cluster_rule", "clusters_per_class")  # rules of PFC beside its features
 KEEP_RATIOS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  # of the curve
 
 
@@ -131,7 +132,8 @@ def evaluate_filters(
 ) -> list[dict[str, Any]]:
     """PFC alone, then both filters in both orders, in both settings, on each kind of features.
 
-    The last one is what the networks learn from in our setting.
+    PFC alone goes by the cluster rules of a setting. The last one, on unprojected features, is what
+    the networks learn from in our setting.
 
     choice: seed, tiles and among of `consensus.keep_by_consensus`, where the shapes are too.
     """
@@ -145,11 +147,15 @@ def evaluate_filters(
             setting=consensus.setting_of(rules), device="cpu",
         )  # fmt: skip
 
-    alone = [evaluate("pfc", {"cluster_on": cluster_on}) for cluster_on in features]
-    grid = product(consensus.SETTINGS.values(), features, ("pfc+mvc", "mvc+pfc"))
+    each = list(product(consensus.SETTINGS.values(), features))
+    alone = [
+        evaluate("pfc", {name: rules[name] for name in CLUSTERING} | {"cluster_on": cluster_on})
+        for rules, cluster_on in each
+    ]
     both = [
         evaluate(order, rules | {"cluster_on": cluster_on, "keep_ratio": keep_ratio})
-        for rules, cluster_on, order in grid
+        for rules, cluster_on in each
+        for order in ("pfc+mvc", "mvc+pfc")
     ]
     return alone + both
 

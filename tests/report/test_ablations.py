@@ -28,7 +28,8 @@ def test_what_is_asked_for_is_varied():
         "keep_ratio": 8,
         "filters": 4,
         "cluster_on": 1,
-        "clusters_per_class": 2,
+        "cluster_rule": 1,
+        "clusters_per_class": 3,
     }
     for name, number in expected.items():
         assert sum(rules["varied"] == [name] for rules in lines) == number

@@ -91,7 +91,8 @@ def test_filters_are_evaluated_in_both_orders_and_settings_on_both_features():
     expected = [("mvc+pfc", "published filters"), ("pfc+mvc", "published filters")]
     expected += [("mvc+pfc", "ours"), ("pfc+mvc", "ours")]
     assert sorted(named) == sorted([*expected, ("pfc", "published filters"), ("pfc", "ours")])
-    assert len(rows) == 10
+    assert len(rows) == 12
+    assert consensus.setting_of(rows[-1]["params"]) == "ours" and rows[-1]["method"] == "mvc+pfc"
     ratios = {row["params"].get("keep_ratio") for row in rows if row["method"] != "pfc"}
     assert ratios == {0.5}
 

@@ -411,3 +411,47 @@ def anchored(
             off = off + sum(z[i, k] * (features[i] - means[k]) ** 2 for i in range(n))
             variances[k] = off / weight
     return z
+def aligned(probs: Sequence[float], marginal: Sequence, mean: Sequence, strength: float) -> list:
+    """p · (q/p̄)^α, renormalised."""
+    powers = [p * (q / m) ** strength for p, q, m in zip(probs, marginal, mean, strict=True)]
+    return [power / sum(powers) for power in powers]
+
+
+def shrunk_marginal(counts: Sequence, mean: Sequence, pseudo_counts: float) -> list[float]:
+    """(n_c + κ p̄_c) / (n + κ)."""
+    total = sum(counts) + pseudo_counts
+    return [(n + pseudo_counts * p) / total for n, p in zip(counts, mean, strict=True)]
+
+
+def divergence(members: Sequence[Sequence]) -> float:
+    """H(mean) − mean of H of the predictions of one tile."""
+    mean = [sum(column) / len(members) for column in zip(*members, strict=True)]
+    return entropy(mean) - sum(entropy(member) for member in members) / len(members)
+
+
+def coverage(
+    features: np.ndarray, weights: Sequence, pool: Sequence, centres: Sequence, sigma: float
+) -> float:
+    """Σ_i u_i max_j k(x_i, x_j), k(x, y) = exp(−‖x − y‖² / σ²) of features with unit length."""
+    unit = [list(row / math.hypot(*row)) for row in features.astype(float)]
+
+    def kernel(i: int, j: int) -> float:
+        return math.exp(-(math.dist(unit[i], unit[j]) ** 2) / sigma**2)
+
+    return math.fsum(weights[i] * max((kernel(i, j) for j in centres), default=0.0) for i in pool)
+
+
+def matched_counts(features: np.ndarray, labels: Sequence[int], n_classes: int) -> list[float]:
+    """Of each class the tiles nearest to its labels, scaled to (Σ w)² / Σ w² labels in all."""
+    scale = [float(column.std()) or 1.0 for column in features.T]
+    scaled = [(row - features.mean(0)) / scale for row in features]
+    weights = {row: 0 for row, label in enumerate(labels) if label >= 0}
+    for tile in scaled:
+        cosine = {row: float(tile @ scaled[row]) / math.hypot(*scaled[row]) for row in weights}
+        weights[max(cosine, key=lambda row: cosine[row])] += 1
+    total = sum(weights.values())
+    effective = total**2 / sum(weight**2 for weight in weights.values())
+    counts = [0.0] * n_classes
+    for row, weight in weights.items():
+        counts[labels[row]] += effective * weight / total
+    return counts

@@ -4,7 +4,7 @@ The unit is the group (slide, case, source tile): it is tested in one fold, by e
 averaged inside a group, so they narrow what training adds by chance and multiply no group.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -202,6 +202,6 @@ def runs(frame: pd.DataFrame) -> dict[str, str]:
     return {"folds": str(frame.fold.nunique()), "seeds": str(frame.seed.nunique())}
 
 
-def fold_of(row: dict[str, Any] | Any) -> int:
+def fold_of(row: Mapping[str, Any]) -> int:
     """Fold of a row of the record; 0 where there is no division into folds."""
     return row.get("fold") or 0

@@ -202,6 +202,12 @@ def runs(frame: pd.DataFrame) -> dict[str, str]:
     return {"folds": str(frame.fold.nunique()), "seeds": str(frame.seed.nunique())}
 
 
+def same_runs(frame: pd.DataFrame, chosen: pd.DataFrame) -> pd.Series:
+    """Lines of frame of a run (fold and seed) that is among the chosen lines, bool."""
+    keys = ["fold", "seed"]
+    return frame[keys].apply(tuple, axis=1).isin({*chosen[keys].apply(tuple, axis=1)})
+
+
 def fold_of(row: Mapping[str, Any]) -> int:
     """Fold of a row of the record; 0 where there is no division into folds."""
     return row.get("fold") or 0

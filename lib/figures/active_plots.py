@@ -47,7 +47,11 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
             ax.axhline(pooled_rows(full), color="black", lw=1, ls=":", label="all labels")
         ax.set(xlabel="labels", title=training)
     axes[0, 0].set_ylabel("accuracy on the test set")
-    axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    shown = {label: line for ax in axes[0]
+             for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}  # fmt: skip
+    names = sorted(shown, key=[*STRATEGIES.values(), *shown].index)
+    place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
+    axes[0, -1].legend([shown[name] for name in names], names, **place)
     figure.suptitle(title)
     return closed(figure)
 

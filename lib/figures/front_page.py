@@ -45,7 +45,7 @@ SLASH = f"{NO_BREAK}/{NO_BREAK}"
 RANDOM, ALL_LABELS = ("supervised", "random"), ("supervised", "full-supervision")
 NEEDED = {PUBLISHED, RANDOM, ALL_LABELS}  # for a dataset to be shown
 CURVE_LOOKS = {
-    RANDOM: ("random, supervised", "other", "-"),
+    RANDOM: ("random, plain", "other", "-"),
     PUBLISHED: ("UniSAL", "ours", "--"),
     OURS: ("ours", "ours", "-"),
     ALL_LABELS: ("all labels", "ink", ":"),
@@ -233,10 +233,10 @@ def _draw_scores(ax: Axes, scores: pd.DataFrame, theme: Mapping[str, str]) -> No
         ax.annotate(f"{ours:.2f}", (ours, height), (0, 8), textcoords="offset points",
                     ha="center", va="bottom", color=theme["ours"], weight="bold")  # fmt: skip
     ax.set_yticks(heights, [NO_LABELS[name] for name in scores.index])
-    drawn = scores[list(SCORE_LOOKS)].min().min()
-    low = min(7, int(10 * drawn)) if len(scores) else 7  # in tenths
+    low = min([0.76, *scores[list(SCORE_LOOKS)].min(axis=1)])
+    low -= 0.24 * (1.015 - low)  # room for the numbers of zero-shot
     ax.set(xlabel="accuracy on the test sets", ylim=(len(scores) - 0.6, -0.65))
-    ax.set(xlim=(low / 10 - 0.02, 1.015), xticks=[tenth / 10 for tenth in range(low, 11)])
+    ax.set(xticks=[tenth / 10 for tenth in range(11) if tenth / 10 > low], xlim=(low, 1.015))
     ax.grid(axis="y", visible=False)
 
 

@@ -411,6 +411,8 @@ def anchored(
             off = off + sum(z[i, k] * (features[i] - means[k]) ** 2 for i in range(n))
             variances[k] = off / weight
     return z
+
+
 def aligned(probs: Sequence[float], marginal: Sequence, mean: Sequence, strength: float) -> list:
     """p · (q/p̄)^α, renormalised."""
     powers = [p * (q / m) ** strength for p, q, m in zip(probs, marginal, mean, strict=True)]
@@ -455,3 +457,39 @@ def matched_counts(features: np.ndarray, labels: Sequence[int], n_classes: int) 
     for row, weight in weights.items():
         counts[labels[row]] += effective * weight / total
     return counts
+
+
+def pooled_score(counts: Sequence[tuple[int, float, float]], score: str) -> float:
+    """counts: (class, tiles, right) of each group; a class without tiles has no say."""
+    if score == "accuracy":
+        return sum(right for *_, right in counts) / sum(n for _, n, _ in counts)
+    recalls = []
+    for label in sorted({label for label, *_ in counts}):
+        n = sum(n for c, n, _ in counts if c == label)
+        if n:
+            recalls.append(sum(right for c, _, right in counts if c == label) / n)
+    return sum(recalls) / len(recalls)
+
+
+def fold_group_draws(
+    folds: Sequence[Sequence[list[tuple[int, float, float]]]], score: str, draws: int, seed: int
+) -> list[float]:
+    """Pooled scores of draws of folds, then of groups in each drawn fold, tile counts in hand."""
+    chance = np.random.default_rng(seed)
+    values = []
+    for _ in range(draws):
+        counts = []
+        for fold in chance.integers(len(folds), size=len(folds)):
+            for group in chance.integers(len(folds[fold]), size=len(folds[fold])):
+                counts += folds[fold][group]
+        values.append(pooled_score(counts, score))
+    return values
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """The k-th smallest of m is multiplied by m − k + 1; none is smaller than one before it."""
+    corrected, largest = [0.0] * len(ps), 0.0
+    for rank, idx in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        largest = max(largest, min(1.0, ps[idx] * (len(ps) - rank)))
+        corrected[idx] = largest
+    return corrected

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.consensus import SETTINGS
+from lib.report.statistics import pooled_rows
 
 plt.style.use(Path(__file__).with_name("style.mplstyle"))
 
@@ -81,16 +82,16 @@ def kept_per_class(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:
 
 
 def consensus_overview(table: pd.DataFrame, title: str = "") -> Figure:
-    """Pseudo-label precision by filter and setting: a point per seed, a bar at the mean.
+    """Pseudo-label precision by filter and setting: a point per run, a bar at the mean.
 
-    table: columns method (for display), setting, share, precision, seed.
+    table: columns method (for display), setting, share, precision.
     """
     methods = list(dict.fromkeys(table.method))
     figure, ax = plt.subplots(figsize=(6.4, 0.5 * len(methods) + 1.1))
     for height, method in enumerate(methods):
         for setting, df in table[table.method == method].groupby("setting"):
             colour, y = SETTING_COLOURS[setting], height + 0.14 * SIDES[setting]
-            _points(ax, df.precision, y, colour)
+            _points(ax, df.precision, df.precision.mean(), y, colour)
             ax.annotate(
                 f"{df.precision.mean():.3f}, {df.share.mean():.0%} kept",
                 (1.02, y),
@@ -108,7 +109,7 @@ def consensus_overview(table: pd.DataFrame, title: str = "") -> Figure:
 
 
 def comparison(table: pd.DataFrame, names: Mapping[str, str], title: str = "") -> Figure:
-    """Accuracy of each method: a point per seed, a bar at the mean.
+    """Accuracy of each method: a point per run, a bar at the value pooled over folds.
 
     table: `comparison.score_frame`; names: method → what to print.
     """
@@ -118,7 +119,8 @@ def comparison(table: pd.DataFrame, names: Mapping[str, str], title: str = "") -
     for height, method in enumerate(methods):
         for setting, df in table[table.method == method].groupby("setting"):
             colour = "black" if method == "full-supervision" else SETTING_COLOURS[setting]
-            _points(ax, df.accuracy, height + 0.17 * SIDES[setting], colour)
+            y = height + 0.17 * SIDES[setting]
+            _points(ax, df.accuracy, pooled_rows(df), y, colour)
     _name_settings(ax)
     ax.legend(loc="lower left")
     ax.set_yticks(range(len(methods)), [names[method] for method in methods])
@@ -127,10 +129,10 @@ def comparison(table: pd.DataFrame, names: Mapping[str, str], title: str = "") -
     return closed(figure)
 
 
-def _points(ax: Axes, values: pd.Series, y: float, colour: str) -> None:
-    """A point per seed and a bar at their mean."""
+def _points(ax: Axes, values: pd.Series, mean: float, y: float, colour: str) -> None:
+    """A point per run and a bar."""
     ax.scatter(values, np.full(len(values), y), s=14, color=colour, alpha=0.5, lw=0)
-    ax.plot(values.mean(), y, marker="|", markersize=10, color=colour, mew=2.5)
+    ax.plot(mean, y, marker="|", markersize=10, color=colour, mew=2.5)
 
 
 def _name_settings(ax: Axes) -> None:
@@ -139,7 +141,7 @@ def _name_settings(ax: Axes) -> None:
 
 
 def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
-    """Accuracy against one rule at a time: mean and range over seeds; dotted is our setting.
+    """Accuracy against one rule at a time: mean and range over runs; dotted is our setting.
 
     lines: what the axis says → `ablation_tables.ablation` of one rule, its values in column x.
     """

@@ -41,7 +41,8 @@ NAMES = {"zero-shot": "by prompts", "vlm-cpl": "VLM-CPL"}
 def test_the_comparison_names_every_method_once_and_marks_means():
     table = pd.DataFrame(
         {"method": ["zero-shot", "vlm-cpl", "vlm-cpl", "vlm-cpl"], "seed": [0, 0, 0, 1],
-         "setting": ["", "published filters", "ours", "ours"], "accuracy": [0.7, 0.8, 0.9, 1.0]}
+         "setting": ["", "published filters", "ours", "ours"], "accuracy": [0.7, 0.8, 0.9, 1.0],
+         "fold": 0, "n": 10}
     )  # fmt: skip
     ax = plots.comparison(table, NAMES).axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["by prompts", "VLM-CPL"]

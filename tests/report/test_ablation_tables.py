@@ -7,10 +7,10 @@ from lib import record
 from lib.report import ablation_tables
 
 
-def scored(method, seed, accuracy, setting=None, dataset="d", **params):
+def scored(method, seed, accuracy, setting=None, dataset="d", fold=0, **params):
     return record.row(
-        dataset=dataset, vlm="v", method=method, setting=setting, seed=seed, split="test",
-        network=None if method == "zero-shot" else "frozen", params=params,
+        dataset=dataset, vlm="v", method=method, setting=setting, fold=fold, seed=seed,
+        split="test", n=10, params=params, network=None if method == "zero-shot" else "frozen",
         scores={"accuracy": accuracy, "balanced_accuracy": 0.5},
     )  # fmt: skip
 
@@ -45,6 +45,17 @@ def test_an_ablation_is_ours_and_what_differs_in_these_rules_alone(ablated):
     assert table.accuracy.tolist() == ["0.900", "0.600", "0.500"]
     assert table.ours.tolist() == ["ours", "", ""]
     assert list(ablation_tables.ablation_lines(ablated)) == ["keep ratio ρ"]
+
+
+def test_an_ablation_of_one_fold_is_held_against_that_fold_alone():
+    ours = [scored("vlm-cpl", s, 0.5 + f / 5, "ours", fold=f, keep_ratio=0.3)
+            for s in (0, 1) for f in (0, 1)]  # fmt: skip
+    varied = scored("vlm-cpl", 0, 0.6, fold=1, keep_ratio=0.5, varied=["keep_ratio"])
+    frame = ablation_tables.ablation_frame([*ours, varied])
+    lines = ablation_tables.ablation(frame, "keep_ratio")
+    assert lines[["fold", "seed", "accuracy"]].values.tolist() == [[1, 0, 0.7], [1, 0, 0.6]]
+    table = ablation_tables.ablation_table(frame, "keep_ratio")
+    assert table.folds.tolist() == table.seeds.tolist() == ["1", "1"]
 
 
 def test_filters_and_cross_supervision_are_on_and_off_in_all_eight_ways(ablated):

@@ -33,7 +33,7 @@ import numpy as np
 from lib import consensus, paths
 from lib.data import cards, datasets, tiles
 from lib.labels import UNLABELLED
-from lib.learning import networks, setups, trainer
+from lib.learning import networks, setups, trainer, trials
 from lib.learning.losses import HighConfidenceCrossSupervision
 from lib.figures import step_plots
 from lib.report import evaluation
@@ -136,6 +136,19 @@ step_plots.confident_sheet(*given, threshold=threshold, seed=seed)
 # wrong label among them (orange) is taught to the partner like a right one: γ is all that stands against
 # it. Tiles that never pass do no harm.
 #
+# ## The alarm once more
+#
+# As in the notebook before, now with what the networks predict: a class that they never predict.
+
+# %%
+choice = {"keep_ratio": run.settings["keep_ratio"], "seed": seed}
+evidence = trials.Evidence.of_folder(run.shared, train.tile.values, **choice)
+alarms = {setting: evidence.alarms(subset.kept.values, card.class_names, probs[setting])
+          for setting, subset in pseudo.groupby("setting")}
+for setting, found in alarms.items():
+    print(f"{setting}:", "; ".join(f"{alarm.name}: {alarm.text}" for alarm in found) or "no alarm")
+
+# %% [markdown]
 # ## Predictions
 #
 # For every tile, by prompts and by the networks of both settings.
@@ -144,7 +157,7 @@ step_plots.confident_sheet(*given, threshold=threshold, seed=seed)
 probs = {"zero-shot": np.array(run.load("probs")), **probs}
 run.save(predictions=evaluation.prediction_table(table, fold, probs))
 device = str(next(pair[0].parameters()).device)
-fields = {"seconds": seconds, "network": network, "device": device}
+fields = {"seconds": seconds, "alarms": alarms, "network": network, "device": device}
 run.record(evaluation.evaluate_vlm_cpl(probs, pseudo, train, test, card.class_names, **fields))
 labels, on_test = test.label.values, {name: p[test.tile] for name, p in probs.items()}
 evaluation.score_table(on_test, labels, card.class_names)

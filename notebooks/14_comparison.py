@@ -28,11 +28,14 @@ import pandas as pd
 
 from lib.data import cards, datasets, tiles
 from lib.learning import baselines, setups, trials
+from lib.learning.source_only import source_only_probabilities
 from lib.learning.losses import CoTeaching, EarlyLearningRegularisation, Supervised, generalised_cross_entropy
 from lib.figures import plots
 from lib.report import comparison
 from lib.run_folder import Run
 from lib.vlm.cards import describe_vlm
+from lib.vlm.inference import embed_prompts
+from lib.vlm.loading import load_vlm
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -95,7 +98,8 @@ noisy = trials.noisy_label_trials(evidence, losses, suspected)
 # ## Filters with plain training
 #
 # What MVC, PFC and both of them keep, in both settings, learnt from with cross-entropy alone: beside these
-# VLM-CPL shows what cross supervision adds. Full supervision is the upper bound.
+# VLM-CPL shows what cross supervision adds. *Top share per class* keeps as many tiles of each predicted class
+# as MVC does, but by plain confidence: are the views worth their passes? Full supervision is the upper bound.
 
 # %%
 full = trials.full_supervision(train.label.values)
@@ -113,22 +117,38 @@ print(f"{len(outcomes)} trainings in {sum(o.seconds for o in outcomes):.0f} s")
 # %% [markdown]
 # ## Without any training
 #
-# The mean over random views of the test tiles, and transduction: all tiles, of training and test set, are
-# classified together from their features and zero-shot probabilities (TransCLIP).
+# The mean over random views; transduction, in which all tiles, of training and test set, are classified together
+# from their features and zero-shot probabilities (TransCLIP, and anchored to the prompts as in StatA); and
+# zero-shot with other class shares: features centred, probabilities forced to equal shares or to those of the
+# clusters (Sinkhorn), or to the shares that explain them best (EM).
+
+# %%
+model = load_vlm(vlm, seed=seed)
+text = embed_prompts(model, run.settings["prompts"])
+if network == "frozen":
+    untrained = trials.untrained_outcomes(model, run.shared, text, evidence, test.tile.values)
+    outcomes += untrained
+
+# %% [markdown]
+# ## Without the target
+#
+# A stand-in has learnt from labelled tiles of another dataset. *Source-only supervision* trains the same heads on
+# those labels and never sees a tile of the target. Where the source has no class for one of the target's, it is
+# left out, with a warning.
 
 # %%
 if network == "frozen":
-    classified = baselines.transductive_probabilities(*run.load("features", "probs"))[test.tile]
-    outcomes.append(trials.Outcome("mean-of-views", run.load("view_probs")[test.tile]))
-    outcomes.append(trials.Outcome("transductive", classified))
+    names_and_settings = card.class_names, run.settings
+    source = source_only_probabilities(model, run.shared, *names_and_settings, seed=seed)
+    outcomes += [] if source is None else [trials.Outcome("source-only", source[test.tile])]
 
 # %%
 rows = run.record(comparison.evaluate(
     outcomes, train.label.values, test.label.values, card.class_names,
-    network=network, device=str(setup.reader(test.tile.values[:1]).device),
+    network=network, device=str(model.device),
 ))
 right = comparison.right_frame(
-    outcomes, run.load("predictions"), test, vlm=vlm, seed=seed, network=network
+    outcomes, run.load("predictions"), test, vlm=vlm, seed=seed, fold=fold, network=network
 )
 run.save(comparison=right)
 

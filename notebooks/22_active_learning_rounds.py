@@ -33,9 +33,10 @@ import pandas as pd
 from IPython.display import display
 
 from lib.active.loop import ActiveLearningConfig, TableOracle, run_rounds
+from lib.active.trainings import training_by_name, training_setup
 from lib.data import cards, datasets, tiles
 from lib.learning import setups
-from lib.learning.losses import DualViewTraining, Supervised
+from lib.learning.losses import Supervised
 from lib.learning.trainer import TrainingTiles
 from lib.figures import active_plots, step_plots
 from lib.report import active_learning
@@ -53,8 +54,9 @@ seed = 0  # of the first tiles, the networks, the batches and the views
 fold = 0  # whose training tiles are the pool
 network = "frozen"  # heads on the VLM's features, or fine-tune: whole networks on pixels
 fine_tune_size = 64  # input of whole networks in pixels; the papers' 224 want a GPU
-trainings = "dual-view,supervised"  # how to train, by comma
+trainings = "dual-view,dual-view-aligned,supervised"  # how to train, by comma
 strategies = "unisal,random"  # how to choose, by comma; see lib/active/strategies.py
+repeated = "unisal,margin,random"  # those of them that seeds other than 0 run too
 n_rounds = 10  # of training; one fewer of choosing
 query_share = 0.01  # of the pool, queried before each round
 round_steps = 400  # of training in each round
@@ -67,8 +69,8 @@ restart = True  # networks start afresh in each round
 # %%
 run = Run(
     "22_active_learning_rounds", dataset, vlm, seed, fold, network=network, trainings=trainings,
-    strategies=strategies, fine_tune_size=fine_tune_size, n_rounds=n_rounds, tau=tau,
-    query_share=query_share, round_steps=round_steps, full_steps=full_steps,
+    strategies=strategies, repeated=repeated, fine_tune_size=fine_tune_size, n_rounds=n_rounds,
+    tau=tau, query_share=query_share, round_steps=round_steps, full_steps=full_steps,
     cps_weight=cps_weight, contrast=contrast, restart=restart,
 )
 
@@ -80,28 +82,25 @@ store = tiles.decode_tiles(table, datasets.prepare(card), dataset, size)
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len(test)} to test on")
 
 # %% [markdown]
-# ## Two ways to train
+# ## Three ways to train
 #
 # *Supervised* learns from the labelled tiles alone. *Dual-view* is UniSAL's training, which
-# `20_dual_view_pseudo_training` looks into. Both have two networks and predict by their mean, so that what
-# training gains and what choosing gains are seen apart.
+# `20_dual_view_pseudo_training` looks into. *Dual-view, aligned* is our setting of it: the labels so far say
+# how frequent each class is, pseudo labels follow that, and batches take the labels as they come. All have two
+# networks and predict by their mean, so that what training gains and what choosing gains are seen apart.
 
 # %%
-objectives = {
-    "dual-view": DualViewTraining(tau, cps_weight, contrast=contrast),
-    "supervised": Supervised(),
-}
-assert set(trainings.split(",")) <= set(objectives), f"there are only {', '.join(objectives)}"
+names = trainings.split(",")
+weights = {"tau": tau, "cps_weight": cps_weight, "contrast": contrast}
+objectives = {name: training_by_name(name, **weights)[0] for name in names}
+pd.DataFrame({"objective": objectives})
 
 # %%
 frozen = partial(setups.frozen, run.shared, train.tile.values)
 make_setup = frozen if network == "frozen" else partial(setups.fine_tune, store, size)
 make_setup = partial(make_setup, n_classes=len(card.classes), seed=seed)
-setup = {
-    "dual-view": make_setup(steps=round_steps, projection=128),
-    "supervised": make_setup(steps=round_steps),
-}
-print(f"{network}: {setup['dual-view'].plan}")
+setup = {name: training_setup(name, partial(make_setup, steps=round_steps)) for name in names}
+print(f"{network}:", *(f"{name}: {each.plan}" for name, each in setup.items()), sep="\n")
 
 # %% [markdown]
 # ## One loop for each training and strategy
@@ -110,17 +109,18 @@ print(f"{network}: {setup['dual-view'].plan}")
 
 # %%
 base = ActiveLearningConfig(
-    train.tile.values, card.class_names, "unisal", objectives["dual-view"], setup["dual-view"],
+    train.tile.values, card.class_names, "unisal", objectives[names[0]], setup[names[0]],
     query_size=max(1, round(query_share * len(train))), n_rounds=n_rounds, seed=seed,
     restart=restart, truth=train.label.values,
 )
 
 # %%
+chosen = [s for s in strategies.split(",") if seed == 0 or s in repeated.split(",")]
 configs = {
     (training, strategy): replace(
         base, strategy=strategy, objective=objectives[training], setup=setup[training]
     )
-    for training, strategy in product(trainings.split(","), strategies.split(","))
+    for training, strategy in product(names, chosen)
 }
 pd.DataFrame([{"training": t, "strategy": s, "rounds": c.n_rounds, "tiles per query": c.query_size}
               for (t, s), c in configs.items()])
@@ -166,10 +166,10 @@ seconds = time.perf_counter() - started
 # ## Rows for the record
 #
 # One per round, with scores on the test set; and the number of right predictions per group of the test set,
-# averaged over each curve, which paired tests compare.
+# averaged over each curve, which intervals are made from.
 
 # %%
-device = setup["supervised"].reader(test.tile.values[:1]).device
+device = setup[names[0]].reader(test.tile.values[:1]).device
 fields = {"network": network, "device": str(device)}
 full_row = evaluate_probs(
     "full-supervision", full, test.label.values, card.class_names, training="supervised",
@@ -184,7 +184,8 @@ rounds = evaluate_loops(
     params={"input_size": size}, **fields,
 )
 rows = run.record([full_row, *rounds])
-run.save(learning=right_per_group(histories, test, vlm=vlm, seed=seed, network=network))
+of_run = {"vlm": vlm, "seed": seed, "fold": fold, "network": network}
+run.save(learning=right_per_group(histories, test, **of_run))
 
 # %% [markdown]
 # ## How fast it learns
@@ -195,7 +196,7 @@ display(active_plots.learning_curves(curves, f"{dataset}, {vlm}, seed {seed}"))
 active_learning.rounds_table(curves)
 
 # %% [markdown]
-# Both panels start from the same tiles, so the distance between them at the left is what training with unlabelled
+# All panels start from the same tiles, so the distance between them at the left is what training with unlabelled
 # tiles gains. The distance between the lines of a panel is what choosing gains. AULC is the area under a learning
 # curve: the mean accuracy between the first and the last budget.
 

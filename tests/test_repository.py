@@ -180,9 +180,9 @@ MAY_IMPORT = {
     "alarm": {"clusters"},
     "data": set(),
     "vlm": {"data"},
-    "learning": {"data", "vlm", "consensus", "clusters"},
+    "learning": {"data", "vlm", "consensus", "clusters", "alarm"},
     "active": {"learning", "consensus"},
-    "report": {"consensus"},
+    "report": {"consensus", "alarm"},
     "figures": {"consensus", "report"},
     "classifier": {
         "alarm",

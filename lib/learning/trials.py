@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lib.alarm import Alarm, label_free_alarms
 from lib.clusters import classes_by_lift, lift_clusters
 from lib.consensus import SETTINGS, TIE_STREAM, keep_by_consensus, keep_lowest
 from lib.labels import UNLABELLED
@@ -85,6 +86,18 @@ class Evidence:
             self.features[SETTINGS["ours"]["cluster_on"]], self.view_probs,
             clusters_per_class=SETTINGS["ours"]["clusters_per_class"], seed=self.seed,
             tiles=self.tiles, among=self.agree,
+        )  # fmt: skip
+
+    def alarms(
+        self, kept: np.ndarray, class_names: Sequence[str], predicted: np.ndarray
+    ) -> list[Alarm]:
+        """What is suspicious about training with these labels, see `alarm.label_free_alarms`.
+
+        kept: bool [N]; predicted: [M, C], probabilities of any tiles by the trained networks.
+        """
+        return label_free_alarms(
+            self.view_probs, self.prompt_labels, kept, *self.lift_clusters(), class_names,
+            predicted=predicted,
         )  # fmt: skip
 
     def keep_confident(self) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lib import consensus
+from lib.alarm import Alarm
 from lib.report import metrics
 
 CLUSTERING = ("cluster_rule", "clusters_per_class")  # rules of PFC beside its features
@@ -188,12 +189,14 @@ def evaluate_vlm_cpl(
     class_names: Sequence[str],
     *,
     seconds: Mapping[str, float],
+    alarms: Mapping[str, Sequence[Alarm]],
     **fields: Any,
 ) -> list[dict[str, Any]]:
     """The networks of each setting on the test set, and the pseudo labels they learnt from.
 
     probs: setting → [N, C] by tile number; pseudo: from `consensus.pseudo_label_table`; train,
-    test: columns tile and label; seconds: of each setting. fields: further fields of all rows.
+    test: columns tile and label; seconds, alarms: of each setting. fields: further fields of all
+    rows.
     """
     label_of = train.set_index("tile").label
     fixed = {"filters": "mvc+pfc"}
@@ -206,6 +209,7 @@ def evaluate_vlm_cpl(
             label_of[subset.tile].values,
             class_names,
         )
+        quality |= {"alarms": sorted({alarm.name for alarm in alarms[setting]})}
         own = {"setting": setting, "labels": quality, "seconds": seconds[setting]}
         own |= {"params": fixed | rules} | fields
         test_probs, labels = probs[setting][test.tile.values], test.label.values

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from lib import consensus
+from lib.alarm import Alarm
 from lib.record import ROW_FIELDS
 from lib.report import evaluation, metrics
 
@@ -121,8 +122,10 @@ def test_vlm_cpl_is_judged_on_the_test_set_beside_the_labels_it_learnt_from():
     )  # fmt: skip
     probs = {"published filters": np.eye(3)[[0] * 6], "ours": np.eye(3)[[0, 1, 2, 0, 1, 2]]}
     seconds = {"published filters": 1.0, "ours": 2.0}
+    alarms = {"published filters": [Alarm("flat clusters", "a"), Alarm("flat clusters", "b")]}
+    alarms["ours"] = []
     first, ours = evaluation.evaluate_vlm_cpl(
-        probs, pseudo, table[:3], table[3:], NAMES, seconds=seconds, network="frozen"
+        probs, pseudo, table[:3], table[3:], NAMES, seconds=seconds, alarms=alarms, network="frozen"
     )
     assert [row["setting"] for row in (first, ours)] == list(consensus.SETTINGS)
     assert first["scores"]["accuracy"] == pytest.approx(1 / 3) and ours["scores"]["accuracy"] == 1
@@ -130,6 +133,7 @@ def test_vlm_cpl_is_judged_on_the_test_set_beside_the_labels_it_learnt_from():
     assert (ours["seconds"], ours["network"], ours["split"], ours["n"]) == (2, "frozen", "test", 3)
     assert ours["params"] | consensus.SETTINGS["ours"] == ours["params"]
     assert ours["params"]["filters"] == "mvc+pfc"
+    assert [row["labels"]["alarms"] for row in (first, ours)] == [["flat clusters"], []]
     predictions = evaluation.prediction_table(table, 0, probs)
     assert predictions.split.tolist() == ["train"] * 3 + ["test"] * 3
     assert predictions["ours_label"].tolist() == table.label.tolist()

@@ -38,6 +38,7 @@ STRATEGIES = {
 TRAININGS = ("dual-view-aligned", "dual-view", "supervised")
 PUBLISHED, OURS = ("dual-view", "unisal"), ("dual-view-aligned", "unisal")
 CURVE = ["training", "method"]
+OF_ROUNDS = ("round", "disagreeing", "filled")  # what full supervision does not have
 
 
 def curve_weights(budgets: Sequence[int] | pd.Series) -> np.ndarray:
@@ -71,9 +72,9 @@ def rounds_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         if row["training"] is not None
     ]
     if not lines:
-        empty = [*names, "fold", "varied", "round", "disagreeing", "filled"]
-        return pd.DataFrame(columns=empty)
+        return pd.DataFrame(columns=[*names, "fold", "varied", *OF_ROUNDS])
     frame = pd.DataFrame(lines)
+    frame = frame.reindex(columns=[*frame, *(name for name in OF_ROUNDS if name not in frame)])
     return frame.sort_values(["seed", "fold", "round", "budget"], ignore_index=True)
 
 

@@ -263,6 +263,7 @@ def is_compared(row: Mapping[str, Any]) -> bool:
 
 
 def score_line(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the record as a line of `score_frame`."""
     kind = {key: row[key] or "" for key in ("setting", "network")}
     fields = {key: row[key] for key in ("dataset", "method", "seed", "n")}
     return fields | {"fold": statistics.fold_of(row)} | kind | row["scores"]
@@ -351,6 +352,7 @@ def _non_inferior(groups: pd.DataFrame, kind: tuple[str, str, str]) -> str:
 
 
 def by_group(groups: pd.DataFrame, method: str, setting: str, network: str) -> pd.DataFrame:
+    """Lines of `groups_frame` of one method."""
     wanted = groups.method.eq(method) & groups.setting.eq(setting) & groups.network.eq(network)
     return groups[wanted]
 

@@ -1,11 +1,11 @@
-"""Tables over all datasets: VLM-CPL beside the others, and several VLMs."""
+"""Tables over all datasets: VLM-CPL beside the others, several VLMs, and where UniSAL is behind."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from lib.report import statistics
+from lib.report import active_learning, statistics
 from lib.report.comparison import COMPARED, OURS, SCORES, is_compared, score_frame, score_line
 from lib.report.format import pooled_spread, spread
 
@@ -101,3 +101,45 @@ def _vlm_cells(frame: pd.DataFrame) -> dict[str, str]:
         "VLM-CPL": pooled_spread(ours),
         "VLM-CPL, balanced accuracy": pooled_spread(ours, "balanced_accuracy"),
     } | statistics.runs(ours)
+
+
+def shortfall_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """What UniSAL leaves to be wished for, one line per dataset and training, from rows alone.
+
+    frame: `active_learning.rounds_frame`. Heads on frozen features, pooled over folds: strategies
+    with a larger AULC under the same training, over the folds and seeds that both have; the scores
+    of the last round as a share of those with all labels; and which share of the queries was filled
+    by entropy because too few tiles were left on which the networks disagree.
+    """
+    heads = frame[(frame.network == "frozen") & (frame.varied == ())]
+    lines = []
+    for (dataset, training), curves in heads.groupby(["dataset", "training"]):
+        unisal = curves[curves.method == "unisal"]
+        full = heads[(heads.dataset == dataset) & (heads.method == "full-supervision")]
+        if unisal.empty:
+            continue
+        line = {"dataset": dataset, "training": training, "larger AULC": _above(curves, unisal)}
+        last = unisal[unisal["round"] == unisal["round"].max()]
+        for score in statistics.SCORES if len(full) else ():
+            share = statistics.pooled_rows(last, score) / statistics.pooled_rows(full, score)
+            line[f"{SCORES[score]} at the end, of all labels"] = f"{share:.1%}"
+        queried = unisal.budget.groupby([unisal.fold, unisal.seed]).agg(lambda b: b.max() - b.min())
+        filled = unisal.filled.astype(float).sum() / max(queried.sum(), 1)
+        lines.append(line | {"filled by entropy": f"{filled:.0%}"} | statistics.runs(unisal))
+    return pd.DataFrame(lines).fillna("")
+
+
+def _above(curves: pd.DataFrame, unisal: pd.DataFrame) -> str:
+    """Strategies with a larger AULC than UniSAL and by how much; its variants are left out."""
+    larger = {}
+    for method, curve in active_learning.of_rounds(curves).groupby("method"):
+        if not str(method).startswith("unisal"):
+            mine, other = (
+                active_learning.curve_means(a[statistics.same_runs(a, b)])
+                for a, b in ((unisal, curve), (curve, unisal))
+            )
+            if len(mine):
+                more = statistics.pooled_rows(other) - statistics.pooled_rows(mine)
+                larger[active_learning.STRATEGIES.get(str(method), str(method))] = more
+    above = sorted((name for name in larger if larger[name] > 0), key=lambda n: -larger[n])
+    return ", ".join(f"{name} ({larger[name]:+.3f})" for name in above) or "none"

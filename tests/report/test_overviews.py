@@ -1,7 +1,9 @@
 """Tables over all datasets: which runs count, what is pooled, who is named."""
 
+from made_up_curves import curve, full
+
 from lib import record
-from lib.report import comparison, overviews
+from lib.report import active_learning, comparison, overviews
 
 
 def scored(method, seed, accuracy, setting=None, split="test", dataset="d", fold=0, n=10):
@@ -70,3 +72,33 @@ def test_vlms_are_compared_over_the_seeds_that_all_have():
     assert table["VLM-CPL"].tolist() == ["0.850 ± 0.071", "0.950 ± 0.071"]
     assert table.kept.tolist() == ["15", "10"] and table.seeds.tolist() == ["2", "2"]
     assert overviews.vlm_comparison(rows[:4]).empty
+
+
+# --- where UniSAL is behind ----------------------------------------------------------------------
+
+
+def shortfalls(rows):
+    return overviews.shortfall_table(active_learning.rounds_frame(rows))
+
+
+def test_strategies_above_unisal_are_named_over_the_runs_that_both_have():
+    rows = curve("unisal", "dual-view", 0, [0.5, 0.7]) + curve("unisal", "dual-view", 1, [0.1, 0.1])
+    rows += curve("margin", "dual-view", 0, [0.6, 0.7]) + curve("badge", "dual-view", 0, [0.7, 0.8])
+    rows += curve("random", "dual-view", 0, [0.3, 0.3]) + curve(
+        "random", "supervised", 0, [0.9] * 2
+    )
+    rows += curve("unisal-wide", "dual-view", 0, [0.9, 0.9])
+    (line,) = shortfalls(rows).to_dict("records")
+    assert line["larger AULC"] == "BADGE (+0.150), margin (+0.050)"
+    assert line["training"] == "dual-view" and line["seeds"] == "2"
+
+
+def test_the_end_is_a_share_of_all_labels_and_filled_tiles_one_of_the_queries():
+    rows = [*curve("unisal", "dual-view", 0, [0.5, 0.6, 0.72]), full(0.9)]
+    rows[0]["labels"]["filled"], rows[1]["labels"]["filled"] = 5, 4
+    rows[2]["labels"]["filled"] = None
+    (line,) = shortfalls(rows).to_dict("records")
+    assert line["accuracy at the end, of all labels"] == "80.0%"
+    assert line["filled by entropy"] == "45%", "nine of twenty"
+    assert line["larger AULC"] == "none"
+    assert shortfalls([]).empty and shortfalls(rows[3:]).empty

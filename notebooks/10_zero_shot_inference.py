@@ -125,7 +125,7 @@ evaluations = evaluation.evaluate_zero_shot(probs, table, card.class_names, **fi
 rows = run.record(evaluations)
 tested = [row for row in rows if row["split"] == "test"]
 scores = pd.DataFrame({f"fold {row['fold']}": row["scores"] for row in tested})
-scores.drop("recall").astype(float).round(3)
+scores.drop(["recall", "support"]).astype(float).round(3)
 
 # %% [markdown]
 # No fold has been learnt from, so all of them measure the same; what differs is the tiles. Tiles of

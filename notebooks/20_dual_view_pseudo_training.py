@@ -191,7 +191,7 @@ predicted = {name: networks.predict_members(pair, setup.reader, test.tile.values
              for name, pair in trained.items()}
 scores = {name: metrics.scores(probs.mean(0), test.label.values, card.class_names)
           for name, (probs, _) in predicted.items()}
-pd.DataFrame(scores).drop("recall").astype(float).round(3)
+pd.DataFrame(scores).drop(["recall", "support"]).astype(float).round(3)
 
 # %% [markdown]
 # ## Projections with and without the contrastive term

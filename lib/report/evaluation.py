@@ -237,7 +237,7 @@ def score_table(
 ) -> pd.DataFrame:
     """Scores of several models side by side, without recall per class. probs: name → [N, C]."""
     scores = {name: metrics.scores(p, labels, class_names) for name, p in probs.items()}
-    return pd.DataFrame(scores).drop("recall").astype(float).round(3)
+    return pd.DataFrame(scores).drop(["recall", "support"]).astype(float).round(3)
 
 
 def accuracy_table(probs: Mapping[str, np.ndarray], table: pd.DataFrame) -> pd.DataFrame:

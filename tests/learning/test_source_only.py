@@ -60,6 +60,17 @@ def test_heads_learn_from_the_source_and_predict_every_tile_of_the_run(model, tm
     assert probs.shape == (N, 2) and (probs.argmax(1) == truth).mean() > 0.9
 
 
+def test_the_result_is_kept_for_the_same_settings_alone(model, tmp_path, monkeypatch):
+    np.save(tmp_path / "unprojected.npy", features(np.arange(N) % 2, 5))
+    given = (model, tmp_path, ["a", "b"])
+    first = source_only.source_only_probabilities(*given, SETTINGS, seed=0)
+    monkeypatch.setattr(source_only, "fit_predict", lambda *args, **kwargs: np.zeros((N, 2)))
+    kept = source_only.source_only_probabilities(*given, SETTINGS, seed=0)
+    assert first.tobytes() == kept.tobytes()
+    for settings, seed in ((SETTINGS | {"n_steps": 50}, 0), (SETTINGS, 1)):
+        assert not source_only.source_only_probabilities(*given, settings, seed=seed).any()
+
+
 def test_a_target_class_without_a_source_class_is_said_and_left_out(model, tmp_path):
     model.card.classes[1].captions = ("like a",)
     with pytest.warns(UserWarning, match="elsewhere has no class b"):

@@ -109,13 +109,14 @@ class ActiveLearningConfig:
         """The same loop with the rules of an ablation.
 
         rules: strategy, tau, cps_weight, contrast, query_share and restart; perhaps training (by
-        default dual-view) and balance_classes, else what the training wants. `query_share` is that
-        of this config: with another the rounds are as many as end with as many labels. Networks
-        are those of this config's setup: supervised training wants one without projectors.
+        default dual-view), and alignment and balance_classes, else those of the training.
+        `query_share` is that of this config: with another the rounds are as many as end with as
+        many labels. Networks are those of this config's setup: `trainings.training_setup`.
         """
+        names = ("tau", "cps_weight", "contrast", "alignment")
         objective, changes = training_by_name(
             rules.get("training", "dual-view"),
-            **{name: rules[name] for name in ("tau", "cps_weight", "contrast")},
+            **{name: rules[name] for name in names if name in rules},
         )
         changes |= {name: rules[name] for name in ("balance_classes",) if name in rules}
         return replace(

@@ -17,14 +17,20 @@ CHUNK = 4096  # tiles that are matched at a time
 
 
 def training_by_name(
-    name: str, *, tau: float = 0.7, cps_weight: float = 0.5, contrast: float = 0.1
+    name: str,
+    *,
+    tau: float = 0.7,
+    cps_weight: float = 0.5,
+    contrast: float = 0.1,
+    alignment: float = ALIGNMENT,
 ) -> tuple[Objective, dict[str, Any]]:
     """The objective of a training, and what it changes in the plan.
 
     dual-view: UniSAL's as published, but that the labelled half of a batch holds every class
     equally often. dual-view-aligned (ours): pseudo labels that follow the labels, and batches as
     the labels come; see `losses.DualViewTraining`. supervised: the labelled tiles alone. tau,
-    cps_weight and contrast are those of dual-view training. Raises ValueError for another name.
+    cps_weight and contrast are those of dual-view training, alignment that of the aligned one.
+    Raises ValueError for another name.
     """
     if name not in TRAININGS:
         raise ValueError(f"unknown training {name!r}: there are only {', '.join(TRAININGS)}")
@@ -32,7 +38,7 @@ def training_by_name(
         return Supervised(), {}
     if name == "dual-view":
         return DualViewTraining(tau, cps_weight, contrast=contrast), {}
-    aligned = DualViewTraining(tau, cps_weight, contrast=contrast, alignment=ALIGNMENT)
+    aligned = DualViewTraining(tau, cps_weight, contrast=contrast, alignment=alignment)
     return aligned, {"balance_classes": False}
 
 

@@ -426,6 +426,7 @@ def peak_memory(call, *arguments):
     return peak
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_number_of_tiles_and_not_with_its_square():
     for strategy in ("cs", "uherding"):
         peaks = [peak_memory(select, strategy, random_pool(n), 20, 0) for n in (2000, 8000)]

@@ -24,6 +24,8 @@ def test_the_aligned_training_differs_in_alignment_and_batches_alone():
     published, _ = trainings.training_by_name("dual-view", **settings)
     objective, changes = trainings.training_by_name("dual-view-aligned", **settings)
     assert changes == {"balance_classes": False} and 0 < objective.alignment < 1
+    full, _ = trainings.training_by_name("dual-view-aligned", alignment=1.0)
+    assert full.alignment == 1
     assert repr(objective).startswith(repr(published)[:-1])
     assert (published.threshold, published.weight, published.contrast) == (0.6, 0.3, 0.2)
 

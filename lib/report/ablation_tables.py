@@ -9,7 +9,7 @@ from lib.report import statistics
 from lib.report.format import pooled_spread, spread
 
 # Two rules at once, or one that is a word; numbers are drawn (`plots.ablation_curves`).
-ABLATION_TABLES = (("tie_break", "quota"), ("filters",), ("cluster_on",))
+ABLATION_TABLES = (("tie_break", "quota"), ("filters",), ("cluster_on",), ("cluster_rule",))
 ABLATION_CURVES = {
     "n_views": "views V",
     "keep_ratio": "keep ratio ρ",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from lib.consensus import QUOTAS, TIE_BREAKS
+from lib.consensus import CLUSTER_RULES, QUOTAS, TIE_BREAKS
 from lib.report.format import spread
 
 NAMES = {
@@ -22,7 +22,7 @@ def pseudo_label_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One line per row on pseudo labels of the training tiles.
 
     Columns: dataset, vlm, method, name (for tables), setting, seed, varied (names of the parameters
-    that are not the run's own), keep_ratio, tie_break, quota, cluster_on, kept, share (of the
+    that are not the run's own), keep_ratio, tie_break, quota, cluster_on, cluster_rule, kept, share (of the
     tiles), precision, smallest_class, lost, per_class.
     """
     lines = []
@@ -32,7 +32,7 @@ def pseudo_label_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         params, labels = row["params"], row["labels"]
         lines.append(
             {key: row[key] for key in ("dataset", "vlm", "method", "seed")}
-            | {key: params.get(key) for key in ("tie_break", "quota", "cluster_on")}
+            | {key: params.get(key) for key in ("tie_break", "quota", "cluster_on", "cluster_rule")}
             | {key: labels[key] for key in ("kept", "share", "precision", "per_class")}
             | {
                 "name": _name(row),
@@ -53,6 +53,8 @@ def _name(row: Mapping[str, Any]) -> str:
         name += f", {params['tie_break']} ties, {params['quota']} quota"
     if "cluster_on" in params:
         name += f", {params['cluster_on']} features"
+    if params.get("cluster_rule") == "lift":
+        name += ", lift clusters"
     return name
 
 
@@ -68,6 +70,7 @@ def at_main_keep_ratio(frame: pd.DataFrame) -> pd.DataFrame:
         "tie_break": TIE_BREAKS,
         "quota": QUOTAS,
         "cluster_on": ("projected", "unprojected"),
+        "cluster_rule": CLUSTER_RULES,
     }
     ranks = {
         key: chosen[key].map({value: rank for rank, value in enumerate(values)})

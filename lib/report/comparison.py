@@ -17,7 +17,8 @@ from lib.report.statistics import Estimate
 COMPARED = {
     "zero-shot": "zero-shot",
     "centred": "zero-shot, target-mean centring",
-    "sinkhorn": "zero-shot, Sinkhorn prior",
+    "sinkhorn": "zero-shot, equal shares (Sinkhorn)",
+    "sinkhorn-clusters": "zero-shot, shares of the clusters (Sinkhorn)",
     "prior-em": "zero-shot, prior by EM (Saerens)",
     "mean-of-views": "mean of views",
     "transductive": "transductive zero-shot (TransCLIP)",
@@ -35,7 +36,7 @@ COMPARED = {
     "vlm-cpl": "VLM-CPL",
     "full-supervision": "full supervision",
 }
-UNTRAINED = "zero-shot centred sinkhorn prior-em mean-of-views transductive stata".split()
+UNTRAINED = "zero-shot centred sinkhorn sinkhorn-clusters prior-em mean-of-views transductive stata".split()
 OURS = ("vlm-cpl", "ours")
 SCORES = {
     "accuracy": "accuracy",

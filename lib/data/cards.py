@@ -43,7 +43,8 @@ class Card:
     synthetic: the arguments of `lib.data.synthetic.write_dataset` for a dataset that is generated.
     group_hash_range: two numbers, 0 to 1: takes only the groups whose name, hashed, lies between
     them. Datasets with ranges that do not overlap share no group.
-    restain: the stain shift of `lib.data.staining` that the tiles get when they are decoded.
+    restain: how far the tiles move to the other laboratory of `lib.data.staining` when they are
+    decoded as the source of a stand-in VLM.
     """
 
     name: str
@@ -68,6 +69,11 @@ class Card:
     @property
     def class_names(self) -> list[str]:
         return [c.name for c in self.classes]
+
+    @property
+    def shift(self) -> str:
+        """`restain` by its name in `lib.data.shifts`, where "stain-" leads to that laboratory."""
+        return f"stain{-self.restain:+g}" if self.restain else ""
 
     @property
     def published(self) -> dict[str, dict[str, int]]:

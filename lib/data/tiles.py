@@ -15,7 +15,7 @@ import pandas as pd
 
 from lib import paths
 from lib.artefacts import atomic
-from lib.data import staining
+from lib.data import shifts
 from lib.data.cards import Card
 from lib.data.images import read_square
 from lib.progress import progress
@@ -219,19 +219,21 @@ def _one_fold(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> 
 
 
 def decode_tiles(
-    table: pd.DataFrame, folder: Path, dataset: str, image_size: int, *, restain: float = 0.0
+    table: pd.DataFrame, folder: Path, dataset: str, image_size: int, *, shift: str = ""
 ) -> Path:
     """Decode every tile once into a uint8 array [N, S, S, 3] and return its `.npy` file.
 
     S is 8/7 of `image_size`, the size that random views are cropped from: see `images.read_square`;
-    then, unless `restain` is 0, `staining.restain` by that shift. The file
-    is named after the digests, so that it serves every run on the same images. Raises ValueError
-    naming the files that cannot be read.
+    then `shifts.shift` by that name. The file is named after the digests, so that it serves every
+    run on the same images. Raises ValueError naming the files that cannot be read, and a shift that
+    is none.
     """
     size = stored_size(image_size)
     content = blake2b(" ".join(table.digest).encode(), digest_size=8).hexdigest()
-    stained = f"-restained{restain:+g}" if restain else ""
-    file = paths.store_folder(dataset) / f"{size}px-{content}{stained}.npy"
+    if shift:
+        shifts.parse(shift)
+    shifted = f"-{shift}" if shift else ""
+    file = paths.store_folder(dataset) / f"{size}px-{content}{shifted}.npy"
     if file.is_file():
         return file
     failed: dict[str, Exception] = {}
@@ -244,7 +246,7 @@ def decode_tiles(
             path = table.path.iloc[row]
             try:
                 tile, converted[path] = read_square(folder / path, size)
-                store[row] = staining.restain(tile, restain) if restain else tile
+                store[row] = shifts.shift(tile, shift)
             except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three
                 failed[path] = error
 

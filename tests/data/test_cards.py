@@ -3,13 +3,14 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
 from cases import case
 from miniatures import CARD_FIELDS
 
 from lib import paths
-from lib.data import cards
+from lib.data import cards, shifts, staining
 
 CARDS = sorted(file.stem for file in (paths.ROOT / "data" / "cards").glob("*.yaml"))
 
@@ -177,6 +178,14 @@ def test_the_two_subsets_of_lc25000_share_no_group_and_prompts_are_alike():
     assert target.class_names == source.class_names and source.restain > 0 == target.restain
     for target_class, source_class in zip(target.classes, source.classes, strict=True):
         assert target_class.prompts == source_class.prompts and source_class.captions
+
+
+def test_what_a_card_restains_is_that_shift():
+    source = cards.read_card("lc25k_restained")
+    tile = np.random.default_rng(0).integers(256, size=(9, 9, 3), dtype=np.uint8)
+    restained = staining.restain(tile, source.restain)
+    assert np.array_equal(shifts.shift(tile, source.shift), restained)
+    assert not cards.read_card("lc25k").shift
 
 
 def test_reading_a_card_imports_nothing_that_draws_or_cuts():

@@ -12,7 +12,7 @@ import torch
 from cases import case
 from PIL import Image
 
-from lib.data import staining, tiles
+from lib.data import shifts, tiles
 from lib.data.cards import Card, TissueClass
 
 CLASSES = (TissueClass("fat", "fat"), TissueClass("gland", "deep/gland"))
@@ -315,12 +315,14 @@ def test_a_changed_image_or_size_has_a_store_of_its_own(folder):
     assert not np.array_equal(np.load(file)[3], np.load(changed)[3])
 
 
-def test_a_restained_store_stands_beside_the_plain_one(folder):
+def test_a_shifted_store_stands_beside_the_plain_one(folder):
     table, plain = decode(folder)
-    moved = tiles.decode_tiles(table, folder, "toy", 14, restain=1.0)
+    moved = tiles.decode_tiles(table, folder, "toy", 14, shift="eosin+1.0")
     assert moved != plain and plain.is_file()
     for before, after in zip(np.load(plain), np.load(moved), strict=True):
-        assert np.array_equal(after, staining.restain(before, 1.0))
+        assert np.array_equal(after, shifts.shift(before, "eosin+1.0"))
+    with pytest.raises(ValueError, match="'eosin' is no shift"):
+        tiles.decode_tiles(table, folder, "toy", 14, shift="eosin")
 
 
 def encoded(kind):

@@ -16,7 +16,7 @@ import pandas as pd
 from lib import paths
 from lib.artefacts import atomic
 from lib.data import shifts
-from lib.data.cards import Card
+from lib.data.cards import Card, copies_file
 from lib.data.images import read_square
 from lib.progress import progress
 
@@ -131,6 +131,8 @@ def _groups(card: Card, folder: Path, tile_paths: pd.Series) -> pd.Series:
             raise ValueError(f"the group table {file} is missing. Get it from {card.groups_from}")
         by_name = "name" in card.group
         listed = _listed_groups(card.group, folder, file)
+        if "copies" in card.group:
+            listed = _with_copies(listed, copies_file(card))
         groups = _once(names, "tiles", file).map(listed) if by_name else tile_paths.map(listed)
         where = str(file)
     without = tile_paths[groups.isna()]
@@ -163,6 +165,26 @@ def _listed_groups(rule: Mapping[str, str], folder: Path, file: Path) -> dict[st
                 f"{file} names {len(absent)} absent tiles, the first: {absent.iloc[0]}"
             )
     return dict(zip(listed, rows[rule["column"]], strict=True))
+
+
+def _with_copies(listed: Mapping[str, str], file: Path) -> dict[str, str]:
+    """Groups that hold near-copies of one picture, joined: each has the smallest of their names.
+
+    listed: groups by the path or name of a tile; file: a CSV of pairs of file names, `tile` and
+    `copy`, which may name more than is listed.
+    """
+    by_name = {Path(tile).name: group for tile, group in listed.items()}
+    joined = {group: group for group in listed.values()}
+
+    def smallest(group: str) -> str:
+        return group if joined[group] == group else smallest(joined[group])
+
+    pairs = pd.read_csv(file, dtype=str)[["tile", "copy"]].itertuples(index=False)
+    for pair in pairs:
+        if all(name in by_name for name in pair):
+            low, high = sorted(smallest(by_name[name]) for name in pair)
+            joined[high] = low
+    return {tile: smallest(group) for tile, group in listed.items()}
 
 
 def _once(names: pd.Series, what: str, file: Path) -> pd.Series:

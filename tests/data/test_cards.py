@@ -160,6 +160,23 @@ def test_only_two_classes_are_cut(write_card):
         write_card(CARD_FIELDS | {"patching": PATCHING, "classes": classes})
 
 
+def test_copies_need_a_table_of_groups_and_are_a_csv(write_card):
+    table = {"table": "t.csv", "column": "c"}
+    card = write_card(CARD_FIELDS | {"group": table | {"copies": "toy_copies.csv"}})
+    assert cards.copies_file(card) == paths.card_file("toy").with_name("toy_copies.csv")
+    for group in ({"pattern": "(.)", "copies": "c.csv"}, table | {"copies": "c"}):
+        with case(group), pytest.raises(ValueError, match=r"toy\.yaml: group, copies must be a CSV"):
+            write_card(CARD_FIELDS | {"group": group})
+
+
+def test_the_tables_of_copies_exist_and_name_pairs():
+    for dataset in CARDS:
+        card = cards.read_card(dataset)
+        if "copies" in (card.group or {}):
+            header, *pairs = card_lines = cards.copies_file(card).read_text().splitlines()
+            assert header == "tile,copy" and pairs and len({*card_lines}) == len(card_lines)
+
+
 def test_an_object_in_a_card_is_refused(write_card):
     with pytest.raises(yaml.YAMLError):
         write_card("title: !!python/object/apply:os.getcwd []\n")

@@ -105,6 +105,35 @@ def test_a_group_table_gives_the_groups_as_text(folder):
     assert table.group.tolist() == ["007", "s2", "007", "s1", "s2"]
 
 
+def with_copies(folder, card, pairs, monkeypatch):
+    file = folder / "copies.csv"
+    pd.DataFrame(pairs, columns=["tile", "copy"]).to_csv(file, index=False)
+    monkeypatch.setattr(tiles, "copies_file", lambda _: file)
+    return replace(card, group={**card.group, "copies": "copies.csv"})
+
+
+def test_groups_that_hold_near_copies_are_one_by_the_smallest_name(folder, monkeypatch):
+    card = with_group_table(folder, ROWS)
+    for pairs, groups in (
+        ([("b.png", "a.png")], ["007", "s1", "007", "s1", "s1"]),
+        ([("a.png", "b.png"), ("c.png", "b.png")], ["007"] * 5),
+        ([("c.png", "10.png"), ("a.png", "gone.png")], ["007", "s2", "007", "s1", "s2"]),
+    ):
+        with case(pairs):
+            joined = with_copies(folder, card, pairs, monkeypatch)
+            assert tiles.read_tile_table(joined, folder).group.tolist() == groups
+
+
+def test_joined_groups_are_those_of_a_slow_search(folder, monkeypatch):
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        listed = {f"{n}.png": f"g{draw.integers(12)}" for n in range(30)}
+        pairs = [tuple(f"{n}.png" for n in draw.integers(35, size=2)) for _ in range(8)]
+        file = folder / "copies.csv"
+        pd.DataFrame(pairs, columns=["tile", "copy"]).to_csv(file, index=False)
+        assert tiles._with_copies(listed, file) == references.joined_groups(listed, pairs), seed
+
+
 def test_a_group_table_that_names_absent_tiles_is_refused(folder):
     card = with_group_table(folder, [*ROWS, ["fat/gone.png", "s3"]])
     with pytest.raises(ValueError, match=r"groups\.csv names 1 absent tiles.*fat/gone\.png"):

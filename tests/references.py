@@ -493,3 +493,19 @@ def holm(ps: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, ps[idx] * (len(ps) - rank)))
         corrected[idx] = largest
     return corrected
+
+
+def joined_groups(group_of: dict[str, str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Groups of tiles, two renamed to the smaller name as long as a pair is in two of them."""
+    group_of = dict(group_of)
+    changed = True
+    while changed:
+        changed = False
+        for first, second in pairs:
+            names = {group_of.get(first), group_of.get(second)}
+            if len(names) == 2 and None not in names:
+                for tile, group in group_of.items():
+                    if group in names:
+                        group_of[tile] = min(names)
+                changed = True
+    return group_of

@@ -15,8 +15,8 @@ import pandas as pd
 
 from lib import paths
 from lib.artefacts import atomic
-from lib.data import staining
-from lib.data.cards import Card
+from lib.data import shifts
+from lib.data.cards import Card, copies_file
 from lib.data.images import read_square
 from lib.progress import progress
 
@@ -129,6 +129,8 @@ def _groups(card: Card, folder: Path, tile_paths: pd.Series) -> pd.Series:
             raise ValueError(f"the group table {file} is missing. Get it from {card.groups_from}")
         by_name = "name" in card.group
         listed = _listed_groups(card.group, folder, file)
+        if "copies" in card.group:
+            listed = _with_copies(listed, copies_file(card))
         groups = _once(names, "tiles", file).map(listed) if by_name else tile_paths.map(listed)
         where = str(file)
     without = tile_paths[groups.isna()]
@@ -163,6 +165,26 @@ def _listed_groups(rule: Mapping[str, str], folder: Path, file: Path) -> dict[st
     return dict(zip(listed, rows[rule["column"]], strict=True))
 
 
+def _with_copies(listed: Mapping[str, str], file: Path) -> dict[str, str]:
+    """Groups that hold near-copies of one picture, joined: each has the smallest of their names.
+
+    listed: groups by the path or name of a tile; file: a CSV of pairs of file names, `tile` and
+    `copy`, which may name more than is listed.
+    """
+    by_name = {Path(tile).name: group for tile, group in listed.items()}
+    joined = {group: group for group in listed.values()}
+
+    def smallest(group: str) -> str:
+        return group if joined[group] == group else smallest(joined[group])
+
+    pairs = pd.read_csv(file, dtype=str)[["tile", "copy"]].itertuples(index=False)
+    for pair in pairs:
+        if all(name in by_name for name in pair):
+            low, high = sorted(smallest(by_name[name]) for name in pair)
+            joined[high] = low
+    return {tile: smallest(group) for tile, group in listed.items()}
+
+
 def _once(names: pd.Series, what: str, file: Path) -> pd.Series:
     twice = names[names.duplicated()]
     if len(twice):
@@ -171,19 +193,21 @@ def _once(names: pd.Series, what: str, file: Path) -> pd.Series:
 
 
 def decode_tiles(
-    table: pd.DataFrame, folder: Path, dataset: str, image_size: int, *, restain: float = 0.0
+    table: pd.DataFrame, folder: Path, dataset: str, image_size: int, *, shift: str = ""
 ) -> Path:
     """Decode every tile once into a uint8 array [N, S, S, 3] and return its `.npy` file.
 
     S is 8/7 of `image_size`, the size that random views are cropped from: see `images.read_square`;
-    then, unless `restain` is 0, `staining.restain` by that shift. The file
-    is named after the digests, so that it serves every run on the same images. Raises ValueError
-    naming the files that cannot be read.
+    then `shifts.shift` by that name. The file is named after the digests, so that it serves every
+    run on the same images. Raises ValueError naming the files that cannot be read, and a shift that
+    is none.
     """
     size = stored_size(image_size)
     content = blake2b(" ".join(table.digest).encode(), digest_size=8).hexdigest()
-    stained = f"-restained{restain:+g}" if restain else ""
-    file = paths.store_folder(dataset) / f"{size}px-{content}{stained}.npy"
+    if shift:
+        shifts.parse(shift)
+    shifted = f"-{shift}" if shift else ""
+    file = paths.store_folder(dataset) / f"{size}px-{content}{shifted}.npy"
     if file.is_file():
         return file
     failed: dict[str, Exception] = {}
@@ -196,7 +220,7 @@ def decode_tiles(
             path = table.path.iloc[row]
             try:
                 tile, converted[path] = read_square(folder / path, size)
-                store[row] = staining.restain(tile, restain) if restain else tile
+                store[row] = shifts.shift(tile, shift)
             except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three
                 failed[path] = error
 

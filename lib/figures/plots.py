@@ -4,7 +4,7 @@ Each function takes tables or rows and returns a closed figure. Figures that sho
 method are in `step_plots`, those of active learning in `active_plots`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -167,19 +167,55 @@ def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figur
     return closed(figure)
 
 
-def robustness(lines: pd.DataFrame, names: Mapping[str, str], title: str = "") -> Figure:
-    """Accuracy of each method against the stain shift of the target: mean and range over seeds.
+# Direction of a shift (its name less the strength) → marker and what to call it.
+SHIFTS = {
+    "": ("o", "no shift"),
+    "haematoxylin-": ("v", "haematoxylin paler"),
+    "haematoxylin+": ("^", "haematoxylin darker"),
+    "eosin-": ("<", "eosin paler"),
+    "eosin+": (">", "eosin darker"),
+    "stain-": ("d", "both stains, towards blue"),
+    "stain+": ("D", "both stains, towards pink"),
+    "blur": ("s", "blur, px"),
+    "jpeg": ("X", "JPEG quality"),
+}
 
-    lines: columns stain_shift, method, setting, accuracy; names: method → what to print.
+
+def robustness(lines: pd.DataFrame, names: Mapping[str, str], title: str = "") -> Figure:
+    """Accuracy of each method against that of the zero-shot labels, a marker for each shift.
+
+    lines: `ablation_tables.robustness_lines`; points are means over all but shift, method and
+    setting. names: method → what to print. On the diagonal a method is as right as the labels.
     """
-    figure, ax = plt.subplots(figsize=(5.8, 3.4))
-    looks = {"zero-shot": ":", "ce-all": "--", "full-supervision": "-."}
-    for (method, setting), df in lines.groupby(["method", "setting"], sort=False):
-        colour = "black" if method == "full-supervision" else SETTING_COLOURS[setting]
-        curve = df.groupby("stain_shift").accuracy.agg(["mean", "min", "max"])
+    figure, ax = plt.subplots(figsize=(7.4, 4.4))
+    keys = ["method", "setting", "shift"]
+    points = lines.groupby(keys, sort=False)[["zero_shot", "accuracy"]].mean().reset_index()
+    colours = {"ce-all": OTHER, "full-supervision": "black"}
+    ends = points.zero_shot.min(), points.zero_shot.max()
+    ax.plot(ends, ends, ":", lw=1.2, color="black", label=names["zero-shot"])
+    trained = points[points.method != "zero-shot"]
+    for (method, setting), df in trained.groupby(keys[:2], sort=False):
+        colour = colours.get(method, SETTING_COLOURS[setting])
+        for shift, x, y in df[["shift", "zero_shot", "accuracy"]].itertuples(index=False):
+            marker, _ = SHIFTS[shift.rstrip("0123456789.")]
+            ax.plot(x, y, marker, ms=7.5, color=colour, mec="white", mew=0.7)
         label = f"{names[method]}, {setting}" if setting else names[method]
-        ax.plot(curve.index, curve["mean"], looks.get(method, "-"), color=colour, label=label)
-        ax.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.12, lw=0)
-    ax.set(xlabel="stain shift of the target", ylabel="accuracy on the test set", title=title)
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        ax.plot([], [], "o", ms=7.5, color=colour, label=label)
+    for direction, (marker, words) in SHIFTS.items():
+        strengths = _strengths(points["shift"].unique(), direction)
+        if strengths:
+            label = f"{words} ({', '.join(strengths)})" if direction else words
+            ax.plot([], [], marker, ms=7.5, color="none", mec="black", mew=1, label=label)
+    ax.set(
+        xlabel="accuracy of the zero-shot labels at that shift, test set",
+        ylabel="accuracy on the test set",
+        title=title,
+    )
+    figure.legend(loc="outside right center", title="colour: method; marker: shift (strength)")
     return closed(figure)
+
+
+def _strengths(shifts: Iterable[str], direction: str) -> list[str]:
+    """Strengths of the named shifts of one direction, as written, from small to large."""
+    ends = [s.removeprefix(direction) for s in shifts if s.rstrip("0123456789.") == direction]
+    return sorted(ends, key=lambda end: float(end or 0))

@@ -118,15 +118,18 @@ def ablation_lines(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def robustness_lines(frame: pd.DataFrame) -> pd.DataFrame:
-    """For `plots.robustness`: methods measured under stain shift, with their unshifted rows.
+    """For `plots.robustness`: methods measured under shifts, with their unshifted rows.
 
-    Empty where no shift was measured.
+    Columns beside those of `ablation_frame`: shift ("" for none) and zero_shot, the accuracy of the
+    zero-shot labels of the same VLM, seed and fold at that shift. Empty where nothing was shifted.
     """
-    if "stain_shift" not in frame:
+    if "shift" not in frame:
         return frame[:0]
-    moved = frame.varied == ("stain_shift",)
+    moved = frame.varied == ("shift",)
     keys = frame[["method", "setting"]].apply(tuple, axis=1)
-    measured = keys.isin(set(keys[moved]))
-    unmoved = (frame.varied == ()) & measured & frame.seed.isin(frame.seed[moved])
-    lines = frame[moved | unmoved].sort_values("stain_shift")
-    return lines.assign(stain_shift=lines.stain_shift.fillna(0))
+    runs = [column for column in ("vlm", "seed", "fold") if column in frame]
+    same_run = frame[runs].apply(tuple, axis=1)
+    unmoved = (frame.varied == ()) & keys.isin({*keys[moved]}) & same_run.isin({*same_run[moved]})
+    lines = frame[moved | unmoved].assign(shift=lambda df: df["shift"].fillna(""))
+    zero_shot = lines[lines.method == "zero-shot"].set_index([*runs, "shift"]).accuracy
+    return lines.join(zero_shot.rename("zero_shot"), on=[*runs, "shift"])

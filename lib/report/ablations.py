@@ -36,20 +36,6 @@ def our_rules(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: settings[name] for name in names} | fixed | SETTINGS["ours"]
 
 
-def parse_shifts(shifts: str) -> list[float]:
-    """Stain shifts from a text like "0.5,1.0"; 0 is the comparison itself, so it is none of them.
-
-    Raises ValueError for what is no list of positive numbers.
-    """
-    try:
-        numbers = [float(shift) for shift in shifts.split(",")]
-    except ValueError as error:
-        raise ValueError(f"shifts={shifts!r} must be numbers, by comma") from error
-    if min(numbers) <= 0 or len(set(numbers)) < len(numbers):
-        raise ValueError(f"shifts={shifts!r} must be positive and differ")
-    return numbers
-
-
 def chosen_rules(
     grid: Sequence[Mapping[str, Sequence]], names: str
 ) -> list[Mapping[str, Sequence]]:

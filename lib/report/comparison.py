@@ -165,17 +165,17 @@ def evaluate(
 
 
 def evaluate_shifts(
-    outcomes: Mapping[float, Sequence[PredictedTiles]],
+    outcomes: Mapping[str, Sequence[PredictedTiles]],
     test_labels: np.ndarray,
     class_names: Sequence[str],
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """Outcomes at each stain shift as evaluations, marked as varied; see `evaluate`."""
+    """Outcomes at each shift, by its name, as evaluations, marked as varied; see `evaluate`."""
     return [
         evaluate_probs(
             outcome.method, outcome.probs, test_labels, class_names,
             setting=outcome.setting or None, network=None if outcome.trial is None else "frozen",
-            params={"stain_shift": shift, "varied": ["stain_shift"]}, **fields,
+            params={"shift": shift, "varied": ["shift"]}, **fields,
         )
         for shift, at_shift in outcomes.items()
         for outcome in at_shift

@@ -12,7 +12,7 @@ import torch
 from cases import case
 from PIL import Image
 
-from lib.data import staining, tiles
+from lib.data import shifts, tiles
 from lib.data.cards import Card, TissueClass
 
 CLASSES = (TissueClass("fat", "fat"), TissueClass("gland", "deep/gland"))
@@ -103,6 +103,35 @@ ROWS = [["fat/10.png", "007"], ["fat/a.png", "s1"], ["fat/b.png", "s2"],
 def test_a_group_table_gives_the_groups_as_text(folder):
     table = tiles.read_tile_table(with_group_table(folder, ROWS), folder)
     assert table.group.tolist() == ["007", "s2", "007", "s1", "s2"]
+
+
+def with_copies(folder, card, pairs, monkeypatch):
+    file = folder / "copies.csv"
+    pd.DataFrame(pairs, columns=["tile", "copy"]).to_csv(file, index=False)
+    monkeypatch.setattr(tiles, "copies_file", lambda _: file)
+    return replace(card, group={**card.group, "copies": "copies.csv"})
+
+
+def test_groups_that_hold_near_copies_are_one_by_the_smallest_name(folder, monkeypatch):
+    card = with_group_table(folder, ROWS)
+    for pairs, groups in (
+        ([("b.png", "a.png")], ["007", "s1", "007", "s1", "s1"]),
+        ([("a.png", "b.png"), ("c.png", "b.png")], ["007"] * 5),
+        ([("c.png", "10.png"), ("a.png", "gone.png")], ["007", "s2", "007", "s1", "s2"]),
+    ):
+        with case(pairs):
+            joined = with_copies(folder, card, pairs, monkeypatch)
+            assert tiles.read_tile_table(joined, folder).group.tolist() == groups
+
+
+def test_joined_groups_are_those_of_a_slow_search(folder, monkeypatch):
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        listed = {f"{n}.png": f"g{draw.integers(12)}" for n in range(30)}
+        pairs = [tuple(f"{n}.png" for n in draw.integers(35, size=2)) for _ in range(8)]
+        file = folder / "copies.csv"
+        pd.DataFrame(pairs, columns=["tile", "copy"]).to_csv(file, index=False)
+        assert tiles._with_copies(listed, file) == references.joined_groups(listed, pairs), seed
 
 
 def test_a_group_table_that_names_absent_tiles_is_refused(folder):
@@ -222,12 +251,14 @@ def test_a_changed_image_or_size_has_a_store_of_its_own(folder):
     assert not np.array_equal(np.load(file)[3], np.load(changed)[3])
 
 
-def test_a_restained_store_stands_beside_the_plain_one(folder):
+def test_a_shifted_store_stands_beside_the_plain_one(folder):
     table, plain = decode(folder)
-    moved = tiles.decode_tiles(table, folder, "toy", 14, restain=1.0)
+    moved = tiles.decode_tiles(table, folder, "toy", 14, shift="eosin+1.0")
     assert moved != plain and plain.is_file()
     for before, after in zip(np.load(plain), np.load(moved), strict=True):
-        assert np.array_equal(after, staining.restain(before, 1.0))
+        assert np.array_equal(after, shifts.shift(before, "eosin+1.0"))
+    with pytest.raises(ValueError, match="'eosin' is no shift"):
+        tiles.decode_tiles(table, folder, "toy", 14, shift="eosin")
 
 
 def encoded(kind):

@@ -30,7 +30,7 @@ def ablated() -> pd.DataFrame:
     rows += [scored("ce-all", s, 0.4) for s in (0, 1)]
     rows += [scored(f"ce-{f}", 0, 0.5, "ours") for f in ("mvc", "pfc", "kept")]
     for method, setting in (("zero-shot", None), ("vlm-cpl", "ours")):
-        shifted = {"stain_shift": 1.0, "varied": ["stain_shift"]}
+        shifted = {"shift": "blur2", "varied": ["shift"]}
         rows += [scored(method, 0, 0.3, setting, **shifted)]
     return ablation_tables.ablation_frames([*rows, scored("zero-shot", 0, 0.5)])["d"]
 
@@ -69,7 +69,20 @@ def test_filters_and_cross_supervision_are_on_and_off_in_all_eight_ways(ablated)
 def test_robustness_has_the_unshifted_rows_of_the_methods_that_were_shifted(ablated):
     lines = ablation_tables.robustness_lines(ablated)
     assert set(lines.method) == {"zero-shot", "vlm-cpl"} and set(lines.seed) == {0}
-    assert sorted(lines.stain_shift) == [0, 0, 1, 1]
+    assert sorted(lines["shift"]) == ["", "", "blur2", "blur2"]
+
+
+def test_a_shifted_method_stands_beside_the_zero_shot_labels_of_its_own_run_and_shift():
+    shift = {"shift": "blur2", "varied": ["shift"]}
+    rows = []
+    for seed in (0, 1):
+        rows += [scored("zero-shot", seed, 0.8 + seed / 10), scored("vlm-cpl", seed, 0.9, "ours")]
+        rows += [scored("zero-shot", seed, 0.5 + seed / 10, **shift)]
+        rows += [scored("vlm-cpl", seed, 0.6, "ours", **shift)]
+    lines = ablation_tables.robustness_lines(ablation_tables.ablation_frame(rows))
+    lines = lines[lines.method == "vlm-cpl"].sort_values(["seed", "shift"])
+    assert lines.zero_shot.tolist() == [0.8, 0.5, 0.9, 0.6]
+    assert lines.accuracy.tolist() == [0.9, 0.6, 0.9, 0.6]
 
 
 def test_without_a_shift_there_is_no_line():

@@ -53,13 +53,6 @@ def test_the_rules_of_the_other_method_are_passed_over_and_unknown_ones_refused(
             ablations.chosen_rules(grid, names)
 
 
-def test_shifts_are_read_from_a_line():
-    assert ablations.parse_shifts("0.5, 1,2.0") == [0.5, 1.0, 2.0]
-    for shifts in ("", "a", "0,1", "-1", "1,1"):
-        with pytest.raises(ValueError, match="shifts="):
-            ablations.parse_shifts(shifts)
-
-
 ROUNDS = {
     "strategy": "unisal", "training": "dual-view", "tau": 0.7, "cps_weight": 0.5, "contrast": 0.1,
     "query_share": 0.01, "restart": True,

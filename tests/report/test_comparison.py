@@ -176,10 +176,12 @@ def test_a_trained_outcome_says_what_it_learnt_from_and_another_does_not():
 
 def test_a_shifted_row_is_marked_as_varied():
     rows = comparison.evaluate_shifts(
-        {0.5: [outcome(), outcome(trial())], 1.0: [outcome()]}, TEST.label.values, ["a", "b"]
+        {"blur2": [outcome(), outcome(trial())], "jpeg9": [outcome()]},
+        TEST.label.values,
+        ["a", "b"],
     )
-    assert [row["params"]["stain_shift"] for row in rows] == [0.5, 0.5, 1.0]
-    assert all(row["params"]["varied"] == ["stain_shift"] for row in rows)
+    assert [row["params"]["shift"] for row in rows] == ["blur2", "blur2", "jpeg9"]
+    assert all(row["params"]["varied"] == ["shift"] for row in rows)
     assert [row["network"] for row in rows] == [None, "frozen", None]
 
 

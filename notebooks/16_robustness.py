@@ -43,12 +43,13 @@ from lib.vlm.loading import load_vlm
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # see load_vlm
 seed = 0  # of the networks, the batches and the views
+fold = 0  # whose test set is predicted
 shifts = "haematoxylin-1.0,haematoxylin+0.5,eosin-1.0,eosin+1.0,blur1.5,jpeg10"  # see lib.data.shifts
 
 # %%
-run = Run("16_robustness", dataset, vlm, seed, shifts=shifts)
+run = Run("16_robustness", dataset, vlm, seed, fold, shifts=shifts)
 card, table = cards.read_card(dataset), run.load("tiles")
-train, test = (table[table.split == split].reset_index(drop=True) for split in ("train", "test"))
+train, test = run.split()
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} training and {len(test)} test tiles")
 
 # %% [markdown]
@@ -80,12 +81,13 @@ step_plots.tile_sheet({s or "no shift": array[examples] for s, array in decoded.
 model = load_vlm(vlm, seed=seed)
 text = embed_prompts(model, run.settings["prompts"])
 split = train, test, card.class_names, run.settings
-outcomes = {s: trials.shifted_outcomes(model, stores[s], text, *split, seed=seed) for s in names}
+folders = {s: run.shared / "shifts" / s for s in names}
+outcomes = {s: trials.shifted_outcomes(model, stores[s], folders[s], text, *split, seed=seed)
+            for s in names}
 
 # %%
-rows = run.record(comparison.evaluate_shifts(
-    outcomes, test.label.values, card.class_names, device=str(model.device)
-))
+judged_by = train.label.values, test.label.values, card.class_names
+rows = run.record(comparison.evaluate_shifts(outcomes, *judged_by, device=str(model.device)))
 before = run.rows("10_zero_shot_inference", "13_high_confidence_cross_supervision", "14_comparison")
 lines = ablation_tables.robustness_lines(ablation_tables.ablation_frame(before + rows))
 

@@ -4,16 +4,16 @@ A trial says which tiles are labelled and what is minimised; everything else, th
 and the tiles to predict, is the same for all of them. Filters see no true label here.
 """
 
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
 from lib.alarm import Alarm, label_free_alarms
 from lib.clusters import classes_by_lift, lift_clusters
@@ -150,7 +150,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Probabilities [M, C] of the tiles to predict; without a trial nothing was trained."""
+    """Probabilities [M, C] of the tiles to predict; without a trial no labels were chosen.
+
+    alarms: what is suspicious, where that was looked for.
+    """
 
     method: str
     probs: np.ndarray
@@ -158,6 +161,7 @@ class Outcome:
     trial: Trial | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
+    alarms: Sequence[Alarm] | None = None
 
 
 def noisy_label_trials(
@@ -312,6 +316,7 @@ def ablation_trials(
 def shifted_outcomes(
     model: VLM,
     store: Path,
+    folder: Path,
     text: Any,
     train: pd.DataFrame,
     test: pd.DataFrame,
@@ -322,25 +327,33 @@ def shifted_outcomes(
 ) -> list[Outcome]:
     """Prompts, votes, filters and training repeated on re-stained tiles (not in the paper).
 
-    store: re-stained tiles (`decode_tiles`); text: [C, D] from `embed_prompts`; settings: of the
-    run. Gives zero-shot, plain training on all zero-shot labels, full supervision and VLM-CPL in
-    both settings, heads on frozen features. Nothing is kept on disk.
+    store: shifted tiles (`decode_tiles`); folder: where their features and votes lie for all folds,
+    made by the first; text: [C, D] from `embed_prompts`; settings: of the run. Gives zero-shot,
+    plain training on all zero-shot labels, full supervision and VLM-CPL in both settings with its
+    alarms, heads on frozen features.
     """
     tiles = train.tile.values
     every = np.arange(len(np.load(store, mmap_mode="r", allow_pickle=False)))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        embed_tiles(model, store, text, folder)
-        embed_views(
-            model, store, every, text, folder, n_views=settings["n_views"], seed=seed,
-            hue=settings["hue"], batch_size=settings["batch_size"], progress=False,
-        )  # fmt: skip
-        evidence = Evidence.of_folder(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
-        zero_shot = np.load(folder / "probs.npy", allow_pickle=False)[test.tile]
-        setup = frozen(folder, tiles, len(class_names), steps=settings["n_steps"], seed=seed)
-        trials = _shift_trials(evidence, train.label.values, settings)
-        trained = run_trials(trials, train, test, class_names, setup=setup, seed=seed)
-    return [Outcome("zero-shot", zero_shot), *trained]
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not (folder / "view_probs.npy").is_file():
+            embed_tiles(model, store, text, folder)
+            embed_views(
+                model, store, every, text, folder, n_views=settings["n_views"], seed=seed,
+                hue=settings["hue"], batch_size=settings["batch_size"], progress=False,
+            )  # fmt: skip
+    evidence = Evidence.of_folder(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
+    zero_shot = np.load(folder / "probs.npy", allow_pickle=False)[test.tile]
+    setup = frozen(folder, tiles, len(class_names), steps=settings["n_steps"], seed=seed)
+    trials = _shift_trials(evidence, train.label.values, settings)
+    trained = run_trials(trials, train, test, class_names, setup=setup, seed=seed)
+    watched = [
+        replace(each, alarms=evidence.alarms(each.trial.kept, class_names, each.probs))
+        if each.trial and each.method == "vlm-cpl"
+        else each
+        for each in trained
+    ]
+    return [Outcome("zero-shot", zero_shot), *watched]
 
 
 def _shift_trials(

@@ -36,7 +36,9 @@ COMPARED = {
     "vlm-cpl": "VLM-CPL",
     "full-supervision": "full supervision",
 }
-UNTRAINED = "zero-shot centred sinkhorn sinkhorn-clusters prior-em mean-of-views transductive stata".split()
+UNTRAINED = (
+    "zero-shot centred sinkhorn sinkhorn-clusters prior-em mean-of-views transductive stata".split()
+)
 OURS = ("vlm-cpl", "ours")
 SCORES = {
     "accuracy": "accuracy",
@@ -96,6 +98,8 @@ class PredictedTiles(Protocol):
     def params(self) -> Mapping[str, Any]: ...
     @property
     def seconds(self) -> float | None: ...
+    @property
+    def alarms(self) -> Sequence[Any] | None: ...
 
 
 # --- of one run ----------------------------------------------------------------------------------
@@ -158,6 +162,8 @@ def evaluate(
         trial = outcome.trial
         if trial is not None:
             quality = metrics.label_quality(trial.labels, trial.kept, truth, class_names)
+            if outcome.alarms is not None:
+                quality |= {"alarms": sorted({alarm.name for alarm in outcome.alarms})}
             evaluation |= {"labels": quality, "seconds": outcome.seconds}
             evaluation["params"]["objective"] = repr(trial.objective)
         evaluations.append(evaluation)
@@ -166,20 +172,19 @@ def evaluate(
 
 def evaluate_shifts(
     outcomes: Mapping[str, Sequence[PredictedTiles]],
+    truth: np.ndarray,
     test_labels: np.ndarray,
     class_names: Sequence[str],
     **fields: Any,
 ) -> list[dict[str, Any]]:
     """Outcomes at each shift, by its name, as evaluations, marked as varied; see `evaluate`."""
-    return [
-        evaluate_probs(
-            outcome.method, outcome.probs, test_labels, class_names,
-            setting=outcome.setting or None, network=None if outcome.trial is None else "frozen",
-            params={"shift": shift, "varied": ["shift"]}, **fields,
-        )
-        for shift, at_shift in outcomes.items()
-        for outcome in at_shift
-    ]  # fmt: skip
+    evaluations = []
+    for shift, at_shift in outcomes.items():
+        judged = evaluate(at_shift, truth, test_labels, class_names, network="frozen", **fields)
+        for evaluation in judged:
+            evaluation["params"] |= {"shift": shift, "varied": ["shift"]}
+        evaluations += judged
+    return evaluations
 
 
 def right_frame(

@@ -400,7 +400,7 @@ def test_rules_of_an_ablation_may_name_the_training_and_the_batches(setup):
             kinds[training, *balance.values()] = changed.setup.plan.balance_classes
             objective, _ = trainings.training_by_name(training)
             assert repr(changed.objective) == repr(objective)
-    assert [kinds[training,] for training in trainings.TRAININGS] == [True, False, True]
+    assert [kinds[training,] for training in trainings.TRAININGS] == [True, True, True]
     assert all(kinds[key] == key[1] for key in kinds if len(key) == 2)
 
 

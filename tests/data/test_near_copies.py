@@ -28,7 +28,7 @@ def augmented(image, angle, mirrored=False, zoom=1.0):
 
 
 def test_a_picture_is_found_again_however_turned_mirrored_and_enlarged():
-    for seed in range(4):
+    for seed in range(2):
         plain, other = (augmented(picture(s), 0) for s in (seed, 100 + seed))
         for angle, mirrored, zoom in ((0, True, 1), (90, False, 1), (17, True, 1.2), (203, False, 0.8)):
             copy = augmented(picture(seed), angle, mirrored, zoom)

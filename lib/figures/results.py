@@ -132,11 +132,11 @@ class Page:
 
 INTRODUCTION = (
     "Made from the rows of the record by `notebooks/40_record.py`; nothing here is written by "
-    "hand. Each dataset is divided once into folds that no group (source tile, slide or case) "
-    "straddles; each fold is the test set of a run that trains on all others, so every tile is "
-    "tested once. Pooled scores count right tiles over all folds, class by class for balanced "
-    "accuracy, and are averaged over seeds. Intervals are of 95 %, from a bootstrap over folds and "
-    "the groups in them; the seeds of a group stay together. A method is not inferior to full "
+    "hand. A dataset without a division of its own is divided once into folds that no known group "
+    "(source tile, slide or case) straddles; each fold is the test set of a run that trains on all "
+    "others, so no tile is tested twice. Pooled scores count right tiles over all folds, class by "
+    "class for balanced accuracy, and are averaged over seeds. Intervals are of 95 %, from a "
+    "bootstrap over folds and the groups in them; the seeds of a group stay together. A method is not inferior to full "
     f"supervision by margins fixed beforehand: {statistics.MARGINS['accuracy']:g} in accuracy, "
     f"{statistics.MARGINS['balanced_accuracy']:g} in balanced accuracy. The last step of every "
     "training counts, and nothing is chosen on a test set but the *best other* methods, which are "

@@ -262,10 +262,9 @@ def labels_needed(curve: pd.DataFrame, accuracy: float) -> str:
 
     A first crossing after which the curve falls back is not enough.
     """
-    by_round = curve.groupby("round")
-    reached = by_round[["fold", "n", "accuracy"]].apply(statistics.pooled_rows) >= accuracy
+    reached = statistics.pooled_accuracies(curve, ["round"]) >= accuracy
     stays = reached[::-1].cummin()[::-1]
-    budgets = by_round.budget.mean()[stays.values.astype(bool)]
+    budgets = curve.groupby("round").budget.mean()[stays.values.astype(bool)]
     return f"{budgets.iloc[0]:.0f}" if len(budgets) else "–"
 
 

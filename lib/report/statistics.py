@@ -236,6 +236,13 @@ def pooled_rows(frame: pd.DataFrame, score: str = "accuracy") -> float:
     return float((right[n > 0] / n[n > 0]).mean())
 
 
+def pooled_accuracies(frame: pd.DataFrame, by: Sequence[str]) -> pd.Series:
+    """Accuracy of `pooled_rows` for each value of some columns."""
+    means = frame.groupby([*by, "fold"])[["accuracy", "n"]].mean()
+    sums = means.assign(right=means.accuracy * means.n).groupby(list(by))[["right", "n"]].sum()
+    return sums.right / sums.n
+
+
 def has_support(frame: pd.DataFrame) -> bool:
     """Whether every row says how many tiles of each class it was tested on."""
     known = "support" in frame and frame.support.map(lambda value: isinstance(value, dict)).all()

@@ -107,6 +107,15 @@ def test_without_support_every_fold_counts_for_what_it_holds():
     assert statistics.pooled_rows(rows.drop(columns="support")) == pytest.approx(0.5)
 
 
+def test_accuracies_are_pooled_for_many_curves_at_once():
+    chance = np.random.default_rng(0)
+    columns = {"fold": [0, 0, 0, 1, 1, 2] * 3, "n": [10, 10, 10, 20, 20, 5] * 3}
+    columns |= {"round": np.repeat([1, 2, 3], 6), "accuracy": chance.random(18)}
+    rows = pd.DataFrame(columns)
+    each = {r: statistics.pooled_rows(df) for r, df in rows.groupby("round")}
+    assert statistics.pooled_accuracies(rows, ["round"]).to_dict() == pytest.approx(each)
+
+
 # --- intervals -----------------------------------------------------------------------------------
 
 

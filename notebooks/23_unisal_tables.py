@@ -14,8 +14,8 @@
 #
 # $$\text{AULC} = \frac{1}{b_R - b_1} \sum_{r=1}^{R-1} (b_{r+1} - b_r)\, \frac{a_r + a_{r+1}}{2}$$
 #
-# and by the labels that it needs for 95, 98 and 100 % of the accuracy that all labels give. Every tile is tested in
-# one fold, by a run that trained on the others; scores are pooled over folds and averaged over seeds. Nothing is
+# and by the labels that it needs for 95, 98 and 100 % of the accuracy that all labels give. No tile is tested in
+# two folds, and a run trains on all folds but its own; scores are pooled over folds and averaged over seeds. Nothing is
 # chosen on a test set but the "best other" strategies, which are named as such.
 #
 # - In: rows and `learning.parquet` of `22_active_learning_rounds`, all folds and seeds; the record.

@@ -10,7 +10,7 @@
 # # The record: tables and figures
 #
 # Every evaluation is one row of JSON. This notebook turns rows into tables and figures, and needs neither tiles
-# nor a model. Every tile is tested in one fold $f$, by a run that trained on the others, so folds are pooled:
+# nor a model. A run trains on all folds but the one that it is tested on, and folds are pooled:
 #
 # $$\text{accuracy} = \frac{\sum_f \text{right}_f}{\sum_f n_f}, \qquad \text{balanced accuracy} = \frac{1}{C} \sum_c \frac{\sum_f \text{right}_{f,c}}{\sum_f n_{f,c}}$$
 #

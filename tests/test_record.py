@@ -58,6 +58,13 @@ def test_every_key_field_makes_another_key_and_no_other_does():
     assert record.row_key(row | {"scores": {}, "seconds": 3, "device": "gpu", "n": 1}) == key
 
 
+def test_folds_are_rows_of_their_own_and_one_kind():
+    assert record.row_key(a_row(fold=0)) != record.row_key(a_row(fold=1))
+    before = [a_row(fold=f, accuracy=0.1, params={}) for f in (0, 1)]
+    merged = record.merge_record(before, [a_row(fold=2, params={})])
+    assert [row["fold"] for row in merged] == [2], "what was run again replaces every fold"
+
+
 def test_the_order_of_parameters_makes_no_other_key():
     one, other = {"a": 1, "b": 2}, {"b": 2, "a": 1}
     assert record.row_key(a_row(params=one)) == record.row_key(a_row(params=other))

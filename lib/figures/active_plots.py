@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lib.figures.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed
 from lib.report.active_learning import STRATEGIES, TRAININGS, in_order
-from lib.report.statistics import pooled_rows
+from lib.report.statistics import pooled_accuracies, pooled_rows
 
 # Blue is UniSAL's and grey is chance's.
 _plain, _dark = sns.color_palette("colorblind"), sns.color_palette("dark")
@@ -35,13 +35,20 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     for ax, training in zip(axes[0], trainings, strict=True):
         for method in [m for t, m in in_order(curves) if t == training]:
             chosen = curves[(curves.training == training) & (curves.method == method)]
-            labels, accuracy = chosen.groupby("round").budget.mean(), _pooled(chosen, "round")
+            labels, accuracy = (
+                chosen.groupby("round").budget.mean(),
+                pooled_accuracies(chosen, ["round"]),
+            )
             mine = method == "unisal"
             colour = COLOURS.get(method, "black")
             ax.plot(labels, accuracy, color=colour, lw=2.4 if mine else 1.2,
                     zorder=2 + mine, label=STRATEGIES.get(method, method))  # fmt: skip
             if (mine or method == "random") and chosen.seed.nunique() > 1:
-                seeds = _pooled(chosen, "round", "seed").groupby("round").agg(["min", "max"])
+                seeds = (
+                    pooled_accuracies(chosen, ["round", "seed"])
+                    .groupby("round")
+                    .agg(["min", "max"])
+                )
                 ax.fill_between(labels, seeds["min"], seeds["max"], color=colour, alpha=0.15, lw=0)
         if len(full):
             ax.axhline(pooled_rows(full), color="black", lw=1, ls=":", label="all labels")
@@ -54,10 +61,6 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     axes[0, -1].legend([shown[name] for name in names], names, **place)
     figure.suptitle(title)
     return closed(figure)
-
-
-def _pooled(curves: pd.DataFrame, *by: str) -> pd.Series:
-    return curves.groupby(list(by))[["fold", "n", "accuracy"]].apply(pooled_rows)
 
 
 def pseudo_label_curves(curves: Mapping[str, pd.DataFrame], threshold: float) -> Figure:

@@ -114,7 +114,7 @@ def no_labels_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def few_labels_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rounds of active learning with heads on frozen features, pooled over folds.
+    """Rounds of the datasets of the front page, heads on frozen features, pooled over folds.
 
     Columns: dataset, training, method, round (0 for training on all labels), budget, accuracy,
     balanced_accuracy, folds, seeds.
@@ -131,6 +131,7 @@ def few_labels_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def _heads(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     frame = rounds_frame(_of_one_vlm(rows))
     frame = frame[(frame.network == "frozen") & (frame.varied == ())]
+    frame = frame[frame.dataset.isin(FEW_LABELS)]
     return frame.assign(round=frame["round"].astype(float).fillna(0))
 
 

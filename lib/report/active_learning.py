@@ -9,7 +9,7 @@ import pandas as pd
 
 from lib.report import statistics
 from lib.report.format import differences, pooled_spread, with_interval
-from lib.report.statistics import Estimate
+from lib.report.statistics import Groups
 
 GROUP_COLUMNS = [
     *("vlm", "seed", "fold", "training", "method", "network", "label", "group"),
@@ -127,13 +127,14 @@ def rounds_table(curves: pd.DataFrame, groups: pd.DataFrame | None = None) -> pd
     """
     full = curves[curves.method == "full-supervision"]
     areas = dict(list(curve_means(of_rounds(curves), *CURVE).groupby(CURVE)))
+    counted = None if groups is None else statistics.grouped(groups, CURVE)
     kinds = in_order(curves)
     lines = []
     for training, method in kinds:
         curve = curves[(curves.training == training) & (curves.method == method)]
         last = curve[curve["round"] == curve["round"].max()]
         line = {"training": training, "strategy": STRATEGIES.get(method, method)}
-        line |= _area_cells(areas[training, method], groups, training, method)
+        line |= _area_cells(areas[training, method], counted, (training, method))
         line |= {"labels at the end": f"{last.budget.mean():.0f}"} | _end_cells(last)
         for fraction in FRACTIONS if len(full) else ():
             needed = labels_needed(curve, fraction * statistics.pooled_rows(full))
@@ -144,25 +145,22 @@ def rounds_table(curves: pd.DataFrame, groups: pd.DataFrame | None = None) -> pd
         all_labels = {"training": "supervised", "strategy": "all labels"}
         lines.append(all_labels | ends | statistics.runs(full))
     table = pd.DataFrame(lines).fillna("")
-    if groups is not None and len(table):
+    if counted is not None and len(table):
         place = table.columns.get_loc("labels at the end")
-        for name, cells in reversed(_comparisons(groups, kinds).items()):
+        for name, cells in reversed(_comparisons(counted, kinds).items()):
             table.insert(place, name, cells + [""] * (len(table) - len(kinds)))
     return table
 
 
-def _area_cells(
-    area: pd.DataFrame, groups: pd.DataFrame | None, training: str, method: str
-) -> dict[str, str]:
-    chosen = None if groups is None else _of(groups, training, method)
-    tested = None if chosen is None else statistics.tested_groups(chosen)
-    titles = ("AULC", "AULC, balanced accuracy")
-    if tested is None:
-        values = (f"{statistics.pooled_rows(area, score):.3f}" for score in statistics.SCORES)
-    else:
-        estimates = (statistics.estimate(tested, score) for score in statistics.SCORES)
-        values = (with_interval(value) for value in estimates)
-    return dict(zip(titles, values, strict=True))
+def _area_cells(area: pd.DataFrame, groups: Groups | None, kind: tuple[str, str]) -> dict[str, str]:
+    known = statistics.estimates(groups, kind) if groups else {}
+    titles = dict(zip(statistics.SCORES, ("AULC", "AULC, balanced accuracy"), strict=True))
+    return {
+        title: with_interval(known[score])
+        if known
+        else f"{statistics.pooled_rows(area, score):.3f}"
+        for score, title in titles.items()
+    }
 
 
 def _end_cells(last: pd.DataFrame) -> dict[str, str]:
@@ -171,29 +169,21 @@ def _end_cells(last: pd.DataFrame) -> dict[str, str]:
     return dict(zip(titles, values, strict=True))
 
 
-def _comparisons(groups: pd.DataFrame, kinds: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+def _comparisons(groups: Groups, kinds: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     """Columns of `rounds_table` that compare two curves; kinds: training and method of each."""
     accuracy, balanced = statistics.SCORES
-    same = [(training, "unisal") for training, _ in kinds]
-    columns = {
-        "UniSAL is better by": (same, accuracy),
-        "UniSAL is better by, balanced accuracy": (same, balanced),
-        "published UniSAL is better by": ([PUBLISHED] * len(kinds), accuracy),
-    }
+    same, published = (
+        [{} if mine(kind) == kind else statistics.differences(groups, mine(kind), kind)
+         for kind in kinds]
+        for mine in (lambda kind: (kind[0], "unisal"), lambda kind: PUBLISHED)
+    )  # fmt: skip
     return {
-        name: differences([_minus(groups, a, b, score) for a, b in zip(mine, kinds, strict=True)])
-        for name, (mine, score) in columns.items()
+        "UniSAL is better by": differences([line.get(accuracy) for line in same]),
+        "UniSAL is better by, balanced accuracy": differences(
+            [line.get(balanced) for line in same]
+        ),
+        "published UniSAL is better by": differences([line.get(accuracy) for line in published]),
     }
-
-
-def _minus(
-    groups: pd.DataFrame, mine: tuple[str, str], other: tuple[str, str], score: str
-) -> Estimate | None:
-    """AULC of mine minus that of another, over the groups, folds and seeds that both have."""
-    if mine == other:
-        return None
-    both = statistics.tested_groups(_of(groups, *mine), _of(groups, *other))
-    return None if both is None else statistics.difference(both, score)
 
 
 def _of(groups: pd.DataFrame, training: str, method: str) -> pd.DataFrame:
@@ -272,10 +262,9 @@ def labels_needed(curve: pd.DataFrame, accuracy: float) -> str:
 
     A first crossing after which the curve falls back is not enough.
     """
-    by_round = curve.groupby("round")
-    reached = by_round[["fold", "n", "accuracy"]].apply(statistics.pooled_rows) >= accuracy
+    reached = statistics.pooled_accuracies(curve, ["round"]) >= accuracy
     stays = reached[::-1].cummin()[::-1]
-    budgets = by_round.budget.mean()[stays.values.astype(bool)]
+    budgets = curve.groupby("round").budget.mean()[stays.values.astype(bool)]
     return f"{budgets.iloc[0]:.0f}" if len(budgets) else "–"
 
 

@@ -12,7 +12,7 @@ from lib.consensus import SETTINGS
 from lib.report import metrics, statistics
 from lib.report.evaluation import evaluate_probs
 from lib.report.format import differences, with_interval
-from lib.report.statistics import Estimate
+from lib.report.statistics import Groups, Kind
 
 COMPARED = {
     "zero-shot": "zero-shot",
@@ -40,6 +40,7 @@ UNTRAINED = (
     "zero-shot centred sinkhorn sinkhorn-clusters prior-em mean-of-views transductive stata".split()
 )
 OURS = ("vlm-cpl", "ours")
+KIND = ["method", "setting", "network"]
 SCORES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -222,7 +223,7 @@ def right_frame(
 
 
 def groups_frame(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Tiles and right predictions per group and true class, for `statistics.tested_groups`.
+    """Tiles and right predictions per group and true class, for `statistics.grouped`.
 
     predictions: `GROUP_COLUMNS` but n, one line per tile. Returns the same columns without
     repeats, `right` being counted, and n, the tiles.
@@ -288,79 +289,64 @@ def scores_table(
     its own VLM and split, where it is known.
     """
     frame = score_frame(rows)
+    counted = None if groups is None else statistics.grouped(groups, KIND)
     lines, kinds = [], []
-    for kind, of_method in frame.groupby(["method", "setting", "network"], sort=False):
+    for kind, of_method in frame.groupby(KIND, sort=False):
         method, setting, network = map(str, kind)
-        counted = None if groups is None else by_group(groups, method, setting, network)
         line = {"method": COMPARED[method], "setting": setting, "network": network}
-        line |= _scores(of_method, counted)
+        line |= _scores(of_method, counted, (method, setting, network))
         known = PAPER.get((of_method.dataset.iloc[0], method, setting))
         lines.append(line | {"paper": f"{known:.3f}" if known else ""} | statistics.runs(of_method))
         kinds.append((method, setting, network))
     table = pd.DataFrame(lines)
-    if groups is None or table.empty:
+    if counted is None or table.empty:
         return table
-    compared = comparisons(groups, kinds)
     place = table.columns.get_loc("paper")
-    for name, cells in reversed(compared.items()):
+    for name, cells in reversed(_comparisons(counted, kinds).items()):
         table.insert(place, name, cells)
     return table
 
 
-def _scores(of_method: pd.DataFrame, groups: pd.DataFrame | None) -> dict[str, str]:
-    tested = None if groups is None else statistics.tested_groups(groups)
+def _scores(of_method: pd.DataFrame, groups: Groups | None, kind: Kind) -> dict[str, str]:
+    known = statistics.estimates(groups, kind) if groups else {}
     cells = {}
     for name, title in SCORES.items():
-        if name not in statistics.SCORES:
-            cells[title] = f"{of_method[name].astype(float).mean():.3f}"
-        elif tested is None:
+        if name in known:
+            cells[title] = with_interval(known[name])
+        elif name in statistics.SCORES:
             cells[title] = f"{statistics.pooled_rows(of_method, name):.3f}"
         else:
-            cells[title] = with_interval(statistics.estimate(tested, name))
+            cells[title] = f"{of_method[name].astype(float).mean():.3f}"
     return cells
 
 
-def comparisons(
-    groups: pd.DataFrame, kinds: Sequence[tuple[str, str, str]]
-) -> dict[str, list[str]]:
+def _comparisons(groups: Groups, kinds: Sequence[Kind]) -> dict[str, list[str]]:
     """Columns of `scores_table` that compare two methods; kinds: method, setting and network."""
-    columns = {}
-    for score in statistics.SCORES:
-        ours = [_minus(groups, OURS, kind, score) for kind in kinds]
-        title = "ours is better by" + (f", {SCORES[score]}" if score != "accuracy" else "")
-        columns[title] = differences(ours)
-    columns["not inferior to full supervision"] = [_non_inferior(groups, kind) for kind in kinds]
-    return columns
+    better = [
+        {} if kind[:2] == OURS else statistics.differences(groups, _beside(OURS, kind), kind)
+        for kind in kinds
+    ]
+    return {
+        "ours is better by": differences([line.get("accuracy") for line in better]),
+        "ours is better by, balanced accuracy": differences(
+            [line.get("balanced_accuracy") for line in better]
+        ),
+        "not inferior to full supervision": [_non_inferior(groups, kind) for kind in kinds],
+    }
 
 
-def _minus(
-    groups: pd.DataFrame, mine: tuple[str, str], kind: tuple[str, str, str], score: str
-) -> Estimate | None:
-    """Score of mine minus that of a method, of its network or of heads on frozen features."""
-    method, setting, network = kind
-    if (method, setting) == mine:
-        return None
-    both = statistics.tested_groups(
-        by_group(groups, *mine, network or "frozen"), by_group(groups, *kind)
-    )
-    return None if both is None else statistics.difference(both, score)
+def _beside(method: tuple[str, str], kind: Kind) -> Kind:
+    """A method with the network of another, or with heads on frozen features if that has none."""
+    return (*method, kind[2] or "frozen")
 
 
-def _non_inferior(groups: pd.DataFrame, kind: tuple[str, str, str]) -> str:
+def _non_inferior(groups: Groups, kind: Kind) -> str:
     """Scores in which a method is not inferior to full supervision; empty where not comparable."""
-    full = by_group(groups, "full-supervision", "", kind[2] or "frozen")
-    both = statistics.tested_groups(by_group(groups, *kind), full)
-    if both is None or kind[0] == "full-supervision":
-        return ""
-    scores = [s for s in statistics.SCORES
-              if statistics.non_inferior(statistics.difference(both, s), s)]  # fmt: skip
-    return ", ".join(SCORES[score] for score in scores) or "no"
-
-
-def by_group(groups: pd.DataFrame, method: str, setting: str, network: str) -> pd.DataFrame:
-    """Lines of `groups_frame` of one method."""
-    wanted = groups.method.eq(method) & groups.setting.eq(setting) & groups.network.eq(network)
-    return groups[wanted]
+    full = _beside(("full-supervision", ""), kind)
+    minus_full = {} if kind == full else statistics.differences(groups, kind, full)
+    good = [SCORES[score] for score, difference in minus_full.items()
+            if statistics.non_inferior(difference, score)]  # fmt: skip
+    return ", ".join(good) or ("no" if minus_full else "")
 
 
 def of_own_vlm(

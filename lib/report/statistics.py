@@ -5,7 +5,7 @@ averaged inside a group, so they narrow what training adds by chance and multipl
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -16,21 +16,7 @@ SCORES = ("accuracy", "balanced_accuracy")
 # Fixed beforehand: by how much a method may be worse than full supervision and still be as good.
 MARGINS = {"accuracy": 0.01, "balanced_accuracy": 0.02}
 DRAWS, LEVEL = 2000, 0.95
-UNIT = ["fold", "group", "label"]
-
-
-@dataclass(frozen=True)
-class Groups:
-    """What was right in U groups, sorted by fold, of C classes, by M methods on the same tiles.
-
-    folds: [U]; n: tiles of each true class [U, C]; right: how many of them were right, mean over
-    seeds [M, U, C]; seeds: how many of them the fold with the fewest has.
-    """
-
-    folds: np.ndarray
-    n: np.ndarray
-    right: np.ndarray
-    seeds: int
+Kind = tuple[str, ...]  # what names a method, such as (training, strategy)
 
 
 @dataclass(frozen=True)
@@ -46,24 +32,46 @@ class Estimate:
     p: float | None = None
 
 
-def tested_groups(*methods: pd.DataFrame) -> Groups | None:
-    """The groups that all methods were tested on, with the same seeds; None if there is none.
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """What M methods got right in U groups, sorted by fold, of C classes, with S seeds.
 
-    methods: one frame each, columns seed, fold, group, label (true class), n and right.
+    kinds: name of a method → its place; folds: [U]; n, right: tiles and right ones per true class
+    [M, S, U, C], zero where a method was not tested. Sums over draws are kept for the next line.
     """
-    keys = ["seed", *UNIT]
-    counted = [frame.groupby(keys)[["n", "right"]].sum() for frame in methods]
-    common = counted[0].index
-    for frame in counted[1:]:
-        common = common.intersection(frame.index)
-    if not len(common):
-        return None
-    means = [frame.loc[common].groupby(UNIT).mean() for frame in counted]
-    table = pd.concat([means[0].n, *(mean.right for mean in means)], axis=1).unstack("label")
-    counts = table.fillna(0).values.reshape(len(table), 1 + len(methods), -1).swapaxes(0, 1)
-    seeds = common.to_frame(index=False).groupby("fold").seed.nunique().min()
-    folds = table.index.get_level_values("fold").values
-    return Groups(folds, counts[0], counts[1:], int(seeds))
+
+    kinds: Mapping[Kind, int]
+    folds: np.ndarray
+    n: np.ndarray
+    right: np.ndarray
+    sums: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def tested(self, kind: Kind) -> np.ndarray:
+        """In which groups a method was tested by which seeds, bool [S, U]."""
+        if kind not in self.kinds:
+            return np.zeros(self.n.shape[1:3], bool)
+        return self.n[self.kinds[kind]].any(-1)
+
+
+def grouped(frame: pd.DataFrame, columns: Sequence[str]) -> Groups:
+    """One layout of the counts of all methods.
+
+    frame: columns seed, fold, group, label (true class), n and right, and those that name a method.
+    """
+    names = list(frame[columns].drop_duplicates().itertuples(index=False, name=None))
+    kinds = {name: place for place, name in enumerate(sorted(names))}
+    units = frame[["fold", "group"]].drop_duplicates().sort_values(["fold", "group"])
+    axes = [
+        frame.groupby(list(columns), sort=True).ngroup().values,
+        np.unique(frame.seed, return_inverse=True)[1],
+        frame.groupby(["fold", "group"], sort=True).ngroup().values,
+        np.unique(frame.label, return_inverse=True)[1],
+    ]
+    shape = [int(axis.max(initial=-1)) + 1 for axis in axes]
+    n, right = np.zeros(shape), np.zeros(shape)
+    np.add.at(n, tuple(axes), frame.n.values.astype(float))
+    np.add.at(right, tuple(axes), frame.right.values.astype(float))
+    return Groups(kinds, units.fold.values, n, right)
 
 
 def pooled(right: np.ndarray, n: np.ndarray, score: str) -> np.ndarray:
@@ -96,43 +104,80 @@ def bootstrap_weights(sizes: tuple[int, ...], draws: int = DRAWS, seed: int = 0)
     return np.concatenate(weights, axis=1).astype(float)
 
 
-def drawn_scores(groups: Groups, score: str, *, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """Pooled score of each method in each draw [M, draws]; all methods see the same draws."""
-    sizes = np.unique(groups.folds, return_counts=True)[1]
-    weights = bootstrap_weights(tuple(sizes.tolist()), draws, seed)
-    return pooled(weights @ groups.right, weights @ groups.n, score)
+def drawn_sums(groups: Groups, kind: Kind, tested: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tiles and right ones per class of a method, first of all groups, then of each draw [·, C].
 
-
-def estimate(groups: Groups, score: str = "accuracy") -> Estimate:
-    """Pooled score of the first method with its interval of 95 %."""
-    value = float(pooled(groups.right[0].sum(0), groups.n.sum(0), score))
-    if len(groups.folds) < 2:
-        return Estimate(value)
-    return Estimate(value, *_interval(drawn_scores(groups, score)[0]))
-
-
-def difference(groups: Groups, score: str = "accuracy") -> Estimate:
-    """Pooled score of the first method minus that of the second, with interval and two-sided p.
-
-    p is twice the smaller share of draws on one side of zero, one draw added to both counts; None
-    with a single seed, which says nothing about another training, and with a single group.
+    tested: bool [S, U], the groups and seeds that count; seeds are averaged in each group. Two
+    methods with the same `tested` see the same draws. With fewer than two groups nothing is drawn.
     """
-    mine, other = pooled(groups.right.sum(1), groups.n.sum(0), score)
-    if len(groups.folds) < 2:
-        return Estimate(float(mine - other))
-    drawn = drawn_scores(groups, score)
-    differences = drawn[0] - drawn[1]
-    p = tail_p(differences) if groups.seeds > 1 else None
-    return Estimate(float(mine - other), *_interval(differences), p)
+    key = kind, tested.tobytes()
+    if key not in groups.sums:
+        used = tested.any(0)
+        sizes = np.unique(groups.folds[used], return_counts=True)[1]
+        weights = np.ones((1, used.sum()))
+        if used.sum() > 1:
+            weights = np.concatenate([weights, bootstrap_weights(tuple(sizes.tolist()))])
+        share = (tested / np.maximum(tested.sum(0), 1))[:, :, None]
+        n, right = (
+            weights @ (counts[groups.kinds[kind]] * share).sum(0)[used]
+            for counts in (groups.n, groups.right)
+        )
+        groups.sums[key] = n, right
+    return groups.sums[key]
+
+
+def estimates(groups: Groups, kind: Kind) -> dict[str, Estimate]:
+    """Pooled scores of a method with their intervals of 95 %; empty where it was not tested."""
+    tested = groups.tested(kind)
+    if not tested.any():
+        return {}
+    n, right = drawn_sums(groups, kind, tested)
+    return {score: _estimate(pooled(right, n, score)) for score in SCORES}
+
+
+def differences(groups: Groups, mine: Kind, other: Kind) -> dict[str, Estimate]:
+    """Pooled scores of one method minus those of another, with interval and two-sided p.
+
+    Over the groups and seeds that both have; empty where there is none. p is None with a single
+    seed, which says nothing about another training, and with a single group.
+    """
+    tested = groups.tested(mine) & groups.tested(other)
+    if not tested.any():
+        return {}
+    drawn = {}
+    for score in SCORES:
+        a, b = (pooled(*drawn_sums(groups, kind, tested)[::-1], score) for kind in (mine, other))
+        drawn[score] = a - b
+    several = _fewest_seeds(groups, tested) > 1
+    return {
+        score: _estimate(values, tail_p(values[1:]) if several and len(values) > 1 else None)
+        for score, values in drawn.items()
+    }
+
+
+def _fewest_seeds(groups: Groups, tested: np.ndarray) -> int:
+    """How many seeds the fold with the fewest has."""
+    folds = np.unique(groups.folds[tested.any(0)])
+    return min(int(tested[:, groups.folds == fold].any(1).sum()) for fold in folds)
+
+
+def _estimate(values: np.ndarray, p: float | None = None) -> Estimate:
+    """values: the value of all groups, then those of the draws."""
+    return Estimate(float(values[0]), *_interval(values[1:]), p)
 
 
 def tail_p(differences: np.ndarray) -> float:
-    """Two-sided p of drawn differences [draws] being of one sign by chance."""
+    """Two-sided p of drawn differences [draws]: twice the smaller share on one side of zero.
+
+    One draw is added to both counts, so that no p is zero.
+    """
     tails = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
     return float(min(1.0, 2 * tails / (len(differences) + 1)))
 
 
 def _interval(drawn: np.ndarray) -> tuple[float, float]:
+    if not len(drawn):
+        return np.nan, np.nan
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
@@ -164,7 +209,7 @@ def _p(line: Estimate | None) -> float:
 def non_inferior(minus_full: Estimate, score: str) -> bool:
     """Whether a method is as good as full supervision: its interval ends above minus the margin.
 
-    minus_full: `difference` of the method and full supervision.
+    minus_full: of the `differences` of the method and full supervision.
     """
     return bool(minus_full.low > -MARGINS[score])  # False without an interval
 
@@ -173,7 +218,7 @@ def non_inferior(minus_full: Estimate, score: str) -> bool:
 
 
 def pooled_rows(frame: pd.DataFrame, score: str = "accuracy") -> float:
-    """Pooled score of the rows of one method; what `estimate` gives from its groups.
+    """Pooled score of the rows of one method; what `estimates` gives from its groups.
 
     frame: a line per run, columns fold, n, the score, and for balanced accuracy recall and support
     (class → recall, tiles). Seeds are averaged in each fold. Without support every fold counts for
@@ -189,6 +234,13 @@ def pooled_rows(frame: pd.DataFrame, score: str = "accuracy") -> float:
     n = support.groupby("fold").mean().sum()
     right = (recall.fillna(0) * support).groupby("fold").mean().sum()
     return float((right[n > 0] / n[n > 0]).mean())
+
+
+def pooled_accuracies(frame: pd.DataFrame, by: Sequence[str]) -> pd.Series:
+    """Accuracy of `pooled_rows` for each value of some columns."""
+    means = frame.groupby([*by, "fold"])[["accuracy", "n"]].mean()
+    sums = means.assign(right=means.accuracy * means.n).groupby(list(by))[["right", "n"]].sum()
+    return sums.right / sums.n
 
 
 def has_support(frame: pd.DataFrame) -> bool:

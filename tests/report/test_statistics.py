@@ -1,5 +1,7 @@
 """Pooling, bootstrap, paired differences and corrections against slow loops and known truths."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,15 +35,31 @@ def by_fold(groups):
     ]  # fmt: skip
 
 
+def of(groups, **more):
+    """The layout of one method, or of several."""
+    named = {"m": groups} | more
+    return statistics.grouped(pd.concat(g.assign(method=n) for n, g in named.items()), ["method"])
+
+
+def estimate(groups, score="accuracy"):
+    return statistics.estimates(of(groups), ("m",))[score]
+
+
+def drawn(groups, score):
+    layout = of(groups)
+    n, right = statistics.drawn_sums(layout, ("m",), layout.tested(("m",)))
+    return statistics.pooled(right, n, score)[1:]
+
+
 def in_one(folds):
     return [count for fold in folds for group in fold for count in group]
 
 
 def test_pooled_scores_are_those_of_the_loop_and_the_mean_over_seeds():
-    for seed in range(8):
+    for seed in range(4):
         groups = frame(seed)
         for score in SCORES:
-            value = statistics.estimate(statistics.tested_groups(groups), score).value
+            value = estimate(groups, score).value
             each = [references.pooled_score(in_one(by_fold(df)), score)
                     for _, df in groups.groupby("seed")]  # fmt: skip
             with case(seed, score):
@@ -52,9 +70,10 @@ def test_pooled_scores_are_those_of_the_loop_and_the_mean_over_seeds():
 
 
 def test_a_group_that_stands_in_several_lines_is_one_unit():
-    groups = statistics.tested_groups(frame(n_folds=2, n_groups=4))
-    assert groups.folds.tolist() == [0] * 4 + [1] * 4 and groups.seeds == 2
-    assert groups.n.shape == (8, 3) and groups.right.shape == (1, 8, 3)
+    groups = of(frame(n_folds=2, n_groups=4))
+    assert groups.folds.tolist() == [0] * 4 + [1] * 4
+    assert groups.n.shape == groups.right.shape == (1, 2, 8, 3)
+    assert groups.tested(("m",)).all() and not groups.tested(("other",)).any()
 
 
 def test_rows_give_the_same_pooled_scores_as_groups():
@@ -74,10 +93,10 @@ def test_rows_give_the_same_pooled_scores_as_groups():
                     seed=s, fold=fold, group=[f"{fold}.{i // 2}" for i in range(20)]
                 )
                 counted.append(tiles.assign(n=1))
-        groups = statistics.tested_groups(pd.concat(counted))
+        groups = pd.concat(counted)
         for score in SCORES:
             with case(seed, score):
-                expected = statistics.estimate(groups, score).value
+                expected = estimate(groups, score).value
                 assert statistics.pooled_rows(pd.DataFrame(rows), score) == pytest.approx(expected)
 
 
@@ -86,6 +105,15 @@ def test_without_support_every_fold_counts_for_what_it_holds():
                          "balanced_accuracy": [0.4, 0.6, 0.8], "support": [None] * 3})  # fmt: skip
     assert statistics.pooled_rows(rows, "balanced_accuracy") == pytest.approx(0.65)
     assert statistics.pooled_rows(rows.drop(columns="support")) == pytest.approx(0.5)
+
+
+def test_accuracies_are_pooled_for_many_curves_at_once():
+    chance = np.random.default_rng(0)
+    columns = {"fold": [0, 0, 0, 1, 1, 2] * 3, "n": [10, 10, 10, 20, 20, 5] * 3}
+    columns |= {"round": np.repeat([1, 2, 3], 6), "accuracy": chance.random(18)}
+    rows = pd.DataFrame(columns)
+    each = {r: statistics.pooled_rows(df) for r, df in rows.groupby("round")}
+    assert statistics.pooled_accuracies(rows, ["round"]).to_dict() == pytest.approx(each)
 
 
 # --- intervals -----------------------------------------------------------------------------------
@@ -105,7 +133,7 @@ def test_drawn_scores_are_distributed_like_those_of_the_loop():
     for seed in range(3):
         groups = frame(seed)
         for score in SCORES:
-            fast = statistics.drawn_scores(statistics.tested_groups(groups), score)[0]
+            fast = drawn(groups, score)
             slow = np.array(references.fold_group_draws(by_fold(groups), score, 2000, seed))
             with case(seed, score):
                 assert fast.mean() == pytest.approx(slow.mean(), abs=0.005)
@@ -115,28 +143,28 @@ def test_drawn_scores_are_distributed_like_those_of_the_loop():
 
 
 def test_a_drawn_score_is_the_score_of_the_drawn_groups():
-    groups = statistics.tested_groups(frame(3))
-    weights = statistics.bootstrap_weights((6, 6, 6), 20)
+    groups = frame(3)
+    units = [group for fold in by_fold(groups) for group in fold]
+    weights = statistics.bootstrap_weights((6, 6, 6))
     for score in SCORES:
-        drawn = statistics.drawn_scores(groups, score, draws=20)[0]
-        for value, repeats in zip(drawn, weights, strict=True):
-            repeated = [(u, c) for u in range(18) for c in range(3) for _ in range(int(repeats[u]))]
-            counts = [(c, groups.n[u, c], groups.right[0, u, c]) for u, c in repeated]
+        for value, repeats in list(zip(drawn(groups, score), weights, strict=True))[:20]:
+            counts = [count for unit, k in zip(units, repeats, strict=True)
+                      for _ in range(int(k)) for count in unit]  # fmt: skip
             assert value == pytest.approx(references.pooled_score(counts, score)), score
 
 
 def test_seeds_multiply_no_group_and_one_group_has_no_interval():
     once = frame(seeds=(0,))
     copied = pd.concat([once.assign(seed=s) for s in range(5)])
-    one, many = (statistics.estimate(statistics.tested_groups(f)) for f in (once, copied))
-    assert one == many and one.low < one.value < one.high
+    one, many = (estimate(groups) for groups in (once, copied))
+    assert astuple(one)[:3] == pytest.approx(astuple(many)[:3])
+    assert one.low < one.value < one.high
     alone = once[once.group == once.group.iloc[0]]
-    assert np.isnan(statistics.estimate(statistics.tested_groups(alone)).low)
+    assert np.isnan(estimate(alone).low) and compared(alone, alone).p is None
 
 
 def test_within_one_fold_the_groups_are_drawn():
-    groups = statistics.tested_groups(frame(n_folds=1, n_groups=40))
-    found = statistics.estimate(groups)
+    found = estimate(frame(n_folds=1, n_groups=40))
     assert found.low < found.value < found.high
 
 
@@ -144,9 +172,7 @@ def test_within_one_fold_the_groups_are_drawn():
 def test_the_interval_contains_the_truth_about_as_often_as_it_says():
     hits = 0
     for seed in range(100):
-        found = statistics.estimate(
-            statistics.tested_groups(frame(seed, n_folds=5, n_groups=20, skill=0.7))
-        )
+        found = estimate(frame(seed, n_folds=5, n_groups=20, skill=0.7))
         hits += found.low <= 0.7 <= found.high
     assert hits >= 88
 
@@ -155,7 +181,7 @@ def test_the_interval_contains_the_truth_about_as_often_as_it_says():
 
 
 def compared(better, other, score="accuracy"):
-    return statistics.difference(statistics.tested_groups(better, other), score)
+    return statistics.differences(of(better, other=other), ("m",), ("other",)).get(score)
 
 
 def test_a_difference_is_paired_and_changes_its_sign_with_the_order():
@@ -165,7 +191,7 @@ def test_a_difference_is_paired_and_changes_its_sign_with_the_order():
         up, down = compared(groups, wrong, score), compared(wrong, groups, score)
         assert (up.value, up.low, up.high) == pytest.approx((-down.value, -down.high, -down.low))
         assert up.p == down.p and up.p < 0.001 and up.low > 0, score
-        single = statistics.estimate(statistics.tested_groups(groups), score)
+        single = estimate(groups, score)
         assert up.high - up.low < single.high - single.low, score
     same = compared(groups, groups)
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
@@ -182,12 +208,10 @@ def test_a_single_seed_has_no_p_and_only_common_runs_are_compared():
     one_seed = groups[groups.seed == 1].assign(right=0)
     found = compared(groups, one_seed)
     assert found.p is None and not np.isnan(found.low)
-    assert (
-        found.value == statistics.estimate(statistics.tested_groups(groups[groups.seed == 1])).value
-    )
+    assert found.value == estimate(groups[groups.seed == 1]).value
     one_fold_only = groups[(groups.seed == 0) | (groups.fold == 0)]
     assert compared(groups, one_fold_only).p is None
-    assert statistics.tested_groups(groups, groups.assign(seed=9)) is None
+    assert compared(groups, groups.assign(seed=9)) is None
 
 
 @pytest.mark.slow

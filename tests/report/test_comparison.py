@@ -141,13 +141,14 @@ def trial(method="ce-mvc", setting="ours", **params):
     )  # fmt: skip
 
 
-def outcome(of=None, method="mean-of-views"):
+def outcome(of=None, method="mean-of-views", alarms=None):
     probs = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])  # right, wrong, right
     name, setting = (of.method, of.setting) if of else (method, "")
     seconds, params = (2.0, of.params) if of else (None, {})
     return SimpleNamespace(
-        method=name, setting=setting, probs=probs, trial=of, params=params, seconds=seconds
-    )
+        method=name, setting=setting, probs=probs, trial=of, params=params, seconds=seconds,
+        alarms=alarms,
+    )  # fmt: skip
 
 
 def test_trials_are_shown_with_how_many_labels_and_how_many_of_them_are_right():
@@ -175,11 +176,10 @@ def test_a_trained_outcome_says_what_it_learnt_from_and_another_does_not():
 
 
 def test_a_shifted_row_is_marked_as_varied():
-    rows = comparison.evaluate_shifts(
-        {"blur2": [outcome(), outcome(trial())], "jpeg9": [outcome()]},
-        TEST.label.values,
-        ["a", "b"],
-    )
+    alarms = [SimpleNamespace(name="flat clusters"), SimpleNamespace(name="flat clusters")]
+    outcomes = {"blur2": [outcome(), outcome(trial(), alarms=alarms)], "jpeg9": [outcome()]}
+    rows = comparison.evaluate_shifts(outcomes, TRUTH, TEST.label.values, ["a", "b"])
+    assert rows[1]["labels"]["alarms"] == ["flat clusters"] and rows[1]["labels"]["kept"] == 3
     assert [row["params"]["shift"] for row in rows] == ["blur2", "blur2", "jpeg9"]
     assert all(row["params"]["varied"] == ["shift"] for row in rows)
     assert [row["network"] for row in rows] == [None, "frozen", None]

@@ -54,14 +54,15 @@ print(credits(vlm))
 # ## Prompts
 #
 # Several prompts of a class become one: the mean of their normalised text features. The table shows
-# the cosine between classes. Near one, the model can hardly tell the two sentences apart. Prompts and
+# the prompts and the cosine between classes. Near one, the model can hardly tell the two sentences apart. Prompts and
 # input size become settings of the run; all later notebooks use them.
 
 # %%
 prompts = class_prompts(card, parse_templates(templates))
 run.decide(prompts=prompts, input_size=model.image_size)
 text = embed_prompts(model, prompts)
-pd.DataFrame((text @ text.T).cpu(), card.class_names, card.class_names).round(2)
+cosines = pd.DataFrame((text @ text.T).cpu(), card.class_names, card.class_names).round(2)
+cosines.assign(prompts=[" · ".join(of_class) for of_class in prompts])
 
 # %% [markdown]
 # ## Every tile, un-augmented
@@ -79,7 +80,7 @@ print(f"{len(table)} tiles in {seconds:.1f} s")
 # %%
 probs, agree = run.load("probs", "agree")
 predicted, labels = probs.argmax(1), table.label.values
-print(f"probs {probs.shape}; {len(model.members)} VLM, agreed on {agree.mean():.1%} of the tiles")
+print(f"probs {probs.shape}; VLMs: {len(model.members)}, which agree on {agree.mean():.1%} of tiles")
 assert np.allclose(probs.sum(1), 1, atol=1e-4) and len(probs) == len(table)
 
 # %% [markdown]
@@ -114,8 +115,8 @@ step_plots.confusion(labels, predicted, card.class_names)
 step_plots.confidence_histogram(probs, labels)
 
 # %% [markdown]
-# Confident labels are more often right. But a threshold on the confidence would drop many right labels
-# and still keep wrong ones (orange): it is a weak filter.
+# The number of tiles is on a logarithmic scale. Confident labels are more often right. But a threshold
+# on the confidence would drop many right labels and still keep wrong ones (orange): it is a weak filter.
 #
 # The same in numbers, for the record:
 
@@ -152,7 +153,7 @@ probs_of = {n: class_probabilities(model, features, t).cpu().numpy() for n, t in
 evaluation.accuracy_table(probs_of, table)
 
 # %% [markdown]
-# The wording changes the accuracy, and without labels nobody knows which one is best.
+# How much the wording matters depends on the model. Without labels nobody knows which one is best.
 
 # %% [markdown]
 # **Recap.** Every tile has a prompt label, and many are wrong. Which ones can be trusted?

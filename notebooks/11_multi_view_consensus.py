@@ -136,7 +136,7 @@ consensus_plots.tile_votes(pictures, images, votes[:, two], card.class_names)
 consensus_plots.vote_entropy_histogram(votes, n_classes, prompt_labels == labels, keep_ratio)
 
 # %% [markdown]
-# Low entropy means few wrong labels, so the ranking is a good one. But the cut falls into a bar of
+# Low entropy means fewer wrong labels, so the ranking is a good one. But the cut falls into a bar of
 # tiles with the same entropy: the rule for ties decides which of them are kept.
 #
 # ## What each rule keeps
@@ -155,8 +155,8 @@ mvc = pseudo_labels.pseudo_label_frame(rows).query("method == 'mvc'")
 plots.precision_against_keep_ratio(mvc)
 
 # %% [markdown]
-# Keeping more lowers the precision. Where fewer are kept than are tied, only ties by probability still
-# gain: random ties draw from tiles that are all alike to them. But precision alone misleads: a filter
+# Keeping more does not raise the precision. Where fewer are kept than are tied, only ties by probability
+# still gain: random ties draw from tiles that are all alike to them. But precision alone misleads: a filter
 # that keeps one class only can be very precise. The smallest class and the lost classes tell:
 
 # %%
@@ -166,7 +166,7 @@ pseudo_labels.consensus_table(mvc).drop(columns=["worst seed", "seeds"]).set_ind
 plots.kept_per_class(pseudo_labels.per_class_frame(mvc), card.class_names)
 
 # %% [markdown]
-# One global ranking keeps many tiles of the easy classes and few of the hard ones. With a quota per
+# One global ranking keeps many tiles of the classes that the model is sure of and few of the others. With a quota per
 # class every class stays; this is what the networks need later.
 
 # %% [markdown]

@@ -84,7 +84,7 @@ consensus_plots.cluster_matrix(agreement, class_of_cluster, card.class_names)
 
 # %% [markdown]
 # Tiles in a framed cell are kept: prompt and cluster say the same. All others are dropped. K-means has
-# never seen a prompt, so where a row has one large number the two opinions are independent and agree.
+# never seen a prompt, so where a row has one large number two opinions from different evidence agree.
 # But where the views keep few tiles of a class, it has no cluster of its own, and the one-to-one
 # matching gives it one that is full of another class: then the class is lost.
 #

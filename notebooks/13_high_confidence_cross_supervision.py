@@ -109,7 +109,7 @@ for setting in consensus.SETTINGS:
 step_plots.training_curve(curve, threshold)
 
 # %% [markdown]
-# Left, the losses fall, rise when the warm-up is over and $D_u$ joins in, and fall again. Right, the
+# The training in our setting. Left, the losses fall, rise when the warm-up is over and $D_u$ joins in, and fall again. Right, the
 # share of $D_u$ that passes γ grows fast at first, then slowly: what is left is hard. Without true labels
 # only that share could be drawn; the precision of the pseudo labels would stay unknown.
 #
@@ -132,9 +132,9 @@ given = (early, probs["ours"][rest], rest_labels, rest, decoded, card.class_name
 step_plots.confident_sheet(*given, threshold=threshold, seed=seed)
 
 # %% [markdown]
-# Tiles that pass early show little but their class. Those that pass only late are less typical, and a
-# wrong label among them (orange) is taught to the partner like a right one: γ is all that stands against
-# it. Tiles that never pass do no harm.
+# Tiles that pass early are typical of a class; those that pass only late are less so. A wrong label
+# (orange) that passes, early or late, is taught to the partner like a right one: γ is all that stands
+# against it. Tiles that never pass do no harm.
 #
 # ## The alarm once more
 #

@@ -99,7 +99,8 @@ noisy = trials.noisy_label_trials(evidence, losses, suspected)
 #
 # What MVC, PFC and both of them keep, in both settings, learnt from with cross-entropy alone: beside these
 # VLM-CPL shows what cross supervision adds. *Top share per class* keeps as many tiles of each predicted class
-# as MVC does, but by plain confidence: are the views worth their passes? Full supervision is the upper bound.
+# as MVC does, but by plain confidence: are the views worth their passes? Full
+# supervision, with the true label of every tile, is the reference.
 
 # %%
 full = trials.full_supervision(train.label.values)
@@ -168,9 +169,9 @@ frame = comparison.score_frame(same_network)
 plots.comparison(frame, comparison.COMPARED, f"{dataset}, {vlm}, seed {seed}")
 
 # %% [markdown]
-# Where full supervision is far from zero-shot, filters and cross supervision close most of the gap. The
-# methods for noisy labels get part of the way: they have to guess which labels are wrong, while the views
-# and clusters have seen evidence.
+# Between the line of zero-shot and that of full supervision lies what can be gained. Methods for noisy labels
+# have to guess which labels are wrong; views and clusters are evidence of it. Full supervision is a reference and
+# no bound: a method can pass it by chance, or by learning less of what does not carry over to the test set.
 #
 # ## Per class
 #
@@ -184,16 +185,14 @@ recalls.set_index(pd.Index(names, name="recall")).round(2)
 # %% [markdown]
 # ## Where it falls short
 #
-# One seed says little; over five seeds (`figures/RESULTS.md`, heads on frozen features) three limits are plain:
+# One fold and one seed say little; `figures/RESULTS.md` has all of them, with intervals, and counts how often the
+# alarm was right. What the method rests on holds by construction:
 #
-# - What is still wrong comes with the labels that are kept: a seed whose kept tiles show little of one class
-#   ends lower (`lc25k_colon`).
-# - Where the labels err at random, Co-teaching with a lucky noise rate comes close, and our setting is no better
-#   than the published filters (`lc25k`).
-# - Where one class is rare, pseudo labels favour the common one. VLM-CPL has the highest accuracy without
-#   labels, but the mean of views has the better balanced accuracy (`ebhi_binary`).
+# - What is wrong among the kept labels is learnt: filters that agree on an error let it through.
+# - A class that no prompt names keeps no tile, whatever the clusters say; the alarm tells.
+# - Pseudo labels favour the classes that the model favours: look at the balanced accuracy where classes are uneven.
 
 # %% [markdown]
-# **Recap.** Beside other ways to learn from noisy labels the filters and cross supervision are worth their
-# effort, with the exceptions above. Next: `15_ablations` changes one rule of VLM-CPL at a time, and
+# **Recap.** The same networks learn from labels that were chosen in different ways, so the table says what a way
+# to choose is worth. Next: `15_ablations` changes one rule of VLM-CPL at a time, and
 # `16_robustness` gives it a model that is wrong more often.

@@ -121,9 +121,9 @@ if lines:
     display(plots.ablation_curves(lines, f"{dataset}, {vlm}, seed {seed}"))
 
 # %% [markdown]
-# A flat line means that the rule hardly matters on these tiles. Precision falls as more labels are kept, while
-# accuracy first gains from them: the best keep ratio is not the most precise one. With one seed, small
-# differences are chance.
+# A flat line means that the rule hardly matters on these tiles. More labels are rarely more precise, but they may
+# show more of a class: the best keep ratio need not be the most precise one. With one seed, small differences are
+# chance. Rules act on each other, so changing one at a time does not lead from our setting to the published filters.
 #
 # ## Parts on and off, and rules that are words
 #
@@ -145,8 +145,7 @@ for name, published in ablation_tables.ablation_frames(recorded).items():
     display(ablation_tables.on_off_table(published))
 
 # %% [markdown]
-# Both filters together, with cross supervision, are the best or close to it; cross supervision without a filter
-# spreads what is wrong in the labels.
+# Each pair of lines that differ in HCS alone says what cross supervision adds to that filter.
 
 # %% [markdown]
 # **Recap.** One rule at a time says where the gain comes from. Next: `16_robustness` asks how wrong the model may

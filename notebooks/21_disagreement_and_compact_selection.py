@@ -157,9 +157,9 @@ rows = {name: query.rows for name, query in chosen.items()}
 active_plots.selection_map(points, disagree, right, rows)
 
 # %% [markdown]
-# UniSAL chooses in the disagreement set, one tile per cluster. Entropy chooses where the mean prediction is
-# undecided, whether the networks contradict each other or are unsure together, and often several tiles of the same
-# place. Chance chooses anywhere, mostly where the networks are right already.
+# UniSAL chooses in the disagreement set, one tile per cluster, and fills up by entropy where the set is smaller than
+# the query. Entropy chooses where the mean prediction is undecided, whether the networks contradict each other or
+# are unsure together. Chance chooses anywhere, mostly where the networks are right already.
 
 # %%
 step_plots.tile_sheet({name: decoded[idx[:10]] for name, idx in rows.items()})
@@ -180,6 +180,6 @@ pd.DataFrame.from_dict(worth, orient="index").round(3)
 # entropy" counts the tiles for which the disagreement set was too small.
 
 # %% [markdown]
-# **Recap.** Tiles on which the networks disagree are more often wrong than others, and one per cluster asks no
-# question twice. How few they are says how alike the two networks have become. Next:
+# **Recap.** Tiles on which the networks disagree are more often wrong than others, and one per cluster spreads the
+# questions. How few they are says how alike the two networks have become. Next:
 # `22_active_learning_rounds` does this again and again.

@@ -115,7 +115,10 @@ base = ActiveLearningConfig(
 )
 
 # %%
-chosen = [s for s in strategies.split(",") if seed == 0 or s in repeated.split(",")]
+every_seed = repeated.split(",")
+chosen = [name for name in strategies.split(",") if seed == 0 or name in every_seed]
+
+# %%
 configs = {
     (training, strategy): replace(
         base, strategy=strategy, objective=objectives[training], setup=setup[training]
@@ -197,7 +200,7 @@ active_learning.rounds_table(curves)
 
 # %% [markdown]
 # All panels start from the same tiles, so the distance between them at the left is what training with unlabelled
-# tiles gains. The distance between the lines of a panel is what choosing gains. AULC is the area under a learning
+# tiles gains. The distance between the lines of a panel is what choosing gains or loses. AULC is the area under a learning
 # curve: the mean accuracy between the first and the last budget.
 
 # %% [markdown]
@@ -213,8 +216,8 @@ step_plots.tile_sheet(queried_tiles(histories, decoded))
 queries_per_class(histories, train.label, card.class_names).round(3)
 
 # %% [markdown]
-# Chance queries the classes as often as they occur. A strategy that looks at the networks queries most from the
-# classes that they find hard.
+# Chance queries the classes as often as they occur. A strategy that looks at the networks may query other
+# classes more: those on which they disagree or are unsure.
 
 # %% [markdown]
 # **Recap.** `rounds/` says which tiles were queried, in which order and with which answer. Next:

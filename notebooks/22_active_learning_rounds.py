@@ -85,22 +85,19 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len
 # ## Three ways to train
 #
 # *Supervised* learns from the labelled tiles alone. *Dual-view* is UniSAL's training, which
-# `20_dual_view_pseudo_training` looks into. *Dual-view, aligned* is our setting of it: the labels so far say
-# how frequent each class is, pseudo labels follow that, and batches take the labels as they come. All have two
-# networks and predict by their mean, so that what training gains and what choosing gains are seen apart.
+# `20_dual_view_pseudo_training` looks into. *Dual-view, aligned* is our setting of it: the labels so far,
+# weighted by how many tiles of the pool each stands for, say how frequent the classes are, and the pseudo labels
+# follow that. All have two networks and predict by their mean, so that what training gains and what choosing
+# gains are seen apart.
 
 # %%
 names = trainings.split(",")
 weights = {"tau": tau, "cps_weight": cps_weight, "contrast": contrast}
 objectives = {name: training_by_name(name, **weights)[0] for name in names}
-pd.DataFrame({"objective": objectives})
-
-# %%
 frozen = partial(setups.frozen, run.shared, train.tile.values)
 make_setup = frozen if network == "frozen" else partial(setups.fine_tune, store, size)
 make_setup = partial(make_setup, n_classes=len(card.classes), seed=seed)
 setup = {name: training_setup(name, partial(make_setup, steps=round_steps)) for name in names}
-print(f"{network}:", *(f"{name}: {each.plan}" for name, each in setup.items()), sep="\n")
 
 # %% [markdown]
 # ## One loop for each training and strategy

@@ -113,8 +113,10 @@ class Run:
                 return np.load(array, mmap_mode="r", allow_pickle=False)
             if table.is_file():
                 return pd.read_parquet(table)
+        before = ", ".join(chain.ancestors(self.notebook)) or "the notebooks before it"
         raise FileNotFoundError(
-            f"{self.folder} holds no {name!r}: run the notebooks before {self.notebook} first"
+            f"{self.folder} holds no {name!r}, which {self.notebook} reads: run {before} first, "
+            "with the same dataset, vlm and seed; `make reproduce` runs them all"
         )
 
     def split(self) -> tuple[pd.DataFrame, pd.DataFrame]:

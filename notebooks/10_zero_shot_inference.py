@@ -80,7 +80,7 @@ print(f"{len(table)} tiles in {seconds:.1f} s")
 # %%
 probs, agree = run.load("probs", "agree")
 predicted, labels = probs.argmax(1), table.label.values
-print(f"probs {probs.shape}; VLMs: {len(model.members)}, which agree on {agree.mean():.1%} of tiles")
+print(f"probs {probs.shape}; VLMs: {len(model.members)}, agreeing on {agree.mean():.1%} of tiles")
 assert np.allclose(probs.sum(1), 1, atol=1e-4) and len(probs) == len(table)
 
 # %% [markdown]

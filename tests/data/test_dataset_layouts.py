@@ -348,7 +348,7 @@ def test_the_sample_of_crc5000_reads(tmp_path, monkeypatch):
     assert np.bincount(table.label).tolist() == [30] * 8
     assert set(table.group) <= {f"CRC-Prim-HE-{n:02d}" for n in range(1, 11)}
     assert table[table.label == 7].group.nunique() == 2  # the class "empty"
-    split = divide(card, table)
+    split = splits.divide(table.label.values, table.group.values)
     assert (pd.Series(split).groupby(table.group.to_numpy()).nunique() == 1).all()
     (line,) = datasets.missing_tiles(card, table)
     assert line.startswith("crc5000: 240 of 5,000 tiles; tumour 30 of 625,")

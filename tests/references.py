@@ -243,17 +243,23 @@ def co_teaching(
     return [sum(losses[k][i] for i in easy[1 - k]) / n for k in (0, 1)]
 
 
-def transductive(
-    features: np.ndarray, probs: np.ndarray, neighbours: int, start: int, temper: float
-) -> np.ndarray:
-    """Zero-shot TransCLIP, tile by tile: ten rounds, five updates of z in each, and a last one."""
-    n, n_classes = probs.shape
-    cosine = features @ features.T
+def affinity(features: np.ndarray, neighbours: int) -> np.ndarray:
+    """w [N, N]: the cosine of each tile and its nearest others, not below 0; 0 elsewhere."""
+    n, cosine = len(features), features @ features.T
     w = np.zeros((n, n))
     for i in range(n):
         others = sorted((j for j in range(n) if j != i), key=lambda j: -cosine[i, j])
         for j in others[:neighbours]:
             w[i, j] = max(cosine[i, j], 0)
+    return w
+
+
+def transductive(
+    features: np.ndarray, probs: np.ndarray, neighbours: int, start: int, temper: float
+) -> np.ndarray:
+    """Zero-shot TransCLIP, tile by tile: ten rounds, five updates of z in each, and a last one."""
+    n, n_classes = probs.shape
+    w = affinity(features, neighbours)
     centres = [
         features[sorted(range(n), key=lambda i: -probs[i, k])[:start]].mean(0)
         for k in range(n_classes)
@@ -382,12 +388,7 @@ def anchored(
     The anchor counts as `anchor` tiles of the class, spread as the zero-shot classes are.
     """
     n, n_classes = probs.shape
-    cosine = features @ features.T
-    w = np.zeros((n, n))
-    for i in range(n):
-        others = sorted((j for j in range(n) if j != i), key=lambda j: -cosine[i, j])
-        for j in others[:neighbours]:
-            w[i, j] = max(cosine[i, j], 0)
+    w = affinity(features, neighbours)
     spread = sum(
         probs[i, k] * (features[i] - text[k]) ** 2 / n for i in range(n) for k in range(n_classes)
     )

@@ -32,7 +32,7 @@ def rows_of(run_folder: Path) -> list[dict]:
     return [row for row in rows if row["fold"] == 0]
 
 
-def tested(table: pd.DataFrame) -> pd.Series:
+def in_test_set(table: pd.DataFrame) -> pd.Series:
     return table.fold == 0
 
 
@@ -111,7 +111,7 @@ def test_kept_tiles_are_training_tiles(chain):
     table = pd.read_parquet(runs / "tiles.parquet").set_index("tile")
     pseudo = pd.read_parquet(runs / "fold0" / "pseudo_labels.parquet")
     assert set(pseudo.setting) == {"published filters", "ours"}
-    assert set(pseudo.tile) == set(table.index[~tested(table)])
+    assert set(pseudo.tile) == set(table.index[~in_test_set(table)])
     assert not (pseudo.kept & ~pseudo.kept_by_views).any()
 
 
@@ -151,7 +151,7 @@ def test_rounds_query_training_tiles_once_each_and_are_all_recorded(chain):
             folder = runs / "fold0" / "rounds" / training / strategy
             files = sorted(folder.glob("round*.parquet"))
             queries = pd.concat(map(pd.read_parquet, files))
-            assert not tested(table)[queries.tile].any()
+            assert not in_test_set(table)[queries.tile].any()
             assert not queries.tile.duplicated().any()
             assert (table.label[queries.tile].values == queries.label.values).all()
             recorded = [r for r in rows if (r["training"], r["method"]) == (training, strategy)]
@@ -161,7 +161,7 @@ def test_rounds_query_training_tiles_once_each_and_are_all_recorded(chain):
     assert all(first == firsts[0] for first in firsts)
     learning = pd.read_parquet(runs / "fold0" / "learning.parquet")
     per_curve = learning.groupby(["training", "method"])[["n", "right"]].sum()
-    assert (per_curve.n == tested(table).sum()).all()
+    assert (per_curve.n == in_test_set(table).sum()).all()
 
 
 def test_every_parameter_is_that_of_the_rows_and_of_the_settings(chain):

@@ -115,7 +115,8 @@ def test_a_dataset_that_is_here_has_the_tiles_its_card_says(dataset, monkeypatch
     table = tiles.read_tile_table(card, folder)
     assert sorted(table.label.unique()) == list(range(len(card.classes)))
     folds = splits.divide(table.label.to_numpy(), table.group.to_numpy())
-    assert (np.bincount(folds) / len(table) == pytest.approx(0.2, abs=0.05))
+    tolerance = 0.05 if table.group.nunique() > 50 else 0.1  # ten slides do not divide evenly
+    assert np.bincount(folds) / len(table) == pytest.approx(0.2, abs=tolerance)
     assert card.group is None or table.group.nunique() < len(table)
 
 

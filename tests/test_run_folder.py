@@ -111,7 +111,7 @@ def test_arrays_and_tables_come_back_as_they_were_saved():
     loaded, frame = Run(FILTERS, *NAMES).load("votes", "consensus")
     assert loaded.dtype == np.int16 and np.array_equal(loaded, votes)
     pd.testing.assert_frame_equal(frame, table)
-    with pytest.raises(FileNotFoundError, match="no 'probs'.*run 00_tiles_and_splits, 10_zero"):
+    with pytest.raises(FileNotFoundError, match=r"no 'probs'.*run 00_tiles_and_splits, 10_zero"):
         run.load("probs")
 
 

@@ -160,7 +160,7 @@ plots.precision_against_keep_ratio(mvc)
 # that keeps one class only can be very precise. The smallest class and the lost classes tell:
 
 # %%
-pseudo_labels.consensus_table(mvc).drop(columns=["worst seed", "seeds"]).set_index("labels")
+pseudo_labels.consensus_table(mvc).drop(columns=["worst run", "seeds"]).set_index("labels")
 
 # %%
 plots.kept_per_class(pseudo_labels.per_class_frame(mvc), card.class_names)

@@ -137,7 +137,8 @@ evaluations = evaluation.evaluate_filters(
     keep_ratio=run.settings["keep_ratio"], seed=seed, among=agree,
 )
 frame = pseudo_labels.pseudo_label_frame(run.record(evaluations))
-pseudo_labels.consensus_table(frame).drop(columns=["worst seed", "seeds"]).set_index("labels")
+by_filter = pseudo_labels.consensus_table(frame).set_index("labels")
+by_filter.drop(columns=["worst run", "folds", "seeds"])
 
 # %% [markdown]
 # PFC alone keeps many labels, and many wrong ones with them. Both filters together keep fewer, and of

@@ -331,7 +331,11 @@ def against_record(rows: Rows, recorded: Rows) -> pd.DataFrame:
 
 
 def publish(dataset: str, vlm: str, rows: Rows, runs: Path) -> None:
-    """Put the rows of runs, and what was right in each group, into the record."""
+    """Put the rows of runs, and what was right in each group, into the record.
+
+    Of what is varied (ablations, shifts, keep ratios) those of seed 0 alone, as the protocol says.
+    """
+    rows = [row for row in rows if row["seed"] == 0 or not row["params"].get("varied")]
     if not rows:
         raise ValueError(f"there are no rows of {dataset} with {vlm} to publish")
     file = paths.record_folder() / f"{dataset}.jsonl"

@@ -47,7 +47,9 @@ def _difference(line: Estimate) -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A Markdown table."""
+    """A Markdown table; nothing for a table without columns."""
+    if not len(table.columns):
+        return ""
     head = [table.columns.tolist(), ["---"] * len(table.columns)]
     lines = head + table.astype(str).values.tolist()
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

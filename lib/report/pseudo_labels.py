@@ -7,6 +7,7 @@ import pandas as pd
 
 from lib.consensus import CLUSTER_RULES, QUOTAS, TIE_BREAKS
 from lib.report.format import spread
+from lib.report.statistics import runs
 
 NAMES = {
     "zero-shot": "zero-shot, all tiles",
@@ -21,7 +22,7 @@ NAMES = {
 def pseudo_label_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One line per row on pseudo labels of the training tiles.
 
-    Columns: dataset, vlm, method, name (for tables), setting, seed, varied (names of the parameters
+    Columns: dataset, vlm, method, name (for tables), setting, fold, seed, varied (names of the parameters
     that are not the run's own), keep_ratio, tie_break, quota, cluster_on, cluster_rule, kept, share
     (of the tiles), precision, smallest_class, lost, per_class.
     """
@@ -31,7 +32,7 @@ def pseudo_label_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             continue
         params, labels = row["params"], row["labels"]
         lines.append(
-            {key: row[key] for key in ("dataset", "vlm", "method", "seed")}
+            {key: row[key] for key in ("dataset", "vlm", "method", "fold", "seed")}
             | {key: params.get(key) for key in ("tie_break", "quota", "cluster_on", "cluster_rule")}
             | {key: labels[key] for key in ("kept", "share", "precision", "per_class")}
             | {
@@ -83,7 +84,7 @@ def at_main_keep_ratio(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def consensus_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean ± standard deviation over seeds, one line per way to choose labels."""
+    """Mean ± standard deviation over runs, one line per way to choose labels."""
     lines = []
     for name, df in at_main_keep_ratio(frame).groupby("name", sort=False):
         lines.append(
@@ -92,10 +93,10 @@ def consensus_table(frame: pd.DataFrame) -> pd.DataFrame:
                 "setting": df.setting.iloc[0],
                 "kept": f"{df.share.mean():.0%}",
                 "pseudo-label precision": spread(df.precision),
-                "worst seed": f"{df.precision.min():.3f}",
+                "worst run": f"{df.precision.min():.3f}",
                 "smallest class kept": f"{df.smallest_class.mean():.0f}",
                 "classes lost": f"{df.lost.mean():.1f}",
-                "seeds": str(df.seed.nunique()),
+                **runs(df),
             }
         )
     return pd.DataFrame(lines)

@@ -187,3 +187,11 @@ def test_what_is_published_replaces_the_rows_and_groups_of_its_own_vlm(few_rows,
     assert np.array_equal(sorted(groups.right), [1, 2])
     with pytest.raises(ValueError, match="no rows of demo with v"):
         results.publish("demo", "v", [], runs)
+
+
+def test_of_what_is_varied_seed_0_alone_is_published(few_rows, tmp_path):
+    varied = [label_row("mvc", seed, 0.9, keep_ratio=0.9, varied=["keep_ratio"]) for seed in (0, 1)]
+    results.publish("demo", "v", [*few_rows, *varied], tmp_path)
+    rows = record.read_rows(paths.record_folder() / "demo.jsonl")
+    assert len(rows) == len(few_rows) + 1
+    assert [row["seed"] for row in rows if row["params"].get("varied")] == [0]

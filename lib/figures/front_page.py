@@ -36,8 +36,9 @@ THEMES = {
 # Column of `no_labels_frame`: what the legend says, colour, marker and its size.
 SCORE_LOOKS = {
     "zero-shot": ("zero-shot", "faint", "o", 50),
-    "other": ("best other method", "other", "D", 40),
-    "ours": ("VLM-CPL", "ours", "o", 80),
+    "other": ("best other", "other", "D", 40),
+    "published": ("published", "ours", "$\\circ$", 90),
+    "ours": ("ours", "ours", "o", 80),
     "full": ("all labels", "ink", "|", 190),
 }
 NO_BREAK = "\N{NO-BREAK SPACE}"  # a cell stays on one line
@@ -204,7 +205,7 @@ def headline(
         place = x - 0.01, 1 - 0.22 / height
         if not ax.get_legend_handles_labels()[0]:
             continue
-        ax.legend(loc="upper left", bbox_to_anchor=place, ncols=4, fontsize=9,
+        ax.legend(loc="upper left", bbox_to_anchor=place, ncols=5, fontsize=9,
                   bbox_transform=figure.transFigure, handletextpad=0.3, handlelength=1.4,
                   columnspacing=0.9, borderpad=0).set_in_layout(False)  # fmt: skip
     return closed(figure)

@@ -94,9 +94,9 @@ def test_a_value_that_is_no_number_is_refused_and_the_old_rows_stay(tmp_path):
 
 
 def test_publishing_replaces_rows_of_the_same_kind_and_no_others():
-    kinds = {"none": {}, "ablation": {"varied": ["hue"]}, "shift": {"varied": ["stain_shift"]}}
+    kinds = {"none": {}, "ablation": {"varied": ["hue"]}, "shift": {"varied": ["shift"]}}
     before = [a_row("vlm-cpl", accuracy=0.1, params=params) for params in kinds.values()]
     new = [a_row("vlm-cpl", accuracy=0.9, params={"varied": ["hue"], "hue": 0.2})]
     merged = record.merge_record(before, new)
     assert [r["scores"]["accuracy"] for r in merged] == [0.1, 0.1, 0.9]
-    assert [r["params"].get("varied") for r in merged] == [None, ["stain_shift"], ["hue"]]
+    assert [r["params"].get("varied") for r in merged] == [None, ["shift"], ["hue"]]

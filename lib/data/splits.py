@@ -38,7 +38,7 @@ def assign_folds(card: Card, table: pd.DataFrame) -> np.ndarray:
     if listed.isna().any():
         warnings.warn(
             f"{file} has no fold for {listed.isna().sum()} of {len(table)} tiles: all are divided "
-            "anew, so results cannot be compared with those of that division",
+            "without it, so results cannot be compared with those of that division",
             stacklevel=2,
         )
         return divide(table.label.values, table.group.values)

@@ -32,7 +32,7 @@ UNISAL_GRID: tuple[dict[str, Sequence], ...] = (
 def our_rules(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The rules that VLM-CPL runs with in our setting. settings: of a run (`Run.settings`)."""
     names = ("n_views", "keep_ratio", "threshold", "hcs_weight")
-    fixed = {"filters": "mvc+pfc", "stain_shift": 0.0}
+    fixed = {"filters": "mvc+pfc"}
     return {name: settings[name] for name in names} | fixed | SETTINGS["ours"]
 
 

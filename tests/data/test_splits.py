@@ -78,7 +78,7 @@ def test_folds_are_written_once_and_then_read(card):
     assert again.tolist() == folds[shuffled.index].tolist()
 
 
-def test_tiles_without_a_fold_are_divided_anew_and_said(card):
+def test_tiles_without_a_fold_are_divided_without_the_list_and_warned_of(card):
     table = tile_table()
     splits.assign_folds(card, table[:-3])
     before = splits.splits_file("toy").read_text()

@@ -19,7 +19,7 @@ def scored(method, seed, accuracy, setting=None, dataset="d", fold=0, **params):
 def ablated() -> pd.DataFrame:
     """Two seeds; the second was not ablated."""
     base = {"keep_ratio": 0.3, "hcs_weight": 0.5, "tie_break": "probability", "quota": "class"}
-    base |= {"filters": "mvc+pfc", "stain_shift": 0.0}
+    base |= {"filters": "mvc+pfc"}
     rows = [scored("vlm-cpl", s, 0.9, "ours", **base) for s in (0, 1)]
     rows += [scored("vlm-cpl", 0, 0.8, **base | {"keep_ratio": 0.5}, varied=["keep_ratio"])]
     rows += [scored("vlm-cpl", 0, 0.6, **base | {"quota": "global"}, varied=["quota"])]

@@ -22,9 +22,9 @@ NAMES = {
 def pseudo_label_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One line per row on pseudo labels of the training tiles.
 
-    Columns: dataset, vlm, method, name (for tables), setting, fold, seed, varied (names of the parameters
-    that are not the run's own), keep_ratio, tie_break, quota, cluster_on, cluster_rule, kept, share
-    (of the tiles), precision, smallest_class, lost, per_class.
+    Columns: dataset, vlm, method, name (for tables), setting, fold, seed, varied (names of the
+    parameters that are not the run's own), keep_ratio, tie_break, quota, cluster_on, cluster_rule,
+    kept, share (of the tiles), precision, smallest_class, lost, per_class.
     """
     lines = []
     for row in rows:

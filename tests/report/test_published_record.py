@@ -5,7 +5,7 @@ import pytest
 from lib import paths, record
 
 RECORD = paths.ROOT / "data" / "record"
-RENAMED = {"share", "image_size", "steps", "weight"}
+RENAMED = {"share", "steps", "weight", "stain_shift"}
 
 
 @pytest.mark.parametrize("file", RECORD.glob("*.jsonl"), ids=lambda file: file.name)

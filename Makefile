@@ -2,6 +2,7 @@
 
 DATASET ?= demo
 SEEDS ?= 0
+FOLDS ?= 0
 VLM ?=
 METHOD ?=
 TILES ?=
@@ -31,7 +32,7 @@ unexport PIP_USER
 unexport VIRTUAL_ENV
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: reproduce ablations data own test test-fast smoke figures lab check format clean help
+.PHONY: reproduce ablations record data own test test-fast smoke figures lab check format clean help
 
 INSTALLED := $(VENV)/.installed
 GOAL := $(or $(firstword $(MAKECMDGOALS)),test)
@@ -42,16 +43,26 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 SEED_LIST := $(subst $(space),$(comma),$(strip $(subst $(comma),$(space),$(SEEDS))))
+FOLD_LIST := $(subst $(space),$(comma),$(strip $(subst $(comma),$(space),$(FOLDS))))
 SNAKEMAKE := $(RUN) snakemake --cores all --nolock --rerun-incomplete \
   --quiet rules host --config
-CHAIN = "seeds=$(SEED_LIST)" $(if $(strip $(VLM)),"vlm=$(VLM)") \
-  $(if $(strip $(METHOD)),"method=$(METHOD)")
+CHOSEN = $(if $(strip $(VLM)),"vlm=$(VLM)") $(if $(strip $(METHOD)),"method=$(METHOD)")
+CHAIN = "seeds=$(SEED_LIST)" "folds=$(FOLD_LIST)" $(CHOSEN)
+# The protocol of the record: what is published has three seeds, ablations have one.
+EVERY_FOLD = "seeds=0" "folds=0,1,2,3,4" $(CHOSEN)
+EVERY_RUN = "seeds=0,1,2" "folds=0,1,2,3,4" $(CHOSEN)
 
-reproduce: $(INSTALLED) ## Run every notebook on DATASET for SEEDS; ends with tables and figures
+reproduce: $(INSTALLED) ## Run every notebook on DATASET for SEEDS and FOLDS; ends with tables and figures
 	@$(SNAKEMAKE) "dataset=$(DATASET)" $(CHAIN)
 
-ablations: $(INSTALLED) ## Run the ablations of DATASET for SEEDS, after reproduce
+ablations: $(INSTALLED) ## Run the ablations of DATASET for SEEDS and FOLDS, after reproduce
 	@$(SNAKEMAKE) "dataset=$(DATASET)" $(CHAIN) --nolock ablations
+
+record: $(INSTALLED) ## Run all folds, seeds and ablations of DATASET and publish their rows; hours
+	@$(SNAKEMAKE) "dataset=$(DATASET)" $(EVERY_RUN)
+	@$(SNAKEMAKE) "dataset=$(DATASET)" $(EVERY_FOLD) --nolock ablations
+	@$(RUN) lib.runner notebooks/40_record.py -p dataset "$(DATASET)" -p mode publish \
+	  $(if $(strip $(VLM)),-p vlm "$(VLM)")
 
 data: $(INSTALLED) ## Download DATASET, or say where to get it
 	@$(RUN) lib.data.download "$(DATASET)"
@@ -101,6 +112,7 @@ help: ## List the targets
 	@printf '  %-18s %s\n' \
 	  'DATASET=$(DATASET)' 'a card in data/cards' \
 	  'SEEDS=$(SEEDS)' 'one seed or several: 0,1,2' \
+  'FOLDS=$(FOLDS)' 'which fifth is tested, one or several: 0,1,2,3,4' \
 	  'VLM=$(VLM)' 'a vision-language model; empty: the one named for the dataset' \
 	  'METHOD=$(METHOD)' 'vlm-cpl or unisal; empty: both' \
 	  'TILES=$(TILES)' 'a folder of images, for own' \

@@ -1,6 +1,6 @@
 # The chain of notebooks as a graph: runs what is missing or changed, and continues where it stopped.
 #
-#     snakemake --cores all --config dataset=lc25k_colon seeds=0,1,2,3,4
+#     snakemake --cores all --config dataset=lc25k_colon seeds=0,1,2 folds=0,1,2,3,4
 #
 # A notebook is done when its executed copy is there, which is the last thing that it writes. Every
 # rule calls one thing only, `python -m lib.runner`; a cluster is a matter of snakemake's executors.
@@ -8,7 +8,7 @@
 import sys
 
 from lib import paths, runner
-from lib.chain import AFTER, OF_ALL_SEEDS
+from lib.chain import AFTER, OF_ALL_FOLDS, OF_ALL_SEEDS
 from lib.data import cards, datasets
 
 DATASET = str(config.get("dataset", "demo"))
@@ -16,6 +16,7 @@ cards.read_card(DATASET)  # an unknown dataset is refused with the names of thos
 SEEDS = [int(seed) for seed in str(config.get("seeds", 0)).split(",")]
 if DATASET != "demo" and not config.get("vlm") and not paths.params_file(DATASET).is_file():
     raise ValueError(f"no VLM is set for {DATASET}: name one, as in VLM=ViT-B-32/laion2b_s34b_b79k")
+FOLDS = [int(fold) for fold in str(config.get("folds", 0)).split(",")]
 VLM = str(config.get("vlm") or runner.default_vlm(DATASET))
 METHODS = str(config.get("method", "vlm-cpl,unisal")).split(",")
 if not set(METHODS) <= {"vlm-cpl", "unisal"}:
@@ -37,18 +38,22 @@ RECIPES = ("synthetic", "patches", "download", "archives", "datasets")
 
 
 # The last notebooks of each method, and those that repeat it with one thing changed.
-ENDS = {"vlm-cpl": ["14_comparison"], "unisal": ["21_disagreement_and_compact_selection", "22_active_learning_rounds"]}
+ENDS = {"vlm-cpl": ["14_comparison"], "unisal": ["22_active_learning_rounds"]}
+# Looks into one round: of the first seed and fold alone.
+INSIDE = ["21_disagreement_and_compact_selection"] if "unisal" in METHODS else []
 ABLATIONS = {"vlm-cpl": ["15_ablations", "16_robustness"], "unisal": ["24_unisal_ablations"]}
 TABLES = [name for name in OF_ALL_SEEDS if name != "23_unisal_tables" or "unisal" in METHODS]
 
 
 def executed(name, vlm=VLM):
-    folder = paths.runs_folder(DATASET, vlm) if name in OF_ALL_SEEDS else paths.run_folder(DATASET, vlm, "{seed}")
-    return f"{folder}/executed/{name}.ipynb"
+    if name in OF_ALL_SEEDS:
+        return f"{paths.runs_folder(DATASET, vlm)}/executed/{name}.ipynb"
+    fold = None if name in OF_ALL_FOLDS else "{fold}"
+    return f"{paths.run_folder(DATASET, vlm, '{seed}', fold)}/executed/{name}.ipynb"
 
 
-def of_seeds(names):
-    return [file for name in names for file in expand(executed(name), seed=SEEDS)]
+def of_runs(names):
+    return [file for name in names for file in expand(executed(name), seed=SEEDS, fold=FOLDS)]
 
 
 def of_methods(names):
@@ -68,20 +73,23 @@ def parameters(name, vlm=VLM):
 
 
 def command(name, vlm=VLM):
-    given = f"-p dataset {DATASET} -p vlm '{vlm}'" + ("" if name in OF_ALL_SEEDS else " -p seed {seed}")
+    given = f"-p dataset {DATASET} -p vlm '{vlm}'"
+    given += "" if name in OF_ALL_SEEDS else " -p seed {seed}"
+    given += "" if name in (*OF_ALL_SEEDS, *OF_ALL_FOLDS) else " -p fold {fold}"
     return f"'{sys.executable}' -m lib.runner '{paths.notebook_file(name)}' {given}"
 
 
 rule all:
     input:
         [executed(name) for name in TABLES],
-        of_seeds(of_methods(ENDS)),
+        of_runs(of_methods(ENDS)),
+        [expand(executed(name), seed=SEEDS[0], fold=FOLDS[0]) for name in INSIDE],
     default_target: True
 
 
 rule ablations:
     input:
-        of_seeds(of_methods(ABLATIONS)),
+        of_runs(of_methods(ABLATIONS)),
 
 
 for step, before in AFTER.items():
@@ -125,7 +133,7 @@ for step in TABLES:
         name: step
         input:
             sources(step),
-            of_seeds([name for name in OF_ALL_SEEDS[step] if name in of_methods(ENDS)]),
+            of_runs([name for name in OF_ALL_SEEDS[step] if name in of_methods(ENDS)]),
         output:
             executed(step),
         params:

@@ -14,6 +14,13 @@ AFTER: dict[str, tuple[str, ...]] = {
     "22_active_learning_rounds": ("11_multi_view_consensus",),
     "24_unisal_ablations": ("22_active_learning_rounds",),
 }
+# What these write serves all folds of a run; all others see the training tiles of one fold alone.
+OF_ALL_FOLDS = (
+    "00_tiles_and_splits",
+    "01_stand_in_vlm",
+    "10_zero_shot_inference",
+    "11_multi_view_consensus",
+)
 # These look at all seeds of a dataset, and are no part of a single run.
 OF_ALL_SEEDS: dict[str, tuple[str, ...]] = {
     "23_unisal_tables": ("22_active_learning_rounds",),

@@ -2,28 +2,35 @@
 
 VLM-CPL, arXiv 2403.15836. Everything here takes NumPy arrays and sees no label of a tile; the two
 tables at the end hold what the notebooks pass on. A result never depends on the order of the rows:
-chance is drawn per tile number.
+chance is drawn per tile number. The clusters are in `clusters`.
 """
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lib.clusters import feature_labels, lift_labels
 from lib.labels import UNLABELLED
 from lib.random_draws import tile_draws
 
 TIE_BREAKS = ("random", "probability")
 QUOTAS = ("global", "class")
+CLUSTER_RULES = ("matched", "lift")
 ORDERS = ("mvc", "pfc", "mvc+pfc", "pfc+mvc")
-SETTINGS = {
-    "published filters": {"tie_break": "random", "quota": "global", "cluster_on": "projected"},
+SETTINGS: dict[str, dict[str, Any]] = {
+    "published filters": {
+        "tie_break": "random", "quota": "global", "cluster_on": "projected",
+        "cluster_rule": "matched", "clusters_per_class": 1,
+    },
     # Projected features were trained to agree with prompts; a second opinion should not come from
     # them. Probability ties need the class quota: alone they keep whole classes out.
-    "ours": {"tie_break": "probability", "quota": "class", "cluster_on": "unprojected"},
-}
+    "ours": {
+        "tie_break": "probability", "quota": "class", "cluster_on": "unprojected",
+        "cluster_rule": "lift", "clusters_per_class": 3,
+    },
+}  # fmt: skip
 TIE_STREAM = 1_000_003  # keeps the draws of ties apart from those of views
 
 
@@ -150,85 +157,6 @@ def multi_view_consensus(
     return keep_lowest(ranking, prompt_labels, keep_ratio=keep_ratio, quota=quota, among=among)
 
 
-def cluster_features(
-    features: np.ndarray,
-    n_clusters: int,
-    *,
-    seed: int = 0,
-    tiles: np.ndarray | None = None,
-    among: np.ndarray | None = None,
-) -> np.ndarray:
-    """Cluster of each tile by K-means, int [N], `UNLABELLED` outside `among`.
-
-    features: [N, D]; tiles: [N] tile numbers; among: bool [N]. With fewer tiles than clusters each
-    tile is one. Raises ValueError when `among` leaves no tile.
-    """
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-
-    tiles = np.arange(len(features)) if tiles is None else np.asarray(tiles)
-    among = np.ones(len(features), bool) if among is None else among
-    rows = np.flatnonzero(among)
-    if not len(rows):
-        raise ValueError("no tile is left to cluster")
-    rows = rows[np.argsort(tiles[rows])]  # the start of K-means depends on the order of its rows
-    chosen = np.asarray(features[rows], np.float32)
-    kmeans = KMeans(min(n_clusters, len(rows)), n_init=10, random_state=seed)
-    clusters = np.full(len(features), UNLABELLED)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
-        clusters[rows] = kmeans.fit_predict(chosen)
-    return clusters
-
-
-def cluster_agreement(clusters: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """How many tiles of each cluster bear each label, int64 [K, C].
-
-    clusters, labels: int [N]; tiles without a cluster (`UNLABELLED`) do not count.
-    """
-    inside = clusters != UNLABELLED
-    agreement = np.zeros((int(clusters.max()) + 1, n_classes), np.int64)
-    np.add.at(agreement, (clusters[inside], np.asarray(labels)[inside]), 1)
-    return agreement
-
-
-def match_clusters(agreement: np.ndarray) -> np.ndarray:
-    """Class of each cluster, int64 [K], so that most tiles' cluster class equals their label.
-
-    agreement: [K, C], see `cluster_agreement`. K ≤ C clusters: Hungarian matching, one cluster to
-    one class; a class that no tile bears can still be matched, it then costs nothing. K > C (not in
-    the paper): many to one, each cluster to the class that most of its tiles bear.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    n_clusters, n_classes = agreement.shape
-    if n_clusters > n_classes:
-        return agreement.argmax(1)
-    return linear_sum_assignment(agreement, maximize=True)[1]
-
-
-def feature_labels(
-    features: np.ndarray,
-    prompt_labels: np.ndarray,
-    n_classes: int,
-    *,
-    clusters_per_class: int = 1,
-    seed: int = 0,
-    tiles: np.ndarray | None = None,
-    among: np.ndarray | None = None,
-) -> np.ndarray:
-    """Labels from the features alone, int64 [N], `UNLABELLED` outside `among`.
-
-    K-means with C clusters (times `clusters_per_class`) on the image features, then
-    `match_clusters` to the prompt labels. features: [N, D]; prompt_labels: [N]; see
-    `cluster_features` for tiles, among and errors.
-    """
-    n_clusters = clusters_per_class * n_classes
-    clusters = cluster_features(features, n_clusters, seed=seed, tiles=tiles, among=among)
-    class_of_cluster = match_clusters(cluster_agreement(clusters, prompt_labels, n_classes))
-    return np.where(clusters == UNLABELLED, UNLABELLED, class_of_cluster[clusters])
-
-
 def prompt_feature_consensus(
     features: np.ndarray,
     prompt_labels: np.ndarray,
@@ -254,6 +182,7 @@ def keep_by_consensus(
     tie_break: str = "random",
     quota: str = "global",
     cluster_on: str = "projected",
+    cluster_rule: str = "matched",
     clusters_per_class: int = 1,
     seed: int = 0,
     tiles: np.ndarray | None = None,
@@ -262,26 +191,36 @@ def keep_by_consensus(
     """Tiles kept by one filter or by both in a given order, bool [N].
 
     order: one of `ORDERS`; the second filter sees only what the first one kept, so "pfc+mvc" keeps
-    the keep ratio ρ of what the clusters confirm. features: {"projected": [N, D], "unprojected":
-    [N, E]}, of which `cluster_on` names one. `**SETTINGS["published filters"]` fits in. among:
-    bool [N], tiles to choose from, such as those that several VLMs agree on (`agree.npy`).
+    the keep ratio ρ of what the clusters confirm. cluster_rule: "matched" (K-means of what is left,
+    `feature_labels`) or "lift" (of all tiles, `lift_labels`). features: {"projected": [N, D],
+    "unprojected": [N, E]}, of which `cluster_on` names one. `**SETTINGS["published filters"]` fits
+    in. among: bool [N], tiles to choose from, such as those that several VLMs agree on.
     """
-    if order not in ORDERS:
-        raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {order!r}")
-    if cluster_on not in features:
-        raise ValueError(f"cluster_on must be one of {', '.join(features)}, not {cluster_on!r}")
-    kept = np.ones(len(prompt_labels), bool) if among is None else among
+    for name, value, known in (
+        ("order", order, ORDERS), ("cluster_on", cluster_on, features),
+        ("cluster_rule", cluster_rule, CLUSTER_RULES),
+    ):  # fmt: skip
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    prompt_labels = np.asarray(prompt_labels)
+    among = np.ones(len(prompt_labels), bool) if among is None else among
+    clustering: dict[str, Any] = {
+        "clusters_per_class": clusters_per_class, "seed": seed, "tiles": tiles,
+    }  # fmt: skip
+    kept = among
     for name in order.split("+"):
         if name == "mvc":
             kept = multi_view_consensus(
                 votes, view_probs, prompt_labels, keep_ratio=keep_ratio, tie_break=tie_break,
                 quota=quota, seed=seed, tiles=tiles, among=kept,
             )  # fmt: skip
+        elif cluster_rule == "lift":
+            labels = lift_labels(features[cluster_on], view_probs, **clustering, among=among)
+            kept = kept & (labels == prompt_labels)
         else:
             kept = prompt_feature_consensus(
-                features[cluster_on], prompt_labels, view_probs.shape[1],
-                clusters_per_class=clusters_per_class, seed=seed, tiles=tiles, among=kept,
-            )  # fmt: skip
+                features[cluster_on], prompt_labels, view_probs.shape[1], **clustering, among=kept
+            )
     return kept
 
 
@@ -318,23 +257,34 @@ def views_table(
 
 
 def pseudo_label_table(
-    views: pd.DataFrame, features: Mapping[str, np.ndarray], n_classes: int, *, seed: int
+    views: pd.DataFrame,
+    features: Mapping[str, np.ndarray],
+    view_probs: np.ndarray,
+    *,
+    seed: int,
+    among: np.ndarray,
 ) -> pd.DataFrame:
     """Pseudo labels for training: tiles kept by the views, then by the clusters, in each setting.
 
-    views: from `views_table`; features: {"projected": [N, D], "unprojected": [N, E]} of its tiles.
-    Columns: tile, prompt_label, vote_entropy, view_entropy, setting, feature_label, kept_by_views,
-    kept; a row per setting and tile.
+    views: from `views_table`; features: {"projected": [N, D], "unprojected": [N, E]} and
+    view_probs: [N, C], of its tiles; among: bool [N], as there. Columns: tile, prompt_label,
+    vote_entropy, view_entropy, setting, feature_label (of the tiles that were clustered),
+    kept_by_views, kept; a row per setting and tile.
     """
     shared = views[["tile", "prompt_label", "vote_entropy", "view_entropy"]]
-    prompt_labels = views.prompt_label.values
+    prompt_labels, n_classes = views.prompt_label.values, view_probs.shape[1]
     tables = []
     for name, rules in SETTINGS.items():
         kept_by_views = views[f"kept_{name}"].values
-        matched = feature_labels(
-            features[rules["cluster_on"]], prompt_labels, n_classes, seed=seed,
-            tiles=views.tile.values, among=kept_by_views,
-        )  # fmt: skip
-        columns = {"setting": name, "feature_label": matched, "kept_by_views": kept_by_views}
-        tables.append(shared.assign(**columns, kept=matched == prompt_labels))
+        chosen = features[rules["cluster_on"]]
+        choice: dict[str, Any] = {
+            "clusters_per_class": rules["clusters_per_class"], "seed": seed,
+            "tiles": views.tile.values,
+        }  # fmt: skip
+        if rules["cluster_rule"] == "lift":
+            labels = lift_labels(chosen, view_probs, **choice, among=among)
+        else:
+            labels = feature_labels(chosen, prompt_labels, n_classes, **choice, among=kept_by_views)
+        columns = {"setting": name, "feature_label": labels, "kept_by_views": kept_by_views}
+        tables.append(shared.assign(**columns, kept=kept_by_views & (labels == prompt_labels)))
     return pd.concat(tables, ignore_index=True)

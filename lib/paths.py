@@ -55,9 +55,10 @@ def runs_folder(dataset: str, vlm: str) -> Path:
     return output_root() / "data" / "runs" / dataset / file_name(vlm)
 
 
-def run_folder(dataset: str, vlm: str, seed: int) -> Path:
-    """One run: a dataset, a VLM and a seed."""
-    return runs_folder(dataset, vlm) / f"seed{seed}"
+def run_folder(dataset: str, vlm: str, seed: int | str, fold: int | str | None = None) -> Path:
+    """One run, a dataset, a VLM and a seed; with a fold what depends on the split, below it."""
+    folder = runs_folder(dataset, vlm) / f"seed{seed}"
+    return folder if fold is None else folder / f"fold{fold}"
 
 
 def model_folder(vlm: str, seed: int) -> Path:

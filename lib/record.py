@@ -13,12 +13,12 @@ from lib import paths
 from lib.artefacts import atomic
 
 ROW_FIELDS = (
-    "dataset vlm method setting network training seed budget split n scores labels params "
+    "dataset vlm method setting network training fold seed budget split n scores labels params "
     "commit versions device seconds"
 ).split()
 
 
-KEY_FIELDS = "dataset vlm method setting network training seed budget split params".split()
+KEY_FIELDS = "dataset vlm method setting network training fold seed budget split params".split()
 
 
 def row(**fields: Any) -> dict[str, Any]:

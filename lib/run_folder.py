@@ -1,4 +1,4 @@
-"""One run: a dataset, a vision-language model and a seed, with its folder, settings and rows."""
+"""One run: a dataset, a vision-language model and a seed, with its folders, settings and rows."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,10 @@ class Run:
 
     `parameters` are the notebook's own: they become settings of the run, which later notebooks read
     from `settings` and every row of a notebook carries, with those of all notebooks before it. A
-    setting has one owner, the earliest notebook that gives it. network: "frozen", or "fine-tune"
-    for whole networks, whose settings, tables and rows are kept apart from those of the heads.
+    setting has one owner, the earliest notebook that gives it. fold: for notebooks that depend on
+    the split; they read what the folds share and write to a folder of their fold. network:
+    "frozen", or "fine-tune" for whole networks, whose settings, tables and rows are kept apart from
+    those of the heads.
 
     Raises ValueError when an earlier notebook of this run gave a setting another value.
     """
@@ -30,6 +32,7 @@ class Run:
         dataset: str,
         vlm: str,
         seed: int,
+        fold: int | None = None,
         *,
         network: str = "frozen",
         **parameters: Any,
@@ -37,9 +40,10 @@ class Run:
         if network not in ("frozen", "fine-tune"):
             raise ValueError(f"network must be frozen or fine-tune, not {network!r}")
         self.notebook, self.dataset, self.vlm, self.seed = notebook, dataset, vlm, seed
-        self.network = network
+        self.fold, self.network = fold, network
         self.variant = chain.variant(network)
-        self.folder = paths.run_folder(dataset, vlm, seed)
+        self.shared = paths.run_folder(dataset, vlm, seed)
+        self.folder = paths.run_folder(dataset, vlm, seed, fold)
         self._own: dict[str, Any] = {}
         self.decide(**parameters)
 
@@ -81,12 +85,12 @@ class Run:
 
     def _sections(self) -> dict[str, dict[str, Any]]:
         """Settings by the notebook that owns them, as far as they belong to this network."""
-        shared = _read(self._settings_file(""))
+        sections = _read(self.shared / "settings.json") | _read(self._settings_file(""))
         if not self.variant:
-            return shared
+            return sections
         before = set(chain.ancestors(self.notebook)) - set(chain.PER_NETWORK)
-        shared = {name: given for name, given in shared.items() if name in before}
-        return shared | _read(self._settings_file(self.variant))
+        sections = {name: given for name, given in sections.items() if name in before}
+        return sections | _read(self._settings_file(self.variant))
 
     # --- arrays and tables
 
@@ -102,15 +106,30 @@ class Run:
         return loaded[0] if len(loaded) == 1 else loaded
 
     def _load(self, name: str) -> Any:
-        for stem in dict.fromkeys((name + self.variant, name)):
-            array, table = (self.folder / f"{stem}.{kind}" for kind in ("npy", "parquet"))
+        stems = dict.fromkeys((name + self.variant, name))
+        for place in [folder / stem for folder in (self.folder, self.shared) for stem in stems]:
+            array, table = (place.with_name(f"{place.name}.{kind}") for kind in ("npy", "parquet"))
             if array.is_file():
                 return np.load(array, mmap_mode="r", allow_pickle=False)
             if table.is_file():
                 return pd.read_parquet(table)
+        before = ", ".join(chain.ancestors(self.notebook)) or "the notebooks before it"
         raise FileNotFoundError(
-            f"{self.folder} holds no {name!r}: run the notebooks before {self.notebook} first"
+            f"{self.folder} holds no {name!r}, which {self.notebook} reads: run {before} first, "
+            "with the same dataset, vlm and seed; `make reproduce` runs them all"
         )
+
+    def split(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Training tiles and test set of this fold, from `tiles.parquet`.
+
+        Raises ValueError naming the folds that there are when it is none of them.
+        """
+        table = self.load("tiles")
+        tested = table.fold == self.fold
+        if not tested.any():
+            folds = sorted(set(table.fold[table.fold >= 0]))
+            raise ValueError(f"{self.dataset} has no fold {self.fold}; its folds are {folds}")
+        return table[~tested].reset_index(drop=True), table[tested].reset_index(drop=True)
 
     def save(self, **artefacts: np.ndarray | pd.DataFrame) -> None:
         """Write arrays as .npy and tables as .parquet, each complete or not at all."""
@@ -129,7 +148,8 @@ class Run:
     def record(self, evaluations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Make rows of evaluations, replace this notebook's rows by them and return them.
 
-        An evaluation holds fields of a row (`record.ROW_FIELDS`); its `params` are what it alone
+        An evaluation holds fields of a row (`record.ROW_FIELDS`), such as the fold where the
+        notebook serves all of them; its `params` are what it alone
         was measured with, and are joined by the settings of this notebook and of those before it.
         """
         sections = self._sections()
@@ -138,7 +158,7 @@ class Run:
             for notebook in chain.ancestors(self.notebook)
             for name, value in sections.get(notebook, {}).items()
         }
-        fixed = {"dataset": self.dataset, "vlm": self.vlm, "seed": self.seed}
+        fixed = {"dataset": self.dataset, "vlm": self.vlm, "fold": self.fold, "seed": self.seed}
         rows = [
             record.row(**fixed | dict(e) | {"params": inherited | self._own | e.get("params", {})})
             for e in evaluations
@@ -147,10 +167,12 @@ class Run:
         return rows
 
     def rows(self, *notebooks: str) -> list[dict[str, Any]]:
-        """Rows that some notebooks of this run have recorded; without a name, of all."""
+        """Rows of this fold that some notebooks have recorded; without a name, of all."""
         names = [f"{name}*" for name in notebooks] or ["[0-9]*"]
-        files = {f for name in names for f in self.folder.glob(f"rows/{name}.jsonl")}
-        return record.read_rows(*sorted(files))
+        folders = (self.shared, self.folder)
+        files = {f for place in folders for name in names for f in place.glob(f"rows/{name}.jsonl")}
+        rows = record.read_rows(*sorted(files, key=lambda file: file.name))
+        return [row for row in rows if self.fold in (None, row["fold"])]
 
 
 class _Settings(dict):

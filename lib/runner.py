@@ -134,9 +134,10 @@ def default_vlm(dataset: str) -> str:
 
 
 def run_of(parameters: Mapping[str, Any]) -> Path:
-    """The folder of a notebook's run: of its seed, or above it for a notebook of all seeds."""
+    """The folder of a notebook's run: of its fold, its seed, or above it for one of all seeds."""
     if "seed" in parameters:
-        return paths.run_folder(*(parameters[name] for name in ("dataset", "vlm", "seed")))
+        dataset, vlm, seed = (parameters[name] for name in ("dataset", "vlm", "seed"))
+        return paths.run_folder(dataset, vlm, seed, parameters.get("fold"))
     return paths.runs_folder(parameters["dataset"], parameters["vlm"])
 
 
@@ -244,7 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = {n: v if type(declared.get(n)) is str else yaml.safe_load(v) for n, v in options.p}
         parameters = resolve_parameters(options.notebook, given)
         name = options.notebook.stem + chain.variant(parameters.get("network", "frozen"))
-        where = " ".join(str(parameters[n]) for n in ("dataset", "vlm", "seed") if n in parameters)
+        of_run = [n for n in ("dataset", "vlm", "seed", "fold") if n in parameters]
+        where = " ".join(str(parameters[n]) for n in of_run)
         print(f"{name} ({where}) …", file=sys.stderr, flush=True)
         started = time.perf_counter()
         done = run_notebook(options.notebook, given)

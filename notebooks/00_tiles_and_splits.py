@@ -10,29 +10,29 @@
 # # Tiles and splits
 #
 # A dataset card says what the classes are, where their tiles lie and which tiles belong together
-# (one slide, one case, one source image). This notebook reads the tiles, divides them so that **no
-# group straddles the split**, and decodes every file once.
+# (one slide, one case, one source image). This notebook reads the tiles, divides them into five
+# folds so that **no group is divided**, and decodes every file once.
 #
-# $$\text{test} : \text{rest} = 1 : 4, \qquad g(i) = g(j) \Rightarrow \text{split}(i) = \text{split}(j)$$
+# $$\text{fold}: \{1, \dots, N\} \to \{0, \dots, 4\}, \qquad g(i) = g(j) \Rightarrow \text{fold}(i) = \text{fold}(j)$$
 #
-# where $g(i)$ is the group of tile $i$.
+# where $g(i)$ is the group of tile $i$. Fold $f$ is tested by methods that learn from the other four.
 #
-# - In: the card `data/cards/<dataset>.yaml` and the tiles it points to.
-# - Out: `tiles.parquet` (tile, path, label, part, group, split, digest) in the run folder, and the
+# - In: the card `data/cards/<dataset>.yaml`, the tiles it points to, and `data/splits/<dataset>.csv`.
+# - Out: `tiles.parquet` (tile, path, label, part, group, digest, fold) in the run folder, and the
 #   decoded tiles, shared by all runs on the dataset.
 
 # %%
 import numpy as np
 import pandas as pd
 
-from lib.data import cards, datasets, tiles
+from lib.data import cards, datasets, splits, tiles
 from lib.figures import step_plots
 from lib.run_folder import Run
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # names the run folder
-seed = 0  # of the split
+seed = 0  # names the run folder; the folds do not depend on it
 image_size = 96  # input size of the VLM in pixels
 
 # %% [markdown]
@@ -73,29 +73,27 @@ for line in datasets.missing_tiles(card, table):
 table.head()
 
 # %% [markdown]
-# ## Groups and the split
+# ## Groups and folds
 #
-# If the dataset comes with a test set, that is the test set for every seed. Otherwise it is a fifth
-# of the groups, stratified by class. A tenth of the remaining groups is called `validation`: no
-# method looks at it, and the next version of the splits drops it. All methods learn from `train`.
+# The groups are divided into five folds, stratified by class, once for each dataset and whatever the
+# seed: every group is tested exactly once. If the dataset comes with a test set, that is its only fold.
 
 # %%
-own_test = (table.part == "test").values if card.splits else None
-table["split"] = tiles.split_by_group(table.label.values, table.group.values, seed, own_test)
+table["fold"] = splits.assign_folds(card, table)
 run.save(tiles=table)
-pd.crosstab(np.array(card.class_names)[table.label], table.split, rownames=["class"], margins=True)
+pd.crosstab(np.array(card.class_names)[table.label], table.fold, rownames=["class"], margins=True)
 
 # %% [markdown]
-# Tiles of one slide look alike. If some were in `train` and some in `test`, a test score would measure
-# memory. So no group may be in two splits. Identical files in two splits would be copies that the
+# Tiles of one slide look alike. If some were learnt from and others tested, a test score would measure
+# memory. So no group may be in two folds. Identical files in two folds would be copies that the
 # card's groups do not know of; they are counted here.
 
 # %%
-splits_of_group = table.groupby("group").split.nunique()
-splits_of_file = table.groupby("digest").split.nunique()
-print(table.groupby("split").group.nunique().rename("groups").to_string())
-print(f"identical files in two splits: {(splits_of_file > 1).sum()}")
-assert (splits_of_group == 1).all(), "a group straddles the split"
+folds_of_group = table.groupby("group").fold.nunique()
+folds_of_file = table.groupby("digest").fold.nunique()
+print(table.groupby("fold").group.nunique().rename("groups").to_string())
+print(f"identical files in two folds: {(folds_of_file > 1).sum()}")
+assert (folds_of_group == 1).all(), "a group is divided"
 
 # %% [markdown]
 # ## Decode once
@@ -111,11 +109,10 @@ print(f"{store.name}: {decoded.shape} {decoded.dtype}, {decoded.nbytes / 2**20:.
 # %% [markdown]
 # ## What the tiles look like
 #
-# Up to ten tiles of each class, each from another group of the training tiles.
+# Up to ten tiles of each class, each from another group.
 
 # %%
-train = table[table.split == "train"].sample(frac=1, random_state=seed)
-one_per_group = train.drop_duplicates(["label", "group"])
+one_per_group = table.sample(frac=1, random_state=seed).drop_duplicates(["label", "group"])
 tiles_of = one_per_group.groupby("label").tile
 numbers = {card.class_names[label]: tile[:10].values for label, tile in tiles_of}
 step_plots.tile_sheet({name: decoded[some] for name, some in numbers.items()})
@@ -125,5 +122,5 @@ step_plots.tile_sheet({name: decoded[some] for name, some in numbers.items()})
 # ignore; what differs between the rows is what the prompts have to name.
 
 # %% [markdown]
-# **Recap.** Every tile has a number, a class, a group and a split, and is decoded. If the VLM is a
+# **Recap.** Every tile has a number, a class, a group and a fold, and is decoded. If the VLM is a
 # stand-in, `01_stand_in_vlm` builds it next; otherwise go on with `10_zero_shot_inference`.

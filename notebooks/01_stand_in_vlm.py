@@ -16,7 +16,7 @@
 #
 # Two locked towers (EfficientNet-Lite0 with ImageNet weights for images, MiniLM for text) get
 # projections $W_f, W_g$ and a scale $s$. These are learnt with the contrastive loss of CLIP on
-# captioned tiles of a **source** dataset that shares no tile, slide or hospital with the target:
+# captioned tiles of a **source** dataset that shares no tile or slide, and where it can no hospital, with the target:
 #
 # $$\mathcal L = -\tfrac{1}{2B}\sum_i \Big(\log \frac{e^{s\,u_i\cdot v_i}}{\sum_j e^{s\,u_i\cdot v_j}} + \log \frac{e^{s\,u_i\cdot v_i}}{\sum_j e^{s\,u_j\cdot v_i}}\Big), \qquad u = \tfrac{W_f f(x)}{\|\cdot\|},\; v = \tfrac{W_g g(t)}{\|\cdot\|}$$
 #

@@ -38,7 +38,7 @@ from lib.vlm.prompts import TEMPLATES, class_prompts, parse_templates
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # see load_vlm; several joined by +
-seed = 0  # of the split (and of a stand-in)
+seed = 0  # of a stand-in
 templates = ""  # by semicolon, with {} for the class; empty: the prompts of the card
 batch_size = 64  # tiles per forward pass
 
@@ -54,14 +54,15 @@ print(credits(vlm))
 # ## Prompts
 #
 # Several prompts of a class become one: the mean of their normalised text features. The table shows
-# the cosine between classes. Near one, the model can hardly tell the two sentences apart. Prompts and
+# the prompts and the cosine between classes. Near one, the model can hardly tell the two sentences apart. Prompts and
 # input size become settings of the run; all later notebooks use them.
 
 # %%
 prompts = class_prompts(card, parse_templates(templates))
 run.decide(prompts=prompts, input_size=model.image_size)
 text = embed_prompts(model, prompts)
-pd.DataFrame((text @ text.T).cpu(), card.class_names, card.class_names).round(2)
+cosines = pd.DataFrame((text @ text.T).cpu(), card.class_names, card.class_names).round(2)
+cosines.assign(prompts=[" · ".join(of_class) for of_class in prompts])
 
 # %% [markdown]
 # ## Every tile, un-augmented
@@ -79,7 +80,7 @@ print(f"{len(table)} tiles in {seconds:.1f} s")
 # %%
 probs, agree = run.load("probs", "agree")
 predicted, labels = probs.argmax(1), table.label.values
-print(f"probs {probs.shape}; {len(model.members)} VLM, agreed on {agree.mean():.1%} of the tiles")
+print(f"probs {probs.shape}; VLMs: {len(model.members)}, agreeing on {agree.mean():.1%} of tiles")
 assert np.allclose(probs.sum(1), 1, atol=1e-4) and len(probs) == len(table)
 
 # %% [markdown]
@@ -114,8 +115,8 @@ step_plots.confusion(labels, predicted, card.class_names)
 step_plots.confidence_histogram(probs, labels)
 
 # %% [markdown]
-# Confident labels are more often right. But a threshold on the confidence would drop many right labels
-# and still keep wrong ones (orange): it is a weak filter.
+# The number of tiles is on a logarithmic scale. Confident labels are more often right. But a threshold
+# on the confidence would drop many right labels and still keep wrong ones (orange): it is a weak filter.
 #
 # The same in numbers, for the record:
 
@@ -123,17 +124,18 @@ step_plots.confidence_histogram(probs, labels)
 fields = {"device": str(model.device), "seconds": seconds}
 evaluations = evaluation.evaluate_zero_shot(probs, table, card.class_names, **fields)
 rows = run.record(evaluations)
-scores = pd.DataFrame({row["split"]: row["scores"] for row in rows})
-scores.drop("recall").astype(float).round(3)
+tested = [row for row in rows if row["split"] == "test"]
+scores = pd.DataFrame({f"fold {row['fold']}": row["scores"] for row in tested})
+scores.drop(["recall", "support"]).astype(float).round(3)
 
 # %% [markdown]
-# Tiles of one group are alike, so the interval of the test accuracy resamples whole groups.
+# No fold has been learnt from, so all of them measure the same; what differs is the tiles. Tiles of
+# one group are alike, so an interval resamples whole groups.
 
 # %%
-test = table[table.split == "test"]
-right = (predicted == labels)[test.tile]
-low, high = metrics.grouped_interval(lambda idx: right[idx].mean(), test.group.values, seed=seed)
-print(f"zero-shot accuracy, test set: {right.mean():.3f}, 95 % interval {low:.3f} to {high:.3f}")
+right = predicted == labels
+low, high = metrics.grouped_interval(lambda idx: right[idx].mean(), table.group.values, seed=seed)
+print(f"zero-shot accuracy: {right.mean():.3f}, 95 % interval {low:.3f} to {high:.3f}")
 
 # %% [markdown]
 # ## How much do the words matter?
@@ -151,7 +153,7 @@ probs_of = {n: class_probabilities(model, features, t).cpu().numpy() for n, t in
 evaluation.accuracy_table(probs_of, table)
 
 # %% [markdown]
-# The wording changes the accuracy, and without labels nobody knows which one is best.
+# How much the wording matters depends on the model. Without labels nobody knows which one is best.
 
 # %% [markdown]
 # **Recap.** Every tile has a prompt label, and many are wrong. Which ones can be trusted?

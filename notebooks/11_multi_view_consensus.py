@@ -10,14 +10,14 @@
 # # Multi-view consensus (MVC)
 #
 # A label that survives cropping, turning and a change of colours is more likely right. Each of $V$
-# random views of a training tile casts one hard vote. The entropy of the vote histogram $h$ ranks the
+# random views of a tile casts one hard vote. The entropy of the vote histogram $h$ ranks the
 # tiles, and the fraction $\rho$ with the lowest entropy is kept (VLM-CPL, arXiv 2403.15836):
 #
 # $$H = -\sum_c h_c \log h_c, \qquad h_c = \tfrac1V \sum_v \mathbb 1\big[\arg\max_k p(k \mid \text{view}_v(x)) = c\big]$$
 #
 # - In: `tiles.parquet`, `probs.npy` (prompt labels), `agree.npy`, the VLM and its prompts.
-# - Out: `view_features.npy` [V, N, E], `votes.npy` [V, N], `view_probs.npy` [N, C],
-#   `consensus.parquet`; N are the training tiles. Rows `mean-of-views` and `mvc` of the record.
+# - Out: `view_features.npy` [V, N, E], `votes.npy` [V, N], `view_probs.npy` [N, C] of all tiles, which
+#   the folds share. Rows `mean-of-views` and `mvc` of the record, of the training tiles of each fold.
 
 # %%
 import time
@@ -52,7 +52,6 @@ run = Run(
 
 # %%
 card, table = cards.read_card(dataset), run.load("tiles")
-train = table[table.split == "train"].reset_index(drop=True)
 model = load_vlm(vlm, seed=seed)
 store = tiles.decode_tiles(table, datasets.prepare(card), dataset, model.image_size)
 decoded = np.load(store, mmap_mode="r", allow_pickle=False)
@@ -65,7 +64,7 @@ decoded = np.load(store, mmap_mode="r", allow_pickle=False)
 # own. Haematoxylin and eosin are the two stains that the colours are made of.
 
 # %%
-first, drawing = train.tile.values[:1], {"seed": seed, "hue": hue}
+first, drawing = table.tile.values[:1], {"seed": seed, "hue": hue}
 eight = picture_views(decoded[first], model.image_size, n_views=8, tiles=first, **drawing)[0]
 tile = decoded[first[0]]
 consensus_plots.stains_and_views(tile, separate_stains(tile), eight)
@@ -75,30 +74,30 @@ consensus_plots.stains_and_views(tile, separate_stains(tile), eight)
 #
 # ## Vote
 #
-# $V$ encoder passes per tile. The features of the views are kept: networks will learn from them.
+# $V$ encoder passes per tile. The features of the views are kept: networks will learn from those of
+# the training tiles.
 
 # %%
 text = embed_prompts(model, run.settings["prompts"])
 started = time.perf_counter()
 kwargs = {"n_views": n_views, "batch_size": batch_size, **drawing}
-embed_views(model, store, train.tile.values, text, run.folder, **kwargs)
+embed_views(model, store, table.tile.values, text, run.folder, **kwargs)
 seconds = time.perf_counter() - started
-print(f"{len(train)} tiles × {n_views} views in {seconds:.1f} s")
+print(f"{len(table)} tiles × {n_views} views in {seconds:.1f} s")
 
 # %% [markdown]
 # How fast is that? The bound is the bare encoder on tiles that are in memory already.
 
 # %%
-some = train.tile.values[: 20 * batch_size]
+some = table.tile.values[: 20 * batch_size]
 speed = speed_of_views(model, store, some, text, batch_size=batch_size).median()
 print(f"{speed.views:.0f} views/s, bare encoder {speed.encoder:.0f}: ratio {speed.ratio:.2f}")
 
 # %%
-votes, view_probs = run.load("votes", "view_probs")
-probs, agree = (array[train.tile.values] for array in run.load("probs", "agree"))
-prompt_labels, labels, n_classes = probs.argmax(1), train.label.values, len(card.classes)
+votes, view_probs, probs, agree = run.load("votes", "view_probs", "probs", "agree")
+prompt_labels, labels, n_classes = probs.argmax(1), table.label.values, len(card.classes)
 print(f"votes {votes.shape}, view_probs {view_probs.shape}")
-assert votes.shape == (n_views, len(train)) and np.allclose(view_probs.sum(1), 1, atol=1e-4)
+assert votes.shape == (n_views, len(table)) and np.allclose(view_probs.sum(1), 1, atol=1e-4)
 
 # %% [markdown]
 # ## Two rules are left open
@@ -110,9 +109,6 @@ assert votes.shape == (n_views, len(train)) and np.allclose(view_probs.sum(1), 1
 # features, as the next notebook explains.
 
 # %%
-choice = {"keep_ratio": keep_ratio, "seed": seed, "among": agree}
-views = consensus.views_table(train.tile.values, votes, view_probs, prompt_labels, **choice)
-run.save(consensus=views)
 pd.DataFrame(consensus.SETTINGS).T
 
 # %% [markdown]
@@ -122,13 +118,12 @@ pd.DataFrame(consensus.SETTINGS).T
 # the word below it, is the class that it votes for; $h$ counts the votes of all $V$ views.
 
 # %%
-ranking = views.sort_values(["vote_entropy", "view_entropy"]).index
+ranking = consensus.rank_by_consensus(votes, view_probs, tie_break="probability", seed=seed)
 two = ranking[[0, -1]]
 true_names = np.array(card.class_names)[labels[two]]
 titles = [f"agreed\ntrue: {true_names[0]}", f"not agreed\ntrue: {true_names[1]}"]
-numbers = train.tile.values[two]
-images = picture_views(decoded[numbers], model.image_size, n_views=10, tiles=numbers, **drawing)
-pictures = dict(zip(titles, decoded[numbers], strict=True))
+images = picture_views(decoded[two], model.image_size, n_views=10, tiles=two, **drawing)
+pictures = dict(zip(titles, decoded[two], strict=True))
 consensus_plots.tile_votes(pictures, images, votes[:, two], card.class_names)
 
 # %% [markdown]
@@ -141,36 +136,37 @@ consensus_plots.tile_votes(pictures, images, votes[:, two], card.class_names)
 consensus_plots.vote_entropy_histogram(votes, n_classes, prompt_labels == labels, keep_ratio)
 
 # %% [markdown]
-# Low entropy means few wrong labels, so the ranking is a good one. But the cut falls into a bar of
+# Low entropy means fewer wrong labels, so the ranking is a good one. But the cut falls into a bar of
 # tiles with the same entropy: the rule for ties decides which of them are kept.
 #
 # ## What each rule keeps
 #
-# All combinations of tie rule and quota, for every keep ratio. Precision is measured with the true
-# labels, which no rule sees.
+# All combinations of tie rule and quota, for several keep ratios, on the training tiles of each fold:
+# a filter never sees the tiles that are tested. Precision is measured with the true labels, which no
+# rule sees either.
 
 # %%
-choice |= {"tiles": train.tile.values, "seconds": seconds, "device": str(model.device)}
-evaluations = evaluation.evaluate_views(
-    votes, view_probs, prompt_labels, labels, card.class_names, **choice
-)
-rows = run.record(evaluations)
+fields = {"seed": seed, "seconds": seconds, "device": str(model.device)}
+rows = run.record(evaluation.evaluate_views(
+    table, votes, view_probs, prompt_labels, card.class_names,
+    keep_ratio=keep_ratio, among=agree, **fields,
+))
 mvc = pseudo_labels.pseudo_label_frame(rows).query("method == 'mvc'")
 plots.precision_against_keep_ratio(mvc)
 
 # %% [markdown]
-# Keeping more lowers the precision. Where fewer are kept than are tied, only ties by probability still
-# gain: random ties draw from tiles that are all alike to them. But precision alone misleads: a filter
+# Keeping more does not raise the precision. Where fewer are kept than are tied, only ties by probability
+# still gain: random ties draw from tiles that are all alike to them. But precision alone misleads: a filter
 # that keeps one class only can be very precise. The smallest class and the lost classes tell:
 
 # %%
-pseudo_labels.consensus_table(mvc).drop(columns=["worst seed", "seeds"]).set_index("labels")
+pseudo_labels.consensus_table(mvc).drop(columns=["worst run", "seeds"]).set_index("labels")
 
 # %%
 plots.kept_per_class(pseudo_labels.per_class_frame(mvc), card.class_names)
 
 # %% [markdown]
-# One global ranking keeps many tiles of the easy classes and few of the hard ones. With a quota per
+# One global ranking keeps many tiles of the classes that the model is sure of and few of the others. With a quota per
 # class every class stays; this is what the networks need later.
 
 # %% [markdown]

@@ -15,7 +15,12 @@
 #
 # $$\pi^* = \arg\max_{\pi} \sum_i \mathbb 1[\pi(k_i) = \hat y_i], \qquad \text{keep } i \iff \pi^*(k_i) = \hat y_i$$
 #
-# - In: `tiles.parquet`, features, `agree.npy`, `votes.npy`, `view_probs.npy`, `consensus.parquet`.
+# In our setting a cluster gets the class that is more probable in it than elsewhere. With $\bar p_c$ the
+# mean probability of class $c$, over the views and over tiles:
+#
+# $$\pi(k) = \arg\max_c \text{lift}_{kc}, \qquad \text{lift}_{kc} = \bar p_c(\text{cluster } k) \,/\, \bar p_c(\text{all tiles})$$
+#
+# - In: `tiles.parquet`, features, `probs.npy`, `agree.npy`, `votes.npy`, `view_probs.npy`.
 # - Out: `pseudo_labels.parquet` (setting, tile, prompt_label, feature_label, vote_entropy,
 #   view_entropy, kept_by_views, kept), rows `pfc`, `mvc+pfc` and `pfc+mvc` of the record.
 
@@ -24,7 +29,8 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from lib import consensus
+from lib import clusters, consensus
+from lib.alarm import label_free_alarms
 from lib.data import cards, datasets, tiles
 from lib.figures import consensus_plots, step_plots
 from lib.report import evaluation, pseudo_labels
@@ -34,15 +40,21 @@ from lib.run_folder import Run
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # names the run folder
 seed = 0  # of K-means, random ties and the pictures
+fold = 0  # whose training tiles are filtered
 
 # %%
-run = Run("12_prompt_feature_consensus", dataset, vlm, seed)
+run = Run("12_prompt_feature_consensus", dataset, vlm, seed, fold)
 card = cards.read_card(dataset)
-table, views, votes, view_probs = run.load("tiles", "consensus", "votes", "view_probs")
-train = table.set_index("tile").loc[views.tile].reset_index()
-labels, prompt_labels = train.label.values, views.prompt_label.values
-numbers, n_classes = train.tile.values, len(card.classes)
-agree = run.load("agree")[numbers]
+train, test = run.split()
+numbers, labels, n_classes = train.tile.values, train.label.values, len(card.classes)
+print(f"fold {fold}: {len(train)} training tiles, {len(test)} to test on, which no filter sees")
+
+# %%
+per_tile = run.load("probs", "agree", "view_probs", "features", "unprojected")
+probs, agree, view_probs, projected, unprojected = (array[numbers] for array in per_tile)
+votes, prompt_labels = run.load("votes")[:, numbers], probs.argmax(1)
+choice = {"keep_ratio": run.settings["keep_ratio"], "seed": seed, "among": agree}
+views = consensus.views_table(numbers, votes, view_probs, prompt_labels, **choice)
 
 # %% [markdown]
 # ## Which features?
@@ -52,51 +64,81 @@ agree = run.load("agree")[numbers]
 # the projection was trained to agree with text, so its clusters are hardly a second opinion.
 
 # %%
-projected, unprojected = (array[numbers] for array in run.load("features", "unprojected"))
 features = {"projected": projected, "unprojected": unprojected}
 {name: array.shape for name, array in features.items()}
 
 # %% [markdown]
-# ## Clusters meet classes
+# ## Clusters meet classes: published filters
 #
-# K-means on the tiles that the views agree on (our setting). A row is a cluster, a column a prompt
-# label, a number counts tiles. Hungarian matching gives every cluster one class so that the framed
-# cells hold as many tiles as possible.
+# $C$ clusters of the tiles that the views agree on. A row is a cluster, a column a prompt label, a
+# number counts tiles. Hungarian matching gives every cluster one class so that the framed cells hold
+# as many tiles as possible.
 
 # %%
-choice = {"seed": seed, "tiles": numbers, "among": views["kept_ours"].values}
-clusters = consensus.cluster_features(features["unprojected"], n_classes, **choice)
-agreement = consensus.cluster_agreement(clusters, prompt_labels, n_classes)
-class_of_cluster = consensus.match_clusters(agreement)
+choice = {"seed": seed, "tiles": numbers}
+among = views["kept_published filters"].values
+matched = clusters.cluster_features(projected, n_classes, **choice, among=among)
+agreement = clusters.cluster_agreement(matched, prompt_labels, n_classes)
+class_of_cluster = clusters.match_clusters(agreement)
 consensus_plots.cluster_matrix(agreement, class_of_cluster, card.class_names)
 
 # %% [markdown]
 # Tiles in a framed cell are kept: prompt and cluster say the same. All others are dropped. K-means has
-# never seen a prompt, so where a row has one large number the two opinions are independent and agree.
+# never seen a prompt, so where a row has one large number two opinions from different evidence agree.
+# But where the views keep few tiles of a class, it has no cluster of its own, and the one-to-one
+# matching gives it one that is full of another class: then the class is lost.
+#
+# ## Clusters meet classes: ours
+#
+# Three clusters per class, of **all** training tiles. A number is a lift: how many times as probable
+# the class is in this cluster as in all tiles. Framed is the highest of each row; a class that is the
+# highest nowhere takes the cluster where it is highest itself. No class needs to be as frequent as
+# another.
+
+# %%
+choice |= {"among": agree, "clusters_per_class": consensus.SETTINGS["ours"]["clusters_per_class"]}
+cluster, lift = clusters.lift_clusters(unprojected, view_probs, **choice)
+sizes = np.bincount(cluster[agree], minlength=len(lift))
+consensus_plots.lift_matrix(lift, clusters.classes_by_lift(lift), sizes, card.class_names)
+
+# %% [markdown]
+# Several clusters of one class are its different looks. A row with one dark cell is sure of its class;
+# in a row of pale cells the prompts say little about these tiles.
 #
 # ## Pseudo labels for training
 #
 # MVC, then PFC, in both settings. Precision is measured with labels that no filter has seen.
 
 # %%
-pseudo = consensus.pseudo_label_table(views, features, n_classes, seed=seed)
+pseudo = consensus.pseudo_label_table(views, features, view_probs, seed=seed, among=agree)
 run.save(pseudo_labels=pseudo)
-pseudo["right"] = pseudo.prompt_label.values == pseudo.tile.map(table.set_index("tile").label)
+pseudo["right"] = pseudo.prompt_label.values == pseudo.tile.map(train.set_index("tile").label)
 precision = pseudo[pseudo.kept].groupby("setting").right.mean()
 print(precision.round(3).to_string(), f"\nall prompts: {(prompt_labels == labels).mean():.3f}")
-assert (precision >= (prompt_labels == labels).mean()).all(), "the filters made it worse"
 assert pseudo.tile.isin(numbers).all() and not (pseudo.kept & ~pseudo.kept_by_views).any()
+
+# %% [markdown]
+# ## An alarm that needs no label
+#
+# A class that keeps no label, clusters of which no class is surer than elsewhere, prompts and clusters
+# that contradict each other: each can be seen without a label, and says that the result may be wrong.
+
+# %%
+kept = pseudo[pseudo.setting == "ours"].kept.values
+alarms = label_free_alarms(view_probs, prompt_labels, kept, cluster, lift, card.class_names)
+print("\n".join(f"{alarm.name}: {alarm.text}" for alarm in alarms) or "no alarm")
 
 # %% [markdown]
 # ## Both filters, alone and in both orders
 
 # %%
-choice = {"keep_ratio": run.settings["keep_ratio"], "seed": seed, "tiles": numbers, "among": agree}
 evaluations = evaluation.evaluate_filters(
-    votes, view_probs, features, prompt_labels, labels, card.class_names, **choice
+    votes, view_probs, features, prompt_labels, labels, card.class_names, tiles=numbers,
+    keep_ratio=run.settings["keep_ratio"], seed=seed, among=agree,
 )
 frame = pseudo_labels.pseudo_label_frame(run.record(evaluations))
-pseudo_labels.consensus_table(frame).drop(columns=["worst seed", "seeds"]).set_index("labels")
+by_filter = pseudo_labels.consensus_table(frame).set_index("labels")
+by_filter.drop(columns=["worst run", "folds", "seeds"])
 
 # %% [markdown]
 # PFC alone keeps many labels, and many wrong ones with them. Both filters together keep fewer, and of
@@ -104,12 +146,13 @@ pseudo_labels.consensus_table(frame).drop(columns=["worst seed", "seeds"]).set_i
 #
 # ## The clusters in two dimensions
 #
-# The features that were clustered, flattened by t-SNE: only for the eye, no filter uses it.
+# The features that our setting has clustered, of the tiles that the views agree on, flattened by
+# t-SNE: only for the eye, no filter uses it.
 
 # %%
 ours = pseudo[pseudo.setting == "ours"].reset_index(drop=True)
 shown = ours.kept_by_views.values
-chosen = features["unprojected"][shown]
+chosen = unprojected[shown]
 flat = PCA(min(30, *chosen.shape), random_state=seed).fit_transform(chosen)
 points = TSNE(perplexity=min(30, len(flat) / 4), random_state=seed, init="pca").fit_transform(flat)
 given = ours[["prompt_label", "feature_label"]].values[shown].T
@@ -130,7 +173,7 @@ fates = {"kept, right": kept & right, "kept, wrong": kept & ~right}
 fates |= {"dropped by\nclusters": by_views & ~kept, "dropped by\nviews, right": ~by_views & right}
 fates |= {"dropped by\nviews, wrong": ~by_views & ~right}
 input_size, folder = run.settings["input_size"], datasets.prepare(card)
-store = tiles.decode_tiles(table, folder, dataset, input_size)
+store = tiles.decode_tiles(run.load("tiles"), folder, dataset, input_size)
 decoded = np.load(store, mmap_mode="r", allow_pickle=False)
 step_plots.mask_sheet(fates, numbers, decoded, seed=seed)
 

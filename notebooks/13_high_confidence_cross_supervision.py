@@ -33,7 +33,7 @@ import numpy as np
 from lib import consensus, paths
 from lib.data import cards, datasets, tiles
 from lib.labels import UNLABELLED
-from lib.learning import networks, setups, trainer
+from lib.learning import networks, setups, trainer, trials
 from lib.learning.losses import HighConfidenceCrossSupervision
 from lib.figures import step_plots
 from lib.report import evaluation
@@ -43,6 +43,7 @@ from lib.run_folder import Run
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # names the run folder
 seed = 0  # of the networks, the batches and the views
+fold = 0  # whose training tiles are learnt from
 network = "frozen"  # heads on the VLM's features, or fine-tune: whole networks on pixels
 threshold = 0.95  # γ, confidence above which the partner is believed
 hcs_weight = 0.5  # λ after the warm-up
@@ -50,15 +51,15 @@ n_steps = 1000  # of training
 
 # %%
 run = Run(
-    "13_high_confidence_cross_supervision", dataset, vlm, seed, network=network,
+    "13_high_confidence_cross_supervision", dataset, vlm, seed, fold, network=network,
     threshold=threshold, hcs_weight=hcs_weight, n_steps=n_steps,
 )  # fmt: skip
 card, input_size = cards.read_card(dataset), run.settings["input_size"]
 
 # %%
 table, pseudo = run.load("tiles", "pseudo_labels")
+train, test = run.split()
 store = tiles.decode_tiles(table, datasets.prepare(card), dataset, input_size)
-train = table.set_index("tile").loc[pseudo[pseudo.setting == "ours"].tile].reset_index()
 pseudo.groupby("setting").kept.agg(["sum", "size"]).set_axis(["labelled", "all tiles"], axis=1)
 
 # %% [markdown]
@@ -71,7 +72,7 @@ pseudo.groupby("setting").kept.agg(["sum", "size"]).set_axis(["labelled", "all t
 # %%
 kwargs = {"n_classes": len(card.classes), "steps": n_steps, "seed": seed}
 if network == "frozen":
-    setup = setups.frozen(run.folder, train.tile.values, **kwargs)
+    setup = setups.frozen(run.shared, train.tile.values, **kwargs)
 else:
     setup = setups.fine_tune(store, input_size, **kwargs)
 run.decide(learning_rate=setup.plan.learning_rate)
@@ -108,7 +109,7 @@ for setting in consensus.SETTINGS:
 step_plots.training_curve(curve, threshold)
 
 # %% [markdown]
-# Left, the losses fall, rise when the warm-up is over and $D_u$ joins in, and fall again. Right, the
+# The training in our setting. Left, the losses fall, rise when the warm-up is over and $D_u$ joins in, and fall again. Right, the
 # share of $D_u$ that passes γ grows fast at first, then slowly: what is left is hard. Without true labels
 # only that share could be drawn; the precision of the pseudo labels would stay unknown.
 #
@@ -131,22 +132,34 @@ given = (early, probs["ours"][rest], rest_labels, rest, decoded, card.class_name
 step_plots.confident_sheet(*given, threshold=threshold, seed=seed)
 
 # %% [markdown]
-# Tiles that pass early show little but their class. Those that pass only late are less typical, and a
-# wrong label among them (orange) is taught to the partner like a right one: γ is all that stands against
-# it. Tiles that never pass do no harm.
+# Tiles that pass early are typical of a class; those that pass only late are less so. A wrong label
+# (orange) that passes, early or late, is taught to the partner like a right one: γ is all that stands
+# against it. Tiles that never pass do no harm.
 #
+# ## The alarm once more
+#
+# As in the notebook before, now with what the networks predict: a class that they never predict.
+
+# %%
+choice = {"keep_ratio": run.settings["keep_ratio"], "seed": seed}
+evidence = trials.Evidence.of_folder(run.shared, train.tile.values, **choice)
+alarms = {setting: evidence.alarms(subset.kept.values, card.class_names, probs[setting])
+          for setting, subset in pseudo.groupby("setting")}
+for setting, found in alarms.items():
+    print(f"{setting}:", "; ".join(f"{alarm.name}: {alarm.text}" for alarm in found) or "no alarm")
+
+# %% [markdown]
 # ## Predictions
 #
 # For every tile, by prompts and by the networks of both settings.
 
 # %%
 probs = {"zero-shot": np.array(run.load("probs")), **probs}
-run.save(predictions=evaluation.prediction_table(table, probs))
+run.save(predictions=evaluation.prediction_table(table, fold, probs))
 device = str(next(pair[0].parameters()).device)
-fields = {"seconds": seconds, "network": network, "device": device}
-run.record(evaluation.evaluate_vlm_cpl(probs, pseudo, table, card.class_names, **fields))
-test = (table.split == "test").values
-labels, on_test = table.label.values[test], {name: p[test] for name, p in probs.items()}
+fields = {"seconds": seconds, "alarms": alarms, "network": network, "device": device}
+run.record(evaluation.evaluate_vlm_cpl(probs, pseudo, train, test, card.class_names, **fields))
+labels, on_test = test.label.values, {name: p[test.tile] for name, p in probs.items()}
 evaluation.score_table(on_test, labels, card.class_names)
 
 # %% [markdown]
@@ -174,7 +187,7 @@ step_plots.confusion(labels, on_test["ours"].argmax(1), card.class_names, "VLM-C
 before, after = (on_test[name].argmax(1) == labels for name in ("zero-shot", "ours"))
 fates = {"corrected": ~before & after, "made wrong": before & ~after}
 fates |= {"wrong\nbefore and after": ~before & ~after}
-step_plots.mask_sheet(fates, table.tile.values[test], decoded, seed=seed)
+step_plots.mask_sheet(fates, test.tile.values, decoded, seed=seed)
 
 # %% [markdown]
 # ## Calibration

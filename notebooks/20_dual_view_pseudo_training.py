@@ -47,6 +47,7 @@ from lib.vlm.cards import describe_vlm
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # names the run folder
 seed = 0  # of the labelled tiles, the networks, the batches and the views
+fold = 0  # whose training tiles are the pool
 label_share = 0.03  # of the pool: drawn by chance and labelled
 round_steps = 400  # of training
 tau = 0.7  # confidence above which a pseudo label is used
@@ -54,10 +55,10 @@ cps_weight = 0.5  # w, of cross supervision after the warm-up
 contrast = 0.1  # β, of the class-wise contrastive loss
 
 # %%
-run = Run("20_dual_view_pseudo_training", dataset, vlm, seed, label_share=label_share,
+run = Run("20_dual_view_pseudo_training", dataset, vlm, seed, fold, label_share=label_share,
           round_steps=round_steps, tau=tau, cps_weight=cps_weight, contrast=contrast)
 card, table = cards.read_card(dataset), run.load("tiles")
-train, test = (table[table.split == split].reset_index(drop=True) for split in ("train", "test"))
+train, test = run.split()
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len(test)} to test on")
 
 # %% [markdown]
@@ -110,7 +111,7 @@ objectives = {
 }
 
 # %%
-setup = setups.frozen(run.folder, train.tile.values, len(card.classes), steps=round_steps,
+setup = setups.frozen(run.shared, train.tile.values, len(card.classes), steps=round_steps,
                       seed=seed, projection=128)
 data = trainer.TrainingTiles(train.tile.values, labels, card.class_names, train.label.values)
 trained, curves = {}, {}
@@ -135,7 +136,7 @@ pd.DataFrame({name: each.terms() for name, each in batch.items()}).T.round(3)
 
 # %% [markdown]
 # Cross-entropy falls in every training. The contrastive term falls only where it is part of the loss. Cross
-# supervision is zero before training because no prediction passes the threshold yet.
+# supervision is small before training because few predictions pass the threshold yet.
 
 # %% [markdown]
 # ## The mask of the threshold
@@ -148,8 +149,8 @@ probs = {name: batch[name].probs for name in ("before training", "labels alone",
 active_step_plots.threshold_mask(probs, train.label.values[unlabelled], tau)
 
 # %% [markdown]
-# Before training all tiles are far below the line, which is why $w(t)$ is zero for a while. Afterwards most
-# pass. What is wrong among them tends to stand towards the right end, where the networks are less confident,
+# Before training few tiles pass, and those that do are right by chance alone, which is why $w(t)$ is zero for a
+# while. Afterwards most pass. What is wrong among them tends to stand towards the right end, where the networks are less confident,
 # and tiles at the very end teach nobody.
 
 # %% [markdown]
@@ -165,9 +166,9 @@ active_step_plots.contrast_pairs(known, labelled, card.class_names, cosines)
 
 # %% [markdown]
 # Blocks on the diagonal are tiles of one class, which are not compared with each other; everything outside the
-# blocks is pushed apart. Without the term the two networks have nothing in common on the diagonal, and some
-# different classes are alike. With it the two views of a tile agree, and tiles of different classes point in
-# different, even opposite, directions. Tiles of one class end up alike although nothing pulls them together.
+# blocks is pushed apart. Without the term the two networks have nothing in common on the diagonal. With it the two
+# views of a tile agree, and tiles of different classes point in different, even opposite, directions. Tiles of one
+# class end up alike although nothing pulls them together.
 
 # %% [markdown]
 # ## How many pseudo labels, and how many are right?
@@ -176,8 +177,7 @@ active_step_plots.contrast_pairs(known, labelled, card.class_names, cosines)
 active_plots.pseudo_label_curves(curves, tau)
 
 # %% [markdown]
-# Most unlabelled tiles pass the threshold soon. Where the networks teach each other, pseudo-label precision ends
-# higher than with the labels alone. Their loss stays higher too, because it asks each network to agree with the
+# Most unlabelled tiles pass the threshold soon. Where the networks teach each other, their loss stays higher too, because it asks each network to agree with the
 # other on tiles that nobody labelled.
 
 # %% [markdown]
@@ -190,13 +190,13 @@ predicted = {name: networks.predict_members(pair, setup.reader, test.tile.values
              for name, pair in trained.items()}
 scores = {name: metrics.scores(probs.mean(0), test.label.values, card.class_names)
           for name, (probs, _) in predicted.items()}
-pd.DataFrame(scores).drop("recall").astype(float).round(3)
+pd.DataFrame(scores).drop(["recall", "support"]).astype(float).round(3)
 
 # %% [markdown]
 # ## Projections with and without the contrastive term
 #
 # Test tiles, mean projection of both networks, laid out by t-SNE and coloured by true class. The number is how
-# often the five nearest tiles of the other folds name the right class.
+# often the five nearest of the other tiles, which did not vote on themselves, name the right class.
 
 # %%
 some = np.random.default_rng(seed).permutation(len(test))[:800]

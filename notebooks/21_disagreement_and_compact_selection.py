@@ -41,14 +41,15 @@ from lib.vlm.cards import describe_vlm
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # names the run folder
 seed = 0  # of the clusters and of chance
+fold = 0  # whose training tiles are the pool
 query_share = 0.01  # of the pool, for one query
 compared = "unisal,entropy,random"  # strategies, by comma; see lib/active/strategies.py
 
 # %%
-run = Run("21_disagreement_and_compact_selection", dataset, vlm, seed,
+run = Run("21_disagreement_and_compact_selection", dataset, vlm, seed, fold,
           query_share=query_share, compared=compared)
 card, table, labelled = cards.read_card(dataset), *run.load("tiles", "labelled")
-train = table[table.split == "train"].reset_index(drop=True)
+train, _ = run.split()
 unlabelled = ~train.tile.isin(labelled.tile).values
 query_size = max(2, round(query_share * len(train)))
 print(f"{dataset} with {describe_vlm(vlm)}: {len(labelled)} of {len(train)} tiles are labelled, "
@@ -60,7 +61,7 @@ print(f"{dataset} with {describe_vlm(vlm)}: {len(labelled)} of {len(train)} tile
 # The predictions of both networks, the mean of their projections, and which tiles are labelled: a `Pool`.
 
 # %%
-setup = setups.frozen(run.folder, train.tile.values, len(card.classes), steps=1, seed=seed,
+setup = setups.frozen(run.shared, train.tile.values, len(card.classes), steps=1, seed=seed,
                       projection=128)
 members = setups.load_networks(setup, run.file("dual-view"))
 probs, features = networks.predict_members(members, setup.reader, train.tile.values)
@@ -156,9 +157,9 @@ rows = {name: query.rows for name, query in chosen.items()}
 active_plots.selection_map(points, disagree, right, rows)
 
 # %% [markdown]
-# UniSAL chooses in the disagreement set, one tile per cluster. Entropy chooses where the mean prediction is
-# undecided, whether the networks contradict each other or are unsure together, and often several tiles of the same
-# place. Chance chooses anywhere, mostly where the networks are right already.
+# UniSAL chooses in the disagreement set, one tile per cluster, and fills up by entropy where the set is smaller than
+# the query. Entropy chooses where the mean prediction is undecided, whether the networks contradict each other or
+# are unsure together. Chance chooses anywhere, mostly where the networks are right already.
 
 # %%
 step_plots.tile_sheet({name: decoded[idx[:10]] for name, idx in rows.items()})
@@ -179,6 +180,6 @@ pd.DataFrame.from_dict(worth, orient="index").round(3)
 # entropy" counts the tiles for which the disagreement set was too small.
 
 # %% [markdown]
-# **Recap.** Tiles on which the networks disagree are more often wrong than others, and one per cluster asks no
-# question twice. How few they are says how alike the two networks have become. Next:
+# **Recap.** Tiles on which the networks disagree are more often wrong than others, and one per cluster spreads the
+# questions. How few they are says how alike the two networks have become. Next:
 # `22_active_learning_rounds` does this again and again.

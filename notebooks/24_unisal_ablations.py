@@ -40,12 +40,13 @@ from lib.vlm.cards import describe_vlm
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # names the run folder
 seed = 0  # of the first tiles, the networks, the batches and the views
+fold = 0  # whose training tiles are the pool
 unisal_rules = ""  # to vary, by comma; empty: all of lib.report.ablations.UNISAL_GRID
 
 # %%
-run = Run("24_unisal_ablations", dataset, vlm, seed, unisal_rules=unisal_rules)
-card, table = cards.read_card(dataset), run.load("tiles")
-train, test = (table[table.split == split].reset_index(drop=True) for split in ("train", "test"))
+run = Run("24_unisal_ablations", dataset, vlm, seed, fold, unisal_rules=unisal_rules)
+card = cards.read_card(dataset)
+train, test = run.split()
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len(test)} to test on")
 
 # %% [markdown]
@@ -75,7 +76,7 @@ pd.DataFrame(trials).set_index(pd.Index([", ".join(trial["varied"]) for trial in
 # A larger query means fewer rounds, so that all loops end with the same number of labels.
 
 # %%
-setup = setups.frozen(run.folder, train.tile.values, len(card.classes),
+setup = setups.frozen(run.shared, train.tile.values, len(card.classes),
                       steps=run.settings["round_steps"], seed=seed, projection=128)
 base = ActiveLearningConfig(
     train.tile.values, card.class_names, "unisal", DualViewTraining(), setup, query_size=1,

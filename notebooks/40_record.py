@@ -10,9 +10,14 @@
 # # The record: tables and figures
 #
 # Every evaluation is one row of JSON. This notebook turns rows into tables and figures, and needs neither tiles
-# nor a model. Two numbers come again and again:
+# nor a model. A run trains on all folds but the one that it is tested on, and folds are pooled:
 #
-# $$\text{pseudo-label precision} = \frac{|\{i \text{ kept}: \hat y_i = y_i\}|}{|\{i \text{ kept}\}|}, \qquad \text{mean} \pm \text{standard deviation over seeds}$$
+# $$\text{accuracy} = \frac{\sum_f \text{right}_f}{\sum_f n_f}, \qquad \text{balanced accuracy} = \frac{1}{C} \sum_c \frac{\sum_f \text{right}_{f,c}}{\sum_f n_{f,c}}$$
+#
+# and averaged over seeds. Intervals are of 95 %, from a bootstrap over folds and the groups in them (slides, cases,
+# source tiles), in which the seeds of a group stay together; so are differences, with p corrected by Holm over the
+# lines of a table. A method is called not inferior to full supervision if the interval of the difference ends above
+# minus a margin that was fixed beforehand.
 #
 # | mode | reads | writes |
 # |---|---|---|
@@ -45,7 +50,7 @@ mode = "reproduce"  # reproduce, publish or figures
 # %%
 assert mode in ("reproduce", "publish", "figures"), f"unknown mode {mode!r}"
 runs = paths.runs_folder(dataset, vlm)
-of_runs = read_rows(*sorted(runs.glob("seed*/rows/*.jsonl")))
+of_runs = results.rows_of_runs(runs)
 if mode == "publish":
     results.publish(dataset, vlm, of_runs, runs)
 recorded = read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
@@ -63,11 +68,14 @@ if mode == "reproduce":
     page = results.of_runs(rows, about, runs)
 else:
     page = results.of_record(rows, about, recorded, paths.record_folder())
-counted = pd.DataFrame(rows)[["dataset", "vlm", "seed"]].groupby(["dataset", "vlm"]).seed
-counted.agg(rows="size", seeds="nunique")
+kinds = pd.DataFrame(rows).groupby(["dataset", "vlm"])
+kinds.agg(rows=("method", "size"), folds=("fold", "nunique"), seeds=("seed", "nunique"))
 
 # %% [markdown]
 # ## At a glance
+#
+# The best other method or strategy is chosen on the test sets. Where VLM-CPL could raise an alarm, a table says how
+# often it did and how often it was right: a run went wrong if it is far below full supervision or has lost a class.
 
 # %%
 display(*page.overviews.values())
@@ -81,8 +89,7 @@ display(*page.overviews.values())
 display(*page.outputs("pseudo labels"))
 
 # %% [markdown]
-# Random ties leave more errors among the kept labels than ties by probability. A second opinion that does not
-# come from the prompts, clusters of unprojected features, removes many of those that are left.
+# A filter is worth as much as the precision that it adds and the classes that it leaves; both stand in the table.
 #
 # ## How many to keep, and does every class survive?
 
@@ -90,7 +97,7 @@ display(*page.outputs("pseudo labels"))
 display(*page.outputs("keep ratio", "kept per class"))
 
 # %% [markdown]
-# The more are kept, the more of them are wrong; and a filter can be precise because it keeps a single class.
+# A filter can be precise because it keeps a single class: look at both figures.
 #
 # ## How good are the classifiers?
 

@@ -6,12 +6,12 @@ from lib.report import active_learning
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
 
 
-def scored(method, training, seed, budget, accuracy, r=None, **params):
+def scored(method, training, seed, budget, accuracy, r=None, fold=0, **params):
     """A row of round r, or without one of full supervision."""
     labels = {"confident": 0.4, "precision": None, "disagreeing": 30, "filled": 0, "per_class": {}}
     return record.row(
-        dataset="d", vlm="v", method=method, training=training, seed=seed, split="test",
-        network="frozen", budget=budget, params=params, seconds=1.0,
+        dataset="d", vlm="v", method=method, training=training, fold=fold, seed=seed, split="test",
+        network="frozen", budget=budget, n=20, params=params, seconds=1.0,
         labels=None if r is None else labels | {"round": r, "labelled": budget},
         scores=dict.fromkeys(SCORES, 0.5) | {"accuracy": accuracy, "recall": {"a": 1.0}},
     )  # fmt: skip
@@ -24,8 +24,8 @@ def curve(method, training, seed, accuracies, **params):
     ]
 
 
-def full(accuracy, seed=0):
-    return scored("full-supervision", "supervised", seed, 500, accuracy)
+def full(accuracy, seed=0, fold=0):
+    return scored("full-supervision", "supervised", seed, 500, accuracy, fold=fold)
 
 
 def made_up():

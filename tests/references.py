@@ -243,17 +243,23 @@ def co_teaching(
     return [sum(losses[k][i] for i in easy[1 - k]) / n for k in (0, 1)]
 
 
-def transductive(
-    features: np.ndarray, probs: np.ndarray, neighbours: int, start: int, temper: float
-) -> np.ndarray:
-    """Zero-shot TransCLIP, tile by tile: ten rounds, five updates of z in each, and a last one."""
-    n, n_classes = probs.shape
-    cosine = features @ features.T
+def affinity(features: np.ndarray, neighbours: int) -> np.ndarray:
+    """w [N, N]: the cosine of each tile and its nearest others, not below 0; 0 elsewhere."""
+    n, cosine = len(features), features @ features.T
     w = np.zeros((n, n))
     for i in range(n):
         others = sorted((j for j in range(n) if j != i), key=lambda j: -cosine[i, j])
         for j in others[:neighbours]:
             w[i, j] = max(cosine[i, j], 0)
+    return w
+
+
+def transductive(
+    features: np.ndarray, probs: np.ndarray, neighbours: int, start: int, temper: float
+) -> np.ndarray:
+    """Zero-shot TransCLIP, tile by tile: ten rounds, five updates of z in each, and a last one."""
+    n, n_classes = probs.shape
+    w = affinity(features, neighbours)
     centres = [
         features[sorted(range(n), key=lambda i: -probs[i, k])[:start]].mean(0)
         for k in range(n_classes)
@@ -307,3 +313,200 @@ def disagreement_weights(a: Sequence, b: Sequence) -> list[float]:
         apart = entropy(mean) - (entropy(p) + entropy(q)) / 2
         found.append(max(apart, 1e-6) / classes.count(predicted))
     return found
+
+
+def cluster_lift(clusters: Sequence[int], probs: np.ndarray) -> list[list[float]]:
+    """Mean probability of a class in a cluster ÷ its mean in all tiles that have a cluster."""
+    inside = [i for i, k in enumerate(clusters) if k != -1]
+    found = []
+    for k in range(max(clusters) + 1):
+        own = [i for i in inside if clusters[i] == k]
+        line = []
+        for c in range(probs.shape[1]):
+            overall = math.fsum(float(probs[i, c]) for i in inside) / len(inside)
+            mean = math.fsum(float(probs[i, c]) for i in own) / len(own)
+            line.append(mean / overall if overall else 0.0)
+        found.append(line)
+    return found
+
+
+def classes_by_lift(lift: np.ndarray) -> list[int]:
+    """Every way to give clusters to the classes that are the highest nowhere; the best of them."""
+    n_clusters, n_classes = lift.shape
+    highest = [max(range(n_classes), key=lambda c, k=k: lift[k, c]) for k in range(n_clusters)]
+    missing = [c for c in range(n_classes) if c not in highest]
+    if n_clusters < n_classes:
+        return highest
+    best, found = -math.inf, highest
+    for taken in permutations(range(n_clusters), len(missing)):
+        classes = list(highest)
+        for k, c in zip(taken, missing, strict=True):
+            classes[k] = c
+        gain = math.fsum(math.log(lift[k, c]) for k, c in zip(taken, missing, strict=True))
+        if set(classes) == set(range(n_classes)) and gain > best:
+            best, found = gain, classes
+    return found
+
+
+def centred(features: np.ndarray, text: np.ndarray, scale: float) -> list[list[float]]:
+    """softmax of s times the cosine between what is left of image and prompt without the means."""
+    found = []
+    for image in features:
+        logits = []
+        for prompt in text:
+            u = [x - m for x, m in zip(image, features.mean(0), strict=True)]
+            v = [x - m for x, m in zip(prompt, text.mean(0), strict=True)]
+            dot = math.fsum(x * y for x, y in zip(u, v, strict=True))
+            logits.append(scale * dot / (math.hypot(*u) * math.hypot(*v)))
+        found.append(softmax(logits))
+    return found
+
+
+def prior_by_em(probs: np.ndarray, rounds: int) -> list[float]:
+    """Saerens' EM tile by tile, from an equal prior."""
+    n, n_classes = probs.shape
+    prior = [1 / n_classes] * n_classes
+    for _ in range(rounds):
+        total = [0.0] * n_classes
+        for i in range(n):
+            weighted = [probs[i, c] * prior[c] for c in range(n_classes)]
+            total = [t + w / sum(weighted) for t, w in zip(total, weighted, strict=True)]
+        prior = [t / n for t in total]
+    return prior
+
+
+def anchored(
+    features: np.ndarray,
+    text: np.ndarray,
+    probs: np.ndarray,
+    neighbours: int,
+    temper: float,
+    anchor: float,
+) -> np.ndarray:
+    """Transduction with a Gaussian per class, its mean and variances held to those of the prompts.
+
+    The anchor counts as `anchor` tiles of the class, spread as the zero-shot classes are.
+    """
+    n, n_classes = probs.shape
+    w = affinity(features, neighbours)
+    spread = sum(
+        probs[i, k] * (features[i] - text[k]) ** 2 / n for i in range(n) for k in range(n_classes)
+    )
+    means, variances, z = list(text), [spread] * n_classes, probs.copy()
+    for turn in range(11):
+        for _ in range(5):
+            new = np.zeros_like(z)
+            for i in range(n):
+                for k in range(n_classes):
+                    fit = ((features[i] - means[k]) ** 2 / variances[k]).sum()
+                    fit += np.log(variances[k]).sum()
+                    pull = sum((w[i, j] + w[j, i]) * z[j, k] for j in range(n)) / (2 * neighbours)
+                    new[i, k] = math.log(probs[i, k]) - 0.5 * fit / temper + pull
+                new[i] = softmax(new[i].tolist())
+            z = new
+        for k in range(n_classes) if turn < 10 else ():
+            weight = z[:, k].sum() + anchor
+            total = anchor * text[k] + sum(z[i, k] * features[i] for i in range(n))
+            means[k] = total / weight
+            off = anchor * (spread + (text[k] - means[k]) ** 2)
+            off = off + sum(z[i, k] * (features[i] - means[k]) ** 2 for i in range(n))
+            variances[k] = off / weight
+    return z
+
+
+def aligned(probs: Sequence[float], marginal: Sequence, mean: Sequence, strength: float) -> list:
+    """p · (q/p̄)^α, renormalised."""
+    powers = [p * (q / m) ** strength for p, q, m in zip(probs, marginal, mean, strict=True)]
+    return [power / sum(powers) for power in powers]
+
+
+def shrunk_marginal(counts: Sequence, mean: Sequence, pseudo_counts: float) -> list[float]:
+    """(n_c + κ p̄_c) / (n + κ)."""
+    total = sum(counts) + pseudo_counts
+    return [(n + pseudo_counts * p) / total for n, p in zip(counts, mean, strict=True)]
+
+
+def divergence(members: Sequence[Sequence]) -> float:
+    """H(mean) − mean of H of the predictions of one tile."""
+    mean = [sum(column) / len(members) for column in zip(*members, strict=True)]
+    return entropy(mean) - sum(entropy(member) for member in members) / len(members)
+
+
+def coverage(
+    features: np.ndarray, weights: Sequence, pool: Sequence, centres: Sequence, sigma: float
+) -> float:
+    """Σ_i u_i max_j k(x_i, x_j), k(x, y) = exp(−‖x − y‖² / σ²) of features with unit length."""
+    unit = [list(row / math.hypot(*row)) for row in features.astype(float)]
+
+    def kernel(i: int, j: int) -> float:
+        return math.exp(-(math.dist(unit[i], unit[j]) ** 2) / sigma**2)
+
+    return math.fsum(weights[i] * max((kernel(i, j) for j in centres), default=0.0) for i in pool)
+
+
+def matched_counts(features: np.ndarray, labels: Sequence[int], n_classes: int) -> list[float]:
+    """Of each class the tiles nearest to its labels, scaled to (Σ w)² / Σ w² labels in all."""
+    scale = [float(column.std()) or 1.0 for column in features.T]
+    scaled = [(row - features.mean(0)) / scale for row in features]
+    weights = {row: 0 for row, label in enumerate(labels) if label >= 0}
+    for tile in scaled:
+        cosine = {row: float(tile @ scaled[row]) / math.hypot(*scaled[row]) for row in weights}
+        weights[max(cosine, key=lambda row: cosine[row])] += 1
+    total = sum(weights.values())
+    effective = total**2 / sum(weight**2 for weight in weights.values())
+    counts = [0.0] * n_classes
+    for row, weight in weights.items():
+        counts[labels[row]] += effective * weight / total
+    return counts
+
+
+def pooled_score(counts: Sequence[tuple[int, float, float]], score: str) -> float:
+    """counts: (class, tiles, right) of each group; a class without tiles has no say."""
+    if score == "accuracy":
+        return sum(right for *_, right in counts) / sum(n for _, n, _ in counts)
+    recalls = []
+    for label in sorted({label for label, *_ in counts}):
+        n = sum(n for c, n, _ in counts if c == label)
+        if n:
+            recalls.append(sum(right for c, _, right in counts if c == label) / n)
+    return sum(recalls) / len(recalls)
+
+
+def fold_group_draws(
+    folds: Sequence[Sequence[list[tuple[int, float, float]]]], score: str, draws: int, seed: int
+) -> list[float]:
+    """Pooled scores of draws of folds, then of groups in each drawn fold, tile counts in hand."""
+    chance = np.random.default_rng(seed)
+    values = []
+    for _ in range(draws):
+        counts = []
+        for fold in chance.integers(len(folds), size=len(folds)):
+            for group in chance.integers(len(folds[fold]), size=len(folds[fold])):
+                counts += folds[fold][group]
+        values.append(pooled_score(counts, score))
+    return values
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """The k-th smallest of m is multiplied by m − k + 1; none is smaller than one before it."""
+    corrected, largest = [0.0] * len(ps), 0.0
+    for rank, idx in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        largest = max(largest, min(1.0, ps[idx] * (len(ps) - rank)))
+        corrected[idx] = largest
+    return corrected
+
+
+def joined_groups(group_of: dict[str, str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Groups of tiles, two renamed to the smaller name as long as a pair is in two of them."""
+    group_of = dict(group_of)
+    changed = True
+    while changed:
+        changed = False
+        for first, second in pairs:
+            names = {group_of.get(first), group_of.get(second)}
+            if len(names) == 2 and None not in names:
+                for tile, group in group_of.items():
+                    if group in names:
+                        group_of[tile] = min(names)
+                changed = True
+    return group_of

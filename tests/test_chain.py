@@ -27,7 +27,13 @@ CHAIN += ["dataset=smoke", "seeds=0"]
 
 
 def rows_of(run_folder: Path) -> list[dict]:
-    return record.read_rows(*sorted(run_folder.glob("rows/*.jsonl")))
+    """Rows of fold 0: its own, and those that all folds share."""
+    rows = record.read_rows(*run_folder.glob("rows/*.jsonl"), *run_folder.glob("fold0/rows/*"))
+    return [row for row in rows if row["fold"] == 0]
+
+
+def in_test_set(table: pd.DataFrame) -> pd.Series:
+    return table.fold == 0
 
 
 def start_chain(folder: Path) -> subprocess.Popen:
@@ -51,7 +57,7 @@ def chain(tmp_path_factory) -> tuple[Path, dict[str, int]]:
         threading.Event().wait(0.1)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    assert not (runs / "pseudo_labels.parquet").exists()
+    assert not (runs / "fold0").exists()
     done = {file.name: file.stat().st_mtime_ns for file in (runs / "executed").glob("[0-9]*.ipynb")}
     assert start_chain(folder).wait(timeout=900) == 0, (folder / "chain.log").read_text()[-3000:]
     return runs, done
@@ -73,7 +79,8 @@ def test_a_complete_chain_has_nothing_to_do(chain):
 
 
 def test_every_notebook_ran_without_error(chain):
-    executed = [*chain[0].glob("executed/*.ipynb"), *chain[0].parent.glob("executed/*.ipynb")]
+    folders = (chain[0], chain[0] / "fold0", chain[0].parent)
+    executed = [file for folder in folders for file in folder.glob("executed/*.ipynb")]
     names = {file.stem for file in executed}
     assert names == {file.stem for file in (ROOT / "notebooks").glob("[0-8]*.py")}
     for file in executed:
@@ -87,7 +94,6 @@ def test_every_notebook_ran_without_error(chain):
 def test_artefacts_have_the_stated_shapes(chain):
     runs, _ = chain
     table = pd.read_parquet(runs / "tiles.parquet")
-    train = (table.split == "train").sum()
     shapes = {
         name: np.load(runs / f"{name}.npy", allow_pickle=False)
         for name in ("features", "unprojected", "probs", "votes", "view_probs", "view_features")
@@ -95,17 +101,17 @@ def test_artefacts_have_the_stated_shapes(chain):
     assert shapes["features"].shape == (len(table), 512) and shapes["features"].dtype == np.float16
     assert shapes["unprojected"].shape == (len(table), 1280)
     assert shapes["probs"].shape == (len(table), 6) and shapes["probs"].dtype == np.float32
-    assert shapes["votes"].shape == (4, train)
-    assert shapes["view_probs"].shape == (train, 6)
-    assert shapes["view_features"].shape == (4, train, 1280)
+    assert shapes["votes"].shape == (4, len(table))
+    assert shapes["view_probs"].shape == (len(table), 6)
+    assert shapes["view_features"].shape == (4, len(table), 1280)
 
 
 def test_kept_tiles_are_training_tiles(chain):
     runs, _ = chain
     table = pd.read_parquet(runs / "tiles.parquet").set_index("tile")
-    pseudo = pd.read_parquet(runs / "pseudo_labels.parquet")
+    pseudo = pd.read_parquet(runs / "fold0" / "pseudo_labels.parquet")
     assert set(pseudo.setting) == {"published filters", "ours"}
-    assert (table.loc[pseudo.tile[pseudo.kept]].split == "train").all()
+    assert set(pseudo.tile) == set(table.index[~in_test_set(table)])
     assert not (pseudo.kept & ~pseudo.kept_by_views).any()
 
 
@@ -126,8 +132,8 @@ def test_the_comparison_covers_every_method_in_every_setting(chain):
     expected = {(m, None) for m in comparison.COMPARED if m not in filtered}
     expected |= {(m, s) for m in filtered for s in ("published filters", "ours")}
     assert tested == expected
-    compared = pd.read_parquet(chain[0] / "comparison.parquet")
-    table = pd.read_parquet(chain[0] / "tiles.parquet").query("split == 'test'")
+    compared = pd.read_parquet(chain[0] / "fold0" / "comparison.parquet")
+    table = pd.read_parquet(chain[0] / "tiles.parquet").query("fold == 0")
     for row in rows:
         same = compared.method.eq(row["method"]) & compared.setting.eq(row["setting"] or "")
         assert set(compared.tile[same]) == set(table.tile)
@@ -142,9 +148,10 @@ def test_rounds_query_training_tiles_once_each_and_are_all_recorded(chain):
     firsts = []
     for training in ("dual-view", "supervised"):
         for strategy in ("unisal", "random"):
-            files = sorted((runs / "rounds" / training / strategy).glob("round*.parquet"))
+            folder = runs / "fold0" / "rounds" / training / strategy
+            files = sorted(folder.glob("round*.parquet"))
             queries = pd.concat(map(pd.read_parquet, files))
-            assert (table.split[queries.tile] == "train").all()
+            assert not in_test_set(table)[queries.tile].any()
             assert not queries.tile.duplicated().any()
             assert (table.label[queries.tile].values == queries.label.values).all()
             recorded = [r for r in rows if (r["training"], r["method"]) == (training, strategy)]
@@ -152,27 +159,31 @@ def test_rounds_query_training_tiles_once_each_and_are_all_recorded(chain):
             assert [r["budget"] for r in recorded] == np.cumsum(budgets).tolist()
             firsts.append(pd.read_parquet(files[0]).tile.tolist())
     assert all(first == firsts[0] for first in firsts)
-    learning = pd.read_parquet(runs / "learning.parquet")
+    learning = pd.read_parquet(runs / "fold0" / "learning.parquet")
     per_curve = learning.groupby(["training", "method"])[["n", "right"]].sum()
-    assert (per_curve.n == (table.split == "test").sum()).all()
+    assert (per_curve.n == in_test_set(table).sum()).all()
 
 
 def test_every_parameter_is_that_of_the_rows_and_of_the_settings(chain):
     """The parameters of smoke are other than the defaults, so a default that slips in shows."""
     runs, _ = chain
-    sections = json.loads((runs / "settings.json").read_text())
-    settings = {name: value for given in sections.values() for name, value in given.items()}
+    settings = {}
+    for folder in (runs, runs / "fold0"):
+        for given in json.loads((folder / "settings.json").read_text()).values():
+            settings |= given
     differing = set()
     for notebook in notebooks.AFTER:
         file = ROOT / "notebooks" / f"{notebook}.py"
         parameters = runner.resolve_parameters(file, {"dataset": "smoke"})
         defaults = runner.declared_parameters(file)
-        fields = {n: parameters.pop(n) for n in ("dataset", "vlm", "seed")}
+        names = [n for n in ("dataset", "vlm", "seed", "fold") if n in parameters]
+        fields = {n: parameters.pop(n) for n in names}
         network = parameters.pop("network", None)  # a field of trained rows, and names the files
         differing |= {name for name, value in parameters.items() if value != defaults[name]}
         for name, value in parameters.items():
             assert settings[name] == value, f"{notebook}: {name} in settings.json"
-        rows_file = runs / "rows" / f"{notebook}.jsonl"
+        folder = runs / "fold0" if "fold" in fields else runs
+        rows_file = folder / "rows" / f"{notebook}.jsonl"
         for row in record.read_rows(rows_file) if rows_file.is_file() else ():
             assert {name: row[name] for name in fields} == fields
             assert row["network"] in (None, network or "frozen")
@@ -198,7 +209,7 @@ def test_the_same_seed_twice_gives_the_same_predictions_file(chain, tmp_path):
     for turn in ("first", "second"):
         root = tmp_path / turn
         shutil.copytree(folder / "data", root / "data")
-        run_folder = root / chain[0].relative_to(folder)
+        run_folder = root / chain[0].relative_to(folder) / "fold0"
         shutil.rmtree(run_folder / "hcs")
         (run_folder / "predictions.parquet").unlink()
         environment = os.environ | {"OUTPUT_ROOT": str(root), "PYTHONPATH": str(ROOT)}

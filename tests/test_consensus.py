@@ -8,6 +8,7 @@ import pytest
 import references
 
 from lib import consensus
+from lib.clusters import cluster_agreement, feature_labels, lift_labels, match_clusters
 from lib.consensus import ORDERS, SETTINGS, TIE_STREAM
 from lib.random_draws import tile_draws
 
@@ -264,8 +265,8 @@ def test_matching_reaches_the_best_agreement_of_all_assignments():
         n_classes = int(rng.integers(2, 6))
         clusters = rng.integers(rng.integers(1, n_classes + 1), size=rng.integers(1, 120))
         labels = rng.integers(rng.integers(1, n_classes + 1), size=len(clusters))
-        agreement = consensus.cluster_agreement(clusters, labels, n_classes)
-        matched = consensus.match_clusters(agreement)
+        agreement = cluster_agreement(clusters, labels, n_classes)
+        matched = match_clusters(agreement)
         assert len(set(matched.tolist())) == len(matched), seed
         found = (matched[clusters] == labels).sum()
         assert found == references.best_agreement(clusters, labels, n_classes)[0], seed
@@ -293,9 +294,7 @@ def test_prompt_feature_consensus_matches_the_loop_on_known_clusters():
 
 def test_feature_labels_are_none_outside_among():
     tiles = RandomTiles(2, n_tiles=90, n_classes=4)
-    found = consensus.feature_labels(
-        tiles.features["projected"], tiles.prompt_labels, 4, among=tiles.among
-    )
+    found = feature_labels(tiles.features["projected"], tiles.prompt_labels, 4, among=tiles.among)
     assert (found[~tiles.among] == consensus.UNLABELLED).all()
     assert set(found[tiles.among].tolist()) <= set(range(4))
 
@@ -303,9 +302,9 @@ def test_feature_labels_are_none_outside_among():
 def test_tiles_outside_among_have_no_say_in_the_clusters():
     tiles = RandomTiles(2, n_tiles=90, n_classes=4)
     features, prompts = tiles.features["projected"].copy(), tiles.prompt_labels.copy()
-    before = consensus.feature_labels(features, prompts, 4, tiles=tiles.tiles, among=tiles.among)
+    before = feature_labels(features, prompts, 4, tiles=tiles.tiles, among=tiles.among)
     features[~tiles.among], prompts[~tiles.among] = 99, 0
-    after = consensus.feature_labels(features, prompts, 4, tiles=tiles.tiles, among=tiles.among)
+    after = feature_labels(features, prompts, 4, tiles=tiles.tiles, among=tiles.among)
     assert np.array_equal(before, after)
 
 
@@ -328,7 +327,7 @@ def test_one_predicted_class_keeps_its_largest_cluster():
 @pytest.mark.parametrize(("n_tiles", "n_classes"), [(1, 2), (2, 20), (7, 20), (200, 20), (40, 2)])
 def test_few_tiles_and_many_classes_work(n_tiles, n_classes):
     tiles = RandomTiles(9, n_tiles=n_tiles, n_classes=n_classes)
-    found = consensus.feature_labels(tiles.features["projected"], tiles.prompt_labels, n_classes)
+    found = feature_labels(tiles.features["projected"], tiles.prompt_labels, n_classes)
     assert found.min() >= 0 and found.max() < n_classes
     for order in ORDERS:
         assert 0 < tiles.keep(order, quota="class").sum() <= n_tiles
@@ -342,7 +341,7 @@ def test_identical_features_keep_the_most_frequent_prompt_label():
 
 def test_an_empty_among_is_refused_by_clustering():
     with pytest.raises(ValueError, match="no tile is left"):
-        consensus.feature_labels(np.ones((4, 2)), np.zeros(4, int), 2, among=np.zeros(4, bool))
+        feature_labels(np.ones((4, 2)), np.zeros(4, int), 2, among=np.zeros(4, bool))
 
 
 # --- both filters --------------------------------------------------------------------------------
@@ -354,11 +353,12 @@ OPTIONS = [
         ["random", "probability"], ["global", "class"], ["projected", "unprojected"]
     )
 ]
+LIFT = [options | {"cluster_rule": "lift"} for options in OPTIONS[::3]]
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_ties_do_not_depend_on_row_order(order):
-    for options, seed in product(OPTIONS, range(2)):
+    for options, seed in product(OPTIONS + LIFT, range(2)):
         tiles = RandomTiles(seed, n_views=5, n_tiles=120, n_classes=3 + 4 * seed)
         rows = tiles.rng.permutation(tiles.n_tiles)
         moved = tiles.rows(rows).keep(order, **options)
@@ -389,16 +389,31 @@ def test_each_order_is_its_filters_one_after_the_other(options):
     assert not (by_hand["pfc+mvc"] & ~pfc_first).any()
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_a_setting_is_what_its_choices_give(name):
+def test_the_published_setting_matches_clusters_of_what_the_views_keep():
     tiles = RandomTiles(6, n_tiles=100, n_classes=4)
-    chosen = SETTINGS[name]
-    first = tiles.mvc(tie_break=chosen["tie_break"], quota=chosen["quota"])
+    chosen = SETTINGS["published filters"]
     expected = consensus.prompt_feature_consensus(
-        tiles.features[chosen["cluster_on"]], tiles.prompt_labels, 4,
-        seed=tiles.seed, tiles=tiles.tiles, among=first,
+        tiles.features["projected"], tiles.prompt_labels, 4,
+        seed=tiles.seed, tiles=tiles.tiles, among=tiles.mvc(),
     )  # fmt: skip
     assert np.array_equal(tiles.keep("mvc+pfc", **chosen), expected)
+
+
+def test_our_setting_keeps_what_the_views_keep_and_lift_clusters_of_all_tiles_confirm():
+    for seed in range(5):
+        tiles = RandomTiles(seed, n_tiles=100, n_classes=4)
+        labels = lift_labels(
+            tiles.features["unprojected"], tiles.view_probs, clusters_per_class=3, seed=seed,
+            tiles=tiles.tiles, among=tiles.among,
+        )  # fmt: skip
+        confirmed = labels == tiles.prompt_labels
+        ranked = {"tie_break": "probability", "quota": "class"}
+        ours = SETTINGS["ours"] | {"among": tiles.among}
+        by_views = tiles.mvc(**ranked, among=tiles.among)
+        assert np.array_equal(tiles.keep("pfc", **ours), confirmed), seed
+        assert np.array_equal(tiles.keep("mvc+pfc", **ours), by_views & confirmed), seed
+        views_last = tiles.mvc(**ranked, among=confirmed)
+        assert np.array_equal(tiles.keep("pfc+mvc", **ours), views_last), seed
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -447,6 +462,7 @@ def test_views_that_all_agree_and_one_predicted_class_work(order, quota):
     [
         ("mvc,pfc", {}, "mvc,pfc"),
         ("mvc", {"cluster_on": "pixels"}, "pixels"),
+        ("mvc", {"cluster_rule": "nearest"}, "nearest"),
         ("pfc+mvc", {"tie_break": "first"}, "first"),
         ("pfc+mvc", {"quota": "local"}, "local"),
         ("mvc+pfc", {"keep_ratio": 2}, "keep_ratio"),
@@ -490,7 +506,8 @@ def test_no_filter_takes_true_labels():
     arguments = set()
     for filter_ in (
         consensus.rank_by_consensus, consensus.keep_lowest, consensus.multi_view_consensus,
-        consensus.feature_labels, consensus.prompt_feature_consensus, consensus.keep_by_consensus,
+        feature_labels, lift_labels, consensus.prompt_feature_consensus,
+        consensus.keep_by_consensus,
     ):  # fmt: skip
         arguments |= set(inspect.signature(filter_).parameters)
     assert {name for name in arguments if "label" in name or "class" in name} == {
@@ -501,9 +518,9 @@ def test_no_filter_takes_true_labels():
 def test_more_clusters_than_classes_go_to_the_class_of_most_of_their_tiles():
     clusters = np.array([0, 0, 0, 1, 1, 2, 2, 3])
     labels = np.array([1, 1, 0, 0, 0, 1, 0, 1])
-    agreement = consensus.cluster_agreement(clusters, labels, 2)
+    agreement = cluster_agreement(clusters, labels, 2)
     assert agreement.tolist() == [[1, 2], [2, 0], [1, 1], [0, 1]]
-    assert consensus.match_clusters(agreement).tolist() == [1, 0, 0, 1]
+    assert match_clusters(agreement).tolist() == [1, 0, 0, 1]
 
 
 def test_several_clusters_per_class_follow_a_class_of_two_kinds():
@@ -513,10 +530,7 @@ def test_several_clusters_per_class_follow_a_class_of_two_kinds():
     kind = np.repeat([0, 1, 2], 40)
     features = centres[kind] + 0.3 * chance.normal(size=(120, 2))
     labels = np.where(kind == 2, 1, 0)
-    one, two = (
-        consensus.feature_labels(features, labels, 2, clusters_per_class=k) == labels
-        for k in (1, 2)
-    )
+    one, two = (feature_labels(features, labels, 2, clusters_per_class=k) == labels for k in (1, 2))
     assert one.mean() < 0.9 and two.all()
 
 
@@ -534,7 +548,9 @@ def test_the_tables_hold_what_the_filters_keep_in_each_setting():
         assert (views.tile == case.tiles).all() and len(views) == 80, seed
         assert (views.view_label == case.view_probs.argmax(1)).all(), seed
         assert np.array_equal(views.vote_entropy, consensus.vote_entropy(case.votes, 4)), seed
-        pseudo = consensus.pseudo_label_table(views, case.features, 4, seed=seed)
+        pseudo = consensus.pseudo_label_table(
+            views, case.features, case.view_probs, seed=seed, among=case.among
+        )
         assert list(pseudo.setting.unique()) == list(SETTINGS), seed
         for name, rules in SETTINGS.items():
             subset = pseudo[pseudo.setting == name]
@@ -548,4 +564,4 @@ def test_the_tables_hold_what_the_filters_keep_in_each_setting():
 
 def test_tiles_without_a_cluster_do_not_count_as_agreement():
     clusters, labels = np.array([0, -1, 1, 1]), np.array([1, 1, 0, 0])
-    assert consensus.cluster_agreement(clusters, labels, 2).tolist() == [[0, 1], [2, 0]]
+    assert cluster_agreement(clusters, labels, 2).tolist() == [[0, 1], [2, 0]]

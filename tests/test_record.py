@@ -58,6 +58,13 @@ def test_every_key_field_makes_another_key_and_no_other_does():
     assert record.row_key(row | {"scores": {}, "seconds": 3, "device": "gpu", "n": 1}) == key
 
 
+def test_folds_are_rows_of_their_own_and_one_kind():
+    assert record.row_key(a_row(fold=0)) != record.row_key(a_row(fold=1))
+    before = [a_row(fold=f, accuracy=0.1, params={}) for f in (0, 1)]
+    merged = record.merge_record(before, [a_row(fold=2, params={})])
+    assert [row["fold"] for row in merged] == [2], "what was run again replaces every fold"
+
+
 def test_the_order_of_parameters_makes_no_other_key():
     one, other = {"a": 1, "b": 2}, {"b": 2, "a": 1}
     assert record.row_key(a_row(params=one)) == record.row_key(a_row(params=other))
@@ -87,9 +94,9 @@ def test_a_value_that_is_no_number_is_refused_and_the_old_rows_stay(tmp_path):
 
 
 def test_publishing_replaces_rows_of_the_same_kind_and_no_others():
-    kinds = {"none": {}, "ablation": {"varied": ["hue"]}, "shift": {"varied": ["stain_shift"]}}
+    kinds = {"none": {}, "ablation": {"varied": ["hue"]}, "shift": {"varied": ["shift"]}}
     before = [a_row("vlm-cpl", accuracy=0.1, params=params) for params in kinds.values()]
     new = [a_row("vlm-cpl", accuracy=0.9, params={"varied": ["hue"], "hue": 0.2})]
     merged = record.merge_record(before, new)
     assert [r["scores"]["accuracy"] for r in merged] == [0.1, 0.1, 0.9]
-    assert [r["params"].get("varied") for r in merged] == [None, ["stain_shift"], ["hue"]]
+    assert [r["params"].get("varied") for r in merged] == [None, ["shift"], ["hue"]]

@@ -111,7 +111,7 @@ def test_arrays_and_tables_come_back_as_they_were_saved():
     loaded, frame = Run(FILTERS, *NAMES).load("votes", "consensus")
     assert loaded.dtype == np.int16 and np.array_equal(loaded, votes)
     pd.testing.assert_frame_equal(frame, table)
-    with pytest.raises(FileNotFoundError, match=f"no 'probs': run the notebooks before {VIEWS}"):
+    with pytest.raises(FileNotFoundError, match=r"no 'probs'.*run 00_tiles_and_splits, 10_zero"):
         run.load("probs")
 
 
@@ -124,6 +124,40 @@ def test_whole_networks_keep_the_tables_of_the_heads():
     assert frozen.load("predictions").tile.tolist() == [1]
     assert tuned.load("predictions").tile.tolist() == [2]
     assert sorted(row["method"] for row in frozen.rows(HCS)) == ["vlm-cpl", "zero-shot"]
+
+
+def test_a_fold_reads_what_all_folds_share_and_writes_beside_it():
+    shared = Run(VIEWS, *NAMES, keep_ratio=0.4)
+    shared.save(votes=np.zeros(3), tiles=pd.DataFrame({"tile": range(4), "fold": [0, 1, 1, -1]}))
+    first, second = (Run(FILTERS, *NAMES, fold) for fold in (0, 1))
+    first.save(pseudo=np.ones(2))
+    assert first.load("votes").tolist() == [0, 0, 0] and first.settings["keep_ratio"] == 0.4
+    with pytest.raises(FileNotFoundError, match="'pseudo'"):
+        second.load("pseudo")
+    assert first.folder == first.shared / "fold0" == shared.folder / "fold0"
+    assert [part.tile.tolist() for part in second.split()] == [[0, 3], [1, 2]]
+    with pytest.raises(ValueError, match=r"no fold 2; its folds are \[0, 1\]"):
+        Run(FILTERS, *NAMES, 2).split()
+    with pytest.raises(ValueError, match=f"keep_ratio=0.2, but {VIEWS}"):
+        Run(FILTERS, *NAMES, 1, keep_ratio=0.2)
+
+
+def test_rows_of_a_fold_are_its_own_and_those_that_all_folds_share():
+    Run(VIEWS, *NAMES, hue=0.1).record([{"method": "mvc", "fold": fold} for fold in (0, 1)])
+    first, second = (Run(FILTERS, *NAMES, fold) for fold in (0, 1))
+    second.record([{"method": "pfc"}])
+    rows = first.record([{"method": "pfc", "setting": "ours"}])
+    assert (rows[0]["fold"], rows[0]["params"]) == (0, {"hue": 0.1})
+    assert [(r["method"], r["fold"]) for r in second.rows()] == [("mvc", 1), ("pfc", 1)]
+    assert [row["method"] for row in first.rows(VIEWS)] == ["mvc"]
+    assert len(Run(VIEWS, *NAMES).rows()) == 2
+
+
+def test_settings_of_one_fold_are_not_those_of_another():
+    Run(HCS, *NAMES, 0, n_steps=1000)
+    assert Run("14_comparison", *NAMES, 0).settings["n_steps"] == 1000
+    with pytest.raises(ValueError, match="'n_steps'"):
+        Run("14_comparison", *NAMES, 1).settings["n_steps"]
 
 
 def _decide(number: int) -> None:

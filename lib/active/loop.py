@@ -20,11 +20,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from lib.active.strategies import Pool, Query, select, strategy_by_name
+from lib.active.inputs import make_pool
+from lib.active.strategies import Query, select, strategy_by_name
+from lib.active.trainings import chance_counts, matched_counts, training_by_name
 from lib.artefacts import atomic
 from lib.labels import UNLABELLED
 from lib.learning.losses import DualViewTraining
-from lib.learning.networks import predict, predict_members
+from lib.learning.networks import predict
 from lib.learning.setups import TrainingSetup, load_networks
 from lib.learning.trainer import TrainingTiles, new_networks, train
 
@@ -104,17 +106,24 @@ class ActiveLearningConfig:
         return digest.hexdigest()
 
     def with_rules(self, rules: Mapping[str, Any], query_share: float) -> "ActiveLearningConfig":
-        """The same loop of dual-view training with the rules of an ablation.
+        """The same loop with the rules of an ablation.
 
-        rules: strategy, tau, cps_weight, contrast, query_share and restart. `query_share` is that
-        of this config: with another the rounds are as many as end with as many labels.
+        rules: strategy, tau, cps_weight, contrast, query_share and restart; perhaps training (by
+        default dual-view), and alignment and balance_classes, else those of the training.
+        `query_share` is that of this config: with another the rounds are as many as end with as
+        many labels. Networks are those of this config's setup: `trainings.training_setup`.
         """
+        names = ("tau", "cps_weight", "contrast", "alignment")
+        objective, changes = training_by_name(
+            rules.get("training", "dual-view"),
+            **{name: rules[name] for name in names if name in rules},
+        )
+        changes |= {name: rules[name] for name in ("balance_classes",) if name in rules}
         return replace(
             self,
             strategy=rules["strategy"],
-            objective=DualViewTraining(
-                rules["tau"], rules["cps_weight"], contrast=rules["contrast"]
-            ),
+            objective=objective,
+            setup=replace(self.setup, plan=replace(self.setup.plan, **changes)),
             query_size=max(1, round(rules["query_share"] * len(self.tiles))),
             n_rounds=round(self.n_rounds * query_share / rules["query_share"]),
             restart=rules["restart"],
@@ -243,14 +252,18 @@ def _train_and_choose(
             f"the oracle has labelled none of the {len(queries)} tiles asked for, and nothing is "
             f"learnt from nothing: remove {folder} to begin again"
         )
-    networks, curve = _train(folder, r, config, labels, (answers == REFUSED).values)
+    refused = (answers == REFUSED).values
+    objective = _following_labels(config, labels, queries, ~refused)
+    networks, curve = _train(folder, r, replace(config, objective=objective), labels, refused)
     trained = time.perf_counter()
     late = curve.tail(max(1, len(curve) // 10))[["confident", "precision"]].mean()
     notes: dict[str, Any] = {"round": r, "labelled": int((labels != UNLABELLED).sum())}
     notes |= late.astype(object).where(late.notna(), None).to_dict()
     if r + 1 < config.n_rounds:
-        predicted = predict_members(networks, config.setup.reader, config.tiles)
-        pool = Pool(*predicted, labels, answers.isna().values)
+        pool = make_pool(
+            config.strategy, networks, config.setup, config.tiles, labels,
+            answers.isna().values, config.seed,
+        )  # fmt: skip
         query = select(config.strategy, pool, config.query_size, config.seed)
         _save_query(folder, r + 1, config.tiles, query)
         notes |= {"disagreeing": query.disagreeing, "filled": query.filled}
@@ -262,6 +275,27 @@ def _train_and_choose(
         file.write_text(json.dumps(notes, allow_nan=False))
     for old in set(folder.glob("networks*")) - {folder / f"networks{r}"}:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _following_labels(
+    config: ActiveLearningConfig, labels: np.ndarray, queries: pd.DataFrame, used: np.ndarray
+) -> Any:
+    """The objective; if it aligns pseudo labels, with the counts of the labels so far.
+
+    Of frozen features `matched_counts`. Distances of pixels say nothing about classes: there
+    `chance_counts`.
+    """
+    objective, n_classes = config.objective, len(config.class_names)
+    if not (isinstance(objective, DualViewTraining) and objective.alignment):
+        return objective
+    inputs = config.setup.reader(config.tiles[:1])
+    if inputs.ndim == 2:
+        features = config.setup.reader(config.tiles[used]).cpu().numpy()
+        counts = matched_counts(features, labels[used], n_classes)
+    else:
+        answers = queries.label.values
+        counts = chance_counts(answers, config.query_size, config.strategy, n_classes)
+    return objective.with_label_counts(np.round(counts, 6).tolist())
 
 
 def _train(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lib import consensus
+from lib.labels import UNLABELLED
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,18 @@ class Pool:
 
     probs: softmaxes of two networks [2, N, C]; features: [N, P] (`networks.predict_members`);
     labels: [N], `UNLABELLED` where none was given; unlabelled_mask: bool [N], the tiles that may be
-    chosen, which those without an answer to an earlier query are not.
+    chosen, which those without an answer to an earlier query are not. For the strategies in
+    `WANT_VIEWS` and `WANT_DROPOUT` alone: view_probs, softmaxes of both networks for each of
+    several random views [M, N, C]; dropout_probs, softmaxes of the mean of both networks with
+    dropout before the head [M, N, C].
     """
 
     probs: np.ndarray
     features: np.ndarray
     labels: np.ndarray
     unlabelled_mask: np.ndarray
+    view_probs: np.ndarray | None = None
+    dropout_probs: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,15 @@ def margin(probs: np.ndarray) -> np.ndarray:
     return first - second
 
 
+def divergence(probs: np.ndarray) -> np.ndarray:
+    """Generalised Jensen-Shannon divergence of M predictions, H(mean) − mean of H, in nats.
+
+    probs: [M, N, C]; returns float64 [N], at least 0.
+    """
+    apart = entropy(probs) - np.mean([consensus.entropy(member) for member in probs], axis=0)
+    return np.maximum(apart, 0)
+
+
 def unisal(
     pool: Pool,
     n: int,
@@ -144,21 +159,132 @@ def weighted_unisal(pool: Pool, n: int, seed: int) -> Query:
     """
     rows = np.flatnonzero(pool.unlabelled_mask)
     probs = pool.probs[:, rows].astype(np.float64)
-    divergence = entropy(probs) - np.mean([entropy(p[None]) for p in probs], axis=0)
     predicted = probs.mean(0).argmax(1)
-    weights = np.maximum(divergence, 1e-6) / np.bincount(predicted)[predicted]
+    weights = np.maximum(divergence(probs), 1e-6) / np.bincount(predicted)[predicted]
     chosen = rows[compact(pool.features[rows], n, seed, weights)]
+    return Query(np.concatenate([chosen, _most_uncertain(pool, n - len(chosen), chosen)]))
+
+
+def divergent_unisal(pool: Pool, n: int, seed: int, *, share: float = 0.1) -> Query:
+    """The tiles on which networks and views diverge most, then one of each compact cluster (ours).
+
+    UniSAL's disagreement set holds few tiles in late rounds, and a tile is in it or not. Here the
+    unlabelled tiles are ranked by the `divergence` over both networks and several random views of
+    the tile (what the vote entropy of multi-view consensus is to votes); candidates are the first
+    max(2 n, `share` of the unlabelled tiles), of which `compact` takes n.
+    """
+    views = [pool.probs] if pool.view_probs is None else [pool.probs, pool.view_probs]
+    rows = np.flatnonzero(pool.unlabelled_mask)
+    score = divergence(np.concatenate([member[:, rows] for member in views]))
+    first = _highest(score, max(2 * n, round(share * len(rows))))
+    return _compact_query(pool, rows[first], n, seed)
+
+
+def _highest(score: np.ndarray, n: int) -> np.ndarray:
+    """Positions of the n highest scores, that of the first position where two are equal."""
+    return np.argsort(-score, kind="stable")[:n]
+
+
+def _compact_query(pool: Pool, candidates: np.ndarray, n: int, seed: int) -> Query:
+    """The compact tiles of the candidates; the least certain of all where these are too few."""
+    chosen = candidates[compact(pool.features[candidates], n, seed)]
     return Query(np.concatenate([chosen, _most_uncertain(pool, n - len(chosen), chosen)]))
 
 
 # --- others --------------------------------------------------------------------------------------
 
 
+def margin_then_compact(pool: Pool, n: int, seed: int, *, widen: int = 4) -> Query:
+    """The `widen` · n smallest margins, then one of each of n clusters.
+
+    After PPAL (Yang et al., CVPR 2024): uncertainty chooses candidates, K-means with k-means++
+    starts spreads the query over them. Deviations: tiles instead of detections, hence plain
+    distances of features instead of a similarity by class, and no calibration by class.
+    """
+    rows = np.flatnonzero(pool.unlabelled_mask)
+    return _compact_query(pool, rows[_highest(-margin(pool.probs)[rows], widen * n)], n, seed)
+
+
+def drop_query(pool: Pool, n: int, seed: int) -> Query:
+    """DropQuery (Gupte et al., TMLR 2024): predictions that dropout changes, then clusters.
+
+    Candidates are the tiles of whose predictions with dropout more than half differ from the
+    plain one; of each of n clusters of them the tile nearest to the centre. If they are fewer than
+    n, those whose prediction changes most often, the smallest margin first (ours: the paper leaves
+    it open). Deviation: dropout acts before the linear head of both networks, not before one linear
+    classifier on frozen features. Raises ValueError for a pool without `dropout_probs`.
+    """
+    if pool.dropout_probs is None:
+        raise ValueError("dropquery needs the predictions with dropout: Pool.dropout_probs")
+    rows = np.flatnonzero(pool.unlabelled_mask)
+    plain = pool.probs[:, rows].mean(0, dtype=np.float64).argmax(1)
+    changed = (pool.dropout_probs[:, rows].argmax(2) != plain).mean(0)
+    order = np.lexsort((margin(pool.probs)[rows], -changed))
+    return _compact_query(pool, rows[order[: max(n, (changed > 0.5).sum())]], n, seed)
+
+
+def herding(pool: Pool, n: int, seed: int, *, uncertain: bool = False, chunk: int = 256) -> Query:
+    """Greedy coverage of the unlabelled tiles by a kernel: MaxHerding, UHerding.
+
+    Each step takes the tile that raises 1/N Σ_i u_i max_j k(x_i, x_j) most, j over the labelled and
+    the chosen tiles, k(x, y) = exp(−‖x − y‖² / σ²) of features with unit length. MaxHerding (Bae
+    et al., ECCV 2024): u = 1, σ = 1. UHerding (Bae et al., ICLR 2025): u is the margin uncertainty
+    1 − (p₁ − p₂), and σ the smallest distance between two labelled tiles, so that it shrinks as
+    labels grow. Deviation: the temperature that the paper fits to calibrate u is left at 1.
+
+    The sum is submodular: a gain of an earlier step bounds a later one, and only tiles whose bound
+    could win are looked at again. The same choice as the plain greedy one, memory O(N · chunk).
+    """
+    features = pool.features.astype(np.float64)
+    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    rows = np.flatnonzero(pool.unlabelled_mask)
+    labelled, tiles = features[pool.labels != UNLABELLED], features[rows]
+    weights = 1 - margin(pool.probs)[rows] if uncertain else np.ones(len(rows))
+    sigma = _smallest_distance(labelled, chunk) if uncertain else 1.0
+
+    def kernel(others: np.ndarray) -> np.ndarray:
+        return np.exp(-_square_distances(tiles, others) / sigma**2)
+
+    covered = np.zeros(len(rows))
+    for start in range(0, len(labelled), chunk):
+        np.maximum(covered, kernel(labelled[start : start + chunk]).max(1), out=covered)
+    bounds = np.full(len(rows), np.inf)
+    chosen: list[int] = []
+    for _ in range(n):
+        gains = np.full(len(rows), -np.inf)
+        while bounds.max() >= gains.max() and bounds.max() > -np.inf:
+            idx = _highest(bounds, chunk)
+            idx = idx[bounds[idx] > -np.inf]
+            gained = np.maximum(kernel(tiles[idx]) - covered[:, None], 0)
+            gains[idx], bounds[idx] = weights @ gained, -np.inf
+        best = int(gains.argmax())
+        bounds = np.maximum(bounds, gains)
+        bounds[[*chosen, best]] = -np.inf
+        chosen.append(best)
+        np.maximum(covered, kernel(tiles[[best]])[:, 0], out=covered)
+    return Query(rows[chosen])
+
+
+def _square_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """[N, M] of unit vectors [N, P] and [M, P]."""
+    return np.maximum(2 - 2 * a @ b.T, 0)
+
+
+def _smallest_distance(features: np.ndarray, chunk: int) -> float:
+    """Between two different rows of unit length; 1 where there are no two."""
+    smallest = np.inf
+    for start in range(0, len(features), chunk):
+        squares = _square_distances(features[start : start + chunk], features)
+        smallest = min(smallest, squares[squares > 1e-9].min(initial=np.inf))
+    return float(np.sqrt(smallest)) if np.isfinite(smallest) else 1.0
+
+
 def _activeml(class_name: str, pool: Pool, n: int, seed: int, **arguments: object) -> Query:
     """A pool strategy of scikit-activeml, which takes seconds to import."""
     from lib.active import activeml
 
-    given: dict[str, Any] = vars(pool) | arguments
+    names = ("probs", "features", "labels", "unlabelled_mask")
+    given: dict[str, Any] = {name: getattr(pool, name) for name in names} | arguments
     return Query(activeml.query(class_name, n, seed, **given))
 
 
@@ -166,6 +292,7 @@ STRATEGIES: dict[str, Strategy] = {
     "unisal": unisal,
     "unisal-weighted": weighted_unisal,
     "unisal-wide": partial(unisal, widen=10),
+    "unisal-jsd": divergent_unisal,
     "dus": partial(unisal, compactly=False),
     "cs": partial(unisal, disagreeing=False),
     "random": partial(_activeml, "RandomSampling"),
@@ -174,7 +301,13 @@ STRATEGIES: dict[str, Strategy] = {
     "coreset": partial(_activeml, "CoreSet"),
     "badge": partial(_activeml, "Badge"),
     "typiclust": partial(_activeml, "TypiClust"),
+    "dropquery": drop_query,
+    "maxherding": herding,
+    "uherding": partial(herding, uncertain=True),
+    "ppal": margin_then_compact,
 }
+WANT_VIEWS = ("unisal-jsd",)
+WANT_DROPOUT = ("dropquery",)
 
 
 def strategy_by_name(strategy: str) -> Strategy:

@@ -31,7 +31,9 @@ class Card:
     group: what must not straddle a split: `{table, column, relative_to}` (a CSV with a `path`
     column, or with the column of file names that `name` says), `{pattern}` (a regular expression on
     the file name with one group), or None (every tile is its own group). Its `is` says in a word
-    what a group is; `groups_from` says where to get the table.
+    what a group is; `groups_from` says where to get the table. With a table there may be `copies`, a
+    CSV beside the card: pairs of file names, `tile` and `copy`, that show one picture, so that their
+    groups are one group, by the smallest of their names.
     splits: the dataset's own division: for `train` and for `test` the folder that holds the class
     folders, or a JSON list of `{name, label}`; a class's `folder` is then its label there.
     patching: how the images of a dataset that has masks in place of class folders become tiles (the
@@ -43,7 +45,8 @@ class Card:
     synthetic: the arguments of `lib.data.synthetic.write_dataset` for a dataset that is generated.
     group_hash_range: two numbers, 0 to 1: takes only the groups whose name, hashed, lies between
     them. Datasets with ranges that do not overlap share no group.
-    restain: the stain shift of `lib.data.staining` that the tiles get when they are decoded.
+    restain: how far the tiles move to the other laboratory of `lib.data.staining` when they are
+    decoded as the source of a stand-in VLM.
     """
 
     name: str
@@ -68,6 +71,11 @@ class Card:
     @property
     def class_names(self) -> list[str]:
         return [c.name for c in self.classes]
+
+    @property
+    def shift(self) -> str:
+        """`restain` by its name in `lib.data.shifts`, where "stain-" leads to that laboratory."""
+        return f"stain{-self.restain:+g}" if self.restain else ""
 
     @property
     def published(self) -> dict[str, dict[str, int]]:
@@ -110,6 +118,12 @@ def card_files(dataset: str) -> list[Path]:
     return [paths.card_file(dataset), *(card_files(base) if base else [])]
 
 
+def copies_file(card: Card) -> Path:
+    """The table of near-copies that the card's rule for groups names."""
+    assert card.group is not None
+    return paths.card_file(card.name).with_name(card.group["copies"])
+
+
 def _read(file: Path) -> dict[str, Any]:
     """Fields of a card; one that extends another has that one's fields but for its own."""
     values = yaml.safe_load(file.read_text())
@@ -136,6 +150,8 @@ def _check_layout(values: Mapping[str, Any], where: str) -> None:
     group, splits, patching = (values.get(f) or {} for f in ("group", "splits", "patching"))
     if group and "pattern" not in group and not {"table", "column"} <= set(group):
         raise ValueError(f"{where}: group needs either 'pattern' or 'table' and 'column'")
+    if "copies" in group and ("pattern" in group or Path(str(group["copies"])).suffix != ".csv"):
+        raise ValueError(f"{where}: group, copies must be a CSV beside the card, and needs a table")
     if splits and set(splits) != {"train", "test"}:
         raise ValueError(f"{where}: splits needs 'train' and 'test', nothing else")
     if patching and splits:

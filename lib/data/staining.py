@@ -119,6 +119,18 @@ def restain(tile: Array, shift: float) -> Array:
     return np.clip(light + 0.5, 0, 255).astype(np.uint8).reshape(tile.shape)
 
 
+def scale_stains(tile: Array, haematoxylin: float, eosin: float) -> Array:
+    """A tile with more or less of each stain, factors of their amounts: uint8 [S, S, 3] from such.
+
+    What both stains do not explain of the optical density is kept; factors of 1 change nothing.
+    """
+    amounts = separate_stains(tile).reshape(2, -1)
+    density = -np.log10((tile.astype(np.float64) + 1) / 256).reshape(-1, 3)
+    density += amounts.T @ (np.array([[haematoxylin - 1], [eosin - 1]]) * HE)
+    light = 256 * 10**-density - 1
+    return np.clip(light + 0.5, 0, 255).astype(np.uint8).reshape(tile.shape)
+
+
 def separate_stains(tile: Array) -> Array:
     """Amounts of haematoxylin and eosin, [2, S, S], by colour deconvolution.
 

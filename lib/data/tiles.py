@@ -1,4 +1,4 @@
-"""Tile tables, grouped splits, tiles decoded once, batches on a device."""
+"""Tile tables, tiles decoded once, batches on a device."""
 
 import json
 import os
@@ -15,16 +15,14 @@ import pandas as pd
 
 from lib import paths
 from lib.artefacts import atomic
-from lib.data import staining
-from lib.data.cards import Card
+from lib.data import shifts
+from lib.data.cards import Card, copies_file
 from lib.data.images import read_square
 from lib.progress import progress
 
 if TYPE_CHECKING:
     import torch
 
-TEST_FOLDS = 5  # one of five: the papers' 4:1
-VALIDATION_FOLDS = 10
 THREADS = min(16, 2 * (os.cpu_count() or 1))
 
 
@@ -131,6 +129,8 @@ def _groups(card: Card, folder: Path, tile_paths: pd.Series) -> pd.Series:
             raise ValueError(f"the group table {file} is missing. Get it from {card.groups_from}")
         by_name = "name" in card.group
         listed = _listed_groups(card.group, folder, file)
+        if "copies" in card.group:
+            listed = _with_copies(listed, copies_file(card))
         groups = _once(names, "tiles", file).map(listed) if by_name else tile_paths.map(listed)
         where = str(file)
     without = tile_paths[groups.isna()]
@@ -165,6 +165,26 @@ def _listed_groups(rule: Mapping[str, str], folder: Path, file: Path) -> dict[st
     return dict(zip(listed, rows[rule["column"]], strict=True))
 
 
+def _with_copies(listed: Mapping[str, str], file: Path) -> dict[str, str]:
+    """Groups that hold near-copies of one picture, joined: each has the smallest of their names.
+
+    listed: groups by the path or name of a tile; file: a CSV of pairs of file names, `tile` and
+    `copy`, which may name more than is listed.
+    """
+    by_name = {Path(tile).name: group for tile, group in listed.items()}
+    joined = {group: group for group in listed.values()}
+
+    def smallest(group: str) -> str:
+        return group if joined[group] == group else smallest(joined[group])
+
+    pairs = pd.read_csv(file, dtype=str)[["tile", "copy"]].itertuples(index=False)
+    for pair in pairs:
+        if all(name in by_name for name in pair):
+            low, high = sorted(smallest(by_name[name]) for name in pair)
+            joined[high] = low
+    return {tile: smallest(group) for tile, group in listed.items()}
+
+
 def _once(names: pd.Series, what: str, file: Path) -> pd.Series:
     twice = names[names.duplicated()]
     if len(twice):
@@ -172,66 +192,22 @@ def _once(names: pd.Series, what: str, file: Path) -> pd.Series:
     return names
 
 
-def split_by_group(
-    labels: np.ndarray, groups: np.ndarray, seed: int, fixed_test: np.ndarray | None = None
-) -> np.ndarray:
-    """Give each tile "train", "validation" or "test"; a group is never divided.
-
-    A fifth of the groups, stratified by class, is the test set (4:1, as in the papers), unless
-    `fixed_test` says which tiles a dataset's own division has there. A tenth of the others is the
-    validation set. Nothing looks at it, full supervision neither; the next split does without it.
-    labels, groups: [N]; fixed_test: bool [N]. Raises ValueError when there are fewer than five
-    groups, and naming the groups that straddle the dataset's own division.
-    """
-    split = np.full(len(labels), "train", dtype=object)
-    split[_test_fold(labels, groups, seed) if fixed_test is None else fixed_test] = "test"
-    rest = np.flatnonzero(split == "train")
-    straddling = np.intersect1d(groups[rest], groups[split == "test"])
-    if len(straddling):
-        raise ValueError(
-            f"{len(straddling)} groups are in both splits of the dataset's own division, the "
-            f"first: {straddling[0]!r}"
-        )
-    folds = min(VALIDATION_FOLDS, len(np.unique(groups[rest])))
-    if folds < 2 or len(rest) == len(labels):
-        raise ValueError("the dataset's own division leaves nothing to test or to train on")
-    split[rest[_one_fold(labels[rest], groups[rest], folds, seed)]] = "validation"
-    return split
-
-
-def _test_fold(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    n_groups = len(np.unique(groups))
-    if n_groups < TEST_FOLDS:
-        raise ValueError(f"a grouped 4:1 split needs {TEST_FOLDS} groups, there are {n_groups}")
-    return _one_fold(labels, groups, TEST_FOLDS, seed)
-
-
-def _one_fold(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    # Placing groups one by one takes minutes where each of 100,000 tiles is its own.
-    alone = len(np.unique(groups)) == len(groups)
-    kind, by = (StratifiedKFold, None) if alone else (StratifiedGroupKFold, groups)
-    splitter = kind(folds, shuffle=True, random_state=seed)
-    # The splitter places groups in order of size: fold 0 would always get the same large ones.
-    chosen = np.random.default_rng(seed).integers(folds)
-    return list(splitter.split(labels, labels, by))[chosen][1]
-
-
 def decode_tiles(
-    table: pd.DataFrame, folder: Path, dataset: str, image_size: int, *, restain: float = 0.0
+    table: pd.DataFrame, folder: Path, dataset: str, image_size: int, *, shift: str = ""
 ) -> Path:
     """Decode every tile once into a uint8 array [N, S, S, 3] and return its `.npy` file.
 
     S is 8/7 of `image_size`, the size that random views are cropped from: see `images.read_square`;
-    then, unless `restain` is 0, `staining.restain` by that shift. The file
-    is named after the digests, so that it serves every run on the same images. Raises ValueError
-    naming the files that cannot be read.
+    then `shifts.shift` by that name. The file is named after the digests, so that it serves every
+    run on the same images. Raises ValueError naming the files that cannot be read, and a shift that
+    is none.
     """
     size = stored_size(image_size)
     content = blake2b(" ".join(table.digest).encode(), digest_size=8).hexdigest()
-    stained = f"-restained{restain:+g}" if restain else ""
-    file = paths.store_folder(dataset) / f"{size}px-{content}{stained}.npy"
+    if shift:
+        shifts.parse(shift)
+    shifted = f"-{shift}" if shift else ""
+    file = paths.store_folder(dataset) / f"{size}px-{content}{shifted}.npy"
     if file.is_file():
         return file
     failed: dict[str, Exception] = {}
@@ -244,7 +220,7 @@ def decode_tiles(
             path = table.path.iloc[row]
             try:
                 tile, converted[path] = read_square(folder / path, size)
-                store[row] = staining.restain(tile, restain) if restain else tile
+                store[row] = shifts.shift(tile, shift)
             except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three
                 failed[path] = error
 

@@ -1,7 +1,6 @@
 """Figures of active learning: learning curves, maps of the pool, ablations."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,10 +10,11 @@ from matplotlib.figure import Figure
 
 from lib.figures.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed
 from lib.report.active_learning import STRATEGIES, TRAININGS, in_order
+from lib.report.statistics import pooled_accuracies, pooled_rows
 
 # Blue is UniSAL's and grey is chance's.
 _plain, _dark = sns.color_palette("colorblind"), sns.color_palette("dark")
-_hues = cycle([*_plain[1:7], *_plain[8:], _dark[4]])
+_hues = iter([*_plain[1:7], *_plain[8:], *_dark[4:], *sns.color_palette("pastel")])
 COLOURS = {
     name: {"unisal": SETTING_COLOURS["ours"], "random": OTHER}.get(name) or next(_hues)
     for name in STRATEGIES
@@ -22,11 +22,12 @@ COLOURS = {
 
 
 def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
-    """Accuracy against labels for each strategy, a panel per training; bands: range over seeds.
+    """Accuracy against labels for each strategy, a panel per training, pooled over folds.
 
-    curves: lines of `active_learning.rounds_frame` of one dataset and way to train.
+    curves: lines of `active_learning.rounds_frame` of one dataset and way to train. Bands of UniSAL
+    and of chance: range over seeds, where there are several.
     """
-    full = curves[curves.method == "full-supervision"].accuracy
+    full = curves[curves.method == "full-supervision"]
     trainings = [t for t in TRAININGS if t in set(curves.training[curves["round"].notna()])]
     figure, axes = plt.subplots(
         1, len(trainings), figsize=(4.3 * len(trainings) + 1.6, 3.4), sharey=True, squeeze=False
@@ -34,21 +35,30 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     for ax, training in zip(axes[0], trainings, strict=True):
         for method in [m for t, m in in_order(curves) if t == training]:
             chosen = curves[(curves.training == training) & (curves.method == method)]
-            by_round = chosen.groupby("round")
-            labels, accuracy = by_round.budget.mean(), by_round.accuracy.agg(["mean", "min", "max"])
+            labels, accuracy = (
+                chosen.groupby("round").budget.mean(),
+                pooled_accuracies(chosen, ["round"]),
+            )
             mine = method == "unisal"
             colour = COLOURS.get(method, "black")
-            ax.plot(labels, accuracy["mean"], color=colour, lw=2.4 if mine else 1.2,
+            ax.plot(labels, accuracy, color=colour, lw=2.4 if mine else 1.2,
                     zorder=2 + mine, label=STRATEGIES.get(method, method))  # fmt: skip
-            if mine or method == "random":
-                ax.fill_between(
-                    labels, accuracy["min"], accuracy["max"], color=colour, alpha=0.15, lw=0
+            if (mine or method == "random") and chosen.seed.nunique() > 1:
+                seeds = (
+                    pooled_accuracies(chosen, ["round", "seed"])
+                    .groupby("round")
+                    .agg(["min", "max"])
                 )
+                ax.fill_between(labels, seeds["min"], seeds["max"], color=colour, alpha=0.15, lw=0)
         if len(full):
-            ax.axhline(full.mean(), color="black", lw=1, ls=":", label="all labels")
+            ax.axhline(pooled_rows(full), color="black", lw=1, ls=":", label="all labels")
         ax.set(xlabel="labels", title=training)
     axes[0, 0].set_ylabel("accuracy on the test set")
-    axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    shown = {label: line for ax in axes[0]
+             for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}  # fmt: skip
+    names = sorted(shown, key=[*STRATEGIES.values(), *shown].index)
+    place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
+    axes[0, -1].legend([shown[name] for name in names], names, **place)
     figure.suptitle(title)
     return closed(figure)
 
@@ -117,7 +127,7 @@ def selection_map(
 def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
     """AULC and accuracy of the last round against one rule at a time.
 
-    lines: see `active_learning.ablation_lines`. Mean and range over seeds; dotted is our setting.
+    lines: see `active_learning.ablation_lines`. Mean and range over runs; dotted is our setting.
     """
     figure, axes = plt.subplots(1, len(lines), figsize=(2.5 * len(lines) + 1.2, 2.7), sharey=True)
     for ax, (name, ends) in zip(np.atleast_1d(axes), lines.items(), strict=True):

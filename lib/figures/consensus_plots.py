@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Rectangle
@@ -152,14 +153,49 @@ def cluster_matrix(
         yticklabels=[f"cluster {k + 1}" for k in order],
         ax=ax,
     )
-    for row, k in enumerate(order):
-        cell = (class_of_cluster[k], row)
-        ax.add_patch(Rectangle(cell, 1, 1, fill=False, edgecolor=RIGHT, linewidth=3, clip_on=False))
+    _frame_cells(ax, class_of_cluster[order])
     ax.set(xlabel="prompt label")
+    return closed(figure)
+
+
+def lift_matrix(
+    lift: np.ndarray,
+    class_of_cluster: np.ndarray,
+    n_tiles: np.ndarray,
+    class_names: Sequence[str],
+) -> Figure:
+    """Lift of every class in every cluster; the cells of clusters and their classes are framed.
+
+    lift: [K, C], see `clusters.cluster_lift`; class_of_cluster, n_tiles: [K]. Colours are log2 of
+    the lift, orange above one and violet below; the clusters are in the order of their classes,
+    within a class by its lift.
+    """
+    order = np.lexsort([-lift[np.arange(len(lift)), class_of_cluster], class_of_cluster])
+    n_clusters, n_classes = lift.shape
+    figure, ax = plt.subplots(figsize=(2.8 + 0.85 * n_classes, 1.6 + 0.36 * n_clusters))
+    sns.heatmap(
+        np.log2(np.maximum(lift[order], 1 / 16)), annot=lift[order], fmt=".2f", cmap="PuOr_r",
+        center=0, vmin=-3, vmax=3, xticklabels=class_names,
+        yticklabels=[f"cluster {k + 1}, {n_tiles[k]} tiles" for k in order],
+        cbar_kws={"label": "log2 of the lift"}, ax=ax,
+    )  # fmt: skip
+    borders = np.flatnonzero(np.diff(class_of_cluster[order])) + 1
+    ax.hlines(borders, 0, n_classes, color="white", linewidth=3)
+    _frame_cells(ax, class_of_cluster[order])
+    ax.set(xlabel="class")
+    return closed(figure)
+
+
+def _frame_cells(ax: Axes, columns: np.ndarray) -> None:
+    """Frame one cell in each row of a heat map, and turn its labels so that they can be read."""
+    for row, column in enumerate(columns):
+        cell = (column, row)
+        ax.add_patch(
+            Rectangle(cell, 1, 1, fill=False, edgecolor=RIGHT, linewidth=3, clip_on=False, zorder=3)
+        )
     ax.tick_params(axis="y", rotation=0)
     ax.tick_params(axis="x", rotation=30)
     plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
-    return closed(figure)
 
 
 def cluster_map(

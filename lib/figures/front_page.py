@@ -13,14 +13,17 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from lib.artefacts import atomic
 from lib.figures import diagram
 from lib.figures.plots import closed
-from lib.report import comparison
-from lib.report.active_learning import STRATEGIES, curve_weights, rounds_frame
+from lib.report import overviews, statistics
+from lib.report.active_learning import OURS, PUBLISHED, STRATEGIES, curve_means, rounds_frame
 
 # What a line is called beside the figure, in its order from the top.
 NO_LABELS = {
     "lc25k_colon": "LC25000 colon\n2 classes",
-    "lc25k": "LC25000\n5 classes",
+    "lc25k_lung": "LC25000 lung\n3 classes",
+    "lc25k": "LC25000\nsame collection",
     "ebhi_binary": "EBHI-Seg\n2 classes",
+    "ebhi_polyp": "EBHI-Seg\npolyp or cancer",
+    "crc_tissue": "CRC-5000\ntissue classes",
     "demo": "drawn tiles\n6 classes",
 }
 FEW_LABELS = {"lc25k": "LC25000", "ebhi": "EBHI-Seg"}
@@ -33,17 +36,19 @@ THEMES = {
 # Column of `no_labels_frame`: what the legend says, colour, marker and its size.
 SCORE_LOOKS = {
     "zero-shot": ("zero-shot", "faint", "o", 50),
-    "other": ("best other method", "other", "D", 40),
-    "ours": ("VLM-CPL", "ours", "o", 80),
+    "other": ("best other", "other", "D", 40),
+    "published": ("published", "ours", "$\\circ$", 90),
+    "ours": ("ours", "ours", "o", 80),
     "full": ("all labels", "ink", "|", 190),
 }
 NO_BREAK = "\N{NO-BREAK SPACE}"  # a cell stays on one line
 SLASH = f"{NO_BREAK}/{NO_BREAK}"
-DUAL_VIEW, RANDOM = ("dual-view", "unisal"), ("supervised", "random")
-ALL_LABELS = ("supervised", "full-supervision")
+RANDOM, ALL_LABELS = ("supervised", "random"), ("supervised", "full-supervision")
+NEEDED = {PUBLISHED, RANDOM, ALL_LABELS}  # for a dataset to be shown
 CURVE_LOOKS = {
-    RANDOM: ("random, supervised", "other", "-"),
-    DUAL_VIEW: ("UniSAL", "ours", "-"),
+    RANDOM: ("random, plain", "other", "-"),
+    PUBLISHED: ("UniSAL", "ours", "--"),
+    OURS: ("ours", "ours", "-"),
     ALL_LABELS: ("all labels", "ink", ":"),
 }
 LAST_SCORES = {
@@ -68,8 +73,8 @@ def write(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
 
 
 def no_labels_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """`comparison.summary_frame` of the datasets of the front page, in their order."""
-    frame = comparison.summary_frame(_of_one_vlm(rows))
+    """`overviews.summary_frame` of the datasets of the front page, in their order."""
+    frame = overviews.summary_frame(_of_one_vlm(rows))
     if frame.empty:
         return frame
     frame = frame[frame.dataset.isin(NO_LABELS)]
@@ -93,76 +98,92 @@ def no_labels_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         cells = {column: SLASH.join(scores[column].map("{:.3f}".format)) for column in
                  ("zero-shot", "published", "ours", "full")}  # fmt: skip
         other = SLASH.join(scores.other.map("{:.3f}".format))
+        named = " / ".join(dict.fromkeys(names))
         lines.append(
             {
                 "dataset": dataset,
                 "zero-shot": cells["zero-shot"],
-                "best other method": f"{other} ({' / '.join(dict.fromkeys(names))})",
+                f"best other method, {overviews.ON_TEST}": f"{other} ({named})",
                 "VLM-CPL, published filters": cells["published"],
                 "VLM-CPL, ours": cells["ours"],
                 "all labels": cells["full"],
-                "seeds": str(scores.seeds.iloc[0]),
+                "folds": scores.folds.iloc[0],
+                "seeds": scores.seeds.iloc[0],
             }
         )
     return pd.DataFrame(lines)
 
 
 def few_labels_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rounds of active learning with heads on frozen features, means over seeds.
+    """Rounds of the datasets of the front page, heads on frozen features, pooled over folds.
 
     Columns: dataset, training, method, round (0 for training on all labels), budget, accuracy,
-    balanced_accuracy, seeds.
+    balanced_accuracy, folds, seeds.
     """
+    lines = []
+    for key, runs in _heads(rows).groupby(["dataset", "training", "method", "round"]):
+        line = dict(zip(("dataset", "training", "method", "round"), key, strict=True))
+        line |= {score: statistics.pooled_rows(runs, score) for score in statistics.SCORES}
+        lines.append(line | {"budget": runs.budget.mean()} | statistics.runs(runs))
+    columns = ["dataset", "training", "method", "round", "budget", *statistics.SCORES]
+    return pd.DataFrame(lines, columns=[*columns, "folds", "seeds"])
+
+
+def _heads(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     frame = rounds_frame(_of_one_vlm(rows))
     frame = frame[(frame.network == "frozen") & (frame.varied == ())]
-    frame = frame.assign(round=frame["round"].fillna(0))
-    rounds = frame.groupby(["dataset", "training", "method", "round"])
-    means = rounds[["budget", "accuracy", "balanced_accuracy"]].mean()
-    return means.assign(seeds=rounds.seed.nunique()).reset_index()
+    frame = frame[frame.dataset.isin(FEW_LABELS)]
+    return frame.assign(round=frame["round"].astype(float).fillna(0))
 
 
 def few_labels_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Three lines per dataset: accuracy and balanced accuracy of the last round, and the AULC.
 
-    The best of the other strategies, with UniSAL's training, is named; UniSAL's variants are none.
+    The best of the other strategies, with the published or with our training, is named; it is
+    chosen on the test set, and UniSAL's variants are none.
     """
     lines = []
-    frame = few_labels_frame(rows)
+    heads, frame = _heads(rows), few_labels_frame(rows)
     for dataset in FEW_LABELS:
-        of_dataset = frame[frame.dataset == dataset]
-        curves = dict(list(of_dataset.groupby(["training", "method"])))
-        if not {DUAL_VIEW, RANDOM, ALL_LABELS} <= set(curves):
+        areas = curve_means(heads[heads.dataset == dataset], "training", "method")
+        area_of = dict(list(areas.groupby(["training", "method"])))
+        curves = dict(list(frame[frame.dataset == dataset].groupby(["training", "method"])))
+        if not NEEDED <= set(curves):
             continue
-        full = curves[ALL_LABELS].iloc[0]
-        last = curves[DUAL_VIEW].iloc[-1]
+        full, last = curves[ALL_LABELS].iloc[0], curves[PUBLISHED].iloc[-1]
         for score, title in LAST_SCORES.items():
-            values = {key: _score(curve, score) for key, curve in curves.items()}
-            others = {
-                method: value
-                for (training, method), value in values.items()
-                if training == "dual-view" and not method.startswith("unisal")
-            }
-            best = max(others, key=lambda method: others[method])
-            name = STRATEGIES.get(best, best)
+            if score == "aulc":
+                values = {key: statistics.pooled_rows(area) for key, area in area_of.items()}
+            else:
+                values = {key: float(curve[score].iloc[-1]) for key, curve in curves.items()}
             lines.append(
                 {
                     "dataset": dataset,
                     "labels": f"{last.budget:.0f} of {full.budget:.0f}".replace(" ", NO_BREAK),
                     "score": title,
                     "random, supervised": f"{values[RANDOM]:.3f}",
-                    "best other strategy": f"{others[best]:.3f}{NO_BREAK}({name})",
-                    "UniSAL": f"{values[DUAL_VIEW]:.3f}",
+                    f"best other strategy, {overviews.ON_TEST}": _best_other(values),
+                    "UniSAL": f"{values[PUBLISHED]:.3f}",
+                    "UniSAL, ours": f"{values[OURS]:.3f}" if OURS in values else "not run",
                     "all labels": "" if score == "aulc" else f"{full[score]:.3f}",
-                    "seeds": str(last.seeds),
+                    "folds": last.folds,
+                    "seeds": last.seeds,
                 }
             )
     return pd.DataFrame(lines)
 
 
-def _score(curve: pd.DataFrame, score: str) -> float:
-    if score == "aulc":
-        return float(curve_weights(curve.budget) @ curve.accuracy)
-    return float(curve[score].iloc[-1])
+def _best_other(values: Mapping[tuple[str, str], float]) -> str:
+    others = {
+        key: value
+        for key, value in values.items()
+        if key[0] in (PUBLISHED[0], OURS[0]) and not key[1].startswith("unisal")
+    }
+    if not others:
+        return ""
+    best = max(others, key=lambda key: others[key])
+    aligned = f", {OURS[0]}" if best[0] == OURS[0] else ""
+    return f"{others[best]:.3f}{NO_BREAK}({STRATEGIES.get(best[1], best[1])}{aligned})"
 
 
 def headline(
@@ -172,14 +193,19 @@ def headline(
 
     scores: `no_labels_frame`; curves: `few_labels_frame`. Readable at 800 pixels.
     """
-    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 0.87), wspace=0.06)
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), width_ratios=(1.1, 1), layout=layout)
-    _draw_scores(axes[0], scores[scores.score == "accuracy"].set_index("dataset"), theme)
+    accuracies = scores[scores.score == "accuracy"].set_index("dataset")
+    height = max(3.4, 1.2 + 0.5 * len(accuracies))
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - 0.44 / height), wspace=0.06)
+    figure, axes = plt.subplots(1, 2, figsize=(8, height), width_ratios=(1.1, 1), layout=layout)
+    _draw_scores(axes[0], accuracies, theme)
     _draw_curves(axes[1], curves, theme)
     titles = ((0.012, "No labels: VLM-CPL"), (0.556, "Few labels: UniSAL"))
     for ax, (x, title) in zip(axes, titles, strict=True):
-        figure.text(x, 0.945, title, weight="bold", fontsize=11.5)
-        ax.legend(loc="upper left", bbox_to_anchor=(x - 0.01, 0.935), ncols=4, fontsize=9,
+        figure.text(x, 1 - 0.19 / height, title, weight="bold", fontsize=11.5)
+        place = x - 0.01, 1 - 0.22 / height
+        if not ax.get_legend_handles_labels()[0]:
+            continue
+        ax.legend(loc="upper left", bbox_to_anchor=place, ncols=5, fontsize=9,
                   bbox_transform=figure.transFigure, handletextpad=0.3, handlelength=1.4,
                   columnspacing=0.9, borderpad=0).set_in_layout(False)  # fmt: skip
     return closed(figure)
@@ -209,24 +235,28 @@ def _draw_scores(ax: Axes, scores: pd.DataFrame, theme: Mapping[str, str]) -> No
         ax.annotate(f"{ours:.2f}", (ours, height), (0, 8), textcoords="offset points",
                     ha="center", va="bottom", color=theme["ours"], weight="bold")  # fmt: skip
     ax.set_yticks(heights, [NO_LABELS[name] for name in scores.index])
-    ax.set(xlabel="accuracy on the test set", xlim=(0.68, 1.015), ylim=(len(scores) - 0.6, -0.65))
-    ax.set_xticks([0.7, 0.8, 0.9, 1.0])
+    low = min([0.76, *scores[list(SCORE_LOOKS)].min(axis=1)])
+    low -= 0.24 * (1.015 - low)  # room for the numbers of zero-shot
+    ax.set(xlabel="accuracy on the test sets", ylim=(len(scores) - 0.6, -0.65))
+    ax.set(xticks=[tenth / 10 for tenth in range(11) if tenth / 10 > low], xlim=(low, 1.015))
     ax.grid(axis="y", visible=False)
 
 
 def _draw_curves(ax: Axes, curves: pd.DataFrame, theme: Mapping[str, str]) -> None:
     for dataset, title in FEW_LABELS.items():
         of_dataset = dict(list(curves[curves.dataset == dataset].groupby(["training", "method"])))
-        if not set(CURVE_LOOKS) <= set(of_dataset):
+        if not NEEDED <= set(of_dataset):
             continue
         full = of_dataset[ALL_LABELS].iloc[0]
-        for key in (RANDOM, DUAL_VIEW):
+        for key in [key for key in (RANDOM, PUBLISHED, OURS) if key in of_dataset]:
+            _, colour, line = CURVE_LOOKS[key]
             budgets = 100 * of_dataset[key].budget / full.budget
-            ax.plot(budgets, of_dataset[key].accuracy, color=theme[CURVE_LOOKS[key][1]])
+            ax.plot(budgets, of_dataset[key].accuracy, line, color=theme[colour])
         ax.axhline(full.accuracy, color=theme["ink"], lw=1, ls=":")
         ax.annotate(f"{title}, {full.budget:.0f} training tiles", (10.2, full.accuracy), (0, 4),
                     textcoords="offset points", ha="right", va="bottom")  # fmt: skip
-    for label, colour, line in CURVE_LOOKS.values():
+    shown = set(zip(curves.training, curves.method, strict=True))
+    for label, colour, line in (CURVE_LOOKS[key] for key in CURVE_LOOKS if key in shown):
         ax.plot([], [], line, color=theme[colour], lw=1 if line == ":" else None, label=label)
-    ax.set(xlabel="share of the tiles that is labelled, %", ylabel="accuracy on the test set")
+    ax.set(xlabel="share of the tiles that is labelled, %", ylabel="accuracy on the test sets")
     ax.set(xlim=(0.6, 10.4), ylim=(0.58, 1.0), xticks=range(2, 11, 2))

@@ -4,7 +4,7 @@ Each function takes tables or rows and returns a closed figure. Figures that sho
 method are in `step_plots`, those of active learning in `active_plots`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.consensus import SETTINGS
+from lib.report.statistics import pooled_rows
 
 plt.style.use(Path(__file__).with_name("style.mplstyle"))
 
@@ -81,16 +82,16 @@ def kept_per_class(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:
 
 
 def consensus_overview(table: pd.DataFrame, title: str = "") -> Figure:
-    """Pseudo-label precision by filter and setting: a point per seed, a bar at the mean.
+    """Pseudo-label precision by filter and setting: a point per run, a bar at the mean.
 
-    table: columns method (for display), setting, share, precision, seed.
+    table: columns method (for display), setting, share, precision.
     """
     methods = list(dict.fromkeys(table.method))
     figure, ax = plt.subplots(figsize=(6.4, 0.5 * len(methods) + 1.1))
     for height, method in enumerate(methods):
         for setting, df in table[table.method == method].groupby("setting"):
             colour, y = SETTING_COLOURS[setting], height + 0.14 * SIDES[setting]
-            _points(ax, df.precision, y, colour)
+            _points(ax, df.precision, df.precision.mean(), y, colour)
             ax.annotate(
                 f"{df.precision.mean():.3f}, {df.share.mean():.0%} kept",
                 (1.02, y),
@@ -108,7 +109,7 @@ def consensus_overview(table: pd.DataFrame, title: str = "") -> Figure:
 
 
 def comparison(table: pd.DataFrame, names: Mapping[str, str], title: str = "") -> Figure:
-    """Accuracy of each method: a point per seed, a bar at the mean.
+    """Accuracy of each method: a point per run, a bar at the value pooled over folds.
 
     table: `comparison.score_frame`; names: method → what to print.
     """
@@ -118,7 +119,8 @@ def comparison(table: pd.DataFrame, names: Mapping[str, str], title: str = "") -
     for height, method in enumerate(methods):
         for setting, df in table[table.method == method].groupby("setting"):
             colour = "black" if method == "full-supervision" else SETTING_COLOURS[setting]
-            _points(ax, df.accuracy, height + 0.17 * SIDES[setting], colour)
+            y = height + 0.17 * SIDES[setting]
+            _points(ax, df.accuracy, pooled_rows(df), y, colour)
     _name_settings(ax)
     ax.legend(loc="lower left")
     ax.set_yticks(range(len(methods)), [names[method] for method in methods])
@@ -127,10 +129,10 @@ def comparison(table: pd.DataFrame, names: Mapping[str, str], title: str = "") -
     return closed(figure)
 
 
-def _points(ax: Axes, values: pd.Series, y: float, colour: str) -> None:
-    """A point per seed and a bar at their mean."""
+def _points(ax: Axes, values: pd.Series, mean: float, y: float, colour: str) -> None:
+    """A point per run and a bar."""
     ax.scatter(values, np.full(len(values), y), s=14, color=colour, alpha=0.5, lw=0)
-    ax.plot(values.mean(), y, marker="|", markersize=10, color=colour, mew=2.5)
+    ax.plot(mean, y, marker="|", markersize=10, color=colour, mew=2.5)
 
 
 def _name_settings(ax: Axes) -> None:
@@ -139,7 +141,7 @@ def _name_settings(ax: Axes) -> None:
 
 
 def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
-    """Accuracy against one rule at a time: mean and range over seeds; dotted is our setting.
+    """Accuracy against one rule at a time: mean and range over runs; dotted is our setting.
 
     lines: what the axis says → `ablation_tables.ablation` of one rule, its values in column x.
     """
@@ -165,19 +167,55 @@ def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figur
     return closed(figure)
 
 
-def robustness(lines: pd.DataFrame, names: Mapping[str, str], title: str = "") -> Figure:
-    """Accuracy of each method against the stain shift of the target: mean and range over seeds.
+# Direction of a shift (its name less the strength) → marker and what to call it.
+SHIFTS = {
+    "": ("o", "no shift"),
+    "haematoxylin-": ("v", "haematoxylin paler"),
+    "haematoxylin+": ("^", "haematoxylin darker"),
+    "eosin-": ("<", "eosin paler"),
+    "eosin+": (">", "eosin darker"),
+    "stain-": ("d", "both stains, towards blue"),
+    "stain+": ("D", "both stains, towards pink"),
+    "blur": ("s", "blur, px"),
+    "jpeg": ("X", "JPEG quality"),
+}
 
-    lines: columns stain_shift, method, setting, accuracy; names: method → what to print.
+
+def robustness(lines: pd.DataFrame, names: Mapping[str, str], title: str = "") -> Figure:
+    """Accuracy of each method against that of the zero-shot labels, a marker for each shift.
+
+    lines: `ablation_tables.robustness_lines`; points are means over all but shift, method and
+    setting. names: method → what to print. On the diagonal a method is as right as the labels.
     """
-    figure, ax = plt.subplots(figsize=(5.8, 3.4))
-    looks = {"zero-shot": ":", "ce-all": "--", "full-supervision": "-."}
-    for (method, setting), df in lines.groupby(["method", "setting"], sort=False):
-        colour = "black" if method == "full-supervision" else SETTING_COLOURS[setting]
-        curve = df.groupby("stain_shift").accuracy.agg(["mean", "min", "max"])
+    figure, ax = plt.subplots(figsize=(7.4, 4.4))
+    keys = ["method", "setting", "shift"]
+    points = lines.groupby(keys, sort=False)[["zero_shot", "accuracy"]].mean().reset_index()
+    colours = {"ce-all": OTHER, "full-supervision": "black"}
+    ends = points.zero_shot.min(), points.zero_shot.max()
+    ax.plot(ends, ends, ":", lw=1.2, color="black", label=names["zero-shot"])
+    trained = points[points.method != "zero-shot"]
+    for (method, setting), df in trained.groupby(keys[:2], sort=False):
+        colour = colours.get(method, SETTING_COLOURS[setting])
+        for shift, x, y in df[["shift", "zero_shot", "accuracy"]].itertuples(index=False):
+            marker, _ = SHIFTS[shift.rstrip("0123456789.")]
+            ax.plot(x, y, marker, ms=7.5, color=colour, mec="white", mew=0.7)
         label = f"{names[method]}, {setting}" if setting else names[method]
-        ax.plot(curve.index, curve["mean"], looks.get(method, "-"), color=colour, label=label)
-        ax.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.12, lw=0)
-    ax.set(xlabel="stain shift of the target", ylabel="accuracy on the test set", title=title)
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        ax.plot([], [], "o", ms=7.5, color=colour, label=label)
+    for direction, (marker, words) in SHIFTS.items():
+        strengths = _strengths(points["shift"].unique(), direction)
+        if strengths:
+            label = f"{words} ({', '.join(strengths)})" if direction else words
+            ax.plot([], [], marker, ms=7.5, color="none", mec="black", mew=1, label=label)
+    ax.set(
+        xlabel="accuracy of the zero-shot labels at that shift, test set",
+        ylabel="accuracy on the test set",
+        title=title,
+    )
+    figure.legend(loc="outside right center", title="colour: method; marker: shift (strength)")
     return closed(figure)
+
+
+def _strengths(shifts: Iterable[str], direction: str) -> list[str]:
+    """Strengths of the named shifts of one direction, as written, from small to large."""
+    ends = [s.removeprefix(direction) for s in shifts if s.rstrip("0123456789.") == direction]
+    return sorted(ends, key=lambda end: float(end or 0))

@@ -177,18 +177,17 @@ def confusion(
 
 
 def confidence_histogram(probs: np.ndarray, labels: np.ndarray) -> Figure:
-    """Confidence of the right and the wrong labels. probs: [N, C]; labels: [N]."""
+    """Confidence of the right and the wrong labels, tiles on a log scale. probs: [N, C]."""
     right = probs.argmax(1) == labels
     figure, ax = plt.subplots(figsize=(5, 2.6))
     bins = np.linspace(1 / probs.shape[1], 1, 26)
     ax.hist(
         [probs.max(1)[right], probs.max(1)[~right]],
         bins=bins.tolist(),
-        stacked=True,
         color=[RIGHT, WRONG],
         label=["right", "wrong"],
     )
-    ax.set(xlabel="confidence", ylabel="tiles")
+    ax.set(xlabel="confidence", ylabel="tiles", yscale="log")
     ax.legend()
     return closed(figure)
 

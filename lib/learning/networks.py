@@ -63,21 +63,25 @@ def frozen_head(
     return Classifier(body, hidden, n_classes, mean, std, projection)
 
 
-def feature_statistics(features: np.ndarray, chunk: int = 8192) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation [E] of features [..., E], float32, a chunk of rows at a time.
+def feature_statistics(
+    features: np.ndarray, tiles: np.ndarray, chunk: int = 8192
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation [E] of the views of some tiles, float32, a chunk at a time.
 
-    A feature that never changes gets the standard deviation 1.
+    features: [V, all tiles, E]; tiles: [N]. A feature that never changes gets the standard
+    deviation 1.
     """
-    rows = features.reshape(-1, features.shape[-1])
     # Shifted by the first row: sums of squares about a far-off origin lose their digits.
-    shift = rows[0].astype(np.float64)
+    shift = features[0, tiles[0]].astype(np.float64)
     total, squares = np.zeros_like(shift), np.zeros_like(shift)
-    for start in range(0, len(rows), chunk):
-        shifted = rows[start : start + chunk] - shift
-        total += shifted.sum(0)
-        squares += (shifted**2).sum(0)
-    mean = total / len(rows)
-    std = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
+    for view in features:
+        for start in range(0, len(tiles), chunk):
+            shifted = view[tiles[start : start + chunk]] - shift
+            total += shifted.sum(0)
+            squares += (shifted**2).sum(0)
+    n_rows = len(features) * len(tiles)
+    mean = total / n_rows
+    std = np.sqrt(np.maximum(squares / n_rows - mean**2, 0))
     std[std < 1e-6] = 1
     return (shift + mean).astype(np.float32), std.astype(np.float32)
 

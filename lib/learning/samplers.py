@@ -25,24 +25,17 @@ def _stream(network: int, step: int) -> int:
     return VIEW_STREAM + MAX_NETWORKS * step + network
 
 
-def feature_views(
-    file: Path, tiles: np.ndarray, *, seed: int, device: torch.device | str = "cpu"
-) -> ViewSampler:
+def feature_views(file: Path, *, seed: int, device: torch.device | str = "cpu") -> ViewSampler:
     """Features of a random one of the V views of each tile that the consensus computed.
 
-    file: [V, N, E] (`view_features.npy`); tiles: [N] tile numbers, one per row of the file.
-    The sampler raises ValueError for a tile that is not among them.
+    file: [V, all tiles, E] (`view_features.npy`).
     """
-    order = np.argsort(tiles)
 
-    def sampler(wanted: np.ndarray, network: int, step: int) -> Tensor:
+    def sampler(tiles: np.ndarray, network: int, step: int) -> Tensor:
         features = np.load(file, mmap_mode="r", allow_pickle=False)
-        rows = order[np.searchsorted(tiles, wanted, sorter=order).clip(max=len(order) - 1)]
-        if not np.array_equal(tiles[rows], wanted):
-            raise ValueError(f"{file} holds no views of some of the tiles that are wanted")
-        draws = tile_draws(wanted, 1, seed, _stream(network, step))[:, 0]
+        draws = tile_draws(tiles, 1, seed, _stream(network, step))[:, 0]
         views = (draws * len(features)).astype(int)
-        return _floats(features[views, rows], device)
+        return _floats(features[views, tiles], device)
 
     return sampler
 

@@ -36,14 +36,15 @@ def frozen(
 ) -> TrainingSetup:
     """Small heads on the features that the frozen VLM gave to the random views. Needs no GPU.
 
-    run: run folder with view_features.npy [V, N, E], one row for each of `tiles` [N], and
-    unprojected.npy, one for every tile.
+    run: folder with view_features.npy [V, all tiles, E] and unprojected.npy [all tiles, E]. The
+    features are standardised by those of `tiles` [N], the training tiles, alone.
     """
     file = run / "view_features.npy"
-    mean, std = networks.feature_statistics(np.load(file, mmap_mode="r", allow_pickle=False))
+    view_features = np.load(file, mmap_mode="r", allow_pickle=False)
+    mean, std = networks.feature_statistics(view_features, tiles)
     return TrainingSetup(
         partial(networks.frozen_head, mean, std, n_classes, projection=projection),
-        samplers.feature_views(file, tiles, seed=seed),
+        samplers.feature_views(file, seed=seed),
         samplers.plain_features(run / "unprojected.npy"),
         Plan(steps=steps),
     )

@@ -165,7 +165,7 @@ def check_division(objective: Objective, plan: Plan, processes: int) -> None:
         )
     if processes > 1 and objective.state_dict():
         raise ValueError(
-            f"{type(objective).__name__} keeps a state per tile, which only one process can"
+            f"{type(objective).__name__} keeps a state of its own, which only one process can"
         )
 
 

@@ -4,22 +4,32 @@ A trial says which tiles are labelled and what is minimised; everything else, th
 and the tiles to predict, is the same for all of them. Filters see no true label here.
 """
 
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
-from lib.consensus import SETTINGS, keep_by_consensus
+from lib.alarm import Alarm, label_free_alarms
+from lib.clusters import classes_by_lift, lift_clusters
+from lib.consensus import SETTINGS, TIE_STREAM, keep_by_consensus, keep_lowest
 from lib.labels import UNLABELLED
+from lib.learning.baselines import (
+    anchored_probabilities,
+    centred_probabilities,
+    prior_by_em,
+    sinkhorn_probabilities,
+    transductive_probabilities,
+)
 from lib.learning.losses import HighConfidenceCrossSupervision, Objective, Supervised
 from lib.learning.setups import TrainingSetup, fit_predict, frozen
 from lib.learning.trainer import TrainingTiles, labelled_and_not
+from lib.random_draws import tile_draws
 from lib.vlm.inference import VLM, embed_tiles, embed_views
 
 PLAIN = {"mvc": "ce-mvc", "pfc": "ce-pfc", "mvc+pfc": "ce-kept"}  # filters → name of the method
@@ -29,13 +39,15 @@ PLAIN = {"mvc": "ce-mvc", "pfc": "ce-pfc", "mvc+pfc": "ce-kept"}  # filters → 
 class Evidence:
     """What the filters look at, one row per training tile.
 
-    tiles: [N] tile numbers; prompt_labels: [N]; votes: [V, N]; view_probs: [N, C]; features:
+    tiles: [N] tile numbers; prompt_labels, confidence: [N], the best class of the zero-shot
+    probabilities and its probability; votes: [V, N]; view_probs: [N, C]; features:
     {"projected": [N, D], "unprojected": [N, E]}; agree: bool [N], whether all members of an
     ensemble of VLMs give the same label.
     """
 
     tiles: np.ndarray
     prompt_labels: np.ndarray
+    confidence: np.ndarray
     votes: np.ndarray
     view_probs: np.ndarray
     features: Mapping[str, np.ndarray]
@@ -47,16 +59,18 @@ class Evidence:
     def of_folder(
         cls, folder: Path, tiles: np.ndarray, *, keep_ratio: float, seed: int
     ) -> "Evidence":
-        """As `embed_tiles` and `embed_views` left it. tiles: [N], those that have views."""
+        """As `embed_tiles` and `embed_views` left it for all tiles; tiles: [N], some of them."""
 
         def load(name: str) -> np.ndarray:
-            return np.load(folder / f"{name}.npy", allow_pickle=False)
+            return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
+        probs = load("probs")[tiles]
         return cls(
             tiles=tiles,
-            prompt_labels=load("probs")[tiles].argmax(1),
-            votes=load("votes"),
-            view_probs=load("view_probs"),
+            prompt_labels=probs.argmax(1),
+            confidence=probs.max(1),
+            votes=load("votes")[:, tiles],
+            view_probs=load("view_probs")[tiles],
             features={
                 "projected": load("features")[tiles],
                 "unprojected": load("unprojected")[tiles],
@@ -65,6 +79,39 @@ class Evidence:
             keep_ratio=keep_ratio,
             seed=seed,
         )
+
+    def lift_clusters(self) -> tuple[np.ndarray, np.ndarray]:
+        """Clusters [N] and lifts [K, C] of our setting, see `clusters.lift_clusters`."""
+        return lift_clusters(
+            self.features[SETTINGS["ours"]["cluster_on"]], self.view_probs,
+            clusters_per_class=SETTINGS["ours"]["clusters_per_class"], seed=self.seed,
+            tiles=self.tiles, among=self.agree,
+        )  # fmt: skip
+
+    def alarms(
+        self, kept: np.ndarray, class_names: Sequence[str], predicted: np.ndarray
+    ) -> list[Alarm]:
+        """What is suspicious about training with these labels, see `alarm.label_free_alarms`.
+
+        kept: bool [N]; predicted: [M, C], probabilities of any tiles by the trained networks.
+        """
+        return label_free_alarms(
+            self.view_probs, self.prompt_labels, kept, *self.lift_clusters(), class_names,
+            predicted=predicted,
+        )  # fmt: skip
+
+    def keep_confident(self) -> np.ndarray:
+        """The keep ratio of every predicted class, by plain zero-shot confidence, bool [N].
+
+        As many tiles of each class as multi-view consensus with the quota "class" keeps, but
+        without a view. Ties go by chance, drawn per tile number.
+        """
+        chance = tile_draws(self.tiles, 1, self.seed, TIE_STREAM)[:, 0]
+        ranking = np.lexsort([self.tiles, chance, -self.confidence])
+        return keep_lowest(
+            ranking, self.prompt_labels, keep_ratio=self.keep_ratio, quota="class",
+            among=self.agree,
+        )  # fmt: skip
 
     def keep(self, order: str, **rules: Any) -> np.ndarray:
         """Tiles kept by the filters in that order, bool [N]; every tile for the order "".
@@ -103,7 +150,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Probabilities [M, C] of the tiles to predict; without a trial nothing was trained."""
+    """Probabilities [M, C] of the tiles to predict; without a trial no labels were chosen.
+
+    alarms: what is suspicious, where that was looked for.
+    """
 
     method: str
     probs: np.ndarray
@@ -111,6 +161,7 @@ class Outcome:
     trial: Trial | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
+    alarms: Sequence[Alarm] | None = None
 
 
 def noisy_label_trials(
@@ -130,15 +181,57 @@ def noisy_label_trials(
 
 
 def filter_trials(evidence: Evidence) -> list[Trial]:
-    """Plain training on what MVC, PFC or both keep, in each setting."""
-    return [
+    """Plain training on what MVC, PFC or both keep, in each setting, and on the most confident.
+
+    Beside MVC in our setting, "top-confidence" tells whether views are worth their time.
+    """
+    labels = evidence.prompt_labels
+    by_filters = [
         Trial(
-            method, Supervised(), evidence.prompt_labels, evidence.keep(order, **rules),
-            setting=setting, params={"rules": rules},
+            method, Supervised(), labels, evidence.keep(order, **rules), setting=setting,
+            params={"rules": rules},
         )
         for setting, rules in SETTINGS.items()
         for order, method in PLAIN.items()
     ]  # fmt: skip
+    confident = Trial("top-confidence", Supervised(), labels, evidence.keep_confident())
+    return [confident, *by_filters]
+
+
+def untrained_outcomes(
+    model: VLM, folder: Path, text: Any, evidence: Evidence, tiles: np.ndarray
+) -> list[Outcome]:
+    """Methods without training: all tiles of a run are classified at once, `tiles` are returned.
+
+    folder: run folder with features, probs and view_probs; model: one VLM, or an ensemble, whose
+    members are centred one by one; text: [C, D] from `embed_prompts`. No label is seen. "sinkhorn"
+    takes all classes to be equally frequent, "sinkhorn-clusters" as frequent as the lift clusters
+    of the training tiles say.
+    """
+    features, probs, view_probs = (
+        np.load(folder / f"{name}.npy", allow_pickle=False)
+        for name in ("features", "probs", "view_probs")
+    )
+    prompts = np.asarray(text.cpu())
+    sizes = np.cumsum(model.sizes or (prompts.shape[1],))[:-1]
+    parts = zip(np.split(features, sizes, 1), np.split(prompts, sizes, 1), strict=True)
+    centred = [
+        centred_probabilities(*part, member.scale)
+        for member, part in zip(model.members, parts, strict=True)
+    ]
+    clusters, lift = evidence.lift_clusters()
+    labels = classes_by_lift(lift)[clusters[clusters != UNLABELLED]]
+    shares = np.bincount(labels, minlength=len(prompts)) / len(labels)
+    classified = {
+        "mean-of-views": view_probs,
+        "transductive": transductive_probabilities(features, probs),
+        "stata": anchored_probabilities(features, prompts, probs),
+        "centred": np.mean(centred, axis=0),
+        "sinkhorn": sinkhorn_probabilities(probs),
+        "sinkhorn-clusters": sinkhorn_probabilities(probs, shares),
+        "prior-em": prior_by_em(probs)[1],
+    }
+    return [Outcome(method, every[tiles]) for method, every in classified.items()]
 
 
 def full_supervision(truth: np.ndarray) -> Trial:
@@ -195,10 +288,11 @@ def ablation_trials(
 ) -> list[Trial]:
     """VLM-CPL with the rules of each line of a grid (`ablations.ablation_grid`).
 
-    vote: number of views → votes [V, N] and view probabilities [N, C], where that rule is varied;
+    vote: number of views → votes [V, N] and view probabilities [N, C] of the training tiles, where
+    that rule is varied;
     the networks see the views of the run all the same.
     """
-    names = ("keep_ratio", "tie_break", "quota", "cluster_on", "clusters_per_class")
+    names = ("keep_ratio", *SETTINGS["ours"])
     trials = []
     for rules in grid:
         chosen_rules = {name: rules[name] for name in names}
@@ -222,6 +316,7 @@ def ablation_trials(
 def shifted_outcomes(
     model: VLM,
     store: Path,
+    folder: Path,
     text: Any,
     train: pd.DataFrame,
     test: pd.DataFrame,
@@ -232,24 +327,33 @@ def shifted_outcomes(
 ) -> list[Outcome]:
     """Prompts, votes, filters and training repeated on re-stained tiles (not in the paper).
 
-    store: re-stained tiles (`decode_tiles`); text: [C, D] from `embed_prompts`; settings: of the
-    run. Gives zero-shot, plain training on all zero-shot labels, full supervision and VLM-CPL in
-    both settings, heads on frozen features. Nothing is kept on disk.
+    store: shifted tiles (`decode_tiles`); folder: where their features and votes lie for all folds,
+    made by the first; text: [C, D] from `embed_prompts`; settings: of the run. Gives zero-shot,
+    plain training on all zero-shot labels, full supervision and VLM-CPL in both settings with its
+    alarms, heads on frozen features.
     """
     tiles = train.tile.values
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        embed_tiles(model, store, text, folder)
-        embed_views(
-            model, store, tiles, text, folder, n_views=settings["n_views"], seed=seed,
-            hue=settings["hue"], batch_size=settings["batch_size"], progress=False,
-        )  # fmt: skip
-        evidence = Evidence.of_folder(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
-        zero_shot = np.load(folder / "probs.npy", allow_pickle=False)[test.tile]
-        setup = frozen(folder, tiles, len(class_names), steps=settings["n_steps"], seed=seed)
-        trials = _shift_trials(evidence, train.label.values, settings)
-        trained = run_trials(trials, train, test, class_names, setup=setup, seed=seed)
-    return [Outcome("zero-shot", zero_shot), *trained]
+    every = np.arange(len(np.load(store, mmap_mode="r", allow_pickle=False)))
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not (folder / "view_probs.npy").is_file():
+            embed_tiles(model, store, text, folder)
+            embed_views(
+                model, store, every, text, folder, n_views=settings["n_views"], seed=seed,
+                hue=settings["hue"], batch_size=settings["batch_size"], progress=False,
+            )  # fmt: skip
+    evidence = Evidence.of_folder(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
+    zero_shot = np.load(folder / "probs.npy", allow_pickle=False)[test.tile]
+    setup = frozen(folder, tiles, len(class_names), steps=settings["n_steps"], seed=seed)
+    trials = _shift_trials(evidence, train.label.values, settings)
+    trained = run_trials(trials, train, test, class_names, setup=setup, seed=seed)
+    watched = [
+        replace(each, alarms=evidence.alarms(each.trial.kept, class_names, each.probs))
+        if each.trial and each.method == "vlm-cpl"
+        else each
+        for each in trained
+    ]
+    return [Outcome("zero-shot", zero_shot), *watched]
 
 
 def _shift_trials(

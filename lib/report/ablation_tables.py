@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from lib.report.format import spread
+from lib.report import statistics
+from lib.report.format import pooled_spread, spread
 
 # Two rules at once, or one that is a word; numbers are drawn (`plots.ablation_curves`).
-ABLATION_TABLES = (("tie_break", "quota"), ("filters",), ("cluster_on",))
+ABLATION_TABLES = (("tie_break", "quota"), ("filters",), ("cluster_on",), ("cluster_rule",))
 ABLATION_CURVES = {
     "n_views": "views V",
     "keep_ratio": "keep ratio ρ",
@@ -34,17 +35,18 @@ def _is_of_training(row: Mapping[str, Any]) -> bool:
 def ablation_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows of one dataset on the test set, without fine-tuned networks and active learning.
 
-    Columns: dataset, vlm, seed, method, setting, varied (names of the parameters in which a row of
-    an ablation differs from the comparison, () for a row of the comparison itself), all parameters,
-    accuracy, balanced_accuracy, precision and kept (of the labels learnt from; NaN where unknown).
+    Columns: dataset, vlm, seed, fold, n, method, setting, varied (names of the parameters in which
+    a row of an ablation differs from the comparison, () for a row of the comparison itself), all
+    parameters, accuracy, balanced_accuracy, precision and kept (of the labels learnt from; NaN
+    where unknown).
     """
     lines = []
     for row in filter(_is_of_training, rows):
         labels = row["labels"] or {}
         lines.append(
             row["params"]
-            | {key: row[key] for key in ("dataset", "vlm", "seed", "method")}
-            | {"setting": row["setting"] or ""}
+            | {key: row[key] for key in ("dataset", "vlm", "seed", "n", "method")}
+            | {"fold": statistics.fold_of(row), "setting": row["setting"] or ""}
             | {"varied": tuple(row["params"].get("varied", ()))}
             | {key: row["scores"][key] for key in ("accuracy", "balanced_accuracy")}
             | {key: labels.get(key) for key in ("precision", "kept")}
@@ -55,26 +57,26 @@ def ablation_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def ablation(frame: pd.DataFrame, *names: str) -> pd.DataFrame:
     """Lines of `ablation_frame` that are VLM-CPL in our setting, or differ from it in `names` only.
 
-    Empty where nothing was varied; only seeds for which something was.
+    Empty where nothing was varied; only runs (fold and seed) for which something was.
     """
     if not {*names} <= {*frame}:
         return frame[:0]
     varied = frame.varied.map(lambda rules: bool(rules) and set(rules) <= set(names))
     varied &= frame.method == "vlm-cpl"
     base = (frame.method == "vlm-cpl") & (frame.setting == "ours") & (frame.varied == ())
-    base &= frame.seed.isin(frame.seed[varied])
-    return frame[varied | base].sort_values([*names, "seed"])
+    base &= statistics.same_runs(frame, frame[varied])
+    return frame[varied | base].sort_values([*names, "fold", "seed"])
 
 
 def ablation_table(frame: pd.DataFrame, *names: str) -> pd.DataFrame:
-    """One line per combination of values, mean ± standard deviation over seeds; ours is marked."""
+    """One line per combination of values, pooled ± standard deviation over runs; ours is marked."""
     lines = []
     for values, df in ablation(frame, *names).groupby(list(names), sort=False):
         line = {name: str(value) or "none" for name, value in zip(names, values, strict=True)}
         line["ours"] = "ours" if (df.varied == ()).all() else ""
         if df.precision.notna().all():
             line["pseudo-label precision"] = spread(df.precision)
-        lines.append(line | {"accuracy": spread(df.accuracy), "seeds": str(df.seed.nunique())})
+        lines.append(line | {"accuracy": pooled_spread(df)} | statistics.runs(df))
     return pd.DataFrame(lines)
 
 
@@ -86,7 +88,7 @@ def ablation_tables(frame: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def on_off_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """MVC, PFC and HCS on and off in all eight ways, our rules, mean ± standard deviation.
+    """MVC, PFC and HCS on and off in all eight ways, our rules, pooled ± standard deviation.
 
     Without HCS: plain training on the labels that are left. HCS without a filter: all tiles are
     labelled and all are cross-supervised too.
@@ -96,11 +98,11 @@ def on_off_table(frame: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for filters, method in plain.items():
         without = frame[(frame.method == method) & frame.setting.isin(["", "ours"])]
-        without = without[(without.varied == ()) & without.seed.isin(supervised.seed)]
+        without = without[(without.varied == ()) & statistics.same_runs(without, supervised)]
         for hcs, df in (("", without), ("yes", supervised[supervised.filters == filters])):
             if len(df):
                 on = {name.upper(): "yes" if name in filters else "" for name in ("mvc", "pfc")}
-                scored = {"accuracy": spread(df.accuracy), "seeds": str(df.seed.nunique())}
+                scored = {"accuracy": pooled_spread(df)} | statistics.runs(df)
                 lines.append(on | {"HCS": hcs} | scored)
     return pd.DataFrame(lines)
 
@@ -116,15 +118,18 @@ def ablation_lines(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def robustness_lines(frame: pd.DataFrame) -> pd.DataFrame:
-    """For `plots.robustness`: methods measured under stain shift, with their unshifted rows.
+    """For `plots.robustness`: methods measured under shifts, with their unshifted rows.
 
-    Empty where no shift was measured.
+    Columns beside those of `ablation_frame`: shift ("" for none) and zero_shot, the accuracy of the
+    zero-shot labels of the same VLM, seed and fold at that shift. Empty where nothing was shifted.
     """
-    if "stain_shift" not in frame:
+    if "shift" not in frame:
         return frame[:0]
-    moved = frame.varied == ("stain_shift",)
+    moved = frame.varied == ("shift",)
     keys = frame[["method", "setting"]].apply(tuple, axis=1)
-    measured = keys.isin(set(keys[moved]))
-    unmoved = (frame.varied == ()) & measured & frame.seed.isin(frame.seed[moved])
-    lines = frame[moved | unmoved].sort_values("stain_shift")
-    return lines.assign(stain_shift=lines.stain_shift.fillna(0))
+    runs = [column for column in ("vlm", "seed", "fold") if column in frame]
+    same_run = frame[runs].apply(tuple, axis=1)
+    unmoved = (frame.varied == ()) & keys.isin({*keys[moved]}) & same_run.isin({*same_run[moved]})
+    lines = frame[moved | unmoved].assign(shift=lambda df: df["shift"].fillna(""))
+    zero_shot = lines[lines.method == "zero-shot"].set_index([*runs, "shift"]).accuracy
+    return lines.join(zero_shot.rename("zero_shot"), on=[*runs, "shift"])

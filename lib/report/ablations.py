@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from lib.consensus import QUOTAS, SETTINGS, TIE_BREAKS
+from lib.consensus import CLUSTER_RULES, QUOTAS, SETTINGS, TIE_BREAKS
 
 # One rule at a time, but for those that are in one dictionary.
 VLM_CPL_GRID: tuple[dict[str, Sequence], ...] = (
@@ -13,7 +13,8 @@ VLM_CPL_GRID: tuple[dict[str, Sequence], ...] = (
     {"keep_ratio": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)},
     {"tie_break": TIE_BREAKS, "quota": QUOTAS},
     {"cluster_on": ("projected", "unprojected")},
-    {"clusters_per_class": (1, 2, 4)},
+    {"cluster_rule": CLUSTER_RULES},
+    {"clusters_per_class": (1, 2, 3, 5)},
     {"threshold": (0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)},
     {"hcs_weight": (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)},
 )
@@ -31,22 +32,8 @@ UNISAL_GRID: tuple[dict[str, Sequence], ...] = (
 def our_rules(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The rules that VLM-CPL runs with in our setting. settings: of a run (`Run.settings`)."""
     names = ("n_views", "keep_ratio", "threshold", "hcs_weight")
-    fixed = {"filters": "mvc+pfc", "clusters_per_class": 1, "stain_shift": 0.0}
+    fixed = {"filters": "mvc+pfc"}
     return {name: settings[name] for name in names} | fixed | SETTINGS["ours"]
-
-
-def parse_shifts(shifts: str) -> list[float]:
-    """Stain shifts from a text like "0.5,1.0"; 0 is the comparison itself, so it is none of them.
-
-    Raises ValueError for what is no list of positive numbers.
-    """
-    try:
-        numbers = [float(shift) for shift in shifts.split(",")]
-    except ValueError as error:
-        raise ValueError(f"shifts={shifts!r} must be numbers, by comma") from error
-    if min(numbers) <= 0 or len(set(numbers)) < len(numbers):
-        raise ValueError(f"shifts={shifts!r} must be positive and differ")
-    return numbers
 
 
 def chosen_rules(

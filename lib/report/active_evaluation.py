@@ -81,17 +81,17 @@ def evaluate_loops(
 def right_per_group(
     histories: Mapping[tuple[str, str], LearningHistory], test: pd.DataFrame, **fields: Any
 ) -> pd.DataFrame:
-    """Right predictions per group of the test set, averaged over each curve: `GROUP_COLUMNS`.
+    """Right predictions per group and class of the test set, averaged over each curve.
 
-    What the paired tests compare. histories: (training, method) → history; fields: vlm, seed and
-    network.
+    Columns: `GROUP_COLUMNS`. histories: (training, method) → history; test: columns group and
+    label; fields: vlm, seed, fold and network.
     """
     counted = []
     for (training, method), history in histories.items():
         right = history.probs.argmax(2) == test.label.values
         weights = curve_weights(history.rounds.labelled)
         counted.append(
-            test[["group"]].assign(
+            test[["group", "label"]].assign(
                 training=training, method=method, n=1, right=weights @ right, **fields
             )
         )

@@ -7,12 +7,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.report.format import difference, spread
+from lib.report import statistics
+from lib.report.format import differences, pooled_spread, with_interval
+from lib.report.statistics import Groups
 
-GROUP_COLUMNS = ["vlm", "seed", "training", "method", "network", "group", "n", "right"]
+GROUP_COLUMNS = [
+    *("vlm", "seed", "fold", "training", "method", "network", "label", "group"),
+    *("n", "right"),
+]
 FRACTIONS = (0.95, 0.98, 1.0)  # of full supervision, for the labels that a strategy needs
 STRATEGIES = {
     "unisal": "UniSAL (DUS, CS)",
+    "unisal-jsd": "UniSAL, JSD of networks and views",
     "unisal-weighted": "UniSAL, weighted",
     "unisal-wide": "UniSAL, widened",
     "dus": "DUS alone",
@@ -23,8 +29,16 @@ STRATEGIES = {
     "coreset": "CoreSet",
     "badge": "BADGE",
     "typiclust": "TypiClust",
+    "dropquery": "DropQuery",
+    "maxherding": "MaxHerding",
+    "uherding": "UHerding",
+    "ppal": "PPAL-like",
 }
-TRAININGS = ("dual-view", "supervised")
+# Ours: as published, but pseudo labels follow the labels bought so far.
+TRAININGS = ("dual-view-aligned", "dual-view", "supervised")
+PUBLISHED, OURS = ("dual-view", "unisal"), ("dual-view-aligned", "unisal")
+CURVE = ["training", "method"]
+OF_ROUNDS = ("round", "disagreeing", "filled")  # what full supervision does not have
 
 
 def curve_weights(budgets: Sequence[int] | pd.Series) -> np.ndarray:
@@ -42,30 +56,33 @@ def curve_weights(budgets: Sequence[int] | pd.Series) -> np.ndarray:
 def rounds_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One line per round: what was trained how on how many labels, and its scores.
 
-    Columns: dataset, vlm, seed, training, method, network, budget, seconds, varied (names of the
-    parameters in which an ablation differs, else ()), all parameters, accuracy, balanced_accuracy,
-    macro_f1, auroc, ece, and of the labels confident, precision, disagreeing and filled.
+    Columns: dataset, vlm, seed, fold, training, method, network, budget, n, seconds, varied (names
+    of the parameters in which an ablation differs, else ()), all parameters, accuracy,
+    balanced_accuracy, macro_f1, auroc, ece, recall, support, and of the labels confident,
+    precision, disagreeing and filled.
     """
-    names = ("dataset", "vlm", "seed", "training", "method", "network", "budget", "seconds")
+    names = ("dataset", "vlm", "seed", "training", "method", "network", "budget", "n", "seconds")
     lines = [
         row["params"]
         | {name: row[name] for name in names}
-        | {"varied": tuple(row["params"].get("varied", ()))}
-        | {name: value for name, value in row["scores"].items() if name != "recall"}
+        | {"fold": statistics.fold_of(row), "varied": tuple(row["params"].get("varied", ()))}
+        | row["scores"]
         | {n: v for n, v in (row["labels"] or {}).items() if n not in ("labelled", "per_class")}
         for row in rows
         if row["training"] is not None
     ]
     if not lines:
-        return pd.DataFrame(columns=[*names, "varied", "round", "disagreeing", "filled"])
-    return pd.DataFrame(lines).sort_values(["seed", "round", "budget"], ignore_index=True)
+        return pd.DataFrame(columns=[*names, "fold", "varied", *OF_ROUNDS])
+    frame = pd.DataFrame(lines)
+    frame = frame.reindex(columns=[*frame, *(name for name in OF_ROUNDS if name not in frame)])
+    return frame.sort_values(["seed", "fold", "round", "budget"], ignore_index=True)
 
 
 def groups_of_runs(runs: Path) -> pd.DataFrame:
-    """What `22_active_learning_rounds` wrote of every seed below a folder of runs."""
-    files = sorted(runs.glob("seed*/learning*.parquet"))
-    found = [pd.read_parquet(file) for file in files]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=GROUP_COLUMNS)
+    """What `22_active_learning_rounds` wrote of every fold and seed below a folder of runs."""
+    files = sorted(runs.glob("seed*/fold*/learning*.parquet"))
+    counted = [pd.read_parquet(file) for file in files]
+    return pd.concat(counted, ignore_index=True) if counted else pd.DataFrame(columns=GROUP_COLUMNS)
 
 
 def by_network(frame: pd.DataFrame, dataset: str) -> dict[str, pd.DataFrame]:
@@ -74,54 +91,103 @@ def by_network(frame: pd.DataFrame, dataset: str) -> dict[str, pd.DataFrame]:
     return {f"{dataset}, {network}": df for network, df in plain.groupby("network", sort=False)}
 
 
-def aulc(curves: pd.DataFrame, score: str = "accuracy") -> pd.DataFrame:
-    """Area under each learning curve: columns training, method, seed, aulc.
+def curve_means(curves: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """Scores averaged over each learning curve by `curve_weights`, a line per run.
 
-    curves: lines of `rounds_frame` of one dataset, VLM and way to train, full supervision or not.
+    curves: lines of `rounds_frame` with a round; names: columns that tell curves of a run apart.
+    Columns: the names, seed, fold, n, accuracy and balanced_accuracy (the areas, AULC), recall and
+    support, as `statistics.pooled_rows` wants them.
     """
-    rounds = curves[curves.method != "full-supervision"]
-    values = [
-        (*key, float(curve_weights(curve.budget) @ curve[score]))
-        for key, curve in rounds.groupby(["training", "method", "seed"], sort=False)
-    ]
-    return pd.DataFrame(values, columns=["training", "method", "seed", "aulc"])
+    lines = []
+    for key, curve in curves.groupby([*names, "seed", "fold"], sort=False):
+        weights = curve_weights(curve.budget)
+        line = dict(zip([*names, "seed", "fold"], key, strict=True)) | {"n": curve.n.iloc[0]}
+        line |= {score: float(weights @ curve[score]) for score in statistics.SCORES}
+        if statistics.has_support(curve):
+            recall = pd.DataFrame(curve.recall.tolist()).astype(float)
+            areas = (recall * weights[:, None]).sum(min_count=len(curve))  # absent stays absent
+            line |= {"recall": areas.to_dict(), "support": curve.support.iloc[0]}
+        lines.append(line)
+    columns = [*names, "seed", "fold", "n", *statistics.SCORES]
+    return pd.DataFrame(lines) if lines else pd.DataFrame(columns=columns)
+
+
+def of_rounds(curves: pd.DataFrame) -> pd.DataFrame:
+    """Lines of `rounds_frame` without full supervision."""
+    return curves[curves.method != "full-supervision"]
 
 
 def rounds_table(curves: pd.DataFrame, groups: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One line per training and strategy, mean ± standard deviation over seeds.
+    """One line per training and strategy, scores pooled over folds.
 
-    curves: see `aulc`; groups: `groups_of_runs` of the same, with which the table says by how much
-    the AULC of UniSAL (dual-view) is larger, and the p of the paired test over seeds × groups.
-    Labels needed: the first round at which the mean over seeds reaches that fraction of full
-    supervision's accuracy; a dash where none does.
+    curves: lines of `rounds_frame` of one dataset, VLM and way to train, full supervision or not;
+    groups: `groups_of_runs` of the same, with which the AULC has its interval and the table says by
+    how much that of UniSAL is larger: with the training of the line, and as published (dual-view)
+    whatever the training; p corrected by Holm over the lines. Labels needed: see `labels_needed`.
     """
     full = curves[curves.method == "full-supervision"]
-    area, balanced = (aulc(curves, s).set_index(["training", "method"]) for s in
-                      ("accuracy", "balanced_accuracy"))  # fmt: skip
+    areas = dict(list(curve_means(of_rounds(curves), *CURVE).groupby(CURVE)))
+    counted = None if groups is None else statistics.grouped(groups, CURVE)
+    kinds = in_order(curves)
     lines = []
-    for training, method in in_order(curves):
+    for training, method in kinds:
         curve = curves[(curves.training == training) & (curves.method == method)]
         last = curve[curve["round"] == curve["round"].max()]
         line = {"training": training, "strategy": STRATEGIES.get(method, method)}
-        line |= {"AULC": spread(area.loc[[(training, method)]].aulc)}
-        line |= {"AULC, balanced accuracy": spread(balanced.loc[[(training, method)]].aulc)}
-        if groups is not None:
-            line["UniSAL is better by"] = _difference(groups, training, method)
-        line |= {
-            "labels at the end": f"{last.budget.mean():.0f}",
-            "accuracy": spread(last.accuracy),
-        }
-        line |= {"balanced accuracy": spread(last.balanced_accuracy)}
+        line |= _area_cells(areas[training, method], counted, (training, method))
+        line |= {"labels at the end": f"{last.budget.mean():.0f}"} | _end_cells(last)
         for fraction in FRACTIONS if len(full) else ():
-            needed = labels_needed(curve, fraction * full.accuracy.mean())
+            needed = labels_needed(curve, fraction * statistics.pooled_rows(full))
             line[f"labels for {fraction:.0%}"] = needed
-        lines.append(line | {"seeds": str(curve.seed.nunique())})
+        lines.append(line | statistics.runs(curve))
     if len(full):
-        ends = {"labels at the end": f"{full.budget.mean():.0f}", "accuracy": spread(full.accuracy)}
-        ends |= {"balanced accuracy": spread(full.balanced_accuracy)}
-        ends |= {"seeds": str(full.seed.nunique())}
-        lines.append({"training": "supervised", "strategy": "all labels"} | ends)
-    return pd.DataFrame(lines).fillna("")
+        ends = {"labels at the end": f"{full.budget.mean():.0f}"} | _end_cells(full)
+        all_labels = {"training": "supervised", "strategy": "all labels"}
+        lines.append(all_labels | ends | statistics.runs(full))
+    table = pd.DataFrame(lines).fillna("")
+    if counted is not None and len(table):
+        place = table.columns.get_loc("labels at the end")
+        for name, cells in reversed(_comparisons(counted, kinds).items()):
+            table.insert(place, name, cells + [""] * (len(table) - len(kinds)))
+    return table
+
+
+def _area_cells(area: pd.DataFrame, groups: Groups | None, kind: tuple[str, str]) -> dict[str, str]:
+    known = statistics.estimates(groups, kind) if groups else {}
+    titles = dict(zip(statistics.SCORES, ("AULC", "AULC, balanced accuracy"), strict=True))
+    return {
+        title: with_interval(known[score])
+        if known
+        else f"{statistics.pooled_rows(area, score):.3f}"
+        for score, title in titles.items()
+    }
+
+
+def _end_cells(last: pd.DataFrame) -> dict[str, str]:
+    titles = ("accuracy", "balanced accuracy")
+    values = (f"{statistics.pooled_rows(last, score):.3f}" for score in statistics.SCORES)
+    return dict(zip(titles, values, strict=True))
+
+
+def _comparisons(groups: Groups, kinds: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Columns of `rounds_table` that compare two curves; kinds: training and method of each."""
+    accuracy, balanced = statistics.SCORES
+    same, published = (
+        [{} if mine(kind) == kind else statistics.differences(groups, mine(kind), kind)
+         for kind in kinds]
+        for mine in (lambda kind: (kind[0], "unisal"), lambda kind: PUBLISHED)
+    )  # fmt: skip
+    return {
+        "UniSAL is better by": differences([line.get(accuracy) for line in same]),
+        "UniSAL is better by, balanced accuracy": differences(
+            [line.get(balanced) for line in same]
+        ),
+        "published UniSAL is better by": differences([line.get(accuracy) for line in published]),
+    }
+
+
+def _of(groups: pd.DataFrame, training: str, method: str) -> pd.DataFrame:
+    return groups[groups.training.eq(training) & groups.method.eq(method)]
 
 
 def rounds_tables(
@@ -143,40 +209,63 @@ def disagreement_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """One line per dataset with heads on frozen features, means over seeds.
+    """One line per dataset with heads on frozen features, pooled over folds.
 
-    frame: `rounds_frame`. The best of the other strategies is that with the largest AULC.
+    frame: `rounds_frame`. The best of the other strategies is that with the largest AULC on the
+    test set among those with the same training, over the runs that it has; variants of UniSAL are
+    none.
     """
     lines = []
     heads = frame[(frame.network == "frozen") & (frame.varied == ())]
     for dataset, curves in heads.groupby("dataset"):
         full = curves[curves.method == "full-supervision"]
-        last = curves[curves["round"] == curves["round"].max()]
-        last = last[(last.method == "unisal") & (last.training == "dual-view")]
-        area = aulc(curves).groupby(["training", "method"]).aulc.mean()
-        if ("dual-view", "unisal") not in area or not len(full):
+        areas = dict(list(curve_means(of_rounds(curves), *CURVE).groupby(CURVE)))
+        if PUBLISHED not in areas or not len(full):
             continue
-        others = area["dual-view"].drop("unisal")
-        line = {"dataset": dataset, "all labels": f"{full.accuracy.mean():.3f}"}
-        line |= {"labels": f"{last.budget.mean():.0f} of {full.budget.mean():.0f}"}
-        line["UniSAL"] = f"{last.accuracy.mean():.3f}"
-        line["of all labels"] = f"{last.accuracy.mean() / full.accuracy.mean():.1%}"
-        line["AULC, UniSAL"] = f"{area['dual-view', 'unisal']:.3f}"
-        if len(others):
-            name = STRATEGIES.get(others.idxmax(), others.idxmax())
-            line["AULC, best other, same training"] = f"{others.max():.3f} ({name})"
+        last = curves[curves["round"] == curves["round"].max()]
+        accuracy = statistics.pooled_rows(full)
+        line = {"dataset": dataset, "all labels": f"{accuracy:.3f}"}
+        for title, kind in (("UniSAL", PUBLISHED), ("UniSAL, ours", OURS)):
+            end = _of(last, *kind)
+            if kind == PUBLISHED:
+                line["labels"] = f"{end.budget.mean():.0f} of {full.budget.mean():.0f}"
+            if len(end):
+                value = statistics.pooled_rows(end)
+                line |= {
+                    title: f"{value:.3f}",
+                    f"{title}, of all labels": f"{value / accuracy:.1%}",
+                }
+                line[f"AULC, {title}"] = f"{statistics.pooled_rows(areas[kind]):.3f}"
+                line[f"AULC, best other, same training as {title}"] = _best_other(areas, kind)
         for method in ("random", "entropy"):
-            if ("supervised", method) in area:
-                line[f"AULC, {method}, supervised"] = f"{area['supervised', method]:.3f}"
-        lines.append(line | {"seeds": str(curves.seed.nunique())})
+            if ("supervised", method) in areas:
+                area = statistics.pooled_rows(areas["supervised", method])
+                line[f"AULC, {method}, supervised"] = f"{area:.3f}"
+        lines.append(line | statistics.runs(_of(curves, *PUBLISHED)))
     return pd.DataFrame(lines).fillna("")
 
 
+def _best_other(areas: Mapping[tuple[str, str], pd.DataFrame], kind: tuple[str, str]) -> str:
+    others = {
+        method: statistics.pooled_rows(area)
+        for (training, method), area in areas.items()
+        if training == kind[0] and not method.startswith("unisal")
+    }
+    if not others:
+        return ""
+    best = max(others, key=lambda method: others[method])
+    return f"{others[best]:.3f} ({STRATEGIES.get(best, best)})"
+
+
 def labels_needed(curve: pd.DataFrame, accuracy: float) -> str:
-    """Mean budget of the first round whose mean accuracy over seeds is at least that."""
-    mean = curve.groupby("round")[["budget", "accuracy"]].mean()
-    enough = mean[mean.accuracy >= accuracy]
-    return f"{enough.budget.iloc[0]:.0f}" if len(enough) else "–"
+    """Mean budget from which on the pooled accuracy is at least that at every budget, or a dash.
+
+    A first crossing after which the curve falls back is not enough.
+    """
+    reached = statistics.pooled_accuracies(curve, ["round"]) >= accuracy
+    stays = reached[::-1].cummin()[::-1]
+    budgets = curve.groupby("round").budget.mean()[stays.values.astype(bool)]
+    return f"{budgets.iloc[0]:.0f}" if len(budgets) else "–"
 
 
 def in_order(curves: pd.DataFrame) -> list[tuple[str, str]]:
@@ -188,17 +277,6 @@ def in_order(curves: pd.DataFrame) -> list[tuple[str, str]]:
     return [(t, m) for t in TRAININGS for m in methods if (t, m) in present]
 
 
-def _difference(groups: pd.DataFrame, training: str, method: str) -> str:
-    """AULC of UniSAL with dual-view training minus that of another, with the p of the test."""
-    if (training, method) == ("dual-view", "unisal"):
-        return ""
-    mine, other = (
-        groups[groups.training.eq(t) & groups.method.eq(m)].set_index(["seed", "group"])
-        for t, m in (("dual-view", "unisal"), (training, method))
-    )
-    return difference(mine, other)
-
-
 # --- ablations -----------------------------------------------------------------------------------
 
 ABLATION_CURVES = {
@@ -207,55 +285,46 @@ ABLATION_CURVES = {
     "contrast": "weight β of contrast",
     "query_share": "query, share of the pool",
 }
-ABLATED = ("strategy", *ABLATION_CURVES, "restart")
+ABLATED = ("strategy", *ABLATION_CURVES, "restart", "balance_classes")
 
 
 def ablation(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     """Lines in which UniSAL with dual-view training differs in one rule at most.
 
     frame: `rounds_frame` of one dataset, VLM and way to train; name: the rule, a column. Empty
-    where it was not varied; only seeds for which it was.
+    where it was not varied; only runs (fold and seed) for which it was.
     """
-    varied = frame.varied == (name,)
+    varied = (frame.varied == (name,)) & (frame.training == "dual-view")
+    varied &= (frame.method == "unisal") | (name == "strategy")
     base = (frame.varied == ()) & (frame.method == "unisal") & (frame.training == "dual-view")
-    return frame[varied | (base & frame.seed.isin(frame.seed[varied]))]
+    return frame[varied | (base & statistics.same_runs(frame, frame[varied]))]
 
 
 def curve_ends(frame: pd.DataFrame, *names: str) -> pd.DataFrame:
-    """One line per values of `names` and seed: AULC and accuracy of the last round, both balanced.
+    """One line per values of `names` and run: AULC and accuracy of the last round.
 
-    frame: lines of `rounds_frame`. Columns: the names, seed, aulc, aulc_balanced, accuracy,
-    balanced_accuracy.
+    frame: lines of `rounds_frame`. Columns: the names, seed, fold, aulc, accuracy.
     """
-    lines = []
-    for key, curve in frame.groupby([*names, "seed"], sort=True):
-        line = dict(zip([*names, "seed"], key, strict=True))
-        weights = curve_weights(curve.budget)
-        line |= {"aulc": weights @ curve.accuracy}
-        line |= {"aulc_balanced": weights @ curve.balanced_accuracy}
-        line |= curve[["accuracy", "balanced_accuracy"]].iloc[-1].to_dict()
-        lines.append(line)
-    columns = [*names, "seed", "aulc", "aulc_balanced", "accuracy", "balanced_accuracy"]
-    return pd.DataFrame(lines, columns=columns)
+    keys = [*names, "seed", "fold"]
+    areas = curve_means(frame, *names).set_index(keys).accuracy.rename("aulc")
+    last = frame.groupby(keys).accuracy.last()
+    return pd.concat([areas, last], axis=1).sort_index().reset_index()
 
 
-def _spreads(ends: pd.DataFrame) -> dict[str, str]:
-    titles = {
-        "aulc": "AULC",
-        "aulc_balanced": "AULC, balanced accuracy",
-        "accuracy": "accuracy at the end",
-    }
-    shown = {title: spread(ends[column]) for column, title in titles.items()}
-    return shown | {"seeds": str(ends.seed.nunique())}
+def _spreads(curves: pd.DataFrame) -> dict[str, str]:
+    area, last = curve_means(curves), curves.groupby(["seed", "fold"]).tail(1)
+    shown = {"AULC": pooled_spread(area)}
+    shown |= {"AULC, balanced accuracy": pooled_spread(area, "balanced_accuracy")}
+    return shown | {"accuracy at the end": pooled_spread(last)} | statistics.runs(curves)
 
 
 def ablation_table(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """One line per value of one rule, mean ± standard deviation over seeds; ours is marked."""
+    """One line per value of one rule, pooled ± standard deviation over runs; ours is marked."""
     curves = ablation(frame, name)
     ours = set(curves[name][curves.varied == ()])
     return pd.DataFrame(
-        {name: str(value), "ours": "ours" if value in ours else ""} | _spreads(ends)
-        for value, ends in curve_ends(curves, name).groupby(name)
+        {name: str(value), "ours": "ours" if value in ours else ""} | _spreads(of_value)
+        for value, of_value in curves.groupby(name)
     )
 
 
@@ -265,7 +334,7 @@ def ablation_tables(frame: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def on_off_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Cross supervision, contrast, DUS and CS on and off, mean ± standard deviation over seeds.
+    """Cross supervision, contrast, DUS and CS on and off, pooled ± standard deviation over runs.
 
     All on, each one off, both of a kind off, all off. Without DUS all unlabelled tiles are
     clustered, without CS chance chooses in the disagreement set, without both among all.
@@ -280,17 +349,17 @@ def on_off_table(frame: pd.DataFrame) -> pd.DataFrame:
         "0011": ("supervised", "unisal", ()),
         "0000": ("supervised", "random", ()),
     }
-    seeds = set(frame.seed[frame.varied != ()])
+    ablated = statistics.same_runs(frame, frame[frame.varied != ()])
     lines = []
     for on, (training, method, varied) in rules.items():
         curves = frame[(frame.training == training) & (frame.method == method)]
-        curves = curves[(curves.varied == varied) & curves.seed.isin(seeds)]
+        curves = curves[(curves.varied == varied) & ablated[curves.index]]
         if varied and varied != ("strategy",):
             curves = curves[curves[varied[0]] == 0]
         if len(curves):
             names = ("cross supervision", "contrast", "DUS", "CS")
             line = {name: "yes" * int(bit) for name, bit in zip(names, on, strict=True)}
-            lines.append(line | _spreads(curve_ends(curves, "method")))
+            lines.append(line | _spreads(curves))
     return pd.DataFrame(lines)
 
 

@@ -9,27 +9,38 @@ import numpy as np
 import pandas as pd
 
 from lib.consensus import SETTINGS
-from lib.report import metrics
+from lib.report import metrics, statistics
 from lib.report.evaluation import evaluate_probs
-from lib.report.format import difference, spread
+from lib.report.format import differences, with_interval
+from lib.report.statistics import Groups, Kind
 
 COMPARED = {
     "zero-shot": "zero-shot",
+    "centred": "zero-shot, target-mean centring",
+    "sinkhorn": "zero-shot, equal shares (Sinkhorn)",
+    "sinkhorn-clusters": "zero-shot, shares of the clusters (Sinkhorn)",
+    "prior-em": "zero-shot, prior by EM (Saerens)",
     "mean-of-views": "mean of views",
+    "transductive": "transductive zero-shot (TransCLIP)",
+    "stata": "StatA-style transduction",
+    "source-only": "source-only supervision",
     "ce-all": "zero-shot labels, CE",
     "gce": "zero-shot labels, generalised CE",
     "elr": "zero-shot labels, early-learning regularisation",
     "co-teaching": "zero-shot labels, Co-teaching",
     "confident-learning": "confident learning, CE",
-    "transductive": "transductive zero-shot (TransCLIP)",
+    "top-confidence": "top share per class, CE",
     "ce-mvc": "MVC, CE",
     "ce-pfc": "PFC, CE",
     "ce-kept": "MVC → PFC, CE",
     "vlm-cpl": "VLM-CPL",
     "full-supervision": "full supervision",
 }
-UNTRAINED = ("zero-shot", "mean-of-views", "transductive")
-WITHOUT_FILTER = "mean-of-views transductive ce-all gce elr co-teaching confident-learning".split()
+UNTRAINED = (
+    "zero-shot centred sinkhorn sinkhorn-clusters prior-em mean-of-views transductive stata".split()
+)
+OURS = ("vlm-cpl", "ours")
+KIND = ["method", "setting", "network"]
 SCORES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -37,8 +48,15 @@ SCORES = {
     "auroc": "AUROC",
     "ece": "ECE",
 }
-SCORE_COLUMNS = ["dataset", "seed", "method", "setting", "network", *SCORES, "recall"]
-GROUP_COLUMNS = ["vlm", "seed", "method", "setting", "network", "group", "n", "right"]
+SCORE_COLUMNS = [
+    *("dataset", "fold", "seed", "method", "setting", "network", "n"),
+    *SCORES,
+    *("recall", "support"),
+]
+GROUP_COLUMNS = [
+    *("vlm", "seed", "fold", "method", "setting", "network", "label", "group"),
+    *("n", "right"),
+]
 # Accuracies that VLM-CPL's abstract gives (arXiv 2403.15836 v1), with the paper's VLM and split.
 PAPER = {
     ("hph", "vlm-cpl", "published filters"): 0.871,
@@ -81,6 +99,8 @@ class PredictedTiles(Protocol):
     def params(self) -> Mapping[str, Any]: ...
     @property
     def seconds(self) -> float | None: ...
+    @property
+    def alarms(self) -> Sequence[Any] | None: ...
 
 
 # --- of one run ----------------------------------------------------------------------------------
@@ -137,33 +157,35 @@ def evaluate(
     for outcome in outcomes:
         evaluation = evaluate_probs(
             outcome.method, outcome.probs, test_labels, class_names,
-            setting=outcome.setting or None, params=dict(outcome.params), **fields,
+            setting=outcome.setting or None, params=dict(outcome.params),
+            network=None if outcome.method in UNTRAINED else network, **fields,
         )  # fmt: skip
         trial = outcome.trial
         if trial is not None:
             quality = metrics.label_quality(trial.labels, trial.kept, truth, class_names)
-            evaluation |= {"network": network, "labels": quality, "seconds": outcome.seconds}
+            if outcome.alarms is not None:
+                quality |= {"alarms": sorted({alarm.name for alarm in outcome.alarms})}
+            evaluation |= {"labels": quality, "seconds": outcome.seconds}
             evaluation["params"]["objective"] = repr(trial.objective)
         evaluations.append(evaluation)
     return evaluations
 
 
 def evaluate_shifts(
-    outcomes: Mapping[float, Sequence[PredictedTiles]],
+    outcomes: Mapping[str, Sequence[PredictedTiles]],
+    truth: np.ndarray,
     test_labels: np.ndarray,
     class_names: Sequence[str],
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """Outcomes at each stain shift as evaluations, marked as varied; see `evaluate`."""
-    return [
-        evaluate_probs(
-            outcome.method, outcome.probs, test_labels, class_names,
-            setting=outcome.setting or None, network=None if outcome.trial is None else "frozen",
-            params={"stain_shift": shift, "varied": ["stain_shift"]}, **fields,
-        )
-        for shift, at_shift in outcomes.items()
-        for outcome in at_shift
-    ]  # fmt: skip
+    """Outcomes at each shift, by its name, as evaluations, marked as varied; see `evaluate`."""
+    evaluations = []
+    for shift, at_shift in outcomes.items():
+        judged = evaluate(at_shift, truth, test_labels, class_names, network="frozen", **fields)
+        for evaluation in judged:
+            evaluation["params"] |= {"shift": shift, "varied": ["shift"]}
+        evaluations += judged
+    return evaluations
 
 
 def right_frame(
@@ -173,13 +195,14 @@ def right_frame(
     *,
     vlm: str,
     seed: int,
+    fold: int,
     network: str,
 ) -> pd.DataFrame:
     """Whether each method is right on each test tile, one line per method and tile.
 
     predictions: those of `13_high_confidence_cross_supervision`, of which zero-shot and VLM-CPL are
-    added; test: columns tile, group, label. Columns: tile, group, vlm, seed, method, setting,
-    network, right.
+    added; test: columns tile, group, label. Columns: tile, group, label, vlm, seed, fold, method,
+    setting, network, right.
     """
     named = predictions.set_index("tile").loc[test.tile]
     classes = {(o.method, o.setting): o.probs.argmax(1) for o in outcomes}
@@ -187,8 +210,8 @@ def right_frame(
         classes["zero-shot", ""] = named["zero-shot_label"].values
     classes |= {("vlm-cpl", setting): named[f"{setting}_label"].values for setting in SETTINGS}
     lines = [
-        test[["tile", "group"]].assign(
-            vlm=vlm, seed=seed, method=method, setting=setting,
+        test[["tile", "group", "label"]].assign(
+            vlm=vlm, seed=seed, fold=fold, method=method, setting=setting,
             network="" if method in UNTRAINED else network, right=predicted == test.label.values,
         )
         for (method, setting), predicted in classes.items()
@@ -200,17 +223,17 @@ def right_frame(
 
 
 def groups_frame(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Tiles and right predictions per group of the test set, for the paired test.
+    """Tiles and right predictions per group and true class, for `statistics.grouped`.
 
-    predictions: columns vlm, seed, method, setting, network, group, right, one line per tile.
-    Returns the same columns without repeats, `right` being counted, and n, the tiles.
+    predictions: `GROUP_COLUMNS` but n, one line per tile. Returns the same columns without
+    repeats, `right` being counted, and n, the tiles.
     """
     return predictions.groupby(GROUP_COLUMNS[:-2]).right.agg(n="size", right="sum").reset_index()
 
 
 def groups_of_runs(runs: Path) -> pd.DataFrame:
-    """`groups_frame` of every seed below a folder of runs; empty if none holds a comparison."""
-    files = sorted(runs.glob("seed*/comparison*.parquet"))
+    """`groups_frame` of every fold and seed below a folder of runs; empty without a comparison."""
+    files = sorted(runs.glob("seed*/fold*/comparison*.parquet"))
     if not files:
         return pd.DataFrame(columns=GROUP_COLUMNS)
     return groups_frame(pd.concat(map(pd.read_parquet, files)))
@@ -222,162 +245,115 @@ def groups_of_record(file: Path) -> pd.DataFrame:
 
 
 def score_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows of the comparison in its order: dataset, seed, method, setting, network and all scores.
+    """Rows of the comparison in its order, a line per run: `SCORE_COLUMNS`.
 
     What needs no network and heads on frozen features come before whole networks.
     """
     methods, settings = list(COMPARED), ["", *SETTINGS]
     lines = sorted(
-        (_score_line(row) for row in rows if _is_compared(row)),
+        (score_line(row) for row in rows if is_compared(row)),
         key=lambda line: (
             line["network"] == "fine-tune",
             methods.index(line["method"]),
             settings.index(line["setting"]),
             line["seed"],
+            line["fold"],
         ),
     )
     return pd.DataFrame(lines, columns=SCORE_COLUMNS)
 
 
-def _is_compared(row: Mapping[str, Any]) -> bool:
+def is_compared(row: Mapping[str, Any]) -> bool:
     """Whether a row belongs to the comparison, not to an ablation of it."""
     known = row["method"] in COMPARED and row["training"] is None  # not active learning
     return known and row["split"] == "test" and "varied" not in row["params"]
 
 
-def _score_line(row: Mapping[str, Any]) -> dict[str, Any]:
+def score_line(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the record as a line of `score_frame`."""
     kind = {key: row[key] or "" for key in ("setting", "network")}
-    return {key: row[key] for key in ("dataset", "method", "seed")} | kind | row["scores"]
+    fields = {key: row[key] for key in ("dataset", "method", "seed", "n")}
+    return fields | {"fold": statistics.fold_of(row)} | kind | row["scores"]
 
 
 def scores_table(
     rows: Sequence[Mapping[str, Any]], groups: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Scores on the test set, mean ± standard deviation over seeds, one line per method.
+    """Scores on the test set, one line per method.
 
-    groups: `groups_frame` of the same runs; with it the table says by how much
-    VLM-CPL in our setting is better than each other method of the same network on the same tiles,
-    and the p of the paired test over seeds × groups. The column paper is the paper's accuracy, with
+    Accuracy and balanced accuracy are pooled over folds, with their intervals where groups are
+    known; the others are means over runs. groups: `groups_frame` of the same runs; with it a table
+    says by how much VLM-CPL in our setting is better than each other method of the same network on
+    the same tiles (p corrected by Holm over the lines), and in which scores a line is not inferior
+    to full supervision (`statistics.non_inferior`). The column paper is the paper's accuracy, with
     its own VLM and split, where it is known.
     """
     frame = score_frame(rows)
-    columns = ["method", "setting", "network"]
-    lines = []
-    for (method, setting, network), of_method in frame.groupby(columns, sort=False):
+    counted = None if groups is None else statistics.grouped(groups, KIND)
+    lines, kinds = [], []
+    for kind, of_method in frame.groupby(KIND, sort=False):
+        method, setting, network = map(str, kind)
         line = {"method": COMPARED[method], "setting": setting, "network": network}
-        line |= {title: spread(of_method[name]) for name, title in SCORES.items()}
-        if groups is not None:
-            line["ours is better by"] = _difference(groups, method, setting, network)
+        line |= _scores(of_method, counted, (method, setting, network))
         known = PAPER.get((of_method.dataset.iloc[0], method, setting))
-        line |= {"paper": f"{known:.3f}" if known else ""}
-        lines.append(line | {"seeds": str(of_method.seed.nunique())})
-    return pd.DataFrame(lines)
+        lines.append(line | {"paper": f"{known:.3f}" if known else ""} | statistics.runs(of_method))
+        kinds.append((method, setting, network))
+    table = pd.DataFrame(lines)
+    if counted is None or table.empty:
+        return table
+    place = table.columns.get_loc("paper")
+    for name, cells in reversed(_comparisons(counted, kinds).items()):
+        table.insert(place, name, cells)
+    return table
 
 
-def _difference(groups: pd.DataFrame, method: str, setting: str, network: str) -> str:
-    """Accuracy of VLM-CPL (ours) minus that of a method, with the p of the paired test."""
-    if (method, setting) == ("vlm-cpl", "ours"):
-        return ""
-    mine = _by_group(groups, "vlm-cpl", "ours", network or "frozen")
-    return difference(mine, _by_group(groups, method, setting, network))
+def _scores(of_method: pd.DataFrame, groups: Groups | None, kind: Kind) -> dict[str, str]:
+    known = statistics.estimates(groups, kind) if groups else {}
+    cells = {}
+    for name, title in SCORES.items():
+        if name in known:
+            cells[title] = with_interval(known[name])
+        elif name in statistics.SCORES:
+            cells[title] = f"{statistics.pooled_rows(of_method, name):.3f}"
+        else:
+            cells[title] = f"{of_method[name].astype(float).mean():.3f}"
+    return cells
 
 
-def _by_group(groups: pd.DataFrame, method: str, setting: str, network: str) -> pd.DataFrame:
-    wanted = groups.method.eq(method) & groups.setting.eq(setting) & groups.network.eq(network)
-    return groups[wanted].set_index(["seed", "group"])[["n", "right"]]
+def _comparisons(groups: Groups, kinds: Sequence[Kind]) -> dict[str, list[str]]:
+    """Columns of `scores_table` that compare two methods; kinds: method, setting and network."""
+    better = [
+        {} if kind[:2] == OURS else statistics.differences(groups, _beside(OURS, kind), kind)
+        for kind in kinds
+    ]
+    return {
+        "ours is better by": differences([line.get("accuracy") for line in better]),
+        "ours is better by, balanced accuracy": differences(
+            [line.get("balanced_accuracy") for line in better]
+        ),
+        "not inferior to full supervision": [_non_inferior(groups, kind) for kind in kinds],
+    }
 
 
-def summary_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """VLM-CPL between zero-shot and full supervision, heads on frozen features, means over seeds.
-
-    One line per dataset and score (accuracy, balanced_accuracy). Columns: dataset, score,
-    zero-shot, other and other_name (the best method without our filters), published, ours, full,
-    seeds. Seeds and datasets without the whole comparison are left out.
-    """
-    needed = {*WITHOUT_FILTER, "zero-shot", "vlm-cpl", "full-supervision"}
-    frame = score_frame(rows)
-    frame = frame[frame.network != "fine-tune"]
-    lines = []
-    for dataset, of_dataset in frame.groupby("dataset"):
-        complete = of_dataset.groupby("seed").method.agg(lambda methods: needed <= set(methods))
-        of_dataset = of_dataset[of_dataset.seed.map(complete)]
-        for score in ("accuracy", "balanced_accuracy") if len(of_dataset) else ():
-            mean = of_dataset.groupby(["method", "setting"])[score].mean()
-            best = mean[[key for key in mean.index if key[0] in WITHOUT_FILTER]].idxmax()
-            line = {"dataset": dataset, "score": score, "zero-shot": mean["zero-shot", ""]}
-            line |= {"other": mean[best], "other_name": COMPARED[best[0]]}
-            line |= {"published": mean["vlm-cpl", "published filters"]}
-            line |= {"ours": mean["vlm-cpl", "ours"], "full": mean["full-supervision", ""]}
-            lines.append(line | {"seeds": of_dataset.seed.nunique()})
-    return pd.DataFrame(lines)
+def _beside(method: tuple[str, str], kind: Kind) -> Kind:
+    """A method with the network of another, or with heads on frozen features if that has none."""
+    return (*method, kind[2] or "frozen")
 
 
-def summary_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """`summary_frame` as it is printed, two lines per dataset."""
-    return pd.DataFrame(
-        {
-            "dataset": line["dataset"],
-            "score": SCORES[line["score"]],
-            "zero-shot": f"{line['zero-shot']:.3f}",
-            "best other method": f"{line['other']:.3f} ({line['other_name']})",
-            "VLM-CPL, published filters": f"{line['published']:.3f}",
-            "VLM-CPL, ours": f"{line['ours']:.3f}",
-            "full supervision": f"{line['full']:.3f}",
-            "seeds": str(line["seeds"]),
-        }
-        for line in summary_frame(rows).to_dict("records")
-    )
+def _non_inferior(groups: Groups, kind: Kind) -> str:
+    """Scores in which a method is not inferior to full supervision; empty where not comparable."""
+    full = _beside(("full-supervision", ""), kind)
+    minus_full = {} if kind == full else statistics.differences(groups, kind, full)
+    good = [SCORES[score] for score, difference in minus_full.items()
+            if statistics.non_inferior(difference, score)]  # fmt: skip
+    return ", ".join(good) or ("no" if minus_full else "")
 
 
 def of_own_vlm(
     rows: Sequence[Mapping[str, Any]], vlms: Mapping[str, str]
 ) -> list[Mapping[str, Any]]:
-    """Rows of the VLM that is named for their dataset; others are for `vlm_comparison`.
+    """Rows of the VLM that is named for their dataset; others are for `overviews`.
 
     vlms: dataset → VLM, such as the one that the dataset's parameters name.
     """
     return [row for row in rows if row["vlm"] == vlms[row["dataset"]]]
-
-
-def vlm_comparison(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Of datasets that were run with more than one VLM: each of them, and ensembles.
-
-    Over the seeds that all have: zero-shot on the test set, what our setting keeps, and VLM-CPL
-    on the test set, heads on frozen features; accuracy and balanced accuracy.
-    """
-    frame = pd.DataFrame([line for row in rows if (line := _vlm_line(row))])
-    if frame.empty:
-        return frame
-    frame = frame.groupby(["dataset", "vlm", "seed"], as_index=False).first()
-    lines = []
-    for dataset, of_dataset in frame.groupby("dataset"):
-        n_vlms = of_dataset.groupby("seed").vlm.nunique()
-        common = n_vlms[n_vlms == of_dataset.vlm.nunique()].index
-        if n_vlms.max() > 1:
-            for vlm, of_vlm in of_dataset[of_dataset.seed.isin(common)].groupby("vlm"):
-                lines.append({"dataset": dataset, "VLM": vlm} | _vlm_cells(of_vlm))
-    return pd.DataFrame(lines)
-
-
-def _vlm_line(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Zero-shot and VLM-CPL in our setting on the test set; empty for other rows."""
-    ours = (row["method"], row["setting"], row["network"]) == ("vlm-cpl", "ours", "frozen")
-    if not (row["method"] == "zero-shot" or ours) or not _is_compared(row):
-        return {}
-    measured = {name: row["scores"][name] for name in ("accuracy", "balanced_accuracy")}
-    if ours:
-        measured |= {name: row["labels"][name] for name in ("kept", "precision")}
-    line = {name: row[name] for name in ("dataset", "vlm", "seed")}
-    return line | {f"{row['method']} {name}": value for name, value in measured.items()}
-
-
-def _vlm_cells(frame: pd.DataFrame) -> dict[str, str]:
-    return {
-        "zero-shot": spread(frame["zero-shot accuracy"]),
-        "zero-shot, balanced accuracy": spread(frame["zero-shot balanced_accuracy"]),
-        "kept": f"{frame['vlm-cpl kept'].mean():.0f}",
-        "pseudo-label precision": spread(frame["vlm-cpl precision"]),
-        "VLM-CPL": spread(frame["vlm-cpl accuracy"]),
-        "VLM-CPL, balanced accuracy": spread(frame["vlm-cpl balanced_accuracy"]),
-        "seeds": str(len(frame)),
-    }

@@ -3,7 +3,7 @@
 Everything here sees true labels, to judge with them and for nothing else.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 
 from lib import consensus
+from lib.alarm import Alarm
 from lib.report import metrics
 
-KEEP_RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the curve
+CLUSTERING = ("cluster_rule", "clusters_per_class")  # rules of PFC beside its features
+KEEP_RATIOS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  # of the curve
 
 
 def evaluate_labels(
@@ -65,41 +67,57 @@ def multi_view_rules(keep_ratio: float) -> list[dict[str, Any]]:
 
 
 def evaluate_views(
+    table: pd.DataFrame,
     votes: np.ndarray,
     view_probs: np.ndarray,
     prompt_labels: np.ndarray,
-    labels: np.ndarray,
     class_names: Sequence[str],
     *,
     keep_ratio: float,
     among: np.ndarray,
-    tiles: np.ndarray,
     seed: int,
     **fields: Any,
 ) -> list[dict[str, Any]]:
     """Labels of the mean of the views, and of multi-view consensus by all of `multi_view_rules`.
 
-    votes: [V, N]; view_probs: [N, C]; the label arrays, `among` and `tiles`: [N], see
-    `consensus.multi_view_consensus`. fields: further fields of all rows.
+    Once for the training tiles of each fold. table: of all N tiles; votes: [V, N]; view_probs:
+    [N, C]; prompt_labels, among: [N], see `consensus.multi_view_consensus`. fields: further fields
+    of all rows.
     """
-    every = np.ones(len(labels), bool)
-    scores = metrics.scores(view_probs, labels, class_names)
-    view_labels = view_probs.argmax(1)
-    evaluations = [
-        evaluate_labels("mean-of-views", view_labels, every, labels, class_names, scores=scores)
-    ]
-    for params in multi_view_rules(keep_ratio):
-        rules = {name: value for name, value in params.items() if name != "varied"}
-        kept = consensus.multi_view_consensus(
-            votes, view_probs, prompt_labels, **rules, seed=seed, tiles=tiles, among=among
-        )
-        setting = None if "varied" in params else consensus.setting_of(rules)
+    evaluations = []
+    for fold, tiles, _ in fold_tiles(table):
+        labels, fold_prompt_labels = table.label.values[tiles], prompt_labels[tiles]
+        views = votes[:, tiles], view_probs[tiles]
+        every, view_labels = np.ones(len(tiles), bool), view_probs[tiles].argmax(1)
+        scores = metrics.scores(view_probs[tiles], labels, class_names)
         evaluations.append(
             evaluate_labels(
-                "mvc", prompt_labels, kept, labels, class_names, setting=setting, params=params
+                "mean-of-views", view_labels, every, labels, class_names, fold=fold, scores=scores
             )
         )
+        for params in multi_view_rules(keep_ratio):
+            rules = {name: value for name, value in params.items() if name != "varied"}
+            kept = consensus.multi_view_consensus(
+                *views, fold_prompt_labels, **rules, seed=seed, tiles=tiles, among=among[tiles]
+            )
+            setting = None if "varied" in params else consensus.setting_of(rules)
+            evaluations.append(
+                evaluate_labels(
+                    "mvc", fold_prompt_labels, kept, labels, class_names, fold=fold,
+                    setting=setting, params=params,
+                )
+            )  # fmt: skip
     return [evaluation | fields for evaluation in evaluations]
+
+
+def fold_tiles(table: pd.DataFrame) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Of each fold its number, the training tiles and the tiles of the test set.
+
+    table: of all tiles, ordered by tile number, with the column fold.
+    """
+    for fold in np.unique(table.fold[table.fold >= 0]).tolist():
+        tested = (table.fold == fold).values
+        yield fold, np.flatnonzero(~tested), np.flatnonzero(tested)
 
 
 def evaluate_filters(
@@ -115,7 +133,8 @@ def evaluate_filters(
 ) -> list[dict[str, Any]]:
     """PFC alone, then both filters in both orders, in both settings, on each kind of features.
 
-    The last one is what the networks learn from in our setting.
+    PFC alone goes by the cluster rules of a setting. The last one, on unprojected features, is what
+    the networks learn from in our setting.
 
     choice: seed, tiles and among of `consensus.keep_by_consensus`, where the shapes are too.
     """
@@ -129,11 +148,15 @@ def evaluate_filters(
             setting=consensus.setting_of(rules), device="cpu",
         )  # fmt: skip
 
-    alone = [evaluate("pfc", {"cluster_on": cluster_on}) for cluster_on in features]
-    grid = product(consensus.SETTINGS.values(), features, ("pfc+mvc", "mvc+pfc"))
+    each = list(product(consensus.SETTINGS.values(), features))
+    alone = [
+        evaluate("pfc", {name: rules[name] for name in CLUSTERING} | {"cluster_on": cluster_on})
+        for rules, cluster_on in each
+    ]
     both = [
         evaluate(order, rules | {"cluster_on": cluster_on, "keep_ratio": keep_ratio})
-        for rules, cluster_on, order in grid
+        for rules, cluster_on in each
+        for order in ("pfc+mvc", "mvc+pfc")
     ]
     return alone + both
 
@@ -141,38 +164,42 @@ def evaluate_filters(
 def evaluate_zero_shot(
     probs: np.ndarray, table: pd.DataFrame, class_names: Sequence[str], **fields: Any
 ) -> list[dict[str, Any]]:
-    """Zero-shot predictions of the training tiles and of the test set, all of them kept.
+    """Zero-shot predictions of training tiles and test set of each fold, all of them kept.
 
-    probs: [N, C] by tile number; table: of the run's tiles. fields: further fields of both rows.
+    probs: [N, C] by tile number; table: of the run's tiles. fields: further fields of all rows.
     """
     evaluations = []
-    for split in ("train", "test"):
-        subset = table[table.split == split]
-        subset_probs, labels = probs[subset.tile.values], subset.label.values
-        every = np.ones(len(subset), bool)
-        quality = metrics.label_quality(subset_probs.argmax(1), every, labels, class_names)
-        fixed = {"split": split, "labels": quality} | fields
-        evaluations.append(evaluate_probs("zero-shot", subset_probs, labels, class_names, **fixed))
+    for fold, train, test in fold_tiles(table):
+        for split, tiles in (("train", train), ("test", test)):
+            split_probs, labels = probs[tiles], table.label.values[tiles]
+            every = np.ones(len(tiles), bool)
+            quality = metrics.label_quality(split_probs.argmax(1), every, labels, class_names)
+            fixed = {"fold": fold, "split": split, "labels": quality} | fields
+            evaluations.append(
+                evaluate_probs("zero-shot", split_probs, labels, class_names, **fixed)
+            )
     return evaluations
 
 
 def evaluate_vlm_cpl(
     probs: Mapping[str, np.ndarray],
     pseudo: pd.DataFrame,
-    table: pd.DataFrame,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
     class_names: Sequence[str],
     *,
     seconds: Mapping[str, float],
+    alarms: Mapping[str, Sequence[Alarm]],
     **fields: Any,
 ) -> list[dict[str, Any]]:
     """The networks of each setting on the test set, and the pseudo labels they learnt from.
 
-    probs: setting → [N, C] by tile number; pseudo: from `consensus.pseudo_label_table`; table: of
-    the run's tiles; seconds: of each setting. fields: further fields of all rows.
+    probs: setting → [N, C] by tile number; pseudo: from `consensus.pseudo_label_table`; train,
+    test: columns tile and label; seconds, alarms: of each setting. fields: further fields of all
+    rows.
     """
-    test = (table.split == "test").values
-    label_of = table.set_index("tile").label
-    fixed = {"filters": "mvc+pfc", "clusters_per_class": 1, "stain_shift": 0.0}
+    label_of = train.set_index("tile").label
+    fixed = {"filters": "mvc+pfc"}
     evaluations = []
     for setting, rules in consensus.SETTINGS.items():
         subset = pseudo[pseudo.setting == setting]
@@ -182,22 +209,24 @@ def evaluate_vlm_cpl(
             label_of[subset.tile].values,
             class_names,
         )
+        quality |= {"alarms": sorted({alarm.name for alarm in alarms[setting]})}
         own = {"setting": setting, "labels": quality, "seconds": seconds[setting]}
         own |= {"params": fixed | rules} | fields
-        labels = table.label.values[test]
-        evaluations.append(
-            evaluate_probs("vlm-cpl", probs[setting][test], labels, class_names, **own)
-        )
+        test_probs, labels = probs[setting][test.tile.values], test.label.values
+        evaluations.append(evaluate_probs("vlm-cpl", test_probs, labels, class_names, **own))
     return evaluations
 
 
-def prediction_table(table: pd.DataFrame, probs: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """What each model predicts for every tile: columns tile, label, split, and for each model
-    <name>_label and <name>_confidence.
+def prediction_table(
+    table: pd.DataFrame, fold: int, probs: Mapping[str, np.ndarray]
+) -> pd.DataFrame:
+    """What each model predicts for every tile: columns tile, label, split ("train" or "test" in
+    this fold), and for each model <name>_label and <name>_confidence.
 
-    probs: name → [N, C] by tile number.
+    table: of all tiles; probs: name → [N, C] by tile number.
     """
-    predictions = table[["tile", "label", "split"]].copy()
+    predictions = table[["tile", "label"]].copy()
+    predictions["split"] = np.where(table.fold == fold, "test", "train")
     for name, p in probs.items():
         predictions[f"{name}_label"], predictions[f"{name}_confidence"] = p.argmax(1), p.max(1)
     return predictions
@@ -208,12 +237,18 @@ def score_table(
 ) -> pd.DataFrame:
     """Scores of several models side by side, without recall per class. probs: name → [N, C]."""
     scores = {name: metrics.scores(p, labels, class_names) for name, p in probs.items()}
-    return pd.DataFrame(scores).drop("recall").astype(float).round(3)
+    return pd.DataFrame(scores).drop(["recall", "support"]).astype(float).round(3)
 
 
 def accuracy_table(probs: Mapping[str, np.ndarray], table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of several predictions on training tiles and test set. probs: name → [N, C]."""
-    lines = {
-        name: (p.argmax(1) == table.label).groupby(table.split).mean() for name, p in probs.items()
-    }
-    return pd.DataFrame(lines).T[["train", "test"]].round(3)
+    """Accuracy of several predictions: of all tiles, and the range over the folds' test sets.
+
+    probs: name → [N, C] by tile number; table: of all tiles.
+    """
+    lines = {}
+    for name, p in probs.items():
+        right = p.argmax(1) == table.label.values
+        of_folds = [right[test].mean() for _, _, test in fold_tiles(table)]
+        line = {"all tiles": right.mean(), "lowest fold": min(of_folds)}
+        lines[name] = line | {"highest fold": max(of_folds)}
+    return pd.DataFrame(lines).T.round(3)

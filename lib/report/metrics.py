@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import permutation_test
 from sklearn import metrics as sk
 
 
 def scores(probs: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-    """Accuracy, balanced accuracy, macro F1, AUROC, calibration error and recall per class.
+    """Accuracy, balanced accuracy, macro F1, AUROC, calibration error, recall and tiles per class.
 
     probs: [N, C]; labels: [N]. AUROC: mean of one against rest, null when a class is absent.
+    Support, the tiles of each class, is what folds are pooled by.
     """
     predicted = probs.argmax(1)
     classes = np.arange(len(class_names))
@@ -27,6 +27,7 @@ def scores(probs: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) ->
             name: None if np.isnan(r) else float(r)
             for name, r in zip(class_names, recall, strict=True)
         },
+        "support": {name: int((labels == c).sum()) for c, name in enumerate(class_names)},
     }
 
 
@@ -70,24 +71,6 @@ def grouped_interval(
     ]
     low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def paired_test(differences: np.ndarray, *, seed: int = 0) -> float:
-    """Two-sided p of a paired sign-flip permutation test: is the sum of differences chance?
-
-    differences: [U], one per unit, here tiles right by one method minus tiles right by the other in
-    one group of one seed's test set (so that alike tiles count once, and large groups for more).
-    Groups that are in the test set of several seeds count as independent, which they are not
-    quite. 10,000 flips; 1 where fewer than two units differ.
-    """
-    differing = differences[differences != 0].astype(float)
-    if len(differing) < 2:
-        return 1.0
-    chance = np.random.default_rng(seed)
-    result = permutation_test(
-        (differing,), np.sum, permutation_type="samples", n_resamples=9999, rng=chance
-    )
-    return float(result.pvalue)
 
 
 def label_quality(

@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from lib.consensus import QUOTAS, TIE_BREAKS
+from lib.consensus import CLUSTER_RULES, QUOTAS, TIE_BREAKS
 from lib.report.format import spread
+from lib.report.statistics import runs
 
 NAMES = {
     "zero-shot": "zero-shot, all tiles",
@@ -21,9 +22,9 @@ NAMES = {
 def pseudo_label_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One line per row on pseudo labels of the training tiles.
 
-    Columns: dataset, vlm, method, name (for tables), setting, seed, varied (names of the parameters
-    that are not the run's own), keep_ratio, tie_break, quota, cluster_on, kept, share (of the
-    tiles), precision, smallest_class, lost, per_class.
+    Columns: dataset, vlm, method, name (for tables), setting, fold, seed, varied (names of the
+    parameters that are not the run's own), keep_ratio, tie_break, quota, cluster_on, cluster_rule,
+    kept, share (of the tiles), precision, smallest_class, lost, per_class.
     """
     lines = []
     for row in rows:
@@ -31,8 +32,8 @@ def pseudo_label_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             continue
         params, labels = row["params"], row["labels"]
         lines.append(
-            {key: row[key] for key in ("dataset", "vlm", "method", "seed")}
-            | {key: params.get(key) for key in ("tie_break", "quota", "cluster_on")}
+            {key: row[key] for key in ("dataset", "vlm", "method", "fold", "seed")}
+            | {key: params.get(key) for key in ("tie_break", "quota", "cluster_on", "cluster_rule")}
             | {key: labels[key] for key in ("kept", "share", "precision", "per_class")}
             | {
                 "name": _name(row),
@@ -53,6 +54,8 @@ def _name(row: Mapping[str, Any]) -> str:
         name += f", {params['tie_break']} ties, {params['quota']} quota"
     if "cluster_on" in params:
         name += f", {params['cluster_on']} features"
+    if params.get("cluster_rule") == "lift":
+        name += ", lift clusters"
     return name
 
 
@@ -68,6 +71,7 @@ def at_main_keep_ratio(frame: pd.DataFrame) -> pd.DataFrame:
         "tie_break": TIE_BREAKS,
         "quota": QUOTAS,
         "cluster_on": ("projected", "unprojected"),
+        "cluster_rule": CLUSTER_RULES,
     }
     ranks = {
         key: chosen[key].map({value: rank for rank, value in enumerate(values)})
@@ -80,7 +84,7 @@ def at_main_keep_ratio(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def consensus_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean ± standard deviation over seeds, one line per way to choose labels."""
+    """Mean ± standard deviation over runs, one line per way to choose labels."""
     lines = []
     for name, df in at_main_keep_ratio(frame).groupby("name", sort=False):
         lines.append(
@@ -89,10 +93,10 @@ def consensus_table(frame: pd.DataFrame) -> pd.DataFrame:
                 "setting": df.setting.iloc[0],
                 "kept": f"{df.share.mean():.0%}",
                 "pseudo-label precision": spread(df.precision),
-                "worst seed": f"{df.precision.min():.3f}",
+                "worst run": f"{df.precision.min():.3f}",
                 "smallest class kept": f"{df.smallest_class.mean():.0f}",
                 "classes lost": f"{df.lost.mean():.1f}",
-                "seeds": str(df.seed.nunique()),
+                **runs(df),
             }
         )
     return pd.DataFrame(lines)

@@ -143,7 +143,7 @@ def read_source(name: str, image_size: int) -> tuple[cards.Card, pd.DataFrame, P
     card = cards.read_card(name.removeprefix(paths.STAND_IN))
     folder = datasets.prepare(card)
     table = read_tile_table(card, folder)
-    return card, table, decode_tiles(table, folder, card.name, image_size, restain=card.restain)
+    return card, table, decode_tiles(table, folder, card.name, image_size, shift=card.shift)
 
 
 def prepare(name: str, *, image_size: int, seed: int, steps: int = 400) -> pd.DataFrame:

@@ -5,12 +5,14 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from cases import case
 from safetensors.numpy import load_file
+from torch import nn
 
 from lib import paths
-from lib.active import loop
+from lib.active import loop, trainings
 from lib.active.loop import (
     REFUSED,
     UNANSWERED,
@@ -37,7 +39,7 @@ def setup(tmp_path_factory):
     """Heads with projectors on features in which the class is to be seen, but not plainly."""
     run = tmp_path_factory.mktemp("run")
     plain = CHANCE.normal(size=(N, E)) + np.eye(3, E)[TRUTH]
-    views = plain[POOL] + 0.3 * CHANCE.normal(size=(V, len(POOL), E))
+    views = plain + 0.3 * CHANCE.normal(size=(V, N, E))
     np.save(run / "view_features.npy", views.astype(np.float16))
     np.save(run / "unprojected.npy", plain.astype(np.float16))
     setup = setups.frozen(run, POOL, 3, steps=8, seed=0, projection=8)
@@ -190,7 +192,7 @@ def test_an_oracle_that_is_interrupted_is_asked_the_same_again(tmp_path, setup, 
 STOPS = [
     ("_save_query", 0, "before"), ("_save_query", 0, "after"), ("train", 0, "after"),
     ("train", 2, "before"), ("train", 2, "after"), ("select", 1, "after"),
-    ("_save_query", 1, "after"), ("predict_members", 1, "before"), ("predict", 1, "before"),
+    ("_save_query", 1, "after"), ("make_pool", 1, "before"), ("predict", 1, "before"),
     ("predict", 2, "after"),
 ]  # fmt: skip
 
@@ -383,6 +385,100 @@ def test_rules_of_an_ablation_change_what_they_name_and_no_budget(setup):
     for share in (0.05, 0.2):
         larger = base.with_rules(ours | {"query_share": share}, 0.1)
         assert larger.query_size * larger.n_rounds == 60, share
+
+
+def test_rules_of_an_ablation_may_name_the_training_and_the_batches(setup):
+    ours = {
+        "strategy": "unisal", "tau": 0.7, "cps_weight": 0.5, "contrast": 0.1, "query_share": 0.1,
+        "restart": True,
+    }  # fmt: skip
+    base = config_with(setup)
+    kinds = {}
+    for training in trainings.TRAININGS:
+        for balance in ({}, {"balance_classes": True}, {"balance_classes": False}):
+            changed = base.with_rules({**ours, "training": training, **balance}, 0.1)
+            kinds[training, *balance.values()] = changed.setup.plan.balance_classes
+            objective, _ = trainings.training_by_name(training)
+            assert repr(changed.objective) == repr(objective)
+    assert [kinds[training,] for training in trainings.TRAININGS] == [True, True, True]
+    assert all(kinds[key] == key[1] for key in kinds if len(key) == 2)
+
+
+def objectives_of_rounds(folder, setup, monkeypatch, **other):
+    """History of aligned rounds, and the objective that each of them trained with."""
+    given, learn = [], loop.train
+
+    def watched(objective, *arguments, **keywords):
+        given.append(objective)
+        return learn(objective, *arguments, **keywords)
+
+    objective, _ = trainings.training_by_name("dual-view-aligned", tau=0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train", watched)
+        return run(folder, setup, objective=objective, **other), given
+
+
+def test_training_on_features_follows_all_labels_by_the_tiles_they_stand_for(
+    tmp_path, setup, monkeypatch
+):
+    history, given = objectives_of_rounds(tmp_path / "rounds", setup, monkeypatch)
+    features = setup.reader(POOL).numpy()
+    for r, objective in enumerate(given):
+        queried = history.queries[history.queries["round"] <= r]
+        labels = pd.Series(queried.label.values, queried.tile.values).reindex(POOL, fill_value=-1)
+        expected = trainings.matched_counts(features, labels.values, 3)
+        assert objective.aligns and objective.label_counts == pytest.approx(expected, abs=1e-5)
+
+
+def test_training_on_pixels_follows_the_labels_that_chance_drew(tmp_path, setup, monkeypatch):
+    reader, sampler = setup.reader, setup.sampler
+    pictures = replace(
+        setup,
+        make_network=lambda: Flattened(setup.make_network()),
+        reader=lambda tiles: reader(tiles)[:, :, None],
+        sampler=lambda *which: sampler(*which)[:, :, None],
+    )
+    for strategy in ("unisal", "random"):
+        history, given = objectives_of_rounds(
+            tmp_path / strategy, pictures, monkeypatch, strategy=strategy
+        )
+        for r, objective in enumerate(given):
+            until = r if strategy == "random" else 0
+            drawn = history.queries.label[history.queries["round"] <= until]
+            assert list(objective.label_counts) == np.bincount(drawn, minlength=3).tolist()
+
+
+class Flattened(nn.Module):
+    """A network on vectors that is given them with one more axis."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    @property
+    def projector(self):
+        return self.network.projector
+
+    def forward(self, inputs):
+        return self.network(inputs[..., 0])
+
+    def forward_features(self, inputs):
+        return self.network.forward_features(inputs[..., 0])
+
+
+def test_aligned_rounds_that_are_cut_off_go_on_as_if_they_had_not_been(tmp_path, setup):
+    objective, _ = trainings.training_by_name("dual-view-aligned", tau=0.5)
+    whole = run(tmp_path / "whole", setup, objective=objective)
+    (tmp_path / "whole" / "round2.json").unlink()
+    assert_same(run(tmp_path / "whole", setup, objective=objective), whole)
+
+
+@pytest.mark.slow
+def test_strategies_that_want_more_than_plain_predictions_get_it(tmp_path, setup):
+    for strategy in ("unisal-jsd", "dropquery", "uherding"):
+        first, other = (run(tmp_path / f"{strategy}{k}", setup, strategy=strategy) for k in "ab")
+        assert_same(first, other)
+        assert len(set(first.queries.tile)) == 18
 
 
 def test_rounds_in_scratch_are_the_same_and_leave_nothing(tmp_path, setup, whole, monkeypatch):

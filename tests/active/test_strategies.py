@@ -23,7 +23,11 @@ def random_pool(n=40, n_classes=3, size=4, queried=10, seed=0):
     labels, unlabelled_mask = np.full(n, UNLABELLED), np.ones(n, bool)
     rows = chance.choice(n, queried, replace=False)
     labels[rows], unlabelled_mask[rows] = chance.integers(n_classes, size=queried), False
-    return Pool(probs, chance.normal(size=(n, size)).astype(np.float32), labels, unlabelled_mask)
+    features = chance.normal(size=(n, size)).astype(np.float32)
+    more = chance.dirichlet(np.ones(n_classes), (7, n)).astype(np.float32)
+    return Pool(
+        probs, features, labels, unlabelled_mask, view_probs=more[:4], dropout_probs=more[4:]
+    )
 
 
 def pool_on_a_line(places, first, second):
@@ -31,7 +35,7 @@ def pool_on_a_line(places, first, second):
     probs = np.stack([np.stack([1 - np.array(p), p], 1) for p in (first, second)])
     features = np.array(places, float)[:, None]
     n = len(places)
-    return Pool(probs, features, np.full(n, UNLABELLED), np.ones(n, bool))
+    return Pool(probs, features, np.full(n, UNLABELLED), np.ones(n, bool), dropout_probs=probs)
 
 
 # --- UniSAL by hand ------------------------------------------------------------------------------
@@ -130,7 +134,130 @@ def test_no_tile_makes_no_cluster():
     assert len(cluster) == len(centres) == len(strategies.compact(np.zeros((0, 3)), 5, 0)) == 0
 
 
+# --- ours and others by hand ---------------------------------------------------------------------
+
+
+def test_divergent_views_make_candidates_although_both_networks_agree():
+    """Of 40 tiles on a line the views of 10 … 13 contradict each other: four candidates."""
+    probs = np.full(40, 0.8)
+    pool = pool_on_a_line(np.arange(40.0), probs, probs)
+    views = np.repeat(pool.probs, 2, axis=0)
+    views[::2, 10:14] = [0.1, 0.9]
+    pool = replace(pool, view_probs=views)
+    assert select("unisal-jsd", pool, 1, 0).rows[0] in (11, 12)
+    assert sorted(row // 2 for row in select("unisal-jsd", pool, 2, 0).rows) == [5, 6]
+
+
+def test_candidates_are_a_tenth_of_the_unlabelled_tiles_and_at_least_two_for_each_query():
+    pool = random_pool(440, queried=40)
+    rows = np.flatnonzero(pool.unlabelled_mask)
+    members = np.concatenate([pool.probs, pool.view_probs])[:, rows]
+    score = [references.divergence(members[:, i].tolist()) for i in range(400)]
+    order = rows[np.argsort(-np.array(score))]
+    for n, floor in ((3, 40), (20, 40), (30, 60)):
+        candidates = order[:floor]
+        expected = candidates[strategies.compact(pool.features[candidates], n, 5)]
+        assert select("unisal-jsd", pool, n, 5).rows.tolist() == expected.tolist()
+
+
+def test_ppal_spreads_over_the_smallest_margins():
+    """The eight smallest margins are at 0 … 3 and at 20 … 23; the others are certain."""
+    at = np.array([0, 1, 2, 3, 20, 21, 22, 23, 50, 51, 52, 53, 54, 55], float)
+    probs = [0.5, 0.52, 0.54, 0.56, 0.51, 0.53, 0.55, 0.57] + [0.9] * 6
+    pool = pool_on_a_line(at, probs, probs)
+    assert sorted(row // 4 for row in select("ppal", pool, 2, 0).rows) == [0, 1]
+    assert select("margin", pool, 2, 0).rows.tolist() == [0, 4]
+
+
+def test_dropquery_clusters_where_most_predictions_with_dropout_change():
+    """Of ten tiles those at 0, 1, 2 and 20, 21, 22 change in two of three predictions."""
+    at = [0, 1, 2, 20, 21, 22, 40, 41, 42, 43]
+    pool = pool_on_a_line(at, [0.9] * 10, [0.9] * 10)
+    dropped = np.repeat(pool.probs.mean(0)[None], 3, axis=0)
+    dropped[:2, :6] = [0.9, 0.1]
+    dropped[2, 6:9] = [0.9, 0.1]  # in one of three: half is not passed
+    pool = replace(pool, dropout_probs=dropped)
+    assert sorted(select("dropquery", pool, 2, 0).rows.tolist()) == [1, 4]
+    pool.probs[:, 7] = [0.4, 0.6]
+    query = select("dropquery", pool, 7, 0).rows.tolist()
+    assert sorted(query) == [0, 1, 2, 3, 4, 5, 7]  # six that change, and the smallest margin
+
+
+def test_dropquery_without_its_predictions_is_refused():
+    with pytest.raises(ValueError, match="dropout_probs"):
+        select("dropquery", replace(random_pool(), dropout_probs=None), 3, 0)
+
+
 # --- against slow versions -----------------------------------------------------------------------
+
+
+def test_the_divergence_is_that_of_the_equation():
+    for seed in range(3):
+        members = np.random.default_rng(seed).dirichlet(np.ones(4), (5, 30))
+        members[:, 0] = [1, 0, 0, 0]
+        slow = [references.divergence(members[:, i].tolist()) for i in range(30)]
+        found = strategies.divergence(members)
+        np.testing.assert_allclose(found, slow, atol=1e-12)
+        assert found[0] == 0
+
+
+def coverage_of(pool, strategy):
+    """The sum that a herding strategy raises, as a function of the rows that it chose."""
+    labelled, rows = (
+        np.flatnonzero(mask).tolist() for mask in (pool.labels != UNLABELLED, pool.unlabelled_mask)
+    )
+    if strategy == "maxherding":
+        weights, sigma = np.ones(len(pool.labels)), 1.0
+    else:
+        unit = pool.features[labelled].astype(float)
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+        apart = [np.linalg.norm(a - b) for i, a in enumerate(unit) for b in unit[:i]]
+        weights, sigma = 1 - strategies.margin(pool.probs), min(apart, default=1.0)
+    return lambda chosen: references.coverage(
+        pool.features, weights, rows, labelled + chosen, sigma
+    )
+
+
+def assert_greedy(chosen, pool, strategy):
+    """No other tile would have raised the sum more, at any step; two may do so equally."""
+    coverage = coverage_of(pool, strategy)
+    for step, row in enumerate(chosen):
+        left = set(np.flatnonzero(pool.unlabelled_mask).tolist()) - set(chosen[:step])
+        best = max(coverage([*chosen[:step], other]) for other in left)
+        assert coverage([*chosen[:step], row]) == pytest.approx(best, abs=1e-9), (strategy, step)
+
+
+@pytest.mark.slow
+def test_herding_is_the_plain_greedy_choice_whatever_the_chunk():
+    for seed in range(2):
+        for queried in (0, 1, 10):
+            for strategy in ("maxherding", "uherding"):
+                with case(seed, queried, strategy):
+                    pool = random_pool(queried=queried, seed=seed)
+                    assert_greedy(select(strategy, pool, 6, 0).rows.tolist(), pool, strategy)
+                    uncertain = strategy == "uherding"
+                    small = strategies.herding(pool, 6, 0, uncertain=uncertain, chunk=3)
+                    assert_greedy(small.rows.tolist(), pool, strategy)
+
+
+def test_maxherding_covers_as_much_as_that_of_scikit_activeml():
+    for seed in range(3):
+        pool = random_pool(seed=seed)
+        coverage = coverage_of(pool, "maxherding")
+        theirs = strategies._activeml("MaxHerding", pool, 4, seed, metric_dict={"gamma": 1.0})
+        ours = select("maxherding", pool, 4, seed)
+        assert coverage(ours.rows.tolist()) == pytest.approx(
+            coverage(theirs.rows.tolist()), rel=1e-3
+        ), seed
+
+
+def test_uherding_passes_over_what_the_networks_are_sure_of():
+    """Two clumps of tiles; the networks are sure of the larger one."""
+    at = np.radians([0, 1, 2, 3, 4, 5, 90, 91, 92])
+    pool = pool_on_a_line(at, [1.0] * 6 + [0.6] * 3, [1.0] * 6 + [0.6] * 3)
+    pool = replace(pool, features=np.stack([np.cos(at), np.sin(at)], 1))
+    assert select("maxherding", pool, 1, 0).rows[0] < 6
+    assert select("uherding", pool, 1, 0).rows.tolist() == [7]
 
 
 def test_compact_tiles_are_those_nearest_to_the_centres_of_k_means():
@@ -260,7 +387,7 @@ def test_a_choice_leaves_the_pool_alone():
     for strategy in EVERY:
         pool, before = random_pool(), random_pool()
         select(strategy, pool, 7, 0)
-        for name in ("probs", "features", "labels", "unlabelled_mask"):
+        for name in vars(pool):
             assert np.array_equal(getattr(pool, name), getattr(before, name)), (strategy, name)
 
 
@@ -291,12 +418,16 @@ def test_an_unknown_strategy_is_refused_and_the_known_are_named():
             select(name, random_pool(), 7, 0)
 
 
+def peak_memory(call, *arguments):
+    tracemalloc.start()
+    call(*arguments)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+@pytest.mark.slow
 def test_memory_grows_with_the_number_of_tiles_and_not_with_its_square():
-    peaks = []
-    for n in (2000, 8000):
-        features = np.random.default_rng(0).normal(size=(n, 8)).astype(np.float32)
-        tracemalloc.start()
-        strategies.compact(features, 20, 0)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert peaks[1] < 5 * peaks[0]
+    for strategy in ("cs", "uherding"):
+        peaks = [peak_memory(select, strategy, random_pool(n), 20, 0) for n in (2000, 8000)]
+        assert peaks[1] < 5 * peaks[0], strategy

@@ -3,13 +3,14 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
 from cases import case
 from miniatures import CARD_FIELDS
 
 from lib import paths
-from lib.data import cards
+from lib.data import cards, shifts, staining
 
 CARDS = sorted(file.stem for file in (paths.ROOT / "data" / "cards").glob("*.yaml"))
 
@@ -159,6 +160,23 @@ def test_only_two_classes_are_cut(write_card):
         write_card(CARD_FIELDS | {"patching": PATCHING, "classes": classes})
 
 
+def test_copies_need_a_table_of_groups_and_are_a_csv(write_card):
+    table = {"table": "t.csv", "column": "c"}
+    card = write_card(CARD_FIELDS | {"group": table | {"copies": "toy_copies.csv"}})
+    assert cards.copies_file(card) == paths.card_file("toy").with_name("toy_copies.csv")
+    for group in ({"pattern": "(.)", "copies": "c.csv"}, table | {"copies": "c"}):
+        with case(group), pytest.raises(ValueError, match=r"toy\.yaml: group, copies must be a CSV"):
+            write_card(CARD_FIELDS | {"group": group})
+
+
+def test_the_tables_of_copies_exist_and_name_pairs():
+    for dataset in CARDS:
+        card = cards.read_card(dataset)
+        if "copies" in (card.group or {}):
+            header, *pairs = card_lines = cards.copies_file(card).read_text().splitlines()
+            assert header == "tile,copy" and pairs and len({*card_lines}) == len(card_lines)
+
+
 def test_an_object_in_a_card_is_refused(write_card):
     with pytest.raises(yaml.YAMLError):
         write_card("title: !!python/object/apply:os.getcwd []\n")
@@ -177,6 +195,14 @@ def test_the_two_subsets_of_lc25000_share_no_group_and_prompts_are_alike():
     assert target.class_names == source.class_names and source.restain > 0 == target.restain
     for target_class, source_class in zip(target.classes, source.classes, strict=True):
         assert target_class.prompts == source_class.prompts and source_class.captions
+
+
+def test_what_a_card_restains_is_that_shift():
+    source = cards.read_card("lc25k_restained")
+    tile = np.random.default_rng(0).integers(256, size=(9, 9, 3), dtype=np.uint8)
+    restained = staining.restain(tile, source.restain)
+    assert np.array_equal(shifts.shift(tile, source.shift), restained)
+    assert not cards.read_card("lc25k").shift
 
 
 def test_reading_a_card_imports_nothing_that_draws_or_cuts():

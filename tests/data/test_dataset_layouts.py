@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from matplotlib import pyplot
 from miniatures import MAKERS, make
 
 from lib import paths, runner
-from lib.data import cards, datasets, tiles
+from lib.data import cards, datasets, splits, tiles
 from lib.vlm import stand_in
 
 SIZE = 32  # pixels, of the model
@@ -68,11 +69,6 @@ def miniature(made, monkeypatch):
     return made
 
 
-def divide(card, table, seed=0):
-    own = (table.part == "test").to_numpy() if card.splits else None
-    return tiles.split_by_group(table.label.to_numpy(), table.group.to_numpy(), seed, own)
-
-
 # --- miniatures ----------------------------------------------------------------------------------
 
 
@@ -86,14 +82,16 @@ def test_every_tile_is_read_with_its_class_and_group(miniature):
     assert set(table.part) == ({"train", "test"} if card.splits else {""})
 
 
-def test_no_group_straddles_the_split(miniature):
+def test_no_group_is_divided_by_the_folds(miniature):
     card, table = miniature.card, miniature.table
-    for seed in range(3):
-        split = divide(card, table, seed)
-        assert (pd.Series(split).groupby(table.group.to_numpy()).nunique() == 1).all()
-        assert set(split) == {"train", "validation", "test"}
-        if card.splits:
-            assert ((split == "test") == (table.part == "test")).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracked folds are those of other tiles
+        folds = splits.assign_folds(card, table)
+    assert (pd.Series(folds).groupby(table.group.to_numpy()).nunique() == 1).all()
+    if card.splits:
+        assert ((folds == 0) == (table.part == "test")).all()
+    else:
+        assert set(folds) == set(range(5))
 
 
 def test_the_numbers_that_differ_from_the_published_ones_are_said(miniature):
@@ -198,7 +196,7 @@ def test_every_notebook_of_the_chain_runs_on_it(miniature):
     for name in CHAIN:
         with case(name):
             execute(name, given)
-    folder = paths.run_folder(dataset, given["vlm"], 0)
+    folder = paths.run_folder(dataset, given["vlm"], 0, 0)
     predictions = pd.read_parquet(folder / "predictions.parquet")
     test = predictions[predictions.split == "test"]
     assert len(predictions) == len(miniature.table)
@@ -350,7 +348,7 @@ def test_the_sample_of_crc5000_reads(tmp_path, monkeypatch):
     assert np.bincount(table.label).tolist() == [30] * 8
     assert set(table.group) <= {f"CRC-Prim-HE-{n:02d}" for n in range(1, 11)}
     assert table[table.label == 7].group.nunique() == 2  # the class "empty"
-    split = divide(card, table)
+    split = splits.divide(table.label.values, table.group.values)
     assert (pd.Series(split).groupby(table.group.to_numpy()).nunique() == 1).all()
     (line,) = datasets.missing_tiles(card, table)
     assert line.startswith("crc5000: 240 of 5,000 tiles; tumour 30 of 625,")
@@ -383,11 +381,36 @@ def test_the_sample_of_ebhi_reads(monkeypatch):
     card, folder = sample("ebhi", SHARED, monkeypatch)
     table = tiles.read_tile_table(card, folder)
     assert np.bincount(table.label).tolist() == [68, 397, 493, 159, 48, 618]
-    cases = pd.read_csv(folder / "cases.csv")
-    listed = dict(zip("EBHI-SEG/" + cases.path, cases.case, strict=True))
-    assert table.group.tolist() == [listed[path] for path in table.path]
+    cases = pd.read_csv(folder / "cases.csv").set_index("path").case
+    listed = cases[table.path.str.removeprefix("EBHI-SEG/")].to_numpy()
+    assert pd.Series(listed).nunique() == 293 and table.group.nunique() == 277
+    assert (table.groupby(listed).group.nunique() == 1).all()
     (line,) = datasets.missing_tiles(card, table)
     assert line.startswith("ebhi: 1,783 of 2,228 tiles; normal 68 of 76")
+
+
+@needs_samples
+def test_the_samples_of_settings_that_chose_nothing_are_whole_or_say_what_is_missing(monkeypatch):
+    for dataset, counts, missing in (
+        ("ebhi_polyp", [397, 618], "ebhi_polyp: 1,015 of 1,269 tiles; polyp 397 of 474"),
+        ("lc25k_lung", [800] * 3, ""),
+        ("crc_tissue", [30] * 5, ""),
+    ):
+        with case(dataset):
+            card, folder = sample(dataset, SHARED, monkeypatch)
+            table = tiles.read_tile_table(card, folder)
+            assert np.bincount(table.label).tolist() == counts
+            assert "".join(datasets.missing_tiles(card, table)).startswith(missing)
+            assert bool(datasets.missing_tiles(card, table)) == bool(missing)
+
+
+@needs_samples
+@pytest.mark.slow
+def test_lc25k_and_the_source_of_its_stand_in_share_no_group(monkeypatch):
+    card, folder = sample("lc25k", SHARED, monkeypatch)
+    target = tiles.read_tile_table(card, folder)
+    source = tiles.read_tile_table(cards.read_card("lc25k_restained"), folder)
+    assert not {*target.group} & {*source.group} and len(target) + len(source) == 4000
 
 
 @needs_samples
@@ -403,8 +426,10 @@ def test_the_sample_of_lc25000_reads_with_a_table_of_names(tmp_path, monkeypatch
     rows.to_csv(tmp_path / "lc25000" / "lc25000_image_groups.csv", index=False)
     card, folder = sample("lc25000", tmp_path, monkeypatch)
     table = tiles.read_tile_table(card, folder)
-    assert np.bincount(table.label).tolist() == [800] * 5 and table.group.nunique() == 978
+    assert np.bincount(table.label).tolist() == [800] * 5 and table.group.nunique() == 971
     by_path = tiles.read_tile_table(
         replace(cards.read_card("lc25k_colon"), classes=card.classes), SHARED / "lc25000"
     )
     assert by_path.group.tolist() == table.group.tolist()
+    group_of = {Path(path).name: group for path, group in zip(table.path, table.group, strict=True)}
+    assert group_of["lungn745.jpeg"] == group_of["lungn2452.jpeg"]

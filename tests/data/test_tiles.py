@@ -12,7 +12,7 @@ import torch
 from cases import case
 from PIL import Image
 
-from lib.data import staining, tiles
+from lib.data import shifts, tiles
 from lib.data.cards import Card, TissueClass
 
 CLASSES = (TissueClass("fat", "fat"), TissueClass("gland", "deep/gland"))
@@ -105,6 +105,35 @@ def test_a_group_table_gives_the_groups_as_text(folder):
     assert table.group.tolist() == ["007", "s2", "007", "s1", "s2"]
 
 
+def with_copies(folder, card, pairs, monkeypatch):
+    file = folder / "copies.csv"
+    pd.DataFrame(pairs, columns=["tile", "copy"]).to_csv(file, index=False)
+    monkeypatch.setattr(tiles, "copies_file", lambda _: file)
+    return replace(card, group={**card.group, "copies": "copies.csv"})
+
+
+def test_groups_that_hold_near_copies_are_one_by_the_smallest_name(folder, monkeypatch):
+    card = with_group_table(folder, ROWS)
+    for pairs, groups in (
+        ([("b.png", "a.png")], ["007", "s1", "007", "s1", "s1"]),
+        ([("a.png", "b.png"), ("c.png", "b.png")], ["007"] * 5),
+        ([("c.png", "10.png"), ("a.png", "gone.png")], ["007", "s2", "007", "s1", "s2"]),
+    ):
+        with case(pairs):
+            joined = with_copies(folder, card, pairs, monkeypatch)
+            assert tiles.read_tile_table(joined, folder).group.tolist() == groups
+
+
+def test_joined_groups_are_those_of_a_slow_search(folder, monkeypatch):
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        listed = {f"{n}.png": f"g{draw.integers(12)}" for n in range(30)}
+        pairs = [tuple(f"{n}.png" for n in draw.integers(35, size=2)) for _ in range(8)]
+        file = folder / "copies.csv"
+        pd.DataFrame(pairs, columns=["tile", "copy"]).to_csv(file, index=False)
+        assert tiles._with_copies(listed, file) == references.joined_groups(listed, pairs), seed
+
+
 def test_a_group_table_that_names_absent_tiles_is_refused(folder):
     card = with_group_table(folder, [*ROWS, ["fat/gone.png", "s3"]])
     with pytest.raises(ValueError, match=r"groups\.csv names 1 absent tiles.*fat/gone\.png"):
@@ -155,99 +184,6 @@ def test_a_tile_that_two_classes_claim_is_named(folder):
     card = new_card(classes=(*CLASSES, TissueClass("lard", "fat")))
     with pytest.raises(ValueError, match=r"two classes claim.*fat/10\.png"):
         tiles.read_tile_table(card, folder)
-
-
-# --- splits --------------------------------------------------------------------------------------
-
-
-def slides(seed, n_groups=120, n_classes=3):
-    """Labels and groups of slides of unequal size; each class has a third of the slides."""
-    rng = np.random.default_rng(seed)
-    sizes = rng.integers(3, 15, size=n_groups)
-    groups = np.repeat([f"slide {g}" for g in range(n_groups)], sizes)
-    labels = np.repeat(np.arange(n_groups) % n_classes, sizes)
-    order = rng.permutation(len(labels))
-    return labels[order], groups[order]
-
-
-def test_a_group_is_never_divided():
-    for seed in range(5):
-        labels, groups = slides(seed)
-        split = tiles.split_by_group(labels, groups, seed)
-        assert (pd.Series(split).groupby(groups).nunique() == 1).all(), seed
-        assert set(split) == {"train", "validation", "test"}, seed
-
-
-def test_a_fifth_is_test_and_a_tenth_of_the_rest_validation_in_every_class():
-    for seed in range(5):
-        labels, groups = slides(seed)
-        split = tiles.split_by_group(labels, groups, seed)
-        for c in range(3):
-            in_class = split[labels == c]
-            test = (in_class == "test").mean()
-            validation = (in_class == "validation").mean()
-            assert test == pytest.approx(0.2, abs=0.04), (seed, c)
-            assert validation / (1 - test) == pytest.approx(0.1, abs=0.04), (seed, c)
-
-
-def test_the_split_is_fixed_by_its_seed():
-    labels, groups = slides(0)
-    one, same, other = (tiles.split_by_group(labels, groups, seed) for seed in (1, 1, 2))
-    assert np.array_equal(one, same) and not np.array_equal(one, other)
-
-
-def test_over_many_seeds_every_group_is_in_the_test_set():
-    labels, groups = slides(0, n_groups=30)
-    tested = set()
-    for seed in range(40):
-        tested |= set(groups[tiles.split_by_group(labels, groups, seed) == "test"])
-        if tested == set(groups):
-            break
-    assert tested == set(groups)
-
-
-def test_too_few_groups_are_refused_with_their_number():
-    with pytest.raises(ValueError, match="needs 5 groups, there are 4"):
-        tiles.split_by_group(np.arange(8) % 2, np.arange(8) // 2, 0)
-
-
-def test_five_groups_are_enough():
-    split = tiles.split_by_group(np.zeros(10, int), np.arange(10) // 2, 0)
-    assert (split == "test").sum() == 2 and (split == "validation").sum() == 2
-
-
-def test_tiles_that_are_groups_of_their_own_are_stratified_exactly():
-    labels = np.random.default_rng(0).integers(3, size=3000)
-    split = tiles.split_by_group(labels, np.arange(3000), 0)
-    for c in range(3):
-        assert (split[labels == c] == "test").mean() == pytest.approx(0.2, abs=0.002)
-        assert (split[labels == c] == "validation").mean() == pytest.approx(0.08, abs=0.002)
-
-
-def test_a_fixed_test_set_is_kept_whatever_the_seed():
-    labels, groups = slides(0)
-    fixed = np.isin(groups, [f"slide {g}" for g in range(15)])
-    for seed in range(3):
-        split = tiles.split_by_group(labels, groups, seed, fixed)
-        assert ((split == "test") == fixed).all()
-        assert (pd.Series(split).groupby(groups).nunique() == 1).all()
-        assert (split[~fixed] == "validation").mean() == pytest.approx(0.1, abs=0.04)
-
-
-def test_a_group_in_both_fixed_splits_is_named():
-    labels, groups = slides(0)
-    fixed = groups == "slide 3"
-    fixed[np.flatnonzero(fixed)[0]] = False
-    with pytest.raises(ValueError, match=r"1 groups are in both splits.*'slide 3'"):
-        tiles.split_by_group(labels, groups, 0, fixed)
-
-
-def test_a_fixed_split_that_is_empty_is_refused():
-    labels, groups = slides(0)
-    for test in (True, False):
-        message = "leaves nothing to test or to train on"
-        with case(test), pytest.raises(ValueError, match=message):
-            tiles.split_by_group(labels, groups, 0, np.full(len(labels), test))
 
 
 def test_hidden_files_are_no_tiles(folder):
@@ -315,12 +251,14 @@ def test_a_changed_image_or_size_has_a_store_of_its_own(folder):
     assert not np.array_equal(np.load(file)[3], np.load(changed)[3])
 
 
-def test_a_restained_store_stands_beside_the_plain_one(folder):
+def test_a_shifted_store_stands_beside_the_plain_one(folder):
     table, plain = decode(folder)
-    moved = tiles.decode_tiles(table, folder, "toy", 14, restain=1.0)
+    moved = tiles.decode_tiles(table, folder, "toy", 14, shift="eosin+1.0")
     assert moved != plain and plain.is_file()
     for before, after in zip(np.load(plain), np.load(moved), strict=True):
-        assert np.array_equal(after, staining.restain(before, 1.0))
+        assert np.array_equal(after, shifts.shift(before, "eosin+1.0"))
+    with pytest.raises(ValueError, match="'eosin' is no shift"):
+        tiles.decode_tiles(table, folder, "toy", 14, shift="eosin")
 
 
 def encoded(kind):

@@ -27,7 +27,23 @@ def test_a_panel_per_training_with_a_line_per_strategy():
     assert drawn["UniSAL (DUS, CS)"].tolist() == pytest.approx([0.5, 0.81, 0.94])
     assert set(lines(supervised)) == {"random", "all labels"}
     assert lines(supervised)["all labels"] == pytest.approx([0.95, 0.95])
+    named = [text.get_text() for text in supervised.get_legend().get_texts()]
+    assert named == ["UniSAL (DUS, CS)", "random", "all labels"], "of all panels"
     assert not plt.get_fignums()
+
+
+def test_folds_are_pooled_and_a_band_needs_several_seeds():
+    rows = curve("unisal", "dual-view", 0, [0.5, 0.6]) + curve(
+        "unisal", "dual-view", 0, [0.7, 1.0], fold=1
+    )
+    for row in rows[2:]:
+        row["n"] = 60
+    (ax,) = active_plots.learning_curves(active_learning.rounds_frame(rows)).axes
+    (line,) = lines(ax).values()
+    assert line.tolist() == pytest.approx([0.65, 0.9]) and not ax.collections
+    rows += curve("unisal", "dual-view", 1, [0.5, 0.6])
+    (ax,) = active_plots.learning_curves(active_learning.rounds_frame(rows)).axes
+    assert len(ax.collections) == 1
 
 
 def test_one_training_without_full_supervision_and_a_strategy_of_another_name():

@@ -56,6 +56,16 @@ def test_fewer_clusters_than_classes_and_more_are_framed_too():
         assert columns == sorted(class_of_cluster), n_clusters
 
 
+def test_lifts_stand_in_the_rows_of_their_classes_with_the_framed_cell_and_the_tiles():
+    lift = np.array([[0.5, 2.0], [3.0, 0.0], [0.7, 4.0]])
+    figure = consensus_plots.lift_matrix(lift, np.array([1, 0, 1]), [5, 30, 7], ["a", "b"])
+    ax = figure.axes[0]
+    rows = [t.get_text() for t in ax.get_yticklabels()]
+    assert rows == ["cluster 2, 30 tiles", "cluster 3, 7 tiles", "cluster 1, 5 tiles"]
+    assert [t.get_text() for t in ax.texts] == ["3.00", "0.00", "0.70", "4.00", "0.50", "2.00"]
+    assert [patch.get_xy() for patch in ax.patches] == [(0, 0), (1, 1), (1, 2)]
+
+
 def test_votes_are_below_their_views_and_in_the_histogram():
     votes = np.array([[0, 1], [0, 0], [0, 1], [0, 2]])
     tiles = RNG.integers(0, 255, (2, 8, 8, 3), dtype=np.uint8)

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from lib.data import shifts
 from lib.figures import plots
 
 
@@ -41,7 +42,8 @@ NAMES = {"zero-shot": "by prompts", "vlm-cpl": "VLM-CPL"}
 def test_the_comparison_names_every_method_once_and_marks_means():
     table = pd.DataFrame(
         {"method": ["zero-shot", "vlm-cpl", "vlm-cpl", "vlm-cpl"], "seed": [0, 0, 0, 1],
-         "setting": ["", "published filters", "ours", "ours"], "accuracy": [0.7, 0.8, 0.9, 1.0]}
+         "setting": ["", "published filters", "ours", "ours"], "accuracy": [0.7, 0.8, 0.9, 1.0],
+         "fold": 0, "n": 10}
     )  # fmt: skip
     ax = plots.comparison(table, NAMES).axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["by prompts", "VLM-CPL"]
@@ -60,11 +62,21 @@ def test_an_ablation_curve_per_rule_with_our_setting_marked():
     assert marked.get_xdata() == [1, 1] and ax.get_xlabel() == "keep ratio"
 
 
-def test_robustness_has_a_line_per_method_and_setting():
+def test_robustness_has_a_marker_per_shift_at_its_zero_shot_accuracy():
     lines = pd.DataFrame(
-        {"method": ["zero-shot"] * 2 + ["vlm-cpl"] * 2, "setting": ["", "", "ours", "ours"],
-         "stain_shift": [0, 1, 0, 1], "accuracy": [0.7, 0.5, 0.9, 0.8]}
+        {"method": ["zero-shot"] * 4 + ["vlm-cpl"] * 4, "setting": [""] * 4 + ["ours"] * 4,
+         "shift": ["", "", "eosin-1.0", "eosin-1.0"] * 2,
+         "zero_shot": [0.7, 0.8, 0.5, 0.6] * 2,
+         "accuracy": [0.7, 0.8, 0.5, 0.6, 0.9, 0.9, 0.8, 0.9]}
     )  # fmt: skip
-    ax = plots.robustness(lines, NAMES).axes[0]
-    curves = {line.get_label(): line.get_ydata().tolist() for line in ax.lines}
-    assert curves == {"by prompts": [0.7, 0.5], "VLM-CPL, ours": [0.9, 0.8]}
+    figure = plots.robustness(lines, NAMES)
+    drawn = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
+    points = {line.get_marker(): (*line.get_xdata(), *line.get_ydata()) for line in drawn}
+    assert points == {"o": pytest.approx((0.75, 0.9)), "<": pytest.approx((0.55, 0.85))}
+    words = [text.get_text() for text in figure.legends[0].texts]
+    assert words == ["by prompts", "VLM-CPL, ours", "no shift", "eosin paler (1.0)"]
+
+
+def test_every_direction_of_a_shift_has_a_marker_of_its_own():
+    assert {*plots.SHIFTS} == {"", *shifts.DIRECTIONS}
+    assert len({marker for marker, _ in plots.SHIFTS.values()}) == len(plots.SHIFTS)

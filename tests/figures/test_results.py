@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import made_up_curves
 import numpy as np
 import pandas as pd
 import pytest
@@ -107,7 +108,7 @@ def few_rows():
         rows += [label_row("mvc", seed, 0.9, setting, keep_ratio=0.2, **mvc) for seed in (0, 1)]
     names = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
     rows.append(record.row(dataset="demo", vlm="v", method="zero-shot", seed=0, split="test",
-                           params={}, scores=dict.fromkeys(names, 0.7)))  # fmt: skip
+                           fold=0, n=10, params={}, scores=dict.fromkeys(names, 0.7)))  # fmt: skip
     return rows
 
 
@@ -127,6 +128,41 @@ def test_a_page_is_written_with_its_figures(few_rows, tmp_path):
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {*linked, "RESULTS.md"}
 
 
+def test_rows_are_those_of_every_fold_and_of_what_no_fold_changes(few_rows, tmp_path):
+    for n, folder in enumerate(("seed0", "seed0/fold0", "seed0/fold4", "seed1/fold0")):
+        file = tmp_path / folder / "rows" / "10_a.jsonl"
+        file.parent.mkdir(parents=True)
+        record.write_rows(file, [few_rows[-1] | {"seed": n}])
+    assert {row["seed"] for row in results.rows_of_runs(tmp_path)} == {0, 1, 2, 3}
+
+
+def test_the_page_has_intervals_curves_and_the_alarm_where_they_were_measured(few_rows, tmp_path):
+    rows = [*few_rows, *made_up_curves.made_up()]
+    rows = [row | {"dataset": "demo"} for row in rows]
+    for method, setting in (("vlm-cpl", "ours"), ("full-supervision", None)):
+        rows.append(few_rows[-1] | {"method": method, "setting": setting, "network": "frozen"})
+        rows[-1]["labels"] = {"alarms": ["flat"]} if setting else None
+    folder = tmp_path / "seed0" / "fold0"
+    folder.mkdir(parents=True)
+    tiles = pd.DataFrame({"tile": range(6), "group": list("aabbcc"), "label": [0, 1] * 3})
+    right = tiles.assign(vlm="v", seed=0, fold=0, method="vlm-cpl", setting="ours",
+                         network="frozen", right=True)  # fmt: skip
+    right.to_parquet(folder / "comparison.parquet")
+    page = results.of_runs(rows, {"demo": "Drawn."}, tmp_path)
+    topics = [section.topic for section in page.sections]
+    assert topics[-2:] == ["comparison", "active learning"]
+    text = page.text()
+    assert "## Alarm" in text and "| all | ours |  | 1 | 0 | 1 | 0 | 0 |" in text
+    assert "| flat | ours | 1 | 0 |" in text and "1.000 [1.000, 1.000]" in text
+    page.write(tmp_path / "figures")
+
+
+def test_every_topic_and_overview_is_explained():
+    assert all(
+        text.endswith(".") for text in (*results.TOPICS.values(), *results.OVERVIEWS.values())
+    )
+
+
 def test_runs_are_held_against_the_record(few_rows):
     better = [label_row("zero-shot", 0, 0.8)]
     table = results.against_record(few_rows, better)
@@ -136,12 +172,13 @@ def test_runs_are_held_against_the_record(few_rows):
 
 def test_what_is_published_replaces_the_rows_and_groups_of_its_own_vlm(few_rows, tmp_path):
     runs = tmp_path / "runs"
-    right = pd.DataFrame({"tile": [0, 1], "group": "g", "seed": 0, "method": "zero-shot",
-                          "setting": "", "network": "", "right": [True, False]})  # fmt: skip
+    right = pd.DataFrame({"tile": [0, 1], "group": "g", "label": 1, "seed": 0, "fold": 3,
+                          "method": "zero-shot", "setting": "", "network": "",
+                          "right": [True, False]})  # fmt: skip
     for vlm, factor in (("w", 1), ("v", 1), ("v", 2)):
-        (runs / "seed0").mkdir(parents=True, exist_ok=True)
+        (runs / "seed0" / "fold3").mkdir(parents=True, exist_ok=True)
         frame = pd.concat([right.assign(vlm=vlm)] * factor)
-        frame.to_parquet(runs / "seed0" / "comparison.parquet")
+        frame.to_parquet(runs / "seed0" / "fold3" / "comparison.parquet")
         results.publish("demo", vlm, [row | {"vlm": vlm} for row in few_rows], runs)
     rows = record.read_rows(paths.record_folder() / "demo.jsonl")
     assert len(rows) == 2 * len(few_rows) and {row["vlm"] for row in rows} == {"v", "w"}
@@ -150,3 +187,11 @@ def test_what_is_published_replaces_the_rows_and_groups_of_its_own_vlm(few_rows,
     assert np.array_equal(sorted(groups.right), [1, 2])
     with pytest.raises(ValueError, match="no rows of demo with v"):
         results.publish("demo", "v", [], runs)
+
+
+def test_of_what_is_varied_seed_0_alone_is_published(few_rows, tmp_path):
+    varied = [label_row("mvc", seed, 0.9, keep_ratio=0.9, varied=["keep_ratio"]) for seed in (0, 1)]
+    results.publish("demo", "v", [*few_rows, *varied], tmp_path)
+    rows = record.read_rows(paths.record_folder() / "demo.jsonl")
+    assert len(rows) == len(few_rows) + 1
+    assert [row["seed"] for row in rows if row["params"].get("varied")] == [0]

@@ -404,11 +404,142 @@ def test_dual_view_training_needs_no_unlabelled_tiles():
     assert pseudo.shape == (2, 0) and torch.isfinite(found).all()
 
 
+# --- pseudo labels that follow the labels --------------------------------------------------------
+
+
+def test_aligned_probabilities_are_the_equation():
+    for size, strength in product(SIZES, [0.0, 0.5, 1.0]):
+        chance = np.random.default_rng(size[2])
+        marginal, mean = (chance.dirichlet(np.ones(size[1])) for _ in "qp")
+        logits = random_logits(*size)
+        found = losses.aligned_logits(logits, *map(torch.tensor, (marginal, mean)), strength)
+        for probs, own in zip(torch.softmax(found, 1).tolist(), logits.tolist(), strict=True):
+            expected = references.aligned(references.softmax(own), marginal, mean, strength)
+            assert probs == pytest.approx(expected, abs=1e-9), (size, strength)
+
+
+def test_full_alignment_by_hand():
+    """Half of the labels are of the class that gets a fifth of the predictions: 4 to 1, at odds."""
+    logits = torch.tensor([[0.2, 0.8], [0.5, 0.5]], dtype=torch.float64).log()
+    found = losses.aligned_logits(logits, torch.tensor([0.5, 0.5]), torch.tensor([0.2, 0.8]), 1.0)
+    np.testing.assert_allclose(torch.softmax(found, 1), [[0.5, 0.5], [0.8, 0.2]], atol=1e-6)
+
+
+def test_the_marginal_is_shrunk_towards_the_predictions_the_more_the_fewer_the_labels():
+    for seed in range(4):
+        chance = np.random.default_rng(seed)
+        mean, counts = chance.dirichlet(np.ones(5)), chance.integers(9, size=5)
+        for kappa in (1.0, 10.0, 100.0):
+            found = losses.shrunk_marginal(torch.tensor(counts), torch.tensor(mean), kappa)
+            expected = references.shrunk_marginal(counts.tolist(), mean, kappa)
+            assert found.tolist() == pytest.approx(expected), (seed, kappa)
+    none = losses.shrunk_marginal(torch.zeros(2), torch.tensor([0.3, 0.7]), 10.0)
+    assert none.tolist() == pytest.approx([0.3, 0.7])
+
+
+def test_aligned_dual_view_training_is_the_equation_over_several_steps():
+    counts, threshold, momentum, kappa = [6.0, 1.0, 3.0], 0.6, 0.9, 5.0
+    objective = losses.DualViewTraining(
+        threshold, contrast=0.0, alignment=0.5, label_counts=counts, pseudo_counts=kappa,
+        momentum=momentum,
+    )  # fmt: skip
+    sums, moved = np.zeros((2, 3)), 0
+    for step in range(4):
+        logits = [random_logits(20, 3, 10 * step + k).requires_grad_() for k in (0, 1)]
+        labels = random_labels(8, 3, step)
+        outputs = list(zip(logits, projections(20, step)[:2], strict=True))
+        found, pseudo = objective(outputs, labels, torch.arange(8), 1.0)
+        taught = []
+        for k, own in enumerate(logits):
+            probs = [references.softmax(row) for row in own[8:].tolist()]
+            sums[k] = momentum * sums[k] + (1 - momentum) * np.mean(probs, axis=0)
+            mean = sums[k] / sums[k].sum()
+            marginal = references.shrunk_marginal(counts, mean, kappa)
+            probs = [references.aligned(row, marginal, mean, 0.5) for row in probs]
+            taught.append([[np.log(p) for p in row] for row in probs])
+            sure = [int(np.argmax(p)) if max(p) > threshold else UNLABELLED for p in probs]
+            assert pseudo[k].tolist() == sure, step
+            moved += sure != losses.confident_labels(own[8:], threshold).tolist()
+        for loss, own, partner in zip(found, logits, taught[::-1], strict=True):
+            known = references.cross_entropy(own[:8].tolist(), labels.tolist())
+            rest = references.cross_supervision(own[8:].tolist(), partner, threshold)
+            assert loss.item() == pytest.approx(known + 0.5 * rest, abs=1e-5), step
+    assert moved > 3
+    np.testing.assert_allclose(objective.predicted, sums, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"alignment": 0.0, "label_counts": (9, 1, 1)},
+        {"alignment": 0.5},
+        {"alignment": 0.5, "label_counts": (0, 0, 0)},
+    ],
+)
+def test_without_alignment_or_labels_it_is_the_published_training_to_the_bit(settings):
+    """Written out with the losses alone, as it was before there was an alignment."""
+    logits, projected, labels = two_pairs()
+    found, pseudo = dual_view(logits, projected, labels, **settings)
+    sure = [losses.confident_labels(own[8:], 0.7) for own in logits]
+    agreed = sure[0].where(sure[0] == sure[1], UNLABELLED)
+    contrast = losses.class_contrast(*projected, torch.cat([labels, agreed]), 0.15)
+    expected = [
+        F.cross_entropy(own[:8], labels) + 0.5 * losses.cross_supervision(own[8:], other[8:], 0.7)
+        for own, other in (logits, logits[::-1])
+    ]
+    expected = torch.stack(expected) + 0.1 / 2 * contrast
+    assert torch.equal(found, expected) and torch.equal(pseudo, torch.stack(sure))
+    assert not losses.DualViewTraining(**settings).state_dict()
+
+
+def test_labels_that_show_what_is_predicted_move_nothing():
+    logits, projected, labels = two_pairs()
+    mean = torch.softmax(logits[0][8:].detach(), 1).mean(0)
+    settings = {"alignment": 1.0, "label_counts": (1000 * mean).tolist()}
+    _, pseudo = dual_view([logits[0]] * 2, projected, labels, **settings)
+    assert torch.equal(pseudo[0], losses.confident_labels(logits[0][8:], 0.7))
+
+
+def test_more_labels_of_a_class_never_take_pseudo_labels_from_it():
+    logits, projected, labels = two_pairs()
+    shares = []
+    for n in (0, 2, 10, 50, 1000):
+        settings = {"alignment": 0.5, "label_counts": (10, n, 10), "threshold": 0.0}
+        _, pseudo = dual_view(logits, projected, labels, **settings)
+        shares.append((pseudo == 1).float().mean().item())
+    assert shares == sorted(shares) and shares[0] < shares[-1]
+
+
+def test_alignment_passes_no_gradient_and_needs_no_unlabelled_tiles():
+    logits, projected, labels = two_pairs()
+    settings = {"alignment": 1.0, "label_counts": (1, 1, 9), "contrast": 0.0, "threshold": 0.5}
+    found, _ = dual_view(logits, projected, labels, **settings)
+    found[0].backward()
+    assert logits[0].grad.abs().sum() > 0 and not logits[1].grad.any()
+    cut = [[own[:8] for own in both] for both in (logits, projected)]
+    found, pseudo = dual_view(*cut, labels, **settings)
+    assert torch.isfinite(found).all() and pseudo.shape == (2, 0)
+
+
+def test_label_counts_change_nothing_else():
+    objective = losses.DualViewTraining(0.6, 0.4, 0.1, 0.2, 0.3, 0.5, (), 7.0, 0.9)
+    counted = objective.with_label_counts([1, 0, 2])
+    assert repr(counted) == repr(objective).replace(
+        "label_counts=()", "label_counts=(1.0, 0.0, 2.0)"
+    )
+    assert counted.aligns and not objective.aligns
+
+
 def test_the_text_of_an_objective_says_its_settings():
     """Checkpoints and rounds are continued if it is the same."""
     other = {"threshold": 0.6, "weight": 0.4, "warm_up": 0.1, "contrast": 0.2, "temperature": 0.1}
     texts = [repr(losses.DualViewTraining(**{name: value})) for name, value in other.items()]
+    aligned = {"alignment": 0.5}
+    for more in ({}, {"label_counts": (1, 2)}, {"pseudo_counts": 3.0}, {"momentum": 0.9}):
+        texts.append(repr(losses.DualViewTraining(**aligned | more)))
     texts += [repr(losses.DualViewTraining()), repr(losses.HighConfidenceCrossSupervision())]
+    assert "alignment" not in texts[-2]  # what began before there was one is continued
     assert len(set(texts)) == len(texts)
     assert repr(losses.DualViewTraining()) == repr(losses.DualViewTraining(threshold=0.7))
 

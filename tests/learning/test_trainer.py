@@ -227,11 +227,11 @@ def test_both_kinds_of_network_go_through_the_same_trainer(tmp_path):
     view_features = FEATURES + np.random.default_rng(0).normal(scale=0.1, size=(3, N, SIZE))
     np.save(tmp_path / "view_features.npy", view_features.astype(np.float16))
     np.save(tmp_path / "unprojected.npy", FEATURES.astype(np.float16))
-    statistics = networks.feature_statistics(view_features)
+    statistics = networks.feature_statistics(view_features, np.arange(N))
     kinds = {
         "frozen": (
             lambda: networks.frozen_head(*statistics, 2, hidden=16),
-            samplers.feature_views(tmp_path / "view_features.npy", np.arange(N), seed=0),
+            samplers.feature_views(tmp_path / "view_features.npy", seed=0),
             samplers.plain_features(tmp_path / "unprojected.npy"),
             Plan(steps=60),
         ),
@@ -357,6 +357,7 @@ def dropping_network():
 OBJECTIVES = [
     losses.HighConfidenceCrossSupervision(threshold=0.6, warm_up=0.2),
     losses.EarlyLearningRegularisation(N, 2),
+    losses.DualViewTraining(0.6, alignment=0.5, label_counts=(3, 9)),
 ]
 
 
@@ -375,6 +376,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
 @pytest.mark.parametrize("stop", [3, 10, 27, 44])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, objective, stop):
     steps = []
+    contrasts = isinstance(objective, losses.DualViewTraining)
+    network = partial(small_network, projection=4) if contrasts else dropping_network
 
     def breaking(tiles, network, step):
         steps.append(step)
@@ -382,11 +385,11 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, objective, st
             raise KeyboardInterrupt
         return draw(tiles, network, step)
 
-    train(tmp_path / "whole", objective, network=dropping_network)
+    train(tmp_path / "whole", objective, network=network)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "broken", objective, network=dropping_network, sampler=breaking)
+        train(tmp_path / "broken", objective, network=network, sampler=breaking)
     assert set(contents(tmp_path / "broken")) == ({trainer.CHECKPOINT} if stop >= 10 else set())
-    train(tmp_path / "broken", objective, network=dropping_network, sampler=breaking)
+    train(tmp_path / "broken", objective, network=network, sampler=breaking)
     assert steps.count(0) == objective.networks * (1 if stop >= 10 else 2)
     assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from lib import consensus
 from lib.labels import UNLABELLED
-from lib.learning import setups, trainer, trials
+from lib.learning import baselines, setups, trainer, trials
 from lib.learning.losses import HighConfidenceCrossSupervision, Supervised
 
 N, V, C, E = 40, 5, 2, 8
@@ -19,18 +20,18 @@ NAMES = ["a", "b"]
 
 @pytest.fixture
 def folder(tmp_path):
-    """What the notebooks before leave: fifty tiles, of which the last forty have views."""
+    """What the notebooks before leave of fifty tiles, of which the last forty are for training."""
     chance = np.random.default_rng(0)
     all_labels = np.append(np.arange(10) % C, TRUTH)
     features = chance.normal(size=(V + 1, 10 + N, E)) + 2 * all_labels[:, None]
     probs = chance.dirichlet(np.ones(C), 10 + N)
     arrays = {
-        "view_features": features[:V, 10:].astype(np.float16),
+        "view_features": features[:V].astype(np.float16),
         "unprojected": features[V].astype(np.float16),
         "features": features[V, :, :4].astype(np.float16),
         "probs": probs.astype(np.float32),
-        "view_probs": chance.dirichlet(np.ones(C), N).astype(np.float32),
-        "votes": chance.integers(0, C, (V, N)).astype(np.int16),
+        "view_probs": chance.dirichlet(np.ones(C), 10 + N).astype(np.float32),
+        "votes": chance.integers(0, C, (V, 10 + N)).astype(np.int16),
         "agree": np.arange(10 + N) != 12,
     }
     for name, array in arrays.items():
@@ -47,6 +48,26 @@ def test_evidence_is_that_of_the_training_tiles(evidence, folder):
     probs = np.load(folder / "probs.npy")
     assert np.array_equal(evidence.prompt_labels, probs[10:].argmax(1))
     assert evidence.features["projected"].shape == (N, 4) and not evidence.agree[2]
+    assert np.array_equal(evidence.votes, np.load(folder / "votes.npy")[:, TILES])
+    assert np.array_equal(evidence.view_probs, np.load(folder / "view_probs.npy")[TILES])
+
+
+def test_evidence_follows_the_order_of_the_tiles(evidence, folder):
+    order = np.random.default_rng(0).permutation(N)
+    moved = trials.Evidence.of_folder(folder, TILES[order], keep_ratio=0.5, seed=0)
+    for rules in consensus.SETTINGS.values():
+        kept = evidence.keep("mvc+pfc", **rules)
+        assert np.array_equal(moved.keep("mvc+pfc", **rules), kept[order])
+    assert np.array_equal(moved.keep_confident(), evidence.keep_confident()[order])
+
+
+def test_the_most_confident_are_as_many_of_each_class_as_the_views_keep(evidence):
+    kept, labels = evidence.keep_confident(), evidence.prompt_labels
+    by_views = evidence.keep("mvc", **consensus.SETTINGS["ours"])
+    assert np.array_equal(np.bincount(labels[kept]), np.bincount(labels[by_views]))
+    for c in range(C):
+        others = (labels == c) & evidence.agree & ~kept
+        assert evidence.confidence[kept & (labels == c)].min() >= evidence.confidence[others].max()
 
 
 @pytest.mark.parametrize("setting", consensus.SETTINGS)
@@ -65,8 +86,9 @@ def test_filters_keep_what_the_consensus_keeps_at_the_ratio_of_the_run(evidence,
 def test_every_filter_is_tried_in_every_setting(evidence):
     planned = trials.filter_trials(evidence)
     pairs = {(trial.method, trial.setting) for trial in planned}
-    assert pairs == {(m, s) for m in trials.PLAIN.values() for s in consensus.SETTINGS}
-    for trial in planned:
+    expected = {(m, s) for m in trials.PLAIN.values() for s in consensus.SETTINGS}
+    assert pairs == expected | {("top-confidence", "")}
+    for trial in planned[1:]:
         assert trial.params["rules"] == consensus.SETTINGS[trial.setting]
 
 
@@ -120,8 +142,8 @@ def test_the_same_trial_gives_the_same_probabilities_whatever_ran_before(folder,
 
 
 def test_an_ablation_follows_its_rules(evidence):
-    ours = {"filters": "mvc", "n_views": 5, "keep_ratio": 0.5, "clusters_per_class": 1,
-            "threshold": 0.9, "hcs_weight": 0.5, **consensus.SETTINGS["ours"]}  # fmt: skip
+    ours = {"filters": "mvc", "n_views": 5, "keep_ratio": 0.5, "threshold": 0.9,
+            "hcs_weight": 0.5, **consensus.SETTINGS["ours"]}  # fmt: skip
     asked = []
 
     def vote(n_views):
@@ -139,6 +161,40 @@ def test_an_ablation_follows_its_rules(evidence):
     assert none.cross_all and none.kept.all() and not views.cross_all
     assert ratio.kept.sum() < rest.kept.sum() and rest.params == grid[3]
     assert (rest.objective.threshold, rest.objective.weight) == (0.6, 2.0)
+
+
+class Member:
+    def __init__(self, scale):
+        self.scale = scale
+
+
+class Model(Member):
+    """What `untrained_outcomes` needs of a VLM, or of an ensemble of two."""
+
+    def __init__(self, sizes=()):
+        super().__init__(5.0)
+        self.sizes = sizes
+        self.members = [Member(5.0), Member(9.0)][: len(sizes) or 1]
+
+
+@pytest.mark.parametrize("sizes", [(), (2, 2)])
+def test_methods_without_training_classify_the_tiles_that_are_asked_for(folder, evidence, sizes):
+    text = torch.nn.functional.normalize(torch.tensor([[1.0, 0, 1, 0], [0, 1.0, 0, 1]]), dim=1)
+    tiles = np.array([3, 1, 7])
+    outcomes = trials.untrained_outcomes(Model(sizes), folder, text, evidence, tiles)
+    probs = {outcome.method: outcome.probs for outcome in outcomes}
+    assert set(probs) == {"mean-of-views", "transductive", "stata", "centred", "sinkhorn",
+                          "sinkhorn-clusters", "prior-em"}  # fmt: skip
+    for method, found in probs.items():
+        np.testing.assert_allclose(found.sum(1), 1, atol=1e-5, err_msg=method)
+    assert np.array_equal(probs["mean-of-views"], np.load(folder / "view_probs.npy")[tiles])
+    features = np.load(folder / "features.npy")
+    halves = [(slice(0, 2), 5.0), (slice(2, 4), 9.0)] if sizes else [(slice(0, 4), 5.0)]
+    centred = [
+        baselines.centred_probabilities(features[:, half], text[:, half].numpy(), scale)[tiles]
+        for half, scale in halves
+    ]
+    np.testing.assert_allclose(probs["centred"], np.mean(centred, axis=0))
 
 
 def test_without_a_filter_every_tile_is_on_both_sides():

@@ -7,10 +7,10 @@ from lib import record
 from lib.report import ablation_tables
 
 
-def scored(method, seed, accuracy, setting=None, dataset="d", **params):
+def scored(method, seed, accuracy, setting=None, dataset="d", fold=0, **params):
     return record.row(
-        dataset=dataset, vlm="v", method=method, setting=setting, seed=seed, split="test",
-        network=None if method == "zero-shot" else "frozen", params=params,
+        dataset=dataset, vlm="v", method=method, setting=setting, fold=fold, seed=seed,
+        split="test", n=10, params=params, network=None if method == "zero-shot" else "frozen",
         scores={"accuracy": accuracy, "balanced_accuracy": 0.5},
     )  # fmt: skip
 
@@ -19,7 +19,7 @@ def scored(method, seed, accuracy, setting=None, dataset="d", **params):
 def ablated() -> pd.DataFrame:
     """Two seeds; the second was not ablated."""
     base = {"keep_ratio": 0.3, "hcs_weight": 0.5, "tie_break": "probability", "quota": "class"}
-    base |= {"filters": "mvc+pfc", "stain_shift": 0.0}
+    base |= {"filters": "mvc+pfc"}
     rows = [scored("vlm-cpl", s, 0.9, "ours", **base) for s in (0, 1)]
     rows += [scored("vlm-cpl", 0, 0.8, **base | {"keep_ratio": 0.5}, varied=["keep_ratio"])]
     rows += [scored("vlm-cpl", 0, 0.6, **base | {"quota": "global"}, varied=["quota"])]
@@ -30,7 +30,7 @@ def ablated() -> pd.DataFrame:
     rows += [scored("ce-all", s, 0.4) for s in (0, 1)]
     rows += [scored(f"ce-{f}", 0, 0.5, "ours") for f in ("mvc", "pfc", "kept")]
     for method, setting in (("zero-shot", None), ("vlm-cpl", "ours")):
-        shifted = {"stain_shift": 1.0, "varied": ["stain_shift"]}
+        shifted = {"shift": "blur2", "varied": ["shift"]}
         rows += [scored(method, 0, 0.3, setting, **shifted)]
     return ablation_tables.ablation_frames([*rows, scored("zero-shot", 0, 0.5)])["d"]
 
@@ -47,6 +47,17 @@ def test_an_ablation_is_ours_and_what_differs_in_these_rules_alone(ablated):
     assert list(ablation_tables.ablation_lines(ablated)) == ["keep ratio ρ"]
 
 
+def test_an_ablation_of_one_fold_is_held_against_that_fold_alone():
+    ours = [scored("vlm-cpl", s, 0.5 + f / 5, "ours", fold=f, keep_ratio=0.3)
+            for s in (0, 1) for f in (0, 1)]  # fmt: skip
+    varied = scored("vlm-cpl", 0, 0.6, fold=1, keep_ratio=0.5, varied=["keep_ratio"])
+    frame = ablation_tables.ablation_frame([*ours, varied])
+    lines = ablation_tables.ablation(frame, "keep_ratio")
+    assert lines[["fold", "seed", "accuracy"]].values.tolist() == [[1, 0, 0.7], [1, 0, 0.6]]
+    table = ablation_tables.ablation_table(frame, "keep_ratio")
+    assert table.folds.tolist() == table.seeds.tolist() == ["1", "1"]
+
+
 def test_filters_and_cross_supervision_are_on_and_off_in_all_eight_ways(ablated):
     table = ablation_tables.on_off_table(ablated)
     assert len(table) == 8 and len(table[["MVC", "PFC", "HCS"]].drop_duplicates()) == 8
@@ -58,7 +69,20 @@ def test_filters_and_cross_supervision_are_on_and_off_in_all_eight_ways(ablated)
 def test_robustness_has_the_unshifted_rows_of_the_methods_that_were_shifted(ablated):
     lines = ablation_tables.robustness_lines(ablated)
     assert set(lines.method) == {"zero-shot", "vlm-cpl"} and set(lines.seed) == {0}
-    assert sorted(lines.stain_shift) == [0, 0, 1, 1]
+    assert sorted(lines["shift"]) == ["", "", "blur2", "blur2"]
+
+
+def test_a_shifted_method_stands_beside_the_zero_shot_labels_of_its_own_run_and_shift():
+    shift = {"shift": "blur2", "varied": ["shift"]}
+    rows = []
+    for seed in (0, 1):
+        rows += [scored("zero-shot", seed, 0.8 + seed / 10), scored("vlm-cpl", seed, 0.9, "ours")]
+        rows += [scored("zero-shot", seed, 0.5 + seed / 10, **shift)]
+        rows += [scored("vlm-cpl", seed, 0.6, "ours", **shift)]
+    lines = ablation_tables.robustness_lines(ablation_tables.ablation_frame(rows))
+    lines = lines[lines.method == "vlm-cpl"].sort_values(["seed", "shift"])
+    assert lines.zero_shot.tolist() == [0.8, 0.5, 0.9, 0.6]
+    assert lines.accuracy.tolist() == [0.9, 0.6, 0.9, 0.6]
 
 
 def test_without_a_shift_there_is_no_line():

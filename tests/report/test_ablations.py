@@ -28,7 +28,8 @@ def test_what_is_asked_for_is_varied():
         "keep_ratio": 8,
         "filters": 4,
         "cluster_on": 1,
-        "clusters_per_class": 2,
+        "cluster_rule": 1,
+        "clusters_per_class": 3,
     }
     for name, number in expected.items():
         assert sum(rules["varied"] == [name] for rules in lines) == number
@@ -50,13 +51,6 @@ def test_the_rules_of_the_other_method_are_passed_over_and_unknown_ones_refused(
     for names in ("tau", "thresold", "threshold,thresold"):
         with pytest.raises(ValueError, match="the rules that are varied here are filters"):
             ablations.chosen_rules(grid, names)
-
-
-def test_shifts_are_read_from_a_line():
-    assert ablations.parse_shifts("0.5, 1,2.0") == [0.5, 1.0, 2.0]
-    for shifts in ("", "a", "0,1", "-1", "1,1"):
-        with pytest.raises(ValueError, match="shifts="):
-            ablations.parse_shifts(shifts)
 
 
 ROUNDS = {

@@ -77,14 +77,16 @@ def test_the_rules_of_each_loop_are_parameters_of_its_rows():
 
 def test_right_predictions_per_group_add_up_to_the_area_under_the_curve():
     histories = {("dual-view", "unisal"): history(), ("supervised", "random"): history(1)}
-    counts = active_evaluation.right_per_group(histories, TEST, vlm="v", seed=3, network="frozen")
-    assert list(counts) == GROUP_COLUMNS and len(counts) == 4
+    counts = active_evaluation.right_per_group(
+        histories, TEST, vlm="v", seed=3, fold=1, network="frozen"
+    )
+    assert list(counts) == GROUP_COLUMNS and len(counts) == 8
     weights = curve_weights([2, 3])
     for (training, method), each in histories.items():
         chosen = counts[(counts.training == training) & (counts.method == method)]
         accuracy = (each.probs.argmax(2) == TEST.label.values).mean(1)
         assert chosen.right.sum() / chosen.n.sum() == pytest.approx(weights @ accuracy), method
-        assert chosen.n.tolist() == [2, 2] and set(chosen.seed) == {3}, method
+        assert chosen.n.tolist() == [1] * 4 and set(chosen.seed) == {3}, method
 
 
 def test_shares_of_the_classes_in_pool_and_queries():

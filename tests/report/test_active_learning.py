@@ -1,5 +1,7 @@
 """Learning curves as tables: areas, labels needed, who is better by how much."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,10 +9,11 @@ from cases import case
 from made_up_curves import ablated, curve, full, made_up
 
 from lib import record
-from lib.report import active_learning
+from lib.report import active_learning, metrics
+from lib.report.active_evaluation import right_per_group
 from lib.report.active_learning import (
     GROUP_COLUMNS,
-    aulc,
+    curve_means,
     curve_weights,
     labels_needed,
     rounds_table,
@@ -37,20 +40,45 @@ def test_where_no_label_is_added_every_round_counts_the_same():
         assert curve_weights(budgets).tolist() == pytest.approx(equal), budgets
 
 
-def test_one_area_per_training_strategy_and_seed():
-    areas = aulc(active_learning.rounds_frame(made_up()))
-    assert len(areas) == 6 and "full-supervision" not in set(areas.method)
-    area = areas.set_index(["training", "method", "seed"]).aulc
+def test_one_area_per_training_strategy_and_run():
+    frame = active_learning.rounds_frame(made_up())
+    areas = curve_means(active_learning.of_rounds(frame), "training", "method")
+    assert len(areas) == 6 and set(areas.n) == {20}
+    area = areas.set_index(["training", "method", "seed"]).accuracy
     assert area["dual-view", "unisal", 0] == pytest.approx((0.5 / 2 + 0.8 + 0.93 / 2) / 2)
     assert area["supervised", "random", 1] == pytest.approx(0.5)
 
 
-def test_the_area_under_another_score_and_rows_in_any_order():
+def test_areas_of_both_scores_and_rows_in_any_order():
     rows = curve("random", "dual-view", 0, [0.1, 0.9, 0.2])
     frame = active_learning.rounds_frame(rows[::-1])
     assert frame.budget.tolist() == [10, 20, 30] and frame.accuracy.tolist() == [0.1, 0.9, 0.2]
-    assert aulc(frame).aulc.tolist() == [pytest.approx((0.1 / 2 + 0.9 + 0.2 / 2) / 2)]
-    assert aulc(frame, "balanced_accuracy").aulc.tolist() == [0.5]
+    (area,) = curve_means(frame).itertuples()
+    assert area.accuracy == pytest.approx((0.1 / 2 + 0.9 + 0.2 / 2) / 2)
+    assert area.balanced_accuracy == 0.5
+
+
+def test_areas_from_rows_are_those_from_groups():
+    """Two folds, of which the second holds no tile of class b."""
+    rows, counted, names = [], [], ["a", "b"]
+    for fold, labels in enumerate((np.array([0, 0, 1, 1, 1, 0]), np.zeros(4, int))):
+        for seed in (0, 1):
+            chance = np.random.default_rng(10 * fold + seed)
+            probs = chance.dirichlet([1, 1], (3, len(labels)))
+            rounds = pd.DataFrame({"labelled": [10, 20, 40]})
+            history = SimpleNamespace(probs=probs, rounds=rounds)
+            test = pd.DataFrame({"label": labels, "group": [f"{fold}.{i // 2}" for i in labels]})
+            counted.append(right_per_group({("dual-view", "unisal"): history}, test, vlm="v",
+                                           seed=seed, fold=fold, network="frozen"))  # fmt: skip
+            of_run = curve("unisal", "dual-view", seed, [0, 0, 0], fold=fold)
+            for row, p, budget in zip(of_run, probs, rounds.labelled, strict=True):
+                scored = {"scores": metrics.scores(p, labels, names), "n": len(labels)}
+                rows.append(row | scored | {"budget": budget})
+    table = rounds_table(active_learning.rounds_frame(rows), pd.concat(counted))
+    plain = rounds_table(active_learning.rounds_frame(rows))
+    for name in ("AULC", "AULC, balanced accuracy"):
+        assert table[name][0].startswith(plain[name][0] + " ["), name
+    assert table.folds[0] == table.seeds[0] == "2"
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -64,20 +92,30 @@ def test_a_line_per_round_with_scores_labels_and_parameters():
     assert frame.varied.tolist() == [("tau",), ("tau",), ()]
     assert frame["round"].tolist()[:2] == [0, 1] and pd.isna(frame["round"][2])
     assert frame.tau[0] == 0.7 and frame.disagreeing[0] == 30
-    assert not {"recall", "per_class", "labelled"} & set(frame)
+    assert not {"per_class", "labelled"} & set(frame) and set(frame.fold) == {0}
 
 
 # --- labels needed -------------------------------------------------------------------------------
 
 
-def test_labels_needed_are_those_of_the_first_round_that_is_good_enough_on_average():
+def test_labels_needed_are_enough_at_every_later_budget_too():
     frame = active_learning.rounds_frame(
         curve("unisal", "dual-view", 0, [0.5, 0.9, 0.7])
         + curve("unisal", "dual-view", 1, [0.7] * 3)
     )
     assert labels_needed(frame, 0.6) == "10"
-    assert labels_needed(frame, 0.75) == "20"  # though the round after it falls back
+    assert labels_needed(frame, 0.7) == "20"
+    assert labels_needed(frame, 0.75) == "–", "0.8 at 20 labels, but 0.7 at 30"
     assert labels_needed(frame, 0.9) == "–"
+
+
+def test_labels_needed_are_pooled_over_folds():
+    rows = curve("unisal", "dual-view", 0, [0.5, 1.0]) + curve(
+        "unisal", "dual-view", 0, [0.5, 0.4], fold=1
+    )
+    rows[2]["n"] = rows[3]["n"] = 60  # three times as many test tiles
+    frame = active_learning.rounds_frame(rows)
+    assert (labels_needed(frame, 0.55), labels_needed(frame, 0.56)) == ("20", "–")
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -91,15 +129,15 @@ def test_the_table_has_a_line_per_training_and_strategy_in_their_order():
         ("supervised", "all labels"),
     ]  # fmt: skip
     ours = table.iloc[0]
-    assert ours.accuracy == "0.940 ± 0.014" and ours["labels at the end"] == "30"
-    area = pd.Series([(0.25 + 0.8 + 0.465) / 2, (0.25 + 0.82 + 0.475) / 2])
-    assert ours.AULC == f"{area.mean():.3f} ± {area.std():.3f}"
+    assert ours.accuracy == "0.940" and ours["labels at the end"] == "30"
+    area = (0.25 + 0.8 + 0.465) / 2, (0.25 + 0.82 + 0.475) / 2
+    assert ours.AULC == f"{np.mean(area):.3f}"
     # All labels: 0.95 on average, of which 95% are 0.9025 and 98% 0.931.
     needed = [ours[f"labels for {fraction}"] for fraction in ("95%", "98%", "100%")]
     assert needed == ["30", "30", "–"]
     assert table.seeds.tolist() == ["2"] * 4 and "UniSAL is better by" not in table
     last = table.iloc[-1]
-    assert (last.accuracy, last["labels at the end"], last.AULC) == ("0.950 ± 0.071", "500", "")
+    assert (last.accuracy, last["labels at the end"], last.AULC) == ("0.950", "500", "")
 
 
 def test_without_full_supervision_nobody_says_how_many_labels_it_takes():
@@ -109,40 +147,64 @@ def test_without_full_supervision_nobody_says_how_many_labels_it_takes():
     assert not [name for name in table if "labels for" in name]
 
 
-def test_the_difference_is_per_tile_and_its_test_over_groups():
-    groups = pd.DataFrame(
-        [
-            ("v", seed, training, method, "frozen", group, 10, 9.0 - wrong)
-            for training, method, wrong in (("dual-view", "unisal", 0), ("dual-view", "random", 2))
-            for seed in range(3)
-            for group in range(8)
-        ],
-        columns=GROUP_COLUMNS,
-    )
-    table = rounds_table(active_learning.rounds_frame(made_up()), groups)
-    assert table["UniSAL is better by"].tolist() == ["", "+0.200 (p < 0.001)", "", ""]
-    swapped = groups.assign(right=18 - 2 - groups.right)
-    table = rounds_table(active_learning.rounds_frame(made_up()), swapped)
-    assert table["UniSAL is better by"][1] == "-0.200 (p < 0.001)"
+def counted(training, method, right, seeds=range(3), folds=range(5)):
+    lines = [("v", s, f, training, method, "frozen", label, f"{f}.{g}", 10, right)
+             for s in seeds for f in folds for g in range(4) for label in (0, 1)]  # fmt: skip
+    return pd.DataFrame(lines, columns=GROUP_COLUMNS)
 
 
-def test_groups_are_those_of_all_seeds(tmp_path):
+def test_differences_are_to_unisal_of_the_same_training_and_as_published():
+    rows = made_up() + curve("unisal", "dual-view-aligned", 0, [0.6, 0.7])
+    rows += curve("random", "dual-view-aligned", 0, [0.6, 0.7])
+    groups = pd.concat([
+        counted("dual-view", "unisal", 9.0), counted("dual-view", "random", 7.0),
+        counted("supervised", "random", 6.0), counted("dual-view-aligned", "unisal", 9.5),
+        counted("dual-view-aligned", "random", 8.5, seeds=(0,)),
+    ])  # fmt: skip
+    table = rounds_table(active_learning.rounds_frame(rows), groups)
+    lines = table.set_index(["training", "strategy"])
+    aligned, random = ("dual-view-aligned", "UniSAL (DUS, CS)"), ("dual-view", "random")
+    assert lines.index[0] == aligned, "ours before the published"
+    assert lines.loc[aligned, "AULC"] == "0.950 [0.950, 0.950]"
+    same, published = lines["UniSAL is better by"], lines["published UniSAL is better by"]
+    assert same[random] == "+0.200 [+0.200, +0.200], p < 0.001", "one line with a p"
+    assert same["dual-view-aligned", "random"] == "+0.100 [+0.100, +0.100]", "a single seed"
+    assert same[aligned] == "" and same["supervised", "random"] == ""
+    assert published["supervised", "random"].startswith("+0.300")
+    assert published[aligned] == "-0.050 [-0.050, -0.050], p = 0.003", "of three lines"
+    assert published["dual-view", "UniSAL (DUS, CS)"] == "" == published["supervised", "all labels"]
+    assert lines.loc[random, "UniSAL is better by, balanced accuracy"] == same[random]
+
+
+def test_groups_are_those_of_all_folds_and_seeds(tmp_path):
     assert list(active_learning.groups_of_runs(tmp_path)) == GROUP_COLUMNS
     for seed in (0, 1):
-        (tmp_path / f"seed{seed}").mkdir()
-        counts = pd.DataFrame([["v", seed, "dual-view", "unisal", "frozen", "g", 1, 1.0]])
-        counts.set_axis(GROUP_COLUMNS, axis=1).to_parquet(tmp_path / f"seed{seed}/learning.parquet")
-    assert active_learning.groups_of_runs(tmp_path).seed.tolist() == [0, 1]
+        folder = tmp_path / f"seed{seed}" / "fold3"
+        folder.mkdir(parents=True)
+        counts = counted("dual-view", "unisal", 1.0, seeds=(seed,), folds=(3,))
+        counts.to_parquet(folder / "learning.parquet")
+    assert active_learning.groups_of_runs(tmp_path).seed.tolist() == [0] * 8 + [1] * 8
 
 
 def test_the_summary_compares_unisal_with_the_best_other_strategy_of_its_training():
     table = active_learning.summary_table(active_learning.rounds_frame(made_up()))
     (line,) = table.to_dict("records")
     assert (line["dataset"], line["all labels"], line["labels"]) == ("d", "0.950", "30 of 500")
-    assert (line["UniSAL"], line["of all labels"]) == ("0.940", "98.9%")
-    assert line["AULC, best other, same training"] == "0.610 (random)"
+    assert (line["UniSAL"], line["UniSAL, of all labels"]) == ("0.940", "98.9%")
+    assert line["AULC, best other, same training as UniSAL"] == "0.610 (random)"
+    assert not [name for name in line if "ours" in name]
     assert (line["AULC, random, supervised"], line["seeds"]) == ("0.500", "2")
-    assert "AULC, entropy, supervised" not in line
+    assert "AULC, entropy, supervised" not in line and line["folds"] == "1"
+
+
+def test_the_summary_has_our_training_where_it_was_run():
+    rows = made_up() + curve("unisal", "dual-view-aligned", 0, [0.7, 0.8, 0.95])
+    rows += curve("margin", "dual-view-aligned", 0, [0.7, 0.8, 0.9])
+    rows += curve("unisal-jsd", "dual-view-aligned", 0, [0.9, 0.9, 0.9])
+    (line,) = active_learning.summary_table(active_learning.rounds_frame(rows)).to_dict("records")
+    assert (line["UniSAL, ours"], line["UniSAL, ours, of all labels"]) == ("0.950", "100.0%")
+    assert line["AULC, best other, same training as UniSAL, ours"] == "0.800 (margin)"
+    assert line["AULC, best other, same training as UniSAL"] == "0.610 (random)"
 
 
 def test_there_is_no_summary_of_what_was_not_run():
@@ -158,6 +220,14 @@ def test_an_ablation_is_of_one_rule_and_of_the_seeds_in_which_it_was_varied():
     assert lines.groupby("tau").accuracy.max().to_dict() == {0.5: 0.81, 0.7: 0.9, 0.9: 0.82}
     assert set(lines.seed) == {0} and set(lines.training) == {"dual-view"} and len(lines) == 6
     assert active_learning.ablation(ablated(), "contrast").empty
+
+
+def test_an_ablation_of_another_strategy_or_training_is_none_of_unisal():
+    rules = {"balance_classes": False, "varied": ["balance_classes"]}
+    kinds = (("supervised", "unisal"), ("dual-view", "margin"), ("dual-view", "unisal"))
+    rows = [row for t, m in kinds for row in curve(m, t, 0, [0.5, 0.6], **rules)]
+    lines = active_learning.ablation(active_learning.rounds_frame(rows), "balance_classes")
+    assert set(zip(lines.training, lines.method, strict=True)) == {("dual-view", "unisal")}
 
 
 def test_the_ends_of_curves_are_areas_and_last_accuracies():

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from lib import consensus
+from lib.alarm import Alarm
 from lib.record import ROW_FIELDS
 from lib.report import evaluation, metrics
 
@@ -18,8 +19,22 @@ def material(seed=0, n=60, n_views=5):
         "votes": rng.integers(0, 3, (n_views, n)),
         "view_probs": view_probs,
         "prompt_labels": rng.integers(0, 3, n),
-        "labels": rng.integers(0, 3, n),
     }
+
+
+def tile_table(seed=0, n=60):
+    """Tiles of two folds; a tenth of them is never tested."""
+    rng = np.random.default_rng(seed + 100)
+    folds = rng.choice([-1, 0, 1], n, p=[0.1, 0.4, 0.5])
+    return pd.DataFrame({"tile": range(n), "label": rng.integers(0, 3, n), "fold": folds})
+
+
+def views_of(seed=0, keep_ratio=0.3, **fields):
+    among = np.ones(60, bool)
+    return evaluation.evaluate_views(
+        tile_table(seed), **material(seed), class_names=NAMES, keep_ratio=keep_ratio, among=among,
+        seed=0, **fields,
+    )  # fmt: skip
 
 
 def choice(n=60):
@@ -27,15 +42,11 @@ def choice(n=60):
 
 
 def test_every_evaluation_is_made_of_fields_of_a_row():
-    given = material()
+    given, labels = material(), tile_table().label.values
     every = [
-        *evaluation.evaluate_views(
-            **given, class_names=NAMES, keep_ratio=0.3, seconds=1.0, **choice()
-        ),
-        evaluation.evaluate_labels(
-            "x", given["labels"], given["labels"] > 0, given["labels"], NAMES
-        ),
-        evaluation.evaluate_probs("x", given["view_probs"], given["labels"], NAMES, labels={}),
+        *views_of(seconds=1.0),
+        evaluation.evaluate_labels("x", labels, labels > 0, labels, NAMES),
+        evaluation.evaluate_probs("x", given["view_probs"], labels, NAMES, labels={}),
     ]
     assert {name for fields in every for name in fields} <= set(ROW_FIELDS)
 
@@ -43,10 +54,8 @@ def test_every_evaluation_is_made_of_fields_of_a_row():
 def test_rules_of_another_keep_ratio_are_marked_as_varied_and_have_no_setting():
     """For the published ratio and for others, on the grid of the curve or not."""
     for keep_ratio in (0.3, 0.2, 0.25):
-        rows = evaluation.evaluate_views(
-            **material(), class_names=NAMES, keep_ratio=keep_ratio, **choice()
-        )
-        mvc = [row for row in rows if row["method"] == "mvc"]
+        rows = views_of(keep_ratio=keep_ratio)
+        mvc = [row for row in rows if row["method"] == "mvc" and row["fold"] == 1]
         assert len(mvc) == 4 * len({*evaluation.KEEP_RATIOS, keep_ratio})
         for row in mvc:
             own = row["params"]["keep_ratio"] == keep_ratio
@@ -57,19 +66,23 @@ def test_rules_of_another_keep_ratio_are_marked_as_varied_and_have_no_setting():
 
 
 def test_views_are_evaluated_as_the_filter_itself_keeps():
-    given = material(1)
-    _, *mvc = evaluation.evaluate_views(**given, class_names=NAMES, keep_ratio=0.3, **choice())
-    for row in mvc:
+    given, table = material(1), tile_table(1)
+    rows = views_of(1)
+    assert {row["fold"] for row in rows} == {0, 1}
+    for row in (row for row in rows if row["method"] == "mvc"):
         rules = {name: value for name, value in row["params"].items() if name != "varied"}
+        tiles = np.flatnonzero(table.fold != row["fold"])
+        prompt_labels, labels = given["prompt_labels"][tiles], table.label.values[tiles]
         kept = consensus.multi_view_consensus(
-            given["votes"], given["view_probs"], given["prompt_labels"], **rules, **choice()
-        )
-        quality = metrics.label_quality(given["prompt_labels"], kept, given["labels"], NAMES)
-        assert row["labels"] == quality, rules
+            given["votes"][:, tiles], given["view_probs"][tiles], prompt_labels, **rules,
+            tiles=tiles, seed=0,
+        )  # fmt: skip
+        quality = metrics.label_quality(prompt_labels, kept, labels, NAMES)
+        assert row["labels"] == quality and row["n"] == len(tiles), rules
 
 
 def test_filters_are_evaluated_in_both_orders_and_settings_on_both_features():
-    given, rng = material(2), np.random.default_rng(0)
+    given, rng = material(2) | {"labels": tile_table(2).label.values}, np.random.default_rng(0)
     features = {name: rng.normal(size=(60, 4)) for name in ("projected", "unprojected")}
     rows = evaluation.evaluate_filters(
         given["votes"], given["view_probs"], features, given["prompt_labels"], given["labels"],
@@ -79,27 +92,29 @@ def test_filters_are_evaluated_in_both_orders_and_settings_on_both_features():
     expected = [("mvc+pfc", "published filters"), ("pfc+mvc", "published filters")]
     expected += [("mvc+pfc", "ours"), ("pfc+mvc", "ours")]
     assert sorted(named) == sorted([*expected, ("pfc", "published filters"), ("pfc", "ours")])
-    assert len(rows) == 10
+    assert len(rows) == 12
+    assert consensus.setting_of(rows[-1]["params"]) == "ours" and rows[-1]["method"] == "mvc+pfc"
     ratios = {row["params"].get("keep_ratio") for row in rows if row["method"] != "pfc"}
     assert ratios == {0.5}
 
 
-def test_zero_shot_is_judged_on_its_own_split():
+def test_zero_shot_is_judged_on_both_parts_of_every_fold():
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"tile": range(6), "label": [0, 1, 2, 0, 1, 2]})
-    table["split"] = ["train"] * 3 + ["test"] * 2 + ["validation"]
+    table["fold"] = [1, 1, 1, 0, 0, -1]
     probs = np.eye(3)[[0, 1, 2, 1, 1, 0]] * 0.8 + rng.random((6, 3)) * 0.01
-    train, test = evaluation.evaluate_zero_shot(probs, table, NAMES, device="cpu")
-    assert (train["split"], train["n"], train["scores"]["accuracy"]) == ("train", 3, 1)
-    assert (test["split"], test["n"], test["scores"]["accuracy"]) == ("test", 2, 0.5)
-    assert test["labels"]["kept"] == 2 and test["device"] == "cpu"
+    rows = evaluation.evaluate_zero_shot(probs, table, NAMES, device="cpu")
+    judged = {(row["fold"], row["split"]): (row["n"], row["scores"]["accuracy"]) for row in rows}
+    assert judged == {(0, "train"): (4, 0.75), (0, "test"): (2, 0.5), (1, "train"): (3, 1 / 3),
+                      (1, "test"): (3, 1.0)}  # fmt: skip
+    assert rows[1]["labels"]["kept"] == 2 and rows[1]["device"] == "cpu"
     accuracies = evaluation.accuracy_table({"prompts": probs}, table)
-    assert accuracies.loc["prompts"].tolist() == [1, 0.5]
+    assert accuracies.loc["prompts"].tolist() == [0.667, 0.5, 1]
 
 
 def test_vlm_cpl_is_judged_on_the_test_set_beside_the_labels_it_learnt_from():
     table = pd.DataFrame({"tile": range(6), "label": [0, 1, 2, 0, 1, 2]})
-    table["split"] = ["train"] * 3 + ["test"] * 3
+    table["fold"] = [1] * 3 + [0] * 3
     pseudo = pd.concat(
         pd.DataFrame({"tile": [2, 0, 1], "prompt_label": [2, 0, 0], "setting": setting,
                       "kept": kept})
@@ -107,8 +122,10 @@ def test_vlm_cpl_is_judged_on_the_test_set_beside_the_labels_it_learnt_from():
     )  # fmt: skip
     probs = {"published filters": np.eye(3)[[0] * 6], "ours": np.eye(3)[[0, 1, 2, 0, 1, 2]]}
     seconds = {"published filters": 1.0, "ours": 2.0}
+    alarms = {"published filters": [Alarm("flat clusters", "a"), Alarm("flat clusters", "b")]}
+    alarms["ours"] = []
     first, ours = evaluation.evaluate_vlm_cpl(
-        probs, pseudo, table, NAMES, seconds=seconds, network="frozen"
+        probs, pseudo, table[:3], table[3:], NAMES, seconds=seconds, alarms=alarms, network="frozen"
     )
     assert [row["setting"] for row in (first, ours)] == list(consensus.SETTINGS)
     assert first["scores"]["accuracy"] == pytest.approx(1 / 3) and ours["scores"]["accuracy"] == 1
@@ -116,6 +133,8 @@ def test_vlm_cpl_is_judged_on_the_test_set_beside_the_labels_it_learnt_from():
     assert (ours["seconds"], ours["network"], ours["split"], ours["n"]) == (2, "frozen", "test", 3)
     assert ours["params"] | consensus.SETTINGS["ours"] == ours["params"]
     assert ours["params"]["filters"] == "mvc+pfc"
-    predictions = evaluation.prediction_table(table, probs)
+    assert [row["labels"]["alarms"] for row in (first, ours)] == [["flat clusters"], []]
+    predictions = evaluation.prediction_table(table, 0, probs)
+    assert predictions.split.tolist() == ["train"] * 3 + ["test"] * 3
     assert predictions["ours_label"].tolist() == table.label.tolist()
     assert (predictions["published filters_confidence"] == 1).all()

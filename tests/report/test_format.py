@@ -3,6 +3,7 @@
 import pandas as pd
 
 from lib.report import format
+from lib.report.statistics import Estimate
 
 
 def test_markdown_has_a_line_per_row():
@@ -21,3 +22,20 @@ def test_only_the_named_block_is_replaced(tmp_path):
     before = file.stat().st_mtime_ns
     format.replace_block(file, "absent", "new")
     assert file.stat().st_mtime_ns == before
+
+
+def test_scores_have_their_interval_and_differences_their_sign_and_corrected_p():
+    assert format.with_interval(Estimate(0.9871, 0.981, 0.9923)) == "0.987 [0.981, 0.992]"
+    assert format.with_interval(Estimate(0.5)) == "0.500"
+    lines = [Estimate(0.012, 0.004, 0.02, 0.03), None, Estimate(-0.1, -0.2, 0.0, 0.0004),
+             Estimate(0.1, 0.0, 0.2), Estimate(0.25)]  # fmt: skip
+    assert format.differences(lines) == [
+        "+0.012 [+0.004, +0.020], p = 0.030", "", "-0.100 [-0.200, +0.000], p < 0.001",
+        "+0.100 [+0.000, +0.200]", "+0.250",
+    ]  # fmt: skip
+
+
+def test_a_pooled_score_has_the_spread_over_runs():
+    rows = pd.DataFrame({"fold": [0, 1], "n": [30, 10], "accuracy": [0.9, 0.5]})
+    assert format.pooled_spread(rows) == "0.800 ± 0.283"
+    assert format.pooled_spread(rows[:1]) == "0.900"

@@ -29,6 +29,8 @@ def test_scores_are_scikit_learns():
             recall = sk.recall_score(labels, predicted, average=None)
             scores = metrics.scores(probs, labels, names)
             assert scores.pop("recall") == pytest.approx(dict(zip(names, recall, strict=True)))
+            support = dict(zip(names, np.bincount(labels).tolist(), strict=True))
+            assert scores.pop("support") == support
             assert scores.pop("ece") == metrics.calibration_error(probs, labels)
             assert scores == pytest.approx(
                 {
@@ -63,7 +65,8 @@ def test_an_absent_class_has_no_recall_and_no_say():
 
 def test_scores_are_plain_numbers_for_the_record():
     scores = metrics.scores(*predictions(0), ABC)
-    values = [v for name, v in scores.items() if name != "recall"] + list(scores["recall"].values())
+    assert {type(count) for count in scores.pop("support").values()} == {int}
+    values = [*scores.pop("recall").values(), *scores.values()]
     assert {type(value) for value in values} == {float}
 
 
@@ -184,19 +187,3 @@ def test_a_class_that_has_no_tile_cannot_be_lost():
     labels = np.array([0, 1])
     quality = metrics.label_quality(labels, np.ones(2, bool), labels, ABC)
     assert quality["lost_classes"] == []
-
-
-@pytest.mark.slow
-def test_a_paired_test_finds_what_is_there_and_nothing_else():
-    chance = np.random.default_rng(0)
-    clear = chance.choice([0, 1, 1, 2, -1], 80)
-    assert metrics.paired_test(clear) < 0.001
-    assert metrics.paired_test(-clear) == metrics.paired_test(clear)
-    ps = [metrics.paired_test(chance.choice([-1, 0, 1], 40), seed=s) for s in range(60)]
-    assert np.mean(np.array(ps) < 0.05) < 0.17 and 0.3 < np.mean(ps) < 0.7
-
-
-def test_a_paired_test_of_few_units_counts_the_signs():
-    assert metrics.paired_test(np.array([1, 1, 1, 1])) == pytest.approx(2 / 16)
-    assert metrics.paired_test(np.array([3, -1, 2])) == pytest.approx(4 / 8)
-    assert metrics.paired_test(np.zeros(5)) == 1.0 == metrics.paired_test(np.array([1, 0]))

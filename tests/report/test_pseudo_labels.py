@@ -54,7 +54,7 @@ def test_means_are_over_seeds_at_the_main_keep_ratio(frame):
     table = pseudo_labels.consensus_table(frame).set_index("labels")
     line = table.loc["MVC, random ties, global quota"]
     assert line["pseudo-label precision"] == "0.750 ± 0.071"
-    assert line["worst seed"] == "0.700" and line.seeds == "2"
+    assert line["worst run"] == "0.700" and line.seeds == "2"
     assert line["smallest class kept"] == "2"
     assert table.loc["zero-shot, all tiles", "pseudo-label precision"] == "0.600"
 

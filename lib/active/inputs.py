@@ -1,0 +1,79 @@
+"""What the strategies look at: predictions of the pool, of its random views and with dropout."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from lib.active.strategies import WANT_DROPOUT, WANT_VIEWS, Pool
+from lib.learning.networks import predict_members
+from lib.learning.samplers import PlainReader
+from lib.learning.setups import TrainingSetup
+
+N_VIEWS = 5
+N_DROPOUTS, DROPOUT = 3, 0.75  # of DropQuery
+
+
+def make_pool(
+    strategy: str,
+    networks: Sequence[Any],
+    setup: TrainingSetup,
+    tiles: np.ndarray,
+    labels: np.ndarray,
+    unlabelled_mask: np.ndarray,
+    seed: int,
+) -> Pool:
+    """The pool with all that a strategy wants. tiles, labels, unlabelled_mask: [N]."""
+    more: dict[str, np.ndarray] = {}
+    if strategy in WANT_VIEWS:
+        more["view_probs"] = view_probabilities(networks, setup, tiles)
+    if strategy in WANT_DROPOUT:
+        more["dropout_probs"] = dropout_probabilities(networks, setup.reader, tiles, seed=seed)
+    predicted = predict_members(networks, setup.reader, tiles)
+    return Pool(*predicted, labels, unlabelled_mask, **more)
+
+
+def view_probabilities(
+    networks: Sequence[Any], setup: TrainingSetup, tiles: np.ndarray, n_views: int = N_VIEWS
+) -> np.ndarray:
+    """Softmaxes of every network for the same random views of each tile, float32 [K · V, N, C].
+
+    The views are the sampler's: with frozen features those that the consensus has computed.
+    """
+
+    def read(view: int, wanted: np.ndarray) -> torch.Tensor:
+        return setup.sampler(wanted, 0, view)
+
+    views = [predict_members(networks, partial(read, view), tiles)[0] for view in range(n_views)]
+    return np.concatenate(views)
+
+
+@torch.inference_mode()
+def dropout_probabilities(
+    networks: Sequence[Any],
+    reader: PlainReader,
+    tiles: np.ndarray,
+    *,
+    seed: int,
+    batch_size: int = 256,
+) -> np.ndarray:
+    """Mean softmax of the networks with dropout before their heads, float32 [M, N, C].
+
+    See `strategies.drop_query`; M = 3, three quarters of the features are dropped.
+    """
+    device = next(networks[0].parameters()).device
+    found = []
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for start in range(0, len(tiles), batch_size):
+            inputs = reader(tiles[start : start + batch_size]).to(device)
+            members = []
+            for network in networks:
+                features = network.body((inputs - network.mean) / network.std)
+                dropped = F.dropout(features.expand(N_DROPOUTS, *features.shape), DROPOUT)
+                members.append(torch.softmax(network.head(dropped).float(), dim=2))
+            found.append(torch.stack(members).mean(0).cpu().numpy())
+    return np.concatenate(found, axis=1)

@@ -1,0 +1,91 @@
+"""How the networks of a loop are trained, by name, and what a loop's labels say about the pool."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lib.labels import UNLABELLED
+from lib.learning.losses import DualViewTraining, Objective, Supervised
+from lib.learning.setups import TrainingSetup
+
+TRAININGS = ("dual-view", "dual-view-aligned", "supervised")
+ALIGNMENT = 0.5  # α; with 1 a frequent class loses more than rare ones gain (fold 0 of ebhi)
+PROJECTION = 128  # size of the projectors, as published
+CHUNK = 4096  # tiles that are matched at a time
+
+
+def training_by_name(
+    name: str,
+    *,
+    tau: float = 0.7,
+    cps_weight: float = 0.5,
+    contrast: float = 0.1,
+    alignment: float = ALIGNMENT,
+) -> tuple[Objective, dict[str, Any]]:
+    """The objective of a training, and what it changes in the plan.
+
+    dual-view: UniSAL's as published, but that the labelled half of a batch holds every class
+    equally often. dual-view-aligned (ours): the same with pseudo labels that follow the labels, see
+    `losses.DualViewTraining`. Its batches are balanced as well: drawn as the labels come they gain
+    where a class is rare, but lose a class of four labels (`demo`). supervised: the labelled tiles
+    alone. tau, cps_weight and contrast are those of dual-view training, alignment that of the
+    aligned one. Raises ValueError for another name.
+    """
+    if name not in TRAININGS:
+        raise ValueError(f"unknown training {name!r}: there are only {', '.join(TRAININGS)}")
+    if name == "supervised":
+        return Supervised(), {}
+    if name == "dual-view":
+        return DualViewTraining(tau, cps_weight, contrast=contrast), {}
+    return DualViewTraining(tau, cps_weight, contrast=contrast, alignment=alignment), {}
+
+
+def training_setup(
+    name: str, make_setup: Callable[..., TrainingSetup], **plan: Any
+) -> TrainingSetup:
+    """The setup that a training wants: its plan, and projectors where it contrasts.
+
+    make_setup: `setups.frozen` or `setups.fine_tune` with all arguments but `projection`; plan:
+    fields of the plan that an ablation sets, as balance_classes.
+    """
+    objective, changes = training_by_name(name)
+    dual_view = isinstance(objective, DualViewTraining)
+    setup = make_setup(projection=PROJECTION if dual_view else 0)
+    return replace(setup, plan=replace(setup.plan, **changes | plan))
+
+
+def matched_counts(features: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Labels of each class, float64 [C], every label with the weight of the tiles it stands for.
+
+    Labels that margin or disagreement asked for are no sample of the pool: they lie where classes
+    meet. What decided was the tile, not its class, so weights by density ratio set it right: a
+    labelled tile weighs as many tiles as lie nearer to it than to any other labelled one (Loog,
+    MLSP 2012). The counts add up to the effective number of labels (Σ w)² / Σ w², fewer than there
+    are, so that a marginal of uneven weights is trusted less. features: [N, E], compared by the
+    cosine after standardising; labels: [N], `UNLABELLED` without one; at least one is given.
+    """
+    scale = features.std(0)
+    unit = (features - features.mean(0)) / np.where(scale > 1e-6, scale, 1)
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    rows = np.flatnonzero(labels != UNLABELLED)
+    cells = np.zeros(len(rows))
+    for start in range(0, len(unit), CHUNK):
+        nearest = (unit[start : start + CHUNK] @ unit[rows].T).argmax(1)
+        cells += np.bincount(nearest, minlength=len(rows))
+    effective = cells.sum() ** 2 / (cells**2).sum()
+    counts = np.bincount(labels[rows], weights=cells, minlength=n_classes)
+    return counts * effective / cells.sum()
+
+
+def chance_counts(
+    answers: np.ndarray, query_size: int, strategy: str, n_classes: int
+) -> np.ndarray:
+    """Labels of each class [C] among the queried tiles that chance has drawn.
+
+    Those of the first query, which no strategy chose, and all of them if chance is the strategy.
+    answers: in the order of the queries, negative without a label.
+    """
+    drawn = answers if strategy == "random" else answers[:query_size]
+    return np.bincount(drawn[drawn >= 0], minlength=n_classes)

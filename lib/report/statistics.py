@@ -1,0 +1,265 @@
+"""Pooled scores, intervals and paired differences over folds and groups; one array layout.
+
+The unit is the group (slide, case, source tile): it is tested in one fold, by every seed. Seeds are
+averaged inside a group, so they narrow what training adds by chance and multiply no group.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+SCORES = ("accuracy", "balanced_accuracy")
+# Fixed beforehand: by how much a method may be worse than full supervision and still be as good.
+MARGINS = {"accuracy": 0.01, "balanced_accuracy": 0.02}
+DRAWS, LEVEL = 2000, 0.95
+Kind = tuple[str, ...]  # what names a method, such as (training, strategy)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A pooled value with its interval (NaN with fewer than two groups) and the p of a difference.
+
+    p: None where there is none, as with a single seed.
+    """
+
+    value: float
+    low: float = np.nan
+    high: float = np.nan
+    p: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """What M methods got right in U groups, sorted by fold, of C classes, with S seeds.
+
+    kinds: name of a method → its place; folds: [U]; n, right: tiles and right ones per true class
+    [M, S, U, C], zero where a method was not tested. Sums over draws are kept for the next line.
+    """
+
+    kinds: Mapping[Kind, int]
+    folds: np.ndarray
+    n: np.ndarray
+    right: np.ndarray
+    sums: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def tested(self, kind: Kind) -> np.ndarray:
+        """In which groups a method was tested by which seeds, bool [S, U]."""
+        if kind not in self.kinds:
+            return np.zeros(self.n.shape[1:3], bool)
+        return self.n[self.kinds[kind]].any(-1)
+
+
+def grouped(frame: pd.DataFrame, columns: Sequence[str]) -> Groups:
+    """One layout of the counts of all methods.
+
+    frame: columns seed, fold, group, label (true class), n and right, and those that name a method.
+    """
+    names = list(frame[columns].drop_duplicates().itertuples(index=False, name=None))
+    kinds = {name: place for place, name in enumerate(sorted(names))}
+    units = frame[["fold", "group"]].drop_duplicates().sort_values(["fold", "group"])
+    axes = [
+        frame.groupby(list(columns), sort=True).ngroup().values,
+        np.unique(frame.seed, return_inverse=True)[1],
+        frame.groupby(["fold", "group"], sort=True).ngroup().values,
+        np.unique(frame.label, return_inverse=True)[1],
+    ]
+    shape = [int(axis.max(initial=-1)) + 1 for axis in axes]
+    n, right = np.zeros(shape), np.zeros(shape)
+    np.add.at(n, tuple(axes), frame.n.values.astype(float))
+    np.add.at(right, tuple(axes), frame.right.values.astype(float))
+    return Groups(kinds, units.fold.values, n, right)
+
+
+def pooled(right: np.ndarray, n: np.ndarray, score: str) -> np.ndarray:
+    """Accuracy Σ right / Σ n, or the mean of right / n over the classes that have tiles [...].
+
+    right, n: counts per class, summed over all folds [..., C].
+    """
+    if score == "accuracy":
+        return right.sum(-1) / n.sum(-1)
+    tested = n > 0
+    recall = np.divide(right, n, out=np.zeros(np.broadcast(right, n).shape), where=tested)
+    return recall.sum(-1) / tested.sum(-1)
+
+
+@lru_cache(maxsize=16)
+def bootstrap_weights(sizes: tuple[int, ...], draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """How often each group is in each draw [draws, U]: folds, then groups in each drawn fold.
+
+    sizes: groups of each fold. A fold that is drawn k times gives k draws of its groups. With
+    one fold its groups alone are drawn. Where folds are alike both levels hold the chance of the
+    groups, so that intervals are wider than they need be, and never too narrow for that.
+    """
+    chance = np.random.default_rng(seed)
+    n_folds = len(sizes)
+    drawn = chance.multinomial(n_folds, np.full(n_folds, 1 / n_folds), size=draws)
+    weights = [
+        chance.multinomial(drawn[:, fold] * size, np.full(size, 1 / size))
+        for fold, size in enumerate(sizes)
+    ]
+    return np.concatenate(weights, axis=1).astype(float)
+
+
+def drawn_sums(groups: Groups, kind: Kind, tested: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tiles and right ones per class of a method, first of all groups, then of each draw [·, C].
+
+    tested: bool [S, U], the groups and seeds that count; seeds are averaged in each group. Two
+    methods with the same `tested` see the same draws. With fewer than two groups nothing is drawn.
+    """
+    key = kind, tested.tobytes()
+    if key not in groups.sums:
+        used = tested.any(0)
+        sizes = np.unique(groups.folds[used], return_counts=True)[1]
+        weights = np.ones((1, used.sum()))
+        if used.sum() > 1:
+            weights = np.concatenate([weights, bootstrap_weights(tuple(sizes.tolist()))])
+        share = (tested / np.maximum(tested.sum(0), 1))[:, :, None]
+        n, right = (
+            weights @ (counts[groups.kinds[kind]] * share).sum(0)[used]
+            for counts in (groups.n, groups.right)
+        )
+        groups.sums[key] = n, right
+    return groups.sums[key]
+
+
+def estimates(groups: Groups, kind: Kind) -> dict[str, Estimate]:
+    """Pooled scores of a method with their intervals of 95 %; empty where it was not tested."""
+    tested = groups.tested(kind)
+    if not tested.any():
+        return {}
+    n, right = drawn_sums(groups, kind, tested)
+    return {score: _estimate(pooled(right, n, score)) for score in SCORES}
+
+
+def differences(groups: Groups, mine: Kind, other: Kind) -> dict[str, Estimate]:
+    """Pooled scores of one method minus those of another, with interval and two-sided p.
+
+    Over the groups and seeds that both have; empty where there is none. p is None with a single
+    seed, which says nothing about another training, and with a single group.
+    """
+    tested = groups.tested(mine) & groups.tested(other)
+    if not tested.any():
+        return {}
+    drawn = {}
+    for score in SCORES:
+        a, b = (pooled(*drawn_sums(groups, kind, tested)[::-1], score) for kind in (mine, other))
+        drawn[score] = a - b
+    several = _fewest_seeds(groups, tested) > 1
+    return {
+        score: _estimate(values, tail_p(values[1:]) if several and len(values) > 1 else None)
+        for score, values in drawn.items()
+    }
+
+
+def _fewest_seeds(groups: Groups, tested: np.ndarray) -> int:
+    """How many seeds the fold with the fewest has."""
+    folds = np.unique(groups.folds[tested.any(0)])
+    return min(int(tested[:, groups.folds == fold].any(1).sum()) for fold in folds)
+
+
+def _estimate(values: np.ndarray, p: float | None = None) -> Estimate:
+    """values: the value of all groups, then those of the draws."""
+    return Estimate(float(values[0]), *_interval(values[1:]), p)
+
+
+def tail_p(differences: np.ndarray) -> float:
+    """Two-sided p of drawn differences [draws]: twice the smaller share on one side of zero.
+
+    One draw is added to both counts, so that no p is zero.
+    """
+    tails = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
+    return float(min(1.0, 2 * tails / (len(differences) + 1)))
+
+
+def _interval(drawn: np.ndarray) -> tuple[float, float]:
+    if not len(drawn):
+        return np.nan, np.nan
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def holm(ps: Sequence[float]) -> np.ndarray:
+    """Values of p corrected for their number by Holm's step-down rule (1979) [P]."""
+    order = np.argsort(ps, kind="stable")
+    stepped = np.asarray(ps, float)[order] * np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(np.maximum.accumulate(stepped), 1)
+    return corrected
+
+
+def holm_corrected(estimates: Sequence[Estimate | None]) -> list[Estimate | None]:
+    """The lines of one table, with the p of those that have one corrected together."""
+    tested = [idx for idx, line in enumerate(estimates) if line is not None and line.p is not None]
+    ps = dict(zip(tested, holm([_p(estimates[idx]) for idx in tested]).tolist(), strict=True))
+    return [
+        line if line is None else Estimate(line.value, line.low, line.high, ps.get(idx))
+        for idx, line in enumerate(estimates)
+    ]
+
+
+def _p(line: Estimate | None) -> float:
+    assert line is not None and line.p is not None
+    return line.p
+
+
+def non_inferior(minus_full: Estimate, score: str) -> bool:
+    """Whether a method is as good as full supervision: its interval ends above minus the margin.
+
+    minus_full: of the `differences` of the method and full supervision.
+    """
+    return bool(minus_full.low > -MARGINS[score])  # False without an interval
+
+
+# --- from rows -----------------------------------------------------------------------------------
+
+
+def pooled_rows(frame: pd.DataFrame, score: str = "accuracy") -> float:
+    """Pooled score of the rows of one method; what `estimates` gives from its groups.
+
+    frame: a line per run, columns fold, n, the score, and for balanced accuracy recall and support
+    (class → recall, tiles). Seeds are averaged in each fold. Without support every fold counts for
+    what it holds: the mean over folds of the balanced accuracy.
+    """
+    by_fold = frame.groupby("fold")
+    if score == "accuracy":
+        return float(np.average(by_fold.accuracy.mean(), weights=by_fold.n.mean()))
+    if score != "balanced_accuracy" or not has_support(frame):
+        return float(by_fold[score].mean().mean())
+    recall, support = (pd.DataFrame(frame[c].tolist(), index=frame.fold).astype(float)
+                       for c in ("recall", "support"))  # fmt: skip
+    n = support.groupby("fold").mean().sum()
+    right = (recall.fillna(0) * support).groupby("fold").mean().sum()
+    return float((right[n > 0] / n[n > 0]).mean())
+
+
+def pooled_accuracies(frame: pd.DataFrame, by: Sequence[str]) -> pd.Series:
+    """Accuracy of `pooled_rows` for each value of some columns."""
+    means = frame.groupby([*by, "fold"])[["accuracy", "n"]].mean()
+    sums = means.assign(right=means.accuracy * means.n).groupby(list(by))[["right", "n"]].sum()
+    return sums.right / sums.n
+
+
+def has_support(frame: pd.DataFrame) -> bool:
+    """Whether every row says how many tiles of each class it was tested on."""
+    known = "support" in frame and frame.support.map(lambda value: isinstance(value, dict)).all()
+    return bool(known)
+
+
+def runs(frame: pd.DataFrame) -> dict[str, str]:
+    """How many folds and seeds are behind a line of a table."""
+    return {"folds": str(frame.fold.nunique()), "seeds": str(frame.seed.nunique())}
+
+
+def same_runs(frame: pd.DataFrame, chosen: pd.DataFrame) -> pd.Series:
+    """Lines of frame of a run (fold and seed) that is among the chosen lines, bool."""
+    keys = ["fold", "seed"]
+    return frame[keys].apply(tuple, axis=1).isin({*chosen[keys].apply(tuple, axis=1)})
+
+
+def fold_of(row: Mapping[str, Any]) -> int:
+    """Fold of a row of the record; 0 where there is no division into folds."""
+    return row.get("fold") or 0

@@ -1,0 +1,139 @@
+"""Folds: every group is tested exactly once, whatever the seed of a run."""
+
+import re
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from cases import case
+
+from lib import paths
+from lib.data import cards, splits
+
+
+def slides(seed, n_groups=120, n_classes=3):
+    """Labels and groups of slides of unequal size; each class has a third of the slides."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(3, 15, size=n_groups)
+    groups = np.repeat([f"slide {g}" for g in range(n_groups)], sizes)
+    labels = np.repeat(np.arange(n_groups) % n_classes, sizes)
+    order = rng.permutation(len(labels))
+    return labels[order], groups[order]
+
+
+def tile_table(seed=0, part=""):
+    labels, groups = slides(seed)
+    paths_of = [f"{g}/{n}.png" for n, g in enumerate(groups)]
+    return pd.DataFrame({"path": paths_of, "label": labels, "group": groups, "part": part})
+
+
+@pytest.fixture
+def card():
+    return replace(cards.read_card("demo"), name="toy")
+
+
+def test_every_group_is_tested_in_exactly_one_fold():
+    for seed in range(5):
+        labels, groups = slides(seed)
+        folds = splits.divide(labels, groups)
+        assert (pd.Series(folds).groupby(groups).nunique() == 1).all(), seed
+        assert set(folds) == set(range(5)), seed
+
+
+def test_every_fold_holds_a_fifth_of_every_class():
+    for seed in range(5):
+        labels, groups = slides(seed)
+        shares = pd.crosstab(labels, splits.divide(labels, groups), normalize="index")
+        assert shares.values == pytest.approx(0.2, abs=0.05), seed
+
+
+def test_tiles_that_are_groups_of_their_own_are_stratified_exactly():
+    labels = np.random.default_rng(0).integers(3, size=3000)
+    folds = splits.divide(labels, np.arange(3000))
+    shares = pd.crosstab(labels, folds, normalize="index")
+    assert shares.values == pytest.approx(0.2, abs=0.002)
+
+
+def test_too_few_groups_are_refused_with_their_number():
+    with pytest.raises(ValueError, match="need 5 groups, there are 4"):
+        splits.divide(np.arange(8) % 2, np.arange(8) // 2)
+
+
+def test_five_groups_are_enough():
+    folds = splits.divide(np.zeros(10, int), np.arange(10) // 2)
+    assert np.bincount(folds).tolist() == [2] * 5
+
+
+def test_folds_are_written_once_and_then_read(card):
+    table = tile_table()
+    folds = splits.assign_folds(card, table)
+    file = splits.splits_file("toy")
+    assert file.is_relative_to(paths.output_root())
+    written = pd.read_csv(file)
+    assert written.path.tolist() == table.path.tolist() and written.fold.tolist() == folds.tolist()
+    shuffled = table.sample(frac=0.5, random_state=0)
+    again = splits.assign_folds(card, shuffled)
+    assert again.tolist() == folds[shuffled.index].tolist()
+
+
+def test_tiles_without_a_fold_are_divided_without_the_list_and_warned_of(card):
+    table = tile_table()
+    splits.assign_folds(card, table[:-3])
+    before = splits.splits_file("toy").read_text()
+    with pytest.warns(UserWarning, match=f"no fold for 3 of {len(table)} tiles"):
+        folds = splits.assign_folds(card, table)
+    assert folds.tolist() == splits.divide(table.label.values, table.group.values).tolist()
+    assert splits.splits_file("toy").read_text() == before
+
+
+def test_a_list_of_folds_that_divides_a_group_is_named(card):
+    table = tile_table()
+    splits.assign_folds(card, table)
+    moved = table.assign(group=table.group.where(table.index != 0, "slide 1"))
+    moved.loc[table.group == "slide 1", "group"] = "slide 1"
+    file = splits.splits_file("toy")
+    listed = pd.read_csv(file)
+    first = listed.path == table.path[0]
+    other = listed.fold[table.group == "slide 1"].iloc[0]
+    listed.loc[first, "fold"] = (other + 1) % 5
+    listed.to_csv(file, index=False)
+    with pytest.raises(ValueError, match=rf"{re.escape(str(file))} divides 1 groups.*'slide 1'"):
+        splits.assign_folds(card, moved)
+
+
+def test_a_division_that_comes_with_the_dataset_is_its_only_fold(card):
+    own = replace(card, splits={"train": "a", "test": "b"})
+    table = tile_table()
+    tested = table.group.isin([f"slide {g}" for g in range(15)])
+    table["part"] = np.where(tested, "test", "train")
+    folds = splits.assign_folds(own, table)
+    assert ((folds == 0) == tested).all() and set(folds) == {0, splits.NEVER_TESTED}
+    assert not splits.splits_file("toy").exists()
+
+
+def test_a_group_in_both_parts_of_that_division_is_named():
+    table = tile_table(part="train")
+    table.loc[np.flatnonzero(table.group == "slide 3")[1:], "part"] = "test"
+    with pytest.raises(ValueError, match="own division divides 1 groups.*'slide 3'"):
+        splits.own_division(table)
+
+
+def test_a_division_that_leaves_a_part_empty_is_refused():
+    for part in ("train", "test"):
+        message = "leaves nothing to test or to train on"
+        with case(part), pytest.raises(ValueError, match=message):
+            splits.own_division(tile_table(part=part))
+
+
+def test_the_tracked_folds_name_every_tile_once_and_are_five():
+    files = sorted((paths.ROOT / "data" / "splits").glob("*.csv"))
+    for file in files:
+        listed = pd.read_csv(file)
+        with case(file.name):
+            assert list(listed.columns) == ["path", "fold"]
+            assert not listed.path.duplicated().any() and set(listed.fold) == set(range(5))
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                assert cards.read_card(file.stem).splits is None

@@ -1,0 +1,249 @@
+"""Pooling, bootstrap, paired differences and corrections against slow loops and known truths."""
+
+from dataclasses import astuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import references
+from cases import case
+
+from lib.report import metrics, statistics
+from lib.report.statistics import SCORES, Estimate
+
+
+def frame(seed=0, n_folds=3, n_groups=6, n_classes=3, seeds=(0, 1), skill=0.7):
+    """Groups of one or two classes, each in one fold, tested by every seed."""
+    chance = np.random.default_rng(seed)
+    lines = []
+    for fold in range(n_folds):
+        for group in range(n_groups):
+            for label in chance.choice(n_classes, chance.integers(1, 3), replace=False):
+                n = chance.integers(1, 6)
+                lines += [(s, fold, f"g{fold}.{group}", label, n, chance.binomial(n, skill))
+                          for s in seeds]  # fmt: skip
+    return pd.DataFrame(lines, columns=["seed", "fold", "group", "label", "n", "right"])
+
+
+def by_fold(groups):
+    """(class, tiles, right) of each group of each fold, seeds averaged."""
+    mean = groups.groupby(["fold", "group", "label"])[["n", "right"]].mean().reset_index()
+    return [
+        [list(g[["label", "n", "right"]].itertuples(index=False, name=None))
+         for _, g in fold.groupby("group")]
+        for _, fold in mean.groupby("fold")
+    ]  # fmt: skip
+
+
+def of(groups, **more):
+    """The layout of one method, or of several."""
+    named = {"m": groups} | more
+    return statistics.grouped(pd.concat(g.assign(method=n) for n, g in named.items()), ["method"])
+
+
+def estimate(groups, score="accuracy"):
+    return statistics.estimates(of(groups), ("m",))[score]
+
+
+def drawn(groups, score):
+    layout = of(groups)
+    n, right = statistics.drawn_sums(layout, ("m",), layout.tested(("m",)))
+    return statistics.pooled(right, n, score)[1:]
+
+
+def in_one(folds):
+    return [count for fold in folds for group in fold for count in group]
+
+
+def test_pooled_scores_are_those_of_the_loop_and_the_mean_over_seeds():
+    for seed in range(4):
+        groups = frame(seed)
+        for score in SCORES:
+            value = estimate(groups, score).value
+            each = [references.pooled_score(in_one(by_fold(df)), score)
+                    for _, df in groups.groupby("seed")]  # fmt: skip
+            with case(seed, score):
+                assert value == pytest.approx(
+                    references.pooled_score(in_one(by_fold(groups)), score)
+                )
+                assert value == pytest.approx(np.mean(each))
+
+
+def test_a_group_that_stands_in_several_lines_is_one_unit():
+    groups = of(frame(n_folds=2, n_groups=4))
+    assert groups.folds.tolist() == [0] * 4 + [1] * 4
+    assert groups.n.shape == groups.right.shape == (1, 2, 8, 3)
+    assert groups.tested(("m",)).all() and not groups.tested(("other",)).any()
+
+
+def test_rows_give_the_same_pooled_scores_as_groups():
+    names = ["a", "b", "c"]
+    for seed in range(6):
+        chance = np.random.default_rng(seed)
+        rows, counted = [], []
+        for fold in range(3):  # the last one holds no tile of c
+            labels = chance.integers(0, 3 - (fold == 2), 20)
+            for s in (0, 1):
+                probs = chance.dirichlet(np.ones(3), 20) + 0.5 * np.eye(3)[labels]
+                rows.append(
+                    {"fold": fold, "seed": s, "n": 20} | metrics.scores(probs, labels, names)
+                )
+                tiles = pd.DataFrame({"label": labels, "right": probs.argmax(1) == labels})
+                tiles = tiles.assign(
+                    seed=s, fold=fold, group=[f"{fold}.{i // 2}" for i in range(20)]
+                )
+                counted.append(tiles.assign(n=1))
+        groups = pd.concat(counted)
+        for score in SCORES:
+            with case(seed, score):
+                expected = estimate(groups, score).value
+                assert statistics.pooled_rows(pd.DataFrame(rows), score) == pytest.approx(expected)
+
+
+def test_without_support_every_fold_counts_for_what_it_holds():
+    rows = pd.DataFrame({"fold": [0, 0, 1], "n": 10, "accuracy": 0.5,
+                         "balanced_accuracy": [0.4, 0.6, 0.8], "support": [None] * 3})  # fmt: skip
+    assert statistics.pooled_rows(rows, "balanced_accuracy") == pytest.approx(0.65)
+    assert statistics.pooled_rows(rows.drop(columns="support")) == pytest.approx(0.5)
+
+
+def test_accuracies_are_pooled_for_many_curves_at_once():
+    chance = np.random.default_rng(0)
+    columns = {"fold": [0, 0, 0, 1, 1, 2] * 3, "n": [10, 10, 10, 20, 20, 5] * 3}
+    columns |= {"round": np.repeat([1, 2, 3], 6), "accuracy": chance.random(18)}
+    rows = pd.DataFrame(columns)
+    each = {r: statistics.pooled_rows(df) for r, df in rows.groupby("round")}
+    assert statistics.pooled_accuracies(rows, ["round"]).to_dict() == pytest.approx(each)
+
+
+# --- intervals -----------------------------------------------------------------------------------
+
+
+def test_draws_are_of_whole_folds_and_then_of_their_groups():
+    weights = statistics.bootstrap_weights((4, 2, 7), 500, 0)
+    folds = np.repeat([0, 1, 2], [4, 2, 7])
+    drawn = np.stack([weights[:, folds == f].sum(1) / (folds == f).sum() for f in range(3)])
+    assert (drawn == drawn.round()).all() and (drawn.sum(0) == 3).all()
+    assert weights.mean(0) == pytest.approx(np.ones(13), abs=0.25)
+    assert (statistics.bootstrap_weights((5,), 50).sum(1) == 5).all()
+
+
+@pytest.mark.slow
+def test_drawn_scores_are_distributed_like_those_of_the_loop():
+    for seed in range(3):
+        groups = frame(seed)
+        for score in SCORES:
+            fast = drawn(groups, score)
+            slow = np.array(references.fold_group_draws(by_fold(groups), score, 2000, seed))
+            with case(seed, score):
+                assert fast.mean() == pytest.approx(slow.mean(), abs=0.005)
+                assert fast.std() == pytest.approx(slow.std(), rel=0.1)
+                for q in (0.025, 0.5, 0.975):
+                    assert np.quantile(fast, q) == pytest.approx(np.quantile(slow, q), abs=0.02)
+
+
+def test_a_drawn_score_is_the_score_of_the_drawn_groups():
+    groups = frame(3)
+    units = [group for fold in by_fold(groups) for group in fold]
+    weights = statistics.bootstrap_weights((6, 6, 6))
+    for score in SCORES:
+        for value, repeats in list(zip(drawn(groups, score), weights, strict=True))[:20]:
+            counts = [count for unit, k in zip(units, repeats, strict=True)
+                      for _ in range(int(k)) for count in unit]  # fmt: skip
+            assert value == pytest.approx(references.pooled_score(counts, score)), score
+
+
+def test_seeds_multiply_no_group_and_one_group_has_no_interval():
+    once = frame(seeds=(0,))
+    copied = pd.concat([once.assign(seed=s) for s in range(5)])
+    one, many = (estimate(groups) for groups in (once, copied))
+    assert astuple(one)[:3] == pytest.approx(astuple(many)[:3])
+    assert one.low < one.value < one.high
+    alone = once[once.group == once.group.iloc[0]]
+    assert np.isnan(estimate(alone).low) and compared(alone, alone).p is None
+
+
+def test_within_one_fold_the_groups_are_drawn():
+    found = estimate(frame(n_folds=1, n_groups=40))
+    assert found.low < found.value < found.high
+
+
+@pytest.mark.slow
+def test_the_interval_contains_the_truth_about_as_often_as_it_says():
+    hits = 0
+    for seed in range(100):
+        found = estimate(frame(seed, n_folds=5, n_groups=20, skill=0.7))
+        hits += found.low <= 0.7 <= found.high
+    assert hits >= 88
+
+
+# --- differences ---------------------------------------------------------------------------------
+
+
+def compared(better, other, score="accuracy"):
+    return statistics.differences(of(better, other=other), ("m",), ("other",)).get(score)
+
+
+def test_a_difference_is_paired_and_changes_its_sign_with_the_order():
+    groups = frame(n_folds=5, n_groups=20)
+    wrong = groups.assign(right=np.maximum(groups.right - (groups.index % 3 == 0), 0))
+    for score in SCORES:
+        up, down = compared(groups, wrong, score), compared(wrong, groups, score)
+        assert (up.value, up.low, up.high) == pytest.approx((-down.value, -down.high, -down.low))
+        assert up.p == down.p and up.p < 0.001 and up.low > 0, score
+        single = estimate(groups, score)
+        assert up.high - up.low < single.high - single.low, score
+    same = compared(groups, groups)
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+
+
+def test_p_is_twice_the_smaller_tail():
+    drawn = np.array([-1.0, 0.0, 0.5, 1, 1, 1, 1, 1, 1])
+    assert statistics.tail_p(drawn) == statistics.tail_p(-drawn) == pytest.approx(2 * 3 / 10)
+    assert statistics.tail_p(np.zeros(9)) == 1 and statistics.tail_p(np.ones(99)) == 0.02
+
+
+def test_a_single_seed_has_no_p_and_only_common_runs_are_compared():
+    groups = frame(n_folds=2)
+    one_seed = groups[groups.seed == 1].assign(right=0)
+    found = compared(groups, one_seed)
+    assert found.p is None and not np.isnan(found.low)
+    assert found.value == estimate(groups[groups.seed == 1]).value
+    one_fold_only = groups[(groups.seed == 0) | (groups.fold == 0)]
+    assert compared(groups, one_fold_only).p is None
+    assert compared(groups, groups.assign(seed=9)) is None
+
+
+@pytest.mark.slow
+def test_p_is_not_small_more_often_than_it_may_be_where_nothing_differs():
+    ps = []
+    for seed in range(80):
+        groups, chance = frame(seed, n_folds=5, n_groups=20), np.random.default_rng(seed + 1000)
+        ps.append(compared(groups, groups.assign(right=chance.binomial(groups.n, 0.7))).p)
+    assert np.mean(np.array(ps) < 0.05) <= 0.1 and np.mean(ps) > 0.35
+
+
+def test_holm_is_the_loop_and_keeps_the_order():
+    for seed in range(10):
+        ps = np.random.default_rng(seed).random(seed) ** 2
+        with case(seed):
+            corrected = statistics.holm(ps)
+            assert corrected.tolist() == pytest.approx(references.holm(ps.tolist()))
+            assert (corrected >= ps).all() and (np.diff(corrected[np.argsort(ps)]) >= 0).all()
+    assert statistics.holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_lines_without_a_p_are_no_part_of_the_correction():
+    lines = [Estimate(0.1, p=0.01), None, Estimate(0.2), Estimate(0.3, p=0.04)]
+    corrected = statistics.holm_corrected(lines)
+    assert corrected[1] is None
+    assert [line.p for line in corrected if line] == [0.02, None, 0.04]
+
+
+def test_as_good_is_an_interval_above_minus_the_margin():
+    assert statistics.MARGINS == {"accuracy": 0.01, "balanced_accuracy": 0.02}
+    for low, accuracy, balanced in ((-0.009, True, True), (-0.01, False, True),
+                                    (-0.03, False, False), (np.nan, False, False)):  # fmt: skip
+        minus_full = Estimate(0.0, low, 0.1)
+        assert statistics.non_inferior(minus_full, "accuracy") == accuracy, low
+        assert statistics.non_inferior(minus_full, "balanced_accuracy") == balanced, low

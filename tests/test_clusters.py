@@ -1,0 +1,99 @@
+"""Clusters by lift against loops, and that no class is left without a cluster."""
+
+import numpy as np
+import pytest
+import references
+from cases import case
+
+from lib import clusters
+from lib.labels import UNLABELLED
+
+
+def random_lift(seed, neglected=0):
+    """Lifts of a random clustering; the first classes are the most probable nowhere."""
+    rng = np.random.default_rng([seed, 23])
+    n_classes = int(rng.integers(2, 6))
+    n_clusters = n_classes + int(rng.integers(0, 3))
+    lift = rng.lognormal(size=(n_clusters, n_classes))
+    lift[:, : min(neglected, n_classes - 1)] *= 0.05
+    return lift
+
+
+def two_kinds(seed, n=90, rare=12):
+    """Features of a common and a rare class, and probabilities that neglect the rare one."""
+    rng = np.random.default_rng([seed, 29])
+    truth = (np.arange(n) < rare).astype(int)
+    features = 6.0 * truth[:, None] + rng.normal(size=(n, 3))
+    # The rare class gets at most 0.45: no prompt label is right, yet its tiles stand out.
+    second = np.where(truth, rng.uniform(0.3, 0.45, n), rng.uniform(0.05, 0.2, n))
+    return features, np.stack([1 - second, second], 1), truth
+
+
+def test_lift_matches_the_loop():
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        n, n_classes, n_clusters = rng.integers(20, 80), rng.integers(2, 6), rng.integers(1, 6)
+        of_tile = np.append(np.arange(n_clusters), rng.integers(-1, n_clusters, n - n_clusters))
+        probs = rng.dirichlet(np.ones(n_classes), n)
+        expected = references.cluster_lift(of_tile.tolist(), probs)
+        assert clusters.cluster_lift(of_tile, probs) == pytest.approx(np.array(expected)), seed
+
+
+def test_lifts_weighted_by_the_overall_means_add_up_to_one():
+    rng = np.random.default_rng(0)
+    probs = rng.dirichlet([5, 1, 0.2], 60)
+    lift = clusters.cluster_lift(np.arange(60) % 7, probs)
+    assert lift @ probs.mean(0) == pytest.approx(np.ones(7))
+
+
+def test_a_class_of_no_probability_has_lift_zero():
+    lift = clusters.cluster_lift(np.array([0, 1]), np.array([[1.0, 0.0], [1.0, 0.0]]))
+    assert lift.tolist() == [[1, 0], [1, 0]]
+
+
+def test_classes_by_lift_is_the_best_of_all_ways_to_leave_no_class_out():
+    for seed in range(60):
+        lift = random_lift(seed, neglected=seed % 4)
+        with case(seed):
+            found = clusters.classes_by_lift(lift)
+            assert found.tolist() == references.classes_by_lift(lift)
+            assert set(found.tolist()) == set(range(lift.shape[1]))
+
+
+def test_a_cluster_keeps_the_class_of_its_highest_lift_where_none_is_missing():
+    lift = np.array([[3.0, 4.0], [2.0, 1.0], [0.1, 5.0]])  # class 0 is higher in cluster 0, and yet
+    assert clusters.classes_by_lift(lift).tolist() == [1, 0, 1]
+
+
+def test_a_missing_class_takes_no_class_its_last_cluster():
+    lift = np.array([[5.0, 1.0, 4.0], [1.0, 3.0, 0.5], [2.0, 4.0, 1.0]])
+    assert clusters.classes_by_lift(lift).tolist() == [0, 1, 2]  # 4.0 lies in the only one of 0
+
+
+def test_fewer_clusters_than_classes_follow_their_highest_lift():
+    assert clusters.classes_by_lift(np.array([[0.5, 2.0, 1.0]])).tolist() == [1]
+
+
+def test_a_class_that_no_prompt_predicts_has_a_cluster_where_it_stands_out():
+    for seed in range(10):
+        features, probs, truth = two_kinds(seed)
+        assert not probs.argmax(1).any()
+        found = clusters.lift_labels(features, probs, seed=seed)
+        assert np.array_equal(found, truth), seed
+
+
+def test_lift_labels_do_not_depend_on_the_order_of_the_rows_nor_on_tiles_outside_among():
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        features, probs = rng.normal(size=(80, 4)), rng.dirichlet(np.ones(3), 80)
+        tiles, among = rng.permutation(300)[:80], rng.random(80) < 0.8
+        found = clusters.lift_labels(features, probs, seed=seed, tiles=tiles, among=among)
+        rows = rng.permutation(80)
+        moved = clusters.lift_labels(
+            features[rows], probs[rows], seed=seed, tiles=tiles[rows], among=among[rows]
+        )
+        features[~among], probs[~among] = 9, [1, 0, 0]
+        without = clusters.lift_labels(features, probs, seed=seed, tiles=tiles, among=among)
+        with case(seed):
+            assert np.array_equal(moved, found[rows]) and np.array_equal(without, found)
+            assert (found[~among] == UNLABELLED).all() and set(found[among]) == {0, 1, 2}

@@ -259,4 +259,4 @@ def _draw_curves(ax: Axes, curves: pd.DataFrame, theme: Mapping[str, str]) -> No
     for label, colour, line in (CURVE_LOOKS[key] for key in CURVE_LOOKS if key in shown):
         ax.plot([], [], line, color=theme[colour], lw=1 if line == ":" else None, label=label)
     ax.set(xlabel="share of the tiles that is labelled, %", ylabel="accuracy on the test sets")
-    ax.set(xlim=(0.6, 10.4), ylim=(0.58, 1.0), xticks=range(2, 11, 2))
+    ax.set(xlim=(0.6, 10.4), ylim=(0.55, 1.0), xticks=range(2, 11, 2))

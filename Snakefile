@@ -9,7 +9,7 @@ import sys
 
 from lib import paths, runner
 from lib.chain import AFTER, OF_ALL_FOLDS, OF_ALL_SEEDS
-from lib.data import cards, datasets
+from lib.data import cards, datasets, splits
 
 DATASET = str(config.get("dataset", "demo"))
 cards.read_card(DATASET)  # an unknown dataset is refused with the names of those that are known
@@ -17,6 +17,9 @@ SEEDS = [int(seed) for seed in str(config.get("seeds", 0)).split(",")]
 if DATASET != "demo" and not config.get("vlm") and not paths.params_file(DATASET).is_file():
     raise ValueError(f"no VLM is set for {DATASET}: name one, as in VLM=ViT-B-32/laion2b_s34b_b79k")
 FOLDS = [int(fold) for fold in str(config.get("folds", 0)).split(",")]
+known_folds = range(1 if cards.read_card(DATASET).splits else splits.FOLDS)
+if not set(FOLDS) <= set(known_folds):
+    raise ValueError(f"folds={config['folds']}: {DATASET} has {', '.join(map(str, known_folds))}")
 VLM = str(config.get("vlm") or runner.default_vlm(DATASET))
 METHODS = str(config.get("method", "vlm-cpl,unisal")).split(",")
 if not set(METHODS) <= {"vlm-cpl", "unisal"}:

@@ -241,8 +241,10 @@ def test_a_chain_that_cannot_run_is_refused_before_it_starts(tmp_path):
         ("dataset=nope", "Known datasets: "),
         ("dataset=lc25k_restained", "no VLM is set for lc25k_restained"),
         ("dataset=lc25k_colon", "put it at"),
+        ("dataset=smoke folds=5", "smoke has 0, 1, 2, 3, 4"),
+        ("dataset=nct_crc folds=1", "nct_crc has 0"),
     ):
-        command = [*CHAIN[: CHAIN.index("--config")], "--config", given]
+        command = [*CHAIN[: CHAIN.index("--config")], "--config", *given.split()]
         run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert run.returncode != 0, given
         assert message in run.stdout + run.stderr, given

@@ -9,6 +9,7 @@ import json
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
@@ -308,7 +309,10 @@ def _train(
         setup = replace(setup, make_network=iter(before).__next__)
     used = ~refused
     truth = None if config.truth is None else config.truth[used]
-    data = TrainingTiles(config.tiles[used], labels[used], config.class_names, truth)
+    with warnings.catch_warnings():
+        # Early rounds often lack a class; the rows say how many labels each has.
+        warnings.filterwarnings("ignore", "no labelled tile of class")
+        data = TrainingTiles(config.tiles[used], labels[used], config.class_names, truth)
     return train(
         config.objective, setup.make_network, setup.sampler, data,
         plan=setup.plan, seed=config.seed, folder=folder / f"networks{r}",

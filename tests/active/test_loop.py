@@ -24,7 +24,6 @@ from lib.active.loop import (
 )
 from lib.learning import losses, networks, setups
 
-pytestmark = pytest.mark.filterwarnings("ignore:no labelled tile of class")
 
 N, V, E = 80, 3, 16
 CHANCE = np.random.default_rng(7)

@@ -24,7 +24,6 @@ from lib.active.loop import (
 )
 from lib.learning import losses, networks, setups
 
-
 N, V, E = 80, 3, 16
 CHANCE = np.random.default_rng(7)
 TRUTH = CHANCE.integers(0, 3, N)

@@ -31,6 +31,8 @@ import pandas as pd
 from IPython.display import display
 
 from lib import classifier, consensus, paths
+from lib.alarm import label_free_alarms
+from lib.clusters import lift_clusters
 from lib.data import cards, datasets, tiles
 from lib.labels import UNLABELLED
 from lib.learning import losses, networks, setups, trainer
@@ -128,7 +130,8 @@ prompt_labels = probs.argmax(1)
 # ## Views and clusters decide
 #
 # As in `12_prompt_feature_consensus`, in our setting: ties by probability, the fraction ρ of every
-# predicted class, clusters on the features before their projection to the space of the text.
+# predicted class, three clusters per class on the features before their projection to the space of
+# the text.
 
 # %%
 features = {"projected": projected, "unprojected": unprojected}
@@ -143,6 +146,14 @@ unique.groupby("prompt_class").agg(columns).round(3)
 # `size` tiles got the label, `sum` of them keep it. A class with a high vote entropy is one that the
 # prompts describe badly: try other words. A class without kept tiles cannot be learnt.
 #
+# What else can be seen to be wrong without a label, and what to do:
+
+# %%
+cluster, lift = lift_clusters(unprojected, view_probs, seed=seed, among=agree)
+for found in label_free_alarms(view_probs, prompt_labels, kept, cluster, lift, names):
+    print(f"{found.name}: {found.text}")
+
+# %% [markdown]
 # ## Two networks learn
 #
 # Heads on the features of the views that voted; see `13_high_confidence_cross_supervision`. No label of

@@ -1,15 +1,28 @@
 """Files and folders that appear when they are complete, and never half."""
 
 import errno
+import hashlib
+import json
 import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 HOST = re.sub(r"\W", "_", socket.gethostname())
+
+
+def digest_of(file: Path, settings: Mapping[str, Any]) -> str:
+    """Twelve hex digits of a file's bytes and of settings: names what was computed from both.
+
+    So that a result is found again for the same ones, and for no others.
+    """
+    content = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    content.update(file.read_bytes())
+    return content.hexdigest()[:12]
 
 
 @contextmanager

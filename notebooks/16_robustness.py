@@ -21,7 +21,7 @@
 #
 # - In: tiles, prompts and settings of the notebooks before; rows of `10_zero_shot_inference`,
 #   `13_high_confidence_cross_supervision` and `14_comparison`, which are the points without a shift.
-# - Out: rows, marked by the `shift`. Features and votes of the shifted tiles are not kept.
+# - Out: rows, marked by the `shift`; `shifts/`, features and votes of the shifted tiles, shared by the folds.
 
 # %%
 import numpy as np
@@ -81,8 +81,7 @@ step_plots.tile_sheet({s or "no shift": array[examples] for s, array in decoded.
 model = load_vlm(vlm, seed=seed)
 text = embed_prompts(model, run.settings["prompts"])
 split = train, test, card.class_names, run.settings
-folders = {s: run.shared / "shifts" / s for s in names}
-outcomes = {s: trials.shifted_outcomes(model, stores[s], folders[s], text, *split, seed=seed)
+outcomes = {s: trials.shifted_outcomes(model, stores[s], run.shared, text, *split, seed=seed)
             for s in names}
 
 # %%

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from lib.artefacts import atomic
+from lib.artefacts import atomic, digest_of
 
 
 def listed(folder):
@@ -67,3 +67,13 @@ def test_an_artefact_that_was_never_written_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), atomic(tmp_path / "file"):
         pass
     assert (tmp_path / "file").read_text() == "old"
+
+
+def test_a_digest_is_that_of_the_bytes_and_the_settings_in_whatever_order(tmp_path):
+    one, same, other = (tmp_path / name for name in ("one", "same", "other"))
+    for file, text in ((one, "a"), (same, "a"), (other, "b")):
+        file.write_text(text)
+    settings = {"hue": 0.1, "n_views": 4}
+    digest = digest_of(one, settings)
+    assert digest == digest_of(same, {"n_views": 4, "hue": 0.1}) and len(digest) == 12
+    assert len({digest, digest_of(other, settings), digest_of(one, settings | {"hue": 0.2})}) == 3

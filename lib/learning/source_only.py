@@ -3,8 +3,6 @@
 No consensus and no target tile: a baseline for every run whose VLM has labelled source tiles.
 """
 
-import hashlib
-import json
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,7 +14,7 @@ import numpy as np
 from filelock import FileLock
 
 from lib import paths
-from lib.artefacts import atomic
+from lib.artefacts import atomic, digest_of
 from lib.learning.losses import Supervised
 from lib.learning.samplers import plain_features
 from lib.learning.setups import fit_predict, frozen
@@ -58,8 +56,7 @@ def source_only_probabilities(
         warnings.warn(f"source-only is left out: {model.name} is no single stand-in", stacklevel=2)
         return None
     used = {name: settings[name] for name in SETTINGS} | {"seed": seed, "classes": [*class_names]}
-    digest = hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()[:12]
-    file = run / f"source_only_{digest}.npy"
+    file = run / f"source_only_{digest_of(run / 'unprojected.npy', used)}.npy"
     with FileLock(run / ".source_only.lock"):  # folds run side by side
         if not file.is_file():
             probs = _train_and_predict(model, run, class_names, settings, seed)

@@ -16,6 +16,7 @@ import pandas as pd
 from filelock import FileLock
 
 from lib.alarm import Alarm, label_free_alarms
+from lib.artefacts import digest_of
 from lib.clusters import classes_by_lift, lift_clusters
 from lib.consensus import SETTINGS, TIE_STREAM, keep_by_consensus, keep_lowest
 from lib.labels import UNLABELLED
@@ -316,7 +317,7 @@ def ablation_trials(
 def shifted_outcomes(
     model: VLM,
     store: Path,
-    folder: Path,
+    run: Path,
     text: Any,
     train: pd.DataFrame,
     test: pd.DataFrame,
@@ -327,11 +328,14 @@ def shifted_outcomes(
 ) -> list[Outcome]:
     """Prompts, votes, filters and training repeated on re-stained tiles (not in the paper).
 
-    store: shifted tiles (`decode_tiles`); folder: where their features and votes lie for all folds,
-    made by the first; text: [C, D] from `embed_prompts`; settings: of the run. Gives zero-shot,
-    plain training on all zero-shot labels, full supervision and VLM-CPL in both settings with its
-    alarms, heads on frozen features.
+    store: shifted tiles (`decode_tiles`); run: folder that all folds share, where the features and
+    votes of the shifted tiles are kept for the same model, tiles and settings; text: [C, D] from
+    `embed_prompts`; settings: of the run. Gives zero-shot, plain training on all zero-shot labels,
+    full supervision and VLM-CPL in both settings with its alarms, heads on frozen features.
     """
+    used = {name: settings[name] for name in ("prompts", "n_views", "hue", "batch_size")}
+    digest = digest_of(run / "unprojected.npy", used | {"seed": seed})
+    folder = run / "shifts" / f"{store.stem}-{digest}"
     tiles = train.tile.values
     every = np.arange(len(np.load(store, mmap_mode="r", allow_pickle=False)))
     folder.mkdir(parents=True, exist_ok=True)

@@ -69,10 +69,13 @@ def test_the_result_is_kept_for_the_same_settings_alone(model, tmp_path, monkeyp
     assert first.tobytes() == kept.tobytes()
     for settings, seed in ((SETTINGS | {"n_steps": 50}, 0), (SETTINGS, 1)):
         assert not source_only.source_only_probabilities(*given, settings, seed=seed).any()
+    np.save(tmp_path / "unprojected.npy", features(np.arange(N) % 2, 6))  # of another model
+    assert not source_only.source_only_probabilities(*given, SETTINGS, seed=0).any()
 
 
 def test_a_target_class_without_a_source_class_is_said_and_left_out(model, tmp_path):
     model.card.classes[1].captions = ("like a",)
+    np.save(tmp_path / "unprojected.npy", features(np.arange(N) % 2, 5))
     with pytest.warns(UserWarning, match="elsewhere has no class b"):
         found = source_only.source_only_probabilities(model, tmp_path, ["a", "b"], SETTINGS, seed=0)
     assert found is None

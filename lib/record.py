@@ -96,15 +96,15 @@ def merge_record(
 ) -> list[Mapping[str, Any]]:
     """What a record holds once new rows are published.
 
-    Of the earlier rows those go that are of a kind that was run again: the same VLM, method,
-    training and network, with the same rules varied.
+    Of the earlier rows those go that are of a kind that was run again: the same VLM, seed, method,
+    training and network, with the same rules varied. So a record can be made seed by seed.
     """
     repeated = {_kind(row) for row in rows}
     return [row for row in before if _kind(row) not in repeated] + list(rows)
 
 
 def _kind(row: Mapping[str, Any]) -> tuple:
-    names = ("vlm", "method", "training", "network")
+    names = ("vlm", "seed", "method", "training", "network")
     return (*(row[name] for name in names), tuple(row["params"].get("varied", ())))
 
 

@@ -33,7 +33,7 @@ from lib.data import cards, datasets, tiles
 from lib.learning import setups, trials
 from lib.record import read_rows
 from lib.figures import plots
-from lib.report import ablation_tables, comparison
+from lib.report import ablations, comparison
 from lib.report.ablations import VLM_CPL_GRID, ablation_grid, chosen_rules, our_rules
 from lib.run_folder import Run
 from lib.vlm.cards import describe_vlm
@@ -115,8 +115,8 @@ rows = run.record(comparison.evaluate(
 
 # %%
 before = run.rows("13_high_confidence_cross_supervision", "14_comparison")
-frame = ablation_tables.ablation_frame(before + rows)
-lines = ablation_tables.ablation_lines(frame)
+frame = ablations.ablation_frame(before + rows)
+lines = ablations.ablation_lines(frame)
 if lines:
     display(plots.ablation_curves(lines, f"{dataset}, {vlm}, seed {seed}"))
 
@@ -131,7 +131,7 @@ if lines:
 # are clustered.
 
 # %%
-display(*ablation_tables.ablation_tables(frame))
+display(*ablations.ablation_tables(frame))
 
 # %% [markdown]
 # ## The record
@@ -140,9 +140,9 @@ display(*ablation_tables.ablation_tables(frame))
 
 # %%
 recorded = read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
-for name, published in ablation_tables.ablation_frames(recorded).items():
-    display(plots.ablation_curves(ablation_tables.ablation_lines(published), name))
-    display(ablation_tables.on_off_table(published))
+for name, published in ablations.ablation_frames(recorded).items():
+    display(plots.ablation_curves(ablations.ablation_lines(published), name))
+    display(ablations.on_off_table(published))
 
 # %% [markdown]
 # Each pair of lines that differ in HCS alone says what cross supervision adds to that filter.

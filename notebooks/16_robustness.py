@@ -33,7 +33,7 @@ from lib.data.shifts import parse_list
 from lib.learning import trials
 from lib.record import read_rows
 from lib.figures import plots, step_plots
-from lib.report import ablation_tables, comparison
+from lib.report import ablations, comparison
 from lib.run_folder import Run
 from lib.vlm.cards import describe_vlm
 from lib.vlm.inference import embed_prompts
@@ -88,7 +88,7 @@ outcomes = {s: trials.shifted_outcomes(model, stores[s], run.shared, text, *spli
 judged_by = train.label.values, test.label.values, card.class_names
 rows = run.record(comparison.evaluate_shifts(outcomes, *judged_by, device=str(model.device)))
 before = run.rows("10_zero_shot_inference", "13_high_confidence_cross_supervision", "14_comparison")
-lines = ablation_tables.robustness_lines(ablation_tables.ablation_frame(before + rows))
+lines = ablations.robustness_lines(ablations.ablation_frame(before + rows))
 
 # %% [markdown]
 # ## How wrong may the model be?
@@ -111,8 +111,8 @@ by_shift.pivot_table(index="shift", columns=["method", "setting"], values="accur
 
 # %%
 recorded = read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
-for name, published in ablation_tables.ablation_frames(recorded).items():
-    points = ablation_tables.robustness_lines(published)
+for name, published in ablations.ablation_frames(recorded).items():
+    points = ablations.robustness_lines(published)
     if len(points):
         display(plots.robustness(points, comparison.COMPARED, name))
 

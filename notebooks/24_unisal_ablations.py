@@ -10,7 +10,7 @@
 # # Ablations of UniSAL: one rule at a time
 #
 # UniSAL has two kinds of rules: how to train (threshold $\tau$, weights $w$ and $\beta$, whether networks start
-# afresh in each round) and how to choose (DUS, CS, how many tiles per query). Here one rule $k$ is varied while all
+# afresh in each round, whether batches are balanced) and how to choose (DUS, CS, how many tiles per query). Here one rule $k$ is varied while all
 # others stay as in `22_active_learning_rounds`. A value $v$ is judged by what it does to the area under the learning
 # curve:
 #
@@ -20,17 +20,21 @@
 # - Out: rows, marked by what is `varied` in them. The rounds themselves lie in temporary folders.
 
 # %%
+from dataclasses import replace
+from functools import partial
+
 import pandas as pd
 from IPython.display import display
 
 from lib import paths
 from lib.active.loop import ActiveLearningConfig, TableOracle, run_in_scratch
+from lib.active.trainings import TRAININGS, training_setup
 from lib.data import cards
 from lib.learning import setups
 from lib.learning.losses import DualViewTraining
 from lib.record import read_rows
 from lib.figures import active_plots
-from lib.report import active_learning
+from lib.report import active_ablations, active_learning
 from lib.report.ablations import UNISAL_GRID, ablation_grid, chosen_rules
 from lib.report.active_evaluation import evaluate_loops
 from lib.run_folder import Run
@@ -56,7 +60,7 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len
 
 # %%
 names = ("tau", "cps_weight", "contrast", "query_share", "restart")
-ours = {"strategy": "unisal", "training": "dual-view"}
+ours = {"strategy": "unisal", "training": "dual-view", "balance_classes": True}
 ours |= {name: run.settings[name] for name in names}
 pd.Series(ours, name="ours").to_frame().T
 
@@ -64,7 +68,8 @@ pd.Series(ours, name="ours").to_frame().T
 # ## What is varied
 #
 # `dus` leaves the compact selector out, `cs` the disagreement set; `unisal-wide` widens a small disagreement set.
-# A weight of 0 is training without that term.
+# A weight of 0 is training without that term. Without `balance_classes` the labelled half of a batch is drawn as the
+# labels come, with every training and three strategies: a balance can help one way to train and harm another.
 
 # %%
 trials = list(ablation_grid(ours, chosen_rules(UNISAL_GRID, unisal_rules)))
@@ -76,20 +81,24 @@ pd.DataFrame(trials).set_index(pd.Index([", ".join(trial["varied"]) for trial in
 # A larger query means fewer rounds, so that all loops end with the same number of labels.
 
 # %%
-setup = setups.frozen(run.shared, train.tile.values, len(card.classes),
-                      steps=run.settings["round_steps"], seed=seed, projection=128)
+make_setup = partial(setups.frozen, run.shared, train.tile.values, len(card.classes),
+                     steps=run.settings["round_steps"], seed=seed)
+setup = {name: training_setup(name, make_setup) for name in TRAININGS}
 base = ActiveLearningConfig(
-    train.tile.values, card.class_names, "unisal", DualViewTraining(), setup, query_size=1,
-    n_rounds=run.settings["n_rounds"], seed=seed, truth=train.label.values,
+    train.tile.values, card.class_names, "unisal", DualViewTraining(), setup["dual-view"],
+    query_size=1, n_rounds=run.settings["n_rounds"], seed=seed, truth=train.label.values,
 )
-configs = [base.with_rules(trial, ours["query_share"]) for trial in trials]
+
+# %%
+configs = [replace(base, setup=setup[trial["training"]]).with_rules(trial, ours["query_share"])
+           for trial in trials]
 
 # %%
 oracle = TableOracle(train.tile.values, train.label.values)
 histories = [run_in_scratch(config, oracle, test.tile.values) for config in configs]
 
 # %%
-device = str(setup.reader(test.tile.values[:1]).device)
+device = str(base.setup.reader(test.tile.values[:1]).device)
 rows = run.record(evaluate_loops(
     trials, configs, histories, test, card.class_names, network="frozen", device=device
 ))
@@ -104,7 +113,7 @@ print(f"{len(rows)} rows of {len(trials)} loops")
 # %%
 frame = active_learning.rounds_frame(run.rows("22_active_learning_rounds") + rows)
 frame = frame[frame.network == "frozen"]
-lines = active_learning.ablation_lines(frame)
+lines = active_ablations.ablation_lines(frame)
 if lines:
     display(active_plots.ablation_curves(lines, f"{dataset}, {vlm}, seed {seed}"))
 
@@ -113,7 +122,7 @@ if lines:
 # value fits. With one seed small differences are chance.
 
 # %%
-display(*active_learning.ablation_tables(frame))
+display(*active_ablations.ablation_tables(frame))
 
 # %% [markdown]
 # ## Parts on and off
@@ -122,7 +131,7 @@ display(*active_learning.ablation_tables(frame))
 # training on tiles drawn by chance.
 
 # %%
-active_learning.on_off_table(frame)
+active_ablations.on_off_table(frame)
 
 # %% [markdown]
 # Lines that differ in one part show what this part adds to the others. A line is missing where its rule was not
@@ -135,11 +144,11 @@ active_learning.on_off_table(frame)
 
 # %%
 recorded = active_learning.rounds_frame(read_rows(*sorted(paths.record_folder().glob("*.jsonl"))))
-ablated = active_learning.ablated_datasets(recorded)
+ablated = active_ablations.ablated_datasets(recorded)
 for name, published in ablated.items():
-    display(active_plots.ablation_curves(active_learning.ablation_lines(published), name))
-    display(active_learning.on_off_table(published))
-    display(*active_learning.ablation_tables(published))
+    display(active_plots.ablation_curves(active_ablations.ablation_lines(published), name))
+    display(active_ablations.on_off_table(published))
+    display(*active_ablations.ablation_tables(published))
 
 # %% [markdown]
 # **Recap.** One rule at a time says what each part of UniSAL is worth; nothing here chose the settings of the other

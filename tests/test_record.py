@@ -65,6 +65,12 @@ def test_folds_are_rows_of_their_own_and_one_kind():
     assert [row["fold"] for row in merged] == [2], "what was run again replaces every fold"
 
 
+def test_a_record_can_be_made_seed_by_seed():
+    before = [a_row(seed=seed, accuracy=0.1, params={}) for seed in (0, 1)]
+    merged = record.merge_record(before, [a_row(seed=1, accuracy=0.9, params={})])
+    assert {row["seed"]: row["scores"]["accuracy"] for row in merged} == {0: 0.1, 1: 0.9}
+
+
 def test_the_order_of_parameters_makes_no_other_key():
     one, other = {"a": 1, "b": 2}, {"b": 2, "a": 1}
     assert record.row_key(a_row(params=one)) == record.row_key(a_row(params=other))

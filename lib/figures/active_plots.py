@@ -127,7 +127,7 @@ def selection_map(
 def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
     """AULC and accuracy of the last round against one rule at a time.
 
-    lines: see `active_learning.ablation_lines`. Mean and range over runs; dotted is our setting.
+    lines: see `active_ablations.ablation_lines`. Mean and range over runs; dotted is our setting.
     """
     figure, axes = plt.subplots(1, len(lines), figsize=(2.5 * len(lines) + 1.2, 2.7), sharey=True)
     for ax, (name, ends) in zip(np.atleast_1d(axes), lines.items(), strict=True):

@@ -14,7 +14,8 @@ from lib import paths, record
 from lib.artefacts import atomic
 from lib.figures import active_plots, front_page, plots
 from lib.report import (
-    ablation_tables,
+    ablations,
+    active_ablations,
     active_learning,
     alarms,
     comparison,
@@ -252,14 +253,14 @@ def _comparison_sections(
         draw = partial(plots.comparison, frozen, comparison.COMPARED, title)
         file = f"{dataset}_comparison"
         sections.append(Section(dataset, "comparison", [table], draw, file))
-    for varied in ablation_tables.ablation_frames(rows).values():
-        lines = ablation_tables.ablation_lines(varied)
-        tables = ablation_tables.ablation_tables(varied)
+    for varied in ablations.ablation_frames(rows).values():
+        lines = ablations.ablation_lines(varied)
+        tables = ablations.ablation_tables(varied)
         if lines or tables:
             curves = partial(plots.ablation_curves, lines, title) if lines else None
             file = f"{dataset}_ablations"
             sections.append(Section(dataset, "ablations of VLM-CPL", tables, curves, file))
-        shifted = ablation_tables.robustness_lines(varied)
+        shifted = ablations.robustness_lines(varied)
         if len(shifted):
             draw = partial(plots.robustness, shifted, comparison.COMPARED, title)
             sections.append(Section(dataset, "robustness", (), draw, f"{dataset}_robustness"))
@@ -283,9 +284,9 @@ def _active_sections(
             file = f"{dataset}_learning_curves{suffix}"
             sections.append(Section(dataset, "active learning", [table], draw, file, network))
         if (lines.varied != ()).any():
-            tables = [active_learning.on_off_table(lines)]
-            tables += active_learning.ablation_tables(lines)
-            varied = active_learning.ablation_lines(lines)
+            tables = [active_ablations.on_off_table(lines)]
+            tables += active_ablations.ablation_tables(lines)
+            varied = active_ablations.ablation_lines(lines)
             ablated = partial(active_plots.ablation_curves, varied, named) if varied else None
             file = f"{dataset}_unisal_ablations{suffix}"
             sections.append(Section(dataset, "ablations of UniSAL", tables, ablated, file))
@@ -333,7 +334,8 @@ def against_record(rows: Rows, recorded: Rows) -> pd.DataFrame:
 def publish(dataset: str, vlm: str, rows: Rows, runs: Path) -> None:
     """Put the rows of runs, and what was right in each group, into the record.
 
-    Of what is varied (ablations, shifts, keep ratios) those of seed 0 alone, as the protocol says.
+    They replace what the record holds of the same kind, see `record.merge_record`. Of what is
+    varied (ablations, shifts, keep ratios) those of seed 0 alone, as the protocol says.
     """
     rows = [row for row in rows if row["seed"] == 0 or not row["params"].get("varied")]
     if not rows:
@@ -348,10 +350,19 @@ def publish(dataset: str, vlm: str, rows: Rows, runs: Path) -> None:
     for kind, groups in measured.items():
         if len(groups):
             published = file.with_suffix(f".{kind}.parquet")
-            others = comparison.groups_of_record(published)
+            merged = _merged(published, groups)
             with atomic(published) as temporary:
-                both = pd.concat([others[others.vlm != vlm], groups], ignore_index=True)
-                both.to_parquet(temporary)
+                merged.to_parquet(temporary)
+
+
+def _merged(published: Path, groups: pd.DataFrame) -> pd.DataFrame:
+    """Counts of the record and new ones, which replace those of the same kind."""
+    if not published.is_file():
+        return groups
+    before = pd.read_parquet(published)
+    names = ["vlm", "seed", "method", *{"training", "network"} & set(groups)]
+    again = pd.MultiIndex.from_frame(before[names]).isin(pd.MultiIndex.from_frame(groups[names]))
+    return pd.concat([before[~again], groups], ignore_index=True)
 
 
 def front_page_tables(rows: Rows) -> dict[str, pd.DataFrame]:

@@ -7,7 +7,7 @@ import pytest
 from made_up_curves import ablated, curve, full, made_up
 
 from lib.figures import active_plots
-from lib.report import active_learning
+from lib.report import active_ablations, active_learning
 
 
 def lines(ax):
@@ -66,7 +66,7 @@ def test_strategies_have_colours_of_their_own():
 
 
 def test_ablation_curves_mark_our_value():
-    drawn = active_learning.ablation_lines(ablated())
+    drawn = active_ablations.ablation_lines(ablated())
     for some in (drawn, dict([next(iter(drawn.items()))])):
         figure = active_plots.ablation_curves(some)
         assert [ax.get_xlabel() for ax in figure.axes] == list(some)

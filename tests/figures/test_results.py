@@ -189,6 +189,21 @@ def test_what_is_published_replaces_the_rows_and_groups_of_its_own_vlm(few_rows,
         results.publish("demo", "v", [], runs)
 
 
+def test_what_is_published_leaves_other_seeds_and_strategies_as_they_are(few_rows, tmp_path):
+    for n, (seed, method) in enumerate(
+        ((0, "random"), (1, "random"), (0, "margin"), (1, "random"))
+    ):
+        folder = tmp_path / str(n) / f"seed{seed}" / "fold0"
+        folder.mkdir(parents=True)
+        pd.DataFrame({"vlm": "v", "seed": seed, "fold": 0, "training": "supervised",
+                      "method": method, "network": "frozen", "label": 0, "group": ["g"],
+                      "n": 1, "right": n / 4}).to_parquet(folder / "learning.parquet")  # fmt: skip
+        results.publish("demo", "v", few_rows, tmp_path / str(n))
+    kept = pd.read_parquet(paths.record_folder() / "demo.rounds.parquet")
+    found = kept.set_index(["seed", "method"]).right.to_dict()
+    assert found == {(0, "random"): 0, (0, "margin"): 0.5, (1, "random"): 0.75}
+
+
 def test_of_what_is_varied_seed_0_alone_is_published(few_rows, tmp_path):
     varied = [label_row("mvc", seed, 0.9, keep_ratio=0.9, varied=["keep_ratio"]) for seed in (0, 1)]
     results.publish("demo", "v", [*few_rows, *varied], tmp_path)

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from lib import record
-from lib.report import ablation_tables
+from lib.report import ablations
 
 
 def scored(method, seed, accuracy, setting=None, dataset="d", fold=0, **params):
@@ -32,34 +32,34 @@ def ablated() -> pd.DataFrame:
     for method, setting in (("zero-shot", None), ("vlm-cpl", "ours")):
         shifted = {"shift": "blur2", "varied": ["shift"]}
         rows += [scored(method, 0, 0.3, setting, **shifted)]
-    return ablation_tables.ablation_frames([*rows, scored("zero-shot", 0, 0.5)])["d"]
+    return ablations.ablation_frames([*rows, scored("zero-shot", 0, 0.5)])["d"]
 
 
 def test_an_ablation_is_ours_and_what_differs_in_these_rules_alone(ablated):
-    lines = ablation_tables.ablation(ablated, "keep_ratio")
+    lines = ablations.ablation(ablated, "keep_ratio")
     assert lines[["keep_ratio", "accuracy", "seed"]].values.tolist() == [
         [0.3, 0.9, 0],
         [0.5, 0.8, 0],
     ]
-    table = ablation_tables.ablation_table(ablated, "tie_break", "quota")
+    table = ablations.ablation_table(ablated, "tie_break", "quota")
     assert table.accuracy.tolist() == ["0.900", "0.600", "0.500"]
     assert table.ours.tolist() == ["ours", "", ""]
-    assert list(ablation_tables.ablation_lines(ablated)) == ["keep ratio ρ"]
+    assert list(ablations.ablation_lines(ablated)) == ["keep ratio ρ"]
 
 
 def test_an_ablation_of_one_fold_is_held_against_that_fold_alone():
     ours = [scored("vlm-cpl", s, 0.5 + f / 5, "ours", fold=f, keep_ratio=0.3)
             for s in (0, 1) for f in (0, 1)]  # fmt: skip
     varied = scored("vlm-cpl", 0, 0.6, fold=1, keep_ratio=0.5, varied=["keep_ratio"])
-    frame = ablation_tables.ablation_frame([*ours, varied])
-    lines = ablation_tables.ablation(frame, "keep_ratio")
+    frame = ablations.ablation_frame([*ours, varied])
+    lines = ablations.ablation(frame, "keep_ratio")
     assert lines[["fold", "seed", "accuracy"]].values.tolist() == [[1, 0, 0.7], [1, 0, 0.6]]
-    table = ablation_tables.ablation_table(frame, "keep_ratio")
+    table = ablations.ablation_table(frame, "keep_ratio")
     assert table.folds.tolist() == table.seeds.tolist() == ["1", "1"]
 
 
 def test_filters_and_cross_supervision_are_on_and_off_in_all_eight_ways(ablated):
-    table = ablation_tables.on_off_table(ablated)
+    table = ablations.on_off_table(ablated)
     assert len(table) == 8 and len(table[["MVC", "PFC", "HCS"]].drop_duplicates()) == 8
     accuracy = table.set_index(["MVC", "PFC", "HCS"]).accuracy
     assert accuracy["", "", ""] == "0.400" and accuracy["yes", "yes", "yes"] == "0.900"
@@ -67,7 +67,7 @@ def test_filters_and_cross_supervision_are_on_and_off_in_all_eight_ways(ablated)
 
 
 def test_robustness_has_the_unshifted_rows_of_the_methods_that_were_shifted(ablated):
-    lines = ablation_tables.robustness_lines(ablated)
+    lines = ablations.robustness_lines(ablated)
     assert set(lines.method) == {"zero-shot", "vlm-cpl"} and set(lines.seed) == {0}
     assert sorted(lines["shift"]) == ["", "", "blur2", "blur2"]
 
@@ -79,7 +79,7 @@ def test_a_shifted_method_stands_beside_the_zero_shot_labels_of_its_own_run_and_
         rows += [scored("zero-shot", seed, 0.8 + seed / 10), scored("vlm-cpl", seed, 0.9, "ours")]
         rows += [scored("zero-shot", seed, 0.5 + seed / 10, **shift)]
         rows += [scored("vlm-cpl", seed, 0.6, "ours", **shift)]
-    lines = ablation_tables.robustness_lines(ablation_tables.ablation_frame(rows))
+    lines = ablations.robustness_lines(ablations.ablation_frame(rows))
     lines = lines[lines.method == "vlm-cpl"].sort_values(["seed", "shift"])
     assert lines.zero_shot.tolist() == [0.8, 0.5, 0.9, 0.6]
     assert lines.accuracy.tolist() == [0.9, 0.6, 0.9, 0.6]
@@ -88,20 +88,20 @@ def test_a_shifted_method_stands_beside_the_zero_shot_labels_of_its_own_run_and_
 def test_without_a_shift_there_is_no_line():
     rows = [scored("vlm-cpl", 0, 0.9, "ours", keep_ratio=0.3)]
     rows += [scored("vlm-cpl", 0, 0.9, keep_ratio=0.5, varied=["keep_ratio"])]
-    frame = ablation_tables.ablation_frame(rows)
-    assert ablation_tables.robustness_lines(frame).empty
-    assert not ablation_tables.ablation_tables(frame)
+    frame = ablations.ablation_frame(rows)
+    assert ablations.robustness_lines(frame).empty
+    assert not ablations.ablation_tables(frame)
 
 
 def test_a_run_with_another_keep_ratio_has_that_as_its_own():
     rows = [scored("vlm-cpl", 0, 0.9, "ours", keep_ratio=0.2)]
     rows += [scored("vlm-cpl", 0, a, keep_ratio=r, varied=["keep_ratio"])
              for r, a in ((0.1, 0.6), (0.3, 0.7))]  # fmt: skip
-    (lines,) = ablation_tables.ablation_lines(ablation_tables.ablation_frame(rows)).values()
+    (lines,) = ablations.ablation_lines(ablations.ablation_frame(rows)).values()
     assert lines.x.tolist() == [0.1, 0.2, 0.3]
     assert lines.x[lines.varied == ()].tolist() == [0.2]
 
 
 def test_active_learning_is_no_ablation_of_vlm_cpl():
     row = scored("full-supervision", 0, 0.5, tau=0.5, varied=["tau"]) | {"training": "supervised"}
-    assert not ablation_tables.ablation_frames([row])
+    assert not ablations.ablation_frames([row])

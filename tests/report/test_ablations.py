@@ -3,6 +3,7 @@
 import pytest
 
 from lib import consensus, paths, runner
+from lib.active import trainings
 from lib.active.strategies import STRATEGIES
 from lib.report import ablations
 
@@ -55,26 +56,42 @@ def test_the_rules_of_the_other_method_are_passed_over_and_unknown_ones_refused(
 
 ROUNDS = {
     "strategy": "unisal", "training": "dual-view", "tau": 0.7, "cps_weight": 0.5, "contrast": 0.1,
-    "query_share": 0.01, "restart": True,
+    "query_share": 0.01, "restart": True, "balance_classes": True,
 }  # fmt: skip
 
 
+ONE_RULE = [values for values in ablations.UNISAL_GRID if len(values) == 1]
+WITHOUT_BALANCE = [values for values in ablations.UNISAL_GRID if "balance_classes" in values]
+
+
 def test_of_the_rounds_one_thing_at_a_time_is_varied_and_ours_is_not_among_them():
-    lines = list(ablations.ablation_grid(ROUNDS, ablations.UNISAL_GRID))
+    lines = list(ablations.ablation_grid(ROUNDS, ONE_RULE))
     for rules in lines:
         (name,) = rules["varied"]
         assert [other for other in ROUNDS if rules[other] != ROUNDS[other]] == [name]
-    assert len({str(sorted(rules.items())) for rules in lines}) == len(lines)
-    assert {rules["varied"][0] for rules in lines} == set(ROUNDS) - {"training"}
+    everything = [*lines, *ablations.ablation_grid(ROUNDS, WITHOUT_BALANCE)]
+    assert len({str(sorted(rules.items())) for rules in everything}) == len(everything)
+    varied = {name for rules in everything for name in rules["varied"]}
+    assert varied == set(ROUNDS)
 
 
 def test_of_the_rounds_every_value_but_ours_is_varied_once():
-    lines = list(ablations.ablation_grid(ROUNDS, ablations.UNISAL_GRID))
-    for values in ablations.UNISAL_GRID:
+    lines = list(ablations.ablation_grid(ROUNDS, ONE_RULE))
+    for values in ONE_RULE:
         ((name, all_values),) = values.items()
         assert ROUNDS[name] in all_values
         varied = [rules[name] for rules in lines if rules["varied"] == [name]]
         assert sorted(varied) == sorted(value for value in all_values if value != ROUNDS[name])
+
+
+def test_batches_are_unbalanced_with_every_training_and_three_strategies():
+    lines = list(ablations.ablation_grid(ROUNDS, WITHOUT_BALANCE))
+    assert {(rules["training"], rules["strategy"]) for rules in lines} == {
+        (training, strategy)
+        for training in trainings.TRAININGS
+        for strategy in ("unisal", "margin", "random")
+    }
+    assert len(lines) == 9 and not any(rules["balance_classes"] for rules in lines)
 
 
 def test_the_rounds_that_are_varied_are_those_of_the_notebook():
@@ -83,6 +100,6 @@ def test_the_rounds_that_are_varied_are_those_of_the_notebook():
         if name in declared:
             assert declared[name] == value
     for values in ablations.UNISAL_GRID:
-        assert set(values) <= {"strategy", *declared}
+        assert set(values) <= {"strategy", "training", "balance_classes", *declared}
     strategies = next(v["strategy"] for v in ablations.UNISAL_GRID if "strategy" in v)
     assert set(strategies) <= set(STRATEGIES)

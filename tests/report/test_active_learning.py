@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from cases import case
-from made_up_curves import ablated, curve, full, made_up
+from made_up_curves import curve, full, made_up
 
 from lib import record
 from lib.report import active_learning, metrics
@@ -210,68 +210,6 @@ def test_the_summary_has_our_training_where_it_was_run():
 def test_there_is_no_summary_of_what_was_not_run():
     for rows in ([], made_up()[2:], [full(0.9), *curve("random", "dual-view", 0, [0.5])]):
         assert active_learning.summary_table(active_learning.rounds_frame(rows)).empty
-
-
-# --- ablations -----------------------------------------------------------------------------------
-
-
-def test_an_ablation_is_of_one_rule_and_of_the_seeds_in_which_it_was_varied():
-    lines = active_learning.ablation(ablated(), "tau")
-    assert lines.groupby("tau").accuracy.max().to_dict() == {0.5: 0.81, 0.7: 0.9, 0.9: 0.82}
-    assert set(lines.seed) == {0} and set(lines.training) == {"dual-view"} and len(lines) == 6
-    assert active_learning.ablation(ablated(), "contrast").empty
-
-
-def test_an_ablation_of_another_strategy_or_training_is_none_of_unisal():
-    rules = {"balance_classes": False, "varied": ["balance_classes"]}
-    kinds = (("supervised", "unisal"), ("dual-view", "margin"), ("dual-view", "unisal"))
-    rows = [row for t, m in kinds for row in curve(m, t, 0, [0.5, 0.6], **rules)]
-    lines = active_learning.ablation(active_learning.rounds_frame(rows), "balance_classes")
-    assert set(zip(lines.training, lines.method, strict=True)) == {("dual-view", "unisal")}
-
-
-def test_the_ends_of_curves_are_areas_and_last_accuracies():
-    ends = active_learning.curve_ends(active_learning.ablation(ablated(), "tau"), "tau")
-    assert ends.tau.tolist() == [0.5, 0.7, 0.9]
-    assert ends.aulc.tolist() == pytest.approx([0.655, 0.7, 0.66])
-    assert ends.accuracy.tolist() == [0.81, 0.9, 0.82]
-
-
-def test_our_value_is_marked_in_the_table_of_an_ablation():
-    table = active_learning.ablation_table(ablated(), "tau")
-    assert table.tau.tolist() == ["0.5", "0.7", "0.9"] and table.ours.tolist() == ["", "ours", ""]
-    assert table["accuracy at the end"].tolist() == ["0.810", "0.900", "0.820"]
-
-
-def test_parts_are_switched_off_one_by_one():
-    table = active_learning.on_off_table(ablated())
-    parts = ["cross supervision", "contrast", "DUS", "CS"]
-    switched = {
-        "".join("01"[bool(on)] for on in line[parts]): line["accuracy at the end"]
-        for _, line in table.iterrows()
-    }
-    expected = {"1111": "0.900", "0111": "0.830", "1101": "0.850", "1100": "0.600", "0011": "0.500"}
-    assert switched == expected
-
-
-def test_what_is_drawn_are_rules_that_are_numbers():
-    lines = active_learning.ablation_lines(ablated())
-    assert list(lines) == ["threshold τ", "weight w of cross supervision"]
-    weight = lines["weight w of cross supervision"]
-    assert weight.x.tolist() == [0.0, 0.5, 1.0] and set(weight.ours) == {0.5}
-
-
-def test_only_rules_that_were_varied_have_a_table():
-    tables = active_learning.ablation_tables(ablated())
-    assert [table.columns[0] for table in tables] == ["strategy", "tau", "cps_weight"]
-
-
-def test_datasets_with_an_ablation_are_those_of_heads_on_frozen_features():
-    frame = ablated()
-    others = [frame.assign(dataset="e", network="fine-tune"), frame[frame.varied == ()]]
-    everything = pd.concat([frame, others[0], others[1].assign(dataset="f")])
-    assert list(active_learning.ablated_datasets(everything)) == ["d"]
-    assert active_learning.ablated_datasets(active_learning.rounds_frame([])) == {}
 
 
 # --- what the notebooks show ---------------------------------------------------------------------

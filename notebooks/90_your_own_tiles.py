@@ -150,7 +150,8 @@ unique.groupby("prompt_class").agg(columns).round(3)
 
 # %%
 cluster, lift = lift_clusters(unprojected, view_probs, seed=seed, among=agree)
-for found in label_free_alarms(view_probs, prompt_labels, kept, cluster, lift, names):
+evidence = (view_probs, prompt_labels, kept, cluster, lift, names)
+for found in label_free_alarms(*evidence):
     print(f"{found.name}: {found.text}")
 
 # %% [markdown]
@@ -205,12 +206,14 @@ for name, sheet in gallery.write_sheets(out / "gallery", chosen, decoded).items(
 #
 # ## The page
 #
-# The same pictures with their file names, for any browser, in one file that can be passed on.
+# The same pictures with their file names, for any browser, in one file that can be passed on. What is suspicious
+# stands at its head, with classes that the networks never predict.
 
 # %%
 overview = gallery.overview(shown, prompts)
 facts = gallery.facts(table, unique, kept, vlm, n_views)
-page = {"facts": facts, "classes": overview, "groups": groups, "chosen": chosen}
+alarms = label_free_alarms(*evidence, predicted=probs)
+page = {"facts": facts, "alarms": alarms, "classes": overview, "groups": groups, "chosen": chosen}
 title = tiles_folder.resolve().name
 gallery.write_page(out / "index.html", title=title, decoded=decoded, **page)
 print(f"open {out / 'index.html'}")

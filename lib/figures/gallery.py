@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lib import consensus, paths
+from lib.alarm import Alarm
 from lib.artefacts import atomic
 from lib.figures import step_plots
 
@@ -128,6 +129,7 @@ def write_page(
     *,
     title: str,
     facts: Sequence[str],
+    alarms: Sequence[Alarm],
     classes: pd.DataFrame,
     groups: pd.DataFrame | None,
     chosen: Mapping[str, pd.DataFrame],
@@ -135,8 +137,9 @@ def write_page(
 ) -> None:
     """One HTML file with every picture in it, to be opened in any browser.
 
-    facts: sentences at its head; classes: one row per class, shown as a table; groups: likewise, or
-    None; chosen: from `choose`; decoded: uint8 [tiles, S, S, 3], by tile number.
+    facts: sentences at its head; alarms: what is suspicious, below them; classes: one row per
+    class, shown as a table; groups: likewise, or None; chosen: from `choose`; decoded: uint8
+    [tiles, S, S, 3], by tile number.
     """
     renamed = {name: tiles.rename(columns={"class": "predicted"}) for name, tiles in chosen.items()}
     galleries = {
@@ -160,6 +163,7 @@ def write_page(
     page = _template().render(
         title=title,
         facts=facts,
+        alarms=alarms,
         galleries=galleries,
         tables=tables,
         left_out=0 if groups is None else max(0, len(groups) - MOST_GROUPS),

@@ -184,7 +184,7 @@ SHIFTS = {
 def robustness(lines: pd.DataFrame, names: Mapping[str, str], title: str = "") -> Figure:
     """Accuracy of each method against that of the zero-shot labels, a marker for each shift.
 
-    lines: `ablation_tables.robustness_lines`; points are means over all but shift, method and
+    lines: `ablations.robustness_lines`; points are means over all but shift, method and
     setting. names: method → what to print. On the diagonal a method is as right as the labels.
     """
     figure, ax = plt.subplots(figsize=(7.4, 4.4))

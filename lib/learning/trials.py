@@ -326,12 +326,13 @@ def shifted_outcomes(
     *,
     seed: int,
 ) -> list[Outcome]:
-    """Prompts, votes, filters and training repeated on re-stained tiles (not in the paper).
+    """Prompts, votes, filters and training repeated on other tiles or with other views.
 
-    store: shifted tiles (`decode_tiles`); run: folder that all folds share, where the features and
-    votes of the shifted tiles are kept for the same model, tiles and settings; text: [C, D] from
-    `embed_prompts`; settings: of the run. Gives zero-shot, plain training on all zero-shot labels,
-    full supervision and VLM-CPL in both settings with its alarms, heads on frozen features.
+    store: shifted tiles, or those of the run (`decode_tiles`); run: folder that all folds share,
+    where their features and votes are kept for the same model, tiles and settings; text: [C, D]
+    from `embed_prompts`; settings: of the run, or with other views. Gives zero-shot, plain training
+    on all zero-shot labels, full supervision and VLM-CPL in both settings with its alarms, heads on
+    frozen features.
     """
     used = {name: settings[name] for name in ("prompts", "n_views", "hue", "batch_size")}
     digest = digest_of(run / "unprojected.npy", used | {"seed": seed})

@@ -155,7 +155,8 @@ def ablation_tables(frame: pd.DataFrame) -> list[pd.DataFrame]:
     """What the parts are worth, on and off, and the rules that are words, as far as varied."""
     tables = [on_off_table(frame)] if len(ablation(frame, "filters")) else []
     varied = [names for names in ABLATION_TABLES if len(ablation(frame, *names))]
-    return tables + [ablation_table(frame, *names) for names in varied]
+    tables += [ablation_table(frame, *names) for names in varied]
+    return tables + ([hue_table(frame)] if (frame.varied == ("hue",)).any() else [])
 
 
 def on_off_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -175,6 +176,24 @@ def on_off_table(frame: pd.DataFrame) -> pd.DataFrame:
                 on = {name.upper(): "yes" if name in filters else "" for name in ("mvc", "pfc")}
                 scored = {"accuracy": pooled_spread(df)} | statistics.runs(df)
                 lines.append(on | {"HCS": hcs} | scored)
+    return pd.DataFrame(lines)
+
+
+def hue_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """VLM-CPL in both settings with other colour jitter, pooled ± standard deviation over runs.
+
+    The hue of the views changes the votes and what the networks see. Empty where it was not varied.
+    """
+    varied = frame[frame.varied == ("hue",)]
+    base = frame[(frame.varied == ()) & statistics.same_runs(frame, varied)]
+    both = pd.concat([base, varied])
+    lines = []
+    for (setting, hue), df in both[both.method == "vlm-cpl"].groupby(["setting", "hue"]):
+        line = {"setting": setting, "hue": f"± {hue:g}", "accuracy": pooled_spread(df)}
+        line["balanced accuracy"] = pooled_spread(df, "balanced_accuracy")
+        if df.precision.notna().all():
+            line["pseudo-label precision"] = spread(df.precision)
+        lines.append(line | statistics.runs(df))
     return pd.DataFrame(lines)
 
 

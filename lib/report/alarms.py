@@ -17,18 +17,21 @@ def alarm_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
     rows: any of the record; looked at are those of `vlm-cpl` on the test set with a list `alarms`
     under labels. Beside each stands full supervision of the same dataset, VLM, fold, seed, network
-    and shift; a row without one, as of an ablation, is left out. Columns: dataset, vlm, setting,
-    fold, seed, shifted (bool), alarms (names), raised, failed (bool).
+    and shift; a row without one is left out, and so is one of an ablation. Columns: dataset, vlm,
+    setting, fold, seed, shifted (bool), alarms (names), raised, failed (bool).
     """
     tested = [row for row in rows if row["split"] == "test" and row["training"] is None]
     full = {_run(row): row for row in tested if row["method"] == "full-supervision"}
     lines = []
     for row in tested:
         alarms = (row["labels"] or {}).get("alarms")
-        if row["method"] == "vlm-cpl" and alarms is not None and _run(row) in full:
+        varied = row["params"].get("varied", [])
+        if row["method"] != "vlm-cpl" or alarms is None or _run(row) not in full:
+            continue
+        if varied in ([], ["shift"]):
             line = {name: row[name] for name in ("dataset", "vlm", "seed")}
             line |= {"setting": row["setting"] or "", "fold": fold_of(row)}
-            line |= {"shifted": bool(row["params"].get("varied")), "alarms": tuple(alarms)}
+            line |= {"shifted": bool(varied), "alarms": tuple(alarms)}
             lines.append(line | {"raised": bool(alarms), "failed": _failed(row, full[_run(row)])})
     return pd.DataFrame(lines)
 

@@ -171,19 +171,23 @@ def evaluate(
     return evaluations
 
 
-def evaluate_shifts(
-    outcomes: Mapping[str, Sequence[PredictedTiles]],
+def evaluate_varied(
+    name: str,
+    outcomes: Mapping[Any, Sequence[PredictedTiles]],
     truth: np.ndarray,
     test_labels: np.ndarray,
     class_names: Sequence[str],
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """Outcomes at each shift, by its name, as evaluations, marked as varied; see `evaluate`."""
+    """Outcomes at each value of a parameter, as evaluations in which it is varied; see `evaluate`.
+
+    name: of the parameter, such as "shift"; outcomes: by its value.
+    """
     evaluations = []
-    for shift, at_shift in outcomes.items():
-        judged = evaluate(at_shift, truth, test_labels, class_names, network="frozen", **fields)
+    for value, of_value in outcomes.items():
+        judged = evaluate(of_value, truth, test_labels, class_names, network="frozen", **fields)
         for evaluation in judged:
-            evaluation["params"] |= {"shift": shift, "varied": ["shift"]}
+            evaluation["params"] |= {name: value, "varied": [name]}
         evaluations += judged
     return evaluations
 

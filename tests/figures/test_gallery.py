@@ -11,6 +11,7 @@ import pytest
 from html_page import Page
 from PIL import Image
 
+from lib.alarm import Alarm
 from lib.figures import gallery
 from lib.figures.gallery import MOST_GROUPS, ROWS, choose, overview, write_page
 
@@ -172,10 +173,11 @@ def decoded(n=60, size=24):
     return np.broadcast_to(colours[:, None, None], (n, size, size, 3)).copy()
 
 
-def write(file, tiles=None, groups=None, title="my tiles", facts=("One.", "Two.")):
+def write(file, tiles=None, groups=None, title="my tiles", facts=("One.", "Two."), alarms=()):
     tiles = random_tiles(0) if tiles is None else tiles
     write_page(
-        file, title=title, facts=facts, groups=groups, chosen=choose(tiles, NAMES, 3),
+        file, title=title, facts=facts, alarms=alarms, groups=groups,
+        chosen=choose(tiles, NAMES, 3),
         classes=overview(tiles, {name: [f"an image of {name}"] for name in NAMES}),
         decoded=decoded(),
     )  # fmt: skip
@@ -198,6 +200,14 @@ def test_every_class_has_a_heading_a_link_and_its_three_rows(page):
 
 def test_rows_without_tiles_say_so(page):
     assert page.by_tag["p"].count("none") == 3  # of the class that nobody is
+
+
+def test_what_is_suspicious_stands_on_the_page_and_nothing_stands_there_without_it(tmp_path):
+    found = [Alarm("flat clusters", f"{NASTY}: a guess."), Alarm("class never predicted", "fat.")]
+    page = write(tmp_path / "index.html", alarms=found)
+    assert page.by_tag["strong"][1:] == ["flat clusters", "class never predicted"]
+    assert page.by_tag["li"] == [f": {NASTY}: a guess.", ": fat."]
+    assert "li" not in write(tmp_path / "index.html").tags
 
 
 def test_names_are_shown_as_they_are_and_never_become_tags(page, tmp_path):

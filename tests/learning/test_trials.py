@@ -203,3 +203,48 @@ def test_without_a_filter_every_tile_is_on_both_sides():
     for side in (data.labelled, data.unlabelled):
         assert data.tiles[side].tolist() == [5, 6, 9] and data.truth[side].tolist() == [0, 1, 1]
     assert data.labels[data.unlabelled].tolist() == [UNLABELLED] * 3
+
+
+# --- shifted tiles -------------------------------------------------------------------------------
+
+SHIFTED = {"prompts": [["a"], ["b"]], "n_views": V, "hue": 0.05, "batch_size": 8,
+           "keep_ratio": 0.5, "threshold": 0.9, "hcs_weight": 0.5, "n_steps": 4}  # fmt: skip
+
+
+@pytest.fixture
+def embedded(folder, monkeypatch):
+    """Stands in for the model: copies what the run has; returns the tiles of every call."""
+    calls = []
+
+    def copy(names, target):
+        for name in names:
+            np.save(target / f"{name}.npy", np.load(folder / f"{name}.npy"))
+
+    def embed_views(model, store, tiles, text, target, **options):
+        calls.append(len(tiles))
+        copy(("votes", "view_probs", "view_features"), target)
+
+    monkeypatch.setattr(trials, "embed_views", embed_views)
+    monkeypatch.setattr(
+        trials, "embed_tiles",
+        lambda model, store, text, target: copy(
+            ("probs", "features", "unprojected", "agree"), target
+        ),
+    )  # fmt: skip
+    return calls
+
+
+def test_all_folds_share_the_views_of_shifted_tiles_unless_a_setting_differs(folder, embedded):
+    np.save(folder / "store.npy", np.zeros((N + 10, 2, 2, 3), np.uint8))
+    every = pd.DataFrame({"tile": np.arange(N + 10), "label": np.append(TEST.tile % C, TRUTH)})
+    first, second = every[:10], every[10:20]
+    for test, settings in ((first, {}), (second, {}), (second, {"n_views": V - 1})):
+        train = every.drop(test.index)
+        outcomes = trials.shifted_outcomes(
+            None, folder / "store.npy", folder, None, train, test, NAMES, SHIFTED | settings, seed=0
+        )
+        kinds = [(outcome.method, outcome.setting) for outcome in outcomes]
+        assert kinds[:3] == [("zero-shot", ""), ("ce-all", ""), ("full-supervision", "")]
+        assert all(outcome.probs.shape == (10, C) for outcome in outcomes)
+        assert [o.alarms is not None for o in outcomes] == [m == "vlm-cpl" for m, _ in kinds]
+    assert embedded == [N + 10, N + 10]

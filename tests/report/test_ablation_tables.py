@@ -85,6 +85,18 @@ def test_a_shifted_method_stands_beside_the_zero_shot_labels_of_its_own_run_and_
     assert lines.accuracy.tolist() == [0.9, 0.6, 0.9, 0.6]
 
 
+def test_the_hue_of_the_views_is_varied_in_both_settings():
+    settings = ("ours", "published filters")
+    rows = [scored("vlm-cpl", s, 0.9, name, hue=0.05) for s in (0, 1) for name in settings]
+    rows += [scored("vlm-cpl", 0, 0.6, name, hue=0.2, varied=["hue"]) for name in settings]
+    rows += [scored("ce-all", 0, 0.1, hue=0.2, varied=["hue"])]
+    frame = ablations.ablation_frame(rows)
+    (table,) = ablations.ablation_tables(frame)
+    assert table.accuracy.tolist() == ["0.900", "0.600"] * 2 and set(table.seeds) == {"1"}
+    assert table.hue.tolist() == ["± 0.05", "± 0.2"] * 2
+    assert ablations.hue_table(frame[frame.varied == ()]).empty
+
+
 def test_without_a_shift_there_is_no_line():
     rows = [scored("vlm-cpl", 0, 0.9, "ours", keep_ratio=0.3)]
     rows += [scored("vlm-cpl", 0, 0.9, keep_ratio=0.5, varied=["keep_ratio"])]

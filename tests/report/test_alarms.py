@@ -55,6 +55,10 @@ def test_each_shift_has_its_own_full_supervision():
         [scored("vlm-cpl", 0.5), scored("full-supervision", 0.9)],
         [scored("vlm-cpl", 0.5, ["flat"])],
         [scored("vlm-cpl", 0.5, ["flat"], hue=0.2, varied=["hue"]), scored("full-supervision", 1)],
+        [
+            scored(method, a, alarms, hue=0.2, varied=["hue"])
+            for method, a, alarms in (("vlm-cpl", 0.5, ["flat"]), ("full-supervision", 1, None))
+        ],
         [scored("vlm-cpl", 0.5, ["flat"], fold=1), scored("full-supervision", 0.9)],
     ],
 )

@@ -178,7 +178,8 @@ def test_a_trained_outcome_says_what_it_learnt_from_and_another_does_not():
 def test_a_shifted_row_is_marked_as_varied():
     alarms = [SimpleNamespace(name="flat clusters"), SimpleNamespace(name="flat clusters")]
     outcomes = {"blur2": [outcome(), outcome(trial(), alarms=alarms)], "jpeg9": [outcome()]}
-    rows = comparison.evaluate_shifts(outcomes, TRUTH, TEST.label.values, ["a", "b"])
+    judged_by = TRUTH, TEST.label.values, ["a", "b"]
+    rows = comparison.evaluate_varied("shift", outcomes, *judged_by)
     assert rows[1]["labels"]["alarms"] == ["flat clusters"] and rows[1]["labels"]["kept"] == 3
     assert [row["params"]["shift"] for row in rows] == ["blur2", "blur2", "jpeg9"]
     assert all(row["params"]["varied"] == ["shift"] for row in rows)

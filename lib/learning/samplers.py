@@ -6,6 +6,7 @@ alone: two networks see two views, and a run that was interrupted sees the same 
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def feature_views(file: Path, *, seed: int, device: torch.device | str = "cpu") 
     """
 
     def sampler(tiles: np.ndarray, network: int, step: int) -> Tensor:
-        features = np.load(file, mmap_mode="r", allow_pickle=False)
+        features = _mapped(file)
         draws = tile_draws(tiles, 1, seed, _stream(network, step))[:, 0]
         views = (draws * len(features)).astype(int)
         return _floats(features[views, tiles], device)
@@ -42,7 +43,7 @@ def feature_views(file: Path, *, seed: int, device: torch.device | str = "cpu") 
 
 def plain_features(file: Path, *, device: torch.device | str = "cpu") -> PlainReader:
     """Features of the plain tiles. file: [all tiles, E] (`unprojected.npy`)."""
-    return lambda tiles: _floats(np.load(file, mmap_mode="r", allow_pickle=False)[tiles], device)
+    return lambda tiles: _floats(_mapped(file)[tiles], device)
 
 
 def pixel_views(
@@ -65,8 +66,18 @@ def plain_pixels(store: Path, size: int, *, device: torch.device | str = "cpu") 
 
 
 def _stored(store: Path, tiles: np.ndarray, device: torch.device | str) -> Tensor:
-    images = np.load(store, mmap_mode="r", allow_pickle=False)[tiles]
-    return torch.from_numpy(images).to(device, non_blocking=True)
+    return torch.from_numpy(_mapped(store)[tiles]).to(device, non_blocking=True)
+
+
+def _mapped(file: Path) -> np.ndarray:
+    """The array of a file, mapped; opened again when the file has changed."""
+    state = file.stat()
+    return _opened(file, state.st_mtime_ns, state.st_size, state.st_ino)
+
+
+@lru_cache(maxsize=8)
+def _opened(file: Path, *state: int) -> np.ndarray:
+    return np.load(file, mmap_mode="r", allow_pickle=False)
 
 
 def _floats(rows: np.ndarray, device: torch.device | str) -> Tensor:

@@ -35,7 +35,7 @@ from lib.learning.trainer import TrainingTiles, new_networks, train
 # the networks and the views. Raise it together with a change there that gives other queries or
 # other predictions for the same settings and data: rounds of an older version are then moved aside
 # and begun again. Whatever changes no result, a docstring or a faster loop, leaves it as it is.
-ALGORITHM = 2
+ALGORITHM = 1
 
 REFUSED = -2  # an answer: this tile shows none of the classes, or cannot be judged
 UNANSWERED = -3  # no answer came: the tile stays without a label

@@ -81,6 +81,7 @@ step_plots.tile_sheet({s or "no shift": array[examples] for s, array in decoded.
 # %%
 model = load_vlm(vlm, seed=seed)
 text = embed_prompts(model, run.settings["prompts"])
+trials.embed_shifted(model, list(stores.values())[1:], run.shared, text, run.settings, seed=seed)
 split = train, test, card.class_names, run.settings
 outcomes = {s: trials.shifted_outcomes(model, stores[s], run.shared, text, *split, seed=seed)
             for s in names}

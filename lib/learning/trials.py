@@ -7,13 +7,14 @@ and the tiles to predict, is the same for all of them. Filters see no true label
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from lib.alarm import Alarm, label_free_alarms
 from lib.artefacts import digest_of
@@ -314,6 +315,39 @@ def ablation_trials(
 # --- a worse model -------------------------------------------------------------------------------
 
 
+def embed_shifted(
+    model: VLM,
+    stores: Sequence[Path],
+    run: Path,
+    text: Any,
+    settings: Mapping[str, Any],
+    *,
+    seed: int,
+) -> list[Path]:
+    """Features and votes of shifted tiles; the folder of each store.
+
+    stores: shifted tiles, or those of the run (`decode_tiles`); run: folder that all folds share,
+    where they are kept for the same model, tiles and settings; text: [C, D] from `embed_prompts`;
+    settings: of the run, or with other views. Folds that run side by side share the stores: what
+    another one is embedding is left to it, and waited for at the end.
+    """
+    used = {name: settings[name] for name in ("prompts", "n_views", "hue", "batch_size")}
+    digest = digest_of(run / "unprojected.npy", used | {"seed": seed})
+    folders = [run / "shifts" / f"{store.stem}-{digest}" for store in stores]
+    for wait in (False, True):
+        for store, folder in zip(stores, folders, strict=True):
+            folder.mkdir(parents=True, exist_ok=True)
+            with suppress(Timeout), FileLock(folder / ".lock", blocking=wait):
+                if not (folder / "view_probs.npy").is_file():
+                    embed_tiles(model, store, text, folder)
+                    every = np.arange(len(np.load(store, mmap_mode="r", allow_pickle=False)))
+                    embed_views(
+                        model, store, every, text, folder, n_views=settings["n_views"], seed=seed,
+                        hue=settings["hue"], batch_size=settings["batch_size"], progress=False,
+                    )  # fmt: skip
+    return folders
+
+
 def shifted_outcomes(
     model: VLM,
     store: Path,
@@ -328,25 +362,12 @@ def shifted_outcomes(
 ) -> list[Outcome]:
     """Prompts, votes, filters and training repeated on other tiles or with other views.
 
-    store: shifted tiles, or those of the run (`decode_tiles`); run: folder that all folds share,
-    where their features and votes are kept for the same model, tiles and settings; text: [C, D]
-    from `embed_prompts`; settings: of the run, or with other views. Gives zero-shot, plain training
-    on all zero-shot labels, full supervision and VLM-CPL in both settings with its alarms, heads on
-    frozen features.
+    store, run, text, settings: see `embed_shifted`. Gives zero-shot, plain training on all
+    zero-shot labels, full supervision and VLM-CPL in both settings with its alarms, heads on frozen
+    features.
     """
-    used = {name: settings[name] for name in ("prompts", "n_views", "hue", "batch_size")}
-    digest = digest_of(run / "unprojected.npy", used | {"seed": seed})
-    folder = run / "shifts" / f"{store.stem}-{digest}"
     tiles = train.tile.values
-    every = np.arange(len(np.load(store, mmap_mode="r", allow_pickle=False)))
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if not (folder / "view_probs.npy").is_file():
-            embed_tiles(model, store, text, folder)
-            embed_views(
-                model, store, every, text, folder, n_views=settings["n_views"], seed=seed,
-                hue=settings["hue"], batch_size=settings["batch_size"], progress=False,
-            )  # fmt: skip
+    (folder,) = embed_shifted(model, [store], run, text, settings, seed=seed)
     evidence = Evidence.of_folder(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
     zero_shot = np.load(folder / "probs.npy", allow_pickle=False)[test.tile]
     setup = frozen(folder, tiles, len(class_names), steps=settings["n_steps"], seed=seed)

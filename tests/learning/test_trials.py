@@ -1,9 +1,13 @@
 """Trials: which tiles each of them learns from, and that nothing else differs."""
 
+import threading
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 
 from lib import consensus
 from lib.labels import UNLABELLED
@@ -248,3 +252,27 @@ def test_all_folds_share_the_views_of_shifted_tiles_unless_a_setting_differs(fol
         assert all(outcome.probs.shape == (10, C) for outcome in outcomes)
         assert [o.alarms is not None for o in outcomes] == [m == "vlm-cpl" for m, _ in kinds]
     assert embedded == [N + 10, N + 10]
+
+
+def test_shifted_tiles_that_another_fold_is_embedding_are_left_to_it(folder, embedded):
+    stores = [folder / f"store{k}.npy" for k in range(3)]
+    for store in stores:
+        np.save(store, np.zeros((N + 10, 2, 2, 3), np.uint8))
+    given = None, stores, folder, None, SHIFTED
+    started, order = threading.Event(), []
+
+    def other_fold():
+        with FileLock(trials.embed_shifted(*given, seed=1)[0] / ".lock"):
+            started.set()
+            time.sleep(0.3)
+            order.append("other")
+
+    embedded.clear()
+    thread = threading.Thread(target=other_fold)
+    thread.start()
+    started.wait()
+    folders = trials.embed_shifted(*given, seed=1)
+    order.append("mine")
+    thread.join()
+    assert order == ["other", "mine"] and len(embedded) == 3
+    assert all((place / "view_probs.npy").is_file() for place in folders)

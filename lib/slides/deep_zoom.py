@@ -1,4 +1,4 @@
-"""Pictures of a slide for a viewer in a browser: a pyramid of JPEGs, and values of tiles over it."""
+"""Pictures of a slide for a viewer in a browser: a pyramid of JPEGs, values of tiles over it."""
 
 from collections.abc import Callable
 from pathlib import Path

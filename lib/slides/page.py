@@ -90,9 +90,8 @@ def write_slides_page(
             shown = _write_view(place, view, class_names, hexes, max_pixels)
             thumbnails[view.name] = f"{place.name}/tiles/{shown['picture']['min_level']}/0_0.jpeg"
             around = {
-                key: (other.name, places[other.name])
+                key: (other.name, places[other.name]) if other else None
                 for key, other in zip(("previous", "next"), _neighbours(views, number), strict=True)
-                if other
             }
             line = next(line for line in lines if line["slide"] == view.name)
             _render(

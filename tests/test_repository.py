@@ -184,7 +184,7 @@ MAY_IMPORT = {
     "active": {"learning", "consensus"},
     "slides": {"data", "vlm", "learning", "consensus", "report"},
     "report": {"consensus", "alarm"},
-    "figures": {"consensus", "report", "slides"},
+    "figures": {"alarm", "consensus", "report", "slides"},
     "classifier": {
         "alarm",
         "clusters",

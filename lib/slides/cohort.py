@@ -160,8 +160,8 @@ def relevant_tissue(
 ) -> np.ndarray | None:
     """Tiles that show mostly what gives their slide its label, bool [N]; None where unknown.
 
-    Known of slides that were made here; it judges open-set prompting and decides nothing. tiles:
-    from `study.gather`.
+    Known of slides that were made here; it judges open-set prompting and decides nothing. tiles: a
+    line per tile with columns slide, x, y and side, the last three in pixels of level 0.
     """
     if not (folder / "kinds.json").is_file():
         return None

@@ -43,6 +43,10 @@ class Card:
     archives: what `make data` fetches (`lib.data.download`), each with the file or folder that it
     `contains`; `access` is what else it takes to get the dataset.
     synthetic: the arguments of `lib.data.synthetic.write_dataset` for a dataset that is generated.
+    slides: of a dataset of whole slides, which has no tiles: `table`, a CSV below the folder with
+    columns path and label (a class's `folder`), and perhaps case and mpp; `drawn`, the arguments of
+    `lib.slides.made_slides.write_drawn_slides` for slides that are generated.
+    other_tissue: what is in the slides and is no target class, in words for prompts.
     group_hash_range: two numbers, 0 to 1: takes only the groups whose name, hashed, lies between
     them. Datasets with ranges that do not overlap share no group.
     restain: how far the tiles move to the other laboratory of `lib.data.staining` when they are
@@ -65,6 +69,8 @@ class Card:
     archives: Sequence[Mapping[str, str]] = ()
     access: str = ""
     synthetic: Mapping[str, Any] | None = None
+    slides: Mapping[str, Any] | None = None
+    other_tissue: Sequence[str] = ()
     group_hash_range: Sequence[float] = (0, 1)
     restain: float = 0.0
 

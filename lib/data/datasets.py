@@ -58,16 +58,16 @@ def prepare(card: Card) -> Path:
     kinds = [c.folder for c in card.classes]
     if card.synthetic is not None:
         folder = paths.raw_folders()[0] / card.folder
-        return _made(folder, {**card.synthetic, "kinds": kinds}, synthetic.write_dataset)
+        return made(folder, {**card.synthetic, "kinds": kinds}, synthetic.write_dataset)
     if card.patching is None:
         return locate(card)
     source = locate(card)
     folder = paths.raw_folders()[0] / f"{card.name}-tiles"
     recipe = {**card.patching, "kinds": kinds}
-    return _made(folder, recipe, partial(patches.cut_images, source), patches.count(source, recipe))
+    return made(folder, recipe, partial(patches.cut_images, source), patches.count(source, recipe))
 
 
-def _made(folder: Path, recipe: dict[str, Any], write: Callable[..., None], n: int = 0) -> Path:
+def made(folder: Path, recipe: dict[str, Any], write: Callable[..., None], n: int = 0) -> Path:
     """The folder, written unless it already holds what the recipe (of n images) gives."""
     recipe_file = folder / "recipe.json"
     wanted = recipe | ({"of_images": n} if n else {})

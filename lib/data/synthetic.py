@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
@@ -329,18 +328,19 @@ _DRAW: dict[str, Callable[[_Canvas], None]] = {
 KINDS: tuple[str, ...] = tuple(_DRAW)
 
 
-def tissue_tile(kind: str, slide: Slide, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Draw one tile [size, size, 3].
+def tissue_tile(
+    kind: str, slide: Slide, size: int, rng: np.random.Generator, *, field: float = FIELD_UM,
+    mixed: float = 0.35) -> Array:  # fmt: skip
+    """Draw one tile, uint8 [size, size, 3]: a random window of about `field` µm whatever its size.
 
-    It shows a random window of about 110 µm whatever its size. About a third of the tiles hold
-    10-40 % of another kind behind a smooth border. Raises ValueError for an unknown kind.
+    The share `mixed` of tiles hold 10-40 % of another kind. Raises ValueError for an unknown kind.
     """
     if kind not in _DRAW:
         raise ValueError(f"unknown kind {kind!r}: choose from {', '.join(KINDS)}")
-    field = FIELD_UM * float(np.exp(0.12 * rng.standard_normal()))
+    field *= float(np.exp(0.12 * rng.standard_normal()))
     canvas = _Canvas(size * SUPERSAMPLE, field, slide, rng)
     _DRAW[kind](canvas)
-    if rng.random() < 0.35:
+    if rng.random() < mixed:
         other = _Canvas(size * SUPERSAMPLE, field, slide, rng)
         _DRAW[str(rng.choice([k for k in KINDS if k != kind]))](other)
         a = rng.uniform(0, 2 * np.pi)

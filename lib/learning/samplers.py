@@ -33,7 +33,7 @@ def feature_views(file: Path, *, seed: int, device: torch.device | str = "cpu") 
     """
 
     def sampler(tiles: np.ndarray, network: int, step: int) -> Tensor:
-        features = _mapped(file)
+        features = mapped(file)
         draws = tile_draws(tiles, 1, seed, _stream(network, step))[:, 0]
         views = (draws * len(features)).astype(int)
         return _floats(features[views, tiles], device)
@@ -43,7 +43,7 @@ def feature_views(file: Path, *, seed: int, device: torch.device | str = "cpu") 
 
 def plain_features(file: Path, *, device: torch.device | str = "cpu") -> PlainReader:
     """Features of the plain tiles. file: [all tiles, E] (`unprojected.npy`)."""
-    return lambda tiles: _floats(_mapped(file)[tiles], device)
+    return lambda tiles: _floats(mapped(file)[tiles], device)
 
 
 def pixel_views(
@@ -66,10 +66,10 @@ def plain_pixels(store: Path, size: int, *, device: torch.device | str = "cpu") 
 
 
 def _stored(store: Path, tiles: np.ndarray, device: torch.device | str) -> Tensor:
-    return torch.from_numpy(_mapped(store)[tiles]).to(device, non_blocking=True)
+    return torch.from_numpy(mapped(store)[tiles]).to(device, non_blocking=True)
 
 
-def _mapped(file: Path) -> np.ndarray:
+def mapped(file: Path) -> np.ndarray:
     """The array of a file, mapped; opened again when the file has changed."""
     state = file.stat()
     return _opened(file, state.st_mtime_ns, state.st_size, state.st_ino)

@@ -1,0 +1,175 @@
+"""The slides of a dataset: their table, and one file of features for each of them."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib import paths
+from lib.data import datasets
+from lib.data.cards import Card
+from lib.slides import made_slides
+from lib.slides.annotations import write_geojson
+from lib.slides.features_file import write_features
+from lib.slides.grid import read_tiles, tile_grid
+from lib.slides.reading import Slide, open_slide
+from lib.slides.tissue import TISSUE_MPP, mask_to_geojson, tissue_of
+from lib.vlm.inference import VLM, encode_images
+from lib.vlm.views import plain_view
+
+COLUMNS = ("path", "label")  # of a slide table; case and mpp may be there too
+
+
+def prepare(card: Card) -> Path:
+    """The folder of a dataset's slides; drawn slides are drawn by the first call.
+
+    Raises FileNotFoundError as `datasets.locate` does.
+    """
+    assert card.slides is not None
+    recipe = card.slides.get("drawn")
+    if recipe is None:
+        return datasets.locate(card)
+    folder = paths.raw_folders()[0] / card.folder
+    kinds = [c.folder for c in card.classes]
+    return datasets.made(folder, {**recipe, "targets": kinds}, made_slides.write_drawn_slides)
+
+
+def read_slide_table(card: Card, folder: Path) -> pd.DataFrame:
+    """All slides of a dataset, in the order of their paths.
+
+    Columns: slide (int64, 0 … S−1), name (the file's without its ending), path (below `folder`),
+    label (int64, index of the class; a class's `folder` is its label in the file), group (the case,
+    or the slide itself), mpp (float, µm per pixel of level 0, NaN where the file says it). Raises
+    ValueError naming the column, the slide or the label that is missing or unknown.
+    """
+    assert card.slides is not None
+    file = folder / card.slides["table"]
+    if not file.is_file():
+        raise ValueError(f"{card.name}: the table of slides {file} is missing")
+    listed = pd.read_csv(file, dtype={"label": str, "case": str})
+    for column in COLUMNS:
+        if column not in listed:
+            raise ValueError(f"{file} has no column {column!r}")
+    listed = listed.sort_values("path", ignore_index=True)
+    label_of = {c.folder: n for n, c in enumerate(card.classes)}
+    for path, label in zip(listed.path, listed.label, strict=True):
+        if label not in label_of:
+            known = ", ".join(label_of)
+            raise ValueError(f"{file}: {path} has the unknown label {label!r}. Known: {known}")
+        if not (folder / path).is_file():
+            raise ValueError(f"{file} names the absent slide {path!r}")
+    names = listed.path.map(lambda path: Path(path).stem)
+    if names.duplicated().any():
+        raise ValueError(f"{file}: two slides are called {names[names.duplicated()].iloc[0]!r}")
+    cases = listed["case"] if "case" in listed else names
+    return pd.DataFrame(
+        {
+            "slide": np.arange(len(listed)),
+            "name": names,
+            "path": listed.path,
+            "label": listed.label.map(label_of).astype(np.int64),
+            "group": cases.fillna(names),
+            "mpp": listed["mpp"].astype(float) if "mpp" in listed else np.nan,
+        }
+    )
+
+
+def open_listed(folder: Path, line: Any) -> Slide:
+    """The slide of a line of `read_slide_table`. Errors as in `open_slide`."""
+    return open_slide(folder / line["path"], None if np.isnan(line["mpp"]) else line["mpp"])
+
+
+def tissue_listed(slide: Slide, edited: Path | None, name: str) -> tuple[np.ndarray, str]:
+    """`tissue_of`, from `<name>.tissue.geojson` in the folder `edited` if it is there."""
+    own = edited / f"{name}.tissue.geojson" if edited else None
+    return tissue_of(slide, own if own and own.is_file() else None)
+
+
+def embed_slides(
+    vlm: VLM,
+    folder: Path,
+    table: pd.DataFrame,
+    out: Path,
+    *,
+    mpp: float,
+    edited: Path | None = None,
+    workers: int = 2,
+    batch_size: int = 64,
+) -> pd.DataFrame:
+    """Tissue, grid and features of each slide: `<name>.h5` and `<name>.tissue.geojson` in `out`.
+
+    folder, table: of `read_slide_table`, or some of its lines; mpp: µm per pixel of the tiles,
+    whose side in pixels is the VLM's; edited: a folder in which `<name>.tissue.geojson`, drawn or
+    corrected in QuPath, stands for the tissue that would be found. A slide whose file is there is
+    passed over; one that cannot be read or has no tissue stops no other. Returns a line per slide:
+    name, tiles, waiting (seconds for tiles to be read), encoding (seconds) and error, "" if none.
+    """
+    lines = []
+    for _, line in table.iterrows():
+        done = out / f"{line['name']}.h5"
+        report = {"name": line["name"], "tiles": 0, "waiting": 0.0, "encoding": 0.0, "error": ""}
+        try:
+            if not done.is_file():
+                with open_listed(folder, line) as slide:
+                    mask, _ = tissue_listed(slide, edited, line["name"])
+                    report |= _embed(vlm, slide, mask, done, mpp, workers, batch_size)
+        except (ValueError, FileNotFoundError) as error:
+            report["error"] = str(error)
+        lines.append(report)
+    return pd.DataFrame(lines)
+
+
+@torch.inference_mode()
+def _embed(
+    vlm: VLM, slide: Slide, mask: np.ndarray, file: Path, mpp: float, workers: int, batch_size: int
+) -> dict[str, float]:
+    """Write one slide. Its features appear last, so a slide with them is complete.
+
+    In the file: the unprojected features [N, E] and as `projected` [N, D] those that meet the
+    prompts, both float16.
+    """
+    coords = tile_grid(slide, mask, TISSUE_MPP, vlm.image_size, mpp)
+    if not len(coords):
+        raise ValueError(f"{slide.name}: no tile of {vlm.image_size} px at {mpp} µm/px in tissue")
+    unprojected, projected = [], []
+    seconds = {"waiting": 0.0, "encoding": 0.0}
+    clock = time.perf_counter()
+    for _, images in read_tiles(slide, coords, vlm.image_size, mpp, workers, batch_size):
+        read = time.perf_counter()
+        pixels = plain_view(torch.from_numpy(images).to(vlm.device), vlm.image_size)
+        features = encode_images(vlm, pixels)
+        unprojected.append(features[0].half().cpu().numpy())
+        projected.append(features[1].half().cpu().numpy())
+        seconds["waiting"] += read - clock
+        clock = time.perf_counter()
+        seconds["encoding"] += clock - read
+    outlines = file.with_name(f"{file.stem}.tissue.geojson")
+    write_geojson(outlines, mask_to_geojson(mask, TISSUE_MPP, slide))
+    write_features(
+        file, coords, np.concatenate(unprojected), slide=slide, pixels=vlm.image_size, mpp=mpp,
+        extra={"projected": np.concatenate(projected)},
+    )  # fmt: skip
+    return {"tiles": len(coords), **seconds}
+
+
+def relevant_tissue(
+    card: Card, folder: Path, table: pd.DataFrame, tiles: pd.DataFrame
+) -> np.ndarray | None:
+    """Tiles that show mostly what gives their slide its label, bool [N]; None where unknown.
+
+    Known of slides that were made here; it judges open-set prompting and decides nothing. tiles: a
+    line per tile with columns slide, x, y and side, the last three in pixels of level 0.
+    """
+    if not (folder / "kinds.json").is_file():
+        return None
+    relevant = np.zeros(len(tiles), bool)
+    for slide, of_slide in tiles.groupby("slide"):
+        line = table.iloc[int(slide)]
+        kinds = made_slides.kinds_of_tiles(
+            folder, line["name"], of_slide[["x", "y"]].values, float(of_slide.side.iloc[0])
+        )
+        relevant[of_slide.index] = kinds == card.classes[line["label"]].folder
+    return relevant

@@ -1,0 +1,144 @@
+"""Tiles of a slide: where they lie, and reading them in order with several processes."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+
+import numpy as np
+
+from lib.slides.reading import Slide
+
+AHEAD = 2  # batches in flight per worker
+
+_slide: Slide  # of a worker
+
+
+def tile_grid(
+    slide: Slide,
+    mask: np.ndarray,
+    mask_mpp: float,
+    pixels: int,
+    mpp: float,
+    min_tissue: float = 0.5,
+) -> np.ndarray:
+    """Top left corners of the tiles in tissue, int64 [N, 2]: x and y in level-0 pixels.
+
+    Tiles lie side by side in the slide's bounds, row by row, and have a side of exactly
+    pixels · mpp µm: the k-th begins at the rounded k-fold side, so that errors do not add up, and
+    one that would end outside (by more than rounding) is left out. mask: bool, of
+    `slide.shape_at(mask_mpp)`; min_tissue: share of a tile's area in it. Raises ValueError for a
+    mask of another shape.
+    """
+    if mask.shape != slide.shape_at(mask_mpp):
+        raise ValueError(
+            f"{slide.name}: a mask at {mask_mpp} µm/px has the shape {slide.shape_at(mask_mpp)}, "
+            f"not {mask.shape}"
+        )
+    left, top, width, height = slide.bounds
+    side_x, side_y = slide.side(pixels, mpp)
+    x, y = left + _starts(width, side_x), top + _starts(height, side_y)
+    if not len(x) or not len(y):
+        return np.empty((0, 2), np.int64)
+    to_mask = slide.mpp[0] / mask_mpp, slide.mpp[1] / mask_mpp
+    edges_x = np.stack([x, x + side_x]) * to_mask[0]
+    edges_y = np.stack([y, y + side_y]) * to_mask[1]
+    area = side_x * to_mask[0] * side_y * to_mask[1]
+    share = _sums(mask, edges_y, edges_x) / area
+    rows, columns = np.nonzero(share >= min_tissue - 1e-9)
+    return np.stack([x[columns], y[rows]], axis=1)
+
+
+def _starts(length: int, side: float) -> np.ndarray:
+    """Where tiles of a side begin within a length, int64."""
+    count = int((length + 1e-6) // side)
+    return np.rint(np.arange(count) * side).astype(np.int64)
+
+
+def _sums(mask: np.ndarray, edges_y: np.ndarray, edges_x: np.ndarray) -> np.ndarray:
+    """Area of the mask within rectangles, float64 [R, C]; edges: [2, R] and [2, C], in its pixels.
+
+    The integral image is linear within a pixel along each axis, so that fractions are exact.
+    """
+    integral = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))
+    np.cumsum(np.cumsum(mask, axis=0, dtype=np.int32), axis=1, out=integral[1:, 1:])
+    rows = [_interpolated(integral, edge) for edge in edges_y]
+    strips = (rows[1] - rows[0]).T
+    columns = [_interpolated(strips, edge) for edge in edges_x]
+    return (columns[1] - columns[0]).T
+
+
+def _interpolated(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Rows of an array at fractional positions, linear between and constant beyond."""
+    at = np.clip(at, 0, len(values) - 1)
+    below = np.minimum(at.astype(np.int64), len(values) - 2)
+    share = (at - below)[:, None]
+    return values[below] * (1 - share) + values[below + 1] * share
+
+
+def read_tiles(
+    slide: Slide,
+    coords: np.ndarray,
+    pixels: int,
+    mpp: float,
+    workers: int = 2,
+    batch: int = 64,
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """The tiles at `coords` in order: slices of the rows, and uint8 [B, pixels, pixels, 3].
+
+    coords: int [N, 2], see `tile_grid`. Each of the workers is a process that opens the slide
+    itself, with at most `AHEAD` batches under way; without workers this process reads. Closing the
+    iterator ends them. Raises ValueError as `Slide.read` does.
+    """
+    parts = [slice(k, min(k + batch, len(coords))) for k in range(0, len(coords), batch)]
+    if not workers or len(parts) < 2:
+        for part in parts:
+            yield part, _read(slide, coords[part], pixels, mpp)
+        return
+    pool = ProcessPoolExecutor(
+        min(workers, len(parts)),
+        mp_context=multiprocessing.get_context("spawn"),  # CUDA and threads do not fork
+        initializer=_start,
+        initargs=(slide,),
+    )
+    waiting: deque[tuple[slice, Future[np.ndarray]]] = deque()
+    try:
+        for part in parts:
+            waiting.append((part, pool.submit(_read_in_worker, coords[part], pixels, mpp)))
+            if len(waiting) >= AHEAD * workers:
+                done, tiles = waiting.popleft()
+                yield done, tiles.result()
+        while waiting:
+            done, tiles = waiting.popleft()
+            yield done, tiles.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(slide: Slide, coords: np.ndarray, pixels: int, mpp: float) -> np.ndarray:
+    tiles = np.empty((len(coords), pixels, pixels, 3), np.uint8)
+    for tile, (x, y) in zip(tiles, coords.tolist(), strict=True):
+        tile[:] = slide.read(x, y, pixels, mpp)
+    return tiles
+
+
+def _read_in_worker(coords: np.ndarray, pixels: int, mpp: float) -> np.ndarray:
+    return _read(_slide, coords, pixels, mpp)
+
+
+def _start(slide: Slide) -> None:
+    global _slide
+    _slide = slide
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's is enough
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,78 @@
+"""Open-set prompting: tiles of tissue that is none of the target classes are named and left out.
+
+VLM-CPL (arXiv 2403.15836, last version) says only that irrelevant tiles are filtered from slides;
+the recipe is OpenPath's (MICCAI 2025, same first author): a softmax over the prompts of the target
+classes and of other tissue, and a tile stays if its best prompt is a target's. Tiles are not
+dropped by a threshold, so nothing has to be chosen.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from lib.vlm.prompts import PAPERS, fill
+
+# OpenPath's first three, the neighbouring pool of its group, and what glass and pens leave.
+OTHER_TISSUE = (
+    *("stroma", "mucus", "fibrous tissue"),
+    *("adipose tissue", "smooth muscle", "lymphocytes", "necrotic tissue", "debris"),
+    *("squamous epithelium", "nerves", "vessels", "blood", "background"),
+)
+
+
+def other_prompts(names: Sequence[str], templates: Sequence[str] = ()) -> list[list[str]]:
+    """Prompts of tissue that is no target, one list per name. templates: the papers' by default."""
+    return fill([[name] for name in names], templates or [PAPERS])
+
+
+def relevant_tiles(probs: np.ndarray, n_targets: int) -> np.ndarray:
+    """Tiles whose most probable prompt is a target's, bool [N].
+
+    probs: [N, C + K], softmax over C targets, which come first, and K other tissues. Of equal
+    probabilities the first counts, so a tie is a target's.
+    """
+    return probs.argmax(1) < n_targets
+
+
+def target_probabilities(probs: np.ndarray, n_targets: int) -> np.ndarray:
+    """Softmax over the target prompts alone, float [N, C], from that over all, [N, C + K].
+
+    Their shares of the larger softmax; where these round to nothing all targets are alike.
+    """
+    targets = np.asarray(probs[:, :n_targets], np.float64)
+    total = targets.sum(1, keepdims=True)
+    alike = np.full_like(targets, 1 / n_targets)
+    return np.divide(targets, total, out=alike, where=total > 0)
+
+
+def dropped_tiles(
+    probs: np.ndarray, n_targets: int, names: Sequence[str], relevant: np.ndarray | None = None
+) -> pd.DataFrame:
+    """What each other tissue took: a line per name with tiles, share of all, and how rightly.
+
+    probs: [N, C + K]; names: [K]; relevant: bool [N], tiles that do show a target, where that is
+    known: then `wrongly` counts those among the dropped. Sorted by tiles.
+    """
+    best = probs.argmax(1)
+    lines = []
+    for k, name in enumerate(names):
+        took = best == n_targets + k
+        line = {"other tissue": name, "tiles": int(took.sum()), "share": took.mean()}
+        if relevant is not None:
+            line["wrongly"] = int((took & relevant).sum())
+        lines.append(line)
+    table = pd.DataFrame(lines).sort_values("tiles", ascending=False, kind="stable")
+    return table.reset_index(drop=True)
+
+
+def open_set_quality(kept: np.ndarray, relevant: np.ndarray) -> dict[str, float | None]:
+    """Share of irrelevant tiles that were dropped and of relevant ones that were, wrongly.
+
+    kept, relevant: bool [N]. A share of no tiles is None.
+    """
+
+    def share(of: np.ndarray) -> float | None:
+        return float((~kept)[of].mean()) if of.any() else None
+
+    return {"irrelevant_dropped": share(~relevant), "relevant_dropped": share(relevant)}

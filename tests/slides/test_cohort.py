@@ -1,0 +1,155 @@
+"""A cohort: its table, and features of every slide but those that cannot be read."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from slides.made_up_slides import piece, tissue_slide
+from small_models import write_model
+
+from lib.slides import cohort, made_slides
+from lib.slides.features_file import read_features
+from lib.vlm.loading import load_vlm
+
+VIT = {"image_size": 32, "layers": 1, "width": 48, "head_width": 16, "patch_size": 16}
+CARD = SimpleNamespace(
+    name="c", slides={"table": "slides.csv"}, folder="c",
+    classes=[SimpleNamespace(folder="T1"), SimpleNamespace(folder="T2")],
+)  # fmt: skip
+MPP = 16.0  # µm per pixel of the tiles
+
+
+@pytest.fixture(scope="module")
+def vlm(tmp_path_factory):
+    return load_vlm(write_model(tmp_path_factory.mktemp("models") / "vit", VIT), seed=0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two slides with tissue, one that is blank and one that does not say its µm per pixel."""
+    folder = tmp_path / "c"
+    folder.mkdir()
+    for name, mpp in (("a", 4.0), ("b", 8.0), ("silent", None)):
+        draw = {"a": (60, 80, 520, 500), "b": (20, 20, 560, 560)}.get(name, (60, 60, 500, 500))
+        made_slide(folder / f"{name}.tif", lambda pen, box=draw: piece(pen, box), mpp)
+    made_slide(folder / "blank.tif", lambda pen: None, 4.0)
+    lines = [("b.tif", "T2", "case 1"), ("a.tif", "T1", "case 1"), ("silent.tif", "T1", "case 2"),
+             ("blank.tif", "T2", None)]  # fmt: skip
+    pd.DataFrame(lines, columns=["path", "label", "case"]).to_csv(
+        folder / "slides.csv", index=False
+    )
+    return folder
+
+
+def made_slide(file, draw, mpp):
+    if mpp:
+        tissue_slide(file, draw, mpp=mpp)
+    else:
+        with pytest.raises(ValueError, match="does not say"):
+            tissue_slide(file, draw, mpp=None)
+
+
+def test_the_table_is_in_the_order_of_the_paths_with_classes_and_cases(folder):
+    table = cohort.read_slide_table(CARD, folder)
+    assert table.name.tolist() == ["a", "b", "blank", "silent"]
+    assert table.label.tolist() == [0, 1, 1, 0] and table.slide.tolist() == [0, 1, 2, 3]
+    assert table.group.tolist() == ["case 1", "case 1", "blank", "case 2"]
+    assert table.mpp.isna().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns="label"), "no column 'label'"),
+        (lambda t: t.assign(label="T9"), "unknown label 'T9'. Known: T1, T2"),
+        (lambda t: t.assign(path="x.tif"), "absent slide 'x.tif'"),
+        (lambda t: pd.concat([t, t]), "two slides are called 'a'"),
+    ],
+)
+def test_a_wrong_table_is_refused_by_what_is_wrong(folder, change, message):
+    file = folder / "slides.csv"
+    change(pd.read_csv(file)).to_csv(file, index=False)
+    with pytest.raises(ValueError, match=message):
+        cohort.read_slide_table(CARD, folder)
+    file.unlink()
+    with pytest.raises(ValueError, match=r"slides\.csv is missing"):
+        cohort.read_slide_table(CARD, folder)
+
+
+def embed(vlm, folder, out, **kwargs):
+    table = cohort.read_slide_table(CARD, folder)
+    return cohort.embed_slides(vlm, folder, table, out, mpp=MPP, workers=0, **kwargs)
+
+
+def test_slides_that_cannot_be_read_are_named_and_all_others_are_done(vlm, folder, tmp_path):
+    report = embed(vlm, folder, tmp_path / "out").set_index("name")
+    assert "no tissue found in blank" in report.error["blank"]
+    assert "column `mpp`" in report.error["silent"] and not report.tiles["silent"]
+    assert (report.error[["a", "b"]] == "").all() and (report.tiles[["a", "b"]] > 0).all()
+    assert {file.name for file in (tmp_path / "out").glob("*.h5")} == {"a.h5", "b.h5"}
+    found = read_features(tmp_path / "out" / "a.h5")
+    assert found.features.shape == (report.tiles["a"], 48) and found.features.dtype == np.float16
+    assert found.extra["projected"].shape == (report.tiles["a"], 16)
+    assert found.attributes["patch_size"] == 32 and found.attributes["mpp"] == MPP
+
+
+def test_features_are_those_of_the_tiles(vlm, folder, tmp_path):
+    embed(vlm, folder, tmp_path / "out")
+    found = read_features(tmp_path / "out" / "b.h5")
+    with cohort.open_slide(folder / "b.tif") as slide:
+        tile = slide.read(*found.coords[3].tolist(), 32, MPP)
+    pixels = torch.from_numpy(tile[None]).permute(0, 3, 1, 2).float() / 255
+    expected, projected = cohort.encode_images(vlm, pixels)
+    assert np.allclose(found.features[3], expected[0].numpy(), atol=0.02, rtol=0.02)
+    assert np.allclose(found.extra["projected"][3], projected[0].numpy(), atol=0.02)
+
+
+def test_a_slide_that_is_done_is_passed_over_and_a_mended_one_taken_up(vlm, folder, tmp_path):
+    out = tmp_path / "out"
+    embed(vlm, folder, out)
+    before = {file.name: file.stat().st_mtime_ns for file in out.glob("*.h5")}
+    table = pd.read_csv(folder / "slides.csv")
+    table.assign(mpp=4.0).to_csv(folder / "slides.csv", index=False)
+    report = embed(vlm, folder, out).set_index("name")
+    assert report.error["silent"] == "" and report.tiles["silent"] > 0 and not report.tiles["a"]
+    assert all((out / name).stat().st_mtime_ns == time for name, time in before.items())
+
+
+def test_an_interrupted_slide_leaves_no_features(vlm, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        cohort, "encode_images", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        embed(vlm, folder, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*"))
+
+
+def test_tissue_that_was_corrected_by_hand_is_taken(vlm, folder, tmp_path):
+    embed(vlm, folder, tmp_path / "found")
+    drawn = json.loads((tmp_path / "found" / "a.tissue.geojson").read_text())
+    ring = [[[100, 100], [400, 100], [400, 400], [100, 400], [100, 100]]]
+    drawn["features"] = [drawn["features"][0]]
+    drawn["features"][0]["geometry"] = {"type": "Polygon", "coordinates": ring}
+    (tmp_path / "edited").mkdir()
+    (tmp_path / "edited" / "a.tissue.geojson").write_text(json.dumps(drawn))
+    embed(vlm, folder, tmp_path / "out", edited=tmp_path / "edited")
+    coords = read_features(tmp_path / "out" / "a.h5").coords
+    assert len(coords) and (coords >= 100 - 64).all() and (coords <= 400).all()
+    same = [read_features(tmp_path / place / "b.h5").coords.tolist() for place in ("found", "out")]
+    assert same[0] == same[1]
+
+
+def test_which_tiles_are_relevant_is_known_of_made_slides_alone(folder, tmp_path):
+    table = pd.DataFrame({"name": ["slide00"], "label": [0]})
+    tiles = pd.DataFrame({"slide": 0, "x": [100, 0], "y": [100, 0], "side": 64.0})
+    assert cohort.relevant_tissue(CARD, folder, table, tiles) is None
+    made = tmp_path / "made"
+    made_slides.write_drawn_slides(
+        made, targets=["stroma"], others=["lymphocytes"], slides=1, islands=1, columns=1, side=160,
+        irrelevant=0.0, mpp=[1.0], shift=0.5, seed=0,
+    )  # fmt: skip
+    card = SimpleNamespace(classes=[SimpleNamespace(folder="stroma")])
+    assert cohort.relevant_tissue(card, made, table, tiles).tolist() == [True, False]

@@ -1,0 +1,127 @@
+"""Tiles of a slide: where they are, and the same bytes however they are read."""
+
+import multiprocessing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cases import case
+from slides.made_up_slides import textured_slide
+
+from lib.slides.grid import read_tiles, tile_grid
+
+MASK_MPP = 8.0
+
+
+@pytest.fixture
+def slide(tmp_path):
+    return textured_slide(tmp_path)[0]
+
+
+def full(slide):
+    return np.ones(slide.shape_at(MASK_MPP), bool)
+
+
+def test_tiles_lie_side_by_side_row_by_row(slide):
+    coords = tile_grid(slide, full(slide), MASK_MPP, 64, 0.5026, min_tissue=0.0)
+    side = 64 * 0.5026 / 0.2513
+    columns, rows = int(1801 // side), int(1403 // side)
+    expected = [[round(c * side), round(r * side)] for r in range(rows) for c in range(columns)]
+    assert coords.dtype == np.int64 and coords.tolist() == expected
+
+
+def test_errors_of_rounding_do_not_add_up(slide):
+    wide = replace(slide, size=(100_000, 2_000), bounds=(0, 0, 100_000, 2_000))
+    side = 224 * 0.2653 / 0.2513
+    coords = tile_grid(wide, full(wide), MASK_MPP, 224, 0.2653, min_tissue=0.0)
+    x = np.unique(coords[:, 0])
+    assert len(x) == int(100_000 // side)
+    assert abs(x - np.arange(len(x)) * side).max() <= 0.5 + 1e-9
+    assert x[-1] + side <= 100_000.5
+
+
+def test_tiles_stay_in_the_bounds(slide):
+    bounded = replace(slide, bounds=(333, 222, 1000, 800))
+    coords = tile_grid(bounded, full(slide), MASK_MPP, 50, 0.2513)
+    assert coords.min(0).tolist() == [333, 222]
+    assert (coords.max(0) + 50 <= (1333, 1022)).all() and len(coords) == 20 * 16
+
+
+def test_pixels_that_are_not_square_make_tiles_that_are(slide):
+    flat = replace(slide, mpp=(0.25, 0.5))
+    coords = tile_grid(flat, full(flat), MASK_MPP, 100, 0.5, min_tissue=0.0)
+    assert coords[:, 0].tolist()[:3] == [0, 200, 400] and np.unique(coords[:, 1])[1] == 100
+
+
+def test_the_share_of_tissue_is_that_of_the_area(slide):
+    for seed in range(5):
+        mask = np.random.default_rng(seed).random(slide.shape_at(MASK_MPP)) < 0.5
+        side = 40 * 0.7 / MASK_MPP  # in pixels of the mask
+        everything = tile_grid(slide, mask, MASK_MPP, 40, 0.7, min_tissue=0.0)
+        share = []
+        for x, y in everything * 0.2513 / MASK_MPP:
+            ends = [(x, x + side), (y, y + side)]
+            weights = [
+                [max(0, min(k + 1, end) - max(k, start)) for k in range(length)]
+                for (start, end), length in zip(ends, mask.shape[::-1], strict=True)
+            ]
+            share.append(weights[1] @ mask @ weights[0] / side**2)
+        for least in (0.3, 0.5, 0.6):
+            kept = tile_grid(slide, mask, MASK_MPP, 40, 0.7, min_tissue=least)
+            with case(seed, least):
+                assert kept.tolist() == everything[np.array(share) >= least].tolist()
+                assert 0 < len(kept) < len(everything)
+
+
+def test_without_tissue_or_room_there_is_no_tile(slide):
+    for mask, pixels in ((~full(slide), 64), (full(slide), 5000)):
+        assert tile_grid(slide, mask, MASK_MPP, pixels, 0.5).shape == (0, 2)
+
+
+def test_a_mask_of_another_slide_is_refused(slide):
+    with pytest.raises(ValueError, match=r"textured: a mask at 8\.0 µm/px has the shape"):
+        tile_grid(slide, np.ones((9, 9), bool), MASK_MPP, 64, 0.5)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def test_tiles_come_in_order_as_the_slide_reads_them(slide):
+    coords = tile_grid(slide, full(slide), MASK_MPP, 32, 0.6)[:21]
+    read = list(read_tiles(slide, coords, 32, 0.6, workers=0, batch=8))
+    assert [(s.start, s.stop) for s, _ in read] == [(0, 8), (8, 16), (16, 21)]
+    for rows, tiles in read:
+        expected = [slide.read(x, y, 32, 0.6) for x, y in coords[rows].tolist()]
+        assert tiles.dtype == np.uint8 and np.array_equal(tiles, expected)
+    assert not list(read_tiles(slide, coords[:0], 32, 0.6))
+
+
+@pytest.mark.slow
+def test_workers_give_the_same_bytes_in_the_same_order(slide):
+    coords = tile_grid(slide, full(slide), MASK_MPP, 32, 0.6)
+    alone, shared = (
+        list(read_tiles(slide, coords, 32, 0.6, workers, batch=8)) for workers in (0, 2)
+    )
+    assert len(shared) == len(alone) > 8
+    for (rows, tiles), (same_rows, same_tiles) in zip(alone, shared, strict=True):
+        assert rows == same_rows and tiles.tobytes() == same_tiles.tobytes()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_closing_early_ends_the_workers(slide):
+    coords = np.zeros((1000, 2), np.int64)
+    reading = read_tiles(slide, coords, 32, 0.6, workers=2, batch=8)
+    next(reading)
+    assert len(multiprocessing.active_children()) == 2
+    reading.close()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_a_damaged_slide_is_refused_by_name_from_a_worker(slide):
+    slide.path.write_bytes(slide.path.read_bytes()[:2000])
+    coords = np.zeros((20, 2), np.int64)
+    with pytest.raises(ValueError, match=r"textured\.tif is damaged"):
+        list(read_tiles(slide, coords, 32, 0.6, workers=2, batch=8))
+    assert not multiprocessing.active_children()

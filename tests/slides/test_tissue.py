@@ -1,0 +1,228 @@
+"""Tissue that is found, and tissue that was drawn."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cases import case
+from scipy import ndimage
+from slides.made_up_slides import PINK, PURPLE, piece, real_slide, tissue_slide
+
+from lib.slides.reading import open_slide, write_pyramid
+from lib.slides.tissue import geojson_to_mask, mask_to_geojson, tissue_mask, tissue_of
+
+BOX = (100, 150, 350, 450)  # level-0 pixels of 4 µm
+INKS = {"blue": (20, 60, 160), "green": (15, 110, 60), "black": (25, 25, 30)}
+
+
+def one_piece(pen):
+    piece(pen, BOX)
+
+
+def shares(mask, area):
+    """Of an area that is in the mask, and of the mask that is in the area."""
+    both = (mask & area).sum()
+    return both / area.sum(), both / max(mask.sum(), 1)
+
+
+def ellipse(size=(300, 300)):
+    y, x = np.mgrid[: size[0], : size[1]] * 2 + 1
+    return ((x - 225) / 125) ** 2 + ((y - 300) / 150) ** 2 <= 1
+
+
+# --- found ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("glass", [(255, 255, 255), (243, 242, 244), (205, 206, 203)])
+def test_tissue_is_found_on_white_and_on_grey_glass(tmp_path, glass):
+    slide = tissue_slide(tmp_path / "a.tif", one_piece, glass=glass)
+    mask = tissue_mask(slide)
+    assert mask.dtype == bool and mask.shape == slide.shape_at(8.0) == (300, 300)
+    assert min(shares(mask, ellipse())) > 0.95
+
+
+def test_tissue_does_not_depend_on_the_size_of_level_0_pixels(tmp_path):
+    def larger(pen):
+        piece(pen, [2 * side for side in BOX])
+
+    fine = tissue_slide(tmp_path / "a.tif", larger, mpp=2.0, side=1200)
+    assert min(shares(tissue_mask(fine), ellipse())) > 0.95
+
+
+def test_the_same_slide_has_the_same_mask(tmp_path):
+    slide = tissue_slide(tmp_path / "a.tif", one_piece)
+    assert tissue_mask(slide).tobytes() == tissue_mask(open_slide(slide.path)).tobytes()
+
+
+def test_specks_and_neutral_dirt_are_no_tissue_and_small_holes_are(tmp_path):
+    def draw(pen):
+        piece(pen, BOX)
+        pen.ellipse((200, 200, 240, 240), fill=(243, 242, 244))  # 20,000 µm²
+        pen.ellipse((180, 300, 270, 390), fill=(243, 242, 244))  # 100,000 µm²
+        for x in range(400, 580, 60):
+            pen.ellipse((x, 100, x + 25, 125), fill=PURPLE)  # 8,000 µm²
+        pen.rectangle((400, 400, 500, 500), fill=(170, 171, 169))
+        pen.rectangle((0, 560, 600, 600), fill=(0, 0, 0))  # not scanned
+
+    mask = tissue_mask(tissue_slide(tmp_path / "a.tif", draw))
+    assert mask[110, 110] and not mask[172, 112]
+    assert not (mask & ~ndimage.binary_dilation(ellipse(), iterations=4)).any()
+
+
+@pytest.mark.parametrize("ink", INKS)
+@pytest.mark.parametrize("width", [6, 60])
+def test_pens_are_no_tissue(tmp_path, ink, width):
+    def draw(pen):
+        piece(pen, BOX)
+        pen.line([(0, 60), (300, 90), (600, 60)], fill=INKS[ink], width=width)
+        pen.line([(450, 100), (480, 600)], fill=INKS[ink], width=width)
+
+    mask = tissue_mask(tissue_slide(tmp_path / "a.tif", draw))
+    assert min(shares(mask, ellipse())) > 0.93
+    assert not mask[:55].any() and not mask[:, 195:].any()
+
+
+def test_ink_is_cut_out_of_tissue_that_it_covers(tmp_path):
+    def draw(pen):
+        piece(pen, BOX)
+        pen.line([(0, 300), (600, 300)], fill=INKS["green"], width=60)
+
+    mask = tissue_mask(tissue_slide(tmp_path / "a.tif", draw))
+    assert not mask[135:165].any() and mask[100, 100] and mask[190, 100]
+
+
+def test_dense_nuclei_and_folds_are_tissue(tmp_path):
+    def draw(pen):
+        piece(pen, BOX, (75, 45, 115))
+        pen.line([(150, 200), (300, 400)], fill=(70, 15, 60), width=12)
+
+    mask = tissue_mask(tissue_slide(tmp_path / "a.tif", draw))
+    assert min(shares(mask, ellipse())) > 0.95
+
+
+def test_a_slide_of_nothing_but_tissue_is_all_tissue(tmp_path):
+    slide = tissue_slide(tmp_path / "a.tif", lambda pen: pen.rectangle((0, 0, 600, 600), PINK))
+    assert tissue_mask(slide).all()
+
+
+def test_a_blank_slide_is_refused_by_name(tmp_path):
+    slide = tissue_slide(tmp_path / "blank.tif")
+    assert not tissue_mask(slide).any()
+    with pytest.raises(ValueError, match=r"no tissue found in blank: .*GeoJSON"):
+        tissue_of(slide)
+
+
+def test_most_of_the_real_tissue_and_no_glass_is_found():
+    slide = open_slide(real_slide("CMU-1-Small-Region.svs"))
+    mask = tissue_mask(slide)
+    assert 0.35 < mask.mean() < 0.45
+    assert mask[125, 60] and not mask[80:, :30].any() and not mask[:60, 110:].any()
+    slide = open_slide(real_slide("TCGA-CR-7395-01A-01-TS1.svs"), 0.25)
+    mask = tissue_mask(slide)
+    assert 0.6 < mask.mean() < 0.75
+    assert mask[55, 70] and not mask[:10, :80].any() and not mask[100:, :20].any()
+
+
+# --- drawn ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bounded(tmp_path):
+    """A slide of unequal µm/px of which a part was scanned."""
+    write_pyramid(tmp_path / "a.tif", np.full((1200, 1600, 3), 255, np.uint8), (0.5, 0.6))
+    return replace(open_slide(tmp_path / "a.tif"), bounds=(100, 40, 1400, 1100))
+
+
+def test_an_outline_is_in_pixels_of_the_bounds_as_qupath_reads_it(bounded):
+    mask = np.zeros(bounded.shape_at(8.0), bool)
+    mask[20:40, 30:60] = True
+    mask[25:30, 40:50] = False
+    (feature,) = mask_to_geojson(mask, 8.0, bounded)["features"]
+    assert feature["properties"]["objectType"] == "annotation"
+    assert feature["properties"]["classification"] == {"name": "Tissue", "color": [0, 160, 80]}
+    outer, hole = (np.array(ring) for ring in feature["geometry"]["coordinates"])
+    assert (outer[0] == outer[-1]).all() and len(outer) == len(hole) == 9
+    scale = 8 / 0.5, 8 / 0.6
+    assert np.allclose(outer.min(0), [30 * scale[0] - 100, 20 * scale[1] - 40], atol=0.01)
+    assert np.allclose(outer.max(0), [60 * scale[0] - 100, 40 * scale[1] - 40], atol=0.01)
+    assert np.allclose(hole.max(0), [50 * scale[0] - 100, 30 * scale[1] - 40], atol=0.01)
+
+
+def test_outlines_give_back_the_mask(bounded):
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(size=bounded.shape_at(4.0))
+        mask = ndimage.gaussian_filter(noise, 1 + seed / 4) > 0.02
+        text = json.dumps(mask_to_geojson(mask, 4.0, bounded))
+        with case(seed):
+            again = geojson_to_mask(json.loads(text), mask.shape, 4.0, bounded)
+            assert mask.any() and np.array_equal(again, mask)
+    assert text == json.dumps(mask_to_geojson(mask, 4.0, bounded)), "the same names"
+    assert mask_to_geojson(np.zeros((9, 9), bool), 4.0, bounded)["features"] == []
+
+
+def feature(kind, coordinates, **properties):
+    geometry = {"type": kind, "coordinates": coordinates}
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def square(x, y, side):
+    return [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
+
+
+def test_polygons_edited_by_hand_are_read_with_their_holes(bounded):
+    slide = replace(bounded, mpp=(0.5, 0.5))
+    drawn = [
+        feature("Polygon", [square(60, 120, 320), square(140, 200, 80)]),
+        feature("MultiPolygon", [[square(700, 120, 160)], [square(1340, 940, 999)]],
+                classification={"name": "Tissue", "color": [1, 2, 3]}),
+        feature("Polygon", [square(150, 210, 32)], classification=None),
+        feature("Polygon", [square(-5000, 0, 90)]),
+    ]  # fmt: skip
+    shape = slide.shape_at(8.0)
+    expected = np.zeros(shape, bool)
+    for x, y, side, value in ((60, 120, 320, True), (140, 200, 80, False), (700, 120, 160, True),
+                              (1340, 940, 999, True), (150, 210, 32, True)):  # fmt: skip
+        left, top = round((x + 100) / 16), round((y + 40) / 16)
+        expected[top : round((y + 40 + side) / 16), left : round((x + 100 + side) / 16)] = value
+    for geojson in ({"type": "FeatureCollection", "features": drawn}, drawn):
+        mask = geojson_to_mask(geojson, shape, 8.0, slide)
+        wrong = mask ^ expected
+        edges = ndimage.binary_dilation(expected) ^ ndimage.binary_erosion(expected)
+        assert not (wrong & ~edges).any() and wrong.sum() < 60
+    alone = geojson_to_mask(drawn[0], shape, 8.0, slide)
+    assert alone.any() and not (alone & ~expected).any()
+
+
+def test_what_is_no_area_of_tissue_is_refused_by_what_it_is(bounded):
+    for geojson, message in (
+        (feature("LineString", [[0, 0], [1, 1]]), "a LineString is no area"),
+        (feature("Point", [0, 0]), "a Point is no area"),
+        ({"type": "Feature", "geometry": None}, "a feature without geometry"),
+        (feature("Polygon", [square(0, 0, 9)], classification={"name": "Pen"}), "class .*'Pen'"),
+        (feature("Polygon", [[[0, 0], [1, 1]]]), "fewer than three"),
+        (feature("Polygon", [square(0, 0, float("nan"))]), "infinite"),
+        (feature("Polygon", [["a", "b", "c"]]), "no pairs of numbers"),
+        ({"type": "Topology"}, "a Topology is no collection"),
+        ("text", "a str is no collection"),
+    ):
+        with case(geojson), pytest.raises(ValueError, match=message):
+            geojson_to_mask(geojson, (10, 10), 8.0, bounded)
+
+
+def test_an_edited_file_stands_for_what_would_be_found(tmp_path):
+    slide = tissue_slide(tmp_path / "a.tif", one_piece)
+    found, source = tissue_of(slide)
+    assert source == "found" and np.array_equal(found, tissue_mask(slide))
+    file = tmp_path / "a.geojson"
+    file.write_text(json.dumps([feature("Polygon", [square(0, 0, 200)])]))
+    mask, source = tissue_of(slide, file)
+    assert source == "edited" and mask[:100, :100].all() and mask.sum() == 100 * 100
+    for text, message in (
+        ("[]", r"a\.geojson: no tissue of a"),
+        ("{", r"a\.geojson: "),
+        ('{"type": "Topology"}', r"a\.geojson: a Topology"),
+    ):
+        file.write_text(text)
+        with case(text), pytest.raises(ValueError, match=message):
+            tissue_of(slide, file)

@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +16,8 @@ from lib.slides.reading import Slide
 
 AHEAD = 2  # batches in flight per worker
 
-_slide: Slide  # of a worker
+_slide: Slide  # of a worker, as is the next
+_places: np.ndarray
 
 
 def tile_grid(
@@ -94,44 +97,60 @@ def read_tiles(
     iterator ends them. Raises ValueError as `Slide.read` does.
     """
     parts = [slice(k, min(k + batch, len(coords))) for k in range(0, len(coords), batch)]
-    if not workers or len(parts) < 2:
-        for part in parts:
-            yield part, _read(slide, coords[part], pixels, mpp)
+    if workers and len(parts) > 1:
+        yield from _in_workers(slide, coords, pixels, mpp, min(workers, len(parts)), parts)
         return
-    pool = ProcessPoolExecutor(
-        min(workers, len(parts)),
-        mp_context=multiprocessing.get_context("spawn"),  # CUDA and threads do not fork
-        initializer=_start,
-        initargs=(slide,),
-    )
-    waiting: deque[tuple[slice, Future[np.ndarray]]] = deque()
-    try:
-        for part in parts:
-            waiting.append((part, pool.submit(_read_in_worker, coords[part], pixels, mpp)))
-            if len(waiting) >= AHEAD * workers:
-                done, tiles = waiting.popleft()
-                yield done, tiles.result()
-        while waiting:
-            done, tiles = waiting.popleft()
-            yield done, tiles.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for part in parts:
+        tiles = np.empty((part.stop - part.start, pixels, pixels, 3), np.uint8)
+        yield part, _read(slide, coords[part], mpp, tiles)
 
 
-def _read(slide: Slide, coords: np.ndarray, pixels: int, mpp: float) -> np.ndarray:
-    tiles = np.empty((len(coords), pixels, pixels, 3), np.uint8)
+def _in_workers(
+    slide: Slide, coords: np.ndarray, pixels: int, mpp: float, workers: int, parts: list[slice]
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """`read_tiles` with processes that leave the pixels in a mapped file: pipes are slow."""
+    places = AHEAD * workers
+    shape = (places, parts[0].stop, pixels, pixels, 3)
+    waiting: deque[tuple[int, Future[None]]] = deque()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        file = Path(folder) / "tiles"
+        np.zeros(shape, np.uint8).tofile(file)  # a full disk is an error here, later a crash
+        tiles = np.memmap(file, np.uint8, "r", shape=shape)
+        spawn = multiprocessing.get_context("spawn")  # CUDA and threads do not fork
+        pool = ProcessPoolExecutor(workers, spawn, _start, (slide, file, shape))
+
+        def next_done() -> tuple[slice, np.ndarray]:
+            number, done = waiting.popleft()
+            done.result()
+            part = parts[number]
+            return part, np.array(tiles[number % places, : part.stop - part.start])
+
+        try:
+            for number, part in enumerate(parts):
+                if len(waiting) == places:
+                    yield next_done()
+                work = pool.submit(_read_in_worker, coords[part], mpp, number % places)
+                waiting.append((number, work))
+            while waiting:
+                yield next_done()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _read(slide: Slide, coords: np.ndarray, mpp: float, tiles: np.ndarray) -> np.ndarray:
+    """Fill the tiles, uint8 [B, pixels, pixels, 3]."""
     for tile, (x, y) in zip(tiles, coords.tolist(), strict=True):
-        tile[:] = slide.read(x, y, pixels, mpp)
+        tile[:] = slide.read(x, y, len(tile), mpp)
     return tiles
 
 
-def _read_in_worker(coords: np.ndarray, pixels: int, mpp: float) -> np.ndarray:
-    return _read(_slide, coords, pixels, mpp)
+def _read_in_worker(coords: np.ndarray, mpp: float, place: int) -> None:
+    _read(_slide, coords, mpp, _places[place, : len(coords)])
 
 
-def _start(slide: Slide) -> None:
-    global _slide
-    _slide = slide
+def _start(slide: Slide, file: Path, shape: tuple[int, ...]) -> None:
+    global _slide, _places
+    _slide, _places = slide, np.memmap(file, np.uint8, "r+", shape=shape)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's is enough
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -152,12 +153,13 @@ def _start(slide: Slide, file: Path, shape: tuple[int, ...]) -> None:
     global _slide, _places
     _slide, _places = slide, np.memmap(file, np.uint8, "r+", shape=shape)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's is enough
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(file.parent,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for ever."""
+def _end_with_parent(folder: Path) -> None:
+    """A worker whose parent was killed would wait for ever, and the mapped file stay."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)

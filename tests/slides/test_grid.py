@@ -1,6 +1,10 @@
 """Tiles of a slide: where they are, and the same bytes however they are read."""
 
 import multiprocessing
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +12,7 @@ import pytest
 from cases import case
 from slides.made_up_slides import textured_slide
 
+from lib import paths
 from lib.slides.grid import read_tiles, tile_grid
 
 MASK_MPP = 8.0
@@ -125,3 +130,44 @@ def test_a_damaged_slide_is_refused_by_name_from_a_worker(slide):
     with pytest.raises(ValueError, match=r"textured\.tif is damaged"):
         list(read_tiles(slide, coords, 32, 0.6, workers=2, batch=8))
     assert not multiprocessing.active_children()
+
+
+KILLED = """
+import multiprocessing, sys, time
+import numpy as np
+from lib.slides.grid import read_tiles
+from lib.slides.reading import open_slide
+
+if __name__ == "__main__":
+    coords = np.zeros((1000, 2), np.int64)
+    reading = read_tiles(open_slide(sys.argv[1]), coords, 32, 0.6, 2, 8)
+    next(reading)
+    print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_parent_that_was_killed(slide, tmp_path):
+    script, temporary = tmp_path / "script.py", tmp_path / "temporary"
+    script.write_text(KILLED)
+    temporary.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(paths.ROOT), "TMPDIR": str(temporary)}
+    command = [sys.executable, script, slide.path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as parent:
+        workers = [int(number) for number in parent.stdout.readline().split()]
+        assert len(workers) == 2 and list(temporary.iterdir())
+        parent.kill()
+    for _ in range(200):
+        if not any(alive(worker) for worker in workers) and not list(temporary.iterdir()):
+            return
+        time.sleep(0.05)
+    pytest.fail("a worker or its file is still there")
+
+
+def alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

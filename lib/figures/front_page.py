@@ -229,9 +229,10 @@ def _draw_scores(ax: Axes, scores: pd.DataFrame, theme: Mapping[str, str]) -> No
         edge = 2.5 if marker == "|" else 0
         ax.scatter(scores[column], heights, s=size, color=theme[colour], marker=marker, lw=edge,
                    label=label, zorder=3)  # fmt: skip
+    leftmost = scores[list(SCORE_LOOKS)].min(axis=1)
     for height, (before, ours) in enumerate(zip(scores["zero-shot"], scores.ours, strict=True)):
-        ax.annotate(f"{before:.2f}", (before, height), (-8, 0), textcoords="offset points",
-                    ha="right", va="center", color=theme["faint"])  # fmt: skip
+        ax.annotate(f"{before:.2f}", (leftmost.iloc[height], height), (-8, 0), ha="right",
+                    textcoords="offset points", va="center", color=theme["faint"])  # fmt: skip
         ax.annotate(f"{ours:.2f}", (ours, height), (0, 8), textcoords="offset points",
                     ha="center", va="bottom", color=theme["ours"], weight="bold")  # fmt: skip
     ax.set_yticks(heights, [NO_LABELS[name] for name in scores.index])

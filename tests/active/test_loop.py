@@ -22,7 +22,7 @@ from lib.active.loop import (
     run_in_scratch,
     run_rounds,
 )
-from lib.learning import losses, networks, setups
+from lib.learning import losses, networks, samplers, setups
 
 N, V, E = 80, 3, 16
 CHANCE = np.random.default_rng(7)
@@ -358,6 +358,7 @@ def test_a_fingerprint_is_of_no_source_file(setup):
     sys.addaudithook(
         lambda event, args: opened.append(str(args[0])) if listening and event == "open" else None
     )
+    samplers._opened.cache_clear()  # or the features are mapped already
     config_with(setup).fingerprint(TEST)
     listening.clear()
     assert [file for file in opened if file.endswith(".npy")]  # the features: the hook hears

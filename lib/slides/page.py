@@ -23,7 +23,7 @@ from lib.slides.deep_zoom import overlay_scale, write_deep_zoom, write_overlay
 HERE = Path(__file__).parent
 VIEWER = ("page.css", "slide.js", "table.js", "openseadragon/openseadragon.min.js",
           "openseadragon/LICENSE.txt")  # fmt: skip
-ATTENTION, IRRELEVANT = "#1b5e20", "#505050"
+ATTENTION, IRRELEVANT = "#ffd400", "#505050"
 COLUMNS = ("slide", "class", "tiles", "irrelevant")
 
 
@@ -73,7 +73,7 @@ def write_slides_page(
     """
     _check(slides, views, class_names, colours)
     places = {
-        view.name: f"{number:03d}-{paths.file_name(view.name)[:80]}"
+        view.name: f"{number:03d}-{paths.file_name(view.name)[:80] or 'slide'}"
         for number, view in enumerate(views, 1)
     }
     hexes = [to_hex(colour) for colour in colours]
@@ -234,7 +234,7 @@ def _fading(colour: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _rank(values: np.ndarray) -> np.ndarray:
-    """Ranks from 0, the lowest, to 1, the highest; equal values have equal ones, NaN stays."""
+    """Ranks in 0 ... 1, the highest value nearest to 1; equal values have equal ones, NaN stays."""
     known = np.isfinite(values)
     ranks = np.full(len(values), np.nan)
     ranks[known] = (rankdata(values[known]) - 0.5) / max(1, known.sum())

@@ -72,7 +72,7 @@
   };
 
   const change = (changed) => {
-    if ("overlay" in changed) strongest = null;
+    if ("overlay" in changed) forget();
     Object.assign(state, { off: false }, changed);
     show();
     const irrelevant = state.irrelevant ? "on" : "off";
@@ -85,7 +85,7 @@
     const asked = new URLSearchParams(location.hash.slice(1));
     const overlay = asked.get("overlay");
     if (overlay === "none" || (overlay !== "irrelevant" && Object.hasOwn(data.overlays, overlay))) {
-      if (overlay !== state.overlay) strongest = null;
+      if (overlay !== state.overlay) forget();
       state.overlay = overlay;
     }
     if (asked.has("irrelevant")) state.irrelevant = asked.get("irrelevant") !== "off";
@@ -122,6 +122,11 @@
   let marked = -1;
   let strongest = null; // tiles by the value of the overlay, the highest first
   let rank = -1;
+
+  const forget = () => {
+    strongest = null;
+    byId("place").textContent = "";
+  };
 
   const rectangle = (number) => {
     const [x, y] = tiles.coords[number];

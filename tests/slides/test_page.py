@@ -134,13 +134,16 @@ def test_an_interruption_keeps_the_page_of_before(tmp_path, monkeypatch):
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no browser")
 def test_a_browser_shows_the_slide_and_its_overlay_from_the_file(written, tmp_path):
     address = (sorted(written.glob("0*"))[0] / "index.html").as_uri()
+    frame = tmp_path / "frame.html"  # of fixed size: the window is resized when it is captured
     pictures = []
     for n, overlay in enumerate(("none", "prob-1")):
         file = tmp_path / f"{n}.png"
+        source = f'<iframe src="{address}#overlay={overlay}" width="1000" height="700"></iframe>'
+        frame.write_text(f"<!doctype html><body style='margin: 0'>{source}", encoding="utf-8")
         command = [
             "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
             f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000",
-            "--window-size=1000,700", f"--screenshot={file}", f"{address}#overlay={overlay}",
+            "--window-size=1000,700", f"--screenshot={file}", frame.as_uri(),
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         pictures.append(np.asarray(Image.open(file).convert("RGB")).astype(int))

@@ -18,6 +18,8 @@ ROW_FIELDS = (
 ).split()
 
 
+# What is published together: it replaces what the record holds of the same.
+KIND_FIELDS = "vlm seed method training network".split()
 KEY_FIELDS = "dataset vlm method setting network training fold seed budget split params".split()
 
 
@@ -104,8 +106,7 @@ def merge_record(
 
 
 def _kind(row: Mapping[str, Any]) -> tuple:
-    names = ("vlm", "seed", "method", "training", "network")
-    return (*(row[name] for name in names), tuple(row["params"].get("varied", ())))
+    return (*(row[name] for name in KIND_FIELDS), tuple(row["params"].get("varied", ())))
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -21,7 +21,8 @@
 #
 # - In: tiles, prompts and settings of the notebooks before; rows of `10_zero_shot_inference`,
 #   `13_high_confidence_cross_supervision` and `14_comparison`, which are the points without a shift.
-# - Out: rows, marked by the `shift` or the `hue`; `shifts/`, features and votes of the shifted tiles, shared by the folds.
+# - Out: rows, marked by the `shift` or the `hue`; `shifts/`, features and votes of the shifted tiles, shared by
+#   the folds.
 
 # %%
 import numpy as np
@@ -81,10 +82,14 @@ step_plots.tile_sheet({s or "no shift": array[examples] for s, array in decoded.
 # %%
 model = load_vlm(vlm, seed=seed)
 text = embed_prompts(model, run.settings["prompts"])
-trials.embed_shifted(model, list(stores.values())[1:], run.shared, text, run.settings, seed=seed)
+where = {"run": run.shared, "text": text, "seed": seed}
+shifted = [stores[name] for name in names]
+folders = trials.embed_shifted(model, shifted, settings=run.settings, **where)
+
+# %%
 split = train, test, card.class_names, run.settings
-outcomes = {s: trials.shifted_outcomes(model, stores[s], run.shared, text, *split, seed=seed)
-            for s in names}
+outcomes = {name: trials.shifted_outcomes(folder, *split, seed=seed)
+            for name, folder in zip(names, folders, strict=True)}
 
 # %% [markdown]
 # ## And once with the colours of the published views
@@ -93,10 +98,11 @@ outcomes = {s: trials.shifted_outcomes(model, stores[s], run.shared, text, *spli
 # Here are the same tiles with such views, for the votes and for the networks.
 
 # %%
-others = split[:3]
-by_hue = {h: trials.shifted_outcomes(model, stores[""], run.shared, text, *others,
-                                     run.settings | {"hue": h}, seed=seed)
-          for h in map(float, hues.split(","))}
+by_hue = {}
+for hue in map(float, hues.split(",")):
+    other_views = run.settings | {"hue": hue}
+    (folder,) = trials.embed_shifted(model, [stores[""]], settings=other_views, **where)
+    by_hue[hue] = trials.shifted_outcomes(folder, *split, seed=seed)
 
 # %%
 judged_by = train.label.values, test.label.values, card.class_names

@@ -10,9 +10,9 @@
 # # Ablations of UniSAL: one rule at a time
 #
 # UniSAL has two kinds of rules: how to train (threshold $\tau$, weights $w$ and $\beta$, whether networks start
-# afresh in each round, whether batches are balanced) and how to choose (DUS, CS, how many tiles per query). Here one rule $k$ is varied while all
-# others stay as in `22_active_learning_rounds`. A value $v$ is judged by what it does to the area under the learning
-# curve:
+# afresh in each round, whether batches are balanced) and how to choose (DUS, CS, how many tiles per query). Here one
+# rule $k$ is varied while all others stay as in `22_active_learning_rounds`. A value $v$ is judged by what it does to
+# the area under the learning curve:
 #
 # $$\Delta_k(v) = \text{AULC}(\theta_k = v) - \text{AULC}(\theta), \qquad \theta = (\text{strategy}, \tau, w, \beta, \text{query share}, \text{restart})$$
 #

@@ -46,8 +46,9 @@ TOPICS = {
         "own model and split."
     ),
     "ablations of VLM-CPL": (
-        "One rule is varied, all others are ours; test sets. Tables: pooled over folds ± standard "
-        "deviation over runs. Curves: mean and range over runs. Dotted: our value."
+        "One rule is varied, all others are ours; the hue of the views in both settings. Test "
+        "sets. Tables: pooled over folds ± standard deviation over runs. Curves: mean and range "
+        "over runs. Dotted: our value."
     ),
     "robustness": (
         "Prompts, votes, filters and training repeated on shifted tiles; test sets, mean over runs."
@@ -61,8 +62,9 @@ TOPICS = {
         "or above 95 % of that with all labels, at every later budget too."
     ),
     "ablations of UniSAL": (
-        "One rule is varied, all others are as published. Tables: pooled over folds ± standard "
-        "deviation over runs. Curves: mean and range over runs. Dotted: the published value."
+        "One rule is varied, all others are as published; the balance of batches with every "
+        "training and three strategies. Tables: pooled over folds ± standard deviation over runs. "
+        "Curves: mean and range over runs. Dotted: the published value."
     ),
 }
 
@@ -360,7 +362,7 @@ def _merged(published: Path, groups: pd.DataFrame) -> pd.DataFrame:
     if not published.is_file():
         return groups
     before = pd.read_parquet(published)
-    names = ["vlm", "seed", "method", *{"training", "network"} & set(groups)]
+    names = [name for name in record.KIND_FIELDS if name in groups]
     again = pd.MultiIndex.from_frame(before[names]).isin(pd.MultiIndex.from_frame(groups[names]))
     return pd.concat([before[~again], groups], ignore_index=True)
 

@@ -1,6 +1,6 @@
 """From tiles to slides: poolings of probabilities, and gated attention learnt from labels."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.learning.networks import feature_statistics
+from lib.learning.networks import Classifier, feature_statistics
 from lib.learning.samplers import mapped
 from lib.learning.setups import TrainingSetup
 from lib.learning.trainer import Plan
@@ -46,9 +46,7 @@ def tile_share(probs: np.ndarray) -> np.ndarray:
 
 def poolings() -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """All of them, by the name that the record calls them by."""
-    top: Mapping[str, Callable] = {
-        f"top-{j}": lambda probs, j=j: top_j_pooling(probs, j) for j in TOP_J
-    }
+    top = {f"top-{j}": partial(top_j_pooling, j=j) for j in TOP_J}
     return {"mean": mean_pooling, "share": tile_share, **top}
 
 
@@ -74,7 +72,7 @@ def pool_slides(
 # --- gated attention -----------------------------------------------------------------------------
 
 
-class AttentionClassifier(nn.Module):
+class AttentionClassifier(Classifier):
     """Gated attention over tiles and a linear head (Ilse et al., ICML 2018, Eq. 8 and 9).
 
     z = Σ_k a_k h_k with a_k = softmax_k( wᵀ ( tanh(V h_k) ⊙ sigm(U h_k) ) ); h_k: one hidden layer
@@ -85,22 +83,13 @@ class AttentionClassifier(nn.Module):
     def __init__(
         self, mean: Tensor, std: Tensor, n_classes: int, hidden: int = 256, attention: int = 128
     ):
-        super().__init__()
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", mean.float())
-        self.register_buffer("std", std.float())
-        self.body = nn.Sequential(nn.Linear(len(mean), hidden), nn.ReLU())
+        body = nn.Sequential(nn.Linear(len(mean), hidden), nn.ReLU())
+        super().__init__(body, hidden, n_classes, mean, std)
         self.tanh = nn.Linear(hidden, attention)
         self.gate = nn.Linear(hidden, attention)
         self.weight = nn.Linear(attention, 1, bias=False)
-        self.head = nn.Linear(hidden, n_classes)
 
-    def forward(self, bags: Tensor) -> Tensor:
-        """Logits [B, C]."""
-        return self.attend(bags)[0]
-
-    def attend(self, bags: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_features(self, bags: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, C] and attention [B, T], which adds up to one over the tiles of a slide.
 
         A slide without a tile pools nothing: its logits are those of the head's bias.
@@ -184,7 +173,7 @@ def predict_slides(
     probs, attention = [], []
     for slide in slides:
         bag = bags.padded([bags.rows[slide]])
-        outputs = [network.attend(bag.to(network.mean.device)) for network in networks]
+        outputs = [network.forward_features(bag.to(network.mean.device)) for network in networks]
         mean = torch.stack([torch.softmax(logits[0], dim=0) for logits, _ in outputs]).mean(0)
         n_tiles = len(bags.rows[slide])
         probs.append(mean if n_tiles else torch.full_like(mean, 1 / len(mean)))

@@ -349,10 +349,7 @@ def embed_shifted(
 
 
 def shifted_outcomes(
-    model: VLM,
-    store: Path,
-    run: Path,
-    text: Any,
+    folder: Path,
     train: pd.DataFrame,
     test: pd.DataFrame,
     class_names: Sequence[str],
@@ -362,12 +359,11 @@ def shifted_outcomes(
 ) -> list[Outcome]:
     """Prompts, votes, filters and training repeated on other tiles or with other views.
 
-    store, run, text, settings: see `embed_shifted`. Gives zero-shot, plain training on all
+    folder: of `embed_shifted`; settings: of the run. Gives zero-shot, plain training on all
     zero-shot labels, full supervision and VLM-CPL in both settings with its alarms, heads on frozen
     features.
     """
     tiles = train.tile.values
-    (folder,) = embed_shifted(model, [store], run, text, settings, seed=seed)
     evidence = Evidence.of_folder(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
     zero_shot = np.load(folder / "probs.npy", allow_pickle=False)[test.tile]
     setup = frozen(folder, tiles, len(class_names), steps=settings["n_steps"], seed=seed)

@@ -44,7 +44,7 @@ def write_features(
     """Write the features of tiles of `pixels` at `mpp` µm/px; the file appears when complete.
 
     coords: int [N, 2]; features: float16 or float32 [N, D]; extra: more arrays by name. Besides
-    TRIDENT's attributes there are the µm/px of the tiles and of level 0 (x, y), who said the
+    TRIDENT's attributes there are the µm/px of the tiles and of level 0 (x, y), the source of the
     latter, and the side of a tile in level-0 pixels before it is rounded (its mean where x and y
     differ). Raises ValueError for arrays that do not go together.
     """

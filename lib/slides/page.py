@@ -31,9 +31,9 @@ COLUMNS = ("slide", "class", "tiles", "irrelevant")
 class SlideView:
     """A slide and what was predicted for its tiles.
 
-    name: as in the table; path: of the file that OpenSlide reads; size: width and height; mpp:
-    micrometres per pixel, x and y or one for both, None where unknown; coords: [N, 2], top left of
-    the tiles; side: width and height of a tile, or one for both; all at level 0. probs: [N, C];
+    name: as in the table; path: of the file that OpenSlide reads; mpp: micrometres per pixel, x and
+    y or one for both, None where unknown; coords: [N, 2], top left of the tiles; side: width and
+    height of a tile, or one for both; all at level 0. probs: [N, C];
     attention: [N] or None, NaN for tiles that have none; relevant: bool [N], tiles that count;
     other: [N], the best prompt of other tissue for each tile that does not count, or None;
     geojson: a file to hand on for QuPath, which is copied into the page's folder, or None.
@@ -41,7 +41,6 @@ class SlideView:
 
     name: str
     path: Path
-    size: tuple[int, int]
     mpp: float | tuple[float, float] | None
     coords: np.ndarray
     side: float | tuple[float, float]

@@ -32,13 +32,13 @@ def test_the_pooling_is_that_of_torchmil(network):
     bags = torch.cat([bag(7, padding=2), bag(9, seed=1)])
     tiles = network.body((bags[..., :-1] - network.mean) / network.std)
     pooled, scores = pool(tiles, bags[..., -1], return_att=True)
-    logits, weights = network.attend(bags)
+    logits, weights = network.forward_features(bags)
     torch.testing.assert_close(logits, network.head(pooled))
     torch.testing.assert_close(weights[1], torch.softmax(scores[1], 0))
 
 
 def test_the_attention_is_that_of_a_loop_over_the_tiles(network):
-    logits, weights = network.attend(bag(4))
+    logits, weights = network.forward_features(bag(4))
     scores, hidden = [], []
     for tile in bag(4)[0]:
         h = network.body((tile[:-1] - network.mean) / network.std)
@@ -55,20 +55,20 @@ def test_padding_counts_for_nothing_whatever_stands_there(network):
     alone, padded = bag(5), bag(5, padding=3)
     padded[0, 5:, :-1] = 1e3
     torch.testing.assert_close(network(padded), network(alone))
-    assert (network.attend(padded)[1][0, 5:] == 0).all()
+    assert (network.forward_features(padded)[1][0, 5:] == 0).all()
 
 
 def test_the_order_of_the_tiles_does_not_matter(network):
     tiles = bag(8)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
-    logits, weights = network.attend(tiles)
-    moved, moved_weights = network.attend(tiles[:, order])
+    logits, weights = network.forward_features(tiles)
+    moved, moved_weights = network.forward_features(tiles[:, order])
     torch.testing.assert_close(moved, logits)
     torch.testing.assert_close(moved_weights, weights[:, order])
 
 
 def test_a_slide_without_tiles_is_finite(network):
-    logits, weights = network.attend(bag(0, padding=2))
+    logits, weights = network.forward_features(bag(0, padding=2))
     torch.testing.assert_close(logits[0], network.head.bias)
     assert (weights == 0).all()
 

@@ -244,9 +244,9 @@ def test_all_folds_share_the_views_of_shifted_tiles_unless_a_setting_differs(fol
     first, second = every[:10], every[10:20]
     for test, settings in ((first, {}), (second, {}), (second, {"n_views": V - 1})):
         train = every.drop(test.index)
-        outcomes = trials.shifted_outcomes(
-            None, folder / "store.npy", folder, None, train, test, NAMES, SHIFTED | settings, seed=0
-        )
+        used = SHIFTED | settings
+        (place,) = trials.embed_shifted(None, [folder / "store.npy"], folder, None, used, seed=0)
+        outcomes = trials.shifted_outcomes(place, train, test, NAMES, used, seed=0)
         kinds = [(outcome.method, outcome.setting) for outcome in outcomes]
         assert kinds[:3] == [("zero-shot", ""), ("ce-all", ""), ("full-supervision", "")]
         assert all(outcome.probs.shape == (10, C) for outcome in outcomes)

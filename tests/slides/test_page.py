@@ -30,7 +30,7 @@ def view(folder, name):
     file = folder / "t.geojson"
     write_geojson(file, tiles_geojson("s", coords, 200, probs.argmax(1), probs, NAMES, COLOURS))
     other = np.where(relevant, "", NASTY).tolist()
-    return page.SlideView(name, slide.path, slide.size, slide.mpp, coords, 200.0, probs, attention,
+    return page.SlideView(name, slide.path, slide.mpp, coords, 200.0, probs, attention,
                           relevant, other, file)  # fmt: skip
 
 

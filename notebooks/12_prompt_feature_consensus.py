@@ -102,7 +102,7 @@ sizes = np.bincount(cluster[agree], minlength=len(lift))
 consensus_plots.lift_matrix(lift, clusters.classes_by_lift(lift), sizes, card.class_names)
 
 # %% [markdown]
-# Several clusters of one class are its different looks. A row with one dark cell is sure of its class;
+# Several clusters of one class are its different looks. A row with one orange cell is sure of its class;
 # in a row of pale cells the prompts say little about these tiles.
 #
 # ## Pseudo labels for training

@@ -33,7 +33,7 @@ class Alarm:
 
 def label_free_alarms(
     view_probs: np.ndarray,
-    prompt_labels: np.ndarray,
+    labels: np.ndarray,
     kept: np.ndarray,
     clusters: np.ndarray,
     lift: np.ndarray,
@@ -43,23 +43,24 @@ def label_free_alarms(
 ) -> list[Alarm]:
     """What is suspicious about a run, without a label; empty when nothing is.
 
-    view_probs: [N, C]; prompt_labels: [N]; kept: bool [N], labels that are learnt from; clusters
-    and lift: from `clusters.lift_clusters`, [N] and [K, C]; predicted: [M, C], probabilities by the
-    networks of any tiles. No class is taken to be as frequent as another.
+    view_probs: [N, C]; labels: [N], what the prompts say by the label rule of the setting; kept:
+    bool [N], which of these are learnt from; clusters and lift: from `clusters.lift_clusters`, [N]
+    and [K, C]; predicted: [M, C], probabilities by the networks of any tiles. No class is taken to
+    be as frequent as another.
     """
-    found = [*_without_labels(prompt_labels, kept, class_names)]
+    found = [*_without_labels(labels, kept, class_names)]
     if predicted is not None:
         found += _never_predicted(predicted, class_names)
     class_of_cluster = classes_by_lift(lift)
     found += _flat_clusters(view_probs, clusters, lift, class_of_cluster, class_names)
-    found += _contradictions(prompt_labels, clusters, class_of_cluster, class_names)
+    found += _contradictions(labels, clusters, class_of_cluster, class_names)
     return found
 
 
 def _without_labels(
-    prompt_labels: np.ndarray, kept: np.ndarray, class_names: Sequence[str]
+    labels: np.ndarray, kept: np.ndarray, class_names: Sequence[str]
 ) -> Iterator[Alarm]:
-    counts = np.bincount(np.asarray(prompt_labels)[kept], minlength=len(class_names))
+    counts = np.bincount(np.asarray(labels)[kept], minlength=len(class_names))
     least = max(FEW_KEPT, FEW_SHARE * kept.sum() / len(class_names))
     for name, n in zip(class_names, counts, strict=True):
         if n < least:
@@ -103,7 +104,7 @@ def _flat_clusters(
 
 
 def _contradictions(
-    prompt_labels: np.ndarray,
+    labels: np.ndarray,
     clusters: np.ndarray,
     class_of_cluster: np.ndarray,
     class_names: Sequence[str],
@@ -111,7 +112,7 @@ def _contradictions(
     inside = clusters != UNLABELLED
     of_clusters = class_of_cluster[clusters[inside]]
     n_classes = len(class_names)
-    counts = cluster_agreement(of_clusters, np.asarray(prompt_labels)[inside], n_classes)
+    counts = cluster_agreement(of_clusters, np.asarray(labels)[inside], n_classes)
     counts = np.pad(counts, ((0, n_classes - len(counts)), (0, 0)))
     advice = "Look at tiles on which they differ, and see which of the two is right."
     differ = 1 - np.trace(counts) / counts.sum()

@@ -156,3 +156,24 @@ def lift_labels(features: np.ndarray, view_probs: np.ndarray, **kwargs: Any) -> 
     """
     clusters, lift = lift_clusters(features, view_probs, **kwargs)
     return np.where(clusters == UNLABELLED, UNLABELLED, classes_by_lift(lift)[clusters])
+
+
+def labels_by_clusters(
+    cluster_rule: str,
+    features: np.ndarray,
+    labels: np.ndarray,
+    view_probs: np.ndarray,
+    *,
+    among: np.ndarray,
+    kept: np.ndarray,
+    **clustering: Any,
+) -> np.ndarray:
+    """Labels from the features by a rule, int64 [N], `UNLABELLED` elsewhere.
+
+    "matched": clusters of the kept tiles, matched to the labels that they bear (`feature_labels`,
+    published); "lift": clusters of all tiles in `among` (`lift_labels`). labels: [N];
+    view_probs: [N, C]; among, kept: bool [N]; clustering: seed, tiles and clusters_per_class.
+    """
+    if cluster_rule == "lift":
+        return lift_labels(features, view_probs, **clustering, among=among)
+    return feature_labels(features, labels, view_probs.shape[1], **clustering, among=kept)

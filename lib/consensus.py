@@ -11,24 +11,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.clusters import feature_labels, lift_labels
+from lib.clusters import labels_by_clusters
 from lib.labels import UNLABELLED
 from lib.random_draws import tile_draws
 
+LABEL_RULES = ("prompt", "lift")
 TIE_BREAKS = ("random", "probability")
 QUOTAS = ("global", "class")
 CLUSTER_RULES = ("matched", "lift")
 ORDERS = ("mvc", "pfc", "mvc+pfc", "pfc+mvc")
 SETTINGS: dict[str, dict[str, Any]] = {
     "published filters": {
-        "tie_break": "random", "quota": "global", "cluster_on": "projected",
-        "cluster_rule": "matched", "clusters_per_class": 1,
+        "label_rule": "prompt", "tie_break": "random", "quota": "global",
+        "cluster_on": "projected", "cluster_rule": "matched", "clusters_per_class": 1,
     },
+    # A class that the prompts name too seldom has no label that a filter could keep: hence lift.
     # Projected features were trained to agree with prompts; a second opinion should not come from
     # them. Probability ties need the class quota: alone they keep whole classes out.
     "ours": {
-        "tie_break": "probability", "quota": "class", "cluster_on": "unprojected",
-        "cluster_rule": "lift", "clusters_per_class": 3,
+        "label_rule": "lift", "tie_break": "probability", "quota": "class",
+        "cluster_on": "unprojected", "cluster_rule": "lift", "clusters_per_class": 3,
     },
 }  # fmt: skip
 TIE_STREAM = 1_000_003  # keeps the draws of ties apart from those of views
@@ -40,6 +42,40 @@ def setting_of(rules: Mapping[str, object]) -> str | None:
         if all(rules[key] == setting[key] for key in rules if key in setting):
             return name
     return None
+
+
+def tile_lift(view_probs: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
+    """How much more probable each class is for a tile than on the average, float64 [N, C].
+
+    p_c(x) / p̄_c with p̄_c the mean over the tiles, divided by its sum over the classes; a class of
+    no probability anywhere has lift 0. By Bayes' rule it is the likelihood of the tile in each
+    class, as far as p̄ are the shares that the prompts believe in. Not in the paper.
+    view_probs: [N, C], mean over the views; among: bool [N], tiles that the mean is taken over.
+    """
+    probs = np.asarray(view_probs, np.float64)
+    # the order of the rows changes the last bits of a mean
+    overall = (probs if among is None else probs[among]).mean(0).round(12)
+    lift = np.divide(probs, overall, out=np.zeros_like(probs), where=overall > 0)
+    return lift / lift.sum(1, keepdims=True)
+
+
+def labels_by_rule(
+    label_rule: str,
+    prompt_labels: np.ndarray,
+    view_probs: np.ndarray,
+    among: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label of every tile, int [N], and the probabilities [N, C] that its ties are ranked by.
+
+    "prompt": the prompt labels as they are (published). "lift": the class of the highest
+    `tile_lift`. Raises ValueError for another rule.
+    """
+    if label_rule not in LABEL_RULES:
+        raise ValueError(f"label_rule must be one of {', '.join(LABEL_RULES)}, not {label_rule!r}")
+    if label_rule == "prompt":
+        return np.asarray(prompt_labels), view_probs
+    lift = tile_lift(view_probs, among)
+    return lift.argmax(1), lift
 
 
 def entropy(probs: np.ndarray) -> np.ndarray:
@@ -157,27 +193,14 @@ def multi_view_consensus(
     return keep_lowest(ranking, prompt_labels, keep_ratio=keep_ratio, quota=quota, among=among)
 
 
-def prompt_feature_consensus(
-    features: np.ndarray,
-    prompt_labels: np.ndarray,
-    n_classes: int,
-    **kwargs: Any,
-) -> np.ndarray:
-    """Prompt-feature consensus (VLM-CPL): tiles whose feature label equals their prompt label.
-
-    Returns bool [N]. See `feature_labels` for the arguments.
-    """
-    matched = feature_labels(features, prompt_labels, n_classes, **kwargs)
-    return (matched != UNLABELLED) & (matched == np.asarray(prompt_labels))
-
-
-def keep_by_consensus(
+def label_by_consensus(
     order: str,
     votes: np.ndarray,
     view_probs: np.ndarray,
     features: Mapping[str, np.ndarray],
     prompt_labels: np.ndarray,
     *,
+    label_rule: str = "prompt",
     keep_ratio: float = 0.3,
     tie_break: str = "random",
     quota: str = "global",
@@ -188,103 +211,73 @@ def keep_by_consensus(
     tiles: np.ndarray | None = None,
     among: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Tiles kept by one filter or by both in a given order, bool [N].
+    """Labels that one filter or both in a given order keep, int [N], `UNLABELLED` elsewhere.
 
-    order: one of `ORDERS`; the second filter sees only what the first one kept, so "pfc+mvc" keeps
-    the keep ratio ρ of what the clusters confirm. cluster_rule: "matched" (K-means of what is left,
-    `feature_labels`) or "lift" (of all tiles, `lift_labels`). features: {"projected": [N, D],
+    order: one of `ORDERS`, or "" for no filter. "mvc" is `multi_view_consensus`, "pfc" is
+    prompt-feature consensus: labels that those of the clusters confirm (`labels_by_clusters`). The
+    second filter sees only what the first one kept, so "pfc+mvc" keeps the keep ratio ρ of what
+    the clusters confirm. label_rule: see `labels_by_rule`. features: {"projected": [N, D],
     "unprojected": [N, E]}, of which `cluster_on` names one. `**SETTINGS["published filters"]` fits
-    in. among: bool [N], tiles to choose from, such as those that several VLMs agree on.
+    in. among: bool [N], tiles to choose from, such as those that several VLMs agree on. Raises
+    ValueError for an unknown order or rule.
     """
     for name, value, known in (
-        ("order", order, ORDERS), ("cluster_on", cluster_on, features),
+        ("order", order, ("", *ORDERS)), ("cluster_on", cluster_on, features),
         ("cluster_rule", cluster_rule, CLUSTER_RULES),
     ):  # fmt: skip
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
-    prompt_labels = np.asarray(prompt_labels)
     among = np.ones(len(prompt_labels), bool) if among is None else among
-    clustering: dict[str, Any] = {
-        "clusters_per_class": clusters_per_class, "seed": seed, "tiles": tiles,
-    }  # fmt: skip
-    kept = among
-    for name in order.split("+"):
+    labels, ranked_by = labels_by_rule(label_rule, prompt_labels, view_probs, among)
+    kept = among if order else np.ones(len(labels), bool)
+    for name in filter(None, order.split("+")):
         if name == "mvc":
             kept = multi_view_consensus(
-                votes, view_probs, prompt_labels, keep_ratio=keep_ratio, tie_break=tie_break,
+                votes, ranked_by, labels, keep_ratio=keep_ratio, tie_break=tie_break,
                 quota=quota, seed=seed, tiles=tiles, among=kept,
             )  # fmt: skip
-        elif cluster_rule == "lift":
-            labels = lift_labels(features[cluster_on], view_probs, **clustering, among=among)
-            kept = kept & (labels == prompt_labels)
         else:
-            kept = prompt_feature_consensus(
-                features[cluster_on], prompt_labels, view_probs.shape[1], **clustering, among=kept
-            )
-    return kept
+            second = labels_by_clusters(
+                cluster_rule, features[cluster_on], labels, view_probs, among=among, kept=kept,
+                clusters_per_class=clusters_per_class, seed=seed, tiles=tiles,
+            )  # fmt: skip
+            kept = kept & (labels == second)
+    return np.where(kept, labels, UNLABELLED)
 
 
-def views_table(
+def pseudo_label_table(
     tiles: np.ndarray,
     votes: np.ndarray,
     view_probs: np.ndarray,
+    features: Mapping[str, np.ndarray],
     prompt_labels: np.ndarray,
     *,
     keep_ratio: float,
     seed: int,
     among: np.ndarray,
 ) -> pd.DataFrame:
-    """What the views say of each tile, and by which of the `SETTINGS` it is kept.
-
-    Columns: tile, prompt_label, view_label, vote_entropy, view_entropy, and `kept_<setting>` for
-    each setting. See `multi_view_consensus` for the arguments.
-    """
-    table = pd.DataFrame(
-        {
-            "tile": tiles,
-            "prompt_label": prompt_labels,
-            "view_label": view_probs.argmax(1),
-            "vote_entropy": vote_entropy(votes, view_probs.shape[1]),
-            "view_entropy": entropy(view_probs),
-        }
-    )
-    for name, rules in SETTINGS.items():
-        table[f"kept_{name}"] = multi_view_consensus(
-            votes, view_probs, prompt_labels, keep_ratio=keep_ratio, tie_break=rules["tie_break"],
-            quota=rules["quota"], seed=seed, tiles=tiles, among=among,
-        )  # fmt: skip
-    return table
-
-
-def pseudo_label_table(
-    views: pd.DataFrame,
-    features: Mapping[str, np.ndarray],
-    view_probs: np.ndarray,
-    *,
-    seed: int,
-    among: np.ndarray,
-) -> pd.DataFrame:
     """Pseudo labels for training: tiles kept by the views, then by the clusters, in each setting.
 
-    views: from `views_table`; features: {"projected": [N, D], "unprojected": [N, E]} and
-    view_probs: [N, C], of its tiles; among: bool [N], as there. Columns: tile, prompt_label,
-    vote_entropy, view_entropy, setting, feature_label (of the tiles that were clustered),
+    See `label_by_consensus` for the arguments; tiles: [N]. Columns: setting, tile, label (by the
+    label rule of the setting), feature_label (of the tiles that were clustered), vote_entropy,
     kept_by_views, kept; a row per setting and tile.
     """
-    shared = views[["tile", "prompt_label", "vote_entropy", "view_entropy"]]
-    prompt_labels, n_classes = views.prompt_label.values, view_probs.shape[1]
     tables = []
     for name, rules in SETTINGS.items():
-        kept_by_views = views[f"kept_{name}"].values
-        chosen = features[rules["cluster_on"]]
-        choice: dict[str, Any] = {
-            "clusters_per_class": rules["clusters_per_class"], "seed": seed,
-            "tiles": views.tile.values,
+        labels, ranked_by = labels_by_rule(rules["label_rule"], prompt_labels, view_probs, among)
+        kept_by_views = multi_view_consensus(
+            votes, ranked_by, labels, keep_ratio=keep_ratio, tie_break=rules["tie_break"],
+            quota=rules["quota"], seed=seed, tiles=tiles, among=among,
+        )  # fmt: skip
+        second = labels_by_clusters(
+            rules["cluster_rule"], features[rules["cluster_on"]], labels, view_probs, among=among,
+            kept=kept_by_views, clusters_per_class=rules["clusters_per_class"], seed=seed,
+            tiles=tiles,
+        )  # fmt: skip
+        columns = {
+            "setting": name, "tile": tiles, "label": labels, "feature_label": second,
+            "vote_entropy": vote_entropy(votes, view_probs.shape[1]),
+            "kept_by_views": kept_by_views, "kept": kept_by_views & (labels == second),
         }  # fmt: skip
-        if rules["cluster_rule"] == "lift":
-            labels = lift_labels(chosen, view_probs, **choice, among=among)
-        else:
-            labels = feature_labels(chosen, prompt_labels, n_classes, **choice, among=kept_by_views)
-        columns = {"setting": name, "feature_label": labels, "kept_by_views": kept_by_views}
-        tables.append(shared.assign(**columns, kept=kept_by_views & (labels == prompt_labels)))
+        tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)

@@ -100,13 +100,21 @@ print(f"votes {votes.shape}, view_probs {view_probs.shape}")
 assert votes.shape == (n_views, len(table)) and np.allclose(view_probs.sum(1), 1, atol=1e-4)
 
 # %% [markdown]
-# ## Two rules are left open
+# ## Two rules are left open, and one is changed
 #
 # With few views many tiles have $H = 0$, so "the fraction ρ with the lowest entropy" depends on what
 # breaks the tie, and on whether ρ is taken of all tiles or of every class. *Published filters*: ties at
 # random, one global ranking. *Ours*: ties by the entropy of the mean view probabilities, and ρ of
-# **every** predicted class, so that no class disappears. The two settings also cluster different
-# features, as the next notebook explains.
+# **every** predicted class, so that no class disappears.
+#
+# No filter can keep a class that the prompts never name. A model on unfamiliar stain may believe one
+# class to be rare and another everywhere. So in our setting the label of a tile is the class of the
+# highest *lift*: not the most probable one, but the one that gains most on its mean over all tiles (by
+# Bayes' rule, the class in which such a tile is likeliest). With $\bar p_c$ the mean over the views:
+#
+# $$\hat y(x) = \arg\max_c\, \bar p_c(x) \,/\, \bar p_c(\text{all tiles})$$
+#
+# The two settings also cluster different features, as the next notebook explains.
 
 # %%
 pd.DataFrame(consensus.SETTINGS).T
@@ -141,9 +149,9 @@ consensus_plots.vote_entropy_histogram(votes, n_classes, prompt_labels == labels
 #
 # ## What each rule keeps
 #
-# All combinations of tie rule and quota, for several keep ratios, on the training tiles of each fold:
-# a filter never sees the tiles that are tested. Precision is measured with the true labels, which no
-# rule sees either.
+# All combinations of tie rule and quota, and our setting, for several keep ratios, on the training tiles
+# of each fold: a filter never sees the tiles that are tested. Precision is measured with the true labels,
+# which no rule sees either.
 
 # %%
 fields = {"seed": seed, "seconds": seconds, "device": str(model.device)}

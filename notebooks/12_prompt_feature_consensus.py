@@ -21,8 +21,8 @@
 # $$\pi(k) = \arg\max_c \text{lift}_{kc}, \qquad \text{lift}_{kc} = \bar p_c(\text{cluster } k) \,/\, \bar p_c(\text{all tiles})$$
 #
 # - In: `tiles.parquet`, features, `probs.npy`, `agree.npy`, `votes.npy`, `view_probs.npy`.
-# - Out: `pseudo_labels.parquet` (setting, tile, prompt_label, feature_label, vote_entropy,
-#   view_entropy, kept_by_views, kept), rows `pfc`, `mvc+pfc` and `pfc+mvc` of the record.
+# - Out: `pseudo_labels.parquet` (setting, tile, label, feature_label, vote_entropy, kept_by_views,
+#   kept), rows `pfc`, `mvc+pfc` and `pfc+mvc` of the record.
 
 # %%
 import numpy as np
@@ -53,8 +53,7 @@ print(f"fold {fold}: {len(train)} training tiles, {len(test)} to test on, which 
 per_tile = run.load("probs", "agree", "view_probs", "features", "unprojected")
 probs, agree, view_probs, projected, unprojected = (array[numbers] for array in per_tile)
 votes, prompt_labels = run.load("votes")[:, numbers], probs.argmax(1)
-choice = {"keep_ratio": run.settings["keep_ratio"], "seed": seed, "among": agree}
-views = consensus.views_table(numbers, votes, view_probs, prompt_labels, **choice)
+rules = {"keep_ratio": run.settings["keep_ratio"], "seed": seed, "among": agree}
 
 # %% [markdown]
 # ## Which features?
@@ -76,7 +75,7 @@ features = {"projected": projected, "unprojected": unprojected}
 
 # %%
 choice = {"seed": seed, "tiles": numbers}
-among = views["kept_published filters"].values
+among = consensus.multi_view_consensus(votes, view_probs, prompt_labels, tiles=numbers, **rules)
 matched = clusters.cluster_features(projected, n_classes, **choice, among=among)
 agreement = clusters.cluster_agreement(matched, prompt_labels, n_classes)
 class_of_cluster = clusters.match_clusters(agreement)
@@ -110,9 +109,10 @@ consensus_plots.lift_matrix(lift, clusters.classes_by_lift(lift), sizes, card.cl
 # MVC, then PFC, in both settings. Precision is measured with labels that no filter has seen.
 
 # %%
-pseudo = consensus.pseudo_label_table(views, features, view_probs, seed=seed, among=agree)
+given = votes, view_probs, features, prompt_labels
+pseudo = consensus.pseudo_label_table(numbers, *given, **rules)
 run.save(pseudo_labels=pseudo)
-pseudo["right"] = pseudo.prompt_label.values == pseudo.tile.map(train.set_index("tile").label)
+pseudo["right"] = pseudo.label.values == pseudo.tile.map(train.set_index("tile").label)
 precision = pseudo[pseudo.kept].groupby("setting").right.mean()
 print(precision.round(3).to_string(), f"\nall prompts: {(prompt_labels == labels).mean():.3f}")
 assert pseudo.tile.isin(numbers).all() and not (pseudo.kept & ~pseudo.kept_by_views).any()
@@ -122,10 +122,12 @@ assert pseudo.tile.isin(numbers).all() and not (pseudo.kept & ~pseudo.kept_by_vi
 #
 # A class that keeps no label, clusters of which no class is surer than elsewhere, prompts and clusters
 # that contradict each other: each can be seen without a label, and says that the result may be wrong.
+# What the prompts say is taken by the label rule of our setting.
 
 # %%
-kept = pseudo[pseudo.setting == "ours"].kept.values
-alarms = label_free_alarms(view_probs, prompt_labels, kept, cluster, lift, card.class_names)
+ours = pseudo[pseudo.setting == "ours"].reset_index(drop=True)
+judged = view_probs, ours.label.values, ours.kept.values
+alarms = label_free_alarms(*judged, cluster, lift, card.class_names)
 print("\n".join(f"{alarm.name}: {alarm.text}" for alarm in alarms) or "no alarm")
 
 # %% [markdown]
@@ -133,8 +135,7 @@ print("\n".join(f"{alarm.name}: {alarm.text}" for alarm in alarms) or "no alarm"
 
 # %%
 evaluations = evaluation.evaluate_filters(
-    votes, view_probs, features, prompt_labels, labels, card.class_names, tiles=numbers,
-    keep_ratio=run.settings["keep_ratio"], seed=seed, among=agree,
+    *given, labels, card.class_names, tiles=numbers, **rules
 )
 frame = pseudo_labels.pseudo_label_frame(run.record(evaluations))
 by_filter = pseudo_labels.consensus_table(frame).set_index("labels")
@@ -150,13 +151,12 @@ by_filter.drop(columns=["worst run", "folds", "seeds"])
 # t-SNE: only for the eye, no filter uses it.
 
 # %%
-ours = pseudo[pseudo.setting == "ours"].reset_index(drop=True)
 shown = ours.kept_by_views.values
 chosen = unprojected[shown]
 flat = PCA(min(30, *chosen.shape), random_state=seed).fit_transform(chosen)
 points = TSNE(perplexity=min(30, len(flat) / 4), random_state=seed, init="pca").fit_transform(flat)
-given = ours[["prompt_label", "feature_label"]].values[shown].T
-consensus_plots.cluster_map(points, *given, labels[shown], card.class_names)
+both = ours[["label", "feature_label"]].values[shown].T
+consensus_plots.cluster_map(points, *both, labels[shown], card.class_names)
 
 # %% [markdown]
 # Where the left and the middle picture have the same colour, the cluster's class is the true one. The

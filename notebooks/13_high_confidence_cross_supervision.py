@@ -81,13 +81,13 @@ setup.plan
 # %% [markdown]
 # ## Labelled and unlabelled tiles
 #
-# In each setting: the kept tiles with their prompt labels are $D_l$, all others are $D_u$. The true
+# In each setting: the kept tiles with their labels are $D_l$, all others are $D_u$. The true
 # labels go along for the curves only, to see how many of the confident labels are right.
 
 # %%
 data = {}
 for setting, subset in pseudo.groupby("setting"):
-    given_labels = np.where(subset.kept, subset.prompt_label, UNLABELLED)
+    given_labels = np.where(subset.kept, subset.label, UNLABELLED)
     data[setting] = trainer.TrainingTiles(
         subset.tile.values, given_labels, card.class_names, truth=train.label.values
     )
@@ -143,7 +143,7 @@ step_plots.confident_sheet(*given, threshold=threshold, seed=seed)
 # %%
 choice = {"keep_ratio": run.settings["keep_ratio"], "seed": seed}
 evidence = trials.Evidence.of_folder(run.shared, train.tile.values, **choice)
-alarms = {setting: evidence.alarms(subset.kept.values, card.class_names, probs[setting])
+alarms = {setting: evidence.alarms(setting, subset.kept.values, card.class_names, probs[setting])
           for setting, subset in pseudo.groupby("setting")}
 for setting, found in alarms.items():
     print(f"{setting}:", "; ".join(f"{alarm.name}: {alarm.text}" for alarm in found) or "no alarm")

@@ -124,21 +124,24 @@ embed_views(model, store, unique.tile.values, text, out, n_views=n_views, seed=s
 files = ("probs", "agree", "features", "unprojected", "votes", "view_probs")
 arrays = [np.load(out / f"{name}.npy", allow_pickle=False) for name in files]
 probs, agree, projected, unprojected, votes, view_probs = arrays
-prompt_labels = probs.argmax(1)
 
 # %% [markdown]
 # ## Views and clusters decide
 #
-# As in `12_prompt_feature_consensus`, in our setting: ties by probability, the fraction ρ of every
-# predicted class, three clusters per class on the features before their projection to the space of
-# the text.
+# As in `12_prompt_feature_consensus`, in our setting: labels by lift, ties by probability, the fraction ρ
+# of every predicted class, three clusters per class on the features before their projection to the space
+# of the text.
 
 # %%
 features = {"projected": projected, "unprojected": unprojected}
 choice = consensus.SETTINGS["ours"] | {"keep_ratio": keep_ratio, "seed": seed, "among": agree}
-given = ("mvc+pfc", votes, view_probs, features, prompt_labels)
-kept = consensus.keep_by_consensus(*given, **choice)
-unique = gallery.consensus_columns(unique, names, prompt_labels, kept, votes, view_probs)
+given = (votes, view_probs, features, probs.argmax(1))
+every = consensus.label_by_consensus("", *given, **choice)  # before a filter
+labels = consensus.label_by_consensus("mvc+pfc", *given, **choice)
+kept = labels != UNLABELLED
+
+# %%
+unique = gallery.consensus_columns(unique, names, every, kept, votes, view_probs)
 columns = {"kept": ["size", "sum"], "vote_entropy": "mean"}
 unique.groupby("prompt_class").agg(columns).round(3)
 
@@ -150,7 +153,7 @@ unique.groupby("prompt_class").agg(columns).round(3)
 
 # %%
 cluster, lift = lift_clusters(unprojected, view_probs, seed=seed, among=agree)
-evidence = (view_probs, prompt_labels, kept, cluster, lift, names)
+evidence = (view_probs, every, kept, cluster, lift, names)
 for found in label_free_alarms(*evidence):
     print(f"{found.name}: {found.text}")
 
@@ -162,7 +165,6 @@ for found in label_free_alarms(*evidence):
 
 # %%
 setup = setups.frozen(out, unique.tile.values, len(names), steps=n_steps, seed=seed)
-labels = np.where(kept, prompt_labels, UNLABELLED)
 data = trainer.TrainingTiles(unique.tile.values, labels, names)
 objective = losses.HighConfidenceCrossSupervision()
 given = (objective, setup.make_network, setup.sampler, data)

@@ -8,8 +8,15 @@ import pytest
 import references
 
 from lib import consensus
-from lib.clusters import cluster_agreement, feature_labels, lift_labels, match_clusters
-from lib.consensus import ORDERS, SETTINGS, TIE_STREAM
+from lib.clusters import (
+    cluster_agreement,
+    feature_labels,
+    labels_by_clusters,
+    lift_labels,
+    match_clusters,
+)
+from lib.consensus import ORDERS, SETTINGS, TIE_STREAM, tile_lift
+from lib.labels import UNLABELLED
 from lib.random_draws import tile_draws
 
 SEEDS = range(40)
@@ -72,11 +79,19 @@ class RandomTiles:
             self.votes, self.view_probs, self.prompt_labels, **options
         )
 
-    def keep(self, order, **options):
+    def label(self, order, **options):
         options = {"seed": self.seed, "tiles": self.tiles} | options
-        return consensus.keep_by_consensus(
+        return consensus.label_by_consensus(
             order, self.votes, self.view_probs, self.features, self.prompt_labels, **options
         )
+
+    def keep(self, order, **options):
+        return self.label(order, **options) != UNLABELLED
+
+
+def confirmed_by_clusters(features, prompt_labels, n_classes, **options):
+    """PFC as published, of all tiles or some."""
+    return feature_labels(features, prompt_labels, n_classes, **options) == prompt_labels
 
 
 # --- vote entropy --------------------------------------------------------------------------------
@@ -288,14 +303,14 @@ def test_prompt_feature_consensus_matches_the_loop_on_known_clusters():
         wrong = rng.random(len(prompts)) < 0.3
         prompts[wrong] = rng.integers(n_classes, size=wrong.sum())
         expected = references.prompt_feature_consensus(clusters, prompts, n_classes)
-        found = consensus.prompt_feature_consensus(features, prompts, n_classes, seed=seed)
+        found = confirmed_by_clusters(features, prompts, n_classes, seed=seed)
         assert expected is not None and np.array_equal(found, expected), seed
 
 
 def test_feature_labels_are_none_outside_among():
     tiles = RandomTiles(2, n_tiles=90, n_classes=4)
     found = feature_labels(tiles.features["projected"], tiles.prompt_labels, 4, among=tiles.among)
-    assert (found[~tiles.among] == consensus.UNLABELLED).all()
+    assert (found[~tiles.among] == UNLABELLED).all()
     assert set(found[tiles.among].tolist()) <= set(range(4))
 
 
@@ -311,7 +326,7 @@ def test_tiles_outside_among_have_no_say_in_the_clusters():
 def test_a_class_without_a_prompt_label_does_not_break_the_matching():
     features, clusters, _ = blobs(1, 4, 80)
     prompts = np.where(clusters == 3, 2, clusters)  # no tile is predicted as class 3
-    kept = consensus.prompt_feature_consensus(features, prompts, 4)
+    kept = confirmed_by_clusters(features, prompts, 4)
     assert kept[clusters < 2].all()
     assert kept[clusters >= 2].sum() == 20  # one of the two clusters is class 2, the other 3
 
@@ -321,7 +336,7 @@ def test_one_predicted_class_keeps_its_largest_cluster():
     rows = rng.permutation(60)[:50]
     largest = np.bincount(clusters[rows]).max()
     prompts = np.full(50, 2)
-    assert consensus.prompt_feature_consensus(features[rows], prompts, 3).sum() == largest
+    assert confirmed_by_clusters(features[rows], prompts, 3).sum() == largest
 
 
 @pytest.mark.parametrize(("n_tiles", "n_classes"), [(1, 2), (2, 20), (7, 20), (200, 20), (40, 2)])
@@ -335,7 +350,7 @@ def test_few_tiles_and_many_classes_work(n_tiles, n_classes):
 
 def test_identical_features_keep_the_most_frequent_prompt_label():
     prompts = np.array([0, 1, 1, 2, 1, 0])
-    kept = consensus.prompt_feature_consensus(np.ones((6, 3)), prompts, 3)
+    kept = confirmed_by_clusters(np.ones((6, 3)), prompts, 3)
     assert np.array_equal(kept, prompts == 1)
 
 
@@ -353,7 +368,12 @@ OPTIONS = [
         ["random", "probability"], ["global", "class"], ["projected", "unprojected"]
     )
 ]
-LIFT = [options | {"cluster_rule": "lift"} for options in OPTIONS[::3]]
+LIFT = [
+    options | {"cluster_rule": c, "label_rule": label}
+    for options, (c, label) in zip(
+        OPTIONS[::2], product(["lift", "matched"], ["lift", "prompt"]), strict=True
+    )
+]
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -361,8 +381,8 @@ def test_ties_do_not_depend_on_row_order(order):
     for options, seed in product(OPTIONS + LIFT, range(2)):
         tiles = RandomTiles(seed, n_views=5, n_tiles=120, n_classes=3 + 4 * seed)
         rows = tiles.rng.permutation(tiles.n_tiles)
-        moved = tiles.rows(rows).keep(order, **options)
-        assert np.array_equal(moved, tiles.keep(order, **options)[rows]), (options, seed)
+        moved = tiles.rows(rows).label(order, **options)
+        assert np.array_equal(moved, tiles.label(order, **options)[rows]), (options, seed)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o.values()))
@@ -372,7 +392,7 @@ def test_each_order_is_its_filters_one_after_the_other(options):
     to_mvc = {name: options[name] for name in ("tie_break", "quota")} | {"keep_ratio": 0.4}
 
     def pfc(**more):
-        return consensus.prompt_feature_consensus(
+        return confirmed_by_clusters(
             features, tiles.prompt_labels, 5, seed=tiles.seed, tiles=tiles.tiles, **more
         )
 
@@ -392,7 +412,7 @@ def test_each_order_is_its_filters_one_after_the_other(options):
 def test_the_published_setting_matches_clusters_of_what_the_views_keep():
     tiles = RandomTiles(6, n_tiles=100, n_classes=4)
     chosen = SETTINGS["published filters"]
-    expected = consensus.prompt_feature_consensus(
+    expected = confirmed_by_clusters(
         tiles.features["projected"], tiles.prompt_labels, 4,
         seed=tiles.seed, tiles=tiles.tiles, among=tiles.mvc(),
     )  # fmt: skip
@@ -402,18 +422,76 @@ def test_the_published_setting_matches_clusters_of_what_the_views_keep():
 def test_our_setting_keeps_what_the_views_keep_and_lift_clusters_of_all_tiles_confirm():
     for seed in range(5):
         tiles = RandomTiles(seed, n_tiles=100, n_classes=4)
-        labels = lift_labels(
+        second = lift_labels(
             tiles.features["unprojected"], tiles.view_probs, clusters_per_class=3, seed=seed,
             tiles=tiles.tiles, among=tiles.among,
         )  # fmt: skip
-        confirmed = labels == tiles.prompt_labels
+        tiles.view_probs, given = tile_lift(tiles.view_probs, tiles.among), tiles.view_probs
+        tiles.prompt_labels, prompts = tiles.view_probs.argmax(1), tiles.prompt_labels
+        first, confirmed = tiles.prompt_labels, second == tiles.prompt_labels
         ranked = {"tie_break": "probability", "quota": "class"}
-        ours = SETTINGS["ours"] | {"among": tiles.among}
         by_views = tiles.mvc(**ranked, among=tiles.among)
-        assert np.array_equal(tiles.keep("pfc", **ours), confirmed), seed
-        assert np.array_equal(tiles.keep("mvc+pfc", **ours), by_views & confirmed), seed
-        views_last = tiles.mvc(**ranked, among=confirmed)
-        assert np.array_equal(tiles.keep("pfc+mvc", **ours), views_last), seed
+        kept = {
+            "": np.ones(100, bool), "mvc": by_views, "pfc": confirmed,
+            "mvc+pfc": by_views & confirmed, "pfc+mvc": tiles.mvc(**ranked, among=confirmed),
+        }  # fmt: skip
+        tiles.view_probs, tiles.prompt_labels = given, prompts
+        for order, expected in kept.items():
+            found = tiles.label(order, **SETTINGS["ours"], among=tiles.among)
+            assert np.array_equal(found, np.where(expected, first, UNLABELLED)), (order, seed)
+
+
+def test_lift_is_the_gain_of_a_class_on_its_mean():
+    probs = np.array([[0.9, 0.1, 0.0], [0.7, 0.3, 0.0], [0.8, 0.2, 0.0]])
+    lift = tile_lift(probs)
+    expected = probs[:, :2] / probs[:, :2].mean(0)
+    assert lift[:, :2] == pytest.approx(expected / expected.sum(1, keepdims=True))
+    assert (lift[:, 2] == 0).all()  # a class of no probability anywhere has none
+    assert lift.argmax(1).tolist() == [0, 1, 0]  # row 2 is tied on the mean; the first class wins
+    two = tile_lift(probs, np.array([True, True, False]))
+    assert two[0] == pytest.approx(np.array([0.9 / 0.8, 0.1 / 0.2, 0]) / (0.9 / 0.8 + 0.1 / 0.2))
+
+
+def test_lift_finds_most_of_a_class_that_the_prompts_believe_to_be_rare():
+    chance = np.random.default_rng(0)
+    truth = np.repeat(np.arange(4), 5000)
+    likelihood = chance.gamma(1, size=(20000, 4)) + 4 * np.eye(4)[truth] * chance.random((20000, 1))
+    likelihood = likelihood / likelihood.sum(1, keepdims=True)
+    believed = likelihood * [0.005, 0.2, 0.3, 0.495]
+    believed /= believed.sum(1, keepdims=True)
+    lost = (believed.argmax(1) == 0)[truth == 0].mean()
+    found = (tile_lift(believed).argmax(1) == 0)[truth == 0].mean()
+    fair = (likelihood.argmax(1) == 0)[truth == 0].mean()
+    assert lost < 0.01 and found > 0.6 * fair
+
+
+def test_labels_by_lift_give_a_class_that_no_prompt_names_its_tiles():
+    """A model that believes class 2 to be rare: published filters lose it, our rules do not."""
+    tiles = RandomTiles(11, n_views=10, n_tiles=200, n_classes=3)
+    tiles.view_probs = tiles.view_probs * [1, 1, 1e-3]
+    tiles.view_probs /= tiles.view_probs.sum(1, keepdims=True)
+    tiles.prompt_labels = tiles.view_probs.argmax(1)
+    counts = {
+        name: np.bincount(tiles.label("mvc", **rules)[tiles.keep("mvc", **rules)], minlength=3)
+        for name, rules in (
+            ("published", {"tie_break": "probability", "quota": "class"}),
+            ("ours", {n: SETTINGS["ours"][n] for n in ("label_rule", "tie_break", "quota")}),
+        )
+    }
+    assert counts["published"][2] == 0 < 3 < counts["ours"][2]
+
+
+def test_clusters_follow_their_rule():
+    tiles = RandomTiles(3, n_tiles=80, n_classes=3)
+    features, options = tiles.features["unprojected"], {"seed": 0, "tiles": tiles.tiles}
+    kept = tiles.among & (np.arange(80) % 2 == 0)
+    given = features, tiles.prompt_labels, tiles.view_probs
+    matched = labels_by_clusters("matched", *given, among=tiles.among, kept=kept, **options)
+    expected = feature_labels(features, tiles.prompt_labels, 3, among=kept, **options)
+    assert np.array_equal(matched, expected)
+    by_lift = labels_by_clusters("lift", *given, among=tiles.among, kept=kept, **options)
+    expected = lift_labels(features, tiles.view_probs, among=tiles.among, **options)
+    assert np.array_equal(by_lift, expected)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -463,6 +541,7 @@ def test_views_that_all_agree_and_one_predicted_class_work(order, quota):
         ("mvc,pfc", {}, "mvc,pfc"),
         ("mvc", {"cluster_on": "pixels"}, "pixels"),
         ("mvc", {"cluster_rule": "nearest"}, "nearest"),
+        ("", {"label_rule": "best"}, "best"),
         ("pfc+mvc", {"tie_break": "first"}, "first"),
         ("pfc+mvc", {"quota": "local"}, "local"),
         ("mvc+pfc", {"keep_ratio": 2}, "keep_ratio"),
@@ -506,12 +585,11 @@ def test_no_filter_takes_true_labels():
     arguments = set()
     for filter_ in (
         consensus.rank_by_consensus, consensus.keep_lowest, consensus.multi_view_consensus,
-        feature_labels, lift_labels, consensus.prompt_feature_consensus,
-        consensus.keep_by_consensus,
+        feature_labels, lift_labels, consensus.label_by_consensus, consensus.labels_by_rule,
     ):  # fmt: skip
         arguments |= set(inspect.signature(filter_).parameters)
     assert {name for name in arguments if "label" in name or "class" in name} == {
-        "prompt_labels", "n_classes", "clusters_per_class",
+        "prompt_labels", "n_classes", "clusters_per_class", "label_rule",
     }  # fmt: skip
 
 
@@ -537,29 +615,25 @@ def test_several_clusters_per_class_follow_a_class_of_two_kinds():
 # --- the tables that notebooks pass on -----------------------------------------------------------
 
 
-def test_the_tables_hold_what_the_filters_keep_in_each_setting():
-    """Also that both filters in turn keep what the one call of `keep_by_consensus` keeps."""
+def test_the_table_holds_what_the_filters_keep_in_each_setting():
+    """Also that both filters in turn keep what the one call of `label_by_consensus` keeps."""
     for seed in range(5):
         case = RandomTiles(seed, n_tiles=80, n_classes=4)
-        views = consensus.views_table(
-            case.tiles, case.votes, case.view_probs, case.prompt_labels,
+        pseudo = consensus.pseudo_label_table(
+            case.tiles, case.votes, case.view_probs, case.features, case.prompt_labels,
             keep_ratio=0.4, seed=seed, among=case.among,
         )  # fmt: skip
-        assert (views.tile == case.tiles).all() and len(views) == 80, seed
-        assert (views.view_label == case.view_probs.argmax(1)).all(), seed
-        assert np.array_equal(views.vote_entropy, consensus.vote_entropy(case.votes, 4)), seed
-        pseudo = consensus.pseudo_label_table(
-            views, case.features, case.view_probs, seed=seed, among=case.among
-        )
         assert list(pseudo.setting.unique()) == list(SETTINGS), seed
         for name, rules in SETTINGS.items():
             subset = pseudo[pseudo.setting == name]
             ratio = {"keep_ratio": 0.4, "among": case.among}
-            assert np.array_equal(subset.kept, case.keep("mvc+pfc", **rules, **ratio)), seed
-            assert np.array_equal(subset.kept_by_views, views[f"kept_{name}"]), seed
+            assert np.array_equal(subset.tile, case.tiles), seed
+            assert np.array_equal(subset.label, case.label("", **rules, **ratio)), seed
+            labels = np.where(subset.kept, subset.label, UNLABELLED)
+            assert np.array_equal(labels, case.label("mvc+pfc", **rules, **ratio)), seed
             assert np.array_equal(subset.kept_by_views, case.keep("mvc", **rules, **ratio)), seed
-            assert (subset.prompt_label[subset.kept] == subset.feature_label[subset.kept]).all()
-            assert not (subset.kept & ~subset.kept_by_views).any(), seed
+            assert np.array_equal(subset.vote_entropy, consensus.vote_entropy(case.votes, 4)), seed
+            assert (subset.label[subset.kept] == subset.feature_label[subset.kept]).all()
 
 
 def test_tiles_without_a_cluster_do_not_count_as_agreement():

@@ -139,10 +139,11 @@ def test_the_ten_lines_run(tmp_path, monkeypatch, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a random model may leave a class without a label
         exec(compile(method(), "README.md", "exec"), names)
-    predicted, labels, kept = (names[name] for name in ("predicted", "labels", "kept"))
-    assert predicted.shape == labels.shape == kept.shape == (60,)
+    predicted, labels, prompts = (names[name] for name in ("predicted", "labels", "before"))
+    assert predicted.shape == labels.shape == prompts.shape == (60,)
+    kept = labels != -1
     assert 0 < kept.sum() < 60 and set(predicted) <= set(labels[kept])
     truth = names["table"].label.values
     before, after = map(float, capsys.readouterr().out.split()[-2:])
-    assert before == np.mean(labels == truth) and after == np.mean(predicted == truth)
+    assert before == np.mean(prompts == truth) and after == np.mean(predicted == truth)
     assert names["run"].folder.is_relative_to(tmp_path)

@@ -200,7 +200,7 @@ def _frame_cells(ax: Axes, columns: np.ndarray) -> None:
 
 def cluster_map(
     points: np.ndarray,
-    prompt_labels: np.ndarray,
+    pseudo_labels: np.ndarray,
     feature_labels: np.ndarray,
     labels: np.ndarray,
     class_names: Sequence[str],
@@ -216,8 +216,8 @@ def cluster_map(
         for c, name in enumerate(class_names):
             ax.scatter(*points[shown == c].T, s=11, lw=0, color=colours[c], label=name)
         ax.set_title(title)
-    agree = prompt_labels == feature_labels
-    right = prompt_labels == labels
+    agree = pseudo_labels == feature_labels
+    right = pseudo_labels == labels
     for mask, colour, name in (
         (~agree, OTHER, "disagree: dropped"),
         (agree & right, RIGHT, "agree, right"),

@@ -25,17 +25,18 @@ MOST_GROUPS = 200  # lines of the table of groups
 def consensus_columns(
     unique: pd.DataFrame,
     names: Sequence[str],
-    prompt_labels: np.ndarray,
+    labels: np.ndarray,
     kept: np.ndarray,
     votes: np.ndarray,
     view_probs: np.ndarray,
 ) -> pd.DataFrame:
     """The tiles with columns prompt_class, kept, vote_entropy and view_entropy.
 
-    unique: a row per tile; prompt_labels: [N]; kept: bool [N]; votes: [V, N]; view_probs: [N, C].
+    unique: a row per tile; labels: [N], what the prompts say; kept: bool [N]; votes: [V, N];
+    view_probs: [N, C].
     """
     return unique.assign(
-        prompt_class=np.array(names)[prompt_labels],
+        prompt_class=np.array(names)[labels],
         kept=kept,
         vote_entropy=consensus.vote_entropy(votes, len(names)),
         view_entropy=consensus.entropy(view_probs),

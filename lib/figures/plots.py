@@ -5,7 +5,6 @@ method are in `step_plots`, those of active learning in `active_plots`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,6 +20,7 @@ plt.style.use(Path(__file__).with_name("style.mplstyle"))
 
 RIGHT, WRONG, OTHER = "#009E73", "#D55E00", "#BBBBBB"
 # The same colour for the same rule everywhere: hue for the tie rule, line for the quota.
+LIFT_COLOUR = "#009E73"
 TIE_COLOURS = {"random": "#E69F00", "probability": "#0072B2"}
 QUOTA_LINES = {"global": "--", "class": "-"}
 SETTING_COLOURS = {"published filters": "#E69F00", "ours": "#0072B2", "": "#777777"}
@@ -34,17 +34,18 @@ def closed(figure: Figure) -> Figure:
 
 
 def precision_against_keep_ratio(rows: pd.DataFrame, title: str = "") -> Figure:
-    """Pseudo-label precision against the keep ratio, for each tie rule and quota.
+    """Pseudo-label precision against the keep ratio, for each label rule, tie rule and quota.
 
-    rows: columns keep_ratio, precision, tie_break, quota, varied (() at the run's own ratio, which
-    is dotted) and seed (several give a band from the lowest to the highest).
+    rows: columns keep_ratio, precision, label_rule, tie_break, quota, varied (() at the run's own
+    ratio, which is dotted) and seed (several give a band from the lowest to the highest).
     """
     figure, ax = plt.subplots(figsize=(5.6, 3.4))
-    for tie_break, quota in product(TIE_COLOURS, QUOTA_LINES):
-        df = rows[(rows.tie_break == tie_break) & (rows.quota == quota)]
+    rules = ["label_rule", "tie_break", "quota"]
+    for (label_rule, tie_break, quota), df in rows.groupby(rules, sort=False):
         curve = df.groupby("keep_ratio").precision.agg(["mean", "min", "max"])
-        colour, line = TIE_COLOURS[tie_break], QUOTA_LINES[quota]
-        label = f"{tie_break} ties, {quota} quota"
+        by_lift = label_rule == "lift"
+        colour, line = LIFT_COLOUR if by_lift else TIE_COLOURS[tie_break], QUOTA_LINES[quota]
+        label = f"{tie_break} ties, {quota} quota" + (", lift labels" if by_lift else "")
         ax.plot(curve.index, curve["mean"], color=colour, linestyle=line, label=label)
         if df.seed.nunique() > 1:
             ax.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.12, lw=0)

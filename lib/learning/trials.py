@@ -19,7 +19,14 @@ from filelock import FileLock, Timeout
 from lib.alarm import Alarm, label_free_alarms
 from lib.artefacts import digest_of
 from lib.clusters import classes_by_lift, lift_clusters
-from lib.consensus import SETTINGS, TIE_STREAM, keep_by_consensus, keep_lowest
+from lib.consensus import (
+    SETTINGS,
+    TIE_STREAM,
+    keep_lowest,
+    label_by_consensus,
+    labels_by_rule,
+    tile_lift,
+)
 from lib.labels import UNLABELLED
 from lib.learning.baselines import (
     anchored_probabilities,
@@ -91,42 +98,42 @@ class Evidence:
         )  # fmt: skip
 
     def alarms(
-        self, kept: np.ndarray, class_names: Sequence[str], predicted: np.ndarray
+        self, setting: str, kept: np.ndarray, class_names: Sequence[str], predicted: np.ndarray
     ) -> list[Alarm]:
-        """What is suspicious about training with these labels, see `alarm.label_free_alarms`.
+        """What is suspicious about training in a setting, see `alarm.label_free_alarms`.
 
         kept: bool [N]; predicted: [M, C], probabilities of any tiles by the trained networks.
         """
+        rule = SETTINGS[setting]["label_rule"]
+        labels, _ = labels_by_rule(rule, self.prompt_labels, self.view_probs, self.agree)
         return label_free_alarms(
-            self.view_probs, self.prompt_labels, kept, *self.lift_clusters(), class_names,
-            predicted=predicted,
-        )  # fmt: skip
+            self.view_probs, labels, kept, *self.lift_clusters(), class_names, predicted=predicted
+        )
 
-    def keep_confident(self) -> np.ndarray:
-        """The keep ratio of every predicted class, by plain zero-shot confidence, bool [N].
+    def confident_labels(self) -> np.ndarray:
+        """Prompt labels of the most confident tiles of every class, [N], `UNLABELLED` elsewhere.
 
         As many tiles of each class as multi-view consensus with the quota "class" keeps, but
         without a view. Ties go by chance, drawn per tile number.
         """
         chance = tile_draws(self.tiles, 1, self.seed, TIE_STREAM)[:, 0]
         ranking = np.lexsort([self.tiles, chance, -self.confidence])
-        return keep_lowest(
+        kept = keep_lowest(
             ranking, self.prompt_labels, keep_ratio=self.keep_ratio, quota="class",
             among=self.agree,
         )  # fmt: skip
+        return np.where(kept, self.prompt_labels, UNLABELLED)
 
-    def keep(self, order: str, **rules: Any) -> np.ndarray:
-        """Tiles kept by the filters in that order, bool [N]; every tile for the order "".
+    def pseudo_labels(self, order: str, **rules: Any) -> np.ndarray:
+        """Labels that the filters keep in that order, [N], see `consensus.label_by_consensus`.
 
-        rules: those of `keep_by_consensus` that differ from its defaults; votes and view_probs
-        stand in for those of the run.
+        rules: those that differ from its defaults; votes and view_probs stand in for those of the
+        run.
         """
-        if not order:
-            return np.ones(len(self.tiles), bool)
         own: dict[str, Any] = {
             "votes": self.votes, "view_probs": self.view_probs, "keep_ratio": self.keep_ratio,
         }  # fmt: skip
-        return keep_by_consensus(
+        return label_by_consensus(
             order, features=self.features, prompt_labels=self.prompt_labels, tiles=self.tiles,
             among=self.agree, seed=self.seed, **(own | rules),
         )  # fmt: skip
@@ -136,18 +143,22 @@ class Evidence:
 class Trial:
     """One training: by which method and setting, with which loss, from which labels.
 
-    labels: [N], of all training tiles; kept: bool [N], which of them are learnt from. Tiles that
-    are not kept are unlabelled; with `cross_all` every tile is unlabelled too, besides its label.
+    labels: [N], of all training tiles, `UNLABELLED` where none is learnt from; with `cross_all`
+    every tile is unlabelled too, besides its label.
     """
 
     method: str
     objective: Objective
     labels: np.ndarray
-    kept: np.ndarray
     setting: str = ""
     source: str = "zero-shot"
     params: Mapping[str, Any] = field(default_factory=dict)
     cross_all: bool = False
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Which labels are learnt from, bool [N]."""
+        return self.labels != UNLABELLED
 
 
 @dataclass(frozen=True)
@@ -174,30 +185,29 @@ def noisy_label_trials(
     objectives: method → what it minimises, on all tiles; suspected: bool [N], tiles that confident
     learning leaves out.
     """
-    every = evidence.keep("")
-    trials = [Trial(m, loss, evidence.prompt_labels, every) for m, loss in objectives.items()]
-    return [
-        *trials,
-        Trial("confident-learning", Supervised(), evidence.prompt_labels, ~suspected),
-    ]
+    labels = evidence.prompt_labels
+    trusted = np.where(suspected, UNLABELLED, labels)
+    trials = [Trial(method, loss, labels) for method, loss in objectives.items()]
+    return [*trials, Trial("confident-learning", Supervised(), trusted)]
 
 
 def filter_trials(evidence: Evidence) -> list[Trial]:
     """Plain training on what MVC, PFC or both keep, in each setting, and on the most confident.
 
-    Beside MVC in our setting, "top-confidence" tells whether views are worth their time.
+    Beside MVC in our setting, "top-confidence" tells whether views are worth their time, and
+    "ce-lift", from all labels by lift, what the filters add to our label rule.
     """
-    labels = evidence.prompt_labels
     by_filters = [
         Trial(
-            method, Supervised(), labels, evidence.keep(order, **rules), setting=setting,
+            method, Supervised(), evidence.pseudo_labels(order, **rules), setting=setting,
             params={"rules": rules},
         )
         for setting, rules in SETTINGS.items()
         for order, method in PLAIN.items()
     ]  # fmt: skip
-    confident = Trial("top-confidence", Supervised(), labels, evidence.keep_confident())
-    return [confident, *by_filters]
+    confident = Trial("top-confidence", Supervised(), evidence.confident_labels())
+    by_lift = Trial("ce-lift", Supervised(), evidence.pseudo_labels("", label_rule="lift"))
+    return [confident, by_lift, *by_filters]
 
 
 def untrained_outcomes(
@@ -226,6 +236,7 @@ def untrained_outcomes(
     shares = np.bincount(labels, minlength=len(prompts)) / len(labels)
     classified = {
         "mean-of-views": view_probs,
+        "lift": tile_lift(view_probs),
         "transductive": transductive_probabilities(features, probs),
         "stata": anchored_probabilities(features, prompts, probs),
         "centred": np.mean(centred, axis=0),
@@ -238,8 +249,7 @@ def untrained_outcomes(
 
 def full_supervision(truth: np.ndarray) -> Trial:
     """Plain training on the true labels of all tiles: the upper bound."""
-    every = np.ones(len(truth), bool)
-    return Trial("full-supervision", Supervised(), truth, every, source="true")
+    return Trial("full-supervision", Supervised(), truth, source="true")
 
 
 def select_trials(trials: Sequence[Trial], only: str) -> list[Trial]:
@@ -269,11 +279,10 @@ def run_trials(
     outcomes = []
     for trial in trials:
         started = time.perf_counter()
-        labels = np.where(trial.kept, trial.labels, UNLABELLED)
         make_data = labelled_and_not if trial.cross_all else TrainingTiles
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "no labelled tile of class")
-            data = make_data(train.tile.values, labels, class_names, train.label.values)
+            data = make_data(train.tile.values, trial.labels, class_names, train.label.values)
         probs = fit_predict(trial.objective, data, test.tile.values, setup=setup, seed=seed)
         seconds = time.perf_counter() - started
         outcomes.append(Outcome(trial.method, probs, trial.setting, trial, trial.params, seconds))
@@ -291,8 +300,7 @@ def ablation_trials(
     """VLM-CPL with the rules of each line of a grid (`ablations.ablation_grid`).
 
     vote: number of views → votes [V, N] and view probabilities [N, C] of the training tiles, where
-    that rule is varied;
-    the networks see the views of the run all the same.
+    that rule is varied; the networks see the views of the run all the same.
     """
     names = ("keep_ratio", *SETTINGS["ours"])
     trials = []
@@ -302,13 +310,9 @@ def ablation_trials(
             votes, view_probs = vote(rules["n_views"])
             chosen_rules |= {"votes": votes, "view_probs": view_probs}
         objective = HighConfidenceCrossSupervision(rules["threshold"], rules["hcs_weight"])
-        kept = evidence.keep(rules["filters"], **chosen_rules)
-        trials.append(
-            Trial(
-                "vlm-cpl", objective, evidence.prompt_labels, kept, params=rules,
-                cross_all=not rules["filters"],
-            )
-        )  # fmt: skip
+        labels = evidence.pseudo_labels(rules["filters"], **chosen_rules)
+        every = not rules["filters"]
+        trials.append(Trial("vlm-cpl", objective, labels, params=rules, cross_all=every))
     return trials
 
 
@@ -370,7 +374,9 @@ def shifted_outcomes(
     trials = _shift_trials(evidence, train.label.values, settings)
     trained = run_trials(trials, train, test, class_names, setup=setup, seed=seed)
     watched = [
-        replace(each, alarms=evidence.alarms(each.trial.kept, class_names, each.probs))
+        replace(
+            each, alarms=evidence.alarms(each.setting, each.trial.kept, class_names, each.probs)
+        )
         if each.trial and each.method == "vlm-cpl"
         else each
         for each in trained
@@ -383,12 +389,9 @@ def _shift_trials(
 ) -> list[Trial]:
     """Everything that is measured at one shift, but for zero-shot."""
     objective = HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"])
-    plain = Trial("ce-all", Supervised(), evidence.prompt_labels, evidence.keep(""))
+    plain = Trial("ce-all", Supervised(), evidence.prompt_labels)
     consensus = [
-        Trial(
-            "vlm-cpl", objective, evidence.prompt_labels, evidence.keep("mvc+pfc", **rules),
-            setting=setting,
-        )
+        Trial("vlm-cpl", objective, evidence.pseudo_labels("mvc+pfc", **rules), setting=setting)
         for setting, rules in SETTINGS.items()
-    ]  # fmt: skip
+    ]
     return [plain, full_supervision(truth), *consensus]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from lib.consensus import CLUSTER_RULES, QUOTAS, SETTINGS, TIE_BREAKS
+from lib.consensus import CLUSTER_RULES, LABEL_RULES, QUOTAS, SETTINGS, TIE_BREAKS
 from lib.report import statistics
 from lib.report.active_learning import TRAININGS
 from lib.report.format import pooled_spread, spread
@@ -16,6 +16,7 @@ VLM_CPL_GRID: tuple[dict[str, Sequence], ...] = (
     {"filters": ("", "mvc", "pfc", "mvc+pfc", "pfc+mvc")},
     {"n_views": (1, 2, 5, 10, 30)},
     {"keep_ratio": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)},
+    {"label_rule": LABEL_RULES},
     {"tie_break": TIE_BREAKS, "quota": QUOTAS},
     {"cluster_on": ("projected", "unprojected")},
     {"cluster_rule": CLUSTER_RULES},
@@ -80,7 +81,10 @@ def ablation_grid(
 # --- tables and curves of VLM-CPL ----------------------------------------------------------------
 
 # Two rules at once, or one that is a word; numbers are drawn (`plots.ablation_curves`).
-ABLATION_TABLES = (("tie_break", "quota"), ("filters",), ("cluster_on",), ("cluster_rule",))
+ABLATION_TABLES = (
+    *(("label_rule",), ("tie_break", "quota"), ("filters",)),
+    *(("cluster_on",), ("cluster_rule",)),
+)
 ABLATION_CURVES = {
     "n_views": "views V",
     "keep_ratio": "keep ratio ρ",
@@ -165,7 +169,7 @@ def on_off_table(frame: pd.DataFrame) -> pd.DataFrame:
     Without HCS: plain training on the labels that are left. HCS without a filter: all tiles are
     labelled and all are cross-supervised too.
     """
-    plain = {"": "ce-all", "mvc": "ce-mvc", "pfc": "ce-pfc", "mvc+pfc": "ce-kept"}
+    plain = {"": "ce-lift", "mvc": "ce-mvc", "pfc": "ce-pfc", "mvc+pfc": "ce-kept"}
     supervised = ablation(frame, "filters")
     lines = []
     for filters, method in plain.items():

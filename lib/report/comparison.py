@@ -21,6 +21,7 @@ COMPARED = {
     "sinkhorn-clusters": "zero-shot, shares of the clusters (Sinkhorn)",
     "prior-em": "zero-shot, prior by EM (Saerens)",
     "mean-of-views": "mean of views",
+    "lift": "mean of views, lift",
     "transductive": "transductive zero-shot (TransCLIP)",
     "stata": "StatA-style transduction",
     "source-only": "source-only supervision",
@@ -30,6 +31,7 @@ COMPARED = {
     "co-teaching": "zero-shot labels, Co-teaching",
     "confident-learning": "confident learning, CE",
     "top-confidence": "top share per class, CE",
+    "ce-lift": "lift labels, CE",
     "ce-mvc": "MVC, CE",
     "ce-pfc": "PFC, CE",
     "ce-kept": "MVC → PFC, CE",
@@ -37,7 +39,8 @@ COMPARED = {
     "full-supervision": "full supervision",
 }
 UNTRAINED = (
-    "zero-shot centred sinkhorn sinkhorn-clusters prior-em mean-of-views transductive stata".split()
+    *("zero-shot", "centred", "sinkhorn", "sinkhorn-clusters", "prior-em"),
+    *("mean-of-views", "lift", "transductive", "stata"),
 )
 OURS = ("vlm-cpl", "ours")
 KIND = ["method", "setting", "network"]

@@ -12,9 +12,11 @@ import pandas as pd
 
 from lib import consensus
 from lib.alarm import Alarm
+from lib.labels import UNLABELLED
 from lib.report import metrics
 
-CLUSTERING = ("cluster_rule", "clusters_per_class")  # rules of PFC beside its features
+LABELLING = ("label_rule", "cluster_rule", "clusters_per_class")  # of PFC beside its features
+MULTI_VIEW = ("label_rule", "tie_break", "quota")
 KEEP_RATIOS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)  # of the curve
 
 
@@ -54,15 +56,16 @@ def evaluate_probs(
 def multi_view_rules(keep_ratio: float) -> list[dict[str, Any]]:
     """Every keep ratio of the curve and the run's own, with every tie rule and every quota.
 
-    A dict per combination: the rules, and under "varied" the keep ratio where it is another one
-    than `keep_ratio`.
+    Prompt labels with all of them, labels by lift with our own. A dict per combination: the rules,
+    and under "varied" the keep ratio where it is another one than `keep_ratio`.
     """
-    ratios = sorted({*KEEP_RATIOS, keep_ratio})
-    grid = product(ratios, consensus.TIE_BREAKS, consensus.QUOTAS)
+    ours = tuple(consensus.SETTINGS["ours"][name] for name in MULTI_VIEW)
+    of_prompts = product(("prompt",), consensus.TIE_BREAKS, consensus.QUOTAS)
     return [
-        {"keep_ratio": ratio, "tie_break": tie_break, "quota": quota}
+        {"keep_ratio": ratio}
+        | dict(zip(MULTI_VIEW, rules, strict=True))
         | ({} if ratio == keep_ratio else {"varied": ["keep_ratio"]})
-        for ratio, tie_break, quota in grid
+        for ratio, rules in product(sorted({*KEEP_RATIOS, keep_ratio}), [*of_prompts, ours])
     ]
 
 
@@ -81,13 +84,13 @@ def evaluate_views(
     """Labels of the mean of the views, and of multi-view consensus by all of `multi_view_rules`.
 
     Once for the training tiles of each fold. table: of all N tiles; votes: [V, N]; view_probs:
-    [N, C]; prompt_labels, among: [N], see `consensus.multi_view_consensus`. fields: further fields
+    [N, C]; prompt_labels, among: [N], see `consensus.label_by_consensus`. fields: further fields
     of all rows.
     """
     evaluations = []
     for fold, tiles, _ in fold_tiles(table):
-        labels, fold_prompt_labels = table.label.values[tiles], prompt_labels[tiles]
-        views = votes[:, tiles], view_probs[tiles]
+        labels = table.label.values[tiles]
+        prompts = prompt_labels[tiles], view_probs[tiles], among[tiles]
         every, view_labels = np.ones(len(tiles), bool), view_probs[tiles].argmax(1)
         scores = metrics.scores(view_probs[tiles], labels, class_names)
         evaluations.append(
@@ -96,14 +99,16 @@ def evaluate_views(
             )
         )
         for params in multi_view_rules(keep_ratio):
-            rules = {name: value for name, value in params.items() if name != "varied"}
+            found, ranked_by = consensus.labels_by_rule(params["label_rule"], *prompts)
+            ranking = {name: params[name] for name in ("keep_ratio", "tie_break", "quota")}
             kept = consensus.multi_view_consensus(
-                *views, fold_prompt_labels, **rules, seed=seed, tiles=tiles, among=among[tiles]
-            )
-            setting = None if "varied" in params else consensus.setting_of(rules)
+                votes[:, tiles], ranked_by, found, **ranking, seed=seed, tiles=tiles,
+                among=among[tiles],
+            )  # fmt: skip
+            setting = None if "varied" in params else consensus.setting_of(params)
             evaluations.append(
                 evaluate_labels(
-                    "mvc", fold_prompt_labels, kept, labels, class_names, fold=fold,
+                    "mvc", found, kept, labels, class_names, fold=fold,
                     setting=setting, params=params,
                 )
             )  # fmt: skip
@@ -136,21 +141,21 @@ def evaluate_filters(
     PFC alone goes by the cluster rules of a setting. The last one, on unprojected features, is what
     the networks learn from in our setting.
 
-    choice: seed, tiles and among of `consensus.keep_by_consensus`, where the shapes are too.
+    choice: seed, tiles and among of `consensus.label_by_consensus`, where the shapes are too.
     """
 
     def evaluate(order: str, rules: dict[str, Any]) -> dict[str, Any]:
-        kept = consensus.keep_by_consensus(
+        found = consensus.label_by_consensus(
             order, votes, view_probs, features, prompt_labels, **rules, **choice
         )
         return evaluate_labels(
-            order, prompt_labels, kept, labels, class_names, params=rules,
+            order, found, found != UNLABELLED, labels, class_names, params=rules,
             setting=consensus.setting_of(rules), device="cpu",
         )  # fmt: skip
 
     each = list(product(consensus.SETTINGS.values(), features))
     alone = [
-        evaluate("pfc", {name: rules[name] for name in CLUSTERING} | {"cluster_on": cluster_on})
+        evaluate("pfc", {name: rules[name] for name in LABELLING} | {"cluster_on": cluster_on})
         for rules, cluster_on in each
     ]
     both = [
@@ -204,7 +209,7 @@ def evaluate_vlm_cpl(
     for setting, rules in consensus.SETTINGS.items():
         subset = pseudo[pseudo.setting == setting]
         quality = metrics.label_quality(
-            subset.prompt_label.values,
+            subset.label.values,
             subset.kept.values,
             label_of[subset.tile].values,
             class_names,

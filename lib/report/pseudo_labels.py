@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from lib.consensus import CLUSTER_RULES, QUOTAS, TIE_BREAKS
+from lib.consensus import CLUSTER_RULES, LABEL_RULES, QUOTAS, TIE_BREAKS
 from lib.report.format import spread
 from lib.report.statistics import runs
 
@@ -17,13 +17,20 @@ NAMES = {
     "mvc+pfc": "MVC → PFC",
     "pfc+mvc": "PFC → MVC",
 }
+RULES: dict[str, tuple[str, ...]] = {
+    "label_rule": LABEL_RULES,
+    "tie_break": TIE_BREAKS,
+    "quota": QUOTAS,
+    "cluster_on": ("projected", "unprojected"),
+    "cluster_rule": CLUSTER_RULES,
+}
 
 
 def pseudo_label_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One line per row on pseudo labels of the training tiles.
 
     Columns: dataset, vlm, method, name (for tables), setting, fold, seed, varied (names of the
-    parameters that are not the run's own), keep_ratio, tie_break, quota, cluster_on, cluster_rule,
+    parameters that are not the run's own), keep_ratio, `RULES`,
     kept, share (of the tiles), precision, smallest_class, lost, per_class.
     """
     lines = []
@@ -33,7 +40,7 @@ def pseudo_label_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         params, labels = row["params"], row["labels"]
         lines.append(
             {key: row[key] for key in ("dataset", "vlm", "method", "fold", "seed")}
-            | {key: params.get(key) for key in ("tie_break", "quota", "cluster_on", "cluster_rule")}
+            | {key: params.get(key) for key in RULES}
             | {key: labels[key] for key in ("kept", "share", "precision", "per_class")}
             | {
                 "name": _name(row),
@@ -50,6 +57,8 @@ def pseudo_label_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def _name(row: Mapping[str, Any]) -> str:
     params = row["params"]
     name = NAMES[row["method"]]
+    if params.get("label_rule") == "lift":
+        name += ", lift labels"
     if "tie_break" in params:
         name += f", {params['tie_break']} ties, {params['quota']} quota"
     if "cluster_on" in params:
@@ -62,17 +71,10 @@ def _name(row: Mapping[str, Any]) -> str:
 def at_main_keep_ratio(frame: pd.DataFrame) -> pd.DataFrame:
     """Lines at the run's own keep ratio, whatever it is, in the order of the method.
 
-    Within a method random comes before probability, global before class, projected before
-    unprojected: the paper before us.
+    Within a method the paper's rules come before ours.
     """
     chosen = frame[frame.varied == ()]
-    orders = {
-        "method": tuple(NAMES),
-        "tie_break": TIE_BREAKS,
-        "quota": QUOTAS,
-        "cluster_on": ("projected", "unprojected"),
-        "cluster_rule": CLUSTER_RULES,
-    }
+    orders = {"method": tuple(NAMES), **RULES}
     ranks = {
         key: chosen[key].map({value: rank for rank, value in enumerate(values)})
         for key, values in orders.items()

@@ -12,8 +12,11 @@ def test_the_curve_is_the_mean_over_seeds():
         {"keep_ratio": [0.2, 0.2, 0.3], "precision": [0.8, 0.9, 0.7], "seed": [0, 1, 0],
          "varied": [(), (), ("keep_ratio",)]}
     )  # fmt: skip
-    figure = plots.precision_against_keep_ratio(rows.assign(tie_break="random", quota="class"))
-    line = next(line for line in figure.axes[0].lines if "class" in str(line.get_label()))
+    rows = rows.assign(label_rule="prompt", tie_break="random", quota="class")
+    by_lift = rows.assign(label_rule="lift", precision=0.5)
+    figure = plots.precision_against_keep_ratio(pd.concat([rows, by_lift]))
+    line, of_lift, _ = figure.axes[0].lines
+    assert "lift" in str(of_lift.get_label()) and set(of_lift.get_ydata()) == {0.5}
     marked = figure.axes[0].lines[-1]
     assert line.get_ydata().tolist() == [pytest.approx(0.85), 0.7]
     assert list(marked.get_xdata()) == [0.2, 0.2], "the run's own ratio is dotted"

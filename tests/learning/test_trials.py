@@ -10,6 +10,7 @@ import torch
 from filelock import FileLock
 
 from lib import consensus
+from lib.alarm import label_free_alarms
 from lib.labels import UNLABELLED
 from lib.learning import baselines, setups, trainer, trials
 from lib.learning.losses import HighConfidenceCrossSupervision, Supervised
@@ -60,14 +61,16 @@ def test_evidence_follows_the_order_of_the_tiles(evidence, folder):
     order = np.random.default_rng(0).permutation(N)
     moved = trials.Evidence.of_folder(folder, TILES[order], keep_ratio=0.5, seed=0)
     for rules in consensus.SETTINGS.values():
-        kept = evidence.keep("mvc+pfc", **rules)
-        assert np.array_equal(moved.keep("mvc+pfc", **rules), kept[order])
-    assert np.array_equal(moved.keep_confident(), evidence.keep_confident()[order])
+        labels = evidence.pseudo_labels("mvc+pfc", **rules)
+        assert np.array_equal(moved.pseudo_labels("mvc+pfc", **rules), labels[order])
+    assert np.array_equal(moved.confident_labels(), evidence.confident_labels()[order])
 
 
 def test_the_most_confident_are_as_many_of_each_class_as_the_views_keep(evidence):
-    kept, labels = evidence.keep_confident(), evidence.prompt_labels
-    by_views = evidence.keep("mvc", **consensus.SETTINGS["ours"])
+    found, labels = evidence.confident_labels(), evidence.prompt_labels
+    kept = found != UNLABELLED
+    assert np.array_equal(found[kept], labels[kept])
+    by_views = evidence.pseudo_labels("mvc", tie_break="probability", quota="class") != UNLABELLED
     assert np.array_equal(np.bincount(labels[kept]), np.bincount(labels[by_views]))
     for c in range(C):
         others = (labels == c) & evidence.agree & ~kept
@@ -78,21 +81,37 @@ def test_the_most_confident_are_as_many_of_each_class_as_the_views_keep(evidence
 def test_filters_keep_what_the_consensus_keeps_at_the_ratio_of_the_run(evidence, setting):
     rules = consensus.SETTINGS[setting]
     for order in consensus.ORDERS:
-        expected = consensus.keep_by_consensus(
+        expected = consensus.label_by_consensus(
             order, evidence.votes, evidence.view_probs, evidence.features, evidence.prompt_labels,
             keep_ratio=0.5, seed=0, tiles=TILES, among=evidence.agree, **rules,
         )  # fmt: skip
-        assert np.array_equal(evidence.keep(order, **rules), expected), order
-    assert evidence.keep("").all()
-    assert evidence.keep("mvc", keep_ratio=0.1).sum() < evidence.keep("mvc").sum()
+        assert np.array_equal(evidence.pseudo_labels(order, **rules), expected), order
+    assert np.array_equal(evidence.pseudo_labels(""), evidence.prompt_labels)
+    few = evidence.pseudo_labels("mvc", keep_ratio=0.1) != UNLABELLED
+    assert few.sum() < (evidence.pseudo_labels("mvc") != UNLABELLED).sum()
+
+
+def test_an_alarm_looks_at_the_labels_of_the_setting(evidence):
+    """Contradictions are those of the labels that are learnt from, by prompt or by lift."""
+    kept, predicted = np.ones(N, bool), np.eye(C)
+    for setting, rules in consensus.SETTINGS.items():
+        labels, _ = consensus.labels_by_rule(
+            rules["label_rule"], evidence.prompt_labels, evidence.view_probs, evidence.agree
+        )
+        expected = label_free_alarms(
+            evidence.view_probs, labels, kept, *evidence.lift_clusters(), NAMES,
+            predicted=predicted,
+        )  # fmt: skip
+        assert evidence.alarms(setting, kept, NAMES, predicted) == expected
 
 
 def test_every_filter_is_tried_in_every_setting(evidence):
     planned = trials.filter_trials(evidence)
     pairs = {(trial.method, trial.setting) for trial in planned}
     expected = {(m, s) for m in trials.PLAIN.values() for s in consensus.SETTINGS}
-    assert pairs == expected | {("top-confidence", "")}
-    for trial in planned[1:]:
+    assert pairs == expected | {("top-confidence", ""), ("ce-lift", "")}
+    assert planned[1].kept.all()
+    for trial in planned[2:]:
         assert trial.params["rules"] == consensus.SETTINGS[trial.setting]
 
 
@@ -121,8 +140,10 @@ def test_a_trial_learns_from_the_labels_that_are_kept(folder, monkeypatch):
     monkeypatch.setattr(trials, "fit_predict", fit_predict)
     kept = np.arange(N) < 6
     planned = [
-        trials.Trial("ce-mvc", Supervised(), TRUTH, kept, setting="ours", params={"a": 1}),
-        trials.Trial("vlm-cpl", Supervised(), TRUTH, np.ones(N, bool), cross_all=True),
+        trials.Trial(
+            "ce-mvc", Supervised(), np.where(kept, TRUTH, UNLABELLED), "ours", params={"a": 1}
+        ),
+        trials.Trial("vlm-cpl", Supervised(), TRUTH, cross_all=True),
     ]
     one, both = trials.run_trials(planned, TRAIN, TEST, NAMES, setup="setup", seed=3)
     assert (one.method, one.setting, one.params, one.trial) == (
@@ -138,8 +159,9 @@ def test_a_trial_learns_from_the_labels_that_are_kept(folder, monkeypatch):
 
 def test_the_same_trial_gives_the_same_probabilities_whatever_ran_before(folder, evidence):
     setup = setups.frozen(folder, TILES, C, steps=10, seed=0)
-    mine = trials.Trial("ce-all", Supervised(), TRUTH, evidence.keep(""))
-    other = trials.Trial("vlm-cpl", HighConfidenceCrossSupervision(), TRUTH, np.arange(N) < 9)
+    mine = trials.Trial("ce-all", Supervised(), TRUTH)
+    few = np.where(np.arange(N) < 9, TRUTH, UNLABELLED)
+    other = trials.Trial("vlm-cpl", HighConfidenceCrossSupervision(), few)
     (alone,) = trials.run_trials([mine], TRAIN, TEST, NAMES, setup=setup, seed=0)
     _, after = trials.run_trials([other, mine], TRAIN, TEST, NAMES, setup=setup, seed=0)
     assert alone.probs.tobytes() == after.probs.tobytes()
@@ -187,7 +209,7 @@ def test_methods_without_training_classify_the_tiles_that_are_asked_for(folder, 
     tiles = np.array([3, 1, 7])
     outcomes = trials.untrained_outcomes(Model(sizes), folder, text, evidence, tiles)
     probs = {outcome.method: outcome.probs for outcome in outcomes}
-    assert set(probs) == {"mean-of-views", "transductive", "stata", "centred", "sinkhorn",
+    assert set(probs) == {"mean-of-views", "lift", "transductive", "stata", "centred", "sinkhorn",
                           "sinkhorn-clusters", "prior-em"}  # fmt: skip
     for method, found in probs.items():
         np.testing.assert_allclose(found.sum(1), 1, atol=1e-5, err_msg=method)

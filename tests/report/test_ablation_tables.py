@@ -27,7 +27,7 @@ def ablated() -> pd.DataFrame:
     rows += [scored("vlm-cpl", 0, 0.5, **base | both, varied=["quota", "tie_break"])]
     rows += [scored("vlm-cpl", 0, 0.7, **base | {"filters": f}, varied=["filters"])
              for f in ("", "mvc", "pfc")]  # fmt: skip
-    rows += [scored("ce-all", s, 0.4) for s in (0, 1)]
+    rows += [scored("ce-lift", s, 0.4) for s in (0, 1)]
     rows += [scored(f"ce-{f}", 0, 0.5, "ours") for f in ("mvc", "pfc", "kept")]
     for method, setting in (("zero-shot", None), ("vlm-cpl", "ours")):
         shifted = {"shift": "blur2", "varied": ["shift"]}

@@ -56,13 +56,13 @@ def test_rules_of_another_keep_ratio_are_marked_as_varied_and_have_no_setting():
     for keep_ratio in (0.3, 0.2, 0.25):
         rows = views_of(keep_ratio=keep_ratio)
         mvc = [row for row in rows if row["method"] == "mvc" and row["fold"] == 1]
-        assert len(mvc) == 4 * len({*evaluation.KEEP_RATIOS, keep_ratio})
+        assert len(mvc) == 5 * len({*evaluation.KEEP_RATIOS, keep_ratio})
         for row in mvc:
             own = row["params"]["keep_ratio"] == keep_ratio
             assert row["params"].get("varied") == (None if own else ["keep_ratio"]), keep_ratio
             assert own or row["setting"] is None, keep_ratio
         settings = [row["setting"] for row in mvc if "varied" not in row["params"]]
-        assert settings == ["published filters", None, None, "ours"], keep_ratio
+        assert settings == ["published filters", None, None, None, "ours"], keep_ratio
 
 
 def test_views_are_evaluated_as_the_filter_itself_keeps():
@@ -73,11 +73,13 @@ def test_views_are_evaluated_as_the_filter_itself_keeps():
         rules = {name: value for name, value in row["params"].items() if name != "varied"}
         tiles = np.flatnonzero(table.fold != row["fold"])
         prompt_labels, labels = given["prompt_labels"][tiles], table.label.values[tiles]
+        first, ranked_by = consensus.labels_by_rule(
+            rules.pop("label_rule"), prompt_labels, given["view_probs"][tiles]
+        )
         kept = consensus.multi_view_consensus(
-            given["votes"][:, tiles], given["view_probs"][tiles], prompt_labels, **rules,
-            tiles=tiles, seed=0,
-        )  # fmt: skip
-        quality = metrics.label_quality(prompt_labels, kept, labels, NAMES)
+            given["votes"][:, tiles], ranked_by, first, **rules, tiles=tiles, seed=0
+        )
+        quality = metrics.label_quality(first, kept, labels, NAMES)
         assert row["labels"] == quality and row["n"] == len(tiles), rules
 
 
@@ -116,7 +118,7 @@ def test_vlm_cpl_is_judged_on_the_test_set_beside_the_labels_it_learnt_from():
     table = pd.DataFrame({"tile": range(6), "label": [0, 1, 2, 0, 1, 2]})
     table["fold"] = [1] * 3 + [0] * 3
     pseudo = pd.concat(
-        pd.DataFrame({"tile": [2, 0, 1], "prompt_label": [2, 0, 0], "setting": setting,
+        pd.DataFrame({"tile": [2, 0, 1], "label": [2, 0, 0], "setting": setting,
                       "kept": kept})
         for setting, kept in (("published filters", [True] * 3), ("ours", [True, True, False]))
     )  # fmt: skip

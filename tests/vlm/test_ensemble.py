@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from lib import consensus
 from lib.data import tiles
+from lib.labels import UNLABELLED
 from lib.vlm import inference, views
 from lib.vlm.loading import load_vlm
 
@@ -354,11 +355,11 @@ def test_no_tile_is_kept_that_the_vlms_disagree_on():
         votes, probs, features, labels, agree = random_tiles(seed)
         rules = SETTINGS[setting] | {"seed": seed}
         before = agree.copy()
-        kept = consensus.keep_by_consensus(
+        kept = UNLABELLED != consensus.label_by_consensus(
             order, votes, probs, features, labels, **rules, among=agree
         )
         with case(order, setting, seed):
-            assert kept.dtype == bool and kept.any() and not (kept & ~agree).any()
+            assert kept.any() and not (kept & ~agree).any()
             assert np.array_equal(agree, before)
 
 
@@ -366,12 +367,12 @@ def test_the_others_are_chosen_as_if_those_tiles_were_not_there():
     for order, setting, seed in EACH:
         votes, probs, features, labels, agree = random_tiles(seed)
         rules = SETTINGS[setting] | {"seed": seed}
-        kept = consensus.keep_by_consensus(
+        kept = consensus.label_by_consensus(
             order, votes, probs, features, labels, **rules, among=agree
         )
         rows = np.flatnonzero(agree)
         left = {kind: values[rows] for kind, values in features.items()}
-        among_them = consensus.keep_by_consensus(
+        among_them = consensus.label_by_consensus(
             order, votes[:, rows], probs[rows], left, labels[rows], **rules, tiles=rows
         )
         with case(order, setting, seed):
@@ -382,7 +383,7 @@ def test_where_all_agree_nothing_changes():
     votes, probs, features, labels, _ = random_tiles(9)
     for order, (name, setting) in product(consensus.ORDERS, SETTINGS.items()):
         with_all, without = (
-            consensus.keep_by_consensus(
+            consensus.label_by_consensus(
                 order, votes, probs, features, labels, **setting, among=among
             )
             for among in (np.ones(60, bool), None)
@@ -393,10 +394,10 @@ def test_where_all_agree_nothing_changes():
 
 def test_the_keep_ratio_is_that_of_the_tiles_agreed_on():
     votes, probs, features, labels, agree = random_tiles(1)
-    kept = consensus.keep_by_consensus(
-        "mvc", votes, probs, features, labels, among=agree, **consensus.SETTINGS["ours"]
-    )
-    counted = pd.Series(labels[agree]).value_counts()
-    assert pd.Series(labels[kept]).value_counts().to_dict() == {
+    choice = {"among": agree, **consensus.SETTINGS["ours"]}
+    given = votes, probs, features, labels
+    every, found = (consensus.label_by_consensus(o, *given, **choice) for o in ("", "mvc"))
+    counted = pd.Series(every[agree]).value_counts()
+    assert pd.Series(found[found != UNLABELLED]).value_counts().to_dict() == {
         c: int(0.3 * n + 1e-9) for c, n in counted.items()
     }

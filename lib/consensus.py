@@ -64,18 +64,16 @@ def labels_by_rule(
     prompt_labels: np.ndarray,
     view_probs: np.ndarray,
     among: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Label of every tile, int [N], and the probabilities [N, C] that its ties are ranked by.
+) -> np.ndarray:
+    """What the prompts say of every tile, before a filter, int [N].
 
     "prompt": the prompt labels as they are (published). "lift": the class of the highest
     `tile_lift`. Raises ValueError for another rule.
     """
     if label_rule not in LABEL_RULES:
         raise ValueError(f"label_rule must be one of {', '.join(LABEL_RULES)}, not {label_rule!r}")
-    if label_rule == "prompt":
-        return np.asarray(prompt_labels), view_probs
-    lift = tile_lift(view_probs, among)
-    return lift.argmax(1), lift
+    by_lift = label_rule == "lift"
+    return tile_lift(view_probs, among).argmax(1) if by_lift else np.asarray(prompt_labels)
 
 
 def entropy(probs: np.ndarray) -> np.ndarray:
@@ -228,12 +226,12 @@ def label_by_consensus(
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
     among = np.ones(len(prompt_labels), bool) if among is None else among
-    labels, ranked_by = labels_by_rule(label_rule, prompt_labels, view_probs, among)
+    labels = labels_by_rule(label_rule, prompt_labels, view_probs, among)
     kept = among if order else np.ones(len(labels), bool)
     for name in filter(None, order.split("+")):
         if name == "mvc":
             kept = multi_view_consensus(
-                votes, ranked_by, labels, keep_ratio=keep_ratio, tie_break=tie_break,
+                votes, view_probs, labels, keep_ratio=keep_ratio, tie_break=tie_break,
                 quota=quota, seed=seed, tiles=tiles, among=kept,
             )  # fmt: skip
         else:
@@ -264,9 +262,9 @@ def pseudo_label_table(
     """
     tables = []
     for name, rules in SETTINGS.items():
-        labels, ranked_by = labels_by_rule(rules["label_rule"], prompt_labels, view_probs, among)
+        labels = labels_by_rule(rules["label_rule"], prompt_labels, view_probs, among)
         kept_by_views = multi_view_consensus(
-            votes, ranked_by, labels, keep_ratio=keep_ratio, tie_break=rules["tie_break"],
+            votes, view_probs, labels, keep_ratio=keep_ratio, tie_break=rules["tie_break"],
             quota=rules["quota"], seed=seed, tiles=tiles, among=among,
         )  # fmt: skip
         second = labels_by_clusters(

@@ -426,16 +426,15 @@ def test_our_setting_keeps_what_the_views_keep_and_lift_clusters_of_all_tiles_co
             tiles.features["unprojected"], tiles.view_probs, clusters_per_class=3, seed=seed,
             tiles=tiles.tiles, among=tiles.among,
         )  # fmt: skip
-        tiles.view_probs, given = tile_lift(tiles.view_probs, tiles.among), tiles.view_probs
-        tiles.prompt_labels, prompts = tiles.view_probs.argmax(1), tiles.prompt_labels
-        first, confirmed = tiles.prompt_labels, second == tiles.prompt_labels
+        first, prompts = tile_lift(tiles.view_probs, tiles.among).argmax(1), tiles.prompt_labels
+        tiles.prompt_labels, confirmed = first, second == first
         ranked = {"tie_break": "probability", "quota": "class"}
         by_views = tiles.mvc(**ranked, among=tiles.among)
         kept = {
             "": np.ones(100, bool), "mvc": by_views, "pfc": confirmed,
             "mvc+pfc": by_views & confirmed, "pfc+mvc": tiles.mvc(**ranked, among=confirmed),
         }  # fmt: skip
-        tiles.view_probs, tiles.prompt_labels = given, prompts
+        tiles.prompt_labels = prompts
         for order, expected in kept.items():
             found = tiles.label(order, **SETTINGS["ours"], among=tiles.among)
             assert np.array_equal(found, np.where(expected, first, UNLABELLED)), (order, seed)

@@ -105,7 +105,7 @@ class Evidence:
         kept: bool [N]; predicted: [M, C], probabilities of any tiles by the trained networks.
         """
         rule = SETTINGS[setting]["label_rule"]
-        labels, _ = labels_by_rule(rule, self.prompt_labels, self.view_probs, self.agree)
+        labels = labels_by_rule(rule, self.prompt_labels, self.view_probs, self.agree)
         return label_free_alarms(
             self.view_probs, labels, kept, *self.lift_clusters(), class_names, predicted=predicted
         )

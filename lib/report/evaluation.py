@@ -99,10 +99,10 @@ def evaluate_views(
             )
         )
         for params in multi_view_rules(keep_ratio):
-            found, ranked_by = consensus.labels_by_rule(params["label_rule"], *prompts)
+            found = consensus.labels_by_rule(params["label_rule"], *prompts)
             ranking = {name: params[name] for name in ("keep_ratio", "tie_break", "quota")}
             kept = consensus.multi_view_consensus(
-                votes[:, tiles], ranked_by, found, **ranking, seed=seed, tiles=tiles,
+                votes[:, tiles], view_probs[tiles], found, **ranking, seed=seed, tiles=tiles,
                 among=among[tiles],
             )  # fmt: skip
             setting = None if "varied" in params else consensus.setting_of(params)

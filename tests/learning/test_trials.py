@@ -95,7 +95,7 @@ def test_an_alarm_looks_at_the_labels_of_the_setting(evidence):
     """Contradictions are those of the labels that are learnt from, by prompt or by lift."""
     kept, predicted = np.ones(N, bool), np.eye(C)
     for setting, rules in consensus.SETTINGS.items():
-        labels, _ = consensus.labels_by_rule(
+        labels = consensus.labels_by_rule(
             rules["label_rule"], evidence.prompt_labels, evidence.view_probs, evidence.agree
         )
         expected = label_free_alarms(

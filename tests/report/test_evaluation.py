@@ -73,11 +73,10 @@ def test_views_are_evaluated_as_the_filter_itself_keeps():
         rules = {name: value for name, value in row["params"].items() if name != "varied"}
         tiles = np.flatnonzero(table.fold != row["fold"])
         prompt_labels, labels = given["prompt_labels"][tiles], table.label.values[tiles]
-        first, ranked_by = consensus.labels_by_rule(
-            rules.pop("label_rule"), prompt_labels, given["view_probs"][tiles]
-        )
+        view_probs = given["view_probs"][tiles]
+        first = consensus.labels_by_rule(rules.pop("label_rule"), prompt_labels, view_probs)
         kept = consensus.multi_view_consensus(
-            given["votes"][:, tiles], ranked_by, first, **rules, tiles=tiles, seed=0
+            given["votes"][:, tiles], view_probs, first, **rules, tiles=tiles, seed=0
         )
         quality = metrics.label_quality(first, kept, labels, NAMES)
         assert row["labels"] == quality and row["n"] == len(tiles), rules

@@ -8,6 +8,9 @@ METHOD ?=
 TILES ?=
 CLASSES ?=
 OTHER ?=
+SLIDES ?=
+OTHER_TISSUE ?=
+SLIDE_TABLE ?=
 BY_FOLDER ?= false
 VENV ?= .venv
 PYTHON ?= python3
@@ -19,6 +22,9 @@ endif
 export TILES
 export CLASSES
 export OTHER
+export SLIDES
+export OTHER_TISSUE
+export SLIDE_TABLE
 # Large buffers are kept for the next layer; see KEEP_BUFFERS in lib/runner.py.
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
@@ -32,7 +38,7 @@ unexport PIP_USER
 unexport VIRTUAL_ENV
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: reproduce ablations record data own test test-fast smoke figures lab check format clean help
+.PHONY: reproduce ablations record data own slides test test-fast smoke figures lab check format clean help
 
 INSTALLED := $(VENV)/.installed
 GOAL := $(or $(firstword $(MAKECMDGOALS)),test)
@@ -71,6 +77,12 @@ own: $(INSTALLED) ## Label and classify the images in TILES by the words in CLAS
 	@$(if $(strip $(TILES)),,echo "name a folder of images: make own TILES=folder CLASSES=..." >&2; exit 1)
 	@$(RUN) lib.runner notebooks/90_your_own_tiles.py -p dataset own -p folder "$$TILES" \
 	  -p classes "$$CLASSES" -p other "$$OTHER" -p by_folder $(BY_FOLDER) $(if $(strip $(VLM)),-p vlm "$(VLM)")
+
+slides: $(INSTALLED) ## Label the slides in SLIDES by the words in CLASSES; ends with a page
+	@$(if $(strip $(SLIDES)),,echo "name a folder of slides: make slides SLIDES=folder CLASSES=..." >&2; exit 1)
+	@$(RUN) lib.runner notebooks/92_your_own_slides.py -p dataset own -p folder "$$SLIDES" \
+	  -p classes "$$CLASSES" -p other_tissue "$$OTHER_TISSUE" -p table "$$SLIDE_TABLE" \
+	  $(if $(strip $(VLM)),-p vlm "$(VLM)")
 
 test: $(INSTALLED) ## Run all tests
 	@$(PYTEST)
@@ -116,8 +128,11 @@ help: ## List the targets
 	  'VLM=$(VLM)' 'a vision-language model; empty: the one named for the dataset' \
 	  'METHOD=$(METHOD)' 'vlm-cpl or unisal; empty: both' \
 	  'TILES=$(TILES)' 'a folder of images, for own' \
-	  'CLASSES=$(CLASSES)' 'words per class, by semicolon, for own' \
+	  'CLASSES=$(CLASSES)' 'words per class, by semicolon, for own and slides' \
 	  'OTHER=$(OTHER)' 'a second folder to predict, for own' \
+	  'SLIDES=$(SLIDES)' 'a folder of slides, for slides' \
+	  'OTHER_TISSUE=$(OTHER_TISSUE)' 'words for what is no class, by semicolon, for slides' \
+	  'SLIDE_TABLE=$(SLIDE_TABLE)' 'a CSV with path and mpp, for slides that do not say it' \
 	  'BY_FOLDER=$(BY_FOLDER)' 'true: subfolders are slides or cases, for own' \
 	  'DATA_ROOT=$(DATA_ROOT)' 'where to look for datasets that are not in data/raw' \
 	  'VENV=$(VENV)' 'made by the first target that needs it' \

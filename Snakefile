@@ -8,7 +8,7 @@
 import sys
 
 from lib import paths, runner
-from lib.chain import AFTER, OF_ALL_FOLDS, OF_ALL_SEEDS
+from lib.chain import AFTER, OF_ALL_FOLDS, OF_ALL_SEEDS, variant
 from lib.data import cards, datasets, splits
 
 DATASET = str(config.get("dataset", "demo"))
@@ -21,7 +21,11 @@ known_folds = range(1 if cards.read_card(DATASET).splits else splits.FOLDS)
 if not set(FOLDS) <= set(known_folds):
     raise ValueError(f"folds={config['folds']}: {DATASET} has {', '.join(map(str, known_folds))}")
 VLM = str(config.get("vlm") or runner.default_vlm(DATASET))
-METHODS = str(config.get("method", "vlm-cpl,unisal")).split(",")
+SLIDES = cards.read_card(DATASET).slides is not None
+METHODS = ["vlm-cpl"] if SLIDES else str(config.get("method", "vlm-cpl,unisal")).split(",")
+# Jobs that share the slides; each takes up those that are not done.
+PARTED = ("02_slide_features",)
+PARTS = range(int(config.get("parts", 2)))
 if not set(METHODS) <= {"vlm-cpl", "unisal"}:
     raise ValueError(f"method={config['method']}: there are vlm-cpl and unisal")
 STAND_INS = [member for member in VLM.split("+") if member.startswith(paths.STAND_IN)]
@@ -33,7 +37,7 @@ for card in map(cards.read_card, DATASETS):
 # The encoder takes all cores. Heads are so small that a second thread gains little and two trainings
 # on one core each, side by side, nearly twice as much.
 def cores(step):
-    return 1 if step >= "12" else 4
+    return 1 if step >= "12" or step in PARTED else 4
 
 
 # Their output is kept until its recipe changes, so a change of the code makes nothing else run again.
@@ -42,6 +46,7 @@ RECIPES = ("synthetic", "patches", "download", "archives", "datasets")
 
 # The last notebooks of each method, and those that repeat it with one thing changed.
 ENDS = {"vlm-cpl": ["14_comparison"], "unisal": ["22_active_learning_rounds"]}
+ENDS |= {"vlm-cpl": ["17_open_set_prompting_slides"]} if SLIDES else {}
 # Looks into one round: of the first seed and fold alone.
 INSIDE = ["21_disagreement_and_compact_selection"] if "unisal" in METHODS else []
 ABLATIONS = {"vlm-cpl": ["15_ablations", "16_robustness"], "unisal": ["24_unisal_ablations"]}
@@ -52,6 +57,7 @@ def executed(name, vlm=VLM):
     if name in OF_ALL_SEEDS:
         return f"{paths.runs_folder(DATASET, vlm)}/executed/{name}.ipynb"
     fold = None if name in OF_ALL_FOLDS else "{fold}"
+    name += variant(part="{part}") if name in PARTED else ""
     return f"{paths.run_folder(DATASET, vlm, '{seed}', fold)}/executed/{name}.ipynb"
 
 
@@ -79,6 +85,7 @@ def command(name, vlm=VLM):
     given = f"-p dataset {DATASET} -p vlm '{vlm}'"
     given += "" if name in OF_ALL_SEEDS else " -p seed {seed}"
     given += "" if name in (*OF_ALL_SEEDS, *OF_ALL_FOLDS) else " -p fold {fold}"
+    given += f" -p part {{part}} -p parts {len(PARTS)}" if name in PARTED else ""
     return f"'{sys.executable}' -m lib.runner '{paths.notebook_file(name)}' {given}"
 
 
@@ -101,8 +108,8 @@ for step, before in AFTER.items():
         name: step
         input:
             sources(step),
-            [executed(name) for name in before],
-            [executed("01_stand_in_vlm", member) for member in STAND_INS] if step.startswith("10") else [],
+            [expand(executed(name), part=PARTS, allow_missing=True) for name in before],
+            [executed("01_stand_in_vlm", member) for member in STAND_INS] if step[:2] in ("02", "10") else [],
         output:
             executed(step),
         params:
@@ -119,7 +126,8 @@ for member in STAND_INS:
         name: f"01_{paths.file_name(member)}".replace("-", "_")
         input:
             sources("01_stand_in_vlm"),
-            ancient(executed("00_tiles_and_splits")),  # its tiles are only compared with the source's
+            # Its tiles are only compared with the source's; slides have none.
+            [] if SLIDES else ancient(executed("00_tiles_and_splits")),
         output:
             executed("01_stand_in_vlm", member),
         params:

@@ -2,6 +2,7 @@
 
 AFTER: dict[str, tuple[str, ...]] = {
     "00_tiles_and_splits": (),
+    "02_slide_features": (),
     "10_zero_shot_inference": ("00_tiles_and_splits",),
     "11_multi_view_consensus": ("10_zero_shot_inference",),
     "12_prompt_feature_consensus": ("11_multi_view_consensus",),
@@ -9,6 +10,7 @@ AFTER: dict[str, tuple[str, ...]] = {
     "14_comparison": ("13_high_confidence_cross_supervision",),
     "15_ablations": ("14_comparison",),
     "16_robustness": ("14_comparison",),
+    "17_open_set_prompting_slides": ("02_slide_features",),
     "20_dual_view_pseudo_training": ("11_multi_view_consensus",),
     "21_disagreement_and_compact_selection": ("20_dual_view_pseudo_training",),
     "22_active_learning_rounds": ("11_multi_view_consensus",),
@@ -18,13 +20,18 @@ AFTER: dict[str, tuple[str, ...]] = {
 OF_ALL_FOLDS = (
     "00_tiles_and_splits",
     "01_stand_in_vlm",
+    "02_slide_features",
     "10_zero_shot_inference",
     "11_multi_view_consensus",
 )
 # These look at all seeds of a dataset, and are no part of a single run.
 OF_ALL_SEEDS: dict[str, tuple[str, ...]] = {
     "23_unisal_tables": ("22_active_learning_rounds",),
-    "40_record": ("14_comparison", "22_active_learning_rounds"),
+    "40_record": (
+        "14_comparison",
+        "17_open_set_prompting_slides",
+        "22_active_learning_rounds",
+    ),
 }
 # Run once with heads on frozen features and, if asked for, once more with whole networks.
 PER_NETWORK = (
@@ -46,6 +53,11 @@ def ancestors(notebook: str) -> list[str]:
     return sorted(found)
 
 
-def variant(network: str) -> str:
-    """What the files of whole networks are called by, beside those of heads on frozen features."""
-    return "" if network == "frozen" else f"-{network}"
+OF_SLIDES = ("02_slide_features", "17_open_set_prompting_slides")
+# Which share of the work a job does; no setting of a run.
+OF_A_JOB = ("part", "parts")
+
+
+def variant(network: str = "frozen", part: int | None = None) -> str:
+    """What the files of whole networks, and of one of several jobs, are called by besides."""
+    return ("" if network == "frozen" else f"-{network}") + ("" if part is None else f"-part{part}")

@@ -141,6 +141,12 @@ def run_of(parameters: Mapping[str, Any]) -> Path:
     return paths.runs_folder(parameters["dataset"], parameters["vlm"])
 
 
+def name_of(notebook: Path, parameters: Mapping[str, Any]) -> str:
+    """What the executed notebook and its rows are called."""
+    given = {name: parameters[name] for name in ("network", "part") if name in parameters}
+    return notebook.stem + chain.variant(**given)
+
+
 # glibc gives the buffers of each layer back to the system and faults them in again at the next:
 # told to keep them, the encoder was measured 1.4 times as fast on two cores.
 KEEP_BUFFERS = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
@@ -161,7 +167,7 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
     parameters = resolve_parameters(notebook, given)
     folder, name = (
         run_of(parameters) / "executed",
-        notebook.stem + chain.variant(parameters.get("network", "frozen")),
+        name_of(notebook, parameters),
     )
     for touched in (
         folder.parent,
@@ -244,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         declared = declared_parameters(options.notebook)
         given = {n: v if type(declared.get(n)) is str else yaml.safe_load(v) for n, v in options.p}
         parameters = resolve_parameters(options.notebook, given)
-        name = options.notebook.stem + chain.variant(parameters.get("network", "frozen"))
+        name = name_of(options.notebook, parameters)
         of_run = [n for n in ("dataset", "vlm", "seed", "fold") if n in parameters]
         where = " ".join(str(parameters[n]) for n in of_run)
         print(f"{name} ({where}) …", file=sys.stderr, flush=True)

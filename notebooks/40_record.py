@@ -111,6 +111,14 @@ display(*page.outputs("comparison"))
 display(*page.outputs("ablations of VLM-CPL", "robustness"))
 
 # %% [markdown]
+# ## Whole slides
+#
+# Where `17_open_set_prompting_slides` was run.
+
+# %%
+display(*page.outputs("slides"))
+
+# %% [markdown]
 # ## How many labels are needed?
 #
 # Active learning, where `22_active_learning_rounds` was run; `23_unisal_tables` explains the columns, and

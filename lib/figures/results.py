@@ -1,6 +1,7 @@
 """Everything that is published: tables, figures and pages, from rows of the record."""
 
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -24,6 +25,7 @@ from lib.report import (
     statistics,
 )
 from lib.report.format import markdown, replace_block
+from lib.slides import tables as slide_tables
 
 Rows = Sequence[Mapping[str, Any]]
 # Topic of a section → what its heading says and what is explained below it, in the page's order.
@@ -52,6 +54,13 @@ TOPICS = {
     ),
     "robustness": (
         "Prompts, votes, filters and training repeated on shifted tiles; test sets, mean over runs."
+    ),
+    "slides": (
+        "Labels of whole slides that nobody annotated. *Tiles*: those that open-set prompting "
+        "leaves, or all tissue. *Pooling*: how a slide gets its label from its tiles; attention "
+        "is learnt from the pseudo labels of slides, or from the true ones in the last lines. "
+        "*Open set is better by*: than all tissue with the same method and pooling, with interval "
+        "and p, corrected by Holm over the lines; no p with a single seed."
     ),
     "active learning": (
         "AULC is the area under the learning curve, the mean accuracy from the first to the last "
@@ -191,14 +200,15 @@ def build(
     about: Mapping[str, str],
     groups: Mapping[str, pd.DataFrame],
     rounds: Mapping[str, pd.DataFrame],
+    slides: Mapping[str, pd.DataFrame],
     *,
     every_vlm: Rows = (),
 ) -> Page:
     """All tables and figures of rows in which each dataset has one VLM.
 
-    about: see `Page`; groups, rounds: per dataset what was right in each group, by the comparison
-    and by active learning (`groups_of_runs`, `groups_of_record`); every_vlm: rows of ensembles and
-    of other VLMs, which have a table of their own.
+    about: see `Page`; groups, rounds, slides: per dataset what was right in each group, by the
+    comparison, by active learning and of slides (`groups_of_runs`, `groups_of_record`);
+    every_vlm: rows of ensembles and of other VLMs, which have a table of their own.
     """
     sections: list[Section] = []
     for dataset in sorted(about):
@@ -208,6 +218,8 @@ def build(
         sections += _label_sections(own, dataset, title)
         sections += _comparison_sections(own, dataset, title, _of_vlm(groups.get(dataset), vlm))
         sections += _active_sections(own, dataset, title, _of_vlm(rounds.get(dataset), vlm))
+        of_slides = slide_tables.slides_table(own, _of_vlm(slides.get(dataset), vlm))
+        sections += [Section(dataset, "slides", [of_slides])] if len(of_slides) else []
     raised = alarms.alarm_frame(rows)
     tables = {
         "No labels": overviews.summary_table(rows),
@@ -305,16 +317,16 @@ def of_runs(rows: Rows, about: Mapping[str, str], runs: Path) -> Page:
     (dataset,) = about
     groups = {dataset: comparison.groups_of_runs(runs)}
     rounds = {dataset: active_learning.groups_of_runs(runs)}
-    return build(rows, about, groups, rounds)
+    return build(rows, about, groups, rounds, {dataset: slide_tables.groups_of_runs(runs)})
 
 
 def of_record(rows: Rows, about: Mapping[str, str], recorded: Rows, folder: Path) -> Page:
     """The page of the whole record. rows: with each dataset's own VLM; recorded: all of them."""
-    groups, rounds = (
+    measured = (
         {name: comparison.groups_of_record(folder / f"{name}.{kind}.parquet") for name in about}
-        for kind in ("groups", "rounds")
+        for kind in ("groups", "rounds", "slides")
     )
-    return build(rows, about, groups, rounds, every_vlm=recorded)
+    return build(rows, about, *measured, every_vlm=recorded)
 
 
 def against_record(rows: Rows, recorded: Rows) -> pd.DataFrame:
@@ -348,7 +360,11 @@ def publish(dataset: str, vlm: str, rows: Rows, runs: Path) -> None:
     measured = {
         "groups": comparison.groups_of_runs(runs),
         "rounds": active_learning.groups_of_runs(runs),
+        "slides": slide_tables.groups_of_runs(runs),
     }
+    for picture in runs.glob("seed0/fold0/slides/heat_map.png"):
+        with atomic(paths.figures_folder() / f"{dataset}_heat_map.png") as file:
+            shutil.copyfile(picture, file)
     for kind, groups in measured.items():
         if len(groups):
             published = file.with_suffix(f".{kind}.parquet")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openslide
 import pandas as pd
 import torch
 
@@ -75,6 +76,30 @@ def read_slide_table(card: Card, folder: Path) -> pd.DataFrame:
             "mpp": listed["mpp"].astype(float) if "mpp" in listed else np.nan,
         }
     )
+
+
+def list_slides(folder: Path, listed: Path | None = None) -> pd.DataFrame:
+    """The slides below a folder, of unknown class: as `read_slide_table`, with label −1.
+
+    Whatever OpenSlide can read counts, in the order of the paths. listed: a CSV with columns path
+    and mpp, for slides that do not say their µm per pixel. Raises FileNotFoundError without the
+    folder, ValueError without a slide in it or naming a path that is listed and not there.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    paths_ = [str(f.relative_to(folder)) for f in files if openslide.OpenSlide.detect_format(f)]
+    if not paths_:
+        raise ValueError(f"{folder} holds {len(files)} files, and none is a slide")
+    table = pd.DataFrame({"slide": np.arange(len(paths_)), "path": paths_, "label": -1})
+    names = [paths.file_name(str(Path(path).with_suffix(""))) for path in paths_]
+    table = table.assign(name=names, group=names, mpp=np.nan)
+    if listed:
+        given = pd.read_csv(listed).set_index("path").mpp.astype(float)
+        for path in given.index.difference(pd.Index(paths_)):
+            raise ValueError(f"{listed} names {path!r}, which is no slide in {folder}")
+        table["mpp"] = table.path.map(given)
+    return table
 
 
 def open_listed(folder: Path, line: Any) -> Slide:

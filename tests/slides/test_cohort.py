@@ -52,6 +52,28 @@ def made_slide(file, draw, mpp):
             tissue_slide(file, draw, mpp=None)
 
 
+def test_slides_of_a_folder_are_listed_without_a_table(folder, tmp_path):
+    (folder / "more").mkdir()
+    (folder / "a.tif").rename(folder / "more" / "a.tif")
+    (folder / "notes.txt").write_text("no slide")
+    table = cohort.list_slides(folder)
+    assert table.path.tolist() == ["b.tif", "blank.tif", "more/a.tif", "silent.tif"]
+    assert table.name.tolist()[2] == "more-a" and table.label.unique().tolist() == [-1]
+    listed = tmp_path / "mpp.csv"
+    listed.write_text("path,mpp\nsilent.tif,4.5\n")
+    assert cohort.list_slides(folder, listed).mpp.dropna().tolist() == [4.5]
+    listed.write_text("path,mpp\nother.tif,4.5\n")
+    with pytest.raises(ValueError, match=r"names 'other.tif', which is no slide"):
+        cohort.list_slides(folder, listed)
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        cohort.list_slides(tmp_path / "nowhere")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "notes.txt").write_text("no slide")
+    with pytest.raises(ValueError, match="holds 1 files, and none is a slide"):
+        cohort.list_slides(empty)
+
+
 def test_the_table_is_in_the_order_of_the_paths_with_classes_and_cases(folder):
     table = cohort.read_slide_table(CARD, folder)
     assert table.name.tolist() == ["a", "b", "blank", "silent"]

@@ -1,0 +1,141 @@
+"""Figures of whole slides: tissue and grid, tiles that a prompt took, heat maps, a scale bar."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from lib.figures.plots import RIGHT, closed
+from lib.figures.step_plots import tile_sheet
+from lib.slides.cohort import open_listed, tissue_listed
+from lib.slides.grid import tile_grid
+from lib.slides.reading import Slide
+from lib.slides.tissue import TISSUE_MPP
+
+PICTURE = 900  # pixels of a slide's longer side in a figure
+BARS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # µm
+
+
+def tissue_and_grid(
+    folder: Path, line: Any, pixels: int, mpp: float, edited: Path | None = None
+) -> Figure:
+    """A slide, its tissue and the tiles that lie in it, side by side.
+
+    line: of the table of slides; pixels, mpp: of a tile; edited: see `cohort.embed_slides`.
+    """
+    with open_listed(folder, line) as slide:
+        mask, source = tissue_listed(slide, edited, line["name"])
+        coords = tile_grid(slide, mask, TISSUE_MPP, pixels, mpp)
+        picture, scale = _picture(slide)
+        figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6))
+        for ax, title in zip(axes, (f"tissue, {source}", f"{len(coords)} tiles"), strict=True):
+            _show(ax, picture, scale)
+            ax.set_title(title)
+        extent = (0, slide.size[0], slide.size[1], 0)
+        axes[0].contour(mask, [0.5], colors=[RIGHT], linewidths=1.2, extent=extent, origin="upper")
+        axes[1].add_collection(_squares(coords, slide.side(pixels, mpp)[0], edgecolor=RIGHT))
+        _scale_bar(axes[0], slide)
+    return closed(figure)
+
+
+def taken_tiles(
+    folder: Path,
+    table: pd.DataFrame,
+    tiles: pd.DataFrame,
+    probs: np.ndarray,
+    class_names: Sequence[str],
+    other_tissue: Sequence[str],
+    *,
+    pixels: int,
+    mpp: float,
+    columns: int = 8,
+) -> Figure:
+    """The surest tiles of each prompt, those of the targets first; prompts without tiles left out.
+
+    probs: [N, C + K]; pixels, mpp: of a tile.
+    """
+    best, sure = probs.argmax(1), probs.max(1)
+    names = [*class_names, *(f"dropped: {name}" for name in other_tissue)]
+    rows = {}
+    for k, name in enumerate(names):
+        of_prompt = np.flatnonzero(best == k)
+        chosen = of_prompt[np.argsort(-sure[of_prompt], kind="stable")][:columns]
+        if len(chosen):
+            rows[f"{name} ({len(of_prompt)})"] = _read(folder, table, tiles, chosen, pixels, mpp)
+    return tile_sheet(rows, columns=columns)
+
+
+def _read(
+    folder: Path,
+    table: pd.DataFrame,
+    tiles: pd.DataFrame,
+    rows: np.ndarray,
+    pixels: int,
+    mpp: float,
+) -> np.ndarray:
+    pictures = []
+    for slide, x, y in tiles.loc[rows, ["slide", "x", "y"]].itertuples(index=False):
+        with open_listed(folder, table.iloc[slide]) as opened:
+            pictures.append(opened.read(x, y, pixels, mpp))
+    return np.stack(pictures)
+
+
+def heat_maps(
+    folder: Path, line: Any, coords: np.ndarray, side: float, values: Mapping[str, np.ndarray]
+) -> Figure:
+    """A slide beside its tiles coloured by some values in 0 … 1, with a scale bar.
+
+    line: of the table of slides; coords: [N, 2]; side: of a tile, pixels of level 0; values: title
+    → [N], NaN for a tile that is not coloured.
+    """
+    with open_listed(folder, line) as slide:
+        picture, scale = _picture(slide)
+        figure, axes = plt.subplots(1, 1 + len(values), figsize=(3.4 * (1 + len(values)), 3.2))
+        for ax, title in zip(axes, ("", *values), strict=True):
+            _show(ax, picture, scale)
+            ax.set_title(title)
+        _scale_bar(axes[0], slide)
+        for ax, shown in zip(axes[1:], values.values(), strict=True):
+            inside = np.isfinite(shown)
+            squares = _squares(coords[inside], side, alpha=0.75, cmap="viridis")
+            squares.set_array(shown[inside])
+            squares.set_clim(0, 1)
+            ax.add_collection(squares)
+        figure.colorbar(squares, ax=axes, shrink=0.8)
+    return closed(figure)
+
+
+def _picture(slide: Slide) -> tuple[np.ndarray, float]:
+    """The whole slide, small, and how many pixels of level 0 are one of it."""
+    scale = max(1.0, max(slide.size) / PICTURE)
+    return slide.thumbnail(scale * max(slide.mpp)), scale
+
+
+def _show(ax: Axes, picture: np.ndarray, scale: float) -> None:
+    height, width = picture.shape[:2]
+    ax.imshow(picture, extent=(0, width * scale, height * scale, 0))
+    ax.set_axis_off()
+
+
+def _squares(coords: np.ndarray, side: float, **style: Any) -> PatchCollection:
+    # Squares with values must not be given a face colour: it would stand against theirs.
+    outline = {"facecolor": "none", "linewidth": 0.8}
+    style = (outline if "edgecolor" in style else {"linewidth": 0}) | style
+    return PatchCollection([Rectangle((x, y), side, side) for x, y in coords], **style)
+
+
+def _scale_bar(ax: Axes, slide: Slide) -> None:
+    """A bar of a round length, about a fifth of the slide's width, at its lower left."""
+    width, height = slide.size
+    length = max((um for um in BARS if um <= width * slide.mpp[0] / 4), default=BARS[0])
+    x, y = 0.03 * width, 0.97 * height
+    ax.plot([x, x + length / slide.mpp[0]], [y, y], color="black", lw=3, solid_capstyle="butt")
+    text = f"{length / 1000:g} mm" if length >= 1000 else f"{length} µm"
+    ax.text(x, y - 0.02 * height, text, va="bottom", fontsize=9)

@@ -1,0 +1,329 @@
+"""VLM-CPL on slides: from features of their tiles to labels of slides, one setting at a time.
+
+A setting says which tiles count: all tissue; those that open-set prompting leaves ("open set", as
+published); or those that the networks leave, for which every other tissue is a class too ("open
+set, learnt", ours), so that views and clusters confirm what is no target.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock
+from numpy.lib.format import open_memmap
+
+from lib.alarm import Alarm
+from lib.artefacts import atomic, digest_of
+from lib.consensus import SETTINGS
+from lib.data.tiles import stored_size
+from lib.labels import UNLABELLED
+from lib.learning import setups, trainer
+from lib.learning.losses import HighConfidenceCrossSupervision, Objective, Supervised
+from lib.learning.networks import predict
+from lib.learning.pooling import Bags, attention_setup, pool_slides, poolings, predict_slides
+from lib.learning.samplers import mapped, plain_features
+from lib.learning.trials import Evidence
+from lib.random_draws import tile_draws
+from lib.slides.cohort import open_listed
+from lib.slides.features_file import read_features
+from lib.slides.open_set import relevant_tiles, target_probabilities
+from lib.vlm.inference import VLM, class_probabilities, embed_tiles, embed_views
+
+ALL_TISSUE, OPEN_SET, LEARNT = "all tissue", "open set", "open set, learnt"
+CHUNK = 8192
+DRAW_STREAM = 5_000_011  # keeps these draws apart from those of views
+
+
+# --- features of a cohort ------------------------------------------------------------------------
+
+
+def gather(table: pd.DataFrame, out: Path) -> pd.DataFrame:
+    """Put the features of all slides side by side: unprojected.npy and features.npy in `out`.
+
+    table: of `read_slide_table`; out: where `embed_slides` wrote. Returns a line per tile, in the
+    order of the rows: slide, x, y (top left, pixels of level 0) and side (float, likewise). Raises
+    ValueError naming slides that have no features.
+    """
+    missing = [name for name in table.name if not (out / f"{name}.h5").is_file()]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(table)} slides have no features, the first: {missing[0]}. "
+            "Run 02_slide_features again, or take their lines out of the table of slides"
+        )
+    read = [read_features(out / f"{name}.h5") for name in table.name]
+    for name, arrays in (
+        ("unprojected", [file.features for file in read]),
+        ("features", [file.extra["projected"] for file in read]),
+    ):
+        with atomic(out / f"{name}.npy") as temporary, temporary.open("wb") as opened:
+            np.save(opened, np.concatenate(arrays))
+    lines = [
+        pd.DataFrame(file.coords, columns=["x", "y"]).assign(
+            slide=slide, side=file.attributes["patch_size_level0_exact"]
+        )
+        for slide, file in zip(table.slide, read, strict=True)
+    ]
+    return pd.concat(lines, ignore_index=True)
+
+
+@torch.inference_mode()
+def tile_probabilities(vlm: VLM, out: Path, text: torch.Tensor) -> np.ndarray:
+    """Softmax over the prompts of every tile, float32 [N, C + K]. text: from `embed_prompts`."""
+    features = mapped(out / "features.npy")
+    probs = [
+        class_probabilities(
+            vlm, torch.from_numpy(np.array(features[start : start + CHUNK], np.float32)), text.cpu()
+        ).numpy()
+        for start in range(0, len(features), CHUNK)
+    ]
+    return np.concatenate(probs)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The tiles that may count in one setting, and what views said of some of them.
+
+    names: of the classes that views vote for, targets first; rows: [n], which of the tiles of
+    `gather`; drawn: [M], those that views voted on; votes: the folder with what views say of these.
+    """
+
+    setting: str
+    names: Sequence[str]
+    rows: np.ndarray
+    drawn: np.ndarray
+    votes: Path
+
+
+def count_tiles(
+    setting: str,
+    rows: np.ndarray,
+    vlm: VLM,
+    folder: Path,
+    table: pd.DataFrame,
+    tiles: pd.DataFrame,
+    names: Sequence[str],
+    text: torch.Tensor,
+    out: Path,
+    *,
+    mpp: float,
+    most: int,
+    views: Mapping[str, Any],
+) -> Counted:
+    """Draw some of the tiles that may count from every slide, read them again and let views vote.
+
+    rows: [n], these tiles; folder, table: of `read_slide_table`; tiles, out: of `gather`; names,
+    text: of the prompts that views vote for, the targets first, [C] or, in the setting "open set,
+    learnt", [C + K], and [·, D]; most: tiles of a slide that are drawn, so that the cost of the
+    views does not grow with its size; views: n_views, hue, batch_size and seed. Features and votes
+    are kept in `out`, by model, tiles and settings: the folds of a run share them, and a second
+    call finds them. See `embed_views` for what they are.
+    """
+    drawn = draw_tiles(rows, tiles.slide.values, most, seed=views["seed"])
+    used = {"rows": drawn.tolist(), "mpp": mpp, **views, "text": text.sum(1).tolist()}
+    votes = out / f"votes-{digest_of(out / 'unprojected.npy', used)}"
+    votes.mkdir(parents=True, exist_ok=True)
+    with FileLock(votes / ".lock"):
+        if not (votes / "view_probs.npy").is_file():
+            store = votes / "tiles.npy"
+            # as every store of tiles: larger than the input, so that views are crops of it
+            stored = stored_size(vlm.image_size)
+            field = vlm.image_size * mpp
+            _read_again(folder, table, tiles.loc[drawn], store, stored, field / stored)
+            embed_tiles(vlm, store, text, votes, batch_size=views["batch_size"])
+            embed_views(vlm, store, np.arange(len(drawn)), text, votes, progress=False, **views)
+    return Counted(setting, names, rows, drawn, votes)
+
+
+def draw_tiles(rows: np.ndarray, slide_of: np.ndarray, most: int, *, seed: int) -> np.ndarray:
+    """At most `most` of the rows of each slide, by chance: int64, sorted.
+
+    rows: [n]; slide_of: int [N].
+    """
+    chance = tile_draws(rows, 1, seed, DRAW_STREAM)[:, 0]
+    frame = pd.DataFrame({"row": rows, "slide": slide_of[rows], "chance": chance})
+    drawn = frame.sort_values("chance", kind="stable").groupby("slide").head(most)
+    return np.sort(drawn.row.to_numpy(np.int64))
+
+
+def _read_again(
+    folder: Path,
+    table: pd.DataFrame,
+    tiles: pd.DataFrame,
+    store: Path,
+    pixels: int,
+    mpp: float,
+) -> None:
+    shape = len(tiles), pixels, pixels, 3
+    with atomic(store) as temporary:
+        decoded = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        places = pd.Series(np.arange(len(tiles)), tiles.index)
+        for number, of_slide in tiles.groupby("slide"):
+            with open_listed(folder, table.iloc[int(number)]) as slide:
+                for row, x, y in of_slide[["x", "y"]].itertuples():
+                    decoded[places[row]] = slide.read(x, y, pixels, mpp)
+
+
+# --- one fold ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SlideOutcome:
+    """Probabilities [S, C] of slides by one way to learn and to pool, in one setting."""
+
+    method: str
+    pooling: str
+    setting: str
+    probs: np.ndarray
+
+
+@dataclass(frozen=True)
+class SlideStudy:
+    """What `label_slides` finds in one setting.
+
+    rows: [n], tiles that count, in the order of slides; tile_probs: [n, C], of these, by VLM-CPL;
+    attention: of each slide, in the order of its tiles that count; kept: the share of drawn
+    training tiles that the filters keep; alarms: what is suspicious about that, see
+    `alarm.label_free_alarms`.
+    """
+
+    outcomes: Sequence[SlideOutcome]
+    rows: np.ndarray
+    tile_probs: np.ndarray
+    attention: Sequence[np.ndarray]
+    kept: float
+    alarms: Sequence[Alarm]
+
+    def probs(self, method: str, pooling: str) -> np.ndarray:
+        """Probabilities [S, C] of slides by one of the outcomes."""
+        (found,) = [o for o in self.outcomes if (o.method, o.pooling) == (method, pooling)]
+        return found.probs
+
+    def of_tiles(self, n_tiles: int) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities [N, C] and attention [N] of all tiles, NaN where a tile does not count."""
+        probs = np.full((n_tiles, self.tile_probs.shape[1]), np.nan)
+        attention = np.full(n_tiles, np.nan)
+        probs[self.rows], attention[self.rows] = self.tile_probs, np.concatenate(self.attention)
+        return probs, attention
+
+
+def label_slides(
+    counted: Counted,
+    out: Path,
+    slide_of: np.ndarray,
+    zero_shot: np.ndarray,
+    labels: np.ndarray | None,
+    trained_on: np.ndarray,
+    class_names: Sequence[str],
+    settings: Mapping[str, Any],
+    folder: Path,
+    *,
+    seed: int,
+) -> SlideStudy:
+    """Label all slides of a cohort in one setting, without a label, and once with true labels.
+
+    out: of `gather`; slide_of: int [N]; zero_shot: [N, C], of the targets; labels: [S], true, seen
+    by full supervision alone, which is left out without them; trained_on: bool [S], the slides to
+    learn from; settings: see `learn_tiles`, and slide_steps; folder: for the networks. Slide pseudo
+    labels are the mean of the tile probabilities (VLM-CPL); they teach the attention.
+    """
+    n_slides, n_targets = len(trained_on), len(class_names)
+    places = np.flatnonzero(trained_on[slide_of[counted.drawn]])
+    evidence, kept, networks = learn_tiles(
+        counted.votes, places, counted.names, settings, folder, seed=seed
+    )
+    features, every = plain_features(out / "unprojected.npy"), counted.rows
+    predicted = {method: predict(pair, features, every) for method, pair in networks.items()}
+    alarms = evidence.alarms("ours", kept, counted.names, predicted["vlm-cpl"])
+    by_method = {} if counted.setting == LEARNT else {"zero-shot": (every, zero_shot[every])}
+    for method, probs in predicted.items():
+        counts = relevant_tiles(probs, n_targets)
+        by_method[method] = every[counts], target_probabilities(probs[counts], n_targets)
+    outcomes = [
+        SlideOutcome(method, name, counted.setting,
+                     pool_slides(probs, slide_of[rows], n_slides, pool))
+        for method, (rows, probs) in by_method.items()
+        for name, pool in poolings().items()
+    ]  # fmt: skip
+    rows, tile_probs = by_method["vlm-cpl"]
+    bags = Bags(out / "unprojected.npy", rows_of_slides(rows, slide_of, n_slides))
+    pseudo = pool_slides(tile_probs, slide_of[rows], n_slides).argmax(1)
+    attentions = []
+    taught_by = {"vlm-cpl-slides": pseudo}
+    taught_by |= {} if labels is None else {"full-supervision": labels}
+    for method, taught in taught_by.items():
+        probs, attention = learn_slides(
+            bags, np.flatnonzero(trained_on), taught, class_names, folder / method,
+            steps=settings["slide_steps"], seed=seed,
+        )  # fmt: skip
+        outcomes.append(SlideOutcome(method, "attention", counted.setting, probs))
+        attentions.append(attention)
+    return SlideStudy(outcomes, rows, tile_probs, attentions[0], float(kept.mean()), alarms)
+
+
+def rows_of_slides(rows: np.ndarray, slide_of: np.ndarray, n_slides: int) -> tuple[np.ndarray, ...]:
+    """The rows of each slide. rows: [n], of tiles that count; slide_of: int [N]."""
+    of_rows = slide_of[rows]
+    return tuple(rows[of_rows == slide] for slide in range(n_slides))
+
+
+def learn_tiles(
+    votes: Path,
+    trained_on: np.ndarray,
+    class_names: Sequence[str],
+    settings: Mapping[str, Any],
+    folder: Path,
+    *,
+    seed: int,
+) -> tuple[Evidence, np.ndarray, dict[str, list]]:
+    """MVC, PFC in our setting and two ways to learn from what they keep.
+
+    votes: folder of `vote_on`; trained_on: [n], places in it of the tiles of training slides;
+    settings: keep_ratio, threshold, hcs_weight and n_steps; folder: for the networks. Returns what
+    the filters saw, what they keep, bool [n], and the networks by method: "ce-kept" learns from the
+    kept tiles alone, "vlm-cpl" by cross supervision from all.
+    """
+    evidence = Evidence.of_folder(votes, trained_on, keep_ratio=settings["keep_ratio"], seed=seed)
+    labels = evidence.pseudo_labels("mvc+pfc", **SETTINGS["ours"])
+    setup = setups.frozen(votes, trained_on, len(class_names), steps=settings["n_steps"], seed=seed)
+    data = trainer.TrainingTiles(trained_on, labels, class_names)
+    objectives: dict[str, Objective] = {
+        "ce-kept": Supervised(),
+        "vlm-cpl": HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"]),
+    }
+    networks = {
+        method: trainer.train(
+            objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed,
+            folder=folder / method,
+        )[0]
+        for method, objective in objectives.items()
+    }  # fmt: skip
+    return evidence, labels != UNLABELLED, networks
+
+
+def learn_slides(
+    bags: Bags,
+    slides: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    folder: Path,
+    *,
+    steps: int,
+    seed: int,
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Gated attention learnt from labels of slides; probabilities and attention of every slide.
+
+    slides: those to train on; labels: [S], of all slides, pseudo labels, or true ones for full
+    supervision. Slides without a tile that counts are left out of the training.
+    """
+    slides = np.array([slide for slide in slides if len(bags.rows[slide])], int)
+    setup = attention_setup(bags, slides, len(class_names), steps=steps, seed=seed)
+    data = trainer.TrainingTiles(slides, labels[slides], class_names)
+    networks, _ = trainer.train(
+        Supervised(), setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed,
+        folder=folder,
+    )  # fmt: skip
+    return predict_slides(networks, bags, np.arange(len(bags.rows)))

@@ -1,0 +1,83 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # From slides to features
+#
+# A slide has too many pixels for any network, and most of it is glass. Here each slide becomes a list of tiles and
+# their features: tissue is found at 8 µm per pixel, a grid of tiles is laid over it, and the vision-language model
+# encodes every tile. A tile of $P$ pixels at $m$ µm per pixel covers, in a slide of $m_0$ µm per pixel, a square of
+#
+# $$ s_0 = P \cdot \frac{m}{m_0} \ \text{pixels of the finest level,} $$
+#
+# with $m_0$ as exact as the file says it: no magnification is guessed and none is rounded. Nothing is learnt here.
+#
+# - In: slides and their table.
+# - Out: `<slide>.h5` (features, coordinates), `<slide>.tissue.geojson` (to look at and to correct in QuPath).
+
+# %%
+from pathlib import Path
+
+from lib.data import cards
+from lib.figures import slide_plots
+from lib.run_folder import Run
+from lib.slides import cohort
+from lib.vlm.cards import describe_vlm
+from lib.vlm.loading import load_vlm
+
+# %% tags=["parameters"]
+dataset = "demo_slides"  # a card in data/cards that names a table of slides
+vlm = "stand-in-demo_other_lab"  # see load_vlm
+seed = 0  # of a stand-in
+tile_mpp = 1.146  # µm per pixel of the tiles; as those that the model has learnt from
+tissue = ""  # a folder with corrected <slide>.tissue.geojson; empty: tissue is found
+parts = 2  # jobs that share the slides
+part = 0  # this job
+
+# %%
+run = Run("02_slide_features", dataset, vlm, seed, tile_mpp=tile_mpp, tissue=tissue)
+card = cards.read_card(dataset)
+folder = cohort.prepare(card)
+table = cohort.read_slide_table(card, folder)
+mine = table[table.slide % parts == part]
+print(f"{dataset}: {len(mine)} of {len(table)} slides, {table.group.nunique()} cases")
+
+# %% [markdown]
+# ## Tissue and grid
+#
+# The first slide of this job: what counts as tissue, and the tiles that lie in it by half or more. Glass, specks and
+# pen marks are left out. A slide that does not say its µm per pixel is refused: give it in the table.
+
+# %%
+model = load_vlm(vlm, seed=seed)
+print(f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}")
+
+# %%
+edited = Path(tissue).expanduser() if tissue else None
+slide_plots.tissue_and_grid(folder, mine.iloc[0], model.image_size, tile_mpp, edited)
+
+# %% [markdown]
+# ## Features
+#
+# Workers read tiles while the model encodes; `waiting` is how long it waited for them. A slide that is done is passed
+# over, so this can be stopped and called again.
+
+# %%
+out = run.file("slides")
+report = cohort.embed_slides(model, folder, mine, out, mpp=tile_mpp, edited=edited)
+report.round(2)
+
+# %%
+failed = report[report.error != ""]
+for name, error in zip(failed.name, failed.error, strict=True):
+    print(f"{name}: {error}")
+assert failed.empty, f"{len(failed)} of {len(mine)} slides failed: {', '.join(failed.name)}"
+
+# %% [markdown]
+# **Recap.** Every slide has its features beside its coordinates, in the layout that TRIDENT and its followers read.
+# Next: `17_open_set_prompting_slides` leaves out what is no target and labels the slides.

@@ -1,0 +1,140 @@
+"""The notebooks of slides on a handful of small ones; one slide is damaged at first."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import record
+from lib.data import cards
+from lib.slides import cohort, study, tables
+from lib.slides.annotations import check_geojson
+from lib.slides.features_file import read_features
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+CHAIN = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+CHAIN += ["--nolock", "--rerun-incomplete", "--config", "dataset=smoke_slides", "seeds=0"]
+
+
+def run_chain(folder: Path) -> subprocess.CompletedProcess:
+    environment = os.environ | {"OUTPUT_ROOT": str(folder), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(CHAIN, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory) -> tuple[Path, str, dict[str, int]]:
+    """Run folder of a chain that met a damaged slide and was called again when it was mended.
+
+    Also what the first call said, and when it wrote the features of each slide.
+    """
+    folder = tmp_path_factory.mktemp("slides")
+    os.environ["OUTPUT_ROOT"], before = str(folder), os.environ.get("OUTPUT_ROOT")
+    try:
+        slides = cohort.prepare(cards.read_card("smoke_slides"))
+    finally:
+        os.environ.pop("OUTPUT_ROOT") if before is None else os.environ.update(OUTPUT_ROOT=before)
+    damaged = slides / "slide03.tif"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:100])
+    first = run_chain(folder)
+    runs = folder / "data" / "runs" / "smoke_slides" / "stand-in-smoke_other_lab" / "seed0"
+    written = {file.stem: file.stat().st_mtime_ns for file in (runs / "slides").glob("*.h5")}
+    assert first.returncode != 0
+    damaged.write_bytes(whole)
+    again = run_chain(folder)
+    assert again.returncode == 0, (again.stdout + again.stderr)[-3000:]
+    return runs, first.stdout + first.stderr, written
+
+
+def test_a_slide_that_fails_is_named_and_a_rerun_takes_up_that_one_alone(chain):
+    runs, said, written = chain
+    assert "1 of 5 slides failed: slide03" in said
+    assert sorted(written) == [f"slide{n:02d}" for n in range(10) if n != 3]
+    for name, changed in written.items():
+        assert (runs / "slides" / f"{name}.h5").stat().st_mtime_ns == changed, name
+    assert (runs / "slides" / "slide03.h5").is_file()
+    assert not list(runs.rglob(".part-*"))
+
+
+def test_every_notebook_of_slides_ran_and_no_other(chain):
+    runs, _, _ = chain
+    executed = {file.stem for folder in (runs, runs / "fold0", runs.parent)
+                for file in folder.glob("executed/*.ipynb")}  # fmt: skip
+    parts = {f"02_slide_features-part{part}" for part in (0, 1)}
+    assert executed == parts | {"01_stand_in_vlm", "17_open_set_prompting_slides", "40_record"}
+
+
+def test_each_tile_has_its_features_and_each_slide_its_score(chain):
+    runs, _, _ = chain
+    stored = np.load(runs / "slides" / "unprojected.npy", allow_pickle=False)
+    files = sorted((runs / "slides").glob("*.h5"))
+    assert np.array_equal(stored, np.concatenate([read_features(file).features for file in files]))
+    right = pd.read_parquet(runs / "fold0" / "slides.parquet")
+    assert (right.groupby(tables.KIND).group.nunique() == 2).all()  # of ten slides a fifth
+    rows = record.read_rows(runs / "fold0" / "rows" / "17_open_set_prompting_slides.jsonl")
+    assert {row["split"] for row in rows} == {"slides"} and {row["n"] for row in rows} == {2}
+    for row in rows:
+        pooling, setting = row["params"]["pooling"], row["setting"]
+        same = right[(right.method == row["method"]) & (right.pooling == pooling)]
+        same = same[same.setting == setting]
+        assert same.right.mean() == row["scores"]["accuracy"]
+    assert {row["setting"] for row in rows} == {study.ALL_TISSUE, study.OPEN_SET, study.LEARNT}
+
+
+def test_the_page_and_the_geojson_of_the_slides_of_the_fold_are_there(chain):
+    runs, _, _ = chain
+    out = runs / "fold0" / "slides"
+    collections = sorted(out.glob("*.geojson"))
+    assert len(collections) == 2 and (out / "page" / "index.html").is_file()
+    for file in collections:
+        collection = json.loads(file.read_text())
+        check_geojson(collection)
+        assert len(collection["features"]) == len(read_features(
+            runs / "slides" / f"{file.stem}.h5").coords)  # fmt: skip
+
+
+def test_the_table_of_slides_is_among_the_results(chain):
+    text = (chain[0].parent / "figures" / "RESULTS.md").read_text()
+    assert "smoke_slides: slides" in text and "open set" in text and "attention" in text
+
+
+def own_slides(output: Path, **given: object) -> subprocess.CompletedProcess:
+    notebook = ROOT / "notebooks" / "92_your_own_slides.py"
+    command = [sys.executable, "-m", "lib.runner", str(notebook), "-p", "dataset", "smoke_slides"]
+    command += [word for name, value in given.items() for word in ("-p", name, str(value))]
+    environment = os.environ | {"OUTPUT_ROOT": str(output), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_slides_of_ones_own_end_in_a_page_and_a_table(chain, tmp_path):
+    """Nobody labelled any; a file that is no slide is passed over."""
+    output = chain[0].parents[4]
+    slides = tmp_path / "mine"
+    slides.mkdir()
+    for n in (0, 1, 2, 5):
+        shutil.copy(output / "data" / "raw" / "smoke_slides" / f"slide{n:02d}.tif", slides)
+    (slides / "notes.txt").write_text("no slide")
+    words = {"classes": "adenocarcinoma; lymphocytes", "other_tissue": "smooth muscle; fat"}
+    done = own_slides(output, folder=slides, **words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    page = Path(done.stderr.rpartition("open ")[2].strip())
+    assert page.is_file() and page.name == "index.html"
+    out = page.parents[1]
+    table = pd.read_csv(out / "slides.csv")
+    assert table.path.tolist() == [f"slide{n:02d}.tif" for n in (0, 1, 2, 5)]
+    probs = table[["prob adenocarcinoma", "prob lymphocytes"]]
+    assert probs.sum(axis=1).values == pytest.approx(1) and set(table["class"]) <= {
+        "adenocarcinoma", "lymphocytes",
+    }  # fmt: skip
+    for name in table.path:
+        check_geojson(json.loads((out / f"{Path(name).stem}.geojson").read_text()))
+    lost = own_slides(output, folder=tmp_path / "nowhere", **words)
+    assert lost.returncode == 1 and "there is no folder" in lost.stderr

@@ -1,0 +1,102 @@
+"""Tiles that count, what a study says of them, and its tables."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from slides.made_up_slides import textured_slide
+
+from lib import record
+from lib.figures import slide_plots
+from lib.slides import study, tables
+
+TEST = pd.DataFrame({"slide": [1, 3, 4], "label": [0, 1, 1], "group": ["a", "b", "b"]})
+
+
+def outcomes(right: dict[tuple[str, str], list[bool]]) -> list[study.SlideOutcome]:
+    """Mean pooling of two classes: method and setting → whether each slide of TEST is right."""
+    found = []
+    for (method, setting), is_right in right.items():
+        probs = np.full((5, 2), 0.5)
+        for slide, label, ok in zip(TEST.slide, TEST.label, is_right, strict=True):
+            probs[slide] = np.eye(2)[label if ok else 1 - label] * 0.6 + 0.2
+        found.append(study.SlideOutcome(method, "mean", setting, probs))
+    return found
+
+
+RIGHT = {
+    ("zero-shot", study.OPEN_SET): [True, True, False],
+    ("zero-shot", study.ALL_TISSUE): [False, True, False],
+    ("vlm-cpl", study.OPEN_SET): [True, True, True],
+    ("vlm-cpl", study.ALL_TISSUE): [True, True, True],
+}
+
+
+def test_tiles_are_drawn_by_chance_and_no_more_than_asked_for_of_a_slide():
+    slide_of = np.repeat(np.arange(4), [3, 50, 0, 80])[np.random.default_rng(0).permutation(133)]
+    rows = np.flatnonzero(np.random.default_rng(1).random(133) < 0.8)
+    drawn = study.draw_tiles(rows, slide_of, 10, seed=0)
+    assert set(drawn) <= set(rows) and (np.diff(drawn) > 0).all()
+    for slide in (0, 1, 3):
+        of_slide = (slide_of[rows] == slide).sum()
+        assert (slide_of[drawn] == slide).sum() == min(10, of_slide)
+    assert np.array_equal(study.draw_tiles(rows[::-1], slide_of, 10, seed=0), drawn)
+    assert not np.array_equal(study.draw_tiles(rows, slide_of, 10, seed=1), drawn)
+
+
+def test_a_study_says_nothing_of_tiles_that_do_not_count():
+    attention = [np.array([0.7, 0.3]), np.array([]), np.array([1.0])]
+    tile_probs = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
+    rows = np.array([1, 2, 5])
+    found = study.SlideStudy(outcomes(RIGHT), rows, tile_probs, attention, 0.3, [])
+    probs, looked = found.of_tiles(7)
+    assert np.array_equal(probs[[1, 2, 5]], tile_probs)
+    assert looked[[1, 2, 5]].tolist() == [0.7, 0.3, 1.0]
+    assert np.isnan(probs[[0, 3, 4, 6]]).all() and np.isnan(looked[[0, 3, 4, 6]]).all()
+
+
+def test_scores_and_counts_are_of_the_slides_of_the_fold():
+    evaluations = tables.evaluate_slides(
+        outcomes(RIGHT), TEST.slide.values, TEST.label.values, ["a", "b"], device="cpu"
+    )
+    rows = [record.row(dataset="d", vlm="v", seed=0, fold=0, **e) for e in evaluations]
+    right = tables.right_per_slide(outcomes(RIGHT), TEST, vlm="v", seed=0, fold=0)
+    table = tables.slides_table(rows, right).set_index("method")
+    open_set, better = table["open set"], table["open set: better by"]
+    assert open_set["zero-shot tiles"].startswith("0.667")
+    assert open_set["zero-shot tiles"].endswith(" / 0.750")
+    assert table["all tissue"]["zero-shot tiles"].startswith("0.333")
+    assert better["zero-shot tiles"].startswith("+0.333")
+    assert better["MVC → PFC, HCS"].startswith("+0.000")
+    assert table.folds.tolist() == table.seeds.tolist() == ["1", "1"]
+    without = tables.slides_table(rows)
+    assert without["open set"].tolist() == ["0.667 / 0.750", "1.000 / 1.000"]
+    assert tables.slides_table([]).empty
+
+
+def test_a_slide_is_one_unit_of_the_bootstrap():
+    right = tables.right_per_slide(outcomes(RIGHT), TEST, vlm="v", seed=0, fold=0)
+    assert len(right) == 4 * len(TEST) and set(right.n) == {1}
+    zero = right[(right.method == "zero-shot") & (right.setting == study.OPEN_SET)]
+    assert zero.right.tolist() == [1, 1, 0] and zero.group.tolist() == ["a", "b", "b"]
+
+
+def test_classes_of_slides_are_written(tmp_path):
+    table = pd.DataFrame({"path": [f"{n}.tif" for n in range(5)]})
+    ours = {kind: right for kind, right in RIGHT.items() if kind[1] == study.OPEN_SET}
+    found = study.SlideStudy(outcomes(ours), np.empty(0, int), np.empty((0, 2)), [], 0.3, [])
+    written = tables.slides_csv(tmp_path / "slides.csv", table, found, ["a", "b"])
+    assert written["class"].tolist()[1] == "a" and written["class"].tolist()[3:] == ["b", "b"]
+    again = pd.read_csv(tmp_path / "slides.csv")
+    assert list(again) == ["path", "class", "prob a", "prob b"]
+    assert again["prob b"].values == pytest.approx(written["prob b"].values)
+
+
+def test_a_heat_map_shows_its_values(tmp_path):
+    """Tiles that count have the colour of their value, the others none."""
+    line = pd.Series({"path": textured_slide(tmp_path)[0].path.name, "mpp": np.nan, "name": "a"})
+    coords = np.array([[0, 0], [64, 0], [0, 64]])
+    figure = slide_plots.heat_maps(tmp_path, line, coords, 64.0, {"p": np.array([0, 1, np.nan])})
+    figure.savefig(tmp_path / "map.png")
+    (squares,) = figure.axes[1].collections
+    low, high = squares.get_facecolor()[:, :3]
+    assert low[2] > low[0] and high[0] > high[2]  # from violet to yellow

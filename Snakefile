@@ -31,7 +31,7 @@ if not set(METHODS) <= {"vlm-cpl", "unisal"}:
 STAND_INS = [member for member in VLM.split("+") if member.startswith(paths.STAND_IN)]
 DATASETS = [DATASET, *(member.removeprefix(paths.STAND_IN) for member in STAND_INS)]
 for card in map(cards.read_card, DATASETS):
-    if card.synthetic is None:
+    if not card.drawn:
         datasets.locate(card)  # a dataset that is not there is named before anything starts
 
 # The encoder takes all cores. Heads are so small that a second thread gains little and two trainings

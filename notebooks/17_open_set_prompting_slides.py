@@ -30,7 +30,7 @@ from lib.artefacts import atomic
 from lib.data import cards, splits
 from lib.figures import slide_plots
 from lib.run_folder import Run
-from lib.slides import cohort, open_set, study, tables
+from lib.slides import cohort, open_set, page, study, tables
 from lib.vlm.cards import describe_vlm
 from lib.vlm.inference import embed_prompts
 from lib.vlm.loading import load_vlm
@@ -108,8 +108,8 @@ slide_plots.taken_tiles(folder, table, tiles, probs, card.class_names, names,
 views = {"n_views": n_views, "hue": hue, "batch_size": batch_size, "seed": seed}
 choice = {"mpp": run.settings["tile_mpp"], "most": tiles_per_slide, "views": views}
 every, targets = np.arange(len(tiles)), (card.class_names, text[:n_classes])
-counting = {study.ALL_TISSUE: (every, targets), study.OPEN_SET: (every[relevant], targets),
-            study.LEARNT: (every, ([*card.class_names, *names], text))}
+counting = {open_set.ALL_TISSUE: (every, targets), open_set.OPEN_SET: (every[relevant], targets),
+            open_set.LEARNT: (every, ([*card.class_names, *names], text))}
 counted = [study.count_tiles(setting, rows, model, folder, table, tiles, *words, out, **choice)
            for setting, (rows, words) in counting.items()]
 
@@ -153,7 +153,7 @@ tables.slides_table(rows, right)
 # its attention.
 
 # %%
-shown, ours = test[test.label == test.label.max()].iloc[0], found[study.LEARNT]
+shown, ours = test[test.label == test.label.max()].iloc[0], found[open_set.LEARNT]
 tile_probs, attention = ours.of_tiles(len(tiles))
 best = ours.probs("vlm-cpl", "mean")[shown.slide].argmax()
 own = (tiles.slide == shown.slide).values
@@ -179,7 +179,7 @@ figure
 # %%
 title = f"{card.title}, fold {fold}"
 seen = folder, test, tiles, ours, probs, card.class_names, names
-print("open", tables.write_page(run.file("slides"), *seen, title=title))
+print("open", page.write_study_page(run.file("slides"), *seen, title=title))
 
 # %% [markdown]
 # **Recap.** Slides are labelled without a label, and it shows which tissue was left out and where the networks

@@ -29,7 +29,7 @@ import numpy as np
 from lib import paths
 from lib.data import cards
 from lib.figures import slide_plots
-from lib.slides import cohort, open_set, study, tables
+from lib.slides import cohort, open_set, page, study
 from lib.vlm import stand_in
 from lib.vlm.cards import credits, describe_vlm
 from lib.vlm.inference import embed_prompts
@@ -131,7 +131,7 @@ slide_plots.taken_tiles(where, slides, tiles, probs, names, others, **sizes)
 views = {"n_views": n_views, "hue": hue, "batch_size": batch_size, "seed": seed}
 every = np.arange(len(tiles))
 words = [*names, *others], text
-counted = study.count_tiles(study.LEARNT, every, model, where, slides, tiles, *words, out,
+counted = study.count_tiles(open_set.LEARNT, every, model, where, slides, tiles, *words, out,
                             mpp=tile_mpp, most=tiles_per_slide, views=views)
 
 # %%
@@ -147,9 +147,9 @@ print("\n".join(f"{alarm.name}: {alarm.text}" for alarm in found.alarms) or "no 
 
 # %%
 title = f"{len(slides)} slides of {where.name}"
-page = tables.write_page(out, where, slides, tiles, found, probs, names, others, title=title)
-predicted = tables.slides_csv(out / "slides.csv", slides, found, names)
-print("open", page)
+written = page.write_study_page(out, where, slides, tiles, found, probs, names, others, title=title)
+predicted = page.slides_csv(out / "slides.csv", slides, found, names)
+print("open", written)
 predicted.head().round(3)
 
 # %% [markdown]

@@ -79,6 +79,11 @@ class Card:
         return [c.name for c in self.classes]
 
     @property
+    def drawn(self) -> bool:
+        """Whether the dataset is made here, so that nothing has to be found."""
+        return self.synthetic is not None or "drawn" in (self.slides or {})
+
+    @property
     def shift(self) -> str:
         """`restain` by its name in `lib.data.shifts`, where "stain-" leads to that laboratory."""
         return f"stain{-self.restain:+g}" if self.restain else ""

@@ -13,6 +13,9 @@ import pandas as pd
 
 from lib.vlm.prompts import PAPERS, fill
 
+# Which tiles count: all; those whose best prompt is a target's; those that networks leave, which
+# learn every other tissue as a class too.
+ALL_TISSUE, OPEN_SET, LEARNT = "all tissue", "open set", "open set, learnt"
 # OpenPath's first three, the neighbouring pool of its group, and what glass and pens leave.
 OTHER_TISSUE = (
     *("stroma", "mucus", "fibrous tissue"),

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,12 @@ from scipy.stats import rankdata
 
 from lib import paths
 from lib.artefacts import atomic
+from lib.slides.annotations import tiles_geojson, write_geojson
+from lib.slides.cohort import open_listed
 from lib.slides.deep_zoom import overlay_scale, write_deep_zoom, write_overlay
+
+if TYPE_CHECKING:
+    from lib.slides.study import SlideStudy
 
 HERE = Path(__file__).parent
 VIEWER = ("page.css", "slide.js", "table.js", "openseadragon/openseadragon.min.js",
@@ -266,3 +271,76 @@ def _render(file: Path, template: str, **values: Any) -> None:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     file.write_text(environment.get_template(template).render(values), encoding="utf-8")
+
+
+# --- of a study ----------------------------------------------------------------------------------
+
+
+def write_study_page(
+    out: Path,
+    folder: Path,
+    table: pd.DataFrame,
+    tiles: pd.DataFrame,
+    found: "SlideStudy",
+    prompted: np.ndarray,
+    class_names: Sequence[str],
+    other_tissue: Sequence[str],
+    *,
+    title: str,
+) -> Path:
+    """Write the page of some slides (`write_slides_page`) to `out`; returns its index.html.
+
+    folder, table: of `read_slide_table`, or some of its lines; tiles: of `gather`; prompted:
+    [N, C + K], of `tile_probabilities`; other_tissue: [K].
+    """
+    probs, attention = found.of_tiles(len(tiles))
+    counts, n_classes = np.isfinite(probs[:, 0]), len(class_names)
+    other = np.array(other_tissue, object)[prompted[:, n_classes:].argmax(1)]
+    colours = [f"C{k}" for k in range(n_classes)]
+    pooled, views, lines = found.probs("vlm-cpl", "mean"), [], []
+    out.mkdir(parents=True, exist_ok=True)
+    for _, line in table.iterrows():
+        own = (tiles.slide == line.slide).values
+        geojson = out / f"{line['name']}.geojson"
+        with open_listed(folder, line) as slide:
+            mpp, bounds = slide.mpp, slide.bounds[:2]
+        view = SlideView(
+            line["name"], folder / line.path, mpp, tiles.loc[own, ["x", "y"]].values,
+            float(tiles.side[own].iloc[0]), probs[own], attention[own], counts[own], other[own],
+            geojson,
+        )  # fmt: skip
+        best = np.where(counts[own], np.nan_to_num(probs[own]).argmax(1), n_classes)
+        write_geojson(geojson, tiles_geojson(
+            view.name, view.coords, view.side, best, view.probs, [*class_names, "other tissue"],
+            [*colours, "#505050"], bounds, {"attention": attention[own]},
+        ))  # fmt: skip
+        views.append(view)
+        of_slide = pooled[line.slide]
+        named = {f"prob {name}": p for name, p in zip(class_names, of_slide, strict=True)}
+        lines.append({
+            "slide": view.name, "class": class_names[of_slide.argmax()], "tiles": own.sum(),
+            "irrelevant": 1 - counts[own].mean(), **named,
+            "label": class_names[line.label] if line.label >= 0 else None,
+        })  # fmt: skip
+    facts = [
+        f"{len(table)} slides, labelled by words alone: {', '.join(class_names)}.",
+        f"Tiles of other tissue were left out: {', '.join(other_tissue)}.",
+    ]
+    write_slides_page(
+        out / "page", title=title, facts=facts, slides=pd.DataFrame(lines), views=views,
+        class_names=class_names, colours=colours,
+    )  # fmt: skip
+    return out / "page" / "index.html"
+
+
+def slides_csv(
+    file: Path, table: pd.DataFrame, found: "SlideStudy", class_names: Sequence[str]
+) -> pd.DataFrame:
+    """Write a line per slide: path, class and the probability of each class; returns the table."""
+    probs = found.probs("vlm-cpl", "mean")
+    lines = pd.DataFrame({"path": table.path, "class": np.array(class_names)[probs.argmax(1)]})
+    for name, column in zip(class_names, probs.T, strict=True):
+        lines[f"prob {name}"] = column
+    with atomic(file) as temporary:
+        lines.to_csv(temporary, index=False)
+    return lines

@@ -30,10 +30,9 @@ from lib.learning.trials import Evidence
 from lib.random_draws import tile_draws
 from lib.slides.cohort import open_listed
 from lib.slides.features_file import read_features
-from lib.slides.open_set import relevant_tiles, target_probabilities
+from lib.slides.open_set import LEARNT, relevant_tiles, target_probabilities
 from lib.vlm.inference import VLM, class_probabilities, embed_tiles, embed_views
 
-ALL_TISSUE, OPEN_SET, LEARNT = "all tissue", "open set", "open set, learnt"
 CHUNK = 8192
 DRAW_STREAM = 5_000_011  # keeps these draws apart from those of views
 

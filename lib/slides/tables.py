@@ -1,20 +1,19 @@
-"""Scores of slides with and without open-set prompting, and the page that a person opens."""
+"""Scores of slides: rows of the record, and the table with and without open-set prompting."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from lib.artefacts import atomic
 from lib.report import statistics
 from lib.report.evaluation import evaluate_probs
 from lib.report.format import differences, with_interval
-from lib.slides.annotations import tiles_geojson, write_geojson
-from lib.slides.cohort import open_listed
-from lib.slides.page import SlideView, write_slides_page
-from lib.slides.study import ALL_TISSUE, LEARNT, OPEN_SET, SlideOutcome, SlideStudy
+from lib.slides.open_set import ALL_TISSUE, LEARNT, OPEN_SET
+
+if TYPE_CHECKING:  # making tables needs no torch
+    from lib.slides.study import SlideOutcome
 
 METHODS = {
     "zero-shot": "zero-shot tiles",
@@ -28,7 +27,7 @@ SPLIT = "slides"  # of the rows: of test slides, never of tiles
 
 
 def evaluate_slides(
-    outcomes: Sequence[SlideOutcome],
+    outcomes: Sequence["SlideOutcome"],
     tested: np.ndarray,
     labels: np.ndarray,
     class_names: Sequence[str],
@@ -45,7 +44,7 @@ def evaluate_slides(
 
 
 def right_per_slide(
-    outcomes: Sequence[SlideOutcome], test: pd.DataFrame, **of_run: Any
+    outcomes: Sequence["SlideOutcome"], test: pd.DataFrame, **of_run: Any
 ) -> pd.DataFrame:
     """Whether each outcome is right on each slide of the fold, for `statistics.grouped`.
 
@@ -124,76 +123,3 @@ def _accuracies(df: pd.DataFrame, counted: statistics.Groups | None, setting: st
     known = statistics.estimates(counted, kind) if counted else {}
     shown = with_interval(known["accuracy"]) if known else f"{accuracy:.3f}"
     return f"{shown} / {balanced:.3f}"
-
-
-# --- what a person opens -------------------------------------------------------------------------
-
-
-def write_page(
-    out: Path,
-    folder: Path,
-    table: pd.DataFrame,
-    tiles: pd.DataFrame,
-    found: SlideStudy,
-    prompted: np.ndarray,
-    class_names: Sequence[str],
-    other_tissue: Sequence[str],
-    *,
-    title: str,
-) -> Path:
-    """Write the page of some slides (`page.write_slides_page`) to `out`; returns its index.html.
-
-    folder, table: of `read_slide_table`, or some of its lines; tiles: of `gather`; prompted:
-    [N, C + K], of `tile_probabilities`; other_tissue: [K].
-    """
-    probs, attention = found.of_tiles(len(tiles))
-    counts, n_classes = np.isfinite(probs[:, 0]), len(class_names)
-    other = np.array(other_tissue, object)[prompted[:, n_classes:].argmax(1)]
-    colours = [f"C{k}" for k in range(n_classes)]
-    pooled, views, lines = found.probs("vlm-cpl", "mean"), [], []
-    out.mkdir(parents=True, exist_ok=True)
-    for _, line in table.iterrows():
-        own = (tiles.slide == line.slide).values
-        geojson = out / f"{line['name']}.geojson"
-        with open_listed(folder, line) as slide:
-            mpp, bounds = slide.mpp, slide.bounds[:2]
-        view = SlideView(
-            line["name"], folder / line.path, mpp, tiles.loc[own, ["x", "y"]].values,
-            float(tiles.side[own].iloc[0]), probs[own], attention[own], counts[own], other[own],
-            geojson,
-        )  # fmt: skip
-        best = np.where(counts[own], np.nan_to_num(probs[own]).argmax(1), n_classes)
-        write_geojson(geojson, tiles_geojson(
-            view.name, view.coords, view.side, best, view.probs, [*class_names, "other tissue"],
-            [*colours, "#505050"], bounds, {"attention": attention[own]},
-        ))  # fmt: skip
-        views.append(view)
-        of_slide = pooled[line.slide]
-        named = {f"prob {name}": p for name, p in zip(class_names, of_slide, strict=True)}
-        lines.append({
-            "slide": view.name, "class": class_names[of_slide.argmax()], "tiles": own.sum(),
-            "irrelevant": 1 - counts[own].mean(), **named,
-            "label": class_names[line.label] if line.label >= 0 else None,
-        })  # fmt: skip
-    facts = [
-        f"{len(table)} slides, labelled by words alone: {', '.join(class_names)}.",
-        f"Tiles of other tissue were left out: {', '.join(other_tissue)}.",
-    ]
-    write_slides_page(
-        out / "page", title=title, facts=facts, slides=pd.DataFrame(lines), views=views,
-        class_names=class_names, colours=colours,
-    )  # fmt: skip
-    return out / "page" / "index.html"
-
-
-def slides_csv(
-    file: Path, table: pd.DataFrame, found: SlideStudy, class_names: Sequence[str]
-) -> pd.DataFrame:
-    """Write a line per slide: path, class and the probability of each class; returns the table."""
-    probs = found.probs("vlm-cpl", "mean")
-    lines = pd.DataFrame({"path": table.path, "class": np.array(class_names)[probs.argmax(1)]})
-    for name, column in zip(class_names, probs.T, strict=True):
-        lines[f"prob {name}"] = column
-    with atomic(file) as temporary:
-        lines.to_csv(temporary, index=False)
-    return lines

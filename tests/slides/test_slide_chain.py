@@ -13,7 +13,7 @@ import pytest
 
 from lib import record
 from lib.data import cards
-from lib.slides import cohort, study, tables
+from lib.slides import cohort, open_set, tables
 from lib.slides.annotations import check_geojson
 from lib.slides.features_file import read_features
 
@@ -54,6 +54,16 @@ def chain(tmp_path_factory) -> tuple[Path, str, dict[str, int]]:
     return runs, first.stdout + first.stderr, written
 
 
+def test_drawn_slides_have_to_be_nowhere_before(tmp_path):
+    environment = os.environ | {"OUTPUT_ROOT": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    planned = subprocess.run(
+        [*CHAIN[:-3], "--dry-run", *CHAIN[-3:]], cwd=tmp_path, env=environment,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert "02_slide_features" in planned.stdout and "10_zero_shot" not in planned.stdout
+
+
 def test_a_slide_that_fails_is_named_and_a_rerun_takes_up_that_one_alone(chain):
     runs, said, written = chain
     assert "1 of 5 slides failed: slide03" in said
@@ -86,7 +96,11 @@ def test_each_tile_has_its_features_and_each_slide_its_score(chain):
         same = right[(right.method == row["method"]) & (right.pooling == pooling)]
         same = same[same.setting == setting]
         assert same.right.mean() == row["scores"]["accuracy"]
-    assert {row["setting"] for row in rows} == {study.ALL_TISSUE, study.OPEN_SET, study.LEARNT}
+    assert {row["setting"] for row in rows} == {
+        open_set.ALL_TISSUE,
+        open_set.OPEN_SET,
+        open_set.LEARNT,
+    }
 
 
 def test_the_page_and_the_geojson_of_the_slides_of_the_fold_are_there(chain):

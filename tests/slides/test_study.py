@@ -7,7 +7,7 @@ from slides.made_up_slides import textured_slide
 
 from lib import record
 from lib.figures import slide_plots
-from lib.slides import study, tables
+from lib.slides import open_set, page, study, tables
 
 TEST = pd.DataFrame({"slide": [1, 3, 4], "label": [0, 1, 1], "group": ["a", "b", "b"]})
 
@@ -24,10 +24,10 @@ def outcomes(right: dict[tuple[str, str], list[bool]]) -> list[study.SlideOutcom
 
 
 RIGHT = {
-    ("zero-shot", study.OPEN_SET): [True, True, False],
-    ("zero-shot", study.ALL_TISSUE): [False, True, False],
-    ("vlm-cpl", study.OPEN_SET): [True, True, True],
-    ("vlm-cpl", study.ALL_TISSUE): [True, True, True],
+    ("zero-shot", open_set.OPEN_SET): [True, True, False],
+    ("zero-shot", open_set.ALL_TISSUE): [False, True, False],
+    ("vlm-cpl", open_set.OPEN_SET): [True, True, True],
+    ("vlm-cpl", open_set.ALL_TISSUE): [True, True, True],
 }
 
 
@@ -76,15 +76,15 @@ def test_scores_and_counts_are_of_the_slides_of_the_fold():
 def test_a_slide_is_one_unit_of_the_bootstrap():
     right = tables.right_per_slide(outcomes(RIGHT), TEST, vlm="v", seed=0, fold=0)
     assert len(right) == 4 * len(TEST) and set(right.n) == {1}
-    zero = right[(right.method == "zero-shot") & (right.setting == study.OPEN_SET)]
+    zero = right[(right.method == "zero-shot") & (right.setting == open_set.OPEN_SET)]
     assert zero.right.tolist() == [1, 1, 0] and zero.group.tolist() == ["a", "b", "b"]
 
 
 def test_classes_of_slides_are_written(tmp_path):
     table = pd.DataFrame({"path": [f"{n}.tif" for n in range(5)]})
-    ours = {kind: right for kind, right in RIGHT.items() if kind[1] == study.OPEN_SET}
+    ours = {kind: right for kind, right in RIGHT.items() if kind[1] == open_set.OPEN_SET}
     found = study.SlideStudy(outcomes(ours), np.empty(0, int), np.empty((0, 2)), [], 0.3, [])
-    written = tables.slides_csv(tmp_path / "slides.csv", table, found, ["a", "b"])
+    written = page.slides_csv(tmp_path / "slides.csv", table, found, ["a", "b"])
     assert written["class"].tolist()[1] == "a" and written["class"].tolist()[3:] == ["b", "b"]
     again = pd.read_csv(tmp_path / "slides.csv")
     assert list(again) == ["path", "class", "prob a", "prob b"]

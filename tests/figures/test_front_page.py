@@ -199,17 +199,24 @@ def claims(rows):
         yield "in AULC margin sampling on both", holds
 
 
-BESIDE_EACH_OTHER, RANGES = ("vlm-cpl", "full-supervision"), ["0.64 to 0.77", "0.91 to 0.94"]
+BESIDE_EACH_OTHER = (
+    ("vlm-cpl", "ours"),
+    ("vlm-cpl", "published filters"),
+    ("full-supervision", ""),
+)
+RANGES = ["0.72 to 0.88", "0.70 to 0.72", "0.91 to 0.94"]
 
 
 def shift_claims(rows):
-    """The range of VLM-CPL and of all labels at the shifts that cost a class."""
+    """The range of VLM-CPL in both settings and of all labels at the strongest shifts."""
     shifted = ablations.robustness_lines(ablations.ablation_frame(rows)) if rows else []
     if len(shifted):
         strong = shifted[shifted["shift"].isin(["stain+1.0", "stain+2.0", "jpeg10"])]
         means = strong.groupby(["method", "setting", "shift"]).accuracy.mean()
-        ends = [f"{means[m].min():.2f} to {means[m].max():.2f}" for m in BESIDE_EACH_OTHER]
-        yield "0.64 to 0.77, where all labels give 0.91 to 0.94", ends == RANGES
+        ends = [f"{means[k].min():.2f} to {means[k].max():.2f}" for k in BESIDE_EACH_OTHER]
+        ours, published, full = RANGES
+        claim = f"ours reaches {ours} and the published filters {published}, where all labels give"
+        yield f"{claim} {full}", ends == RANGES
 
 
 def test_what_the_readme_says_of_others_holds_in_the_record(rows):

@@ -363,8 +363,8 @@ def publish(dataset: str, vlm: str, rows: Rows, runs: Path) -> None:
         "slides": slide_tables.groups_of_runs(runs),
     }
     for picture in runs.glob("seed0/fold0/slides/heat_map.png"):
-        with atomic(paths.figures_folder() / f"{dataset}_heat_map.png") as file:
-            shutil.copyfile(picture, file)
+        with atomic(paths.figures_folder() / f"{dataset}_heat_map.png") as copy:
+            shutil.copyfile(picture, copy)
     for kind, groups in measured.items():
         if len(groups):
             published = file.with_suffix(f".{kind}.parquet")

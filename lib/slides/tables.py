@@ -78,7 +78,9 @@ def slide_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(lines)
     if len(frame):
         frame["place"] = frame.method.map(list(METHODS).index)
-        frame = frame.sort_values(["place", "seed", "fold"], kind="stable", ignore_index=True)
+        frame["j"] = frame.pooling.str.extract(r"top-(\d+)")[0].fillna("0").astype(int)  # of top-j
+        by = ["place", "j", "pooling", "seed", "fold"]
+        frame = frame.sort_values(by, kind="stable", ignore_index=True)
     return frame
 
 

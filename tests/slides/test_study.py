@@ -6,7 +6,7 @@ import pytest
 from slides.made_up_slides import textured_slide
 
 from lib import record
-from lib.figures import slide_plots
+from lib.figures import results, slide_plots
 from lib.slides import open_set, page, study, tables
 
 TEST = pd.DataFrame({"slide": [1, 3, 4], "label": [0, 1, 1], "group": ["a", "b", "b"]})
@@ -71,6 +71,36 @@ def test_scores_and_counts_are_of_the_slides_of_the_fold():
     without = tables.slides_table(rows)
     assert without["open set"].tolist() == ["0.667 / 0.750", "1.000 / 1.000"]
     assert tables.slides_table([]).empty
+
+
+def test_lines_are_in_the_order_of_the_poolings():
+    names = ("top-100", "mean", "top-5", "share", "top-10")
+    probs = np.full((5, 2), 0.5)
+    found = [study.SlideOutcome("vlm-cpl", name, open_set.OPEN_SET, probs) for name in names]
+    given = TEST.slide.values, TEST.label.values, ["a", "b"]
+    rows = [record.row(dataset="d", vlm="v", seed=0, fold=0, **e)
+            for e in tables.evaluate_slides(found, *given, device="cpu")]  # fmt: skip
+    assert tables.slides_table(rows).pooling.tolist() == [
+        "mean", "share", "top-5", "top-10", "top-100",
+    ]  # fmt: skip
+
+
+def test_slides_are_published_with_their_counts_and_a_picture(tmp_path, monkeypatch):
+    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
+    fold = tmp_path / "runs" / "seed0" / "fold0"
+    (fold / "slides").mkdir(parents=True)
+    (fold / "slides" / "heat_map.png").write_bytes(b"a picture")
+    right = tables.right_per_slide(outcomes(RIGHT), TEST, vlm="v", seed=0, fold=0)
+    right.to_parquet(fold / "slides.parquet")
+    given = TEST.slide.values, TEST.label.values, ["a", "b"]
+    rows = [record.row(dataset="d", vlm="v", seed=0, fold=0, **e)
+            for e in tables.evaluate_slides(outcomes(RIGHT), *given, device="cpu")]  # fmt: skip
+    results.publish("d", "v", rows, tmp_path / "runs")
+    published = pd.read_parquet(tmp_path / "data" / "record" / "d.slides.parquet")
+    pd.testing.assert_frame_equal(published, right)
+    assert (tmp_path / "figures" / "d_heat_map.png").read_bytes() == b"a picture"
+    page = results.of_record(rows, {"d": "Made up."}, rows, tmp_path / "data" / "record")
+    assert "open set: better by" in page.text()
 
 
 def test_a_slide_is_one_unit_of_the_bootstrap():

@@ -146,7 +146,7 @@ print("\n".join(f"{alarm.name}: {alarm.text}" for alarm in found.alarms) or "no 
 # ## Slides
 
 # %%
-title = f"{len(slides)} slides of {where.name}"
+title = f"Slides of {where.name}"
 written = page.write_study_page(out, where, slides, tiles, found, probs, names, others, title=title)
 predicted = page.slides_csv(out / "slides.csv", slides, found, names)
 print("open", written)

@@ -323,7 +323,8 @@ def write_study_page(
             "label": class_names[line.label] if line.label >= 0 else None,
         })  # fmt: skip
     facts = [
-        f"{len(table)} slides, labelled by words alone: {', '.join(class_names)}.",
+        f"{len(table)} slide{'s' * (len(table) != 1)}, labelled by words alone: "
+        f"{', '.join(class_names)}.",
         f"Tiles of other tissue were left out: {', '.join(other_tissue)}.",
     ]
     write_slides_page(

@@ -5,6 +5,7 @@ published); or those that the networks leave, for which every other tissue is a 
 set, learnt", ours), so that views and clusters confirm what is no target.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -288,7 +289,7 @@ def learn_tiles(
     evidence = Evidence.of_folder(votes, trained_on, keep_ratio=settings["keep_ratio"], seed=seed)
     labels = evidence.pseudo_labels("mvc+pfc", **SETTINGS["ours"])
     setup = setups.frozen(votes, trained_on, len(class_names), steps=settings["n_steps"], seed=seed)
-    data = trainer.TrainingTiles(trained_on, labels, class_names)
+    data = _training_tiles(trained_on, labels, class_names)
     objectives: dict[str, Objective] = {
         "ce-kept": Supervised(),
         "vlm-cpl": HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"]),
@@ -301,6 +302,15 @@ def learn_tiles(
         for method, objective in objectives.items()
     }  # fmt: skip
     return evidence, labels != UNLABELLED, networks
+
+
+def _training_tiles(
+    tiles: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> trainer.TrainingTiles:
+    """Without the warning of a class that has no label, which is one of the alarms."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "no labelled tile of class")
+        return trainer.TrainingTiles(tiles, labels, class_names)
 
 
 def learn_slides(
@@ -320,7 +330,7 @@ def learn_slides(
     """
     slides = np.array([slide for slide in slides if len(bags.rows[slide])], int)
     setup = attention_setup(bags, slides, len(class_names), steps=steps, seed=seed)
-    data = trainer.TrainingTiles(slides, labels[slides], class_names)
+    data = _training_tiles(slides, labels[slides], class_names)
     networks, _ = trainer.train(
         Supervised(), setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed,
         folder=folder,

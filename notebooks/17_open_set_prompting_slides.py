@@ -16,14 +16,16 @@
 #
 # Consensus and cross supervision then learn from the tiles that count, and a slide is labelled by the mean of its
 # tiles' probabilities, $p(c \mid S) = \frac{1}{|S|} \sum_{x \in S} p(c \mid x)$. These labels teach a gated attention
-# (Ilse et al. 2018) which tiles of a slide to look at. Everything is done twice: with open-set prompting and on all
-# tissue.
+# (Ilse et al. 2018) which tiles of a slide to look at. Everything is done three times: on all tissue, with open-set
+# prompting, and with networks that learn other tissue too.
 #
 # - In: the features of `02_slide_features`, slides and their table.
-# - Out: `slides.parquet` (probabilities of each slide of the fold), rows, `slides/slides.html`.
+# - Out: `slides.parquet` (what is right, by each way, on each slide of the fold), rows, `slides/page/index.html` and a
+#   GeoJSON of the tiles of each slide.
 
 # %%
 import numpy as np
+import pandas as pd
 
 from lib import paths
 from lib.artefacts import atomic
@@ -89,7 +91,7 @@ open_set.dropped_tiles(probs, n_classes, names, truth)
 
 # %% [markdown]
 # `wrongly`, where the truth is known: dropped tiles that do show a target. Tiles that each prompt took, the surest
-# first, and below them tiles that count:
+# first; those of the classes count:
 
 # %%
 slide_plots.taken_tiles(folder, table, tiles, probs, card.class_names, names,
@@ -125,9 +127,15 @@ found = {c.setting: study.label_slides(c, *given, folder_, seed=seed)
 # %%
 for setting, each in found.items():
     print(f"{setting}:", "; ".join(a.text for a in each.alarms) or "no alarm")
-if truth is not None:
-    masks = {s: np.isin(every, each.rows) for s, each in found.items()}
-    print({s: open_set.open_set_quality(mask, truth) for s, mask in masks.items()})
+
+# %% [markdown]
+# Shares of the tiles that do not count in the end, where the truth is known: of other tissue, rightly, and of what
+# gives the slide its class, wrongly.
+
+# %%
+masks = {} if truth is None else {s: np.isin(every, each.rows) for s, each in found.items()}
+quality = {s: open_set.open_set_quality(mask, truth) for s, mask in masks.items()}
+pd.DataFrame(quality).T.round(3)
 
 # %% [markdown]
 # ## Slides of this fold
@@ -142,10 +150,10 @@ rows = run.record(tables.evaluate_slides(
 ))
 right = tables.right_per_slide(outcomes, test, vlm=vlm, seed=seed, fold=fold)
 run.save(slides=right)
-tables.slides_table(rows, right)
+tables.slides_table(rows)
 
 # %% [markdown]
-# A fold has few slides, so its intervals are wide; the tables of `40_record` pool all of them.
+# A fold has few slides; the table of `40_record` pools all folds and has intervals.
 #
 # ## Where does it look?
 #

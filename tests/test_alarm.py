@@ -16,7 +16,7 @@ def clean(shares, seed=0, n=600):
     truth = rng.choice(3, n, p=shares)
     probs = 0.1 * rng.dirichlet(np.ones(3), n) + 0.9 * np.eye(3)[truth]
     clusters = 3 * truth + rng.integers(3, size=n)
-    return {"view_probs": probs, "prompt_labels": truth, "kept": rng.random(n) < 0.6,
+    return {"view_probs": probs, "labels": truth, "kept": rng.random(n) < 0.6,
             "clusters": np.unique(clusters, return_inverse=True)[1]}  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def test_nothing_sounds_where_all_agree_be_the_classes_even_or_not(shares):
 
 def test_a_class_without_labels_is_named():
     given = clean(SHARES[0])
-    given["kept"] &= given["prompt_labels"] != 1
+    given["kept"] &= given["labels"] != 1
     (found,) = sounded(given)
     assert found.name == "class without labels" and found.text.startswith("adenoma: 0 of")
 
@@ -67,15 +67,15 @@ def test_clusters_without_a_say_are_flat():
 
 def test_prompts_that_call_half_a_class_another_one_contradict_the_clusters():
     given = clean(SHARES[0])
-    wrong = given["prompt_labels"] == 2
+    wrong = given["labels"] == 2
     swapped = np.flatnonzero(wrong)[: int(0.7 * wrong.sum())]
-    given["prompt_labels"] = given["prompt_labels"].copy()
-    given["prompt_labels"][swapped] = 0
+    given["labels"] = given["labels"].copy()
+    given["labels"][swapped] = 0
     (found,) = sounded(given)
     assert found.name == "prompts contradict clusters" and found.text.startswith("cancer: of ")
 
 
 def test_prompts_of_chance_contradict_in_all():
     given = clean(SHARES[0])
-    given["prompt_labels"] = np.random.default_rng(0).integers(3, size=600)
+    given["labels"] = np.random.default_rng(0).integers(3, size=600)
     assert any("Prompts and clusters differ on 6" in found.text for found in sounded(given))

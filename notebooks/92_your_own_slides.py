@@ -125,20 +125,20 @@ slide_plots.taken_tiles(where, slides, tiles, probs, names, others, **sizes)
 # ## Views vote, filters choose, networks learn
 #
 # As in `11_multi_view_consensus` to `13_high_confidence_cross_supervision`, with every other tissue as a class too,
-# so that views, clusters and networks decide which tiles count. What looks wrong is said here.
+# so that views, clusters and networks decide which tiles are relevant. Alarms say what looks wrong.
 
 # %%
 views = {"n_views": n_views, "hue": hue, "batch_size": batch_size, "seed": seed}
 every = np.arange(len(tiles))
 words = [*names, *others], text
-counted = study.count_tiles(open_set.LEARNT, every, model, where, slides, tiles, *words, out,
-                            mpp=tile_mpp, most=tiles_per_slide, views=views)
+voted = study.vote_on(open_set.LEARNT, every, model, where, slides, tiles, *words, out,
+                      mpp=tile_mpp, most=tiles_per_slide, views=views)
 
 # %%
 settings = {"keep_ratio": keep_ratio, "threshold": threshold, "hcs_weight": hcs_weight}
 settings |= {"n_steps": n_steps, "slide_steps": slide_steps}
 zero_shot, trained_on = open_set.target_probabilities(probs, len(names)), np.full(len(slides), True)
-given = counted, out, tiles.slide.values, zero_shot, None, trained_on, names, settings
+given = voted, out, tiles.slide.values, zero_shot, None, trained_on, names, settings
 found = study.label_slides(*given, out / "networks", seed=seed)
 print("\n".join(f"{alarm.name}: {alarm.text}" for alarm in found.alarms) or "no alarm")
 

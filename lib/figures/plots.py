@@ -19,7 +19,8 @@ from lib.report.statistics import pooled_rows
 plt.style.use(Path(__file__).with_name("style.mplstyle"))
 
 RIGHT, WRONG, OTHER = "#009E73", "#D55E00", "#BBBBBB"
-# The same colour for the same rule everywhere: hue for the tie rule, line for the quota.
+# The same colour for the same rule everywhere: hue for the tie rule or for labels by lift, line for
+# the quota.
 LIFT_COLOUR = "#009E73"
 TIE_COLOURS = {"random": "#E69F00", "probability": "#0072B2"}
 QUOTA_LINES = {"global": "--", "class": "-"}

@@ -56,11 +56,13 @@ TOPICS = {
         "Prompts, votes, filters and training repeated on shifted tiles; test sets, mean over runs."
     ),
     "slides": (
-        "Labels of whole slides that nobody annotated. *Tiles*: those that open-set prompting "
-        "leaves, or all tissue. *Pooling*: how a slide gets its label from its tiles; attention "
-        "is learnt from the pseudo labels of slides, or from the true ones in the last lines. "
-        "*Open set is better by*: than all tissue with the same method and pooling, with interval "
-        "and p, corrected by Holm over the lines; no p with a single seed."
+        "Labels of whole slides that nobody annotated: accuracy / balanced accuracy, pooled over "
+        "folds. *All tissue*: every tile is relevant. *Open set*: tiles whose best prompt is a "
+        "target's, as published. *Open set, learnt*: tiles that networks call a target, which "
+        "learn every other tissue as a class too; ours. *Pooling*: how a slide gets its label "
+        "from its tiles; attention is learnt from the pseudo labels of slides, in the last line "
+        "from the true ones. *Better by*: than all tissue with the same method and pooling, with "
+        "interval and p, corrected by Holm over the lines; no p with a single seed."
     ),
     "active learning": (
         "AULC is the area under the learning curve, the mean accuracy from the first to the last "

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 from lib.figures.plots import RIGHT, closed
 from lib.figures.step_plots import tile_sheet
-from lib.slides.cohort import open_listed, tissue_listed
+from lib.slides.cohort import open_listed, read_listed, tissue_listed
 from lib.slides.grid import tile_grid
 from lib.slides.reading import Slide
 from lib.slides.tissue import TISSUE_MPP
@@ -68,23 +68,10 @@ def taken_tiles(
         of_prompt = np.flatnonzero(best == k)
         chosen = of_prompt[np.argsort(-sure[of_prompt], kind="stable")][:columns]
         if len(chosen):
-            rows[f"{name} ({len(of_prompt)})"] = _read(folder, table, tiles, chosen, pixels, mpp)
+            pictures = np.empty((len(chosen), pixels, pixels, 3), np.uint8)
+            given = folder, table, tiles.loc[chosen], pixels, mpp
+            rows[f"{name} ({len(of_prompt)})"] = read_listed(*given, pictures)
     return tile_sheet(rows, columns=columns)
-
-
-def _read(
-    folder: Path,
-    table: pd.DataFrame,
-    tiles: pd.DataFrame,
-    rows: np.ndarray,
-    pixels: int,
-    mpp: float,
-) -> np.ndarray:
-    pictures = []
-    for slide, x, y in tiles.loc[rows, ["slide", "x", "y"]].itertuples(index=False):
-        with open_listed(folder, table.iloc[slide]) as opened:
-            pictures.append(opened.read(x, y, pixels, mpp))
-    return np.stack(pictures)
 
 
 def heat_maps(

@@ -107,6 +107,27 @@ def open_listed(folder: Path, line: Any) -> Slide:
     return open_slide(folder / line["path"], None if np.isnan(line["mpp"]) else line["mpp"])
 
 
+def read_listed(
+    folder: Path,
+    table: pd.DataFrame,
+    tiles: pd.DataFrame,
+    pixels: int,
+    mpp: float,
+    into: np.ndarray,
+) -> np.ndarray:
+    """Read some tiles into an array [n, pixels, pixels, 3] and return it; a slide is opened once.
+
+    folder, table: of `read_slide_table`; tiles: a line per tile with columns slide, x and y (top
+    left, pixels of level 0); mpp: µm per pixel. Errors as in `open_slide`.
+    """
+    places = pd.Series(np.arange(len(tiles)), tiles.index)
+    for number, of_slide in tiles.groupby("slide"):
+        with open_listed(folder, table.iloc[int(number)]) as slide:
+            for row, x, y in of_slide[["x", "y"]].itertuples():
+                into[places[row]] = slide.read(x, y, pixels, mpp)
+    return into
+
+
 def tissue_listed(slide: Slide, edited: Path | None, name: str) -> tuple[np.ndarray, str]:
     """`tissue_of`, from `<name>.tissue.geojson` in the folder `edited` if it is there."""
     own = edited / f"{name}.tissue.geojson" if edited else None

@@ -29,7 +29,7 @@ from lib.learning.pooling import Bags, attention_setup, pool_slides, poolings, p
 from lib.learning.samplers import mapped, plain_features
 from lib.learning.trials import Evidence
 from lib.random_draws import tile_draws
-from lib.slides.cohort import open_listed
+from lib.slides.cohort import read_listed
 from lib.slides.features_file import read_features
 from lib.slides.open_set import LEARNT, relevant_tiles, target_probabilities
 from lib.vlm.inference import VLM, class_probabilities, embed_tiles, embed_views
@@ -84,11 +84,11 @@ def tile_probabilities(vlm: VLM, out: Path, text: torch.Tensor) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """The tiles that may count in one setting, and what views said of some of them.
+class VotedTiles:
+    """Tiles that may be relevant in one setting, and the votes of views on some of them.
 
     names: of the classes that views vote for, targets first; rows: [n], which of the tiles of
-    `gather`; drawn: [M], those that views voted on; votes: the folder with what views say of these.
+    `gather`; drawn: [M], those that views voted on; votes: the folder of their votes.
     """
 
     setting: str
@@ -98,7 +98,7 @@ class Counted:
     votes: Path
 
 
-def count_tiles(
+def vote_on(
     setting: str,
     rows: np.ndarray,
     vlm: VLM,
@@ -112,15 +112,15 @@ def count_tiles(
     mpp: float,
     most: int,
     views: Mapping[str, Any],
-) -> Counted:
-    """Draw some of the tiles that may count from every slide, read them again and let views vote.
+) -> VotedTiles:
+    """Draw some of these tiles from every slide, read them again and let views vote.
 
-    rows: [n], these tiles; folder, table: of `read_slide_table`; tiles, out: of `gather`; names,
-    text: of the prompts that views vote for, the targets first, [C] or, in the setting "open set,
-    learnt", [C + K], and [·, D]; most: tiles of a slide that are drawn, so that the cost of the
-    views does not grow with its size; views: n_views, hue, batch_size and seed. Features and votes
-    are kept in `out`, by model, tiles and settings: the folds of a run share them, and a second
-    call finds them. See `embed_views` for what they are.
+    rows: [n], tiles that may be relevant; folder, table: of `read_slide_table`; tiles, out: of
+    `gather`; names, text: of the prompts that views vote for, the targets first, [C] or, in the
+    setting "open set, learnt", [C + K], and [·, D]; most: tiles of a slide that are drawn, so that
+    the cost of the views does not grow with its size; views: n_views, hue, batch_size and seed.
+    Features and votes are kept in `out`, by model, tiles and settings: the folds of a run share
+    them, and a second call finds them. See `embed_views` for what they are.
     """
     drawn = draw_tiles(rows, tiles.slide.values, most, seed=views["seed"])
     used = {"rows": drawn.tolist(), "mpp": mpp, **views, "text": text.sum(1).tolist()}
@@ -132,10 +132,13 @@ def count_tiles(
             # as every store of tiles: larger than the input, so that views are crops of it
             stored = stored_size(vlm.image_size)
             field = vlm.image_size * mpp
-            _read_again(folder, table, tiles.loc[drawn], store, stored, field / stored)
+            with atomic(store) as temporary:
+                shape = len(drawn), stored, stored, 3
+                decoded = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+                read_listed(folder, table, tiles.loc[drawn], stored, field / stored, decoded)
             embed_tiles(vlm, store, text, votes, batch_size=views["batch_size"])
             embed_views(vlm, store, np.arange(len(drawn)), text, votes, progress=False, **views)
-    return Counted(setting, names, rows, drawn, votes)
+    return VotedTiles(setting, names, rows, drawn, votes)
 
 
 def draw_tiles(rows: np.ndarray, slide_of: np.ndarray, most: int, *, seed: int) -> np.ndarray:
@@ -147,24 +150,6 @@ def draw_tiles(rows: np.ndarray, slide_of: np.ndarray, most: int, *, seed: int) 
     frame = pd.DataFrame({"row": rows, "slide": slide_of[rows], "chance": chance})
     drawn = frame.sort_values("chance", kind="stable").groupby("slide").head(most)
     return np.sort(drawn.row.to_numpy(np.int64))
-
-
-def _read_again(
-    folder: Path,
-    table: pd.DataFrame,
-    tiles: pd.DataFrame,
-    store: Path,
-    pixels: int,
-    mpp: float,
-) -> None:
-    shape = len(tiles), pixels, pixels, 3
-    with atomic(store) as temporary:
-        decoded = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        places = pd.Series(np.arange(len(tiles)), tiles.index)
-        for number, of_slide in tiles.groupby("slide"):
-            with open_listed(folder, table.iloc[int(number)]) as slide:
-                for row, x, y in of_slide[["x", "y"]].itertuples():
-                    decoded[places[row]] = slide.read(x, y, pixels, mpp)
 
 
 # --- one fold ------------------------------------------------------------------------------------
@@ -211,7 +196,7 @@ class SlideStudy:
 
 
 def label_slides(
-    counted: Counted,
+    voted: VotedTiles,
     out: Path,
     slide_of: np.ndarray,
     zero_shot: np.ndarray,
@@ -231,19 +216,19 @@ def label_slides(
     labels are the mean of the tile probabilities (VLM-CPL); they teach the attention.
     """
     n_slides, n_targets = len(trained_on), len(class_names)
-    places = np.flatnonzero(trained_on[slide_of[counted.drawn]])
+    places = np.flatnonzero(trained_on[slide_of[voted.drawn]])
     evidence, kept, networks = learn_tiles(
-        counted.votes, places, counted.names, settings, folder, seed=seed
+        voted.votes, places, voted.names, settings, folder, seed=seed
     )
-    features, every = plain_features(out / "unprojected.npy"), counted.rows
+    features, every = plain_features(out / "unprojected.npy"), voted.rows
     predicted = {method: predict(pair, features, every) for method, pair in networks.items()}
-    alarms = evidence.alarms("ours", kept, counted.names, predicted["vlm-cpl"])
-    by_method = {} if counted.setting == LEARNT else {"zero-shot": (every, zero_shot[every])}
+    alarms = evidence.alarms("ours", kept, voted.names, predicted["vlm-cpl"])
+    by_method = {} if voted.setting == LEARNT else {"zero-shot": (every, zero_shot[every])}
     for method, probs in predicted.items():
         counts = relevant_tiles(probs, n_targets)
         by_method[method] = every[counts], target_probabilities(probs[counts], n_targets)
     outcomes = [
-        SlideOutcome(method, name, counted.setting,
+        SlideOutcome(method, name, voted.setting,
                      pool_slides(probs, slide_of[rows], n_slides, pool))
         for method, (rows, probs) in by_method.items()
         for name, pool in poolings().items()
@@ -259,7 +244,7 @@ def label_slides(
             bags, np.flatnonzero(trained_on), taught, class_names, folder / method,
             steps=settings["slide_steps"], seed=seed,
         )  # fmt: skip
-        outcomes.append(SlideOutcome(method, "attention", counted.setting, probs))
+        outcomes.append(SlideOutcome(method, "attention", voted.setting, probs))
         attentions.append(attention)
     return SlideStudy(outcomes, rows, tile_probs, attentions[0], float(kept.mean()), alarms)
 

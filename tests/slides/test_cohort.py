@@ -175,3 +175,12 @@ def test_which_tiles_are_relevant_is_known_of_made_slides_alone(folder, tmp_path
     )  # fmt: skip
     card = SimpleNamespace(classes=[SimpleNamespace(folder="stroma")])
     assert cohort.relevant_tissue(card, made, table, tiles).tolist() == [True, False]
+
+
+def test_tiles_are_read_in_their_order_whatever_slide_they_are_of(folder):
+    table = cohort.read_slide_table(CARD, folder)
+    tiles = pd.DataFrame({"slide": [1, 0, 1], "x": [40, 80, 200], "y": [60, 100, 240]}, [7, 3, 9])
+    read = cohort.read_listed(folder, table, tiles, 16, 8.0, np.empty((3, 16, 16, 3), np.uint8))
+    for picture, tile in zip(read, tiles.itertuples(index=False), strict=True):
+        with cohort.open_listed(folder, table.iloc[tile.slide]) as slide:
+            assert np.array_equal(picture, slide.read(tile.x, tile.y, 16, 8.0))

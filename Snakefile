@@ -30,9 +30,8 @@ if not set(METHODS) <= {"vlm-cpl", "unisal"}:
     raise ValueError(f"method={config['method']}: there are vlm-cpl and unisal")
 STAND_INS = [member for member in VLM.split("+") if member.startswith(paths.STAND_IN)]
 DATASETS = [DATASET, *(member.removeprefix(paths.STAND_IN) for member in STAND_INS)]
-for card in map(cards.read_card, DATASETS):
-    if not card.drawn:
-        datasets.locate(card)  # a dataset that is not there is named before anything starts
+for name in sum((cards.read_card(name).needs for name in DATASETS), []):
+    datasets.locate(cards.read_card(name))  # one that is not there is named before anything starts
 
 # The encoder takes all cores. Heads are so small that a second thread gains little and two trainings
 # on one core each, side by side, nearly twice as much.

@@ -109,19 +109,18 @@ slide_plots.taken_tiles(folder, table, tiles, probs, card.class_names, names,
 # %%
 views = {"n_views": n_views, "hue": hue, "batch_size": batch_size, "seed": seed}
 choice = {"mpp": run.settings["tile_mpp"], "most": tiles_per_slide, "views": views}
-every, targets = np.arange(len(tiles)), (card.class_names, text[:n_classes])
-settings = {open_set.ALL_TISSUE: (every, targets), open_set.OPEN_SET: (every[relevant], targets),
-            open_set.LEARNT: (every, ([*card.class_names, *names], text))}
-voted = [study.vote_on(setting, rows, model, folder, table, tiles, *words, out, **choice)
-           for setting, (rows, words) in settings.items()]
+every = np.arange(len(tiles))
+rows = {open_set.ALL_TISSUE: every, open_set.OPEN_SET: every[relevant], open_set.LEARNT: every}
+given = rows, model, folder, table, tiles, card.class_names, names, text, out
+voted = study.vote_on(*given, **choice)
 
 # %%
 zero_shot = open_set.target_probabilities(probs, n_classes)
 given = (out, tiles.slide.values, zero_shot, table.label.values, (table.fold != fold).values)
 given += (card.class_names, run.settings)
-folders = [run.file(f"slides-{paths.file_name(v.setting)}") for v in voted]
-found = {v.setting: study.label_slides(v, *given, folder_, seed=seed)
-         for v, folder_ in zip(voted, folders, strict=True)}
+folders = {setting: run.file(f"slides-{paths.file_name(setting)}") for setting in voted}
+found = {setting: study.label_slides(own, *given, folders[setting], seed=seed)
+         for setting, own in voted.items()}
 {setting: f"{each.kept:.0%} of the drawn tiles kept" for setting, each in found.items()}
 
 # %%

@@ -129,16 +129,15 @@ slide_plots.taken_tiles(where, slides, tiles, probs, names, others, **sizes)
 
 # %%
 views = {"n_views": n_views, "hue": hue, "batch_size": batch_size, "seed": seed}
-every = np.arange(len(tiles))
-words = [*names, *others], text
-voted = study.vote_on(open_set.LEARNT, every, model, where, slides, tiles, *words, out,
-                      mpp=tile_mpp, most=tiles_per_slide, views=views)
+rows = {open_set.LEARNT: np.arange(len(tiles))}
+given = rows, model, where, slides, tiles, names, others, text, out
+voted = study.vote_on(*given, mpp=tile_mpp, most=tiles_per_slide, views=views)
 
 # %%
 settings = {"keep_ratio": keep_ratio, "threshold": threshold, "hcs_weight": hcs_weight}
 settings |= {"n_steps": n_steps, "slide_steps": slide_steps}
 zero_shot, trained_on = open_set.target_probabilities(probs, len(names)), np.full(len(slides), True)
-given = voted, out, tiles.slide.values, zero_shot, None, trained_on, names, settings
+given = voted[open_set.LEARNT], out, tiles.slide.values, zero_shot, None, trained_on, names, settings
 found = study.label_slides(*given, out / "networks", seed=seed)
 print("\n".join(f"{alarm.name}: {alarm.text}" for alarm in found.alarms) or "no alarm")
 

@@ -44,13 +44,16 @@ class Card:
     `contains`; `access` is what else it takes to get the dataset.
     synthetic: the arguments of `lib.data.synthetic.write_dataset` for a dataset that is generated.
     slides: of a dataset of whole slides, which has no tiles: `table`, a CSV below the folder with
-    columns path and label (a class's `folder`), and perhaps case and mpp; `drawn`, the arguments of
-    `lib.slides.made_slides.write_drawn_slides` for slides that are generated.
+    columns path and label (a class's `folder`), and perhaps case, mpp and fold; `drawn` or
+    `composed`, the arguments of `lib.slides.made_slides.write_drawn_slides` for slides that are
+    generated, or of `write_composed_slides` for those made of real tiles, by kind the card whose
+    class of that name they are from.
     other_tissue: what is in the slides and is no target class, in words for prompts.
     group_hash_range: two numbers, 0 to 1: takes only the groups whose name, hashed, lies between
     them. Datasets with ranges that do not overlap share no group.
     restain: how far the tiles move to the other laboratory of `lib.data.staining` when they are
     decoded as the source of a stand-in VLM.
+    joined: cards whose classes and tiles a stand-in VLM learns on beside those of this card.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Card:
     other_tissue: Sequence[str] = ()
     group_hash_range: Sequence[float] = (0, 1)
     restain: float = 0.0
+    joined: Sequence[str] = ()
 
     @property
     def class_names(self) -> list[str]:
@@ -82,6 +86,13 @@ class Card:
     def drawn(self) -> bool:
         """Whether the dataset is made here, so that nothing has to be found."""
         return self.synthetic is not None or "drawn" in (self.slides or {})
+
+    @property
+    def needs(self) -> list[str]:
+        """Cards of the datasets that have to be found before this one can be used."""
+        composed = (self.slides or {}).get("composed")
+        own = [] if self.drawn else [self.name] if composed is None else composed["tissue"].values()
+        return list(dict.fromkeys([*own, *self.joined]))
 
     @property
     def shift(self) -> str:
@@ -124,9 +135,11 @@ def read_card(dataset: str) -> Card:
 
 
 def card_files(dataset: str) -> list[Path]:
-    """The card's file, and those of the cards that it extends."""
+    """The card's file, and those of the cards that it extends or is made of."""
     base = yaml.safe_load(paths.card_file(dataset).read_text()).get("extends")
-    return [paths.card_file(dataset), *(card_files(base) if base else [])]
+    more = [name for name in read_card(dataset).needs if name != dataset]
+    files = [file for name in [*([base] if base else []), *more] for file in card_files(name)]
+    return list(dict.fromkeys([paths.card_file(dataset), *files]))
 
 
 def copies_file(card: Card) -> Path:

@@ -18,16 +18,19 @@ NEVER_TESTED = -1
 def assign_folds(card: Card, table: pd.DataFrame) -> np.ndarray:
     """The fold in which each tile is tested, int64 [N], `NEVER_TESTED` for tiles that never are.
 
-    A dataset with a division of its own has one fold, 0: its test set. The others have five, which
-    stand in `data/splits/<dataset>.csv` (path, fold); without that file they are made and written
+    A dataset with a division of its own has one fold, 0: its test set. Folds that the table of its
+    slides gives are taken. The others have five, which stand in `data/splits/<dataset>.csv` (path, fold); without that file they are made and written
     there. A file that leaves out tiles that are here, as one made from a part of the dataset does,
     is not used: the tiles are divided by `divide`, with a warning.
 
-    table: from `tiles.read_tile_table`. Raises ValueError as `divide` and `own_division` do, and
+    table: from `tiles.read_tile_table` or `cohort.read_slide_table`. Raises ValueError as `divide` and `own_division` do, and
     naming the file when its folds divide a group.
     """
     if card.splits:
         return own_division(table)
+    if "fold" in table:
+        _refuse_divided_groups(table.fold.values, table.group.values, f"the table of {card.name}")
+        return table.fold.values.astype(np.int64)
     file = splits_file(card.name)
     if not file.is_file():
         folds = divide(table.label.values, table.group.values)

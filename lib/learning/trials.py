@@ -66,25 +66,28 @@ class Evidence:
 
     @classmethod
     def of_folder(
-        cls, folder: Path, tiles: np.ndarray, *, keep_ratio: float, seed: int
+        cls, folder: Path, tiles: np.ndarray, *, keep_ratio: float, seed: int, text: str = ""
     ) -> "Evidence":
-        """As `embed_tiles` and `embed_views` left it for all tiles; tiles: [N], some of them."""
+        """As `embed_tiles` and `embed_views` left it for all tiles.
 
-        def load(name: str) -> np.ndarray:
-            return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        tiles: [N], some of them; text: the name of one of several sets of prompts.
+        """
 
-        probs = load("probs")[tiles]
+        def load(name: str, by: str = "") -> np.ndarray:
+            return np.load(folder / by / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+
+        probs = load("probs", text)[tiles]
         return cls(
             tiles=tiles,
             prompt_labels=probs.argmax(1),
             confidence=probs.max(1),
-            votes=load("votes")[:, tiles],
-            view_probs=load("view_probs")[tiles],
+            votes=load("votes", text)[:, tiles],
+            view_probs=load("view_probs", text)[tiles],
             features={
                 "projected": load("features")[tiles],
                 "unprojected": load("unprojected")[tiles],
             },
-            agree=load("agree")[tiles],
+            agree=load("agree", text)[tiles],
             keep_ratio=keep_ratio,
             seed=seed,
         )

@@ -25,17 +25,19 @@ COLUMNS = ("path", "label")  # of a slide table; case and mpp may be there too
 
 
 def prepare(card: Card) -> Path:
-    """The folder of a dataset's slides; drawn slides are drawn by the first call.
+    """The folder of a dataset's slides; those drawn or composed are made by the first call.
 
     Raises FileNotFoundError as `datasets.locate` does.
     """
     assert card.slides is not None
-    recipe = card.slides.get("drawn")
-    if recipe is None:
-        return datasets.locate(card)
-    folder = paths.raw_folders()[0] / card.folder
-    kinds = [c.folder for c in card.classes]
-    return datasets.made(folder, {**recipe, "targets": kinds}, made_slides.write_drawn_slides)
+    folder, targets = paths.raw_folders()[0] / card.folder, [c.folder for c in card.classes]
+    for kind, write in (
+        ("drawn", made_slides.write_drawn_slides),
+        ("composed", made_slides.write_composed_slides),
+    ):
+        if kind in card.slides:
+            return datasets.made(folder, {**card.slides[kind], "targets": targets}, write)
+    return datasets.locate(card)
 
 
 def read_slide_table(card: Card, folder: Path) -> pd.DataFrame:
@@ -43,8 +45,9 @@ def read_slide_table(card: Card, folder: Path) -> pd.DataFrame:
 
     Columns: slide (int64, 0 … S−1), name (the file's without its ending), path (below `folder`),
     label (int64, index of the class; a class's `folder` is its label in the file), group (the case,
-    or the slide itself), mpp (float, µm per pixel of level 0, NaN where the file says it). Raises
-    ValueError naming the column, the slide or the label that is missing or unknown.
+    or the slide itself), mpp (float, µm per pixel of level 0, NaN where the file says it), and fold
+    where the file gives it. Raises ValueError naming the column, the slide or the label that is
+    missing or unknown.
     """
     assert card.slides is not None
     file = folder / card.slides["table"]
@@ -66,7 +69,7 @@ def read_slide_table(card: Card, folder: Path) -> pd.DataFrame:
     if names.duplicated().any():
         raise ValueError(f"{file}: two slides are called {names[names.duplicated()].iloc[0]!r}")
     cases = listed["case"] if "case" in listed else names
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "slide": np.arange(len(listed)),
             "name": names,
@@ -76,6 +79,7 @@ def read_slide_table(card: Card, folder: Path) -> pd.DataFrame:
             "mpp": listed["mpp"].astype(float) if "mpp" in listed else np.nan,
         }
     )
+    return table.assign(fold=listed.fold) if "fold" in listed else table
 
 
 def list_slides(folder: Path, listed: Path | None = None) -> pd.DataFrame:

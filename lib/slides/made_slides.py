@@ -18,8 +18,11 @@ import pandas as pd
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
+from lib.data import cards, datasets
+from lib.data.splits import FOLDS
 from lib.data.staining import draw_slide
 from lib.data.synthetic import tissue_tile
+from lib.data.tiles import read_tile_table
 from lib.progress import progress
 from lib.slides.reading import write_pyramid
 
@@ -162,13 +165,19 @@ def write_drawn_slides(
     """
     recipe = {"targets": targets, "others": others, "islands": islands, "columns": columns}
     recipe |= {"side": side, "irrelevant": irrelevant, "mpp": mpp, "shift": shift, "seed": seed}
+    work = partial(_write_drawn, folder=folder, recipe=recipe)
+    _write_cohort(folder, work, slides, [*targets, *others])
+
+
+def _write_cohort(
+    folder: Path, work: Callable[[int], dict[str, Any]], slides: int, kinds: Sequence[str]
+) -> None:
+    """Write slides side by side in processes, and their table. work: writes one, by its number."""
     (folder / "truth").mkdir(parents=True)
-    kinds = [*targets, *others]
-    (folder / "kinds.json").write_text(json.dumps(kinds))
+    (folder / "kinds.json").write_text(json.dumps(list(kinds)))
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # threads do not fork
-        work = partial(_write_drawn, folder=folder, recipe=recipe)
         lines = list(
-            progress(pool.map(work, range(slides)), "drawing slides", "slide", total=slides)
+            progress(pool.map(work, range(slides)), "making slides", "slide", total=slides)
         )
     pd.DataFrame(lines).to_csv(folder / "slides.csv", index=False)
 
@@ -185,6 +194,100 @@ def _write_drawn(number: int, folder: Path, recipe: Mapping[str, Any]) -> dict[s
     return write_slide(
         folder, f"slide{number:02d}", picture, truth, [*dict.fromkeys(kinds)], mpp, target
     )
+
+
+def write_composed_slides(
+    folder: Path,
+    *,
+    targets: Sequence[str],
+    tissue: Mapping[str, str],
+    slides: int,
+    islands: int,
+    columns: int,
+    side: int,
+    irrelevant: float,
+    mpp: float,
+    seed: int,
+) -> None:
+    """Write a cohort of slides composed of real tiles to an empty folder; see the module.
+
+    tissue: by kind the card that has a class of that name; kinds that are no target are other
+    tissue. mpp: said by the files; the tiles are pasted pixel by pixel, whatever their own scale.
+    All else as in `write_drawn_slides`.
+
+    Beside the other files `sources.csv`: slide, kind, card and path of all tiles that a slide may
+    show. Each slide has its own groups of target tiles; the slides of a fold share other tissue;
+    slides of two folds share no group of tiles, so the table of slides gives the folds. Raises
+    ValueError naming a card whose groups are too few for that.
+    """
+    rng = np.random.default_rng(seed)
+    tiles = _dealt_tiles(tissue, rng)
+    recipe = {"targets": targets, "islands": islands, "columns": columns, "side": side}
+    recipe |= {"irrelevant": irrelevant, "mpp": mpp, "seed": seed, "slides": slides}
+    recipe["others"] = [kind for kind in tissue if kind not in targets]
+    own = [_tiles_of_slide(tiles, n, recipe).assign(slide=f"slide{n:02d}") for n in range(slides)]
+    work = partial(_write_composed, folder=folder, recipe=recipe, tiles=own)
+    _write_cohort(folder, work, slides, [*targets, *recipe["others"]])
+    sources = pd.concat(own)[["slide", "kind", "card", "path"]]
+    sources.to_csv(folder / "sources.csv", index=False)
+
+
+def _dealt_tiles(tissue: Mapping[str, str], rng: np.random.Generator) -> pd.DataFrame:
+    """A line per tile: kind, card, path, file, group and the fold whose slides may show it."""
+    tables = []
+    for name in dict.fromkeys(tissue.values()):
+        card = cards.read_card(name)
+        place = datasets.prepare(card)
+        table = read_tile_table(card, place)
+        table["kind"] = np.array(card.class_names)[table.label.values]
+        table = table[table.kind.isin([kind for kind, own in tissue.items() if own == name])]
+        fold = deal_groups(table.group.values, table.kind.values, FOLDS, rng, name)
+        files = [place / path for path in table.path]
+        tables.append(table[["kind", "path", "group"]].assign(card=name, file=files, fold=fold))
+    return pd.concat(tables, ignore_index=True)
+
+
+def deal_groups(
+    groups: np.ndarray, kinds: np.ndarray, n: int, rng: np.random.Generator, name: str
+) -> np.ndarray:
+    """Deal groups to n hands by chance, until every hand has every kind: int [N].
+
+    groups, kinds: [N], of tiles. Raises ValueError with the name of the dataset if it cannot be.
+    """
+    known = np.unique(groups)
+    for _ in range(1000):
+        hand_of = dict(zip(rng.permutation(known), np.arange(len(known)) % n, strict=True))
+        hands = np.array([hand_of[group] for group in groups])
+        if (pd.crosstab(kinds, hands).reindex(columns=range(n), fill_value=0) > 0).all(axis=None):
+            return hands
+    raise ValueError(f"{name}: its {len(known)} groups cannot give {n} folds tiles of every kind")
+
+
+def _tiles_of_slide(tiles: pd.DataFrame, number: int, recipe: Mapping[str, Any]) -> pd.DataFrame:
+    """The tiles that a slide may show: of its target a share of the groups of its fold."""
+    targets = recipe["targets"]
+    target, turn = targets[number % len(targets)], number // len(targets)
+    of_fold = tiles[tiles.fold == turn % FOLDS]
+    groups = np.unique(of_fold.group[of_fold.kind == target])
+    alike = -(-recipe["slides"] // (len(targets) * FOLDS))
+    if len(groups) < alike:
+        raise ValueError(f"{len(groups)} groups of {target} are too few for {alike} slides a fold")
+    own = of_fold.group.isin(groups[turn // FOLDS :: alike]) & (of_fold.kind == target)
+    return of_fold[own | of_fold.kind.isin(recipe["others"])]
+
+
+def _write_composed(
+    number: int, folder: Path, recipe: Mapping[str, Any], tiles: Sequence[pd.DataFrame]
+) -> dict[str, Any]:
+    """Write one slide; its line of the table. tiles: of all slides, from `_tiles_of_slide`."""
+    rng = np.random.default_rng([recipe["seed"], number])
+    target = recipe["targets"][number % len(recipe["targets"])]
+    files = {kind: list(own.file) for kind, own in tiles[number].groupby("kind")}
+    kinds = islands_of(target, recipe["others"], recipe["islands"], recipe["irrelevant"], rng)
+    field = partial(mosaic_field, tiles=files)
+    picture, truth = slide_picture(kinds, recipe["columns"], field, recipe["side"], rng)
+    named = folder, f"slide{number:02d}", picture, truth, [*dict.fromkeys(kinds)]
+    return write_slide(*named, recipe["mpp"], target) | {"fold": int(tiles[number].fold.iloc[0])}
 
 
 def write_slide(

@@ -88,57 +88,80 @@ class VotedTiles:
     """Tiles that may be relevant in one setting, and the votes of views on some of them.
 
     names: of the classes that views vote for, targets first; rows: [n], which of the tiles of
-    `gather`; drawn: [M], those that views voted on; votes: the folder of their votes.
+    `gather`; drawn: [M], those that views voted on; places: [M], their places among the tiles of
+    the folder `votes`; text: the set of prompts that they voted for, see `embed_views`.
     """
 
     setting: str
     names: Sequence[str]
     rows: np.ndarray
     drawn: np.ndarray
+    places: np.ndarray
     votes: Path
+    text: str
+
+
+TARGETS, EVERYTHING = "targets", "targets-and-other-tissue"  # sets of prompts
 
 
 def vote_on(
-    setting: str,
-    rows: np.ndarray,
+    rows: Mapping[str, np.ndarray],
     vlm: VLM,
     folder: Path,
     table: pd.DataFrame,
     tiles: pd.DataFrame,
-    names: Sequence[str],
+    class_names: Sequence[str],
+    other_names: Sequence[str],
     text: torch.Tensor,
     out: Path,
     *,
     mpp: float,
     most: int,
     views: Mapping[str, Any],
-) -> VotedTiles:
-    """Draw some of these tiles from every slide, read them again and let views vote.
+) -> dict[str, VotedTiles]:
+    """Draw some of the tiles from every slide, read them again and let views vote.
 
-    rows: [n], tiles that may be relevant; folder, table: of `read_slide_table`; tiles, out: of
-    `gather`; names, text: of the prompts that views vote for, the targets first, [C] or, in the
-    setting "open set, learnt", [C + K], and [·, D]; most: tiles of a slide that are drawn, so that
-    the cost of the views does not grow with its size; views: n_views, hue, batch_size and seed.
-    Features and votes are kept in `out`, by model, tiles and settings: the folds of a run share
-    them, and a second call finds them. See `embed_views` for what they are.
+    rows: of each setting, [n], tiles that may be relevant; folder, table: of `read_slide_table`;
+    tiles, out: of `gather`; class_names, other_names: of the targets [C] and of other tissue [K];
+    text: [C + K, D], of their prompts. Views vote for a target, in the setting "open set, learnt"
+    for other tissue as well. most: tiles of a slide that are drawn, so that the cost of the views
+    does not grow with its size; views: n_views, hue, batch_size and seed. Every tile is encoded
+    once for all settings. Features and votes are kept in `out`, by model, tiles and settings: the
+    folds of a run share them, and a second call finds them.
     """
-    drawn = draw_tiles(rows, tiles.slide.values, most, seed=views["seed"])
-    used = {"rows": drawn.tolist(), "mpp": mpp, **views, "text": text.sum(1).tolist()}
+    slide_of = tiles.slide.values
+    drawn = {s: draw_tiles(own, slide_of, most, seed=views["seed"]) for s, own in rows.items()}
+    joined = np.unique(np.concatenate(list(drawn.values())))
+    texts = {TARGETS: text[: len(class_names)], EVERYTHING: text}
+    used = {"rows": joined.tolist(), "mpp": mpp, **views, "targets": len(class_names)}
+    used["text"] = text.sum(1).tolist()
     votes = out / f"votes-{digest_of(out / 'unprojected.npy', used)}"
     votes.mkdir(parents=True, exist_ok=True)
     with FileLock(votes / ".lock"):
-        if not (votes / "view_probs.npy").is_file():
+        if not (votes / EVERYTHING / "view_probs.npy").is_file():
             store = votes / "tiles.npy"
             # as every store of tiles: larger than the input, so that views are crops of it
             stored = stored_size(vlm.image_size)
             field = vlm.image_size * mpp
             with atomic(store) as temporary:
-                shape = len(drawn), stored, stored, 3
+                shape = len(joined), stored, stored, 3
                 decoded = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-                read_listed(folder, table, tiles.loc[drawn], stored, field / stored, decoded)
-            embed_tiles(vlm, store, text, votes, batch_size=views["batch_size"])
-            embed_views(vlm, store, np.arange(len(drawn)), text, votes, progress=False, **views)
-    return VotedTiles(setting, names, rows, drawn, votes)
+                read_listed(folder, table, tiles.loc[joined], stored, field / stored, decoded)
+            embed_tiles(vlm, store, texts, votes, batch_size=views["batch_size"])
+            numbers = np.arange(len(joined))
+            embed_views(vlm, store, numbers, texts, votes, progress=False, **views)
+    return {
+        setting: VotedTiles(
+            setting,
+            [*class_names, *other_names] if setting == LEARNT else class_names,
+            rows[setting],
+            own,
+            np.searchsorted(joined, own),
+            votes,
+            EVERYTHING if setting == LEARNT else TARGETS,
+        )
+        for setting, own in drawn.items()
+    }
 
 
 def draw_tiles(rows: np.ndarray, slide_of: np.ndarray, most: int, *, seed: int) -> np.ndarray:
@@ -216,10 +239,8 @@ def label_slides(
     labels are the mean of the tile probabilities (VLM-CPL); they teach the attention.
     """
     n_slides, n_targets = len(trained_on), len(class_names)
-    places = np.flatnonzero(trained_on[slide_of[voted.drawn]])
-    evidence, kept, networks = learn_tiles(
-        voted.votes, places, voted.names, settings, folder, seed=seed
-    )
+    learnt_from = trained_on[slide_of[voted.drawn]]
+    evidence, kept, networks = learn_tiles(voted, learnt_from, settings, folder, seed=seed)
     features, every = plain_features(out / "unprojected.npy"), voted.rows
     predicted = {method: predict(pair, features, every) for method, pair in networks.items()}
     alarms = evidence.alarms("ours", kept, voted.names, predicted["vlm-cpl"])
@@ -256,9 +277,8 @@ def rows_of_slides(rows: np.ndarray, slide_of: np.ndarray, n_slides: int) -> tup
 
 
 def learn_tiles(
-    votes: Path,
-    trained_on: np.ndarray,
-    class_names: Sequence[str],
+    voted: VotedTiles,
+    learnt_from: np.ndarray,
     settings: Mapping[str, Any],
     folder: Path,
     *,
@@ -266,15 +286,18 @@ def learn_tiles(
 ) -> tuple[Evidence, np.ndarray, dict[str, list]]:
     """MVC, PFC in our setting and two ways to learn from what they keep.
 
-    votes: folder of `vote_on`; trained_on: [n], places in it of the tiles of training slides;
-    settings: keep_ratio, threshold, hcs_weight and n_steps; folder: for the networks. Returns what
-    the filters saw, what they keep, bool [n], and the networks by method: "ce-kept" learns from the
-    kept tiles alone, "vlm-cpl" by cross supervision from all.
+    learnt_from: bool [M], the drawn tiles of training slides; settings: keep_ratio, threshold,
+    hcs_weight and n_steps; folder: for the networks. Returns what the filters saw, what they keep,
+    bool [n], and the networks by method: "ce-kept" learns from the kept tiles alone, "vlm-cpl" by
+    cross supervision from all.
     """
-    evidence = Evidence.of_folder(votes, trained_on, keep_ratio=settings["keep_ratio"], seed=seed)
+    votes, names, places = voted.votes, voted.names, voted.places[learnt_from]
+    evidence = Evidence.of_folder(
+        votes, places, keep_ratio=settings["keep_ratio"], seed=seed, text=voted.text
+    )
     labels = evidence.pseudo_labels("mvc+pfc", **SETTINGS["ours"])
-    setup = setups.frozen(votes, trained_on, len(class_names), steps=settings["n_steps"], seed=seed)
-    data = _training_tiles(trained_on, labels, class_names)
+    setup = setups.frozen(votes, places, len(names), steps=settings["n_steps"], seed=seed)
+    data = _training_tiles(places, labels, names)
     objectives: dict[str, Objective] = {
         "ce-kept": Supervised(),
         "vlm-cpl": HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"]),

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,9 @@ from lib.artefacts import atomic
 from lib.data.tiles import read_batches
 from lib.progress import progress_bar
 from lib.vlm import views
+
+# Text features of the classes [C, D], or several of them by name.
+Texts = torch.Tensor | Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -183,36 +186,43 @@ def member_probabilities(vlm: VLM, projected: torch.Tensor, text: torch.Tensor) 
     )
 
 
-def embed_tiles(
-    vlm: VLM, store: Path, text: torch.Tensor, run: Path, *, batch_size: int = 64
-) -> None:
+def embed_tiles(vlm: VLM, store: Path, text: Texts, run: Path, *, batch_size: int = 64) -> None:
     """Zero-shot inference on every tile of the store, without augmentation.
 
     Writes to `run`: features.npy [N, D] float16 (projected, L2-normalised), unprojected.npy [N, E]
     float16, probs.npy [N, C] float32, agree.npy [N] bool (whether all members of an ensemble
-    predict the same class; true everywhere for one VLM). text: [C, D] from `embed_prompts`.
+    predict the same class; true everywhere for one VLM). text: [C, D] from `embed_prompts`; of
+    several sets of prompts by name, probs and agree are written to the folder `run/<name>`.
     """
     tiles = np.arange(len(np.load(store, mmap_mode="r", allow_pickle=False)))
+    texts = _by_name(text)
     unprojected_size, size = feature_sizes(vlm)
     with _NewArrays() as arrays:
         all_unprojected = arrays.add(run / "unprojected.npy", (len(tiles), unprojected_size), "f2")
         all_features = arrays.add(run / "features.npy", (len(tiles), size), "f2")
-        all_probs = arrays.add(run / "probs.npy", (len(tiles), len(text)), "f4")
-        all_agree = arrays.add(run / "agree.npy", (len(tiles),), "?")
+        of_texts = [
+            (
+                own,
+                arrays.add(run / name / "probs.npy", (len(tiles), len(own)), "f4"),
+                arrays.add(run / name / "agree.npy", (len(tiles),), "?"),
+            )
+            for name, own in texts.items()
+        ]
         for idx, images in _progress(read_batches(store, tiles, batch_size, vlm.device), tiles):
             unprojected, projected = encode_images(vlm, views.plain_view(images, vlm.image_size))
             all_unprojected[idx] = unprojected.cpu()
             all_features[idx] = projected.cpu()
-            probs = member_probabilities(vlm, projected, text)
-            all_probs[idx] = probs.mean(0).cpu()
-            all_agree[idx] = (probs.argmax(2) == probs[0].argmax(1)).all(0).cpu()
+            for own, all_probs, all_agree in of_texts:
+                probs = member_probabilities(vlm, projected, own)
+                all_probs[idx] = probs.mean(0).cpu()
+                all_agree[idx] = (probs.argmax(2) == probs[0].argmax(1)).all(0).cpu()
 
 
 def embed_views(
     vlm: VLM,
     store: Path,
     tiles: np.ndarray,
-    text: torch.Tensor,
+    text: Texts,
     run: Path,
     *,
     n_views: int,
@@ -225,26 +235,41 @@ def embed_views(
 
     tiles: [N] tile numbers, also rows of the store. Writes to `run`: view_features.npy [V, N, E]
     float16 (unprojected), votes.npy [V, N] int16 (argmax of each view), view_probs.npy [N, C]
-    float32 (mean over the views). See `views.random_view` for `hue`.
+    float32 (mean over the views). text: as for `embed_tiles`; of several sets of prompts by name,
+    votes and view_probs are written to the folder `run/<name>`, and a view is encoded once. See
+    `views.random_view` for `hue`.
     """
-    shape = (n_views, len(tiles))
+    shape, texts = (n_views, len(tiles)), _by_name(text)
     with _NewArrays() as arrays:
         all_features = arrays.add(run / "view_features.npy", (*shape, feature_sizes(vlm)[0]), "f2")
-        all_votes = arrays.add(run / "votes.npy", shape, "i2")
-        mean_probs = arrays.add(run / "view_probs.npy", (len(tiles), len(text)), "f4")
+        of_texts = [
+            (
+                own,
+                arrays.add(run / name / "votes.npy", shape, "i2"),
+                arrays.add(run / name / "view_probs.npy", (len(tiles), len(own)), "f4"),
+            )
+            for name, own in texts.items()
+        ]
         batches = read_batches(store, tiles, batch_size, vlm.device)
         for idx, images in _progress(batches, tiles, progress):
-            batch_probs = torch.zeros(len(idx), len(text), device=vlm.device)
+            sums = [torch.zeros(len(idx), len(own), device=vlm.device) for own in texts.values()]
             for view in range(n_views):
                 pixels = views.random_view(
                     images, vlm.image_size, tiles=tiles[idx], view=view, seed=seed, hue=hue
                 )
                 unprojected, projected = encode_images(vlm, pixels)
-                probs = class_probabilities(vlm, projected, text)
                 all_features[view, idx] = unprojected.cpu()
-                all_votes[view, idx] = probs.argmax(1).cpu()
-                batch_probs += probs / n_views
-            mean_probs[idx] = batch_probs.cpu()
+                for (own, all_votes, _), total in zip(of_texts, sums, strict=True):
+                    probs = class_probabilities(vlm, projected, own)
+                    all_votes[view, idx] = probs.argmax(1).cpu()
+                    total += probs / n_views
+            for (_, _, mean_probs), total in zip(of_texts, sums, strict=True):
+                mean_probs[idx] = total.cpu()
+
+
+def _by_name(text: Texts) -> Mapping[str, torch.Tensor]:
+    """Sets of prompts by name; one alone has none, and its files stand in the folder itself."""
+    return text if isinstance(text, Mapping) else {"": text}
 
 
 def vote(

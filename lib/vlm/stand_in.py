@@ -8,6 +8,7 @@ open_clip's contrastive loss, on captioned tiles of a source dataset.
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,11 +140,33 @@ def pretrain(
 
 
 def read_source(name: str, image_size: int) -> tuple[cards.Card, pd.DataFrame, Path]:
-    """Card, tiles and decoded tiles of the dataset that the stand-in `name` learns on."""
+    """Card, tiles and decoded tiles of the dataset that the stand-in `name` learns on.
+
+    Of a card that joins others, the classes and tiles of all of them, one after the other.
+    """
     card = cards.read_card(name.removeprefix(paths.STAND_IN))
+    every = [card, *map(cards.read_card, card.joined)]
+    parts = [_read_part(part, image_size) for part in every]
+    if len(parts) == 1:
+        return card, *parts[0]
+    tables, classes = [], list[cards.TissueClass]()
+    for part, (table, _) in zip(every, parts, strict=True):
+        tables.append(table.assign(label=table.label + len(classes)))
+        classes += [replace(c, name=f"{c.name}, {part.name}") for c in part.classes]
+    joined = pd.concat(tables, ignore_index=True)
+    joined["tile"] = np.arange(len(joined))
+    stores = [store for _, store in parts]
+    file = paths.store_folder(card.name) / f"{'+'.join(store.stem for store in stores)}.npy"
+    if not file.is_file():
+        with atomic(file) as temporary, temporary.open("wb") as opened:
+            np.save(opened, np.concatenate([np.load(store, mmap_mode="r") for store in stores]))
+    return replace(card, classes=tuple(classes)), joined, file
+
+
+def _read_part(card: cards.Card, image_size: int) -> tuple[pd.DataFrame, Path]:
     folder = datasets.prepare(card)
     table = read_tile_table(card, folder)
-    return card, table, decode_tiles(table, folder, card.name, image_size, shift=card.shift)
+    return table, decode_tiles(table, folder, card.name, image_size, shift=card.shift)
 
 
 def prepare(name: str, *, image_size: int, seed: int, steps: int = 400) -> pd.DataFrame:

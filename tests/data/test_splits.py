@@ -42,6 +42,15 @@ def test_every_group_is_tested_in_exactly_one_fold():
         assert set(folds) == set(range(5)), seed
 
 
+def test_folds_that_a_table_gives_are_taken_unless_they_divide_a_group(card):
+    table = tile_table()
+    table["fold"] = table.group.str.split().str[1].astype(int) % 5
+    assert splits.assign_folds(card, table).tolist() == table.fold.tolist()
+    table.loc[0, "fold"] = (table.fold[0] + 1) % 5
+    with pytest.raises(ValueError, match="the table of toy divides 1 groups"):
+        splits.assign_folds(card, table)
+
+
 def test_every_fold_holds_a_fifth_of_every_class():
     for seed in range(5):
         labels, groups = slides(seed)

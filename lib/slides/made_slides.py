@@ -224,10 +224,10 @@ def write_composed_slides(
     tiles = _dealt_tiles(tissue, rng)
     recipe = {"targets": targets, "islands": islands, "columns": columns, "side": side}
     recipe |= {"irrelevant": irrelevant, "mpp": mpp, "seed": seed, "slides": slides}
-    recipe["others"] = [kind for kind in tissue if kind not in targets]
+    recipe["others"] = others = [kind for kind in tissue if kind not in targets]
     own = [_tiles_of_slide(tiles, n, recipe).assign(slide=f"slide{n:02d}") for n in range(slides)]
     work = partial(_write_composed, folder=folder, recipe=recipe, tiles=own)
-    _write_cohort(folder, work, slides, [*targets, *recipe["others"]])
+    _write_cohort(folder, work, slides, [*targets, *others])
     sources = pd.concat(own)[["slide", "kind", "card", "path"]]
     sources.to_csv(folder / "sources.csv", index=False)
 
@@ -286,8 +286,9 @@ def _write_composed(
     kinds = islands_of(target, recipe["others"], recipe["islands"], recipe["irrelevant"], rng)
     field = partial(mosaic_field, tiles=files)
     picture, truth = slide_picture(kinds, recipe["columns"], field, recipe["side"], rng)
-    named = folder, f"slide{number:02d}", picture, truth, [*dict.fromkeys(kinds)]
-    return write_slide(*named, recipe["mpp"], target) | {"fold": int(tiles[number].fold.iloc[0])}
+    name, shown = f"slide{number:02d}", [*dict.fromkeys(kinds)]
+    line = write_slide(folder, name, picture, truth, shown, recipe["mpp"], target)
+    return line | {"fold": int(tiles[number].fold.iloc[0])}
 
 
 def write_slide(

@@ -144,9 +144,8 @@ pd.DataFrame(quality).T.round(3)
 
 # %%
 outcomes = [outcome for each in found.values() for outcome in each.outcomes]
-rows = run.record(tables.evaluate_slides(
-    outcomes, test.slide.values, test.label.values, card.class_names, device=str(model.device)
-))
+given = outcomes, test.slide.values, test.label.values, card.class_names, quality
+rows = run.record(tables.evaluate_slides(*given, device=str(model.device)))
 right = tables.right_per_slide(outcomes, test, vlm=vlm, seed=seed, fold=fold)
 run.save(slides=right)
 tables.slides_table(rows)

@@ -136,8 +136,8 @@ voted = study.vote_on(*given, mpp=tile_mpp, most=tiles_per_slide, views=views)
 # %%
 settings = {"keep_ratio": keep_ratio, "threshold": threshold, "hcs_weight": hcs_weight}
 settings |= {"n_steps": n_steps, "slide_steps": slide_steps}
-zero_shot, trained_on = open_set.target_probabilities(probs, len(names)), np.full(len(slides), True)
-given = voted[open_set.LEARNT], out, tiles.slide.values, zero_shot, None, trained_on, names, settings
+zero_shot, every = open_set.target_probabilities(probs, len(names)), np.full(len(slides), True)
+given = voted[open_set.LEARNT], out, tiles.slide.values, zero_shot, None, every, names, settings
 found = study.label_slides(*given, out / "networks", seed=seed)
 print("\n".join(f"{alarm.name}: {alarm.text}" for alarm in found.alarms) or "no alarm")
 

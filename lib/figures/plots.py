@@ -25,6 +25,7 @@ LIFT_COLOUR = "#009E73"
 TIE_COLOURS = {"random": "#E69F00", "probability": "#0072B2"}
 QUOTA_LINES = {"global": "--", "class": "-"}
 SETTING_COLOURS = {"published filters": "#E69F00", "ours": "#0072B2", "": "#777777"}
+TISSUE_COLOURS = {"all tissue": "#777777", "open set": "#E69F00", "open set, learnt": "#0072B2"}
 SIDES = {"published filters": -1, "ours": 1, "": 0}  # of a method's line in a figure
 
 
@@ -221,3 +222,21 @@ def _strengths(shifts: Iterable[str], direction: str) -> list[str]:
     """Strengths of the named shifts of one direction, as written, from small to large."""
     ends = [s.removeprefix(direction) for s in shifts if s.rstrip("0123456789.") == direction]
     return sorted(ends, key=lambda end: float(end or 0))
+
+
+def accuracy_against_share(frame: pd.DataFrame, title: str = "") -> Figure:
+    """Accuracy of slides against the share of irrelevant tiles, a line per setting.
+
+    frame: from `slides.tables.share_frame`; bars are intervals.
+    """
+    figure, ax = plt.subplots(figsize=(5.6, 3.4))
+    for place, (setting, df) in enumerate(frame.groupby("setting", sort=True)):
+        value, low, high = (np.array([getattr(e, n) for e in df.accuracy])
+                            for n in ("value", "low", "high"))  # fmt: skip
+        x = df.irrelevant + 0.006 * (place - 1)  # side by side, so that bars can be told apart
+        ax.errorbar(x, value, (value - low, high - value), marker="o",
+                    color=TISSUE_COLOURS[setting], label=setting)  # fmt: skip
+    ax.set(xlabel="share of tiles that show no target", ylabel="accuracy of slides", title=title)
+    ax.set_ylim(0, 1.02)
+    ax.legend(title="tiles that count")
+    return closed(figure)

@@ -1,22 +1,18 @@
 """Everything that is published: tables, figures and pages, from rows of the record."""
 
-import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from lib import paths, record
 from lib.artefacts import atomic
-from lib.figures import active_plots, front_page, plots
+from lib.figures import front_page, sections
+from lib.figures.sections import Rows, Section, anchor, of_vlm, section_text
 from lib.report import (
-    ablations,
-    active_ablations,
     active_learning,
     alarms,
     comparison,
@@ -26,78 +22,6 @@ from lib.report import (
 )
 from lib.report.format import markdown, replace_block
 from lib.slides import tables as slide_tables
-
-Rows = Sequence[Mapping[str, Any]]
-# Topic of a section → what its heading says and what is explained below it, in the page's order.
-TOPICS = {
-    "pseudo labels": (
-        "How right the labels are that the filters keep, on the training tiles. Filters see no "
-        "label; labels only judge. A point is a run, a bar the mean."
-    ),
-    "keep ratio": (
-        "Pseudo-label precision of multi-view consensus against the keep ratio, mean and range "
-        "over runs. Dotted: the ratio of all other tables."
-    ),
-    "kept per class": ("Labels that the named settings keep of each class, mean over runs."),
-    "comparison": (
-        "Scores on the test sets. Accuracy and balanced accuracy are pooled over folds, with "
-        "intervals; the others are means over runs. *Ours is better by*: VLM-CPL in our setting "
-        "minus the line, with interval and p, corrected by Holm over the lines; no p with a single "
-        "seed. *Not inferior to full supervision*: scores in which the interval of the difference "
-        "to full supervision ends above minus the margin. *Paper*: accuracy in the paper, with its "
-        "own model and split."
-    ),
-    "ablations of VLM-CPL": (
-        "One rule is varied, all others are ours; the hue of the views in both settings. Test "
-        "sets. Tables: pooled over folds ± standard deviation over runs. Curves: mean and range "
-        "over runs. Dotted: our value."
-    ),
-    "robustness": (
-        "Prompts, votes, filters and training repeated on shifted tiles; test sets, mean over runs."
-    ),
-    "slides": (
-        "Labels of whole slides that nobody annotated: accuracy / balanced accuracy, pooled over "
-        "folds. *All tissue*: every tile is relevant. *Open set*: tiles whose best prompt is a "
-        "target's, as published. *Open set, learnt*: tiles that networks call a target, which "
-        "learn every other tissue as a class too; ours. *Pooling*: how a slide gets its label "
-        "from its tiles; attention is learnt from the pseudo labels of slides, in the last line "
-        "from the true ones. *Better by*: than all tissue with the same method and pooling, with "
-        "interval and p, corrected by Holm over the lines; no p with a single seed."
-    ),
-    "active learning": (
-        "AULC is the area under the learning curve, the mean accuracy from the first to the last "
-        "round. Scores are pooled over folds. *UniSAL is better by*: the AULC of UniSAL with the "
-        "training of the line minus that of the line, over the folds and seeds that both have; "
-        "*published UniSAL*: with dual-view training, whatever that of the line. Intervals and p "
-        "as in the comparison. *Labels for* 95 %: the budget from which on the accuracy stays at "
-        "or above 95 % of that with all labels, at every later budget too."
-    ),
-    "ablations of UniSAL": (
-        "One rule is varied, all others are as published; the balance of batches with every "
-        "training and three strategies. Tables: pooled over folds ± standard deviation over runs. "
-        "Curves: mean and range over runs. Dotted: the published value."
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Section:
-    """One topic of one dataset: tables, and a figure that is drawn when it is asked for."""
-
-    dataset: str
-    topic: str
-    tables: Sequence[pd.DataFrame] = ()
-    draw: Callable[[], Figure] | None = None
-    file: str = ""  # of the figure, without its ending
-    detail: str = ""  # tells sections of one topic apart
-
-    @property
-    def heading(self) -> str:
-        return f"{self.dataset}: {self.topic}" + (f" ({self.detail})" if self.detail else "")
-
-    @cached_property
-    def figure(self) -> Figure | None:
-        return self.draw() if self.draw else None
 
 
 @dataclass(frozen=True)
@@ -131,7 +55,7 @@ class Page:
             lines += [f"## {name}", OVERVIEWS[name], markdown(table).rstrip()]
         for dataset, sentence in self.about.items():
             lines += [f"## {dataset}", sentence]
-            lines += [_section_text(s) for s in self.sections if s.dataset == dataset]
+            lines += [section_text(s) for s in self.sections if s.dataset == dataset]
         return "\n\n".join(lines) + "\n"
 
     def write(self, folder: Path) -> None:
@@ -181,19 +105,6 @@ OVERVIEWS = {
 }
 
 
-def anchor(heading: str) -> str:
-    """What GitHub calls the link target of a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-
-
-def _section_text(section: Section) -> str:
-    text = [f"### {section.heading}", TOPICS[section.topic]]
-    text += [markdown(table).rstrip() for table in section.tables]
-    if section.draw:
-        text.append(f"![{section.heading}]({section.file}.png)")
-    return "\n\n".join(text)
-
-
 # --- from rows to a page -------------------------------------------------------------------------
 
 
@@ -212,16 +123,16 @@ def build(
     comparison, by active learning and of slides (`groups_of_runs`, `groups_of_record`);
     every_vlm: rows of ensembles and of other VLMs, which have a table of their own.
     """
-    sections: list[Section] = []
+    found: list[Section] = []
     for dataset in sorted(about):
         own = [row for row in rows if row["dataset"] == dataset]
         vlm = own[0]["vlm"]
         title = f"{dataset}, {vlm}"
-        sections += _label_sections(own, dataset, title)
-        sections += _comparison_sections(own, dataset, title, _of_vlm(groups.get(dataset), vlm))
-        sections += _active_sections(own, dataset, title, _of_vlm(rounds.get(dataset), vlm))
-        of_slides = slide_tables.slides_table(own, _of_vlm(slides.get(dataset), vlm))
-        sections += [Section(dataset, "slides", [of_slides])] if len(of_slides) else []
+        found += sections.label_sections(own, dataset, title)
+        found += sections.comparison_sections(own, dataset, title, of_vlm(groups.get(dataset), vlm))
+        found += sections.active_sections(own, dataset, title, of_vlm(rounds.get(dataset), vlm))
+        found += sections.slide_sections(own, dataset, of_vlm(slides.get(dataset), vlm))
+        found += sections.share_sections(rows, dataset, title, slides)
     raised = alarms.alarm_frame(rows)
     tables = {
         "No labels": overviews.summary_table(rows),
@@ -231,82 +142,7 @@ def build(
         "Ensembles": overviews.vlm_comparison(every_vlm),
     }
     filled = {name: table for name, table in tables.items() if len(table)}
-    return Page({name: about[name] for name in sorted(about)}, filled, sections)
-
-
-def _of_vlm(groups: pd.DataFrame | None, vlm: str) -> pd.DataFrame | None:
-    return None if groups is None or groups.empty else groups[groups.vlm == vlm]
-
-
-def _label_sections(rows: Rows, dataset: str, title: str) -> list[Section]:
-    frame = pseudo_labels.pseudo_label_frame(rows)
-    if frame.empty:
-        return []
-    overview, per_class = pseudo_labels.overview_frame(frame), pseudo_labels.per_class_frame(frame)
-    consensus = partial(plots.consensus_overview, overview, title)
-    sections = [
-        Section(dataset, "pseudo labels", [pseudo_labels.consensus_table(frame)], consensus,
-                f"{dataset}_consensus")
-    ]  # fmt: skip
-    mvc = frame[frame.method == "mvc"]
-    if len(mvc):
-        curve = partial(plots.precision_against_keep_ratio, mvc, title)
-        sections.append(Section(dataset, "keep ratio", (), curve, f"{dataset}_keep_ratio"))
-    if len(per_class):
-        bars = partial(plots.kept_per_class, per_class, list(frame.per_class.iloc[0]))
-        sections.append(Section(dataset, "kept per class", (), bars, f"{dataset}_kept_per_class"))
-    return sections
-
-
-def _comparison_sections(
-    rows: Rows, dataset: str, title: str, groups: pd.DataFrame | None
-) -> list[Section]:
-    sections = []
-    frame = comparison.score_frame(rows)
-    frozen = frame[frame.network != "fine-tune"]
-    if len(frozen):
-        table = comparison.scores_table(rows, groups)
-        draw = partial(plots.comparison, frozen, comparison.COMPARED, title)
-        file = f"{dataset}_comparison"
-        sections.append(Section(dataset, "comparison", [table], draw, file))
-    for varied in ablations.ablation_frames(rows).values():
-        lines = ablations.ablation_lines(varied)
-        tables = ablations.ablation_tables(varied)
-        if lines or tables:
-            curves = partial(plots.ablation_curves, lines, title) if lines else None
-            file = f"{dataset}_ablations"
-            sections.append(Section(dataset, "ablations of VLM-CPL", tables, curves, file))
-        shifted = ablations.robustness_lines(varied)
-        if len(shifted):
-            draw = partial(plots.robustness, shifted, comparison.COMPARED, title)
-            sections.append(Section(dataset, "robustness", (), draw, f"{dataset}_robustness"))
-    return sections
-
-
-def _active_sections(
-    rows: Rows, dataset: str, title: str, groups: pd.DataFrame | None
-) -> list[Section]:
-    sections = []
-    rounds = active_learning.rounds_frame(rows)
-    for network in [name for name in ("frozen", "fine-tune") if name in set(rounds.network)]:
-        lines = rounds[rounds.network == network]
-        suffix = "" if network == "frozen" else f"_{network}"
-        named = f"{title}, {network}"
-        curves = lines[lines.varied == ()]
-        if len(curves):
-            counted = None if groups is None else groups[groups.network == network]
-            table = active_learning.rounds_table(curves, counted)
-            draw = partial(active_plots.learning_curves, curves, named)
-            file = f"{dataset}_learning_curves{suffix}"
-            sections.append(Section(dataset, "active learning", [table], draw, file, network))
-        if (lines.varied != ()).any():
-            tables = [active_ablations.on_off_table(lines)]
-            tables += active_ablations.ablation_tables(lines)
-            varied = active_ablations.ablation_lines(lines)
-            ablated = partial(active_plots.ablation_curves, varied, named) if varied else None
-            file = f"{dataset}_unisal_ablations{suffix}"
-            sections.append(Section(dataset, "ablations of UniSAL", tables, ablated, file))
-    return sections
+    return Page({name: about[name] for name in sorted(about)}, filled, found)
 
 
 def rows_of_runs(runs: Path) -> list[dict[str, Any]]:

@@ -68,13 +68,13 @@ class Evidence:
     def of_folder(
         cls, folder: Path, tiles: np.ndarray, *, keep_ratio: float, seed: int, text: str = ""
     ) -> "Evidence":
-        """As `embed_tiles` and `embed_views` left it for all tiles.
+        """As `embed_tiles` and `embed_views` left it; text: one of several sets of prompts.
 
-        tiles: [N], some of them; text: the name of one of several sets of prompts.
+        tiles: [N], some of all tiles.
         """
 
-        def load(name: str, by: str = "") -> np.ndarray:
-            return np.load(folder / by / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        def load(name: str, of: str = "") -> np.ndarray:
+            return np.load(folder / of / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
         probs = load("probs", text)[tiles]
         return cls(
@@ -376,15 +376,11 @@ def shifted_outcomes(
     setup = frozen(folder, tiles, len(class_names), steps=settings["n_steps"], seed=seed)
     trials = _shift_trials(evidence, train.label.values, settings)
     trained = run_trials(trials, train, test, class_names, setup=setup, seed=seed)
-    watched = [
-        replace(
-            each, alarms=evidence.alarms(each.setting, each.trial.kept, class_names, each.probs)
-        )
-        if each.trial and each.method == "vlm-cpl"
-        else each
-        for each in trained
-    ]
-    return [Outcome("zero-shot", zero_shot), *watched]
+    for place, each in enumerate(trained):
+        if each.trial and each.method == "vlm-cpl":
+            raised = evidence.alarms(each.setting, each.trial.kept, class_names, each.probs)
+            trained[place] = replace(each, alarms=raised)
+    return [Outcome("zero-shot", zero_shot), *trained]
 
 
 def _shift_trials(

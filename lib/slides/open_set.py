@@ -70,7 +70,7 @@ def dropped_tiles(
 
 
 def open_set_quality(kept: np.ndarray, relevant: np.ndarray) -> dict[str, float | None]:
-    """Share of irrelevant tiles that were dropped and of relevant ones that were, wrongly.
+    """Share of tiles that are irrelevant; of these that were dropped; of relevant ones, wrongly.
 
     kept, relevant: bool [N]. A share of no tiles is None.
     """
@@ -78,4 +78,8 @@ def open_set_quality(kept: np.ndarray, relevant: np.ndarray) -> dict[str, float 
     def share(of: np.ndarray) -> float | None:
         return float((~kept)[of].mean()) if of.any() else None
 
-    return {"irrelevant_dropped": share(~relevant), "relevant_dropped": share(relevant)}
+    return {
+        "irrelevant": float((~relevant).mean()),
+        "irrelevant_dropped": share(~relevant),
+        "relevant_dropped": share(relevant),
+    }

@@ -23,6 +23,7 @@ METHODS = {
     "full-supervision": "true labels of slides, attention",
 }
 KIND = ["method", "pooling", "setting"]
+SHARES = ("irrelevant", "irrelevant_dropped", "relevant_dropped")  # of tiles
 SPLIT = "slides"  # of the rows: of test slides, never of tiles
 
 
@@ -31,13 +32,19 @@ def evaluate_slides(
     tested: np.ndarray,
     labels: np.ndarray,
     class_names: Sequence[str],
+    quality: Mapping[str, Mapping[str, float | None]],
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """Outcomes as evaluations for `Run.record`. tested: [S], slides of the fold; labels: [S]."""
+    """Outcomes as evaluations for `Run.record`.
+
+    tested: [S], slides of the fold; labels: [S]; quality: of each setting which tiles were dropped,
+    see `open_set_quality`; empty where the truth is unknown.
+    """
     return [
         evaluate_probs(
             outcome.method, outcome.probs[tested], labels, class_names, setting=outcome.setting,
-            split=SPLIT, network="frozen", params={"pooling": outcome.pooling}, **fields,
+            split=SPLIT, network="frozen", params={"pooling": outcome.pooling},
+            labels=quality.get(outcome.setting), **fields,
         )
         for outcome in outcomes
     ]  # fmt: skip
@@ -67,11 +74,15 @@ def groups_of_runs(runs: Path) -> pd.DataFrame:
 
 
 def slide_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows of slides, a line per run: dataset, fold, seed, n, method, pooling, setting, scores."""
+    """Rows of slides, a line per run: dataset, fold, seed, n, method, pooling, setting, scores.
+
+    Where the truth of tiles is known also the shares of `open_set_quality`.
+    """
     lines = [
         {name: row[name] for name in ("dataset", "seed", "n", "method", "setting")}
         | {"fold": statistics.fold_of(row), "pooling": row["params"]["pooling"]}
         | row["scores"]
+        | (row["labels"] or {})
         for row in rows
         if row["split"] == SPLIT
     ]
@@ -125,3 +136,41 @@ def _accuracies(df: pd.DataFrame, counted: statistics.Groups | None, setting: st
     known = statistics.estimates(counted, kind) if counted else {}
     shown = with_interval(known["accuracy"]) if known else f"{accuracy:.3f}"
     return f"{shown} / {balanced:.3f}"
+
+
+def share_frame(
+    rows: Sequence[Mapping[str, Any]], groups: Mapping[str, pd.DataFrame] | None = None
+) -> pd.DataFrame:
+    """Where the truth of tiles is known: a line per dataset and setting, by rising share.
+
+    Of VLM-CPL by the mean of the tile probabilities. Columns: dataset, setting, those of `SHARES`
+    (mean over runs), accuracy (`Estimate`), better (`Estimate` of the difference to all tissue, or
+    None), folds and seeds. groups: dataset → `right_per_slide`, for intervals.
+    """
+    frame = slide_frame(rows)
+    if frame.empty or SHARES[0] not in frame:
+        return pd.DataFrame()
+    frame = frame[(frame.method == "vlm-cpl") & (frame.pooling == "mean")]
+    lines = []
+    for (dataset, setting), df in frame.dropna(subset=SHARES[0]).groupby(["dataset", "setting"]):
+        own = (groups or {}).get(dataset)
+        counted = None if own is None or own.empty else statistics.grouped(own, KIND)
+        kinds = [("vlm-cpl", "mean", name) for name in (setting, ALL_TISSUE)]
+        known = statistics.estimates(counted, kinds[0]) if counted else {}
+        accuracy = known.get("accuracy") or statistics.Estimate(statistics.pooled_rows(df))
+        compared = statistics.differences(counted, *kinds) if counted else {}
+        better = None if setting == ALL_TISSUE else compared.get("accuracy")
+        line = {"dataset": dataset, "setting": setting, "accuracy": accuracy, "better": better}
+        shares = {name: df[name].astype(float).mean() for name in SHARES}
+        lines.append(line | shares | statistics.runs(df))
+    return pd.DataFrame(lines).sort_values(["irrelevant", "setting"], ignore_index=True)
+
+
+def share_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """`share_frame` as it is shown."""
+    shares = frame[list(SHARES)].map(lambda share: "" if np.isnan(share) else f"{share:.2f}")
+    shares.columns = [name.replace("_", " ") for name in SHARES]
+    shown = frame[["dataset", "setting"]].join(shares)
+    shown["accuracy"] = [with_interval(e) for e in frame.accuracy]
+    shown["better by"] = differences(list(frame.better))
+    return shown.join(frame[["folds", "seeds"]])

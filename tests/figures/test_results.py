@@ -10,7 +10,7 @@ import pytest
 
 from lib import consensus, paths, record, runner
 from lib.data import cards, datasets
-from lib.figures import results
+from lib.figures import results, sections
 from lib.report import comparison, format
 from lib.vlm.cards import describe_vlm, vlms_table
 
@@ -159,7 +159,7 @@ def test_the_page_has_intervals_curves_and_the_alarm_where_they_were_measured(fe
 
 def test_every_topic_and_overview_is_explained():
     assert all(
-        text.endswith(".") for text in (*results.TOPICS.values(), *results.OVERVIEWS.values())
+        text.endswith(".") for text in (*sections.TOPICS.values(), *results.OVERVIEWS.values())
     )
 
 

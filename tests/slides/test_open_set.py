@@ -39,7 +39,7 @@ def test_quality_is_the_share_of_each_kind_that_was_dropped():
     kept = np.array([True, False, False, True])
     relevant = np.array([True, True, False, False])
     assert open_set.open_set_quality(kept, relevant) == {
-        "irrelevant_dropped": 0.5, "relevant_dropped": 0.5,
+        "irrelevant": 0.5, "irrelevant_dropped": 0.5, "relevant_dropped": 0.5,
     }  # fmt: skip
     assert open_set.open_set_quality(kept, np.ones(4, bool))["irrelevant_dropped"] is None
 

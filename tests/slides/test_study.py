@@ -6,7 +6,7 @@ import pytest
 from slides.made_up_slides import textured_slide
 
 from lib import record
-from lib.figures import results, slide_plots
+from lib.figures import plots, results, slide_plots
 from lib.slides import open_set, page, study, tables
 
 TEST = pd.DataFrame({"slide": [1, 3, 4], "label": [0, 1, 1], "group": ["a", "b", "b"]})
@@ -29,6 +29,9 @@ RIGHT = {
     ("vlm-cpl", open_set.OPEN_SET): [True, True, True],
     ("vlm-cpl", open_set.ALL_TISSUE): [True, True, True],
 }
+
+HALF = {("vlm-cpl", open_set.OPEN_SET): [True, True, False],
+        ("vlm-cpl", open_set.ALL_TISSUE): [False, True, False]}  # fmt: skip
 
 
 def test_tiles_are_drawn_by_chance_and_no_more_than_asked_for_of_a_slide():
@@ -56,7 +59,7 @@ def test_a_study_says_nothing_of_tiles_that_do_not_count():
 
 def test_scores_and_counts_are_of_the_slides_of_the_fold():
     evaluations = tables.evaluate_slides(
-        outcomes(RIGHT), TEST.slide.values, TEST.label.values, ["a", "b"], device="cpu"
+        outcomes(RIGHT), TEST.slide.values, TEST.label.values, ["a", "b"], {}, device="cpu"
     )
     rows = [record.row(dataset="d", vlm="v", seed=0, fold=0, **e) for e in evaluations]
     right = tables.right_per_slide(outcomes(RIGHT), TEST, vlm="v", seed=0, fold=0)
@@ -77,7 +80,7 @@ def test_lines_are_in_the_order_of_the_poolings():
     names = ("top-100", "mean", "top-5", "share", "top-10")
     probs = np.full((5, 2), 0.5)
     found = [study.SlideOutcome("vlm-cpl", name, open_set.OPEN_SET, probs) for name in names]
-    given = TEST.slide.values, TEST.label.values, ["a", "b"]
+    given = TEST.slide.values, TEST.label.values, ["a", "b"], {}
     rows = [record.row(dataset="d", vlm="v", seed=0, fold=0, **e)
             for e in tables.evaluate_slides(found, *given, device="cpu")]  # fmt: skip
     assert tables.slides_table(rows).pooling.tolist() == [
@@ -92,7 +95,7 @@ def test_slides_are_published_with_their_counts_and_a_picture(tmp_path, monkeypa
     (fold / "slides" / "heat_map.png").write_bytes(b"a picture")
     right = tables.right_per_slide(outcomes(RIGHT), TEST, vlm="v", seed=0, fold=0)
     right.to_parquet(fold / "slides.parquet")
-    given = TEST.slide.values, TEST.label.values, ["a", "b"]
+    given = TEST.slide.values, TEST.label.values, ["a", "b"], {}
     rows = [record.row(dataset="d", vlm="v", seed=0, fold=0, **e)
             for e in tables.evaluate_slides(outcomes(RIGHT), *given, device="cpu")]  # fmt: skip
     results.publish("d", "v", rows, tmp_path / "runs")
@@ -130,3 +133,34 @@ def test_a_heat_map_shows_its_values(tmp_path):
     (squares,) = figure.axes[1].collections
     low, high = squares.get_facecolor()[:, :3]
     assert low[2] > low[0] and high[0] > high[2]  # from violet to yellow
+
+
+def rows_of(dataset, share, found):
+    quality = {
+        setting: {"irrelevant": share, "irrelevant_dropped": drop, "relevant_dropped": None}
+        for setting, drop in ((open_set.ALL_TISSUE, 0.0), (open_set.OPEN_SET, 0.75))
+    }
+    given = TEST.slide.values, TEST.label.values, ["a", "b"], quality
+    return [record.row(dataset=dataset, vlm="v", seed=0, fold=0, **e)
+            for e in tables.evaluate_slides(found, *given, device="cpu")]  # fmt: skip
+
+
+def test_accuracy_stands_beside_the_share_of_other_tissue():
+    half, all_right = outcomes(HALF), outcomes(RIGHT)
+    rows = rows_of("d_90", 0.9, half) + rows_of("d", 0.0, all_right)
+    right = tables.right_per_slide(half, TEST, vlm="v", seed=0, fold=0)
+    frame = tables.share_frame(rows, {"d_90": right})
+    assert frame.dataset.tolist() == ["d", "d", "d_90", "d_90"]
+    assert frame.irrelevant.tolist() == [0.0, 0.0, 0.9, 0.9]
+    assert frame.irrelevant_dropped.tolist() == [0.0, 0.75, 0.0, 0.75]
+    assert [e.value for e in frame.accuracy] == pytest.approx([1, 1, 1 / 3, 2 / 3])
+    assert frame.better[3].value == pytest.approx(1 / 3) and frame.better[2] is None
+    shown = tables.share_table(frame)
+    assert shown["relevant dropped"].tolist() == [""] * 4 and len(shown) == 4
+    figure = plots.accuracy_against_share(frame, "made up")
+    assert [line.get_label() for line in figure.axes[0].containers] == [
+        open_set.ALL_TISSUE, open_set.OPEN_SET,
+    ]  # fmt: skip
+    assert tables.share_frame([]).empty
+    unknown = [row | {"labels": None} for row in rows]
+    assert tables.share_frame(unknown).empty

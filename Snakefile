@@ -46,6 +46,8 @@ RECIPES = ("synthetic", "patches", "download", "archives", "datasets")
 # The last notebooks of each method, and those that repeat it with one thing changed.
 ENDS = {"vlm-cpl": ["14_comparison"], "unisal": ["22_active_learning_rounds"]}
 ENDS |= {"vlm-cpl": ["17_open_set_prompting_slides"]} if SLIDES else {}
+# It begins with one method and goes on with the other.
+ENDS["unisal"] += ["30_cold_start"] if len(METHODS) == 2 else []
 # Looks into one round: of the first seed and fold alone.
 INSIDE = ["21_disagreement_and_compact_selection"] if "unisal" in METHODS else []
 ABLATIONS = {"vlm-cpl": ["15_ablations", "16_robustness"], "unisal": ["24_unisal_ablations"]}

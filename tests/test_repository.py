@@ -182,7 +182,7 @@ MAY_IMPORT = {
     "data": set(),
     "vlm": {"data"},
     "learning": {"data", "vlm", "consensus", "clusters", "alarm"},
-    "active": {"learning", "consensus"},
+    "active": {"learning", "consensus", "clusters", "alarm"},
     "slides": {"alarm", "data", "vlm", "learning", "consensus", "report"},
     "report": {"consensus", "alarm"},
     "figures": {"alarm", "consensus", "report", "slides"},

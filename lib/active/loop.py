@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from lib.active.cold_start import ColdStart
 from lib.active.inputs import make_pool
 from lib.active.strategies import Query, select, strategy_by_name
 from lib.active.trainings import chance_counts, matched_counts, training_by_name
@@ -68,9 +69,10 @@ class ActiveLearningConfig:
     """What all rounds of a loop share.
 
     tiles: [N], the pool; strategy: see `strategies.select`; the first `query_size` tiles are drawn
-    by chance from the seed alone. Networks start afresh in every round, or with `restart` off from
-    those of the round before. truth: [N], for reports of pseudo labels alone. Raises ValueError
-    for an unknown strategy and a tile that stands in the pool twice.
+    by chance from the seed alone, unless there is a `cold_start`. Networks start afresh in every
+    round, or with `restart` off from those of the round before. truth: [N], for reports of pseudo
+    labels alone. Raises ValueError for an unknown strategy and a tile that stands in the pool
+    twice.
     """
 
     tiles: np.ndarray
@@ -83,6 +85,7 @@ class ActiveLearningConfig:
     seed: int
     restart: bool = True
     truth: np.ndarray | None = None
+    cold_start: ColdStart | None = None
 
     def __post_init__(self) -> None:
         strategy_by_name(self.strategy)
@@ -104,6 +107,8 @@ class ActiveLearningConfig:
         digest.update(repr(network).encode())
         for values in network.buffers():  # of frozen heads: the statistics of all views
             digest.update(values.cpu().numpy().tobytes())
+        if self.cold_start is not None:
+            self.cold_start.update(digest)
         return digest.hexdigest()
 
     def with_rules(self, rules: Mapping[str, Any], query_share: float) -> "ActiveLearningConfig":
@@ -165,8 +170,7 @@ def run_rounds(
         raise ValueError("tiles that are to be predicted stand in the pool that is queried")
     _begin(folder, config.fingerprint(predict_for))
     if not (folder / "round0.parquet").is_file():
-        first = np.random.default_rng(config.seed).permutation(len(config.tiles))
-        _save_query(folder, 0, config.tiles, Query(first[: config.query_size]))
+        _save_query(folder, 0, config.tiles, _first_query(config))
     for r in range(config.n_rounds):
         queries = _answered(folder, r, config, oracle)
         if not (folder / f"round{r}.json").is_file():
@@ -202,6 +206,19 @@ def _begin(folder: Path, fingerprint: str) -> None:
         folder.rename(next(aside for aside in asides if not aside.exists()))
     with atomic(mark) as file:
         file.write_text(fingerprint)
+
+
+def _first_query(config: ActiveLearningConfig) -> Query:
+    """Before any label: by chance, or what the networks of a cold start would ask for."""
+    if config.cold_start is None:
+        first = np.random.default_rng(config.seed).permutation(len(config.tiles))
+        return Query(first[: config.query_size])
+    labels = np.full(len(config.tiles), UNLABELLED)
+    pool = make_pool(
+        config.strategy, config.cold_start.networks, config.setup, config.tiles, labels,
+        config.cold_start.asked_first(config.query_size), config.seed,
+    )  # fmt: skip
+    return select(config.strategy, pool, config.query_size, config.seed)
 
 
 def _save_query(folder: Path, r: int, tiles: np.ndarray, query: Query) -> None:
@@ -248,7 +265,7 @@ def _train_and_choose(
     started = time.perf_counter()
     answers = pd.Series(queries.label.values, queries.tile.values).reindex(config.tiles)
     labels = answers.where(answers >= 0, UNLABELLED).values.astype(np.int64)
-    if (labels == UNLABELLED).all():
+    if (labels == UNLABELLED).all() and config.cold_start is None:
         raise ValueError(
             f"the oracle has labelled none of the {len(queries)} tiles asked for, and nothing is "
             f"learnt from nothing: remove {folder} to begin again"
@@ -290,6 +307,9 @@ def _following_labels(
     if not (isinstance(objective, DualViewTraining) and objective.alignment):
         return objective
     inputs = config.setup.reader(config.tiles[:1])
+    by_chance = config.cold_start is None  # the first tiles
+    if (labels == UNLABELLED).all() or not (inputs.ndim == 2 or by_chance):
+        return objective
     if inputs.ndim == 2:
         features = config.setup.reader(config.tiles[used]).cpu().numpy()
         counts = matched_counts(features, labels[used], n_classes)
@@ -307,12 +327,15 @@ def _train(
     if r and not config.restart:
         before = load_networks(setup, folder / f"networks{r - 1}")
         setup = replace(setup, make_network=iter(before).__next__)
-    used = ~refused
+    used, weights = ~refused, None
     truth = None if config.truth is None else config.truth[used]
+    if config.cold_start is not None:
+        labels, weights = config.cold_start.taught(labels)
+        weights = weights[used]
     with warnings.catch_warnings():
         # Early rounds often lack a class; the rows say how many labels each has.
         warnings.filterwarnings("ignore", "no labelled tile of class")
-        data = TrainingTiles(config.tiles[used], labels[used], config.class_names, truth)
+        data = TrainingTiles(config.tiles[used], labels[used], config.class_names, truth, weights)
     return train(
         config.objective, setup.make_network, setup.sampler, data,
         plan=setup.plan, seed=config.seed, folder=folder / f"networks{r}",

@@ -9,7 +9,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from lib.figures.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed
-from lib.report.active_learning import STRATEGIES, TRAININGS, in_order
+from lib.report import active_learning
+from lib.report.active_learning import COLD_STARTS, STRATEGIES, TRAININGS, in_order
 from lib.report.statistics import pooled_accuracies, pooled_rows
 
 # Blue is UniSAL's and grey is chance's.
@@ -19,6 +20,9 @@ COLOURS = {
     name: {"unisal": SETTING_COLOURS["ours"], "random": OTHER}.get(name) or next(_hues)
     for name in STRATEGIES
 }
+
+_cold_hues = (SETTING_COLOURS["ours"], "#56B4E9", "#CC79A7", OTHER)
+COLD_START_COLOURS = dict(zip(COLD_STARTS, _cold_hues, strict=True))
 
 
 def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
@@ -59,6 +63,41 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     names = sorted(shown, key=[*STRATEGIES.values(), *shown].index)
     place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
     axes[0, -1].legend([shown[name] for name in names], names, **place)
+    figure.suptitle(title)
+    return closed(figure)
+
+
+def cold_start_curves(curves: pd.DataFrame, title: str = "") -> Figure:
+    """Accuracy from zero labels on, a panel per shift of the tiles, pooled over folds.
+
+    curves: lines of `active_learning.rounds_frame` of one dataset. Dotted: all labels. Dashed:
+    VLM-CPL without a label.
+    """
+    panels = dict(active_learning.cold_start_curves(curves))
+    width = 4.3 * len(panels) + 2.2
+    figure, axes = plt.subplots(1, len(panels), figsize=(width, 3.4), sharey=True, squeeze=False)
+    for ax, (shift, own) in zip(axes[0], panels.items(), strict=True):
+        for method, label in COLD_STARTS.items():
+            chosen = own[own.method == method]
+            if len(chosen):
+                accuracy = pooled_accuracies(chosen, ["round"])
+                labels = chosen.groupby("round").budget.mean()
+                ax.plot(labels, accuracy, marker="o", ms=3, label=label,
+                        color=COLD_START_COLOURS[method])  # fmt: skip
+        zero, full = (
+            (own["round"] < 0) & own.method.eq("cold-start"),
+            own.method.eq("full-supervision"),
+        )
+        ends = (own[zero], "--", "VLM-CPL alone"), (own[full], ":", "all labels")
+        for rows, line, label in ends:
+            if len(rows):
+                ax.axhline(pooled_rows(rows), color="black", lw=1, ls=line, label=label)
+        ax.set(xlabel="labels", title=shift or "no shift")
+    axes[0, 0].set_ylabel("accuracy on the test set")
+    shown = {label: line for ax in axes[0]
+             for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}  # fmt: skip
+    place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
+    axes[0, -1].legend(list(shown.values()), list(shown), title="begins with", **place)
     figure.suptitle(title)
     return closed(figure)
 

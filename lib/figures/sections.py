@@ -64,6 +64,14 @@ TOPICS = {
         "as in the comparison. *Labels for* 95 %: the budget from which on the accuracy stays at "
         "or above 95 % of that with all labels, at every later budget too."
     ),
+    "from zero labels on": (
+        "UniSAL in our training (dual-view-aligned) that begins with the networks of VLM-CPL: they "
+        "choose the first query, and the labels that the filters kept teach on, ever less. *First "
+        "query alone*: these labels are dropped. *First query anywhere*: not first from the "
+        "clusters that an alarm points at. *Chance*: UniSAL's own beginning. AULC is from the "
+        "first to the last query; *by*: above that of chance. *Labels for*: as in active "
+        "learning, from 0 labels on."
+    ),
     "ablations of UniSAL": (
         "One rule is varied, all others are as published; the balance of batches with every "
         "training and three strategies. Tables: pooled over folds ± standard deviation over runs. "
@@ -166,7 +174,8 @@ def active_sections(
 ) -> list[Section]:
     """Rounds of active learning and their ablations, heads and whole networks apart."""
     sections = []
-    rounds = active_learning.rounds_frame(rows)
+    every = active_learning.rounds_frame(rows)
+    rounds = active_learning.without_cold_starts(every)
     for network in [name for name in ("frozen", "fine-tune") if name in set(rounds.network)]:
         lines = rounds[rounds.network == network]
         suffix = "" if network == "frozen" else f"_{network}"
@@ -185,6 +194,11 @@ def active_sections(
             ablated = partial(active_plots.ablation_curves, varied, named) if varied else None
             file = f"{dataset}_unisal_ablations{suffix}"
             sections.append(Section(dataset, "ablations of UniSAL", tables, ablated, file))
+    cold = active_learning.cold_start_table(every, groups)
+    if len(cold):
+        draw = partial(active_plots.cold_start_curves, every, title)
+        file = f"{dataset}_cold_start"
+        sections.append(Section(dataset, "from zero labels on", [cold], draw, file))
     return sections
 
 

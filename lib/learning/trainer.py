@@ -59,17 +59,20 @@ class Plan:
 class TrainingTiles:
     """Tile numbers [N], (pseudo) labels [N] or `UNLABELLED`, and the names of the classes.
 
-    `truth` [N], where it is known, serves reports alone. Raises ValueError for lengths or labels
-    that do not fit and when no tile is labelled; warns of classes without a labelled tile.
+    `truth` [N], where it is known, serves reports alone. `weights` [N] say how often a labelled
+    tile is drawn beside others of its class, with balanced classes; without them all alike. Raises
+    ValueError for lengths or labels that do not fit and when no tile is labelled; warns of classes
+    without a labelled tile.
     """
 
     tiles: np.ndarray
     labels: np.ndarray
     class_names: Sequence[str]
     truth: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for labels in (self.labels, self.truth):
+        for labels in (self.labels, self.truth, self.weights):
             if labels is not None and len(labels) != len(self.tiles):
                 raise ValueError(f"{len(labels)} labels, but {len(self.tiles)} tiles")
         if len(self.labels) and not (
@@ -95,7 +98,8 @@ class TrainingTiles:
     def balancing_chances(self) -> np.ndarray:
         """Probability of drawing each labelled tile that makes all classes equally frequent."""
         labels = self.labels[self.labelled]
-        chances = 1 / np.bincount(labels)[labels]
+        weights = np.ones(len(labels)) if self.weights is None else self.weights[self.labelled]
+        chances = weights / np.bincount(labels, weights)[labels]
         return chances / chances.sum()
 
     @cached_property
@@ -376,7 +380,8 @@ def _fingerprint(
     """Digest of all that a checkpoint must share with the training that continues it."""
     digest = hashlib.blake2b(repr((objective, plan, seed)).encode(), digest_size=16)
     tensors = [t for network in networks for t in network.state_dict().values()]
-    for array in [data.tiles, data.labels, *(t.detach().cpu().numpy() for t in tensors)]:
+    weights = [] if data.weights is None else [data.weights]
+    for array in [data.tiles, data.labels, *weights, *(t.detach().cpu().numpy() for t in tensors)]:
         digest.update(array.tobytes())
     return digest.hexdigest()
 

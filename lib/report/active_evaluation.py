@@ -78,6 +78,37 @@ def evaluate_loops(
     return evaluations
 
 
+def evaluate_cold_starts(
+    histories: Mapping[tuple[str, str], LearningHistory],
+    none: Mapping[str, np.ndarray],
+    every: Mapping[str, np.ndarray],
+    test: pd.DataFrame,
+    class_names: Sequence[str],
+    params: Mapping[str, Any],
+    **fields: Any,
+) -> list[dict[str, Any]]:
+    """Rows of `30_cold_start`: each loop's rounds, zero labels (round −1) and all labels.
+
+    histories: (shift, way to begin) → history, "" for no shift, whose loop that begins by chance
+    is not repeated; none, every: by shift the predictions [M, C] without a label and with all.
+    """
+    found = []
+    for (shift, method), history in histories.items():
+        own = {"training": "dual-view-aligned", "network": "frozen"} | fields
+        own["params"] = {**params} | ({"varied": ["shift"], "shift": shift} if shift else {})
+        if method == "cold-start":
+            labels = {"round": -1, "labelled": 0}
+            zero = evaluate_probs(method, none[shift], test.label.values, class_names, **own)
+            found.append(zero | {"budget": 0, "labels": labels})
+        if shift or method != "unisal":
+            found += evaluate_rounds(method, history, test, class_names, **own)
+        if method == "unisal" and shift:
+            all_labels = own | {"training": "supervised"}
+            found.append(evaluate_probs("full-supervision", every[shift], test.label.values,
+                                        class_names, **all_labels))  # fmt: skip
+    return found
+
+
 def right_per_group(
     histories: Mapping[tuple[str, str], LearningHistory], test: pd.DataFrame, **fields: Any
 ) -> pd.DataFrame:

@@ -34,6 +34,13 @@ STRATEGIES = {
     "uherding": "UHerding",
     "ppal": "PPAL-like",
 }
+# Loops that VLM-CPL's networks begin; the last is UniSAL's own beginning.
+COLD_STARTS = {
+    "cold-start": "VLM-CPL",
+    "cold-start-labels": "VLM-CPL, first query alone",
+    "cold-start-anywhere": "VLM-CPL, first query anywhere",
+    "unisal": "chance",
+}
 # Ours: as published, but pseudo labels follow the labels bought so far.
 TRAININGS = ("dual-view-aligned", "dual-view", "supervised")
 PUBLISHED, OURS = ("dual-view", "unisal"), ("dual-view-aligned", "unisal")
@@ -110,6 +117,68 @@ def curve_means(curves: pd.DataFrame, *names: str) -> pd.DataFrame:
         lines.append(line)
     columns = [*names, "seed", "fold", "n", *statistics.SCORES]
     return pd.DataFrame(lines) if lines else pd.DataFrame(columns=columns)
+
+
+def without_cold_starts(curves: pd.DataFrame) -> pd.DataFrame:
+    """Lines of `rounds_frame` but those of `30_cold_start`, which are shown by themselves."""
+    cold = curves.method.isin(set(COLD_STARTS) - {"unisal"})
+    return curves[~cold & ~curves.varied.map(lambda names: "shift" in names)]
+
+
+def cold_start_table(curves: pd.DataFrame, groups: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Active learning from zero labels on: a line per shift of the tiles and way to begin.
+
+    curves: lines of `rounds_frame` of one dataset and VLM, heads on frozen features. The AULC is
+    from the first to the last query, which all have; *by*: how much it is above that of a first
+    query by chance, paired, p by Holm. Labels needed: as in `rounds_table`, from 0 labels on.
+    groups: `groups_of_runs` of the same, for intervals where no tile is shifted.
+    """
+    lines, better = [], []
+    counted = None if groups is None else statistics.grouped(groups, CURVE)
+    for shift, df in cold_start_curves(curves):
+        full = df[df.method == "full-supervision"]
+        goal = statistics.pooled_rows(full) if len(full) else np.nan
+        for method in [name for name in COLD_STARTS if name in set(df.method)]:
+            curve, kinds = df[df.method == method], [(OURS[0], name) for name in (method, "unisal")]
+            known = counted if counted and not shift and counted.tested(kinds[0]).any() else None
+            zero, rounds = curve[curve["round"] < 0], curve[curve["round"] >= 0]
+            line = {"shift": shift or "none", "begins with": COLD_STARTS[method]}
+            line["at 0 labels"] = f"{statistics.pooled_rows(zero):.3f}" if len(zero) else ""
+            line |= _area_cells(curve_means(rounds, *CURVE), known, kinds[0])
+            compared = (
+                {} if method == "unisal" or not known else statistics.differences(known, *kinds)
+            )
+            better.append(compared.get("accuracy"))
+            line |= {
+                f"labels for {share:.0%}": labels_needed(curve, share * goal) for share in FRACTIONS
+            }
+            line["labels for all labels − 0.02"] = labels_needed(curve, goal - 0.02)
+            lines.append(
+                line
+                | _end_cells(rounds[rounds["round"] == rounds["round"].max()])
+                | {"all labels": f"{goal:.3f}"}
+                | statistics.runs(curve)
+            )
+    table = pd.DataFrame(lines)
+    if counted is not None and len(table):
+        table.insert(table.columns.get_loc("AULC") + 1, "by", differences(better))
+    return table
+
+
+def cold_start_curves(curves: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Curves of `30_cold_start` and what they are held against, by shift ("" for none)."""
+    heads = curves[curves.network == "frozen"]
+    shifts = heads["shift"].fillna("") if "shift" in heads else pd.Series("", heads.index)
+    shifts = shifts.where(heads.varied.map(lambda names: "shift" in names), "")
+    for shift in dict.fromkeys(shifts[heads.method == "cold-start"]):
+        own = heads[(shifts == shift) & heads.varied.map(lambda names: set(names) <= {"shift"})]
+        compared = own.method.isin(COLD_STARTS) & own.training.eq(OURS[0])
+        own = own[compared | own.method.eq("full-supervision")]
+        runs = own[own.method == "cold-start"][["seed", "fold"]].drop_duplicates()
+        zero = own[own["round"] < 0]  # what all loops that VLM-CPL begins have in common
+        others = set(own.method) & set(COLD_STARTS) - {"cold-start", "unisal"}
+        own = pd.concat([*(zero.assign(method=name) for name in sorted(others)), own])
+        yield shift, own.merge(runs, on=["seed", "fold"])
 
 
 def of_rounds(curves: pd.DataFrame) -> pd.DataFrame:
@@ -216,6 +285,7 @@ def summary_table(frame: pd.DataFrame) -> pd.DataFrame:
     none.
     """
     lines = []
+    frame = without_cold_starts(frame)
     heads = frame[(frame.network == "frozen") & (frame.varied == ())]
     for dataset, curves in heads.groupby("dataset"):
         full = curves[curves.method == "full-supervision"]

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from cases import case
-from made_up_curves import curve, full, made_up
+from made_up_curves import curve, full, made_up, scored
 
 from lib import record
+from lib.figures import active_plots
 from lib.report import active_learning, metrics
 from lib.report.active_evaluation import right_per_group
 from lib.report.active_learning import (
@@ -232,3 +233,44 @@ def test_the_disagreement_set_is_averaged_over_seeds():
     table = active_learning.disagreement_table(frame)
     assert table["disagreeing", "frozen", "dual-view"].tolist() == [25.0] * 3
     assert active_learning.disagreement_table(active_learning.rounds_frame([])).empty
+
+
+# --- from zero labels on -------------------------------------------------------------------------
+
+
+def from_zero(method, accuracies, zero=None, **params):
+    rows = curve(method, "dual-view-aligned", 0, accuracies, **params)
+    if zero is not None:
+        rows.append(scored(method, "dual-view-aligned", 0, 0, zero, -1, **params))
+    return rows
+
+
+def test_a_cold_start_is_shown_from_zero_labels_on_and_beside_chance():
+    shifted = {"varied": ["shift"], "shift": "stain+1.0"}
+    rows = [full(0.9), *curve("random", "supervised", 0, [0.5] * 3)]
+    rows += from_zero("cold-start", [0.86, 0.84, 0.9], zero=0.87)
+    rows += from_zero("cold-start-labels", [0.7, 0.86, 0.88])
+    rows += from_zero("unisal", [0.5, 0.7, 0.89])
+    rows += from_zero("cold-start", [0.6, 0.7, 0.8], zero=0.3, **shifted)
+    rows += from_zero("unisal", [0.5, 0.7, 0.8], **shifted)
+    rows.append(full(0.8) | {"params": shifted})
+    frame = active_learning.rounds_frame(rows)
+    table = active_learning.cold_start_table(frame)
+    assert table["shift"].tolist() == ["none"] * 3 + ["stain+1.0"] * 2
+    assert table["begins with"].tolist()[:3] == ["VLM-CPL", "VLM-CPL, first query alone", "chance"]
+    assert table["at 0 labels"].tolist() == ["0.870", "0.870", "", "0.300", ""]
+    assert table["AULC"].tolist() == ["0.860", "0.825", "0.698", "0.700", "0.675"]
+    assert table["labels for 95%"].tolist() == ["30", "20", "30", "30", "30"], "0 is not enough"
+    assert table["labels for all labels − 0.02"].tolist() == ["30", "30", "30", "30", "30"]
+    others = active_learning.without_cold_starts(frame)
+    assert set(others.method) == {"full-supervision", "random", "unisal"} and len(others) == 7
+    figure = active_plots.cold_start_curves(frame, "made up")
+    assert [ax.get_title("left") for ax in figure.axes] == ["no shift", "stain+1.0"]
+    first = figure.axes[0].lines[0]
+    assert first.get_xdata().tolist() == [0, 10, 20, 30]
+    assert first.get_ydata().tolist() == [0.87, 0.86, 0.84, 0.9]
+
+
+def test_there_is_no_cold_start_where_none_was_run():
+    frame = active_learning.rounds_frame(made_up())
+    assert active_learning.cold_start_table(frame).empty

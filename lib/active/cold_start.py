@@ -1,0 +1,141 @@
+"""VLM-CPL as the start of active learning: networks and pseudo labels before the first label.
+
+Ours: neither paper joins the two. UniSAL draws its first tiles by chance, as it has no network to
+ask; here the networks that learnt without a label say where they disagree, and the pseudo labels
+that the filters kept teach on, ever less, as labels come in.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from lib.alarm import Alarm
+from lib.clusters import classes_by_lift, cluster_agreement
+from lib.consensus import SETTINGS, labels_by_rule
+from lib.labels import UNLABELLED
+from lib.learning import setups
+from lib.learning.losses import HighConfidenceCrossSupervision
+from lib.learning.networks import predict
+from lib.learning.trainer import TrainingTiles, train
+from lib.learning.trials import Evidence
+
+# All pseudo labels of a class weigh as much as so many labels of it. Fixed by argument, not by any
+# result: as the prior of `losses.shrunk_marginal`.
+PSEUDO_COUNTS = 10.0
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """What is there before the first label.
+
+    networks: two, whose disagreement chooses the first query; pseudo_labels: int [N] of the pool,
+    `UNLABELLED` for tiles without one; pseudo_counts m: of n labels of a class and its pseudo
+    labels, a pseudo label is drawn with the chance m / (m + n); 0: pseudo labels are not used.
+    doubtful: bool [N], tiles that the first query asks for before others, see `doubtful_tiles`.
+    """
+
+    networks: Sequence[nn.Module]
+    pseudo_labels: np.ndarray
+    pseudo_counts: float = PSEUDO_COUNTS
+    doubtful: np.ndarray | None = None
+
+    def taught(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Labels [N] joined by pseudo labels where there is none, and weights float64 [N].
+
+        labels: [N], `UNLABELLED` without one. A label weighs 1, the pseudo labels of a class
+        together `pseudo_counts`. A pseudo label is gone once its tile has a label.
+        """
+        weights = np.ones(len(labels))
+        if not self.pseudo_counts:
+            return labels, weights
+        pseudo = (labels == UNLABELLED) & (self.pseudo_labels != UNLABELLED)
+        joined = np.where(pseudo, self.pseudo_labels, labels)
+        n_of_class = np.bincount(joined[pseudo])
+        weights[pseudo] = self.pseudo_counts / n_of_class[joined[pseudo]]
+        return joined, weights
+
+    def asked_first(self, n: int) -> np.ndarray:
+        """Tiles that the first query of n may ask for, bool [N]: the doubtful, if so many are."""
+        if self.doubtful is None or self.doubtful.sum() < n:
+            return np.ones(len(self.pseudo_labels), bool)
+        return self.doubtful
+
+    def update(self, digest: Any) -> None:
+        """Add all of this to the digest of a loop's settings."""
+        digest.update(repr(self.pseudo_counts).encode() + self.pseudo_labels.tobytes())
+        if self.doubtful is not None:
+            digest.update(self.doubtful.tobytes())
+        for network in self.networks:
+            for values in network.state_dict().values():
+                digest.update(values.cpu().numpy().tobytes())
+
+
+def ways(start: ColdStart) -> dict[str, ColdStart | None]:
+    """Ways to begin that are compared, by the names of `report.active_learning.COLD_STARTS`."""
+    found: dict[str, ColdStart | None] = {"cold-start": start}
+    found["cold-start-labels"] = replace(start, pseudo_counts=0.0)
+    if start.doubtful is not None:
+        found["cold-start-anywhere"] = replace(start, doubtful=None)
+    return found | {"unisal": None}
+
+
+def doubtful_tiles(
+    labels: np.ndarray, kept_labels: np.ndarray, clusters: np.ndarray, lift: np.ndarray
+) -> np.ndarray:
+    """Tiles of clusters for which prompts and clusters do not give the same class, bool [N].
+
+    What the alarm points at (`alarm.label_free_alarms`): a cluster whose most frequent label is of
+    another class than its lift says, and all clusters of a class of which no label was kept.
+    labels: [N], what the prompts say by the label rule; kept_labels: [N], `UNLABELLED` elsewhere;
+    clusters, lift: from `clusters.lift_clusters`, [N] and [K, C]. None are doubtful where all
+    agree.
+    """
+    class_of = classes_by_lift(lift)
+    agreement = cluster_agreement(clusters, labels, lift.shape[1])
+    contradicted = agreement.argmax(1) != class_of[: len(agreement)]
+    kept = np.bincount(kept_labels[kept_labels != UNLABELLED], minlength=lift.shape[1])
+    doubtful = contradicted | (kept[class_of[: len(agreement)]] == 0)
+    return (clusters != UNLABELLED) & doubtful[np.maximum(clusters, 0)]
+
+
+def begin(
+    folder: Path,
+    tiles: np.ndarray,
+    class_names: Sequence[str],
+    settings: Mapping[str, Any],
+    out: Path,
+    *,
+    seed: int,
+) -> tuple[ColdStart, list[Alarm]]:
+    """VLM-CPL in our setting on the features and votes of a folder, and what it warns of.
+
+    folder: with the features and votes of all tiles (`embed_tiles`, `embed_views`); tiles: [N], the
+    pool; settings: keep_ratio, threshold, hcs_weight and n_steps, as in
+    `13_high_confidence_cross_supervision`, whose networks these are; out: for the networks. Where
+    there is an alarm the first query goes to `doubtful_tiles`.
+    """
+    rules = SETTINGS["ours"]
+    evidence = Evidence.of_folder(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
+    kept = evidence.pseudo_labels("mvc+pfc", **rules)
+    setup = setups.frozen(folder, tiles, len(class_names), steps=settings["n_steps"], seed=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "no labelled tile of class")  # one of the alarms
+        data = TrainingTiles(tiles, kept, class_names)
+    objective = HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"])
+    networks, _ = train(
+        objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed, folder=out
+    )
+    predicted = predict(networks, setup.reader, tiles)
+    alarms = evidence.alarms("ours", kept != UNLABELLED, class_names, predicted)
+    doubtful = None
+    if alarms:
+        labels = labels_by_rule(
+            rules["label_rule"], evidence.prompt_labels, evidence.view_probs, evidence.agree
+        )
+        doubtful = doubtful_tiles(labels, kept, *evidence.lift_clusters())
+    return ColdStart(networks, kept, doubtful=doubtful), alarms

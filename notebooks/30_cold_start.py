@@ -1,0 +1,177 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # From zero labels on
+#
+# VLM-CPL ends with two networks that learnt without a label; UniSAL begins by drawing tiles by chance, as it has no
+# network to ask. Here the one is the start of the other. The networks $A_0, B_0$ of VLM-CPL choose the first query by
+# their disagreement. The labels $\hat y$ that the filters kept, $D_l$, teach on beside the $n_c$ labels of class $c$
+# given so far, with a weight that falls as these come in: in a batch, a tile of class $c$ is one of $D_l$ with the chance
+#
+# $$ P(\text{pseudo} \mid c) = \frac{m}{m + n_c}, $$
+#
+# so that all pseudo labels of a class weigh as much as $m$ labels. A pseudo label is gone once its tile is labelled. How
+# many labels does it take to gain what the VLM could not give, and how many does the VLM save?
+#
+# - In: features, votes and settings of the notebooks before; the rounds of `22_active_learning_rounds`.
+# - Out: `cold_start/` with the networks and rounds of each loop; `learning_cold_start.parquet`; rows.
+
+# %%
+from dataclasses import replace
+from functools import partial
+
+import pandas as pd
+from IPython.display import display
+
+from lib.active import cold_start
+from lib.active.loop import ActiveLearningConfig, TableOracle, run_rounds
+from lib.active.trainings import training_by_name, training_setup
+from lib.data import cards, datasets, shifts as tile_shifts, tiles
+from lib.figures import active_plots
+from lib.learning import networks, setups, trials
+from lib.learning.losses import Supervised
+from lib.learning.trainer import TrainingTiles
+from lib.report import active_learning
+from lib.report.active_evaluation import evaluate_cold_starts, queries_per_class, right_per_group
+from lib.run_folder import Run
+from lib.vlm.cards import describe_vlm
+from lib.vlm.inference import embed_prompts
+from lib.vlm.loading import load_vlm
+
+# %% tags=["parameters"]
+dataset = "demo"  # a card in data/cards
+vlm = "stand-in-demo_other_lab"  # see load_vlm
+seed = 0  # of the networks, the batches and the views
+fold = 0  # whose training tiles are the pool
+pseudo_counts = 10.0  # m, labels that the pseudo labels of a class weigh as much as
+cold_start_shifts = ""  # of the tiles, by comma, with seed 0; see lib.data.shifts
+
+# %%
+run = Run("30_cold_start", dataset, vlm, seed, fold, pseudo_counts=pseudo_counts,
+          cold_start_shifts=cold_start_shifts)
+card, table, chosen = cards.read_card(dataset), run.load("tiles"), run.settings
+train, test = run.split()
+pool, class_names = train.tile.values, card.class_names
+print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len(test)} to test on")
+
+# %% [markdown]
+# ## Where the tiles look otherwise
+#
+# Features and votes of shifted tiles, as in `16_robustness`: there the prompts err more, and the alarm goes off.
+
+# %%
+names = tile_shifts.parse_list(cold_start_shifts) if cold_start_shifts and seed == 0 else []
+where, size = datasets.prepare(card), chosen["input_size"]
+stores = [tiles.decode_tiles(table, where, dataset, size, shift=name) for name in names]
+model = load_vlm(vlm, seed=seed)
+text = embed_prompts(model, chosen["prompts"])
+shifted = trials.embed_shifted(model, stores, run.shared, text, chosen, seed=seed)
+folders = {"": run.shared} | dict(zip(names, shifted, strict=True))
+
+# %% [markdown]
+# ## The start
+#
+# VLM-CPL in our setting. Where there is an alarm, the first query asks for tiles of the clusters that it points at:
+# those that prompts and lift call by another class, and those of a class of which no label was kept.
+
+# %%
+place = run.file("cold_start")
+begun = {
+    shift: cold_start.begin(folder, pool, class_names, chosen, place / (shift or "none"), seed=seed)
+    for shift, folder in folders.items()
+}
+starts = {shift: replace(start, pseudo_counts=pseudo_counts) for shift, (start, _) in begun.items()}
+
+# %%
+for shift, (start, alarms) in begun.items():
+    print(f"{shift or 'no shift'}:", "; ".join(alarm.text for alarm in alarms) or "no alarm")
+    if start.doubtful is not None:
+        print(f"  doubtful: {start.doubtful.sum()} of {len(pool)} tiles")
+
+# %% [markdown]
+# ## The loops
+#
+# With the networks, steps and queries of `22_active_learning_rounds` and our training: the start as above; the same
+# with the first query alone from VLM-CPL, without its labels; after an alarm also with a first query from anywhere; and
+# UniSAL's own beginning by chance.
+
+# %%
+weights = {name: chosen[name] for name in ("tau", "cps_weight", "contrast")}
+training, query_size = "dual-view-aligned", max(1, round(chosen["query_share"] * len(pool)))
+base = {"strategy": "unisal", "objective": training_by_name(training, **weights)[0], "seed": seed,
+        "query_size": query_size, "n_rounds": chosen["n_rounds"], "truth": train.label.values}
+make = partial(setups.frozen, tiles=pool, n_classes=len(class_names), seed=seed)
+setup = {shift: training_setup(training, partial(make, folder, steps=chosen["round_steps"]))
+         for shift, folder in folders.items()}
+
+# %%
+loops = {
+    (shift, name): ActiveLearningConfig(
+        pool, class_names, setup=setup[shift], cold_start=way, **base)
+    for shift, start in starts.items()
+    for name, way in cold_start.ways(start).items()
+}
+pd.DataFrame([*loops], columns=["shift", "begins with"])
+
+# %%
+oracle = TableOracle(pool, train.label.values)
+histories = {}
+for (shift, name), config in loops.items():
+    known = not shift and name == "unisal"  # the same loop as in the notebook before
+    rounds = run.file("rounds") / training / name if known else place / (shift or "none") / name
+    histories[shift, name] = run_rounds(rounds, config, oracle, test.tile.values)
+
+# %% [markdown]
+# ## Without a label, and with all
+#
+# Predictions of VLM-CPL, the point at zero labels; and of the same networks with every tile labelled.
+
+# %%
+reader = {shift: own.reader for shift, own in setup.items()}
+none = {shift: networks.predict(start.networks, reader[shift], test.tile.values)
+        for shift, start in starts.items()}
+labelled = TrainingTiles(pool, train.label.values, class_names)
+make_full = partial(make, steps=chosen["full_steps"])
+given = Supervised(), labelled, test.tile.values
+every = {shift: setups.fit_predict(*given, setup=make_full(folder), seed=seed)
+         for shift, folder in folders.items() if shift}
+
+# %%
+judged = test, class_names, {"query_size": query_size, "input_size": size}
+rows = run.record(evaluate_cold_starts(histories, none, every, *judged, device=str(model.device)))
+new = {(training, name): history for (shift, name), history in histories.items()
+       if not shift and name != "unisal"}
+of_run = {"vlm": vlm, "seed": seed, "fold": fold, "network": "frozen"}
+run.save(learning_cold_start=right_per_group(new, test, **of_run))
+
+# %% [markdown]
+# ## How fast it learns
+#
+# Dashed: VLM-CPL alone. Where a line begins above it, the first labels already mend something.
+
+# %%
+before = run.rows("22_active_learning_rounds")
+curves = active_learning.rounds_frame(before + rows)
+display(active_plots.cold_start_curves(curves, f"{dataset}, {vlm}, seed {seed}"))
+active_learning.cold_start_table(curves)
+
+# %% [markdown]
+# With one fold and one seed, small differences are chance; `40_record` pools all folds.
+#
+# ## What is asked first
+#
+# Shares of the classes in the pool and in all queries.
+
+# %%
+named = {(shift or "no shift", name): history for (shift, name), history in histories.items()}
+queries_per_class(named, train.label, class_names).round(3)
+
+# %% [markdown]
+# **Recap.** The zero-label result is a start that labels go on from. Next: `31_how_good_is_it` says how far to trust
+# it, and `91_label_tiles` asks a person in place of the table.

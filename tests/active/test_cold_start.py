@@ -1,0 +1,190 @@
+"""A cold start: who chooses the first query, and how pseudo labels fade as labels come in."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lib.active import cold_start, loop
+from lib.active.inputs import make_pool
+from lib.active.strategies import select
+from lib.labels import UNLABELLED
+from lib.learning import losses, setups
+from lib.learning.trainer import TrainingTiles, new_networks
+
+N, V, E = 90, 3, 12
+CHANCE = np.random.default_rng(3)
+TRUTH = CHANCE.integers(0, 3, N)
+POOL, TEST = np.arange(70), np.arange(70, N)
+PSEUDO = np.where(CHANCE.random(70) < 0.5, TRUTH[:70], UNLABELLED)
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory):
+    run = tmp_path_factory.mktemp("run")
+    plain = CHANCE.normal(size=(N, E)) + 1.5 * np.eye(3, E)[TRUTH]
+    np.save(run / "view_features.npy", (plain + 0.3 * CHANCE.normal(size=(V, N, E))).astype("f2"))
+    np.save(run / "unprojected.npy", plain.astype("f2"))
+    setup = setups.frozen(run, POOL, 3, steps=6, seed=0, projection=8)
+    return replace(setup, plan=replace(setup.plan, batch_size=16, checkpoint_every=3))
+
+
+@pytest.fixture(scope="module")
+def start(setup):
+    with torch.random.fork_rng([]):
+        networks = new_networks(setup.make_network, 2, 5)
+    return cold_start.ColdStart([n.eval() for n in networks], PSEUDO)
+
+
+def config(setup, **other):
+    given = {"tiles": POOL, "class_names": "abc", "strategy": "unisal", "setup": setup, "seed": 0,
+             "objective": losses.DualViewTraining(0.5, alignment=0.5), "query_size": 5,
+             "n_rounds": 3}  # fmt: skip
+    return loop.ActiveLearningConfig(**given | other)
+
+
+def run(folder, setup, **other):
+    oracle = loop.TableOracle(POOL, TRUTH[POOL])
+    return loop.run_rounds(folder, config(setup, **other), oracle, TEST)
+
+
+# --- the first query -----------------------------------------------------------------------------
+
+
+def test_the_networks_of_the_start_choose_the_first_query(tmp_path, setup, start):
+    history = run(tmp_path / "rounds", setup, cold_start=start, n_rounds=1)
+    labels, every = np.full(70, UNLABELLED), np.ones(70, bool)
+    pool = make_pool("unisal", start.networks, setup, POOL, labels, every, 0)
+    expected = POOL[select("unisal", pool, 5, 0).rows]
+    assert history.queries.tile.tolist() == expected.tolist()
+    by_chance = run(tmp_path / "chance", setup, n_rounds=1)
+    assert history.queries.tile.tolist() != by_chance.queries.tile.tolist()
+
+
+def test_doubtful_tiles_are_asked_for_first_if_there_are_enough(tmp_path, setup, start):
+    doubtful = np.arange(70) < 20
+    history = run(tmp_path / "a", setup, cold_start=replace(start, doubtful=doubtful), n_rounds=2)
+    first, second = (history.queries.tile[history.queries["round"] == r] for r in (0, 1))
+    assert (first < 20).all() and not (second < 20).all()
+    few = replace(start, doubtful=np.arange(70) < 4)
+    history = run(tmp_path / "b", setup, cold_start=few, n_rounds=1)
+    assert not (history.queries.tile < 4).all() and len(history.queries) == 5
+
+
+# --- pseudo labels -------------------------------------------------------------------------------
+
+
+def test_pseudo_labels_of_a_class_weigh_as_much_as_so_many_labels_of_it(start):
+    labels = np.full(70, UNLABELLED)
+    labels[:30] = TRUTH[:30]
+    joined, weights = replace(start, pseudo_counts=4.0).taught(labels)
+    assert (joined[:30] == TRUTH[:30]).all() and (joined[30:] == PSEUDO[30:]).all()
+    data = TrainingTiles(POOL, joined, "abc", weights=weights)
+    rows, chances = data.labelled, data.balancing_chances
+    assert chances.sum() == pytest.approx(1)
+    for c in range(3):
+        own = joined[rows] == c
+        pseudo = own & (rows >= 30)
+        n = (own & (rows < 30)).sum()
+        assert chances[own].sum() == pytest.approx(1 / 3), "classes are drawn alike"
+        assert chances[pseudo].sum() == pytest.approx(4 / (4 + n) / 3)
+
+
+def test_a_pseudo_label_is_gone_once_its_tile_is_labelled(start):
+    wrong = replace(start, pseudo_labels=(TRUTH[:70] + 1) % 3)
+    labels = np.full(70, UNLABELLED)
+    assert (wrong.taught(labels)[0] == wrong.pseudo_labels).all()
+    labels[7] = TRUTH[7]
+    joined, weights = wrong.taught(labels)
+    assert joined[7] == TRUTH[7] and weights[7] == 1
+
+
+def test_without_pseudo_counts_labels_alone_are_taught(start):
+    labels = np.where(np.arange(70) < 9, TRUTH[:70], UNLABELLED)
+    joined, weights = replace(start, pseudo_counts=0.0).taught(labels)
+    assert (joined == labels).all() and (weights == 1).all()
+
+
+def test_chances_without_weights_are_those_of_equal_weights():
+    labels = np.array([0, 0, 1, UNLABELLED, 1, 1])
+    plain = TrainingTiles(np.arange(6), labels, "ab").balancing_chances
+    alike = TrainingTiles(np.arange(6), labels, "ab", weights=np.ones(6)).balancing_chances
+    assert plain.tobytes() == alike.tobytes()
+    np.testing.assert_allclose(plain, [1 / 4, 1 / 4, 1 / 6, 1 / 6, 1 / 6])
+
+
+# --- the loop ------------------------------------------------------------------------------------
+
+
+def test_a_refused_tile_keeps_no_pseudo_label(tmp_path, setup, start):
+    class Refuses:
+        def label(self, tiles):
+            return dict.fromkeys(tiles.tolist(), loop.REFUSED)
+
+    watched = []
+    original = loop.TrainingTiles
+
+    def watch(tiles, labels, *rest):
+        watched.append((tiles, labels))
+        return original(tiles, labels, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "TrainingTiles", watch)
+        begun = config(setup, cold_start=start, n_rounds=1)
+        history = loop.run_rounds(tmp_path / "rounds", begun, Refuses(), TEST)
+    ((tiles, labels),) = watched
+    assert not set(history.queries.tile) & set(tiles.tolist())
+    assert (labels == PSEUDO[np.isin(POOL, tiles)]).all(), "pseudo labels alone can be learnt from"
+    assert history.rounds.labelled.tolist() == [0]
+
+
+@pytest.mark.slow
+def test_a_loop_that_was_cut_off_goes_on_with_the_same_queries(tmp_path, setup, start):
+    whole = run(tmp_path / "whole", setup, cold_start=start)
+
+    class Dies(loop.TableOracle):
+        asked = 0
+
+        def label(self, tiles):
+            self.asked += 1
+            if self.asked == 2:
+                raise KeyboardInterrupt
+            return super().label(tiles)
+
+    begun = config(setup, cold_start=start)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_rounds(tmp_path / "cut", begun, Dies(POOL, TRUTH[POOL]), TEST)
+    again = run(tmp_path / "cut", setup, cold_start=start)
+    assert again.queries.equals(whole.queries) and not (tmp_path / "cut.before").exists()
+    assert again.probs.tobytes() == whole.probs.tobytes()
+
+
+def test_another_start_is_another_loop_and_none_is_as_it_was(setup, start):
+    plain = config(setup).fingerprint(TEST)
+    assert config(setup, cold_start=None).fingerprint(TEST) == plain
+    others = [
+        start,
+        replace(start, pseudo_counts=3.0),
+        replace(start, pseudo_labels=np.roll(PSEUDO, 1)),
+        replace(start, networks=start.networks[::-1]),
+        replace(start, doubtful=np.arange(70) < 9),
+    ]
+    marks = {config(setup, cold_start=other).fingerprint(TEST) for other in others}
+    assert len(marks | {plain}) == 6
+
+
+# --- what an alarm points at ---------------------------------------------------------------------
+
+
+def test_clusters_that_prompts_and_lift_call_differently_are_doubtful():
+    clusters = np.repeat(np.arange(3), 4)
+    lift = np.array([[2.0, 0.5], [0.4, 1.8], [1.6, 0.9]])
+    labels = np.array([0, 0, 0, 1, 1, 1, 0, 1, 1, 1, 1, 0])
+    doubtful = cold_start.doubtful_tiles(labels, labels, clusters, lift)
+    assert doubtful.tolist() == [False] * 8 + [True] * 4
+    none_kept = np.where(labels == 0, 0, UNLABELLED)
+    doubtful = cold_start.doubtful_tiles(labels, none_kept, clusters, lift)
+    assert doubtful.tolist() == [False] * 4 + [True] * 8, "no label of the second class was kept"
+    outside = np.where(np.arange(12) == 9, UNLABELLED, clusters)
+    assert not cold_start.doubtful_tiles(labels, labels, outside, lift)[9]

@@ -34,7 +34,7 @@ from lib.vlm import stand_in
 from lib.vlm.cards import credits, describe_vlm
 from lib.vlm.inference import embed_prompts
 from lib.vlm.loading import load_vlm
-from lib.vlm.prompts import PAPERS, parse_classes, parse_templates
+from lib.vlm.prompts import PAPERS, by_semicolon, parse_classes, parse_templates
 
 # %% tags=["parameters"]
 dataset = "demo_slides"  # names the folder of the results
@@ -67,7 +67,7 @@ slide_steps = 300  # of training the attention
 demo, wordings = cards.read_card("demo_slides"), parse_templates(templates)
 if folder or classes:
     prompts = parse_classes(classes, wordings or [PAPERS])
-    others = [word.strip() for word in other_tissue.split(";") if word.strip()]
+    others = by_semicolon(other_tissue)
 else:
     prompts, others = {c.name: list(c.prompts) for c in demo.classes}, list(demo.other_tissue)
 names, others = list(prompts), others or list(open_set.OTHER_TISSUE)

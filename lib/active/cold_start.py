@@ -5,7 +5,6 @@ ask; here the networks that learnt without a label say where they disagree, and 
 that the filters kept teach on, ever less, as labels come in.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import nn
 from lib.alarm import Alarm
 from lib.clusters import classes_by_lift, cluster_agreement
 from lib.consensus import SETTINGS, labels_by_rule
-from lib.labels import UNLABELLED
+from lib.labels import UNLABELLED, missing_classes_expected
 from lib.learning import setups
 from lib.learning.losses import HighConfidenceCrossSupervision
 from lib.learning.networks import predict
@@ -123,8 +122,7 @@ def begin(
     evidence = Evidence.of_folder(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
     kept = evidence.pseudo_labels("mvc+pfc", **rules)
     setup = setups.frozen(folder, tiles, len(class_names), steps=settings["n_steps"], seed=seed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "no labelled tile of class")  # one of the alarms
+    with missing_classes_expected():  # one of the alarms
         data = TrainingTiles(tiles, kept, class_names)
     objective = HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"])
     networks, _ = train(

@@ -9,7 +9,6 @@ import json
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
@@ -26,7 +25,7 @@ from lib.active.inputs import make_pool
 from lib.active.strategies import Query, select, strategy_by_name
 from lib.active.trainings import chance_counts, matched_counts, training_by_name
 from lib.artefacts import atomic
-from lib.labels import UNLABELLED
+from lib.labels import UNLABELLED, missing_classes_expected
 from lib.learning.losses import DualViewTraining
 from lib.learning.networks import predict
 from lib.learning.setups import TrainingSetup, load_networks
@@ -332,9 +331,7 @@ def _train(
     if config.cold_start is not None:
         labels, weights = config.cold_start.taught(labels)
         weights = weights[used]
-    with warnings.catch_warnings():
-        # Early rounds often lack a class; the rows say how many labels each has.
-        warnings.filterwarnings("ignore", "no labelled tile of class")
+    with missing_classes_expected():  # early rounds often lack a class; the rows count labels
         data = TrainingTiles(config.tiles[used], labels[used], config.class_names, truth, weights)
     return train(
         config.objective, setup.make_network, setup.sampler, data,

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lib.artefacts import atomic
-from lib.labels import UNLABELLED
+from lib.labels import NO_LABEL_OF, UNLABELLED
 from lib.learning.losses import Objective
 from lib.learning.samplers import ViewSampler
 from lib.progress import progress_bar
@@ -85,7 +85,7 @@ class TrainingTiles:
         missing = [name for c, name in enumerate(self.class_names) if c not in present]
         if missing:
             warnings.warn(
-                f"no labelled tile of class {', '.join(missing)}: it will never be predicted; "
+                f"{NO_LABEL_OF} {', '.join(missing)}: it will never be predicted; "
                 "raise the keep ratio, or keep a quota of every class",
                 stacklevel=3,
             )

@@ -5,7 +5,6 @@ and the tiles to predict, is the same for all of them. Filters see no true label
 """
 
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,7 @@ from lib.consensus import (
     labels_by_rule,
     tile_lift,
 )
-from lib.labels import UNLABELLED
+from lib.labels import UNLABELLED, missing_classes_expected
 from lib.learning.baselines import (
     anchored_probabilities,
     centred_probabilities,
@@ -283,8 +282,7 @@ def run_trials(
     for trial in trials:
         started = time.perf_counter()
         make_data = labelled_and_not if trial.cross_all else TrainingTiles
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "no labelled tile of class")
+        with missing_classes_expected():
             data = make_data(train.tile.values, trial.labels, class_names, train.label.values)
         probs = fit_predict(trial.objective, data, test.tile.values, setup=setup, seed=seed)
         seconds = time.perf_counter() - started

@@ -5,7 +5,6 @@ published); or those that the networks leave, for which every other tissue is a 
 set, learnt", ours), so that views and clusters confirm what is no target.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from lib.alarm import Alarm
 from lib.artefacts import atomic, digest_of
 from lib.consensus import SETTINGS
 from lib.data.tiles import stored_size
-from lib.labels import UNLABELLED
+from lib.labels import UNLABELLED, missing_classes_expected
 from lib.learning import setups, trainer
 from lib.learning.losses import HighConfidenceCrossSupervision, Objective, Supervised
 from lib.learning.networks import predict
@@ -297,7 +296,8 @@ def learn_tiles(
     )
     labels = evidence.pseudo_labels("mvc+pfc", **SETTINGS["ours"])
     setup = setups.frozen(votes, places, len(names), steps=settings["n_steps"], seed=seed)
-    data = _training_tiles(places, labels, names)
+    with missing_classes_expected():  # one of the alarms
+        data = trainer.TrainingTiles(places, labels, names)
     objectives: dict[str, Objective] = {
         "ce-kept": Supervised(),
         "vlm-cpl": HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"]),
@@ -310,15 +310,6 @@ def learn_tiles(
         for method, objective in objectives.items()
     }  # fmt: skip
     return evidence, labels != UNLABELLED, networks
-
-
-def _training_tiles(
-    tiles: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
-) -> trainer.TrainingTiles:
-    """Without the warning of a class that has no label, which is one of the alarms."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "no labelled tile of class")
-        return trainer.TrainingTiles(tiles, labels, class_names)
 
 
 def learn_slides(
@@ -338,7 +329,8 @@ def learn_slides(
     """
     slides = np.array([slide for slide in slides if len(bags.rows[slide])], int)
     setup = attention_setup(bags, slides, len(class_names), steps=steps, seed=seed)
-    data = _training_tiles(slides, labels[slides], class_names)
+    with missing_classes_expected():
+        data = trainer.TrainingTiles(slides, labels[slides], class_names)
     networks, _ = trainer.train(
         Supervised(), setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed,
         folder=folder,

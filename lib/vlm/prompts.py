@@ -16,12 +16,17 @@ TEMPLATES = (
 )
 
 
+def by_semicolon(text: str) -> list[str]:
+    """The words between the semicolons, without those that are empty."""
+    return [words.strip() for words in text.split(";") if words.strip()]
+
+
 def parse_templates(text: str) -> list[str]:
     """Templates by semicolon, each with one {} for the class.
 
     Raises ValueError naming a template without it.
     """
-    templates = [template.strip() for template in text.split(";") if template.strip()]
+    templates = by_semicolon(text)
     for template in templates:
         if template.count("{}") != 1:
             raise ValueError(f"the template {template!r} needs one {{}} for the class")
@@ -55,13 +60,13 @@ def parse_classes(text: str, templates: Sequence[str] = (PAPERS,)) -> dict[str, 
     and a name or a prompt that two classes share.
     """
     names: dict[str, list[str]] = {}
-    for entry in filter(str.strip, text.split(";")):
+    for entry in by_semicolon(text):
         name, named, alternatives = entry.partition("=")
         if not named:
             name, alternatives = "", entry
         wordings = [wording.strip() for wording in alternatives.split("|") if wording.strip()]
         if not wordings:
-            raise ValueError(f"the class {entry.strip()!r} has no words")
+            raise ValueError(f"the class {entry!r} has no words")
         name = name.strip() or wordings[0]
         if name in names:
             raise ValueError(f"two classes are called {name!r}")

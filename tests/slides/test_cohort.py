@@ -10,6 +10,7 @@ import torch
 from slides.made_up_slides import piece, tissue_slide
 from small_models import write_model
 
+from lib.data import cards
 from lib.slides import cohort, made_slides
 from lib.slides.features_file import read_features
 from lib.vlm.loading import load_vlm
@@ -184,3 +185,24 @@ def test_tiles_are_read_in_their_order_whatever_slide_they_are_of(folder):
     for picture, tile in zip(read, tiles.itertuples(index=False), strict=True):
         with cohort.open_listed(folder, table.iloc[tile.slide]) as slide:
             assert np.array_equal(picture, slide.read(tile.x, tile.y, 16, 8.0))
+
+
+def test_tcga_rcc_is_a_folder_of_slides_and_a_table_of_their_projects(tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "tcga_rcc"
+    folder.mkdir(parents=True)
+    lines = []
+    for n, project in enumerate(["KIRC", "KICH", "KIRP"]):
+        name = f"TCGA-B0-{5000 + n}-01Z-00-DX1.svs"
+        (folder / name).write_bytes(b"")  # a table is read without opening a slide
+        lines.append({"path": name, "label": project, "case": name[:12]})
+    pd.DataFrame(lines).to_csv(folder / "slides.csv", index=False)
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "data"))
+    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "out"))
+    card = cards.read_card("tcga_rcc")
+    table = cohort.read_slide_table(card, cohort.prepare(card))
+    assert [card.class_names[label] for label in table.label] == [
+        "clear_cell", "chromophobe", "papillary",
+    ]  # fmt: skip
+    assert table.group.tolist() == ["TCGA-B0-5000", "TCGA-B0-5001", "TCGA-B0-5002"]
+    assert len(card.other_tissue) == 10 and not card.drawn and card.needs == ["tcga_rcc"]
+    assert cards.read_card("composed_slides").needs == ["lc25k", "crc5000_sample"]

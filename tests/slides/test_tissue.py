@@ -1,6 +1,9 @@
 """Tissue that is found, and tissue that was drawn."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +12,7 @@ from cases import case
 from scipy import ndimage
 from slides.made_up_slides import PINK, PURPLE, piece, real_slide, tissue_slide
 
+from lib import paths
 from lib.slides.reading import open_slide, write_pyramid
 from lib.slides.tissue import geojson_to_mask, mask_to_geojson, tissue_mask, tissue_of
 
@@ -226,3 +230,21 @@ def test_an_edited_file_stands_for_what_would_be_found(tmp_path):
         file.write_text(text)
         with case(text), pytest.raises(ValueError, match=message):
             tissue_of(slide, file)
+
+
+@pytest.mark.slow
+def test_the_mask_does_not_depend_on_the_number_of_threads(tmp_path):
+    tissue_slide(tmp_path / "s.tif", lambda pen: piece(pen, (60, 80, 520, 500))).close()
+    code = (
+        "import sys, hashlib; from lib.slides.reading import open_slide; "
+        "from lib.slides.tissue import tissue_mask; "
+        "print(hashlib.sha256(tissue_mask(open_slide(sys.argv[1])).tobytes()).hexdigest())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code, tmp_path / "s.tif"], capture_output=True, text=True,
+            check=True, cwd=paths.ROOT, env=os.environ | {"OMP_NUM_THREADS": threads},
+        ).stdout
+        for threads in ("1", "2")
+    }  # fmt: skip
+    assert len(found) == 1

@@ -46,14 +46,15 @@ class Page:
     def text(self) -> str:
         """The page as Markdown, with a table of contents; figures are linked by their files."""
         contents = [f"- [{name}](#{anchor(name)})" for name in self.overviews]
-        for dataset in self.about:
+        about = {name: self.about[name] for name in dict.fromkeys(s.dataset for s in self.sections)}
+        for dataset in about:
             links = [f"[{s.heading.partition(': ')[2]}](#{anchor(s.heading)})"
                      for s in self.sections if s.dataset == dataset]  # fmt: skip
             contents.append(f"- [{dataset}](#{anchor(dataset)}): {', '.join(links)}")
         lines = ["# Results", INTRODUCTION, "\n".join(contents)]
         for name, table in self.overviews.items():
             lines += [f"## {name}", OVERVIEWS[name], markdown(table).rstrip()]
-        for dataset, sentence in self.about.items():
+        for dataset, sentence in about.items():
             lines += [f"## {dataset}", sentence]
             lines += [section_text(s) for s in self.sections if s.dataset == dataset]
         return "\n\n".join(lines) + "\n"
@@ -200,7 +201,8 @@ def publish(dataset: str, vlm: str, rows: Rows, runs: Path) -> None:
         "rounds": active_learning.groups_of_runs(runs),
         "slides": slide_tables.groups_of_runs(runs),
     }
-    for picture in runs.glob("seed0/fold0/slides/heat_map.png"):
+    pictures = runs.glob("seed0/fold0/slides/heat_map.png")
+    for picture in () if sections.VARIANT.search(dataset) else pictures:
         with atomic(paths.figures_folder() / f"{dataset}_heat_map.png") as copy:
             shutil.copyfile(picture, copy)
     for kind, groups in measured.items():

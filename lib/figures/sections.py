@@ -9,12 +9,14 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lib import paths
 from lib.figures import active_plots, plots
 from lib.report import ablations, active_ablations, active_learning, comparison, pseudo_labels
 from lib.report.format import markdown
 from lib.slides import tables as slide_tables
 
 Rows = Sequence[Mapping[str, Any]]
+VARIANT = re.compile(r"_\d+$")  # of a dataset's name: another share of other tissue
 # Topic of a section → what its heading says and what is explained below it, in the page's order.
 TOPICS = {
     "pseudo labels": (
@@ -49,7 +51,8 @@ TOPICS = {
         "learn every other tissue as a class too; ours. *Pooling*: how a slide gets its label "
         "from its tiles; attention is learnt from the pseudo labels of slides, in the last line "
         "from the true ones. *Better by*: than all tissue with the same method and pooling, with "
-        "interval and p, corrected by Holm over the lines; no p with a single seed."
+        "interval and p, corrected by Holm over the lines; no p with a single seed. Picture: a "
+        "slide, the probability of its predicted class, and the attention."
     ),
     "share of other tissue": (
         "Accuracy of slides by VLM-CPL and the mean of the tile probabilities. *Irrelevant*: the "
@@ -82,7 +85,10 @@ TOPICS = {
 
 @dataclass(frozen=True)
 class Section:
-    """One topic of one dataset: tables, and a figure that is drawn when it is asked for."""
+    """One topic of one dataset: tables, and a figure.
+
+    The figure is drawn when it is asked for, or without `draw` has been by a notebook of the runs.
+    """
 
     dataset: str
     topic: str
@@ -109,7 +115,7 @@ def section_text(section: Section) -> str:
     """A section as Markdown, with a link to its figure."""
     text = [f"### {section.heading}", TOPICS[section.topic]]
     text += [markdown(table).rstrip() for table in section.tables]
-    if section.draw:
+    if section.file:
         text.append(f"![{section.heading}]({section.file}.png)")
     return "\n\n".join(text)
 
@@ -160,7 +166,7 @@ def comparison_sections(
         tables = ablations.ablation_tables(varied)
         if lines or tables:
             curves = partial(plots.ablation_curves, lines, title) if lines else None
-            file = f"{dataset}_ablations"
+            file = f"{dataset}_ablations" if lines else ""
             sections.append(Section(dataset, "ablations of VLM-CPL", tables, curves, file))
         shifted = ablations.robustness_lines(varied)
         if len(shifted):
@@ -192,7 +198,7 @@ def active_sections(
             tables += active_ablations.ablation_tables(lines)
             varied = active_ablations.ablation_lines(lines)
             ablated = partial(active_plots.ablation_curves, varied, named) if varied else None
-            file = f"{dataset}_unisal_ablations{suffix}"
+            file = f"{dataset}_unisal_ablations{suffix}" if varied else ""
             sections.append(Section(dataset, "ablations of UniSAL", tables, ablated, file))
     cold = active_learning.cold_start_table(every, groups)
     if len(cold):
@@ -203,9 +209,13 @@ def active_sections(
 
 
 def slide_sections(rows: Rows, dataset: str, groups: pd.DataFrame | None) -> list[Section]:
-    """Labels of whole slides."""
+    """Labels of whole slides; of a variant, see `share_sections`, one line there is enough."""
+    if VARIANT.search(dataset):
+        return []
     table = slide_tables.slides_table(rows, groups)
-    return [Section(dataset, "slides", [table])] if len(table) else []
+    file = f"{dataset}_heat_map"
+    drawn = (paths.figures_folder() / f"{file}.png").is_file()
+    return [Section(dataset, "slides", [table], None, file if drawn else "")] if len(table) else []
 
 
 def share_sections(
@@ -215,12 +225,11 @@ def share_sections(
 
     `<dataset>_<n>` differs from `<dataset>` in its share of other tissue alone, and is shown there.
     """
-    alike = rf"{re.escape(dataset)}(_\d+)?"
-    own = [row for row in rows if re.fullmatch(alike, row["dataset"])]
+    own = [row for row in rows if VARIANT.sub("", row["dataset"]) == dataset]
     frame = slide_tables.share_frame(own, groups)
-    if frame.empty or re.search(r"_\d+$", dataset):
+    if frame.empty:
         return []
     several = frame.dataset.nunique() > 1
     draw = partial(plots.accuracy_against_share, frame, title) if several else None
-    table = slide_tables.share_table(frame)
-    return [Section(dataset, "share of other tissue", [table], draw, f"{dataset}_share")]
+    table, file = slide_tables.share_table(frame), f"{dataset}_share" if several else ""
+    return [Section(dataset, "share of other tissue", [table], draw, file)]

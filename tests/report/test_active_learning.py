@@ -254,7 +254,7 @@ def test_a_cold_start_is_shown_from_zero_labels_on_and_beside_chance():
     rows += from_zero("cold-start", [0.6, 0.7, 0.8], zero=0.3, **shifted)
     rows += from_zero("unisal", [0.5, 0.7, 0.8], **shifted)
     rows.append(full(0.8) | {"params": shifted})
-    frame = active_learning.rounds_frame(rows)
+    frame = active_learning.rounds_frame(rows, cold_starts=True)
     table = active_learning.cold_start_table(frame)
     assert table["shift"].tolist() == ["none"] * 3 + ["stain+1.0"] * 2
     assert table["begins with"].tolist()[:3] == ["VLM-CPL", "VLM-CPL, first query alone", "chance"]
@@ -262,7 +262,7 @@ def test_a_cold_start_is_shown_from_zero_labels_on_and_beside_chance():
     assert table["AULC"].tolist() == ["0.860", "0.825", "0.698", "0.700", "0.675"]
     assert table["labels for 95%"].tolist() == ["30", "20", "30", "30", "30"], "0 is not enough"
     assert table["labels for all labels − 0.02"].tolist() == ["30", "30", "30", "30", "30"]
-    others = active_learning.without_cold_starts(frame)
+    others = active_learning.rounds_frame(rows)
     assert set(others.method) == {"full-supervision", "random", "unisal"} and len(others) == 7
     figure = active_plots.cold_start_curves(frame, "made up")
     assert [ax.get_title("left") for ax in figure.axes] == ["no shift", "stain+1.0"]

@@ -134,10 +134,12 @@ def cold_start_table(curves: pd.DataFrame, groups: pd.DataFrame | None = None) -
     curves: lines of `rounds_frame` with `cold_starts`, of one dataset and VLM. The AULC is
     from the first to the last query, which all have; *by*: how much it is above that of a first
     query by chance, paired, p by Holm. Labels needed: as in `rounds_table`, from 0 labels on.
-    groups: `groups_of_runs` of the same, for intervals where no tile is shifted.
+    groups: `groups_of_runs` of the same, for intervals where no tile is shifted. All lines are of
+    the folds and seeds that have a cold start.
     """
     lines, better = [], []
-    counted = None if groups is None else statistics.grouped(groups, CURVE)
+    groups = None if groups is None else _of_runs_with(groups, "cold-start")
+    counted = None if groups is None or groups.empty else statistics.grouped(groups, CURVE)
     for shift, df in cold_start_curves(curves):
         full = df[df.method == "full-supervision"]
         goal = statistics.pooled_rows(full) if len(full) else np.nan
@@ -166,6 +168,13 @@ def cold_start_table(curves: pd.DataFrame, groups: pd.DataFrame | None = None) -
     if counted is not None and len(table):
         table.insert(table.columns.get_loc("AULC") + 1, "by", differences(better))
     return table
+
+
+def _of_runs_with(groups: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Heads on frozen features, of the folds and seeds that have a method."""
+    heads = groups[groups.network == "frozen"]
+    runs = heads.loc[heads.method == method, ["vlm", "seed", "fold"]].drop_duplicates()
+    return heads.merge(runs)
 
 
 def cold_start_curves(curves: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

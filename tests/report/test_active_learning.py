@@ -14,6 +14,7 @@ from lib.report import active_learning, metrics
 from lib.report.active_evaluation import right_per_group
 from lib.report.active_learning import (
     GROUP_COLUMNS,
+    OURS,
     curve_means,
     curve_weights,
     labels_needed,
@@ -269,6 +270,26 @@ def test_a_cold_start_is_shown_from_zero_labels_on_and_beside_chance():
     first = figure.axes[0].lines[0]
     assert first.get_xdata().tolist() == [0, 10, 20, 30]
     assert first.get_ydata() == pytest.approx([0.87, 0.86, 0.84, 0.9])
+
+
+def test_intervals_of_a_cold_start_are_of_its_own_runs_and_of_heads():
+    rows = [full(0.9), full(0.9, seed=1), *from_zero("cold-start", [0.8, 0.9], zero=0.7)]
+    rows += from_zero("unisal", [0.5, 0.5]) + curve("unisal", OURS[0], 1, [0.1, 0.1])
+    shares = {("cold-start", 0, "frozen"): 0.85, ("unisal", 0, "frozen"): 0.5,
+              ("unisal", 1, "frozen"): 0.1, ("unisal", 0, "fine-tune"): 0.0}  # fmt: skip
+    columns = ("method", "seed", "network", "right", "group")
+    lines = [(*kind, 10 * share, str(g)) for kind, share in shares.items() for g in range(6)]
+    groups = pd.DataFrame(lines, columns=columns).assign(
+        vlm="v", fold=0, training=OURS[0], label=0, n=10
+    )
+    frame = active_learning.rounds_frame(rows, cold_starts=True)
+    table = active_learning.cold_start_table(frame, groups)
+    assert table["AULC"].tolist() == ["0.850 [0.850, 0.850]", "0.500 [0.500, 0.500]"]
+    assert table["by"].tolist() == ["+0.350 [+0.350, +0.350]", ""]
+    assert table["seeds"].tolist() == ["1", "1"]
+    begun_elsewhere = groups[groups.method == "unisal"]
+    plain = active_learning.cold_start_table(frame, begun_elsewhere)
+    assert plain["AULC"].tolist() == ["0.850", "0.500"], "rows alone have no interval"
 
 
 def test_there_is_no_cold_start_where_none_was_run():

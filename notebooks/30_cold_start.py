@@ -157,7 +157,7 @@ run.save(learning_cold_start=right_per_group(new, test, **of_run))
 
 # %%
 before = run.rows("22_active_learning_rounds")
-curves = active_learning.rounds_frame(before + rows)
+curves = active_learning.rounds_frame(before + rows, cold_starts=True)
 display(active_plots.cold_start_curves(curves, f"{dataset}, {vlm}, seed {seed}"))
 active_learning.cold_start_table(curves)
 

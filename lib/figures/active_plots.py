@@ -70,8 +70,8 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
 def cold_start_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     """Accuracy from zero labels on, a panel per shift of the tiles, pooled over folds.
 
-    curves: lines of `active_learning.rounds_frame` of one dataset. Dotted: all labels. Dashed:
-    VLM-CPL without a label.
+    curves: lines of `active_learning.rounds_frame` with `cold_starts`, of one dataset. Dotted: all
+    labels. Dashed: VLM-CPL without a label.
     """
     panels = dict(active_learning.cold_start_curves(curves))
     width = 4.3 * len(panels) + 2.2

@@ -180,8 +180,7 @@ def active_sections(
 ) -> list[Section]:
     """Rounds of active learning and their ablations, heads and whole networks apart."""
     sections = []
-    every = active_learning.rounds_frame(rows)
-    rounds = active_learning.without_cold_starts(every)
+    rounds = active_learning.rounds_frame(rows)
     for network in [name for name in ("frozen", "fine-tune") if name in set(rounds.network)]:
         lines = rounds[rounds.network == network]
         suffix = "" if network == "frozen" else f"_{network}"
@@ -200,9 +199,10 @@ def active_sections(
             ablated = partial(active_plots.ablation_curves, varied, named) if varied else None
             file = f"{dataset}_unisal_ablations{suffix}" if varied else ""
             sections.append(Section(dataset, "ablations of UniSAL", tables, ablated, file))
-    cold = active_learning.cold_start_table(every, groups)
+    begun = active_learning.rounds_frame(rows, cold_starts=True)
+    cold = active_learning.cold_start_table(begun, groups)
     if len(cold):
-        draw = partial(active_plots.cold_start_curves, every, title)
+        draw = partial(active_plots.cold_start_curves, begun, title)
         file = f"{dataset}_cold_start"
         sections.append(Section(dataset, "from zero labels on", [cold], draw, file))
     return sections

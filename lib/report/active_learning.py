@@ -60,8 +60,11 @@ def curve_weights(budgets: Sequence[int] | pd.Series) -> np.ndarray:
     return (np.append(widths, 0) + np.append(0, widths)) / 2
 
 
-def rounds_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def rounds_frame(rows: Sequence[Mapping[str, Any]], *, cold_starts: bool = False) -> pd.DataFrame:
     """One line per round: what was trained how on how many labels, and its scores.
+
+    Without the lines of `30_cold_start`, which begin at another budget and are shown by themselves,
+    unless `cold_starts`.
 
     Columns: dataset, vlm, seed, fold, training, method, network, budget, n, seconds, varied (names
     of the parameters in which an ablation differs, else ()), all parameters, accuracy,
@@ -76,7 +79,7 @@ def rounds_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         | row["scores"]
         | {n: v for n, v in (row["labels"] or {}).items() if n not in ("labelled", "per_class")}
         for row in rows
-        if row["training"] is not None
+        if row["training"] is not None and (cold_starts or not _of_cold_start(row))
     ]
     if not lines:
         return pd.DataFrame(columns=[*names, "fold", "varied", *OF_ROUNDS])
@@ -85,8 +88,14 @@ def rounds_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return frame.sort_values(["seed", "fold", "round", "budget"], ignore_index=True)
 
 
+def _of_cold_start(row: Mapping[str, Any]) -> bool:
+    """Whether a row of a training is one of `30_cold_start`, which alone has shifted tiles."""
+    begun = row["method"] in COLD_STARTS and row["method"] != OURS[1]
+    return begun or "shift" in row["params"].get("varied", ())
+
+
 def groups_of_runs(runs: Path) -> pd.DataFrame:
-    """What `22_active_learning_rounds` wrote of every fold and seed below a folder of runs."""
+    """What `22_active_learning_rounds` and `30_cold_start` wrote of every fold and seed."""
     files = sorted(runs.glob("seed*/fold*/learning*.parquet"))
     counted = [pd.read_parquet(file) for file in files]
     return pd.concat(counted, ignore_index=True) if counted else pd.DataFrame(columns=GROUP_COLUMNS)
@@ -119,22 +128,18 @@ def curve_means(curves: pd.DataFrame, *names: str) -> pd.DataFrame:
     return pd.DataFrame(lines) if lines else pd.DataFrame(columns=columns)
 
 
-def without_cold_starts(curves: pd.DataFrame) -> pd.DataFrame:
-    """Lines of `rounds_frame` but those of `30_cold_start`, which are shown by themselves."""
-    cold = curves.method.isin(set(COLD_STARTS) - {"unisal"})
-    return curves[~cold & ~curves.varied.map(lambda names: "shift" in names)]
-
-
 def cold_start_table(curves: pd.DataFrame, groups: pd.DataFrame | None = None) -> pd.DataFrame:
     """Active learning from zero labels on: a line per shift of the tiles and way to begin.
 
-    curves: lines of `rounds_frame` of one dataset and VLM, heads on frozen features. The AULC is
+    curves: lines of `rounds_frame` with `cold_starts`, of one dataset and VLM. The AULC is
     from the first to the last query, which all have; *by*: how much it is above that of a first
     query by chance, paired, p by Holm. Labels needed: as in `rounds_table`, from 0 labels on.
-    groups: `groups_of_runs` of the same, for intervals where no tile is shifted.
+    groups: `groups_of_runs` of the same, for intervals where no tile is shifted. All lines are of
+    the folds and seeds that have a cold start.
     """
     lines, better = [], []
-    counted = None if groups is None else statistics.grouped(groups, CURVE)
+    groups = None if groups is None else _of_runs_with(groups, "cold-start")
+    counted = None if groups is None or groups.empty else statistics.grouped(groups, CURVE)
     for shift, df in cold_start_curves(curves):
         full = df[df.method == "full-supervision"]
         goal = statistics.pooled_rows(full) if len(full) else np.nan
@@ -163,6 +168,13 @@ def cold_start_table(curves: pd.DataFrame, groups: pd.DataFrame | None = None) -
     if counted is not None and len(table):
         table.insert(table.columns.get_loc("AULC") + 1, "by", differences(better))
     return table
+
+
+def _of_runs_with(groups: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Heads on frozen features, of the folds and seeds that have a method."""
+    heads = groups[groups.network == "frozen"]
+    runs = heads.loc[heads.method == method, ["vlm", "seed", "fold"]].drop_duplicates()
+    return heads.merge(runs)
 
 
 def cold_start_curves(curves: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -285,7 +297,6 @@ def summary_table(frame: pd.DataFrame) -> pd.DataFrame:
     none.
     """
     lines = []
-    frame = without_cold_starts(frame)
     heads = frame[(frame.network == "frozen") & (frame.varied == ())]
     for dataset, curves in heads.groupby("dataset"):
         full = curves[curves.method == "full-supervision"]

@@ -145,6 +145,15 @@ def test_our_training_stands_beside_the_published_one_and_folds_are_pooled():
     assert best["accuracy"] == "0.750 (margin, dual-view-aligned)"
 
 
+def test_a_cold_start_is_no_other_strategy():
+    plain = few_labels()
+    begun = rounds("dual-view-aligned", "cold-start", (0.85, 0.85, 0.85))
+    assert front_page.few_labels_table(plain + begun).equals(front_page.few_labels_table(plain))
+    tables = (active_learning.summary_table, overviews.shortfall_table)
+    for table, both in ((t, active_learning.rounds_frame(plain + begun)) for t in tables):
+        assert table(both).equals(table(active_learning.rounds_frame(plain)))
+
+
 def test_the_numbers_are_those_of_the_other_tables():
     rows = compared() + compared("lc25k", elr=0.7, fold=1)
     frame = front_page.no_labels_frame(rows)

@@ -14,6 +14,7 @@ from lib.report import active_learning, metrics
 from lib.report.active_evaluation import right_per_group
 from lib.report.active_learning import (
     GROUP_COLUMNS,
+    OURS,
     curve_means,
     curve_weights,
     labels_needed,
@@ -254,7 +255,7 @@ def test_a_cold_start_is_shown_from_zero_labels_on_and_beside_chance():
     rows += from_zero("cold-start", [0.6, 0.7, 0.8], zero=0.3, **shifted)
     rows += from_zero("unisal", [0.5, 0.7, 0.8], **shifted)
     rows.append(full(0.8) | {"params": shifted})
-    frame = active_learning.rounds_frame(rows)
+    frame = active_learning.rounds_frame(rows, cold_starts=True)
     table = active_learning.cold_start_table(frame)
     assert table["shift"].tolist() == ["none"] * 3 + ["stain+1.0"] * 2
     assert table["begins with"].tolist()[:3] == ["VLM-CPL", "VLM-CPL, first query alone", "chance"]
@@ -262,13 +263,33 @@ def test_a_cold_start_is_shown_from_zero_labels_on_and_beside_chance():
     assert table["AULC"].tolist() == ["0.860", "0.825", "0.698", "0.700", "0.675"]
     assert table["labels for 95%"].tolist() == ["30", "20", "30", "30", "30"], "0 is not enough"
     assert table["labels for all labels − 0.02"].tolist() == ["30", "30", "30", "30", "30"]
-    others = active_learning.without_cold_starts(frame)
+    others = active_learning.rounds_frame(rows)
     assert set(others.method) == {"full-supervision", "random", "unisal"} and len(others) == 7
     figure = active_plots.cold_start_curves(frame, "made up")
     assert [ax.get_title("left") for ax in figure.axes] == ["no shift", "stain+1.0"]
     first = figure.axes[0].lines[0]
     assert first.get_xdata().tolist() == [0, 10, 20, 30]
     assert first.get_ydata() == pytest.approx([0.87, 0.86, 0.84, 0.9])
+
+
+def test_intervals_of_a_cold_start_are_of_its_own_runs_and_of_heads():
+    rows = [full(0.9), full(0.9, seed=1), *from_zero("cold-start", [0.8, 0.9], zero=0.7)]
+    rows += from_zero("unisal", [0.5, 0.5]) + curve("unisal", OURS[0], 1, [0.1, 0.1])
+    shares = {("cold-start", 0, "frozen"): 0.85, ("unisal", 0, "frozen"): 0.5,
+              ("unisal", 1, "frozen"): 0.1, ("unisal", 0, "fine-tune"): 0.0}  # fmt: skip
+    columns = ("method", "seed", "network", "right", "group")
+    lines = [(*kind, 10 * share, str(g)) for kind, share in shares.items() for g in range(6)]
+    groups = pd.DataFrame(lines, columns=columns).assign(
+        vlm="v", fold=0, training=OURS[0], label=0, n=10
+    )
+    frame = active_learning.rounds_frame(rows, cold_starts=True)
+    table = active_learning.cold_start_table(frame, groups)
+    assert table["AULC"].tolist() == ["0.850 [0.850, 0.850]", "0.500 [0.500, 0.500]"]
+    assert table["by"].tolist() == ["+0.350 [+0.350, +0.350]", ""]
+    assert table["seeds"].tolist() == ["1", "1"]
+    begun_elsewhere = groups[groups.method == "unisal"]
+    plain = active_learning.cold_start_table(frame, begun_elsewhere)
+    assert plain["AULC"].tolist() == ["0.850", "0.500"], "rows alone have no interval"
 
 
 def test_there_is_no_cold_start_where_none_was_run():

@@ -1,6 +1,7 @@
 """Several opinions on the test tiles of a run, as they are and shifted."""
 
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,23 +82,41 @@ def trained_at(
     *,
     seed: int,
 ) -> Trained:
-    """Filters and training repeated on shifted tiles, in each setting, as `16_robustness` does.
+    """Filters and training repeated on the tiles of a folder, in each setting, networks included.
 
-    folder: of `trials.embed_shifted`, whose networks are not kept; settings: of the run.
+    As in `16_robustness`, which keeps no networks of shifted tiles. folder: of
+    `trials.embed_shifted`; settings: of the run.
     """
     evidence = Evidence.of_folder(folder, train_tiles, keep_ratio=settings["keep_ratio"], seed=seed)
     objective = HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"])
     trained = {}
     for setting, rules in SETTINGS.items():
         labels = evidence.pseudo_labels("mvc+pfc", **rules)
-        data = TrainingTiles(train_tiles, labels, class_names)
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "no labelled tile of class")
+            data = TrainingTiles(train_tiles, labels, class_names)
             networks, _ = train(
                 objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed,
                 folder=Path(scratch),
             )  # fmt: skip
         trained[setting] = networks, labels
     return trained
+
+
+def opinions_at_shift(
+    folder: Path,
+    train_tiles: np.ndarray,
+    test_tiles: np.ndarray,
+    class_names: Sequence[str],
+    settings: Mapping[str, Any],
+    *,
+    seed: int,
+) -> dict[str, Opinions]:
+    """`opinions_of` shifted tiles, by networks that are trained anew on them; see `trained_at`."""
+    steps = settings["n_steps"]
+    setup = setups.frozen(folder, train_tiles, len(class_names), steps=steps, seed=seed)
+    trained = trained_at(folder, setup, train_tiles, class_names, settings, seed=seed)
+    return opinions_of(folder, setup, trained, train_tiles, test_tiles, seed=seed)
 
 
 def opinions_of(

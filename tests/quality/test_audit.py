@@ -1,4 +1,4 @@
-"""The interval of an audit covers, exactly and by simulation; limits and draws are what they say."""
+"""The interval of an audit covers, exactly and by simulation; limits and draws are as stated."""
 
 import numpy as np
 import pandas as pd

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from lib import paths, record
 from lib.artefacts import atomic
-from lib.figures import active_plots, front_page, plots
+from lib.figures import active_plots, plots, quality_plots
+from lib.quality import tables as quality_tables
 from lib.report import (
     ablations,
     active_ablations,
@@ -24,12 +25,13 @@ from lib.report import (
     pseudo_labels,
     statistics,
 )
-from lib.report.format import markdown, replace_block
+from lib.report.format import markdown
 from lib.slides import tables as slide_tables
 
 Rows = Sequence[Mapping[str, Any]]
 # Topic of a section → what its heading says and what is explained below it, in the page's order.
 TOPICS = {
+    "How good is it?": quality_tables.EXPLANATION,
     "pseudo labels": (
         "How right the labels are that the filters keep, on the training tiles. Filters see no "
         "label; labels only judge. A point is a run, a bar the mean."
@@ -82,7 +84,7 @@ TOPICS = {
 
 @dataclass(frozen=True)
 class Section:
-    """One topic of one dataset: tables, and a figure that is drawn when it is asked for."""
+    """One topic of one dataset, or of all (""): tables, a figure that is drawn when asked for."""
 
     dataset: str
     topic: str
@@ -90,10 +92,12 @@ class Section:
     draw: Callable[[], Figure] | None = None
     file: str = ""  # of the figure, without its ending
     detail: str = ""  # tells sections of one topic apart
+    note: str = ""  # what was found, in a sentence
 
     @property
     def heading(self) -> str:
-        return f"{self.dataset}: {self.topic}" + (f" ({self.detail})" if self.detail else "")
+        topic = self.topic + (f" ({self.detail})" if self.detail else "")
+        return f"{self.dataset}: {topic}" if self.dataset else topic
 
     @cached_property
     def figure(self) -> Figure | None:
@@ -121,7 +125,9 @@ class Page:
 
     def text(self) -> str:
         """The page as Markdown, with a table of contents; figures are linked by their files."""
-        contents = [f"- [{name}](#{anchor(name)})" for name in self.overviews]
+        of_all = [section for section in self.sections if not section.dataset]
+        names = [*self.overviews, *(section.heading for section in of_all)]
+        contents = [f"- [{name}](#{anchor(name)})" for name in names]
         for dataset in self.about:
             links = [f"[{s.heading.partition(': ')[2]}](#{anchor(s.heading)})"
                      for s in self.sections if s.dataset == dataset]  # fmt: skip
@@ -129,6 +135,7 @@ class Page:
         lines = ["# Results", INTRODUCTION, "\n".join(contents)]
         for name, table in self.overviews.items():
             lines += [f"## {name}", OVERVIEWS[name], markdown(table).rstrip()]
+        lines += [_section_text(section) for section in of_all]
         for dataset, sentence in self.about.items():
             lines += [f"## {dataset}", sentence]
             lines += [_section_text(s) for s in self.sections if s.dataset == dataset]
@@ -187,8 +194,8 @@ def anchor(heading: str) -> str:
 
 
 def _section_text(section: Section) -> str:
-    text = [f"### {section.heading}", TOPICS[section.topic]]
-    text += [markdown(table).rstrip() for table in section.tables]
+    text = [f"{'###' if section.dataset else '##'} {section.heading}", TOPICS[section.topic]]
+    text += [*filter(None, [section.note]), *(markdown(t).rstrip() for t in section.tables)]
     if section.draw:
         text.append(f"![{section.heading}]({section.file}.png)")
     return "\n\n".join(text)
@@ -212,7 +219,7 @@ def build(
     comparison, by active learning and of slides (`groups_of_runs`, `groups_of_record`);
     every_vlm: rows of ensembles and of other VLMs, which have a table of their own.
     """
-    sections: list[Section] = []
+    sections = _quality_sections(rows)
     for dataset in sorted(about):
         own = [row for row in rows if row["dataset"] == dataset]
         vlm = own[0]["vlm"]
@@ -236,6 +243,13 @@ def build(
 
 def _of_vlm(groups: pd.DataFrame | None, vlm: str) -> pd.DataFrame | None:
     return None if groups is None or groups.empty else groups[groups.vlm == vlm]
+
+
+def _quality_sections(rows: Rows) -> list[Section]:
+    frame, tables = quality_tables.quality_frame(rows), quality_tables.all_tables(rows)
+    draw, note = partial(quality_plots.estimate_against_truth, frame), quality_tables.verdict(frame)
+    section = Section("", "How good is it?", tables, draw, "how_good_is_it", note=note)
+    return [] if frame.empty else [section]
 
 
 def _label_sections(rows: Rows, dataset: str, title: str) -> list[Section]:
@@ -383,17 +397,3 @@ def _merged(published: Path, groups: pd.DataFrame) -> pd.DataFrame:
     names = [name for name in record.KIND_FIELDS if name in groups]
     again = pd.MultiIndex.from_frame(before[names]).isin(pd.MultiIndex.from_frame(groups[names]))
     return pd.concat([before[~again], groups], ignore_index=True)
-
-
-def front_page_tables(rows: Rows) -> dict[str, pd.DataFrame]:
-    """Blocks of the README. rows: of the record, with each dataset's own VLM."""
-    return {
-        "no-labels": front_page.no_labels_table(rows),
-        "few-labels": front_page.few_labels_table(rows),
-    }
-
-
-def write_blocks(file: Path, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Put tables into the blocks of a page that bear their names; without the page do nothing."""
-    for name, table in tables.items() if file.is_file() else ():
-        replace_block(file, name, markdown(table))

@@ -104,8 +104,8 @@ audits = audit.repeat_audits(split[1], ours.predicted, test.label.values, n_labe
 quality_plots.repeated_audits(audits, truth)
 
 # %% [markdown]
-# At least 95 of 100 intervals cross the dotted line, whatever the accuracy and however it differs between classes:
-# `lib/quality/audit.py` has the proof.
+# In the long run at least 95 of 100 intervals cross the dotted line, whatever the accuracy and however it differs
+# between classes: `lib/quality/audit.py` has the proof. A line that does not would be orange.
 #
 # ## Without a label
 #

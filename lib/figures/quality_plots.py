@@ -59,6 +59,8 @@ def estimate_against_truth(frame: pd.DataFrame, title: str = "") -> Figure:
         ax.set(title={AUDIT: AUDIT}.get(name) or ESTIMATES[name], xlim=ends, ylim=ends)
     for unused in axes.flat[len(names) :]:
         unused.remove()
+    for ax in axes.flat[max(0, len(names) - columns) : len(names)]:
+        ax.tick_params(labelbottom=True)  # the lowest panel of its column
     for place, dataset in enumerate(datasets):
         axes.flat[0].plot([], [], MARKERS[place % len(MARKERS)], label=dataset,
                           color=colours[place % len(colours)])  # fmt: skip

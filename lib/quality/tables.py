@@ -11,6 +11,7 @@ from lib.quality.estimates import ESTIMATES, Opinions, label_free_estimates, low
 from lib.report import statistics
 
 AUDIT, LABEL_FREE, STOPPING = "audit", "label-free", "stopping"
+FEWEST_RANKED = 5  # runs that a rank correlation says something of
 TOLERANCE = 0.03  # of an estimate that could stand in for an audit
 EXPLANATION = (
     "The true accuracy of VLM-CPL on the test sets beside what can be known of it. *Audit*: tiles "
@@ -135,7 +136,7 @@ def errors_table(frame: pd.DataFrame) -> pd.DataFrame:
 
     frame: of `quality_frame`. Columns: estimate; mean error (without its sign), largest error and
     where; mean bias (too high is positive); share of runs within `TOLERANCE`; rank correlation
-    (Spearman) with the true accuracy; runs.
+    (Spearman) with the true accuracy, from `FEWEST_RANKED` runs on; runs.
     """
     lines = []
     for name, title in {AUDIT: _audit_title(frame), **ESTIMATES}.items():
@@ -145,7 +146,8 @@ def errors_table(frame: pd.DataFrame) -> pd.DataFrame:
         off = runs.value - runs.truth
         worst = runs.loc[off.abs().idxmax()]
         where = " ".join(filter(None, (worst.dataset, worst["shift"])))
-        rank = runs.value.corr(runs.truth, method="spearman") if runs.truth.nunique() > 1 else None
+        varying = len(runs) >= FEWEST_RANKED and min(runs.value.nunique(), runs.truth.nunique()) > 1
+        rank = f"{runs.value.corr(runs.truth, method='spearman'):.2f}" if varying else ""
         lines.append(
             {
                 "estimate": title,
@@ -153,7 +155,7 @@ def errors_table(frame: pd.DataFrame) -> pd.DataFrame:
                 "largest error": f"{_points(off.abs().max())} ({where}, {worst.setting})",
                 "bias": f"{100 * off.mean():+.1f}",
                 f"within ± {100 * TOLERANCE:g} points": f"{(off.abs() <= TOLERANCE).mean():.0%}",
-                "rank correlation": "" if rank is None or np.isnan(rank) else f"{rank:.2f}",
+                "rank correlation": rank,
                 "runs": str(len(runs)),
             }
         )
@@ -174,7 +176,8 @@ def verdict(frame: pd.DataFrame) -> str:
     worst = worst[[name for name in ESTIMATES if name in worst]]
     n = len(guesses.drop_duplicates([*RUN, "fold", "seed"]))
     good = [ESTIMATES[name] for name in worst.index[worst <= TOLERANCE]]
-    within = f"within ± {100 * TOLERANCE:g} points of the true accuracy in all of {n} runs"
+    where = f"{n} runs of {', '.join(sorted(guesses.dataset.unique()))}"
+    within = f"within ± {100 * TOLERANCE:g} points of the true accuracy in all of {where}"
     if good:
         return f"{', '.join(good).capitalize()}: {within}."
     best = worst.idxmin()

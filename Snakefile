@@ -8,7 +8,7 @@
 import sys
 
 from lib import paths, runner
-from lib.chain import AFTER, OF_ALL_FOLDS, OF_ALL_SEEDS, variant
+from lib.chain import AFTER, IF_RUN, OF_ALL_FOLDS, OF_ALL_SEEDS, variant
 from lib.data import cards, datasets, splits
 
 DATASET = str(config.get("dataset", "demo"))
@@ -44,7 +44,7 @@ RECIPES = ("synthetic", "patches", "download", "archives", "datasets")
 
 
 # The last notebooks of each method, and those that repeat it with one thing changed.
-ENDS = {"vlm-cpl": ["14_comparison"], "unisal": ["22_active_learning_rounds"]}
+ENDS = {"vlm-cpl": ["14_comparison", "31_how_good_is_it"], "unisal": ["22_active_learning_rounds"]}
 ENDS |= {"vlm-cpl": ["17_open_set_prompting_slides"]} if SLIDES else {}
 # It begins with one method and goes on with the other.
 ENDS["unisal"] += ["30_cold_start"] if len(METHODS) == 2 else []
@@ -68,6 +68,11 @@ def of_runs(names):
 
 def of_methods(names):
     return [name for method in METHODS for name in names[method]]
+
+
+def before(name):
+    """The notebooks that one reads from; those that it can do without where they are asked for."""
+    return [*AFTER[name], *(other for other in IF_RUN.get(name, ()) if other in of_methods(ENDS))]
 
 
 def sources(name):
@@ -103,13 +108,13 @@ rule ablations:
         of_runs(of_methods(ABLATIONS)),
 
 
-for step, before in AFTER.items():
+for step in AFTER:
 
     rule:
         name: step
         input:
             sources(step),
-            [expand(executed(name), part=PARTS, allow_missing=True) for name in before],
+            [expand(executed(name), part=PARTS, allow_missing=True) for name in before(step)],
             [executed("01_stand_in_vlm", member) for member in STAND_INS] if step[:2] in ("02", "10") else [],
         output:
             executed(step),

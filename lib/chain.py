@@ -16,6 +16,12 @@ AFTER: dict[str, tuple[str, ...]] = {
     "22_active_learning_rounds": ("11_multi_view_consensus",),
     "24_unisal_ablations": ("22_active_learning_rounds",),
     "30_cold_start": ("13_high_confidence_cross_supervision", "22_active_learning_rounds"),
+    "31_how_good_is_it": ("13_high_confidence_cross_supervision",),
+}
+# What a notebook reads besides where it was run, and does without where it was not: no setting of
+# theirs is inherited, but they come first where both are asked for.
+IF_RUN: dict[str, tuple[str, ...]] = {
+    "31_how_good_is_it": ("22_active_learning_rounds",),
 }
 # What these write serves all folds of a run; all others see the training tiles of one fold alone.
 OF_ALL_FOLDS = (
@@ -33,6 +39,7 @@ OF_ALL_SEEDS: dict[str, tuple[str, ...]] = {
         "17_open_set_prompting_slides",
         "22_active_learning_rounds",
         "30_cold_start",
+        "31_how_good_is_it",
     ),
 }
 # Run once with heads on frozen features and, if asked for, once more with whole networks.

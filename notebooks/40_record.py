@@ -128,6 +128,15 @@ display(*page.outputs("slides"))
 display(*page.outputs("active learning", "ablations of UniSAL"))
 
 # %% [markdown]
+# ## How good is it, without a test set?
+#
+# Audits of a few labels and estimates without any against the true accuracy, and what the last rounds changed, where
+# `31_how_good_is_it` was run.
+
+# %%
+display(*page.outputs("How good is it?"))
+
+# %% [markdown]
 # ## These runs beside the record
 #
 # Mean pseudo-label precision of these runs and of the published ones, if the dataset has any with this VLM.
@@ -150,8 +159,8 @@ if mode != "reproduce":
     front_page.write(rows, folder)
     root = paths.output_root()
     of_cards = {"datasets": datasets.datasets_table(), "vlms": vlms_table()}
-    results.write_blocks(root / "README.md", results.front_page_tables(rows))
-    results.write_blocks(root / "data" / "README.md", of_cards)
+    front_page.write_blocks(root / "README.md", front_page.tables(rows))
+    front_page.write_blocks(root / "data" / "README.md", of_cards)
 
 # %% [markdown]
 # **Recap.** The tables say what each step is worth. To see why, step through `10_zero_shot_inference` to

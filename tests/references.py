@@ -510,3 +510,33 @@ def joined_groups(group_of: dict[str, str], pairs: Sequence[tuple[str, str]]) ->
                         group_of[tile] = min(names)
                 changed = True
     return group_of
+
+
+def pivotal_distribution(right: Sequence[bool], n: int) -> np.ndarray:
+    """P(X = 0 … n) of the right tiles X among n drawn from a line by ordered pivotal sampling.
+
+    By going through what can happen: how probable it is that so many right tiles are drawn so far,
+    for the tile that waits being a right one and a wrong one; counts of N-ths are whole numbers.
+    """
+    whole = len(right)
+    states = {(0, bool(right[0])): 1.0}  # right tiles drawn, and whether the waiting one is right
+    a = n
+    for tile in map(bool, right[1:]):
+        following: dict[tuple[int, bool], float] = {}
+        both = a + n
+        for (drawn, waiting), probability in states.items():
+            if both < whole:
+                steps = [(drawn, waiting, a / both), (drawn, tile, n / both)]
+            else:
+                rest = 2 * whole - both
+                goes = (whole - n) / rest if rest else 0.0
+                steps = [(drawn + waiting, tile, goes), (drawn + tile, waiting, 1 - goes)]
+            for count, waits, share in steps:
+                key = count, waits
+                following[key] = following.get(key, 0.0) + probability * share
+        states, a = following, both if both < whole else both - whole
+    found = np.zeros(n + 1)
+    for (drawn, waiting), probability in states.items():
+        if probability:
+            found[drawn + (waiting and a == whole)] += probability
+    return found

@@ -15,6 +15,7 @@ from lib.figures import diagram
 from lib.figures.plots import closed
 from lib.report import overviews, statistics
 from lib.report.active_learning import OURS, PUBLISHED, STRATEGIES, curve_means, rounds_frame
+from lib.report.format import markdown, replace_block
 
 # What a line is called beside the figure, in its order from the top.
 NO_LABELS = {
@@ -56,6 +57,17 @@ LAST_SCORES = {
     "balanced_accuracy": "balanced accuracy",
     "aulc": "AULC",
 }
+
+
+def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
+    """Blocks of the README. rows: of the record, with each dataset's own VLM."""
+    return {"no-labels": no_labels_table(rows), "few-labels": few_labels_table(rows)}
+
+
+def write_blocks(file: Path, blocks: Mapping[str, pd.DataFrame]) -> None:
+    """Put tables into the blocks of a page that bear their names; without the page do nothing."""
+    for name, table in blocks.items() if file.is_file() else ():
+        replace_block(file, name, markdown(table))
 
 
 def write(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:

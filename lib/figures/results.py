@@ -10,7 +10,7 @@ import pandas as pd
 
 from lib import paths, record
 from lib.artefacts import atomic
-from lib.figures import front_page, sections
+from lib.figures import sections
 from lib.figures.sections import Rows, Section, anchor, of_vlm, section_text
 from lib.report import (
     active_learning,
@@ -20,7 +20,7 @@ from lib.report import (
     pseudo_labels,
     statistics,
 )
-from lib.report.format import markdown, replace_block
+from lib.report.format import markdown
 from lib.slides import tables as slide_tables
 
 
@@ -45,8 +45,11 @@ class Page:
 
     def text(self) -> str:
         """The page as Markdown, with a table of contents; figures are linked by their files."""
-        contents = [f"- [{name}](#{anchor(name)})" for name in self.overviews]
-        about = {name: self.about[name] for name in dict.fromkeys(s.dataset for s in self.sections)}
+        of_all = [section for section in self.sections if not section.dataset]
+        names = [*self.overviews, *(section.heading for section in of_all)]
+        contents = [f"- [{name}](#{anchor(name)})" for name in names]
+        shown = dict.fromkeys(s.dataset for s in self.sections if s.dataset)
+        about = {name: self.about[name] for name in shown}
         for dataset in about:
             links = [f"[{s.heading.partition(': ')[2]}](#{anchor(s.heading)})"
                      for s in self.sections if s.dataset == dataset]  # fmt: skip
@@ -54,6 +57,7 @@ class Page:
         lines = ["# Results", INTRODUCTION, "\n".join(contents)]
         for name, table in self.overviews.items():
             lines += [f"## {name}", OVERVIEWS[name], markdown(table).rstrip()]
+        lines += [section_text(section) for section in of_all]
         for dataset, sentence in about.items():
             lines += [f"## {dataset}", sentence]
             lines += [section_text(s) for s in self.sections if s.dataset == dataset]
@@ -124,7 +128,7 @@ def build(
     comparison, by active learning and of slides (`groups_of_runs`, `groups_of_record`);
     every_vlm: rows of ensembles and of other VLMs, which have a table of their own.
     """
-    found: list[Section] = []
+    found = sections.quality_sections(rows)
     for dataset in sorted(about):
         own = [row for row in rows if row["dataset"] == dataset]
         vlm = own[0]["vlm"]
@@ -221,17 +225,3 @@ def _merged(published: Path, groups: pd.DataFrame) -> pd.DataFrame:
     names = [name for name in record.KIND_FIELDS if name in groups]
     again = pd.MultiIndex.from_frame(before[names]).isin(pd.MultiIndex.from_frame(groups[names]))
     return pd.concat([before[~again], groups], ignore_index=True)
-
-
-def front_page_tables(rows: Rows) -> dict[str, pd.DataFrame]:
-    """Blocks of the README. rows: of the record, with each dataset's own VLM."""
-    return {
-        "no-labels": front_page.no_labels_table(rows),
-        "few-labels": front_page.few_labels_table(rows),
-    }
-
-
-def write_blocks(file: Path, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Put tables into the blocks of a page that bear their names; without the page do nothing."""
-    for name, table in tables.items() if file.is_file() else ():
-        replace_block(file, name, markdown(table))

@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib import paths
-from lib.figures import active_plots, plots
+from lib.figures import active_plots, plots, quality_plots
+from lib.quality import tables as quality_tables
 from lib.report import ablations, active_ablations, active_learning, comparison, pseudo_labels
 from lib.report.format import markdown
 from lib.slides import tables as slide_tables
@@ -19,6 +20,7 @@ Rows = Sequence[Mapping[str, Any]]
 VARIANT = re.compile(r"_\d+$")  # of a dataset's name: another share of other tissue
 # Topic of a section → what its heading says and what is explained below it, in the page's order.
 TOPICS = {
+    "How good is it?": quality_tables.EXPLANATION,
     "pseudo labels": (
         "How right the labels are that the filters keep, on the training tiles. Filters see no "
         "label; labels only judge. A point is a run, a bar the mean."
@@ -85,7 +87,7 @@ TOPICS = {
 
 @dataclass(frozen=True)
 class Section:
-    """One topic of one dataset: tables, and a figure.
+    """One topic of one dataset, or of all (""): tables, and a figure.
 
     The figure is drawn when it is asked for, or without `draw` has been by a notebook of the runs.
     """
@@ -96,10 +98,12 @@ class Section:
     draw: Callable[[], Figure] | None = None
     file: str = ""  # of the figure, without its ending
     detail: str = ""  # tells sections of one topic apart
+    note: str = ""  # what was found, in a sentence
 
     @property
     def heading(self) -> str:
-        return f"{self.dataset}: {self.topic}" + (f" ({self.detail})" if self.detail else "")
+        topic = self.topic + (f" ({self.detail})" if self.detail else "")
+        return f"{self.dataset}: {topic}" if self.dataset else topic
 
     @cached_property
     def figure(self) -> Figure | None:
@@ -113,8 +117,8 @@ def anchor(heading: str) -> str:
 
 def section_text(section: Section) -> str:
     """A section as Markdown, with a link to its figure."""
-    text = [f"### {section.heading}", TOPICS[section.topic]]
-    text += [markdown(table).rstrip() for table in section.tables]
+    text = [f"{'###' if section.dataset else '##'} {section.heading}", TOPICS[section.topic]]
+    text += [*filter(None, [section.note]), *(markdown(t).rstrip() for t in section.tables)]
     if section.file:
         text.append(f"![{section.heading}]({section.file}.png)")
     return "\n\n".join(text)
@@ -126,6 +130,14 @@ def section_text(section: Section) -> str:
 def of_vlm(groups: pd.DataFrame | None, vlm: str) -> pd.DataFrame | None:
     """Those of one VLM; None without any."""
     return None if groups is None or groups.empty else groups[groups.vlm == vlm]
+
+
+def quality_sections(rows: Rows) -> list[Section]:
+    """Estimates of the accuracy beside the truth, over all datasets and shifts."""
+    frame, tables = quality_tables.quality_frame(rows), quality_tables.all_tables(rows)
+    draw, note = partial(quality_plots.estimate_against_truth, frame), quality_tables.verdict(frame)
+    section = Section("", "How good is it?", tables, draw, "how_good_is_it", note=note)
+    return [] if frame.empty else [section]
 
 
 def label_sections(rows: Rows, dataset: str, title: str) -> list[Section]:

@@ -104,7 +104,8 @@ def ablation_frames(rows: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame
 
 def _is_of_training(row: Mapping[str, Any]) -> bool:
     """Of VLM-CPL or what it is compared with, on the test set, heads on frozen features."""
-    return row["split"] == "test" and row["network"] != "fine-tune" and row["training"] is None
+    scored = row["split"] == "test" and row["scores"] is not None  # audits have no scores
+    return scored and row["network"] != "fine-tune" and row["training"] is None
 
 
 def ablation_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pytest
 
 from lib import consensus, paths, record, runner
 from lib.data import cards, datasets
-from lib.figures import results, sections
+from lib.figures import front_page, results, sections
 from lib.report import comparison, format
 from lib.vlm.cards import describe_vlm, vlms_table
 
@@ -52,7 +52,7 @@ def test_the_page_of_results_is_that_of_the_record(page):
 
 
 def test_the_tables_of_the_readme_are_those_of_the_record(published):
-    for name, table in results.front_page_tables(published).items():
+    for name, table in front_page.tables(published).items():
         assert block(ROOT / "README.md", name) == format.markdown(table), REMEDY
 
 

@@ -1,0 +1,267 @@
+"""Quality with few labels or none: from what a run found to rows, and from rows to tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lib.quality.audit import audited_accuracy, draw_audit, label_audit, repeat_audits
+from lib.quality.estimates import ESTIMATES, Opinions, label_free_estimates, low_estimates
+from lib.report import statistics
+
+AUDIT, LABEL_FREE, STOPPING = "audit", "label-free", "stopping"
+FEWEST_RANKED = 5  # runs that a rank correlation says something of
+TOLERANCE = 0.03  # of an estimate that could stand in for an audit
+EXPLANATION = (
+    "The true accuracy of VLM-CPL on the test sets beside what can be known of it. *Audit*: tiles "
+    "drawn by chance in proportion to the predicted classes and labelled from the table; the "
+    "interval holds with at least 95 %, whatever the accuracy. *Coverage*: how often it did, over "
+    "200 audits of the same predictions. All other estimates need no label. Errors are in points "
+    "of accuracy, mean / largest over folds and seeds; a run is a fold, a seed, a shift and a "
+    "setting. *Warned*: runs in which an estimate without labels was below two thirds. Hollow "
+    "points of the figure: shifted tiles."
+)
+COLUMNS = [
+    *("dataset", "vlm", "setting", "fold", "seed", "shift", "estimate"),
+    *("value", "truth", "low", "high", "labels", "coverage", "half_width", "raised"),
+]
+RUN = ["dataset", "shift", "setting"]
+
+
+# --- of one run ----------------------------------------------------------------------------------
+
+
+def evaluate_quality(
+    opinions: Mapping[str, Opinions],
+    test: pd.DataFrame,
+    *,
+    audit_size: int,
+    seed: int,
+    other_vlm: pd.DataFrame | None = None,
+    **fields: Any,
+) -> list[dict[str, Any]]:
+    """An audit of the predictions of each setting, and the label-free estimates, for `Run.record`.
+
+    The labels of an audit come from the table; as all are known, `repeat_audits` tells how often
+    its interval covers. The scores of the rows are null: the true accuracy is under labels.
+    test: columns tile and label; other_vlm: of `opinions.predictions_of`. fields: further fields of
+    the rows, such as params.
+    """
+    tiles, labels = test.tile.values, test.label.values
+    answers = dict(zip(tiles.tolist(), labels.tolist(), strict=True))
+    evaluations = []
+    for setting, of_setting in opinions.items():
+        predicted = of_setting.predicted
+        truth = float((predicted == labels).mean())
+        sample = label_audit(draw_audit(tiles, predicted, audit_size, seed=seed), answers)
+        audited = audited_accuracy(sample, len(tiles))
+        repeats = repeat_audits(tiles, predicted, labels, audit_size, seed=seed)
+        other = None if other_vlm is None else other_vlm[setting].values
+        found = label_free_estimates(of_setting, other)
+        of_audit = {
+            "truth": truth, "estimates": {AUDIT: audited.value},
+            "interval": [audited.low, audited.high], "coverage": float(repeats.covers.mean()),
+            "half_width": float((repeats.high - repeats.low).mean() / 2),
+        }  # fmt: skip
+        of_guess = {"truth": truth, "estimates": found, "raised": low_estimates(found)}
+        common = {"setting": setting, "split": "test", "n": len(tiles), "network": "frozen"}
+        common |= fields
+        evaluations += [
+            {"method": AUDIT, "budget": len(sample), "labels": of_audit} | common,
+            {"method": LABEL_FREE, "budget": 0, "labels": of_guess} | common,
+        ]
+    return evaluations
+
+
+def evaluate_stopping(rounds: pd.DataFrame, n: int, **fields: Any) -> dict[str, Any]:
+    """The rounds of a loop, for `Run.record`. rounds: of `stopping.follow_rounds`; n: tiles."""
+    names = ["budget", "changed", "recent", "value", "low", "high", "truth"]
+    columns = rounds[names].astype(object).where(rounds[names].notna(), None)
+    return {
+        "method": STOPPING, "split": "test", "n": n, "network": "frozen",
+        "budget": int(rounds.budget.iloc[-1]), "labels": columns.to_dict("list"),
+    } | fields  # fmt: skip
+
+
+# --- of rows -------------------------------------------------------------------------------------
+
+
+def quality_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One line per run and estimate: `COLUMNS`.
+
+    shift: "" for tiles as they are; low and high of the audit alone, as well as its labels, how
+    often the interval of such audits covered (coverage) and how wide it was (half_width); raised:
+    whether a label-free estimate was so low that it warned.
+    """
+    lines = []
+    for row in rows:
+        if row["method"] not in (AUDIT, LABEL_FREE):
+            continue
+        labels = row["labels"]
+        line = {name: row[name] for name in ("dataset", "vlm", "setting", "seed")}
+        line |= {"fold": statistics.fold_of(row), "truth": labels["truth"]}
+        line["shift"] = row["params"]["shift"] if row["params"].get("varied") else ""
+        line |= dict(zip(("low", "high"), labels.get("interval", (np.nan, np.nan)), strict=True))
+        line |= {name: labels.get(name, np.nan) for name in ("coverage", "half_width")}
+        line["labels"] = row["budget"]
+        for name, value in labels["estimates"].items():
+            raised = name in labels.get("raised", ())
+            lines.append(line | {"estimate": name, "value": value, "raised": raised})
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def estimates_table(
+    found: Mapping[str, Mapping[str, float]],
+    truth: Mapping[str, float],
+    recorded: pd.DataFrame,
+) -> pd.DataFrame:
+    """Label-free estimates of each setting, the true accuracy, and how far off they were elsewhere.
+
+    found: setting → estimate → value; truth: setting → accuracy; recorded: `quality_frame` of other
+    runs, of which the last two columns give the mean and the largest error; empty without any.
+    """
+    off = (recorded.value - recorded.truth).abs().astype(float).groupby(recorded.estimate)
+    errors = {"mean error in the record": off.mean(), "largest error in the record": off.max()}
+    lines: dict[str, dict[str, float | None]] = {"true accuracy": dict(truth)}
+    for name, title in ESTIMATES.items():
+        if any(name in values for values in found.values()):
+            lines[title] = {setting: values.get(name) for setting, values in found.items()}
+            lines[title] |= {k: of_all[name] for k, of_all in errors.items() if name in of_all}
+    return pd.DataFrame(lines).T.astype(float)
+
+
+def errors_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One line per estimate, over all datasets, folds and shifts: how far off it was, in points.
+
+    frame: of `quality_frame`. Columns: estimate; mean error (without its sign), largest error and
+    where; mean bias (too high is positive); share of runs within `TOLERANCE`; rank correlation
+    (Spearman) with the true accuracy, from `FEWEST_RANKED` runs on; runs.
+    """
+    lines = []
+    for name, title in {AUDIT: _audit_title(frame), **ESTIMATES}.items():
+        runs = frame[frame.estimate == name]
+        if runs.empty:
+            continue
+        off = runs.value - runs.truth
+        worst = runs.loc[off.abs().idxmax()]
+        where = " ".join(filter(None, (worst.dataset, worst["shift"])))
+        varying = len(runs) >= FEWEST_RANKED and min(runs.value.nunique(), runs.truth.nunique()) > 1
+        rank = f"{runs.value.corr(runs.truth, method='spearman'):.2f}" if varying else ""
+        lines.append(
+            {
+                "estimate": title,
+                "mean error": _points(off.abs().mean()),
+                "largest error": f"{_points(off.abs().max())} ({where}, {worst.setting})",
+                "bias": f"{100 * off.mean():+.1f}",
+                f"within ± {100 * TOLERANCE:g} points": f"{(off.abs() <= TOLERANCE).mean():.0%}",
+                "rank correlation": rank,
+                "runs": str(len(runs)),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _audit_title(frame: pd.DataFrame) -> str:
+    labels = frame.labels[frame.estimate == AUDIT].unique()
+    return f"audit of {' or '.join(str(n) for n in sorted(labels))} labels"
+
+
+def verdict(frame: pd.DataFrame) -> str:
+    """Whether an estimate without labels is within `TOLERANCE` everywhere, in a sentence."""
+    guesses = frame[frame.estimate.isin(ESTIMATES)]
+    if guesses.empty:
+        return "No estimate was made without a label."
+    worst = (guesses.value - guesses.truth).abs().groupby(guesses.estimate).max()
+    worst = worst[[name for name in ESTIMATES if name in worst]]
+    n = len(guesses.drop_duplicates([*RUN, "fold", "seed"]))
+    good = [ESTIMATES[name] for name in worst.index[worst <= TOLERANCE]]
+    where = f"{n} runs of {', '.join(sorted(guesses.dataset.unique()))}"
+    within = f"within ± {100 * TOLERANCE:g} points of the true accuracy in all of {where}"
+    if good:
+        return f"{', '.join(good).capitalize()}: {within}."
+    best = worst.idxmin()
+    return (
+        f"No label-free estimate is {within}: the one that is off least, {ESTIMATES[best]}, is off "
+        f"by up to {_points(worst[best])} points."
+    )
+
+
+def by_dataset(frame: pd.DataFrame) -> pd.DataFrame:
+    """One line per dataset, shift and setting: mean / largest error of each estimate, in points.
+
+    accuracy: mean over the runs; warned: runs in which a label-free estimate was below two thirds.
+    """
+    lines = []
+    names = [name for name in ESTIMATES if (frame.estimate == name).any()]
+    for (dataset, shift, setting), runs in frame.groupby(RUN):
+        off = (runs.value - runs.truth).abs().groupby(runs.estimate).agg(["mean", "max"])
+        each = runs.groupby(["fold", "seed"])
+        line = {"dataset": dataset, "shift": shift, "setting": setting}
+        line["accuracy"] = f"{each.truth.first().mean():.3f}"
+        for name in names:
+            found = name in off.index
+            line[ESTIMATES[name]] = f"{_points(off['mean'][name])} / {_points(off['max'][name])}" \
+                if found else ""  # fmt: skip
+        line["warned"] = str(int(each.raised.any().sum()))
+        lines.append(line | statistics.runs(runs))
+    return pd.DataFrame(lines)
+
+
+def audit_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One line per dataset, shift and setting: what audits of the same predictions would say.
+
+    coverage: share of audits, drawn again and again, whose interval held the true accuracy;
+    ± points: half the width of their intervals, on the average; error: of the one audit of each
+    run, mean / largest.
+    """
+    lines = []
+    for (dataset, shift, setting), runs in frame[frame.estimate == AUDIT].groupby(RUN):
+        off = (runs.value - runs.truth).abs()
+        line = {"dataset": dataset, "shift": shift, "setting": setting}
+        line |= {"labels": " or ".join(str(n) for n in sorted(runs.labels.unique()))}
+        line |= {"coverage": f"{runs.coverage.mean():.3f}"}
+        line |= {"lowest coverage of a run": f"{runs.coverage.min():.3f}"}
+        line |= {"± points": _points(runs.half_width.mean())}
+        line |= {"error": f"{_points(off.mean())} / {_points(off.max())}"}
+        lines.append(line | statistics.runs(runs))
+    return pd.DataFrame(lines)
+
+
+def stopping_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One line per dataset and loop: what the last rounds changed, and what they gained.
+
+    Means over runs. recent: share of predictions that the last three rounds changed; gained: by how
+    much the true accuracy rose from three rounds before the end to the end, in points.
+    """
+    lines = []
+    for row in rows:
+        if row["method"] == STOPPING:
+            rounds = pd.DataFrame(row["labels"])
+            before = rounds.truth.iloc[max(0, len(rounds) - 4)]
+            line = {"dataset": row["dataset"], "loop": row["params"]["followed"]}
+            line |= {"fold": statistics.fold_of(row), "seed": row["seed"]}
+            line |= {"labels": row["budget"], "recent": rounds.recent.iloc[-1]}
+            lines.append(line | {"gained": rounds.truth.iloc[-1] - before})
+    if not lines:
+        return pd.DataFrame()
+    frame = pd.DataFrame(lines)
+    return pd.DataFrame(
+        {
+            "dataset": dataset, "loop": loop, "labels": f"{runs.labels.mean():.0f}",
+            "changed by the last three rounds": f"{runs.recent.astype(float).mean():.1%}",
+            "accuracy gained in them, points": f"{100 * runs.gained.mean():+.1f}",
+        } | statistics.runs(runs)
+        for (dataset, loop), runs in frame.groupby(["dataset", "loop"])
+    )  # fmt: skip
+
+
+def all_tables(rows: Sequence[Mapping[str, Any]]) -> list[pd.DataFrame]:
+    """Every table of the rows of a record that has lines."""
+    frame = quality_frame(rows)
+    tables = [errors_table(frame), by_dataset(frame), audit_table(frame), stopping_table(rows)]
+    return [table for table in tables if len(table)]
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f}"

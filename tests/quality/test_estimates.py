@@ -1,0 +1,91 @@
+"""Estimates are what their equations say, and are wrong where their docstrings say so."""
+
+import numpy as np
+import pytest
+from cleanlab.count import estimate_joint
+from made_up_opinions import C, noisy, opinions, softmax_of
+
+from lib.quality import estimates
+
+
+def test_agreements_count_tiles():
+    predicted = np.array([0, 1, 2, 0])
+    assert estimates.agreement(predicted, np.array([0, 1, 1, 1])) == 0.5
+    members = np.stack([softmax_of(predicted), softmax_of(np.array([0, 1, 2, 2]))])
+    assert estimates.network_agreement(members) == 0.75
+    views = np.stack([softmax_of(np.array(v)) for v in ([0, 1, 2, 0], [0, 0, 0, 0])])
+    assert estimates.view_agreement(predicted, views) == 6 / 8
+    with pytest.raises(ValueError, match="two networks, not of 3"):
+        estimates.network_agreement(np.concatenate([members, members[:1]]))
+
+
+def test_confidence_is_that_of_the_mean():
+    members = np.array([[[0.9, 0.1, 0.0]], [[0.3, 0.6, 0.1]]])
+    assert estimates.mean_confidence(members) == pytest.approx(0.6)
+
+
+def test_the_joint_is_the_trace_of_cleanlab_and_finds_noise_that_depends_on_the_class():
+    chance = np.random.default_rng(0)
+    truth = chance.integers(C, size=3000)
+    for accuracy in (0.6, 0.8, 0.95):
+        predicted, probs = noisy(truth, accuracy, chance), softmax_of(truth, 0.9)
+        found = estimates.joint_accuracy(predicted, probs)
+        assert found == pytest.approx(np.trace(estimate_joint(predicted, probs)))
+        assert found == pytest.approx((predicted == truth).mean(), abs=0.02)
+
+
+def test_the_joint_is_fooled_by_a_classifier_with_the_same_errors():
+    truth = np.arange(300) % C
+    predicted = np.where(truth == 2, 0, truth)  # one class is lost
+    assert estimates.joint_accuracy(predicted, softmax_of(predicted)) == pytest.approx(1)
+
+
+def test_the_joint_of_few_classes():
+    assert estimates.joint_accuracy(np.zeros(5, int), softmax_of(np.zeros(5, int))) == 1.0
+    predicted = np.array([0, 2] * 20)
+    assert 0 <= estimates.joint_accuracy(predicted, softmax_of(predicted, 1.0)) <= 1
+
+
+def test_dawid_skene_finds_the_accuracy_of_labellers_that_err_independently():
+    chance = np.random.default_rng(1)
+    truth = chance.integers(C, size=2000)
+    predicted = noisy(truth, 0.85, chance)
+    workers = {"network": predicted} | {
+        f"{n}": noisy(truth, accuracy, chance) for n, accuracy in enumerate((0.9, 0.7, 0.8, 0.6))
+    }
+    found = estimates.dawid_skene_accuracy(predicted, workers)
+    assert found == pytest.approx((predicted == truth).mean(), abs=0.02)
+
+
+def test_dawid_skene_is_too_high_where_errors_are_shared():
+    chance = np.random.default_rng(2)
+    truth = chance.integers(C, size=1000)
+    predicted = noisy(truth, 0.7, chance)
+    workers = {"a": predicted, "b": predicted, "c": predicted, "d": noisy(truth, 0.8, chance)}
+    assert estimates.dawid_skene_accuracy(predicted, workers) > 0.95
+
+
+def test_all_estimates_have_names_in_the_order_of_the_tables():
+    truth = np.arange(60) % C
+    found = estimates.label_free_estimates(opinions(truth, truth))
+    assert [*found] == [name for name in estimates.ESTIMATES if name != "vlms"]
+    assert all(isinstance(value, float) and 0 <= value <= 1 + 1e-9 for value in found.values())
+    other = np.roll(truth, 1)
+    found = estimates.label_free_estimates(opinions(truth, truth), other)
+    assert [*found] == [*estimates.ESTIMATES] and found["vlms"] == 0.0
+
+
+def test_each_opinion_goes_into_its_estimate():
+    truth = np.arange(60) % C
+    off = np.where(np.arange(60) < 15, (truth + 1) % C, truth)
+    base = estimates.label_free_estimates(opinions(truth, truth))
+    for source, name in (("prompts", "prompts"), ("second", "networks"), ("views", "views")):
+        given = {source: [off] if source == "views" else off}
+        found = estimates.label_free_estimates(opinions(truth, truth, **given))
+        assert found[name] == 0.75 and base[name] == 1.0
+
+
+def test_an_estimate_below_two_thirds_is_low():
+    assert estimates.low_estimates({"views": 0.66, "prompts": 0.67, "joint": 0.1}) == [
+        "views", "joint",
+    ]  # fmt: skip

@@ -128,6 +128,14 @@ display(*page.outputs("slides"))
 display(*page.outputs("active learning", "ablations of UniSAL"))
 
 # %% [markdown]
+# ## What does the zero-label result save?
+#
+# The same loops from zero labels on, where `30_cold_start` was run: VLM-CPL chooses the first query.
+
+# %%
+display(*page.outputs("from zero labels on"))
+
+# %% [markdown]
 # ## These runs beside the record
 #
 # Mean pseudo-label precision of these runs and of the published ones, if the dataset has any with this VLM.

@@ -74,13 +74,12 @@ class ColdStart:
                 digest.update(values.cpu().numpy().tobytes())
 
 
-def ways(start: ColdStart) -> dict[str, ColdStart | None]:
+def ways(start: ColdStart) -> dict[str, ColdStart]:
     """Ways to begin that are compared, by the names of `report.active_learning.COLD_STARTS`."""
-    found: dict[str, ColdStart | None] = {"cold-start": start}
-    found["cold-start-labels"] = replace(start, pseudo_counts=0.0)
+    found = {"cold-start": start, "cold-start-labels": replace(start, pseudo_counts=0.0)}
     if start.doubtful is not None:
         found["cold-start-anywhere"] = replace(start, doubtful=None)
-    return found | {"unisal": None}
+    return found
 
 
 def doubtful_tiles(
@@ -107,27 +106,37 @@ def begin(
     tiles: np.ndarray,
     class_names: Sequence[str],
     settings: Mapping[str, Any],
-    out: Path,
+    place: Path,
     *,
     seed: int,
+    trained: bool = False,
 ) -> tuple[ColdStart, list[Alarm]]:
     """VLM-CPL in our setting on the features and votes of a folder, and what it warns of.
 
     folder: with the features and votes of all tiles (`embed_tiles`, `embed_views`); tiles: [N], the
-    pool; settings: keep_ratio, threshold, hcs_weight and n_steps, as in
-    `13_high_confidence_cross_supervision`, whose networks these are; out: for the networks. Where
-    there is an alarm the first query goes to `doubtful_tiles`.
+    pool; settings: keep_ratio, threshold, hcs_weight and n_steps, of
+    `13_high_confidence_cross_supervision`; place: folder of the networks, which are trained as
+    there, or with `trained` are read. They have no projector: compactness is that of their
+    features before the head (`networks.predict_members`). Where there is an alarm the first query
+    goes to `doubtful_tiles`. Raises FileNotFoundError for trained networks that are not there.
     """
     rules = SETTINGS["ours"]
     evidence = Evidence.of_folder(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
     kept = evidence.pseudo_labels("mvc+pfc", **rules)
     setup = setups.frozen(folder, tiles, len(class_names), steps=settings["n_steps"], seed=seed)
-    with missing_classes_expected():  # one of the alarms
-        data = TrainingTiles(tiles, kept, class_names)
-    objective = HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"])
-    networks, _ = train(
-        objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed, folder=out
-    )
+    networks = setups.load_networks(setup, place) if trained else []
+    if trained and not networks:
+        raise FileNotFoundError(
+            f"{place} holds no networks: run 13_high_confidence_cross_supervision first"
+        )
+    if not trained:
+        with missing_classes_expected():  # one of the alarms
+            data = TrainingTiles(tiles, kept, class_names)
+        objective = HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"])
+        networks, _ = train(
+            objective, setup.make_network, setup.sampler, data,
+            plan=setup.plan, seed=seed, folder=place,
+        )  # fmt: skip
     predicted = predict(networks, setup.reader, tiles)
     alarms = evidence.alarms("ours", kept != UNLABELLED, class_names, predicted)
     doubtful = None

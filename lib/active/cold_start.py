@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from lib.active.strategies import Pool, Query, select
 from lib.alarm import Alarm
 from lib.clusters import classes_by_lift, cluster_agreement
 from lib.consensus import SETTINGS, labels_by_rule
@@ -35,7 +36,8 @@ class ColdStart:
     networks: two, whose disagreement chooses the first query; pseudo_labels: int [N] of the pool,
     `UNLABELLED` for tiles without one; pseudo_counts m: of n labels of a class and its pseudo
     labels, a pseudo label is drawn with the chance m / (m + n); 0: pseudo labels are not used.
-    doubtful: bool [N], tiles that the first query asks for before others, see `doubtful_tiles`.
+    doubtful: bool [N], tiles that the first query asks for before others, see `doubtful_tiles`;
+    None where there is no alarm, or where it points at no cluster.
     """
 
     networks: Sequence[nn.Module]
@@ -58,17 +60,29 @@ class ColdStart:
         weights[pseudo] = self.pseudo_counts / n_of_class[joined[pseudo]]
         return joined, weights
 
-    def asked_first(self, n: int) -> np.ndarray:
-        """Tiles that the first query of n may ask for, bool [N]: the doubtful, if so many are."""
-        if self.doubtful is None or self.doubtful.sum() < n:
-            return np.ones(len(self.pseudo_labels), bool)
-        return self.doubtful
+    def first_query(self, strategy: str, pool: Pool, n: int, seed: int) -> Query:
+        """Compact tiles of the doubtful ones, then what the strategy asks for.
+
+        Where the networks have learnt the same wrong labels they agree, so that disagreement says
+        nothing about doubtful tiles: of each of n clusters of them one is taken. pool: of the
+        networks of the start, without a label.
+        """
+        if self.doubtful is None:
+            return select(strategy, pool, n, seed)
+        of_doubtful = replace(pool, unlabelled_mask=pool.unlabelled_mask & self.doubtful)
+        first = select("cs", of_doubtful, n, seed).rows
+        left = pool.unlabelled_mask.copy()
+        left[first] = False
+        if len(first) == n or not left.any():
+            return Query(first)
+        others = select(strategy, replace(pool, unlabelled_mask=left), n - len(first), seed)
+        return replace(others, rows=np.concatenate([first, others.rows]))
 
     def update(self, digest: Any) -> None:
         """Add all of this to the digest of a loop's settings."""
         digest.update(repr(self.pseudo_counts).encode() + self.pseudo_labels.tobytes())
         if self.doubtful is not None:
-            digest.update(self.doubtful.tobytes())
+            digest.update(b"compact" + self.doubtful.tobytes())
         for network in self.networks:
             for values in network.state_dict().values():
                 digest.update(values.cpu().numpy().tobytes())
@@ -145,4 +159,5 @@ def begin(
             rules["label_rule"], evidence.prompt_labels, evidence.view_probs, evidence.agree
         )
         doubtful = doubtful_tiles(labels, kept, *evidence.lift_clusters())
+        doubtful = doubtful if doubtful.any() else None
     return ColdStart(networks, kept, doubtful=doubtful), alarms

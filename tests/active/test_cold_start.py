@@ -67,14 +67,22 @@ def test_the_networks_of_the_start_choose_the_first_query(tmp_path, setup, start
     assert history.queries.tile.tolist() != by_chance.queries.tile.tolist()
 
 
-def test_doubtful_tiles_are_asked_for_first_if_there_are_enough(tmp_path, setup, start):
+def test_doubtful_tiles_are_asked_for_first_whether_the_networks_agree_or_not(
+    setup, start, tmp_path
+):
     doubtful = np.arange(70) < 20
     history = run(tmp_path / "a", setup, cold_start=replace(start, doubtful=doubtful), n_rounds=2)
     first, second = (history.queries.tile[history.queries["round"] == r] for r in (0, 1))
     assert (first < 20).all() and not (second < 20).all()
-    few = replace(start, doubtful=np.arange(70) < 4)
-    history = run(tmp_path / "b", setup, cold_start=few, n_rounds=1)
-    assert not (history.queries.tile < 4).all() and len(history.queries) == 5
+    nothing = np.full(70, UNLABELLED)
+    pool = make_pool("unisal", start.networks, setup, POOL, nothing, np.ones(70, bool), 0)
+    compact = select("cs", replace(pool, unlabelled_mask=doubtful), 5, 0).rows
+    assert first.tolist() == compact.tolist()
+    history = run(tmp_path / "b", setup, cold_start=replace(start, doubtful=np.arange(70) < 2),
+                  n_rounds=1)  # fmt: skip
+    assert set(history.queries.tile[:2]) == {0, 1} and len(history.queries) == 5
+    left = replace(pool, unlabelled_mask=np.arange(70) >= 2)
+    assert history.queries.tile[2:].tolist() == select("unisal", left, 3, 0).rows.tolist()
 
 
 # --- pseudo labels -------------------------------------------------------------------------------

@@ -19,7 +19,8 @@
 # so that all pseudo labels of a class weigh as much as $m$ labels. A pseudo label is gone once its tile is labelled. How
 # many labels does it take to gain what the VLM could not give, and how many does the VLM save?
 #
-# - In: features, votes and settings of the notebooks before; the rounds of `22_active_learning_rounds`.
+# - In: features, votes and settings of the notebooks before; the networks of `13_high_confidence_cross_supervision`,
+#   the rounds of `22_active_learning_rounds`.
 # - Out: `cold_start/` with the networks and rounds of each loop; `learning_cold_start.parquet`; rows.
 
 # %%
@@ -30,7 +31,7 @@ import pandas as pd
 from IPython.display import display
 
 from lib.active import cold_start
-from lib.active.loop import ActiveLearningConfig, TableOracle, run_rounds
+from lib.active.loop import ActiveLearningConfig, TableOracle, read_rounds, run_rounds
 from lib.active.trainings import training_by_name, training_setup
 from lib.data import cards, datasets, shifts as tile_shifts, tiles
 from lib.figures import active_plots
@@ -77,15 +78,16 @@ folders = {"": run.shared} | dict(zip(names, shifted, strict=True))
 # %% [markdown]
 # ## The start
 #
-# VLM-CPL in our setting. Where there is an alarm, the first query asks for tiles of the clusters that it points at:
+# VLM-CPL in our setting: the networks of `13_high_confidence_cross_supervision`, and where tiles are shifted, others
+# that are trained alike. Where there is an alarm, the first query asks for tiles of the clusters that it points at:
 # those that prompts and lift call by another class, and those of a class of which no label was kept.
 
 # %%
 place = run.file("cold_start")
-begun = {
-    shift: cold_start.begin(folder, pool, class_names, chosen, place / (shift or "none"), seed=seed)
-    for shift, folder in folders.items()
-}
+from_13, given = run.file("hcs") / "ours", (pool, class_names, chosen)
+begun = {"": cold_start.begin(run.shared, *given, from_13, seed=seed, trained=True)}
+for shift in names:
+    begun[shift] = cold_start.begin(folders[shift], *given, place / shift, seed=seed)
 starts = {shift: replace(start, pseudo_counts=pseudo_counts) for shift, (start, _) in begun.items()}
 
 # %%
@@ -99,13 +101,14 @@ for shift, (start, alarms) in begun.items():
 #
 # With the networks, steps and queries of `22_active_learning_rounds` and our training: the start as above; the same
 # with the first query alone from VLM-CPL, without its labels; after an alarm also with a first query from anywhere; and
-# UniSAL's own beginning by chance.
+# UniSAL's own beginning by chance, which without a shift is read from there.
 
 # %%
 weights = {name: chosen[name] for name in ("tau", "cps_weight", "contrast")}
 training, query_size = "dual-view-aligned", max(1, round(chosen["query_share"] * len(pool)))
 base = {"strategy": "unisal", "objective": training_by_name(training, **weights)[0], "seed": seed,
-        "query_size": query_size, "n_rounds": chosen["n_rounds"], "truth": train.label.values}
+        "query_size": query_size, "truth": train.label.values}
+base |= {name: chosen[name] for name in ("n_rounds", "restart")}
 make = partial(setups.frozen, tiles=pool, n_classes=len(class_names), seed=seed)
 setup = {shift: training_setup(training, partial(make, folder, steps=chosen["round_steps"]))
          for shift, folder in folders.items()}
@@ -115,17 +118,18 @@ loops = {
     (shift, name): ActiveLearningConfig(
         pool, class_names, setup=setup[shift], cold_start=way, **base)
     for shift, start in starts.items()
-    for name, way in cold_start.ways(start).items()
+    for name, way in (cold_start.ways(start) | ({"unisal": None} if shift else {})).items()
 }
 pd.DataFrame([*loops], columns=["shift", "begins with"])
 
 # %%
 oracle = TableOracle(pool, train.label.values)
-histories = {}
-for (shift, name), config in loops.items():
-    known = not shift and name == "unisal"  # the same loop as in the notebook before
-    rounds = run.file("rounds") / training / name if known else place / (shift or "none") / name
-    histories[shift, name] = run_rounds(rounds, config, oracle, test.tile.values)
+histories = {
+    (shift, name): run_rounds(place / (shift or "none") / name, config, oracle, test.tile.values)
+    for (shift, name), config in loops.items()
+}
+by_chance = run.file("rounds") / training / "unisal"  # of the notebook before
+histories |= {("", "unisal"): read_rounds(by_chance)} if by_chance.is_dir() else {}
 
 # %% [markdown]
 # ## Without a label, and with all

@@ -128,6 +128,14 @@ display(*page.outputs("slides"))
 display(*page.outputs("active learning", "ablations of UniSAL"))
 
 # %% [markdown]
+# ## What does the zero-label result save?
+#
+# The same loops from zero labels on, where `30_cold_start` was run: VLM-CPL chooses the first query.
+
+# %%
+display(*page.outputs("from zero labels on"))
+
+# %% [markdown]
 # ## How good is it, without a test set?
 #
 # Audits of a few labels and estimates without any against the true accuracy, and what the last rounds changed, where

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from lib.active.strategies import Pool, Query, select
 from lib.alarm import Alarm
 from lib.clusters import classes_by_lift, cluster_agreement
 from lib.consensus import SETTINGS, labels_by_rule
@@ -35,7 +36,8 @@ class ColdStart:
     networks: two, whose disagreement chooses the first query; pseudo_labels: int [N] of the pool,
     `UNLABELLED` for tiles without one; pseudo_counts m: of n labels of a class and its pseudo
     labels, a pseudo label is drawn with the chance m / (m + n); 0: pseudo labels are not used.
-    doubtful: bool [N], tiles that the first query asks for before others, see `doubtful_tiles`.
+    doubtful: bool [N], tiles that the first query asks for before others, see `doubtful_tiles`;
+    None where there is no alarm, or where it points at no cluster.
     """
 
     networks: Sequence[nn.Module]
@@ -58,29 +60,40 @@ class ColdStart:
         weights[pseudo] = self.pseudo_counts / n_of_class[joined[pseudo]]
         return joined, weights
 
-    def asked_first(self, n: int) -> np.ndarray:
-        """Tiles that the first query of n may ask for, bool [N]: the doubtful, if so many are."""
-        if self.doubtful is None or self.doubtful.sum() < n:
-            return np.ones(len(self.pseudo_labels), bool)
-        return self.doubtful
+    def first_query(self, strategy: str, pool: Pool, n: int, seed: int) -> Query:
+        """Compact tiles of the doubtful ones, then what the strategy asks for.
+
+        Where the networks have learnt the same wrong labels they agree, so that disagreement says
+        nothing about doubtful tiles: of each of n clusters of them one is taken. pool: of the
+        networks of the start, without a label.
+        """
+        if self.doubtful is None:
+            return select(strategy, pool, n, seed)
+        of_doubtful = replace(pool, unlabelled_mask=pool.unlabelled_mask & self.doubtful)
+        first = select("cs", of_doubtful, n, seed).rows
+        left = pool.unlabelled_mask.copy()
+        left[first] = False
+        if len(first) == n or not left.any():
+            return Query(first)
+        others = select(strategy, replace(pool, unlabelled_mask=left), n - len(first), seed)
+        return replace(others, rows=np.concatenate([first, others.rows]))
 
     def update(self, digest: Any) -> None:
         """Add all of this to the digest of a loop's settings."""
         digest.update(repr(self.pseudo_counts).encode() + self.pseudo_labels.tobytes())
         if self.doubtful is not None:
-            digest.update(self.doubtful.tobytes())
+            digest.update(b"compact" + self.doubtful.tobytes())
         for network in self.networks:
             for values in network.state_dict().values():
                 digest.update(values.cpu().numpy().tobytes())
 
 
-def ways(start: ColdStart) -> dict[str, ColdStart | None]:
+def ways(start: ColdStart) -> dict[str, ColdStart]:
     """Ways to begin that are compared, by the names of `report.active_learning.COLD_STARTS`."""
-    found: dict[str, ColdStart | None] = {"cold-start": start}
-    found["cold-start-labels"] = replace(start, pseudo_counts=0.0)
+    found = {"cold-start": start, "cold-start-labels": replace(start, pseudo_counts=0.0)}
     if start.doubtful is not None:
         found["cold-start-anywhere"] = replace(start, doubtful=None)
-    return found | {"unisal": None}
+    return found
 
 
 def doubtful_tiles(
@@ -107,27 +120,37 @@ def begin(
     tiles: np.ndarray,
     class_names: Sequence[str],
     settings: Mapping[str, Any],
-    out: Path,
+    place: Path,
     *,
     seed: int,
+    trained: bool = False,
 ) -> tuple[ColdStart, list[Alarm]]:
     """VLM-CPL in our setting on the features and votes of a folder, and what it warns of.
 
     folder: with the features and votes of all tiles (`embed_tiles`, `embed_views`); tiles: [N], the
-    pool; settings: keep_ratio, threshold, hcs_weight and n_steps, as in
-    `13_high_confidence_cross_supervision`, whose networks these are; out: for the networks. Where
-    there is an alarm the first query goes to `doubtful_tiles`.
+    pool; settings: keep_ratio, threshold, hcs_weight and n_steps, of
+    `13_high_confidence_cross_supervision`; place: folder of the networks, which are trained as
+    there, or with `trained` are read. They have no projector: compactness is that of their
+    features before the head (`networks.predict_members`). Where there is an alarm the first query
+    goes to `doubtful_tiles`. Raises FileNotFoundError for trained networks that are not there.
     """
     rules = SETTINGS["ours"]
     evidence = Evidence.of_folder(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
     kept = evidence.pseudo_labels("mvc+pfc", **rules)
     setup = setups.frozen(folder, tiles, len(class_names), steps=settings["n_steps"], seed=seed)
-    with missing_classes_expected():  # one of the alarms
-        data = TrainingTiles(tiles, kept, class_names)
-    objective = HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"])
-    networks, _ = train(
-        objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed, folder=out
-    )
+    networks = setups.load_networks(setup, place) if trained else []
+    if trained and not networks:
+        raise FileNotFoundError(
+            f"{place} holds no networks: run 13_high_confidence_cross_supervision first"
+        )
+    if not trained:
+        with missing_classes_expected():  # one of the alarms
+            data = TrainingTiles(tiles, kept, class_names)
+        objective = HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"])
+        networks, _ = train(
+            objective, setup.make_network, setup.sampler, data,
+            plan=setup.plan, seed=seed, folder=place,
+        )  # fmt: skip
     predicted = predict(networks, setup.reader, tiles)
     alarms = evidence.alarms("ours", kept != UNLABELLED, class_names, predicted)
     doubtful = None
@@ -136,4 +159,5 @@ def begin(
             rules["label_rule"], evidence.prompt_labels, evidence.view_probs, evidence.agree
         )
         doubtful = doubtful_tiles(labels, kept, *evidence.lift_clusters())
+        doubtful = doubtful if doubtful.any() else None
     return ColdStart(networks, kept, doubtful=doubtful), alarms

@@ -212,12 +212,12 @@ def _first_query(config: ActiveLearningConfig) -> Query:
     if config.cold_start is None:
         first = np.random.default_rng(config.seed).permutation(len(config.tiles))
         return Query(first[: config.query_size])
-    labels = np.full(len(config.tiles), UNLABELLED)
+    n_tiles, start = len(config.tiles), config.cold_start
     pool = make_pool(
-        config.strategy, config.cold_start.networks, config.setup, config.tiles, labels,
-        config.cold_start.asked_first(config.query_size), config.seed,
+        config.strategy, start.networks, config.setup, config.tiles, np.full(n_tiles, UNLABELLED),
+        np.ones(n_tiles, bool), config.seed,
     )  # fmt: skip
-    return select(config.strategy, pool, config.query_size, config.seed)
+    return start.first_query(config.strategy, pool, config.query_size, config.seed)
 
 
 def _save_query(folder: Path, r: int, tiles: np.ndarray, query: Query) -> None:

@@ -96,6 +96,7 @@ def evaluate_cold_starts(
     for (shift, method), history in histories.items():
         own = {"training": "dual-view-aligned", "network": "frozen"} | fields
         own["params"] = {**params} | ({"varied": ["shift"], "shift": shift} if shift else {})
+        own["setting"] = None if method == "unisal" else "ours"  # of VLM-CPL
         if method == "cold-start":
             labels = {"round": -1, "labelled": 0}
             zero = evaluate_probs(method, none[shift], test.label.values, class_names, **own)

@@ -1,5 +1,6 @@
 """A cold start: who chooses the first query, and how pseudo labels fade as labels come in."""
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -20,12 +21,16 @@ POOL, TEST = np.arange(70), np.arange(70, N)
 PSEUDO = np.where(CHANCE.random(70) < 0.5, TRUTH[:70], UNLABELLED)
 
 
-@pytest.fixture(scope="module")
-def setup(tmp_path_factory):
-    run = tmp_path_factory.mktemp("run")
-    plain = CHANCE.normal(size=(N, E)) + 1.5 * np.eye(3, E)[TRUTH]
+def with_features(run, apart):
+    plain = CHANCE.normal(size=(N, E)) + apart * np.eye(3, E)[TRUTH]
     np.save(run / "view_features.npy", (plain + 0.3 * CHANCE.normal(size=(V, N, E))).astype("f2"))
     np.save(run / "unprojected.npy", plain.astype("f2"))
+    return run
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory):
+    run = with_features(tmp_path_factory.mktemp("run"), 1.5)
     setup = setups.frozen(run, POOL, 3, steps=6, seed=0, projection=8)
     return replace(setup, plan=replace(setup.plan, batch_size=16, checkpoint_every=3))
 
@@ -62,14 +67,22 @@ def test_the_networks_of_the_start_choose_the_first_query(tmp_path, setup, start
     assert history.queries.tile.tolist() != by_chance.queries.tile.tolist()
 
 
-def test_doubtful_tiles_are_asked_for_first_if_there_are_enough(tmp_path, setup, start):
+def test_doubtful_tiles_are_asked_for_first_whether_the_networks_agree_or_not(
+    setup, start, tmp_path
+):
     doubtful = np.arange(70) < 20
     history = run(tmp_path / "a", setup, cold_start=replace(start, doubtful=doubtful), n_rounds=2)
     first, second = (history.queries.tile[history.queries["round"] == r] for r in (0, 1))
     assert (first < 20).all() and not (second < 20).all()
-    few = replace(start, doubtful=np.arange(70) < 4)
-    history = run(tmp_path / "b", setup, cold_start=few, n_rounds=1)
-    assert not (history.queries.tile < 4).all() and len(history.queries) == 5
+    nothing = np.full(70, UNLABELLED)
+    pool = make_pool("unisal", start.networks, setup, POOL, nothing, np.ones(70, bool), 0)
+    compact = select("cs", replace(pool, unlabelled_mask=doubtful), 5, 0).rows
+    assert first.tolist() == compact.tolist()
+    history = run(tmp_path / "b", setup, cold_start=replace(start, doubtful=np.arange(70) < 2),
+                  n_rounds=1)  # fmt: skip
+    assert set(history.queries.tile[:2]) == {0, 1} and len(history.queries) == 5
+    left = replace(pool, unlabelled_mask=np.arange(70) >= 2)
+    assert history.queries.tile[2:].tolist() == select("unisal", left, 3, 0).rows.tolist()
 
 
 # --- pseudo labels -------------------------------------------------------------------------------
@@ -160,9 +173,25 @@ def test_a_loop_that_was_cut_off_goes_on_with_the_same_queries(tmp_path, setup, 
     assert again.probs.tobytes() == whole.probs.tobytes()
 
 
-def test_another_start_is_another_loop_and_none_is_as_it_was(setup, start):
+def test_the_fingerprint_of_a_loop_without_a_start_is_of_its_settings_and_data_alone(setup):
+    """As before there were cold starts: else rounds that somebody has labelled were moved aside."""
+    plain, sizes = config(setup), (5, 3, 0, True, ["a", "b", "c"])
+    settings = (loop.ALGORITHM, "unisal", plain.objective, setup.plan, sizes)
+    digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
+    for tiles in (POOL, TEST):
+        digest.update(repr(tiles.shape).encode() + tiles.tobytes())
+    for inputs in (setup.reader(POOL[:16]), setup.sampler(POOL[:16], 0, 0)):
+        digest.update(inputs.numpy().tobytes())
+    with torch.random.fork_rng([]):
+        (network,) = new_networks(setup.make_network, 1, 0)
+    digest.update(repr(network).encode())
+    for values in network.buffers():
+        digest.update(values.numpy().tobytes())
+    assert plain.fingerprint(TEST) == digest.hexdigest()
+
+
+def test_another_start_is_another_loop(setup, start):
     plain = config(setup).fingerprint(TEST)
-    assert config(setup, cold_start=None).fingerprint(TEST) == plain
     others = [
         start,
         replace(start, pseudo_counts=3.0),
@@ -172,6 +201,53 @@ def test_another_start_is_another_loop_and_none_is_as_it_was(setup, start):
     ]
     marks = {config(setup, cold_start=other).fingerprint(TEST) for other in others}
     assert len(marks | {plain}) == 6
+
+
+# --- VLM-CPL as the start ------------------------------------------------------------------------
+
+SETTINGS = {"keep_ratio": 0.4, "threshold": 0.9, "hcs_weight": 0.4, "n_steps": 40}
+
+
+def prompted(folder, said):
+    """What `embed_tiles` and `embed_views` leave beside the features. said: [N], by the prompts."""
+    probs = 0.05 + 0.85 * np.eye(3, dtype="f4")[said]
+    views = {"votes": np.tile(said, (V, 1)), "view_probs": probs}
+    views |= {"probs": probs, "agree": np.ones(N, bool)}
+    for name, values in views.items():
+        np.save(folder / f"{name}.npy", values)
+    np.save(with_features(folder, 6) / "features.npy", np.load(folder / "unprojected.npy"))
+    return folder, POOL, ["one", "two", "three"], SETTINGS
+
+
+def test_networks_that_are_there_are_those_that_would_be_trained(tmp_path):
+    given = prompted(tmp_path, TRUTH)
+    with pytest.raises(FileNotFoundError, match="13_high_confidence_cross_supervision first"):
+        cold_start.begin(*given, tmp_path / "hcs", seed=0, trained=True)
+    trained, alarms = cold_start.begin(*given, tmp_path / "hcs", seed=0)
+    read, again = cold_start.begin(*given, tmp_path / "hcs", seed=0, trained=True)
+    assert alarms == again == [] and trained.doubtful is None
+    assert (trained.pseudo_labels == read.pseudo_labels).all()
+    kept = trained.pseudo_labels != UNLABELLED
+    assert (trained.pseudo_labels == TRUTH[:70])[kept].all() and 20 < kept.sum() < 40
+    first, second = (hashlib.blake2b() for _ in range(2))
+    trained.update(first)
+    read.update(second)
+    assert first.digest() == second.digest(), "rounds that began with them go on"
+
+
+def test_after_an_alarm_there_are_doubtful_tiles(tmp_path):
+    given = prompted(tmp_path, np.where(TRUTH == 2, 0, TRUTH))
+    start, alarms = cold_start.begin(*given, tmp_path / "hcs", seed=0)
+    assert "class without labels" in {alarm.name for alarm in alarms}
+    assert start.doubtful[TRUTH[:70] == 2].mean() > start.doubtful[TRUTH[:70] == 1].mean()
+    assert list(cold_start.ways(start)) == [
+        "cold-start",
+        "cold-start-labels",
+        "cold-start-anywhere",
+    ]
+    without = cold_start.ways(replace(start, doubtful=None))
+    assert list(without) == ["cold-start", "cold-start-labels"]
+    assert without["cold-start-labels"].pseudo_counts == 0
 
 
 # --- what an alarm points at ---------------------------------------------------------------------

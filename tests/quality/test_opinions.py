@@ -1,0 +1,109 @@
+"""Opinions are of the test tiles, by networks as they were trained, also on shifted tiles."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import paths
+from lib.consensus import SETTINGS
+from lib.labels import UNLABELLED
+from lib.learning import setups, trials
+from lib.quality import opinions
+
+N, C, V, E = 90, 3, 4, 8
+NAMES = ["a", "b", "c"]
+RULES = {"keep_ratio": 0.5, "threshold": 0.9, "hcs_weight": 0.4, "n_steps": 30}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Features and votes of three classes that can be told apart, most prompts right."""
+    chance = np.random.default_rng(0)
+    labels = np.arange(N) % C
+    features = chance.normal(0, 0.4, (N, E)) + 2 * np.eye(C, E)[labels]
+    probs = chance.dirichlet(np.ones(C), N) + 1.5 * np.eye(C)[labels]
+    probs = (probs / probs.sum(1, keepdims=True)).astype(np.float32)
+    views = features + chance.normal(0, 0.2, (V, N, E))
+    arrays = {
+        "probs": probs, "view_probs": probs, "votes": np.tile(probs.argmax(1), (V, 1)),
+        "features": features, "unprojected": features, "view_features": views,
+        "agree": np.ones(N, bool),
+    }  # fmt: skip
+    for name, array in arrays.items():
+        kind = np.float16 if "features" in name or name == "unprojected" else array.dtype
+        np.save(tmp_path / f"{name}.npy", array.astype(kind))
+    return tmp_path
+
+
+@pytest.fixture
+def split():
+    table = pd.DataFrame({"tile": np.arange(N), "label": np.arange(N) % C, "group": np.arange(N)})
+    return table.iloc[:60], table.iloc[60:]
+
+
+@pytest.mark.slow
+def test_networks_at_a_shift_are_those_of_the_robustness_notebook(folder, split):
+    train, test = split
+    outcomes = trials.shifted_outcomes(folder, train, test, NAMES, RULES, seed=3)
+    tiles = train.tile.values, test.tile.values
+    found = opinions.opinions_at_shift(folder, *tiles, NAMES, RULES, seed=3)
+    assert [*found] == [*SETTINGS]
+    for setting, said in found.items():
+        (same,) = [o for o in outcomes if (o.method, o.setting) == ("vlm-cpl", setting)]
+        np.testing.assert_array_equal(said.members.mean(0), same.probs)
+        assert said.members.shape == (2, 30, C) and said.views.shape[1:] == (30, C)
+        for labels in (said.predicted, said.cluster_labels, said.outside.argmax(1)):
+            assert (labels == test.label.values).mean() > 0.8
+        np.testing.assert_array_equal(said.prompts, np.load(folder / "probs.npy")[60:])
+
+
+def test_networks_trained_before_are_read_with_the_labels_that_they_learnt_from(folder, split):
+    train, test = split
+    tiles = train.tile.values
+    setup = setups.frozen(folder, tiles, C, steps=RULES["n_steps"], seed=3)
+    at = opinions.trained_at(folder, setup, tiles, NAMES, RULES, seed=3)
+    lines, place = [], folder / "hcs"
+    for setting, (networks, labels) in at.items():
+        save_networks(networks, place / paths.file_name(setting))
+        kept = labels != UNLABELLED
+        columns = {"setting": setting, "tile": tiles, "label": np.where(kept, labels, 0)}
+        lines.append(pd.DataFrame(columns | {"kept": kept})[::-1])
+    before = opinions.trained_before(place, setup, pd.concat(lines), tiles)
+    for setting in SETTINGS:
+        np.testing.assert_array_equal(before[setting][1], at[setting][1])
+    given = train.tile.values, test.tile.values
+    said, again = (opinions.opinions_of(folder, setup, t, *given, seed=3) for t in (at, before))
+    np.testing.assert_array_equal(said["ours"].members, again["ours"].members)
+    (place / "ours" / "network_b.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="holds 1 of 2 networks: run 13_"):
+        opinions.trained_before(place, setup, pd.concat(lines), tiles)
+
+
+def save_networks(networks, place):
+    from safetensors.torch import save_file
+
+    place.mkdir(parents=True)
+    for name, network in zip("ab", networks, strict=True):
+        save_file(network.state_dict(), place / f"network_{name}.safetensors")
+
+
+def test_an_outside_classifier_gives_a_class_without_labels_no_probability():
+    features = np.random.default_rng(0).normal(size=(40, E))
+    labels = np.where(features[:, 0] > 0, 2, 0)
+    probs = opinions.outside_probabilities(features, labels, features, C)
+    assert probs.sum(1) == pytest.approx(1) and (probs[:, 1] == 0).all()
+    assert (probs.argmax(1) == labels).mean() > 0.9
+    alone = opinions.outside_probabilities(features, np.full(40, 2), features[:3], C)
+    assert alone.tolist() == [[0, 0, 1]] * 3
+
+
+def test_another_run_is_read_by_tile_and_named_where_it_is_missing():
+    place = paths.run_folder("d", "w", 0, 2)
+    with pytest.raises(FileNotFoundError, match="with vlm=w first, with the same dataset, seed 0"):
+        opinions.predictions_of("d", "w", 0, 2, np.array([1]))
+    place.mkdir(parents=True)
+    columns = {f"{setting}_label": [0, 1, 2] for setting in SETTINGS}
+    table = pd.DataFrame({"tile": [7, 8, 9]} | columns)
+    table.to_parquet(place / "predictions.parquet")
+    found = opinions.predictions_of("d", "w", 0, 2, np.array([9, 7]))
+    assert found.ours.tolist() == [2, 0] and [*found] == [*SETTINGS]

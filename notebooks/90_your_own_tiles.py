@@ -83,7 +83,7 @@ tiles_folder = Path(folder).expanduser() if folder else datasets.prepare(demo)
 table = classifier.list_tiles(tiles_folder, by_folder=by_folder)
 unique = classifier.unique_tiles(table)
 other_table = classifier.list_tiles(Path(other).expanduser()) if other else None
-out = paths.run_folder(dataset, vlm, seed) / paths.file_name(str(tiles_folder.resolve()))
+out = paths.own_folder(dataset, vlm, seed, tiles_folder)
 print(f"{len(table)} files, {len(table) - len(unique)} of them copies; results go to {out}")
 
 # %% [markdown]

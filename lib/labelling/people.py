@@ -52,3 +52,19 @@ def progress(lines: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
     counts = pd.crosstab(said.who, kind).reindex(columns=columns, fill_value=0)
     seconds = pd.to_numeric(said.seconds).groupby(said.who).median()
     return counts.assign(**{"median seconds": seconds}).rename_axis(index=None, columns=None)
+
+
+def to_reread(lines: pd.DataFrame, who: str, ask: str) -> list[str]:
+    """Digests that a person is asked for beside the queries.
+
+    ask: "second" for tiles that others have judged and this person has not, "disputed" for those
+    that people see differently; nothing for "query".
+    """
+    if ask == "disputed":
+        return list(seen_differently(lines).index)
+    if ask != "second":
+        return []
+    said = standing(lines)
+    mine = set(said.tile[said.who == who])
+    judged = said[said.action == "label"].tile.drop_duplicates()
+    return [tile for tile in judged if tile not in mine]

@@ -13,6 +13,7 @@ from lib.active.inputs import make_pool
 from lib.active.strategies import select
 from lib.active.trainings import training_by_name, training_setup
 from lib.labelling.answers import AnswersOracle
+from lib.labelling.widget import Tiles
 from lib.labels import UNLABELLED
 from lib.learning import networks, setups
 
@@ -99,10 +100,16 @@ class LabellingLoop:
     def _first_query(self, known: dict[int, int]) -> np.ndarray:
         """By the strategy, from the two networks that VLM-CPL trained without a label."""
         own, config = self.own, self.config
-        plain = setups.frozen(own.out, config.tiles, len(own.class_names), steps=1, seed=config.seed)
+        plain = setups.frozen(
+            own.out, config.tiles, len(own.class_names), steps=1, seed=config.seed
+        )
         pair = setups.load_networks(plain, own.out / "hcs")
-        labels = np.array([max(known.get(t, UNLABELLED), UNLABELLED) for t in config.tiles.tolist()])
-        may_ask = ~np.isin(config.tiles, [t for t, label in known.items() if label != loop.UNANSWERED])
+        labels = np.array(
+            [max(known.get(t, UNLABELLED), UNLABELLED) for t in config.tiles.tolist()]
+        )
+        may_ask = ~np.isin(
+            config.tiles, [t for t, label in known.items() if label != loop.UNANSWERED]
+        )
         pool = make_pool(config.strategy, pair, plain, config.tiles, labels, may_ask, config.seed)
         return config.tiles[select(config.strategy, pool, config.query_size, config.seed).rows]
 
@@ -113,3 +120,10 @@ class LabellingLoop:
             return self.own.probs
         pair = setups.load_networks(self.config.setup, newest)
         return networks.predict(pair, self.config.setup.reader, self.config.tiles)
+
+
+def pictures(own: OwnTiles, probs: np.ndarray) -> Tiles:
+    """What the grid shows: files, their neighbours by the VLM's features, suggestions [N, C]."""
+    features = np.load(own.out / "unprojected.npy", mmap_mode="r", allow_pickle=False)
+    unique = own.unique
+    return Tiles(own.folder, unique.path.tolist(), unique.digest.tolist(), features, probs)

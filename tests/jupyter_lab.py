@@ -35,8 +35,10 @@ def jupyter_lab(folder: Path):
     }  # fmt: skip
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"]
     command += ["--IdentityProvider.token=", f"--ServerApp.root_dir={folder}"]
-    command += ["--ServerApp.port_retries=0", "--LabApp.news_url=None"]
-    command += ["--LabApp.expose_app_in_browser=True"]
+    command += ["--ServerApp.port_retries=0", "--LabApp.expose_app_in_browser=True"]
+    quiet = folder / ".settings" / "@jupyterlab" / "apputils-extension"
+    quiet.mkdir(parents=True, exist_ok=True)
+    (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
     with (folder / "lab.log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
         try:
@@ -84,10 +86,15 @@ class LabellingTab:
         self.page.set_default_timeout(PATIENCE)
         self.page.goto(f"{address}/lab/tree/{notebook}")
         self.page.wait_for_selector(".jp-Notebook .jp-Cell")
-        self.kernel_is_idle()
+        self.kernel_is_there()
 
-    def kernel_is_idle(self):
-        self.page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
+    def kernel_is_there(self):
+        """JupyterLab asks which kernel to use where it is told to run before it has one."""
+        session = "window.jupyterapp?.shell?.currentWidget?.sessionContext"
+        self.page.wait_for_function(
+            f"() => {session}?.isReady && {session}.session?.kernel?.connectionStatus === 'connected'"
+            f" && {session}.session.kernel.status === 'idle' && !document.querySelector('.jp-Dialog')"
+        )
 
     def run_all(self):
         """As its menu does."""
@@ -115,7 +122,7 @@ class LabellingTab:
     def path(self) -> str:
         """The file of the tile that is shown, once it is."""
         self.grid_is_ready()
-        return self.grid.locator(".path").text_content().partition(": ")[2]
+        return self.shown("path")
 
     def press(self, key: str, labelled: int | None = None):
         """Press a key when the grid is ready; wait until so many tiles are labelled."""

@@ -107,7 +107,7 @@ def read(
     cut off while it was written, which `problems` says. The file itself is never changed.
     """
     if not file.is_file():
-        return Answers(pd.DataFrame(columns=list(COLUMNS)), [])
+        return Answers(table_of([]), [])
     text = file.read_bytes().decode("utf-8", errors="replace")
     known = None if digests is None else set(digests)
     rows, problems = [], []
@@ -126,7 +126,13 @@ def read(
                 rows.append({"line": number} | given)
         if problem:
             problems.append(f"{file}, line {number}: {problem}")
-    return Answers(pd.DataFrame(rows, columns=list(COLUMNS)), problems)
+    return Answers(table_of(rows), problems)
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Lines as a table with `COLUMNS`; a label that is None stays None."""
+    table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+    return table.astype({"seconds": float, "suggestion": bool})
 
 
 def _problem(

@@ -90,7 +90,7 @@ def read_labels(
         lines, problems = read.lines, read.problems
     elif file.suffix == ".csv":
         given = read_csv(file, table, class_names)
-        lines, problems = pd.DataFrame([vars(a) for a in given]), []
+        lines, problems = answers.table_of([vars(a) for a in given]), []
     else:
         raise ValueError(f"{file}: labels are read from .csv and .jsonl")
     if not len(lines):

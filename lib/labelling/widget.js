@@ -75,9 +75,9 @@ function render({ model, el }) {
   };
   action("u", "undo", () => send({ kind: "undo" }));
   action("s", "skip", () => answer("skip"));
-  const hint = action("m", "model's suggestion", () => suggest());
   action("←", "back", () => move(-1));
   action("→", "forward", () => move(1));
+  const hint = action("m", "show the model's suggestion", () => suggest());
   action("Enter", "finish the round", () => finish());
   const said = element("div", "last quiet");
   right.append(choices, actions, said);
@@ -111,6 +111,7 @@ function render({ model, el }) {
     if (onButton && event.target.matches(":focus-visible")) return; // a button reached with Tab
     event.preventDefault();
     if (event.repeat && !event.key.startsWith("Arrow")) return; // a key that is held labels one tile
+    root.scrollIntoView({ block: "nearest" });
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (key >= "1" && key <= "9" && Number(key) <= classes.length) label(Number(key) - 1);
     else if (Object.hasOwn(keys, key)) keys[key]();
@@ -272,7 +273,8 @@ function render({ model, el }) {
     root.dataset.ready = tile && !waiting ? "yes" : "no";
     image.src = tile ? tile.urls[0] : "";
     image.style.visibility = tile ? "" : "hidden";
-    path.textContent = tile ? `tile ${here + 1}: ${tile.path}` : "";
+    path.textContent = `tile ${here + 1} of ${all.length}`;
+    frame.title = root.dataset.path = tile?.path ?? ""; // on hover only: a folder's name may steer
     stamp.textContent = mine === null ? "" : word(mine);
     stamp.style.display = mine === null ? "none" : "";
     stamp.style.background = colour(mine ?? SKIPPED);
@@ -353,7 +355,12 @@ function render({ model, el }) {
   model.on("msg:custom", received);
   changed();
   const typing = document.activeElement?.closest?.("input, textarea, .cm-content");
-  if (!typing) requestAnimationFrame(() => root.focus({ preventScroll: true }));
+  if (!typing) {
+    setTimeout(() => {
+      root.focus({ preventScroll: true });
+      root.scrollIntoView({ block: "center" });
+    }, 100); // JupyterLab has shown the cell by then
+  }
 
   return () => {
     window.removeEventListener("keydown", guard, true);

@@ -124,14 +124,25 @@ function render({ model, el }) {
   function send(content, patience = PATIENCE) {
     if (waiting || model.get("phase") !== "label") return;
     waiting = { id: `${mark}-${++serial}`, query: shownQuery, ...content };
-    model.send(waiting);
     clearTimeout(timer);
-    timer = setTimeout(() => {
-      wrong = "The kernel does not answer: the last key was perhaps not saved. If it is at work, wait; "
-        + "if it was stopped, restart it and run this cell again. All other answers are on the disk.";
-      waiting = null;
-      draw();
-    }, patience);
+    timer = setTimeout(unheard, patience);
+    post(waiting);
+    draw();
+  }
+
+  function post(content) {
+    try {
+      model.send(content);
+    } catch {
+      unheard(); // the kernel is gone, and with it the line to it
+    }
+  }
+
+  function unheard() {
+    clearTimeout(timer);
+    waiting = null;
+    wrong = "The kernel does not answer: the last key is perhaps not saved. If it is at work, wait; if it was "
+      + "stopped, run all cells again. Every other answer is on the disk.";
     draw();
   }
 
@@ -166,7 +177,7 @@ function render({ model, el }) {
   function request(n) {
     if (n === undefined || cache.has(n)) return;
     cache.set(n, null);
-    model.send({ kind: "tile", id: `${mark}-${shownQuery}-tile${n}`, n, query: shownQuery });
+    post({ kind: "tile", id: `${mark}-${shownQuery}-tile${n}`, n, query: shownQuery });
   }
 
   function tileCame(reply, buffers) {

@@ -141,7 +141,10 @@ def test_keys_alone_label_and_nothing_is_lost(place):
         dismiss_dialogs(tab)
         tab.focus()
         tab.page.keyboard.press("1")
-        tab.page.wait_for_selector(".label-grid .bar.wrong", timeout=PATIENCE)
+        try:
+            tab.page.wait_for_selector(".label-grid .bar.wrong", timeout=20000)
+        finally:
+            tab.page.screenshot(path="/tmp/killed.png")
         assert (place / "answers.jsonl").read_bytes() == before
         tab.kernel_is_there()
         tab.run_all()

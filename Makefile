@@ -7,6 +7,7 @@ VLM ?=
 METHOD ?=
 TILES ?=
 CLASSES ?=
+LABELS ?=
 OTHER ?=
 SLIDES ?=
 OTHER_TISSUE ?=
@@ -21,6 +22,7 @@ export DATA_ROOT
 endif
 export TILES
 export CLASSES
+export LABELS
 export OTHER
 export SLIDES
 export OTHER_TISSUE
@@ -38,7 +40,7 @@ unexport PIP_USER
 unexport VIRTUAL_ENV
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: reproduce ablations record data own slides test test-fast smoke figures lab check format clean help
+.PHONY: reproduce ablations record data own label slides test test-fast smoke figures lab check format clean help
 
 INSTALLED := $(VENV)/.installed
 GOAL := $(or $(firstword $(MAKECMDGOALS)),test)
@@ -76,7 +78,13 @@ data: $(INSTALLED) ## Download DATASET, or say where to get it
 own: $(INSTALLED) ## Label and classify the images in TILES by the words in CLASSES; ends with a page
 	@$(if $(strip $(TILES)),,echo "name a folder of images: make own TILES=folder CLASSES=..." >&2; exit 1)
 	@$(RUN) lib.runner notebooks/90_your_own_tiles.py -p dataset own -p folder "$$TILES" \
-	  -p classes "$$CLASSES" -p other "$$OTHER" -p by_folder $(BY_FOLDER) $(if $(strip $(VLM)),-p vlm "$(VLM)")
+	  -p classes "$$CLASSES" -p other "$$OTHER" -p by_folder $(BY_FOLDER) \
+	  -p labels "$$LABELS" $(if $(strip $(VLM)),-p vlm "$(VLM)")
+
+# notebooks/91_label_tiles.py, after notebook 90; without TILES on the drawn tiles
+label: $(INSTALLED) ## Label TILES in JupyterLab, from what make own says of them; without TILES drawn ones
+	@$(RUN) lib.labelling.start $(if $(strip $(TILES)),-p dataset own) -p folder "$$TILES" \
+	  -p classes "$$CLASSES" $(if $(strip $(VLM)),-p vlm "$(VLM)") $(LAB_ARGS)
 
 slides: $(INSTALLED) ## Label the slides in SLIDES by the words in CLASSES; ends with a page
 	@$(if $(strip $(SLIDES)),,echo "name a folder of slides: make slides SLIDES=folder CLASSES=..." >&2; exit 1)
@@ -127,8 +135,9 @@ help: ## List the targets
   'FOLDS=$(FOLDS)' 'which fifth is tested, one or several: 0,1,2,3,4' \
 	  'VLM=$(VLM)' 'a vision-language model; empty: the one named for the dataset' \
 	  'METHOD=$(METHOD)' 'vlm-cpl or unisal; empty: both' \
-	  'TILES=$(TILES)' 'a folder of images, for own' \
-	  'CLASSES=$(CLASSES)' 'words per class, by semicolon, for own and slides' \
+	  'TILES=$(TILES)' 'a folder of images, for own and label' \
+	  'CLASSES=$(CLASSES)' 'words per class, by semicolon, for own, label and slides' \
+	  'LABELS=$(LABELS)' 'a file of labels, .jsonl of label or a .csv with path and label, for own' \
 	  'OTHER=$(OTHER)' 'a second folder to predict, for own' \
 	  'SLIDES=$(SLIDES)' 'a folder of slides, for slides' \
 	  'OTHER_TISSUE=$(OTHER_TISSUE)' 'words for what is no class, by semicolon, for slides' \

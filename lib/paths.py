@@ -61,6 +61,16 @@ def run_folder(dataset: str, vlm: str, seed: int | str, fold: int | str | None =
     return folder if fold is None else folder / f"fold{fold}"
 
 
+def own_folder(dataset: str, vlm: str, seed: int, tiles: Path) -> Path:
+    """What a run makes of a user's own folder of tiles."""
+    return run_folder(dataset, vlm, seed) / file_name(str(tiles.resolve()))
+
+
+def answers_file(tiles: Path) -> Path:
+    """What people answered for a folder of tiles: of no run, and nothing removes it."""
+    return output_root() / "data" / "labels" / f"{file_name(str(tiles.resolve()))}.jsonl"
+
+
 def model_folder(vlm: str, seed: int) -> Path:
     """A stand-in VLM; each seed of a run has its own, so that its errors vary too."""
     return output_root() / "data" / "models" / file_name(vlm) / f"seed{seed}"

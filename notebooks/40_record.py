@@ -125,15 +125,7 @@ display(*page.outputs("slides"))
 # `24_unisal_ablations` has the ablations.
 
 # %%
-display(*page.outputs("active learning", "ablations of UniSAL"))
-
-# %% [markdown]
-# ## What does the zero-label result save?
-#
-# The same loops from zero labels on, where `30_cold_start` was run: VLM-CPL chooses the first query.
-
-# %%
-display(*page.outputs("from zero labels on"))
+display(*page.outputs("active learning", "ablations of UniSAL", "from zero labels on"))
 
 # %% [markdown]
 # ## How good is it, without a test set?

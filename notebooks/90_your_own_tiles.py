@@ -21,7 +21,8 @@
 #   `predictions_other.csv` for a second folder, `classifier/`, `gallery/` and `index.html`, a page for
 #   any browser.
 #
-# `make own TILES=folder CLASSES="benign colonic tissue; colon adenocarcinoma"` runs it without Jupyter.
+# `make own TILES=folder CLASSES="benign colonic tissue; colon adenocarcinoma"` runs it without Jupyter, with
+# `LABELS=file` and the labels of some tiles.
 
 # %%
 from pathlib import Path
@@ -34,6 +35,7 @@ from lib import classifier, consensus, paths
 from lib.alarm import label_free_alarms
 from lib.clusters import lift_clusters
 from lib.data import cards, datasets, tiles
+from lib.labelling import exchange
 from lib.labels import UNLABELLED
 from lib.learning import losses, networks, setups, trainer
 from lib.figures import gallery, step_plots
@@ -51,6 +53,7 @@ folder = ""  # of your tiles; empty: the drawn tiles of the demo
 classes = ""  # words for each class, by semicolon; names and more wordings: lib/vlm/prompts.py
 other = ""  # a second folder to predict; empty: none
 by_folder = False  # subfolders are slides or cases: a table of them is made
+labels = ""  # of some tiles: a file of notebook 91 (.jsonl) or a CSV with path and label; empty: none
 templates = ""  # by semicolon, with {} for the class; empty: the papers'
 image_size = 96  # of a stand-in, in pixels; every other VLM has its own
 n_views = 10  # V; published: 10 for LC25000, 30 for HPH
@@ -83,7 +86,7 @@ tiles_folder = Path(folder).expanduser() if folder else datasets.prepare(demo)
 table = classifier.list_tiles(tiles_folder, by_folder=by_folder)
 unique = classifier.unique_tiles(table)
 other_table = classifier.list_tiles(Path(other).expanduser()) if other else None
-out = paths.run_folder(dataset, vlm, seed) / paths.file_name(str(tiles_folder.resolve()))
+out = paths.own_folder(dataset, vlm, seed, tiles_folder)
 print(f"{len(table)} files, {len(table) - len(unique)} of them copies; results go to {out}")
 
 # %% [markdown]
@@ -137,8 +140,8 @@ features = {"projected": projected, "unprojected": unprojected}
 choice = consensus.SETTINGS["ours"] | {"keep_ratio": keep_ratio, "seed": seed, "among": agree}
 given = (votes, view_probs, features, probs.argmax(1))
 every = consensus.label_by_consensus("", *given, **choice)  # before a filter
-labels = consensus.label_by_consensus("mvc+pfc", *given, **choice)
-kept = labels != UNLABELLED
+pseudo_labels = consensus.label_by_consensus("mvc+pfc", *given, **choice)
+kept = pseudo_labels != UNLABELLED
 
 # %%
 unique = gallery.consensus_columns(unique, names, every, kept, votes, view_probs)
@@ -158,14 +161,25 @@ for found in label_free_alarms(*evidence):
     print(f"{found.name}: {found.text}")
 
 # %% [markdown]
+# ## Labels of yours
+#
+# None is needed. Those that there are (`labels`, from `91_label_tiles` or a table of your own) stand in place of the
+# pseudo labels, and a tile that you call none of the classes loses its own.
+
+# %%
+said, problems = exchange.read_labels(Path(labels), table, names) if labels else ({}, [])
+learnt = exchange.overrule(pseudo_labels, unique.digest, said)
+print(f"{len(said)} tiles are labelled in {labels or 'no file'}", *problems, sep="\n")
+
+# %% [markdown]
 # ## Two networks learn
 #
-# Heads on the features of the views that voted; see `13_high_confidence_cross_supervision`. No label of
-# yours is needed, and none could be used: the networks of the last step are taken as they are.
+# Heads on the features of the views that voted; see `13_high_confidence_cross_supervision`. The networks of the last
+# step are taken as they are: no label chooses among them.
 
 # %%
 setup = setups.frozen(out, unique.tile.values, len(names), steps=n_steps, seed=seed)
-data = trainer.TrainingTiles(unique.tile.values, labels, names)
+data = trainer.TrainingTiles(unique.tile.values, learnt, names)
 objective = losses.HighConfidenceCrossSupervision()
 given = (objective, setup.make_network, setup.sampler, data)
 pair, curve = trainer.train(*given, plan=setup.plan, seed=seed, folder=out / "hcs")
@@ -225,4 +239,4 @@ overview
 # **Recap.** `predictions.csv` holds the class of every tile, `index.html` shows what to check, and
 # `lib.classifier.predict(classifier, folder)` classifies other tiles. What the confidence is worth, and
 # where the method falls short, is measured in `14_comparison`. To correct it with a few labels of your
-# own, see `22_active_learning_rounds`.
+# own, go on with `91_label_tiles`.

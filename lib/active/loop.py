@@ -42,13 +42,18 @@ UNANSWERED = -3  # no answer came: the tile stays without a label
 WAITING = -4  # chosen, the oracle has yet to see it
 
 
+class Waiting(Exception):
+    """Raised by an oracle that cannot answer yet: the query stays, the rounds stop before it."""
+
+
 class Oracle(Protocol):
     """Who gives labels: a column of a table, or a person."""
 
     def label(self, tiles: np.ndarray) -> Mapping[int, int]:
         """Label by tile number, or `REFUSED`. May leave tiles out, which are not asked for again.
 
-        tiles: tile numbers in the order in which their labels are wanted.
+        tiles: tile numbers in the order in which their labels are wanted. Raises `Waiting` where
+        an answer has yet to come, as from a person.
         """
         ...
 
@@ -151,11 +156,19 @@ class History:
 
 
 def run_rounds(
-    folder: Path, config: ActiveLearningConfig, oracle: Oracle, predict_for: np.ndarray
+    folder: Path,
+    config: ActiveLearningConfig,
+    oracle: Oracle,
+    predict_for: np.ndarray,
+    *,
+    known: Mapping[int, int] | None = None,
 ) -> History:
-    """Ask, train, choose what to ask next; `n_rounds` times.
+    """Ask, train, choose what to ask next; `n_rounds` times, or until the oracle is `Waiting`.
 
     predict_for: [M], tiles that every round predicts (a test set): never queried, which is checked.
+    known: answers by tile that came beside the queries, and answers to queries that have changed
+    since (`UNANSWERED` for one that was taken back); they count from the next training on, and the
+    rounds then end where no tile is left to ask for.
     folder gets, per round r, round<r>.parquet (the query, in order, with its answers), probs<r>.npy
     [M, C] and round<r>.json (how it went); and the networks of the last round. If it holds rounds
     of other settings, data or `ALGORITHM` these are moved aside to <folder>.before, or .before2 and
@@ -169,9 +182,18 @@ def run_rounds(
         raise ValueError("tiles that are to be predicted stand in the pool that is queried")
     _begin(folder, config.fingerprint(predict_for))
     if not (folder / "round0.parquet").is_file():
-        _save_query(folder, 0, config.tiles, _first_query(config))
+        _save_query(folder, 0, config.tiles, _first_query(config, known or {}))
+    if known:
+        _take_over(folder, known, config)
+    n_before = 0
     for r in range(config.n_rounds):
-        queries = _answered(folder, r, config, oracle)
+        try:
+            queries = _answered(folder, r, config, oracle)
+        except Waiting:
+            break
+        if known is not None and len(queries) == n_before:
+            break
+        n_before = len(queries)
         if not (folder / f"round{r}.json").is_file():
             _train_and_choose(folder, r, config, queries, predict_for)
     return read_rounds(folder)
@@ -186,12 +208,24 @@ def run_in_scratch(
 
 
 def read_rounds(folder: Path) -> History:
-    """The rounds that are complete so far."""
+    """The rounds that are complete so far; there may be none yet."""
     n = len(list(folder.glob("round*.json")))
+    if not n:
+        queries_so_far = pd.DataFrame(columns=["tile", "label", "round"], dtype=np.int64)
+        return History(queries_so_far, pd.DataFrame(), np.zeros((0, 0, 0), np.float32))
     queries = [pd.read_parquet(folder / f"round{r}.parquet").assign(round=r) for r in range(n)]
     rounds = [json.loads((folder / f"round{r}.json").read_text()) for r in range(n)]
     probs = [np.load(folder / f"probs{r}.npy", allow_pickle=False) for r in range(n)]
     return History(pd.concat(queries, ignore_index=True), pd.DataFrame(rounds), np.stack(probs))
+
+
+def pending_query(folder: Path) -> np.ndarray:
+    """Tiles of the last query that wait for their answers, in order; empty if none does."""
+    files = sorted(folder.glob("round*.parquet"), key=lambda file: int(file.stem[5:]))
+    if not files:
+        return np.zeros(0, np.int64)
+    query = pd.read_parquet(files[-1])
+    return query.tile.values[query.label.values == WAITING]
 
 
 def _begin(folder: Path, fingerprint: str) -> None:
@@ -207,22 +241,40 @@ def _begin(folder: Path, fingerprint: str) -> None:
         file.write_text(fingerprint)
 
 
-def _first_query(config: ActiveLearningConfig) -> Query:
-    """Before any label: by chance, or what the networks of a cold start would ask for."""
+def _first_query(config: ActiveLearningConfig, known: Mapping[int, int]) -> Query:
+    """Before any training: by chance, or what the networks of a cold start would ask for."""
+    answers = pd.Series(known, dtype=np.int64).reindex(config.tiles)
+    may_ask = (answers.isna() | answers.eq(UNANSWERED)).values
     if config.cold_start is None:
-        first = np.random.default_rng(config.seed).permutation(len(config.tiles))
-        return Query(first[: config.query_size])
-    n_tiles, start = len(config.tiles), config.cold_start
-    pool = make_pool(
-        config.strategy, start.networks, config.setup, config.tiles, np.full(n_tiles, UNLABELLED),
-        np.ones(n_tiles, bool), config.seed,
-    )  # fmt: skip
-    return start.first_query(config.strategy, pool, config.query_size, config.seed)
+        order = np.random.default_rng(config.seed).permutation(len(config.tiles))
+        return Query(order[may_ask[order]][: config.query_size])
+    labels = answers.where(answers >= 0, UNLABELLED).values.astype(np.int64)
+    networks = config.cold_start.networks
+    given = config.setup, config.tiles, labels, may_ask, config.seed
+    pool = make_pool(config.strategy, networks, *given)
+    return config.cold_start.first_query(config.strategy, pool, config.query_size, config.seed)
 
 
 def _save_query(folder: Path, r: int, tiles: np.ndarray, query: Query) -> None:
     with atomic(folder / f"round{r}.parquet") as file:
         pd.DataFrame({"tile": tiles[query.rows], "label": WAITING}).to_parquet(file)
+
+
+def _take_over(folder: Path, known: Mapping[int, int], config: ActiveLearningConfig) -> None:
+    """Bring answers to earlier queries up to date; those that no query asked for join the last."""
+    given = {tile: label for tile, label in known.items() if label != UNANSWERED}
+    _check_answers(given, config.tiles, config.class_names)
+    files = [folder / f"round{r}.parquet" for r in range(len(list(folder.glob("round*.parquet"))))]
+    for file in files:
+        query = pd.read_parquet(file)
+        given = {tile: label for tile, label in given.items() if tile not in set(query.tile)}
+        newest = query.tile.map(known).fillna(query.label).astype(np.int64)
+        updated = query.assign(label=newest.where(query.label != WAITING, WAITING))
+        if file == files[-1] and given:
+            updated = pd.concat([updated, pd.DataFrame(given.items(), columns=["tile", "label"])])
+        if not updated.equals(query):
+            with atomic(file) as temporary:
+                updated.reset_index(drop=True).to_parquet(temporary)
 
 
 def _answered(folder: Path, r: int, config: ActiveLearningConfig, oracle: Oracle) -> pd.DataFrame:
@@ -244,7 +296,7 @@ def _answered(folder: Path, r: int, config: ActiveLearningConfig, oracle: Oracle
 def _check_answers(answers: Mapping[int, int], tiles: np.ndarray, names: Sequence[str]) -> None:
     not_queried = sorted(set(answers) - set(tiles.tolist()))
     if not_queried:
-        raise ValueError(f"the oracle labelled tiles that it was not asked for: {not_queried[:5]}")
+        raise ValueError(f"answers for tiles that are not asked for: {not_queried[:5]}")
     for tile, label in answers.items():
         if label != REFUSED and not 0 <= label < len(names):
             raise ValueError(

@@ -97,7 +97,7 @@ def predict_members(
     """
     device = next(networks[0].parameters()).device
     probs, features = [], []
-    for start in range(0, len(tiles), batch_size):
+    for start in range(0, max(1, len(tiles)), batch_size):  # once for no tile: shapes are kept
         inputs = reader(tiles[start : start + batch_size]).to(device)
         outputs = (network.forward_features(inputs) for network in networks)
         logits, members = zip(*outputs, strict=True)

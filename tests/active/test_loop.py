@@ -664,3 +664,72 @@ def test_what_is_wrong_is_said_before_anything_is_queried(tmp_path, setup):
         with pytest.raises(ValueError, match=message):
             run(tmp_path / "rounds", setup, oracle, **given)
         assert not oracle.queries and not (tmp_path / "rounds").exists(), message
+
+
+# --- answers that take their time ----------------------------------------------------------------
+
+
+class Slow(WatchedOracle):
+    """Waits the first time that it is asked for each query."""
+
+    def label(self, tiles):
+        first = not self.queries or self.queries[-1] != tiles.tolist()
+        answers = super().label(tiles)
+        if first:
+            raise loop.Waiting
+        return answers
+
+
+def test_a_loop_waits_for_answers_with_its_query_and_goes_on(tmp_path, setup, whole):
+    folder, oracle, expected = tmp_path / "rounds", Slow(), whole.queries.tile.tolist()
+    for r in range(3):
+        history = run(folder, setup, oracle)
+        assert len(history.rounds) == len(history.probs) == r == history.queries["round"].nunique()
+        assert loop.pending_query(folder).tolist() == expected[6 * r : 6 * r + 6]
+        assert loop.pending_query(folder).tolist() == oracle.queries[-1]
+    assert_same(run(folder, setup, oracle), whole)
+    assert not len(loop.pending_query(folder)) and not len(loop.pending_query(tmp_path))
+
+
+def test_known_answers_join_the_training_and_are_not_asked_for(tmp_path, setup):
+    """First those that no query asked for; then one that is changed, and one that is taken back."""
+    folder, oracle = tmp_path / "rounds", Slow()
+    known = {int(POOL[k]): int(TRUTH[POOL[k]]) for k in range(10, 15)} | {int(POOL[15]): REFUSED}
+    config = config_with(setup)
+
+    def go_on(given):
+        return run_rounds(folder, config, oracle, TEST, known=given)
+
+    go_on(known)
+    first = loop.pending_query(folder).tolist()
+    assert len(first) == 6 and not set(first) & set(known)
+    history = go_on(known)
+    assert history.rounds.labelled.tolist() == [6 + 5]
+    assert set(history.queries.tile) == {*first, *known}
+    pending = loop.pending_query(folder)
+    assert len(pending) == 6 and not set(pending) & set(history.queries.tile)
+    taken_back, changed = first[0], int(POOL[10])
+    other = (TRUTH[changed] + 1) % 3
+    history = go_on(known | {taken_back: UNANSWERED, changed: int(other), int(pending[0]): 0})
+    answers = history.queries.set_index("tile").label
+    assert answers[taken_back] == UNANSWERED and answers[changed] == other
+    assert history.rounds.labelled.tolist() == [11, 16]
+    assert answers[pending].tolist() == TRUTH[pending].tolist()  # the query's own answers
+
+
+def test_with_known_answers_the_rounds_end_where_nothing_is_left_to_ask(tmp_path, setup):
+    known = {int(tile): int(TRUTH[tile]) for tile in POOL[6:]}
+    folder, config = tmp_path / "rounds", config_with(setup, n_rounds=30)
+    history = run_rounds(folder, config, WatchedOracle(), TEST, known=known)
+    assert history.rounds.labelled.tolist() == [60]
+
+
+def test_a_known_answer_that_cannot_be_is_refused(tmp_path, setup):
+    for known in ({int(POOL[0]): 3}, {int(TEST[0]): 0}):
+        with pytest.raises(ValueError, match=r"label 3|not asked for"):
+            run_rounds(tmp_path / "rounds", config_with(setup), Slow(), TEST, known=known)
+
+
+def test_no_tile_has_to_be_predicted(tmp_path, setup):
+    history = run_rounds(tmp_path / "r", config_with(setup, n_rounds=1), WatchedOracle(), TEST[:0])
+    assert history.probs.shape == (1, 0, 3)

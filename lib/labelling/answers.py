@@ -1,0 +1,232 @@
+"""What people answered, tile by tile: a file of lines that is only ever added to.
+
+Each line is a JSON object:
+
+    {"tile": digest, "action": "label", "label": "adipose", "who": "anna",
+     "when": "2026-01-31T09:15:00.000+00:00", "seconds": 2.1, "suggestion": false}
+
+`tile` is the digest of the file's bytes (`data.tiles.digests`), so that an answer belongs to the
+picture, whatever loop, strategy or run asks for it. `label` is a class name, or null for "none of
+these, or cannot be judged". `action` is label, skip (passed over without a label) or undo (takes
+back what this person said of this tile). The last line of a person for a tile counts.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from lib.active.loop import REFUSED, UNANSWERED, Waiting
+
+ACTIONS = ("label", "skip", "undo")
+NONE_OF_THESE = "none of these"  # what files of other tools have for a tile that shows no class
+COLUMNS = ("line", "tile", "action", "label", "who", "when", "seconds", "suggestion")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One line. suggestion: whether the model's suggestion was shown when it was given."""
+
+    tile: str
+    label: str | None
+    who: str
+    when: str = ""
+    seconds: float | None = None
+    suggestion: bool = False
+    action: str = "label"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a file holds. lines: a row per good line (`COLUMNS`); problems: the others, in words."""
+
+    lines: pd.DataFrame
+    problems: list[str]
+
+
+def now() -> str:
+    """Time in UTC, as the lines have it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+# --- the file ------------------------------------------------------------------------------------
+
+
+def append(file: Path, answers: Iterable[Answer]) -> None:
+    """Add lines and wait until they are on the disk; several processes may do so at once.
+
+    A line that was cut off when a process was killed is ended first, so that it spoils no other.
+    """
+    lines = []
+    for answer in answers:
+        given = asdict(answer) | {"when": answer.when or now()}
+        problem = _problem(given)
+        if problem:
+            raise ValueError(f"this is no answer, {problem}: {given}")
+        lines.append(json.dumps(given, ensure_ascii=False, allow_nan=False) + "\n")
+    if not lines:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(f".{file.name}.lock")), file.open("ab+") as opened:
+        if opened.tell():
+            opened.seek(-1, os.SEEK_END)
+            if opened.read(1) != b"\n":
+                opened.write(b"\n")
+        opened.write("".join(lines).encode())
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def add_new(file: Path, answers: Sequence[Answer]) -> int:
+    """Append those that the file does not hold yet; returns how many. To import a file twice."""
+    held = set()
+    if file.is_file():
+        lines = read(file).lines
+        held = set(zip(lines.tile, lines.who, lines.when, lines.label, lines.action, strict=True))
+    new = [a for a in answers if (a.tile, a.who, a.when, a.label, a.action) not in held]
+    append(file, new)
+    return len(new)
+
+
+def read(
+    file: Path, class_names: Sequence[str] | None = None, digests: Iterable[str] | None = None
+) -> Answers:
+    """All lines of a file; none where there is no file yet.
+
+    A line that is no answer is left out and named in `problems` by file and line: no JSON object, a
+    field that is missing, unknown or of the wrong kind, a class that is none of class_names, a tile
+    that is none of digests (where these are given). A last line without an end that is no JSON was
+    cut off while it was written, which `problems` says. The file itself is never changed.
+    """
+    if not file.is_file():
+        return Answers(table_of([]), [])
+    text = file.read_bytes().decode("utf-8", errors="replace")
+    known = None if digests is None else set(digests)
+    rows, problems = [], []
+    lines = text.split("\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            given = json.loads(line)
+        except ValueError:
+            cut = number == len(lines)
+            problem = "cut off while it was written" if cut else "no whole line of JSON"
+        else:
+            problem = _problem(given, class_names, known)
+            if not problem:
+                rows.append({"line": number} | given)
+        if problem:
+            problems.append(f"{file}, line {number}: {problem}")
+    return Answers(table_of(rows), problems)
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Lines as a table with `COLUMNS`; a label that is None stays None."""
+    table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+    return table.astype({"seconds": float, "suggestion": bool})
+
+
+def _problem(
+    given: Any, class_names: Sequence[str] | None = None, digests: set[str] | None = None
+) -> str:
+    """What is wrong with a line; empty if nothing is."""
+    if not isinstance(given, Mapping):
+        return "no JSON object"
+    names = [field.name for field in fields(Answer)]
+    missing = [name for name in names if name not in given]
+    unknown = [name for name in given if name not in names]
+    if missing or unknown:
+        return f"without {', '.join(missing)}" if missing else f"unknown field {unknown[0]!r}"
+    for name in ("tile", "who"):
+        if not isinstance(given[name], str) or not given[name].strip():
+            return f"{name} is {given[name]!r}"
+    label, action, seconds = given["label"], given["action"], given["seconds"]
+    if action not in ACTIONS:
+        return f"action is {action!r}, none of {', '.join(ACTIONS)}"
+    if label is not None and (not isinstance(label, str) or action != "label"):
+        return f"label is {label!r}, action {action!r}"
+    if label is not None and class_names is not None and label not in class_names:
+        return f"the class {label!r} is none of {', '.join(class_names)}"
+    if seconds is not None and not _is_duration(seconds):
+        return f"seconds is {seconds!r}"
+    if not isinstance(given["suggestion"], bool):
+        return f"suggestion is {given['suggestion']!r}"
+    try:
+        datetime.fromisoformat(given["when"])
+    except (TypeError, ValueError):
+        return f"when is {given['when']!r}, no ISO time"
+    if digests is not None and given["tile"] not in digests:
+        return f"no tile here has the digest {given['tile']!r}"
+    return ""
+
+
+def _is_duration(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value >= 0
+
+
+# --- what counts ---------------------------------------------------------------------------------
+
+
+def standing(lines: pd.DataFrame) -> pd.DataFrame:
+    """The last line of each person for each tile, in the order of the file; undone ones are out."""
+    last = lines.drop_duplicates(["tile", "who"], keep="last")
+    return last[last.action != "undo"].reset_index(drop=True)
+
+
+def resolve(lines: pd.DataFrame, class_names: Sequence[str]) -> dict[str, int]:
+    """One answer for every tile in the file, by digest.
+
+    A class index or `REFUSED` where all who judged the tile say the same; `UNANSWERED` where they
+    differ, until they agree, and where it was only skipped or all was taken back.
+    """
+    number = {name: k for k, name in enumerate(class_names)}
+    resolved = dict.fromkeys(lines.tile, UNANSWERED)
+    judged = standing(lines).query("action == 'label'")
+    for tile, labels in judged.groupby("tile").label:
+        said = {number[label] if isinstance(label, str) else REFUSED for label in labels}
+        resolved[str(tile)] = said.pop() if len(said) == 1 else UNANSWERED
+    return resolved
+
+
+class AnswersOracle:
+    """An `Oracle` that answers what people have written to a file.
+
+    tiles, digests: [N], numbers and digests of all tiles that may be asked for. Reads the file at
+    each call. Of a query that nobody has gone through to the end it is `Waiting`, and also before
+    any tile has a class. A tile that is skipped, or that people see differently, is left out.
+    """
+
+    def __init__(
+        self, file: Path, class_names: Sequence[str], tiles: np.ndarray, digests: Sequence[str]
+    ):
+        self.file, self.class_names = file, list(class_names)
+        self.digest = dict(zip(tiles.tolist(), digests, strict=True))
+
+    def read(self) -> Answers:
+        return read(self.file, self.class_names, self.digest.values())
+
+    def known(self) -> dict[int, int]:
+        """Answers by tile number, `UNANSWERED` where what was said does not count."""
+        resolved = resolve(self.read().lines, self.class_names)
+        return {tile: resolved[d] for tile, d in self.digest.items() if d in resolved}
+
+    def label(self, tiles: np.ndarray) -> dict[int, int]:
+        lines = self.read().lines
+        seen, resolved = set(standing(lines).tile), resolve(lines, self.class_names)
+        open_tiles = [tile for tile in tiles.tolist() if self.digest[tile] not in seen]
+        if open_tiles:
+            raise Waiting(f"{len(open_tiles)} of {len(tiles)} tiles wait for a label")
+        if max(resolved.values(), default=UNANSWERED) < 0:
+            raise Waiting("no tile has a class yet")
+        answers = {tile: resolved[self.digest[tile]] for tile in tiles.tolist()}
+        return {tile: label for tile, label in answers.items() if label != UNANSWERED}

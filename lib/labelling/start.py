@@ -1,0 +1,92 @@
+"""Open JupyterLab on the first query: own tiles, then notebook 91 with the same parameters.
+
+python -m lib.labelling.start -p folder my_tiles -p classes "benign tissue; adenocarcinoma"
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lib import paths, runner
+from lib.artefacts import atomic
+from lib.classifier import DESCRIPTION
+from lib.vlm.prompts import parse_classes
+
+RESULT, LABEL = "90_your_own_tiles", "91_label_tiles"
+
+
+def label_notebook(given: Mapping[str, Any]) -> Path:
+    """Notebook 91 with its parameters filled in, beside the result of notebook 90.
+
+    given: parameters of either; notebook 90 is run first unless its result for the same classes is
+    there. Raises ValueError for an unknown parameter and RuntimeError when notebook 90 fails.
+    """
+    sources = {name: paths.notebook_file(name) for name in (RESULT, LABEL)}
+    declared = {name: runner.declared_parameters(file) for name, file in sources.items()}
+    for name in given.keys() - declared[RESULT].keys() - declared[LABEL].keys():
+        raise ValueError(f"unknown parameter {name!r}")
+    if given.get("folder"):
+        given = dict(given) | {"folder": str(Path(given["folder"]).expanduser().resolve())}
+    of = {name: {k: v for k, v in given.items() if k in declared[name]} for name in sources}
+    own = runner.resolve_parameters(sources[RESULT], of[RESULT])
+    label = runner.resolve_parameters(sources[LABEL], of[LABEL])
+    folder = Path(own["folder"]) if own["folder"] else _demo_tiles()
+    out = paths.own_folder(own["dataset"], own["vlm"], own["seed"], folder)
+    if not _has_result(out, own["classes"]):
+        print(f"{RESULT} runs first …", file=sys.stderr, flush=True)
+        runner.run_notebook(sources[RESULT], of[RESULT])
+    notebook = out / f"{LABEL}.ipynb"
+    with atomic(notebook) as file:
+        file.write_text(_filled(sources[LABEL], label))
+    return notebook
+
+
+def _demo_tiles() -> Path:
+    from lib.data import cards, datasets
+
+    return datasets.prepare(cards.read_card("demo"))
+
+
+def _has_result(out: Path, classes: str) -> bool:
+    """Whether notebook 90 has been here with these classes; without any, with whatever it was."""
+    description = out / "classifier" / DESCRIPTION
+    if not description.is_file():
+        return False
+    names = list(json.loads(description.read_text())["classes"])
+    return not classes or names == list(parse_classes(classes))
+
+
+def _filled(notebook: Path, parameters: Mapping[str, Any]) -> str:
+    """The notebook as .ipynb, its literals replaced by the parameters."""
+    import jupytext
+
+    content = jupytext.read(notebook)
+    for cell in content.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            lines = (re.match(r"(\w+) = .*?(  # .*)", line) for line in cell.source.splitlines())
+            pairs = [(line[1], line[2]) for line in lines if line]
+            cell.source = "\n".join(f"{name} = {parameters[name]!r}{end}" for name, end in pairs)
+    return jupytext.writes(content, fmt="ipynb")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; does not return once JupyterLab has taken over."""
+    parser = argparse.ArgumentParser(prog="python -m lib.labelling.start", description=__doc__)
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    options, lab = parser.parse_known_args(arguments)
+    try:
+        notebook = label_notebook(dict(options.p))
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"open {notebook} and run all cells", file=sys.stderr, flush=True)
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(notebook), *lab])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -43,7 +43,7 @@ WAITING = -4  # chosen, the oracle has yet to see it
 
 
 class Waiting(Exception):
-    """Raised by an oracle that cannot answer yet: the query stays, and the rounds stop before it."""
+    """An oracle cannot answer yet: its query stays on disk, and the rounds stop before it."""
 
 
 class Oracle(Protocol):
@@ -165,8 +165,8 @@ def run_rounds(
     predict_for: [M], tiles that every round predicts (a test set): never queried, which is checked.
     first: tiles of the first query, by default drawn by chance. known: answers by tile that came
     beside the queries, and answers to queries that have changed since (`UNANSWERED` for one that
-    was taken back); they count from the next training on, and the rounds
-    then end where no tile is left to ask for.
+    was taken back); they count from the next training on, and the rounds then end where no tile is
+    left to ask for.
     folder gets, per round r, round<r>.parquet (the query, in order, with its answers), probs<r>.npy
     [M, C] and round<r>.json (how it went); and the networks of the last round. If it holds rounds
     of other settings, data or `ALGORITHM` these are moved aside to <folder>.before, or .before2 and

@@ -725,7 +725,7 @@ def test_with_known_answers_the_rounds_end_where_nothing_is_left_to_ask(tmp_path
 
 def test_a_known_answer_that_cannot_be_is_refused(tmp_path, setup):
     for known in ({int(POOL[0]): 3}, {int(TEST[0]): 0}):
-        with pytest.raises(ValueError, match="label 3|not asked for"):
+        with pytest.raises(ValueError, match=r"label 3|not asked for"):
             run_rounds(tmp_path / "rounds", config_with(setup), Slow(), TEST, known=known)
 
 

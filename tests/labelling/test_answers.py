@@ -1,4 +1,4 @@
-"""The file of answers: what is written stays, and what is wrong is named without losing the rest."""
+"""The file of answers: what is written stays, what is wrong is named and takes nothing with it."""
 
 import json
 import os

@@ -173,4 +173,3 @@ def kill_kernel(identity, place):
                 os.kill(int(entry), signal.SIGKILL)
                 return
     raise AssertionError("no kernel runs")
-

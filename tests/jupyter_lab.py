@@ -90,13 +90,12 @@ class LabellingTab:
 
     def kernel_is_there(self):
         """JupyterLab asks which kernel to use where it is told to run before it has one."""
-        session = "window.jupyterapp?.shell?.currentWidget?.sessionContext"
-        self.page.wait_for_function(
-            f"() => {session}?.isReady"
-            f" && {session}.session?.kernel?.connectionStatus === 'connected'"
-            f" && {session}.session.kernel.status === 'idle'"
-            " && !document.querySelector('.jp-Dialog')"
-        )
+        self.page.wait_for_function("""() => {
+            const session = window.jupyterapp?.shell?.currentWidget?.sessionContext;
+            const kernel = session?.session?.kernel;
+            return session?.isReady && kernel?.connectionStatus === "connected"
+                && kernel.status === "idle" && !document.querySelector(".jp-Dialog");
+        }""")
 
     def run_all(self):
         """As its menu does."""

@@ -309,6 +309,23 @@ def test_a_second_run_leaves_nothing_of_the_first(base, material, tmp_path, quic
     assert page.by_tag["h2"] == ["Classes", "fat", "lymphocytes"]
 
 
+def test_labels_of_a_person_stand_in_place_of_pseudo_labels(
+    base, material, tmp_path, quick, capsys
+):
+    """Of every tile, turned round: the networks follow the person, not the prompts."""
+    labels, names = read_csv(base / "pseudo_labels.csv"), ["mucosa", "<b>&\"'", "脂肪"]
+    turned = [names[(names.index(c) + 1) % 3] for c in labels.prompt_class]
+    pd.DataFrame({"path": labels.path, "label": turned}).to_csv(tmp_path / "mine.csv", index=False)
+    vlm_name = main_parameters(material)["vlm"]
+    given = {"vlm": vlm_name, "folder": str(material[1]), "classes": WORDS}
+    out = execute(**given, labels=str(tmp_path / "mine.csv"))["out"]
+    assert "24 tiles are labelled in" in capsys.readouterr().out
+    predicted = read_csv(out / "predictions.csv")["class"].to_numpy()
+    assert np.mean(predicted == turned) > 0.6 > np.mean(predicted == labels.prompt_class)
+    with pytest.raises(ValueError, match=r"there is no file of labels .*gone\.csv"):
+        execute(**given, labels=str(tmp_path / "gone.csv"))
+
+
 def test_no_tile_is_kept_that_two_vlms_disagree_on(material, quick):
     root, mine, _ = material
     both = f"local-dir:{root / 'vlm'}+local-dir:{root / 'random'}"

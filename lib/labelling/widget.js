@@ -34,7 +34,7 @@ function render({ model, el }) {
 
   // --- what there is to see
 
-  const root = element("div", "label-grid" + (classes.length > 7 ? " many" : ""));
+  const root = element("div", "label-grid");
   root.tabIndex = 0;
   root.setAttribute("role", "application");
   root.setAttribute("aria-label", "Label tiles with the keys 1 to 9");
@@ -257,6 +257,7 @@ function render({ model, el }) {
   }
   function flash(k) {
     const button = buttons.get(k);
+    buttons.forEach((other) => other.classList.remove("pressed"));
     button?.classList.add("pressed");
     setTimeout(() => button?.classList.remove("pressed"), 450);
   }
@@ -288,7 +289,7 @@ function render({ model, el }) {
     frame.title = root.dataset.path = tile?.path ?? ""; // on hover only: a folder's name may steer
     stamp.textContent = mine === null ? "" : word(mine);
     stamp.style.display = mine === null ? "none" : "";
-    stamp.style.background = colour(mine ?? SKIPPED);
+    stamp.style.borderColor = colour(mine ?? SKIPPED) || "#999";
     frame.style.borderColor = colour(mine ?? SKIPPED);
     const shown = suggesting && tile ? tile.suggestion : null;
     buttons.forEach((button, k) => {

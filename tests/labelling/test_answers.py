@@ -1,4 +1,4 @@
-"""The file of answers: what is written stays, what is wrong is named, the rest is not lost."""
+"""The file of answers: what is written stays, what is wrong is named and takes nothing with it."""
 
 import json
 import os

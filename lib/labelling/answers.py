@@ -202,8 +202,8 @@ class AnswersOracle:
     """An `Oracle` that answers what people have written to a file.
 
     tiles, digests: [N], numbers and digests of all tiles that may be asked for. Reads the file at
-    each call. Of a query that nobody has gone through to the end it is `Waiting`, and also before
-    any tile has a class. A tile that is skipped, or that people see differently, is left out.
+    each call. Of a query that nobody has gone through to the end it is `Waiting`. A tile that is
+    skipped, or that people see differently, is left out.
     """
 
     def __init__(
@@ -226,7 +226,5 @@ class AnswersOracle:
         open_tiles = [tile for tile in tiles.tolist() if self.digest[tile] not in seen]
         if open_tiles:
             raise Waiting(f"{len(open_tiles)} of {len(tiles)} tiles wait for a label")
-        if max(resolved.values(), default=UNANSWERED) < 0:
-            raise Waiting("no tile has a class yet")
         answers = {tile: resolved[self.digest[tile]] for tile in tiles.tolist()}
         return {tile: label for tile, label in answers.items() if label != UNANSWERED}

@@ -198,7 +198,7 @@ def claims(rows):
         line = scores["ebhi_polyp", "accuracy"]
         holds = line.other_name == "zero-shot labels, Co-teaching" and line.other > line.ours
         yield "Co-teaching on all zero-shot labels does better", holds
-    yield from slide_claims([row for row in rows if row["dataset"] == "demo_slides"])
+    yield from slide_claims(rows)
     yield from shift_claims([row for row in rows if row["dataset"] == "lc25k"])
     raised = alarms.alarm_frame(rows)
     for dataset in ("lc25k_lung", "crc_tissue"):
@@ -215,11 +215,13 @@ def slide_claims(rows):
     frame = tables.slide_frame(rows)
     if len(frame):
         means = frame[(frame.method == "vlm-cpl") & (frame.pooling == "mean")]
-        means = means.groupby("setting").accuracy.mean().round(2)
+        means = means.groupby(["dataset", "setting"]).accuracy.mean().round(2)
         ways = (open_set.ALL_TISSUE, open_set.OPEN_SET, open_set.LEARNT)
         claim = "VLM-CPL labels 0.45 rightly from all tissue, 0.72 with open-set prompting as"
         claim += " published, 0.95 where the networks learn other tissue too"
-        yield claim, [means[way] for way in ways] == [0.45, 0.72, 0.95]
+        yield claim, [means["demo_slides", way] for way in ways] == [0.45, 0.72, 0.95]
+        claim = "nine tenths other tissue, where nothing was chosen, 0.45, 0.52 and 0.77"
+        yield claim, [means["composed_slides", way] for way in ways] == [0.45, 0.52, 0.77]
 
 
 BESIDE_EACH_OTHER = (

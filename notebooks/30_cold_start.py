@@ -16,8 +16,10 @@
 #
 # $$ P(\text{pseudo} \mid c) = \frac{m}{m + n_c}, $$
 #
-# so that all pseudo labels of a class weigh as much as $m$ labels. A pseudo label is gone once its tile is labelled. How
-# many labels does it take to gain what the VLM could not give, and how many does the VLM save?
+# so that all pseudo labels of a class weigh as much as $m$ labels. A pseudo label is gone once its tile is labelled. If
+# $b_c$ of the tiles that the filters called $c$ have an answer, and it is $c$ for $a_c$ of them, $m$ becomes
+# $m\,(a_c + 1) / (b_c + 1)$: what people contradict fades sooner. How many labels does it take to gain what the VLM could
+# not give, and how many does the VLM save?
 #
 # - In: features, votes and settings of the notebooks before; the networks of `13_high_confidence_cross_supervision`,
 #   the rounds of `22_active_learning_rounds`.
@@ -80,7 +82,8 @@ folders = {"": run.shared} | dict(zip(names, shifted, strict=True))
 #
 # VLM-CPL in our setting: the networks of `13_high_confidence_cross_supervision`, and where tiles are shifted, others
 # that are trained alike. Where there is an alarm, the first query asks for tiles of the clusters that it points at:
-# those that prompts and lift call by another class, and those of a class of which no label was kept.
+# those that prompts and lift call by another class, and those of a class of which no label was kept. One tile of each
+# compact part of them is asked for, and none of their pseudo labels is used.
 
 # %%
 place = run.file("cold_start")

@@ -35,7 +35,8 @@ class ColdStart:
 
     networks: two, whose disagreement chooses the first query; pseudo_labels: int [N] of the pool,
     `UNLABELLED` for tiles without one; pseudo_counts m: of n labels of a class and its pseudo
-    labels, a pseudo label is drawn with the chance m / (m + n); 0: pseudo labels are not used.
+    labels, a pseudo label is drawn with the chance m / (m + n), less where labels contradict, see
+    `taught`; 0: pseudo labels are not used.
     doubtful: bool [N], tiles that the first query asks for before others, see `doubtful_tiles`;
     None where there is no alarm, or where it points at no cluster.
     """
@@ -45,20 +46,31 @@ class ColdStart:
     pseudo_counts: float = PSEUDO_COUNTS
     doubtful: np.ndarray | None = None
 
-    def taught(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def taught(self, labels: np.ndarray, refused: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Labels [N] joined by pseudo labels where there is none, and weights float64 [N].
 
-        labels: [N], `UNLABELLED` without one. A label weighs 1, the pseudo labels of a class
-        together `pseudo_counts`. A pseudo label is gone once its tile has a label.
+        labels: [N], `UNLABELLED` without one; refused: bool [N]. A label weighs 1. A pseudo label
+        is gone once its tile is answered, and such answers judge the others: if `right` of `judged`
+        answers are the pseudo label, the pseudo labels of the class weigh, together,
+        m (right + 1) / (judged + 1). None is dropped for that, as queries ask where the networks
+        differ and pseudo labels are worst. Those of doubtful tiles, which people are asked about,
+        are not used.
         """
-        weights = np.ones(len(labels))
+        weights, given = np.ones(len(labels)), self.pseudo_labels
         if not self.pseudo_counts:
             return labels, weights
-        pseudo = (labels == UNLABELLED) & (self.pseudo_labels != UNLABELLED)
-        joined = np.where(pseudo, self.pseudo_labels, labels)
-        n_of_class = np.bincount(joined[pseudo])
-        weights[pseudo] = self.pseudo_counts / n_of_class[joined[pseudo]]
-        return joined, weights
+        if self.doubtful is not None:
+            given = np.where(self.doubtful, UNLABELLED, given)
+        answered = refused | (labels != UNLABELLED)
+        pseudo, judged = ((given != UNLABELLED) & mask for mask in (~answered, answered))
+        n_classes = max(labels.max(), given.max()) + 1
+        n_pseudo, n_judged, n_right = (
+            np.bincount(given[mask], minlength=n_classes)
+            for mask in (pseudo, judged, judged & (labels == given))
+        )
+        together = self.pseudo_counts * (n_right + 1) / (n_judged + 1)
+        weights[pseudo] = (together / np.maximum(n_pseudo, 1))[given[pseudo]]
+        return np.where(pseudo, given, labels), weights
 
     def first_query(self, strategy: str, pool: Pool, n: int, seed: int) -> Query:
         """Compact tiles of the doubtful ones, then what the strategy asks for.
@@ -80,7 +92,8 @@ class ColdStart:
 
     def update(self, digest: Any) -> None:
         """Add all of this to the digest of a loop's settings."""
-        digest.update(repr(self.pseudo_counts).encode() + self.pseudo_labels.tobytes())
+        rule = (self.pseudo_counts, "judged" if self.pseudo_counts else "")
+        digest.update(repr(rule).encode() + self.pseudo_labels.tobytes())
         if self.doubtful is not None:
             digest.update(b"compact" + self.doubtful.tobytes())
         for network in self.networks:

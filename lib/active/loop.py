@@ -316,12 +316,13 @@ def _train_and_choose(
     started = time.perf_counter()
     answers = pd.Series(queries.label.values, queries.tile.values).reindex(config.tiles)
     labels = answers.where(answers >= 0, UNLABELLED).values.astype(np.int64)
-    if (labels == UNLABELLED).all() and config.cold_start is None:
+    refused, start = (answers == REFUSED).values, config.cold_start
+    taught = labels if start is None else start.taught(labels, refused)[0]
+    if (taught == UNLABELLED).all():
         raise ValueError(
             f"the oracle has labelled none of the {len(queries)} tiles asked for, and nothing is "
             f"learnt from nothing: remove {folder} to begin again"
         )
-    refused = (answers == REFUSED).values
     objective = _following_labels(config, labels, queries, ~refused)
     networks, curve = _train(folder, r, replace(config, objective=objective), labels, refused)
     trained = time.perf_counter()
@@ -381,7 +382,7 @@ def _train(
     used, weights = ~refused, None
     truth = None if config.truth is None else config.truth[used]
     if config.cold_start is not None:
-        labels, weights = config.cold_start.taught(labels)
+        labels, weights = config.cold_start.taught(labels, refused)
         weights = weights[used]
     with missing_classes_expected():  # early rounds often lack a class; the rows count labels
         data = TrainingTiles(config.tiles[used], labels[used], config.class_names, truth, weights)

@@ -18,6 +18,7 @@ N, V, E = 90, 3, 12
 CHANCE = np.random.default_rng(3)
 TRUTH = CHANCE.integers(0, 3, N)
 POOL, TEST = np.arange(70), np.arange(70, N)
+NONE = np.zeros(70, bool)  # no tile is refused
 PSEUDO = np.where(CHANCE.random(70) < 0.5, TRUTH[:70], UNLABELLED)
 
 
@@ -91,7 +92,9 @@ def test_doubtful_tiles_are_asked_for_first_whether_the_networks_agree_or_not(
 def test_pseudo_labels_of_a_class_weigh_as_much_as_so_many_labels_of_it(start):
     labels = np.full(70, UNLABELLED)
     labels[:30] = TRUTH[:30]
-    joined, weights = replace(start, pseudo_counts=4.0).taught(labels)
+    judged = (PSEUDO[:30] != UNLABELLED).nonzero()[0]
+    joined, weights = replace(start, pseudo_counts=4.0).taught(labels, NONE)
+    assert (PSEUDO[judged] == TRUTH[judged]).all(), "none is contradicted"
     assert (joined[:30] == TRUTH[:30]).all() and (joined[30:] == PSEUDO[30:]).all()
     data = TrainingTiles(POOL, joined, "abc", weights=weights)
     rows, chances = data.labelled, data.balancing_chances
@@ -107,15 +110,39 @@ def test_pseudo_labels_of_a_class_weigh_as_much_as_so_many_labels_of_it(start):
 def test_a_pseudo_label_is_gone_once_its_tile_is_labelled(start):
     wrong = replace(start, pseudo_labels=(TRUTH[:70] + 1) % 3)
     labels = np.full(70, UNLABELLED)
-    assert (wrong.taught(labels)[0] == wrong.pseudo_labels).all()
+    assert (wrong.taught(labels, NONE)[0] == wrong.pseudo_labels).all()
     labels[7] = TRUTH[7]
-    joined, weights = wrong.taught(labels)
+    joined, weights = wrong.taught(labels, NONE)
     assert joined[7] == TRUTH[7] and weights[7] == 1
+
+
+def test_pseudo_labels_that_answers_contradict_weigh_less_and_others_as_before(start):
+    given = np.arange(70) % 3
+    labels, refused = np.full(70, UNLABELLED), np.zeros(70, bool)
+    labels[[0, 3, 1, 4]] = [1, 2, 1, 1]  # of class 0 two are contradicted, of 1 two confirmed
+    refused[2] = True  # of class 2 one shows no class
+    begun = replace(start, pseudo_labels=given, pseudo_counts=6.0)
+    joined, weights = begun.taught(labels, refused)
+    pseudo = (labels == UNLABELLED) & ~refused
+    together = [weights[pseudo & (given == c)].sum() for c in range(3)]
+    assert together == pytest.approx([6 / 3, 6, 6 / 2])
+    assert joined[2] == UNLABELLED and (joined[pseudo] == given[pseudo]).all()
+    data = TrainingTiles(POOL, joined, "abc", weights=weights)
+    of_class = joined[data.labelled] == 1
+    confirmed = np.isin(data.labelled, [1, 4, 0])  # three labels of class 1
+    share = data.balancing_chances[of_class & confirmed].sum()
+    assert share == pytest.approx(3 / (3 + 6) / 3), "m / (m + n) is the share of pseudo labels"
+
+
+def test_pseudo_labels_of_doubtful_tiles_are_not_used(start):
+    labels, doubtful = np.full(70, UNLABELLED), np.arange(70) < 30
+    joined, _ = replace(start, doubtful=doubtful).taught(labels, NONE)
+    assert (joined[:30] == UNLABELLED).all() and (joined[30:] == PSEUDO[30:]).all()
 
 
 def test_without_pseudo_counts_labels_alone_are_taught(start):
     labels = np.where(np.arange(70) < 9, TRUTH[:70], UNLABELLED)
-    joined, weights = replace(start, pseudo_counts=0.0).taught(labels)
+    joined, weights = replace(start, pseudo_counts=0.0).taught(labels, NONE)
     assert (joined == labels).all() and (weights == 1).all()
 
 
@@ -150,6 +177,9 @@ def test_a_refused_tile_keeps_no_pseudo_label(tmp_path, setup, start):
     assert not set(history.queries.tile) & set(tiles.tolist())
     assert (labels == PSEUDO[np.isin(POOL, tiles)]).all(), "pseudo labels alone can be learnt from"
     assert history.rounds.labelled.tolist() == [0]
+    unused = config(setup, cold_start=replace(start, pseudo_counts=0.0), n_rounds=1)
+    with pytest.raises(ValueError, match="labelled none of the 5 tiles"):
+        loop.run_rounds(tmp_path / "unused", unused, Refuses(), TEST)
 
 
 @pytest.mark.slow

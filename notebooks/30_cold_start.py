@@ -95,7 +95,7 @@ starts = {shift: replace(start, pseudo_counts=pseudo_counts) for shift, (start, 
 
 # %%
 for shift, (start, alarms) in begun.items():
-    print(f"{shift or 'no shift'}:", "; ".join(alarm.text for alarm in alarms) or "no alarm")
+    print(shift or "no shift", *[alarm.text for alarm in alarms] or ["no alarm"], sep="\n  ")
     if start.doubtful is not None:
         print(f"  doubtful: {start.doubtful.sum()} of {len(pool)} tiles")
 

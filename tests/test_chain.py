@@ -16,6 +16,11 @@ import pytest
 
 from lib import chain as notebooks
 from lib import record, runner
+from lib.active.cold_start import begin
+from lib.active.inputs import make_pool
+from lib.data.cards import read_card
+from lib.labels import UNLABELLED
+from lib.learning import setups
 from lib.report import comparison
 
 pytestmark = pytest.mark.slow
@@ -31,6 +36,15 @@ def rows_of(run_folder: Path) -> list[dict]:
     """Rows of fold 0: its own, and those that all folds share."""
     rows = record.read_rows(*run_folder.glob("rows/*.jsonl"), *run_folder.glob("fold0/rows/*"))
     return [row for row in rows if row["fold"] == 0]
+
+
+def settings_of(*folders: Path) -> dict:
+    """All settings that lie in some folders of a run."""
+    settings = {}
+    for folder in folders:
+        for given in json.loads((folder / "settings.json").read_text()).values():
+            settings |= given
+    return settings
 
 
 def in_test_set(table: pd.DataFrame) -> pd.Series:
@@ -166,13 +180,42 @@ def test_rounds_query_training_tiles_once_each_and_are_all_recorded(chain):
     assert (per_curve.n == in_test_set(table).sum()).all()
 
 
+def test_a_cold_start_asks_where_the_networks_of_vlm_cpl_differ(chain):
+    runs, _ = chain
+    fold, table = runs / "fold0", pd.read_parquet(runs / "tiles.parquet")
+    pool = table.tile[~in_test_set(table)].values
+    setup = setups.frozen(runs, pool, 6, steps=1, seed=0)
+    nothing, every = np.full(len(pool), UNLABELLED), np.ones(len(pool), bool)
+    networks = setups.load_networks(setup, fold / "hcs" / "ours")
+    candidates = make_pool("unisal", networks, setup, pool, nothing, every, 0)
+    first = pd.read_parquet(fold / "cold_start" / "none" / "cold-start-labels" / "round0.parquet")
+    kept = pd.read_parquet(fold / "pseudo_labels.parquet").query("setting == 'ours'")
+    start, _ = begin(
+        runs,
+        pool,
+        [c.name for c in read_card("smoke").classes],
+        settings_of(fold, runs),
+        fold / "hcs" / "ours",
+        seed=0,
+        trained=True,
+    )
+    assert (start.pseudo_labels == kept.label.where(kept.kept, UNLABELLED).values).all()
+    expected = start.first_query("unisal", candidates, len(first), 0)
+    assert first.tile.tolist() == pool[expected.rows].tolist()
+    rows = [r for r in rows_of(runs) if r["method"].startswith("cold-start")]
+    assert {r["budget"] for r in rows} == {0, 7, 14, 21} and {r["setting"] for r in rows} == {
+        "ours"
+    }
+    assert {r["params"].get("shift") for r in rows} == {None, "stain+1.0"}
+    counted = pd.read_parquet(fold / "learning_cold_start.parquet")
+    assert {"cold-start", "cold-start-labels"} <= set(counted.method)
+    assert counted.groupby("method").n.sum().eq(in_test_set(table).sum()).all()
+
+
 def test_every_parameter_is_that_of_the_rows_and_of_the_settings(chain):
     """The parameters of smoke are other than the defaults, so a default that slips in shows."""
     runs, _ = chain
-    settings = {}
-    for folder in (runs, runs / "fold0"):
-        for given in json.loads((folder / "settings.json").read_text()).values():
-            settings |= given
+    settings = settings_of(runs, runs / "fold0")
     differing = set()
     for notebook in notebooks.AFTER.keys() - OF_SLIDES:
         file = ROOT / "notebooks" / f"{notebook}.py"

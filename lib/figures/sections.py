@@ -72,10 +72,10 @@ TOPICS = {
     "from zero labels on": (
         "UniSAL in our training (dual-view-aligned) that begins with the networks of VLM-CPL: they "
         "choose the first query, and the labels that the filters kept teach on, ever less. *First "
-        "query alone*: these labels are dropped. *First query anywhere*: not first from the "
-        "clusters that an alarm points at. *Chance*: UniSAL's own beginning. AULC is from the "
-        "first to the last query; *by*: above that of chance. *Labels for*: as in active "
-        "learning, from 0 labels on."
+        "query alone*: these labels are dropped. *First query anywhere*: clusters that an alarm "
+        "points at are not asked about first, and their labels are used. *Chance*: UniSAL's own "
+        "beginning. AULC is from the first to the last query; *by*: above that of chance. *Labels "
+        "for*: as in active learning, from 0 labels on."
     ),
     "ablations of UniSAL": (
         "One rule is varied, all others are as published; the balance of batches with every "

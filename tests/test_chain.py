@@ -190,22 +190,14 @@ def test_a_cold_start_asks_where_the_networks_of_vlm_cpl_differ(chain):
     candidates = make_pool("unisal", networks, setup, pool, nothing, every, 0)
     first = pd.read_parquet(fold / "cold_start" / "none" / "cold-start-labels" / "round0.parquet")
     kept = pd.read_parquet(fold / "pseudo_labels.parquet").query("setting == 'ours'")
-    start, _ = begin(
-        runs,
-        pool,
-        [c.name for c in read_card("smoke").classes],
-        settings_of(fold, runs),
-        fold / "hcs" / "ours",
-        seed=0,
-        trained=True,
-    )
+    place, names = fold / "hcs" / "ours", [c.name for c in read_card("smoke").classes]
+    start, _ = begin(runs, pool, names, settings_of(fold, runs), place, seed=0, trained=True)
     assert (start.pseudo_labels == kept.label.where(kept.kept, UNLABELLED).values).all()
     expected = start.first_query("unisal", candidates, len(first), 0)
     assert first.tile.tolist() == pool[expected.rows].tolist()
     rows = [r for r in rows_of(runs) if r["method"].startswith("cold-start")]
-    assert {r["budget"] for r in rows} == {0, 7, 14, 21} and {r["setting"] for r in rows} == {
-        "ours"
-    }
+    assert {r["budget"] for r in rows} == {0, 7, 14, 21}
+    assert {r["setting"] for r in rows} == {"ours"}
     assert {r["params"].get("shift") for r in rows} == {None, "stain+1.0"}
     counted = pd.read_parquet(fold / "learning_cold_start.parquet")
     assert {"cold-start", "cold-start-labels"} <= set(counted.method)

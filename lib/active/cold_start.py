@@ -53,8 +53,8 @@ class ColdStart:
         is gone once its tile is answered, and such answers judge the others: if `right` of `judged`
         answers are the pseudo label, the pseudo labels of the class weigh, together,
         m (right + 1) / (judged + 1). None is dropped for that, as queries ask where the networks
-        differ and pseudo labels are worst. Those of doubtful tiles, which people are asked about,
-        are not used.
+        differ and pseudo labels are worst: looked at on fold 0 of demo alone, where dropping lost a
+        class. Those of doubtful tiles, which people are asked about, are not used.
         """
         weights, given = np.ones(len(labels)), self.pseudo_labels
         if not self.pseudo_counts:

@@ -65,7 +65,8 @@ print(f"{len(on_file.lines)} lines in {file}", *on_file.problems, sep="\n")
 # %% [markdown]
 # ## The query
 #
-# Rounds whose queries are answered are trained now, on all answers so far. What the next one asks for waits for you.
+# Rounds whose queries are answered are trained now, on all answers so far and, ever less, on the labels that VLM-CPL
+# kept, as in `30_cold_start`. What the next one asks for waits for you.
 
 # %%
 loop = session.LabellingLoop(

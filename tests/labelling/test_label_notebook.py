@@ -41,6 +41,12 @@ def mine(tmp_path):
     np.save(out / "view_features.npy", views.astype(np.float16))
     setup = setups.frozen(out, unique.tile.values, 3, steps=8, seed=0)
     data = trainer.TrainingTiles(unique.tile.values, np.where(np.arange(N) % 2, truth, -1), KINDS)
+    filtered = {
+        "path": unique.path,
+        "prompt_class": np.array(KINDS)[truth],
+        "kept": data.labels >= 0,
+    }
+    pd.DataFrame(filtered).to_csv(out / "pseudo_labels.csv", index=False)
     objective = losses.HighConfidenceCrossSupervision()
     trainer.train(objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=0,
                   folder=out / "hcs")  # fmt: skip
@@ -123,7 +129,9 @@ def test_the_first_query_is_that_of_the_networks_that_saw_no_label(mine):
     file = paths.answers_file(folder)
     oracle = AnswersOracle(file, KINDS, own.unique.tile.values, own.unique.digest.tolist())
     make = partial(session.LabellingLoop, own, oracle, query_size=4, steps=5, seed=0)
-    query = make(strategy="dus").advance()
+    begun = make(strategy="dus")
+    query, start_of = begun.advance(), begun.config.cold_start
+    assert start_of.pseudo_labels.tolist() == [n % 3 if n % 2 else -1 for n in range(N)]
     plain = setups.frozen(out, own.unique.tile.values, 3, steps=1, seed=0)
     pair = setups.load_networks(plain, out / "hcs")
     from lib.learning.networks import predict_members

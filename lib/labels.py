@@ -5,6 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 UNLABELLED = -1
+# Answers of an oracle to a query.
+REFUSED = -2  # this tile shows none of the classes, or cannot be judged
+UNANSWERED = -3  # no answer came: the tile stays without a label
+WAITING = -4  # chosen, the oracle has yet to see it
+
 NO_LABEL_OF = "no labelled tile of class"
 
 

@@ -25,7 +25,7 @@ from lib.active.inputs import make_pool
 from lib.active.strategies import Query, select, strategy_by_name
 from lib.active.trainings import chance_counts, matched_counts, training_by_name
 from lib.artefacts import atomic
-from lib.labels import UNLABELLED, missing_classes_expected
+from lib.labels import REFUSED, UNANSWERED, UNLABELLED, WAITING, missing_classes_expected
 from lib.learning.losses import DualViewTraining
 from lib.learning.networks import predict
 from lib.learning.setups import TrainingSetup, load_networks
@@ -36,10 +36,6 @@ from lib.learning.trainer import TrainingTiles, new_networks, train
 # other predictions for the same settings and data: rounds of an older version are then moved aside
 # and begun again. Whatever changes no result, a docstring or a faster loop, leaves it as it is.
 ALGORITHM = 1
-
-REFUSED = -2  # an answer: this tile shows none of the classes, or cannot be judged
-UNANSWERED = -3  # no answer came: the tile stays without a label
-WAITING = -4  # chosen, the oracle has yet to see it
 
 
 class Waiting(Exception):

@@ -24,7 +24,8 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from lib.active.loop import REFUSED, UNANSWERED, Waiting
+from lib.active.loop import Waiting
+from lib.labels import REFUSED, UNANSWERED
 
 ACTIONS = ("label", "skip", "undo")
 NONE_OF_THESE = "none of these"  # what files of other tools have for a tile that shows no class

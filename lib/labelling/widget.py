@@ -18,11 +18,11 @@ import pandas as pd
 import traitlets
 from PIL import Image
 
-from lib.active.loop import REFUSED
 from lib.data.images import read_square
 from lib.labelling import answers
 from lib.labelling.answers import Answer
 from lib.labelling.people import seen_differently
+from lib.labels import REFUSED
 
 ASK = ("query", "second", "disputed")
 NEIGHBOURS = 8

@@ -33,7 +33,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lib.active.loop import UNANSWERED
+from lib.labels import UNANSWERED
 from lib.random_draws import tile_draws
 from lib.report.statistics import LEVEL, Estimate
 

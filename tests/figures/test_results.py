@@ -1,6 +1,8 @@
 """The pages that are published: equal to what the record gives, with links that lead somewhere."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import made_up_curves
@@ -210,3 +212,10 @@ def test_of_what_is_varied_seed_0_alone_is_published(few_rows, tmp_path):
     rows = record.read_rows(paths.record_folder() / "demo.jsonl")
     assert len(rows) == len(few_rows) + 1
     assert [row["seed"] for row in rows if row["params"].get("varied")] == [0]
+
+
+@pytest.mark.slow
+def test_making_results_needs_no_torch():
+    code = "import sys; import lib.figures.results; print('torch' in sys.modules)"
+    run = [sys.executable, "-c", code]
+    assert subprocess.run(run, capture_output=True, text=True, cwd=paths.ROOT).stdout == "False\n"

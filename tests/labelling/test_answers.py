@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib.active.loop import REFUSED, UNANSWERED, Waiting
+from lib.active.loop import Waiting
 from lib.labelling import answers, people
 from lib.labelling.answers import Answer, AnswersOracle
+from lib.labels import REFUSED, UNANSWERED
 
 CLASSES = ["stroma", "adipose"]
 ROOT = Path(__file__).resolve().parents[2]

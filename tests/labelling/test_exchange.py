@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.active.loop import REFUSED, UNANSWERED
 from lib.labelling import answers, exchange, label_studio
 from lib.labelling.answers import NONE_OF_THESE, Answer
-from lib.labels import UNLABELLED
+from lib.labels import REFUSED, UNANSWERED, UNLABELLED
 from lib.slides.annotations import tiles_geojson, write_geojson
 
 CLASSES = ["stroma", 'fat & <b>"adipose"', "gland"]

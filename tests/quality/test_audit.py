@@ -6,7 +6,7 @@ import pytest
 from references import pivotal_distribution
 from scipy import stats
 
-from lib.active.loop import REFUSED, UNANSWERED
+from lib.labels import REFUSED, UNANSWERED
 from lib.quality import audit
 
 LEVEL = 0.95

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.active.loop import REFUSED, UNANSWERED, History
+from lib.active.loop import History
+from lib.labels import REFUSED, UNANSWERED
 from lib.quality import audit, stopping
 
 TILES = np.array([10, 11, 12, 13])

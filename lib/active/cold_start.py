@@ -16,12 +16,11 @@ from torch import nn
 from lib.active.strategies import Pool, Query, select
 from lib.alarm import Alarm
 from lib.clusters import classes_by_lift, cluster_agreement
-from lib.consensus import SETTINGS, labels_by_rule
-from lib.labels import UNLABELLED, missing_classes_expected
+from lib.consensus import SETTINGS
+from lib.labels import UNLABELLED
 from lib.learning import setups
 from lib.learning.losses import HighConfidenceCrossSupervision
 from lib.learning.networks import predict
-from lib.learning.trainer import TrainingTiles, train
 from lib.learning.trials import Evidence
 
 # All pseudo labels of a class weigh as much as so many labels of it. Fixed by argument, not by any
@@ -157,20 +156,13 @@ def begin(
             f"{place} holds no networks: run 13_high_confidence_cross_supervision first"
         )
     if not trained:
-        with missing_classes_expected():  # one of the alarms
-            data = TrainingTiles(tiles, kept, class_names)
         objective = HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"])
-        networks, _ = train(
-            objective, setup.make_network, setup.sampler, data,
-            plan=setup.plan, seed=seed, folder=place,
-        )  # fmt: skip
+        networks = setups.fit(objective, setup, tiles, kept, class_names, place, seed=seed)
     predicted = predict(networks, setup.reader, tiles)
     alarms = evidence.alarms("ours", kept != UNLABELLED, class_names, predicted)
     doubtful = None
     if alarms:
-        labels = labels_by_rule(
-            rules["label_rule"], evidence.prompt_labels, evidence.view_probs, evidence.agree
-        )
-        doubtful = doubtful_tiles(labels, kept, *evidence.lift_clusters())
+        before = evidence.pseudo_labels("", **rules)
+        doubtful = doubtful_tiles(before, kept, *evidence.lift_clusters)
         doubtful = doubtful if doubtful.any() else None
     return ColdStart(networks, kept, doubtful=doubtful), alarms

@@ -1,7 +1,7 @@
 """Two training setups: heads on frozen features, and whole networks on pixels."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from lib.labels import missing_classes_expected
 from lib.learning import networks, samplers
 from lib.learning.backbones import fine_tune_network
 from lib.learning.losses import Objective
@@ -75,6 +76,28 @@ def load_networks(setup: TrainingSetup, folder: Path) -> list[nn.Module]:
         network.load_state_dict(load_file(file))
         loaded.append(network.eval())
     return loaded
+
+
+def fit(
+    objective: Objective,
+    setup: TrainingSetup,
+    tiles: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    folder: Path,
+    *,
+    seed: int,
+) -> list[nn.Module]:
+    """Networks that learn pseudo labels, see `trainer.train`. A class without any is no warning.
+
+    It is one of the alarms. tiles, labels: [N], `UNLABELLED` without one; folder: for the networks.
+    """
+    with missing_classes_expected():
+        data = TrainingTiles(tiles, labels, class_names)
+    return train(
+        objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed,
+        folder=folder,
+    )[0]  # fmt: skip
 
 
 def fit_predict(

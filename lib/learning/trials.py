@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from lib.consensus import (
     TIE_STREAM,
     keep_lowest,
     label_by_consensus,
-    labels_by_rule,
     tile_lift,
 )
 from lib.labels import UNLABELLED, missing_classes_expected
@@ -91,6 +91,7 @@ class Evidence:
             seed=seed,
         )
 
+    @cached_property
     def lift_clusters(self) -> tuple[np.ndarray, np.ndarray]:
         """Clusters [N] and lifts [K, C] of our setting, see `clusters.lift_clusters`."""
         return lift_clusters(
@@ -106,10 +107,9 @@ class Evidence:
 
         kept: bool [N]; predicted: [M, C], probabilities of any tiles by the trained networks.
         """
-        rule = SETTINGS[setting]["label_rule"]
-        labels = labels_by_rule(rule, self.prompt_labels, self.view_probs, self.agree)
+        labels = self.pseudo_labels("", **SETTINGS[setting])
         return label_free_alarms(
-            self.view_probs, labels, kept, *self.lift_clusters(), class_names, predicted=predicted
+            self.view_probs, labels, kept, *self.lift_clusters, class_names, predicted=predicted
         )
 
     def confident_labels(self) -> np.ndarray:
@@ -233,7 +233,7 @@ def untrained_outcomes(
         centred_probabilities(*part, member.scale)
         for member, part in zip(model.members, parts, strict=True)
     ]
-    clusters, lift = evidence.lift_clusters()
+    clusters, lift = evidence.lift_clusters
     labels = classes_by_lift(lift)[clusters[clusters != UNLABELLED]]
     shares = np.bincount(labels, minlength=len(prompts)) / len(labels)
     classified = {

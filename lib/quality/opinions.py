@@ -1,7 +1,6 @@
 """Several opinions on the test tiles of a run, as they are and shifted."""
 
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from lib.learning import setups
 from lib.learning.losses import HighConfidenceCrossSupervision
 from lib.learning.networks import predict_members
 from lib.learning.setups import TrainingSetup
-from lib.learning.trainer import TrainingTiles, train
 from lib.learning.trials import Evidence
 from lib.quality.estimates import Opinions
 
@@ -92,14 +90,9 @@ def trained_at(
     trained = {}
     for setting, rules in SETTINGS.items():
         labels = evidence.pseudo_labels("mvc+pfc", **rules)
-        with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "no labelled tile of class")
-            data = TrainingTiles(train_tiles, labels, class_names)
-            networks, _ = train(
-                objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed,
-                folder=Path(scratch),
-            )  # fmt: skip
-        trained[setting] = networks, labels
+        given = objective, setup, train_tiles, labels, class_names
+        with tempfile.TemporaryDirectory() as scratch:
+            trained[setting] = setups.fit(*given, Path(scratch), seed=seed), labels
     return trained
 
 

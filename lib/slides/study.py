@@ -20,8 +20,8 @@ from lib.alarm import Alarm
 from lib.artefacts import atomic, digest_of
 from lib.consensus import SETTINGS
 from lib.data.tiles import stored_size
-from lib.labels import UNLABELLED, missing_classes_expected
-from lib.learning import setups, trainer
+from lib.labels import UNLABELLED
+from lib.learning import setups
 from lib.learning.losses import HighConfidenceCrossSupervision, Objective, Supervised
 from lib.learning.networks import predict
 from lib.learning.pooling import Bags, attention_setup, pool_slides, poolings, predict_slides
@@ -296,19 +296,14 @@ def learn_tiles(
     )
     labels = evidence.pseudo_labels("mvc+pfc", **SETTINGS["ours"])
     setup = setups.frozen(votes, places, len(names), steps=settings["n_steps"], seed=seed)
-    with missing_classes_expected():  # one of the alarms
-        data = trainer.TrainingTiles(places, labels, names)
     objectives: dict[str, Objective] = {
         "ce-kept": Supervised(),
         "vlm-cpl": HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"]),
     }
     networks = {
-        method: trainer.train(
-            objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed,
-            folder=folder / method,
-        )[0]
+        method: setups.fit(objective, setup, places, labels, names, folder / method, seed=seed)
         for method, objective in objectives.items()
-    }  # fmt: skip
+    }
     return evidence, labels != UNLABELLED, networks
 
 
@@ -329,10 +324,6 @@ def learn_slides(
     """
     slides = np.array([slide for slide in slides if len(bags.rows[slide])], int)
     setup = attention_setup(bags, slides, len(class_names), steps=steps, seed=seed)
-    with missing_classes_expected():
-        data = trainer.TrainingTiles(slides, labels[slides], class_names)
-    networks, _ = trainer.train(
-        Supervised(), setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed,
-        folder=folder,
-    )  # fmt: skip
+    given = Supervised(), setup, slides, labels[slides], class_names
+    networks = setups.fit(*given, folder, seed=seed)
     return predict_slides(networks, bags, np.arange(len(bags.rows)))

@@ -99,7 +99,7 @@ def test_an_alarm_looks_at_the_labels_of_the_setting(evidence):
             rules["label_rule"], evidence.prompt_labels, evidence.view_probs, evidence.agree
         )
         expected = label_free_alarms(
-            evidence.view_probs, labels, kept, *evidence.lift_clusters(), NAMES,
+            evidence.view_probs, labels, kept, *evidence.lift_clusters, NAMES,
             predicted=predicted,
         )  # fmt: skip
         assert evidence.alarms(setting, kept, NAMES, predicted) == expected

@@ -81,9 +81,10 @@ print(f"{len(wanted)} tiles wait for {labeller}")
 # ## Label
 #
 # <kbd>1</kbd> … <kbd>9</kbd> are the classes, <kbd>0</kbd> says none of these, or cannot be judged. <kbd>u</kbd> takes
-# the last answer back, <kbd>s</kbd> skips, <kbd>←</kbd> <kbd>→</kbd> go to tiles that are done. <kbd>m</kbd> shows what the model thinks,
-# which is hidden so that it does not steer you; whether it was shown is noted with each answer. <kbd>Enter</kbd> finishes
-# the round: the networks learn, and the next query appears. Every answer is on the disk before the next tile is shown: close the tab whenever you like.
+# the last answer back, <kbd>s</kbd> skips, <kbd>←</kbd> <kbd>→</kbd> go to tiles that are done. <kbd>m</kbd> shows
+# what the model thinks, which is hidden so that it does not steer you; whether it was shown is noted with each answer.
+# <kbd>Enter</kbd> finishes the round: the networks learn, and the next query appears. Every answer is on the disk
+# before the next tile is shown: close the tab whenever you like.
 
 # %%
 pictures = session.pictures(own, loop.predict())

@@ -244,8 +244,7 @@ def _first_query(config: ActiveLearningConfig, known: Mapping[int, int]) -> Quer
     if config.cold_start is None:
         order = np.random.default_rng(config.seed).permutation(len(config.tiles))
         return Query(order[may_ask[order]][: config.query_size])
-    labels = answers.where(answers >= 0, UNLABELLED).values.astype(np.int64)
-    networks = config.cold_start.networks
+    networks, labels = config.cold_start.networks, _labels(answers)
     given = config.setup, config.tiles, labels, may_ask, config.seed
     pool = make_pool(config.strategy, networks, *given)
     return config.cold_start.first_query(config.strategy, pool, config.query_size, config.seed)
@@ -311,16 +310,16 @@ def _train_and_choose(
     """One round: train on the labels so far, predict, choose the next query, and note it all."""
     started = time.perf_counter()
     answers = pd.Series(queries.label.values, queries.tile.values).reindex(config.tiles)
-    labels = answers.where(answers >= 0, UNLABELLED).values.astype(np.int64)
-    refused, start = (answers == REFUSED).values, config.cold_start
-    taught = labels if start is None else start.taught(labels, refused)[0]
+    labels, refused, start = _labels(answers), (answers == REFUSED).values, config.cold_start
+    taught, weights = (labels, None) if start is None else start.taught(labels, refused)
     if (taught == UNLABELLED).all():
         raise ValueError(
             f"the oracle has labelled none of the {len(queries)} tiles asked for, and nothing is "
             f"learnt from nothing: remove {folder} to begin again"
         )
     objective = _following_labels(config, labels, queries, ~refused)
-    networks, curve = _train(folder, r, replace(config, objective=objective), labels, refused)
+    config = replace(config, objective=objective)
+    networks, curve = _train(folder, r, config, taught, weights, ~refused)
     trained = time.perf_counter()
     late = curve.tail(max(1, len(curve) // 10))[["confident", "precision"]].mean()
     notes: dict[str, Any] = {"round": r, "labelled": int((labels != UNLABELLED).sum())}
@@ -367,19 +366,25 @@ def _following_labels(
     return objective.with_label_counts(np.round(counts, 6).tolist())
 
 
+def _labels(answers: pd.Series) -> np.ndarray:
+    """Answers as labels, int64 [N]; refused and unanswered tiles, NaN too, have none."""
+    return answers.where(answers >= 0, UNLABELLED).values.astype(np.int64)
+
+
 def _train(
-    folder: Path, r: int, config: ActiveLearningConfig, labels: np.ndarray, refused: np.ndarray
+    folder: Path,
+    r: int,
+    config: ActiveLearningConfig,
+    labels: np.ndarray,
+    weights: np.ndarray | None,
+    used: np.ndarray,
 ) -> tuple[list[nn.Module], pd.DataFrame]:
-    """Networks and curve of one round; refused tiles take no part in it."""
+    """Networks and curve of one round. labels, weights, used: [N]; only used tiles take part."""
     setup = config.setup
     if r and not config.restart:
         before = load_networks(setup, folder / f"networks{r - 1}")
         setup = replace(setup, make_network=iter(before).__next__)
-    used, weights = ~refused, None
-    truth = None if config.truth is None else config.truth[used]
-    if config.cold_start is not None:
-        labels, weights = config.cold_start.taught(labels, refused)
-        weights = weights[used]
+    truth, weights = (None if a is None else a[used] for a in (config.truth, weights))
     with missing_classes_expected():  # early rounds often lack a class; the rows count labels
         data = TrainingTiles(config.tiles[used], labels[used], config.class_names, truth, weights)
     return train(

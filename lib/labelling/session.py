@@ -31,7 +31,6 @@ class OwnTiles:
     table: pd.DataFrame
     unique: pd.DataFrame
     class_names: list[str]
-    image_size: int
     probs: np.ndarray
     kept_labels: np.ndarray
 
@@ -58,7 +57,7 @@ def own_tiles(out: Path, folder: Path) -> OwnTiles:
     filtered = pd.read_csv(out / "pseudo_labels.csv").set_index("path").loc[unique.path]
     of_name = filtered.prompt_class.map({name: c for c, name in enumerate(names)})
     kept = of_name.where(filtered.kept, UNLABELLED).values.astype(np.int64)
-    return OwnTiles(out, folder, table, unique, names, description["image_size"], probs, kept)
+    return OwnTiles(out, folder, table, unique, names, probs, kept)
 
 
 class LabellingLoop:

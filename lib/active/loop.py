@@ -317,7 +317,7 @@ def _train_and_choose(
             f"the oracle has labelled none of the {len(queries)} tiles asked for, and nothing is "
             f"learnt from nothing: remove {folder} to begin again"
         )
-    objective = _following_labels(config, labels, queries, ~refused)
+    objective = _following_labels(config, labels, taught, queries, ~refused)
     config = replace(config, objective=objective)
     networks, curve = _train(folder, r, config, taught, weights, ~refused)
     trained = time.perf_counter()
@@ -343,12 +343,17 @@ def _train_and_choose(
 
 
 def _following_labels(
-    config: ActiveLearningConfig, labels: np.ndarray, queries: pd.DataFrame, used: np.ndarray
+    config: ActiveLearningConfig,
+    labels: np.ndarray,
+    taught: np.ndarray,
+    queries: pd.DataFrame,
+    used: np.ndarray,
 ) -> Any:
     """The objective; if it aligns pseudo labels, with the counts of the labels so far.
 
-    Of frozen features `matched_counts`. Distances of pixels say nothing about classes: there
-    `chance_counts`.
+    Of frozen features `matched_counts`; in a cold start of all that is taught, but trusted as the
+    labels alone are: a first query of one class would else stand for the whole pool. Distances of
+    pixels say nothing about classes: there `chance_counts`.
     """
     objective, n_classes = config.objective, len(config.class_names)
     if not (isinstance(objective, DualViewTraining) and objective.alignment):
@@ -359,7 +364,8 @@ def _following_labels(
         return objective
     if inputs.ndim == 2:
         features = config.setup.reader(config.tiles[used]).cpu().numpy()
-        counts = matched_counts(features, labels[used], n_classes)
+        counts = matched_counts(features, taught[used], n_classes)
+        counts *= matched_counts(features, labels[used], n_classes).sum() / counts.sum()
     else:
         answers = queries.label.values
         counts = chance_counts(answers, config.query_size, config.strategy, n_classes)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.active import cold_start, loop
+from lib.active import cold_start, loop, trainings
 from lib.active.inputs import make_pool
 from lib.active.strategies import select
 from lib.labels import UNLABELLED
@@ -144,6 +144,24 @@ def test_without_pseudo_counts_labels_alone_are_taught(start):
     labels = np.where(np.arange(70) < 9, TRUTH[:70], UNLABELLED)
     joined, weights = replace(start, pseudo_counts=0.0).taught(labels, NONE)
     assert (joined == labels).all() and (weights == 1).all()
+
+
+def test_a_first_query_of_one_class_does_not_stand_for_the_pool(
+    tmp_path, setup, start, monkeypatch
+):
+    one_class = POOL[TRUTH[:70] == 0][:5]
+    begun = replace(start, doubtful=np.isin(POOL, one_class))
+    given, learn = [], loop.train
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train", lambda *a, **k: given.append(a[0]) or learn(*a, **k))
+        run(tmp_path / "rounds", setup, cold_start=begun, n_rounds=1)
+    labels = np.where(np.isin(POOL, one_class), 0, UNLABELLED)
+    taught, _ = begun.taught(labels, NONE)
+    features = setup.reader(POOL).numpy()
+    shares, own = (trainings.matched_counts(features, known, 3) for known in (taught, labels))
+    assert own[1:].sum() == 0 and own[0] > 0 and (shares > 0).all()
+    counts = np.array(given[0].label_counts)
+    assert counts == pytest.approx(shares / shares.sum() * own.sum(), abs=1e-5)
 
 
 def test_chances_without_weights_are_those_of_equal_weights():

@@ -184,23 +184,23 @@ def _embed(
     coords = tile_grid(slide, mask, TISSUE_MPP, vlm.image_size, mpp)
     if not len(coords):
         raise ValueError(f"{slide.name}: no tile of {vlm.image_size} px at {mpp} µm/px in tissue")
-    unprojected, projected = [], []
+    found: dict[int, list[np.ndarray]] = {}
     seconds = {"waiting": 0.0, "encoding": 0.0}
     clock = time.perf_counter()
-    for _, images in read_tiles(slide, coords, vlm.image_size, mpp, workers, batch_size):
+    for rows, images in read_tiles(slide, coords, vlm.image_size, mpp, workers, batch_size):
         read = time.perf_counter()
         pixels = plain_view(torch.from_numpy(images).to(vlm.device), vlm.image_size)
-        features = encode_images(vlm, pixels)
-        unprojected.append(features[0].half().cpu().numpy())
-        projected.append(features[1].half().cpu().numpy())
+        found[rows.start] = [f.half().cpu().numpy() for f in encode_images(vlm, pixels)]
         seconds["waiting"] += read - clock
         clock = time.perf_counter()
         seconds["encoding"] += clock - read
     outlines = file.with_name(f"{file.stem}.tissue.geojson")
     write_geojson(outlines, mask_to_geojson(mask, TISSUE_MPP, slide))
+    in_order = zip(*(found[start] for start in sorted(found)), strict=True)
+    unprojected, projected = map(np.concatenate, in_order)
     write_features(
-        file, coords, np.concatenate(unprojected), slide=slide, pixels=vlm.image_size, mpp=mpp,
-        extra={"projected": np.concatenate(projected)},
+        file, coords, unprojected, slide=slide, pixels=vlm.image_size, mpp=mpp,
+        extra={"projected": projected},
     )  # fmt: skip
     return {"tiles": len(coords), **seconds}
 

@@ -1,4 +1,4 @@
-"""Tiles of a slide: where they lie, and reading them in order with several processes."""
+"""Tiles of a slide: where they lie, and reading them with several processes."""
 
 import multiprocessing
 import os
@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -91,11 +92,13 @@ def read_tiles(
     workers: int = 2,
     batch: int = 64,
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """The tiles at `coords` in order: slices of the rows, and uint8 [B, pixels, pixels, 3].
+    """The tiles at `coords`: slices of the rows, and uint8 [B, pixels, pixels, 3].
 
     coords: int [N, 2], see `tile_grid`. Each of the workers is a process that opens the slide
-    itself, with at most `AHEAD` batches under way; without workers this process reads. Closing the
-    iterator ends them. Raises ValueError as `Slide.read` does.
+    itself, with at most `AHEAD` batches under way; without workers this process reads. Neighbours
+    share blocks of the file, which a process keeps for a while: so each worker reads one run of the
+    rows, and the slices come from these runs in turn. Closing the iterator ends the workers. Raises
+    ValueError as `Slide.read` does.
     """
     parts = [slice(k, min(k + batch, len(coords))) for k in range(0, len(coords), batch)]
     if workers and len(parts) > 1:
@@ -112,30 +115,31 @@ def _in_workers(
     """`read_tiles` with processes that leave the pixels in a mapped file: pipes are slow."""
     places = AHEAD * workers
     shape = (places, parts[0].stop, pixels, pixels, 3)
-    waiting: deque[tuple[int, Future[None]]] = deque()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    runs = np.array_split(np.arange(len(parts)), workers)
+    turns = [(w, run[k]) for k in range(len(runs[0])) for w, run in enumerate(runs) if k < len(run)]
+    waiting: deque[tuple[int, slice, Future[None]]] = deque()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, ExitStack() as pools:
         file = Path(folder) / "tiles"
         np.zeros(shape, np.uint8).tofile(file)  # a full disk is an error here, later a crash
         tiles = np.memmap(file, np.uint8, "r", shape=shape)
         spawn = multiprocessing.get_context("spawn")  # CUDA and threads do not fork
-        pool = ProcessPoolExecutor(workers, spawn, _start, (slide, file, shape))
+        started = [ProcessPoolExecutor(1, spawn, _start, (slide, file, shape)) for _ in runs]
+        for pool in started:
+            pools.callback(pool.shutdown, cancel_futures=True)
 
         def next_done() -> tuple[slice, np.ndarray]:
-            number, done = waiting.popleft()
+            place, part, done = waiting.popleft()
             done.result()
-            part = parts[number]
-            return part, np.array(tiles[number % places, : part.stop - part.start])
+            return part, np.array(tiles[place, : part.stop - part.start])
 
-        try:
-            for number, part in enumerate(parts):
-                if len(waiting) == places:
-                    yield next_done()
-                work = pool.submit(_read_in_worker, coords[part], mpp, number % places)
-                waiting.append((number, work))
-            while waiting:
+        for turn, (worker, number) in enumerate(turns):
+            if len(waiting) == places:
                 yield next_done()
-        finally:
-            pool.shutdown(cancel_futures=True)
+            part, place = parts[number], turn % places
+            work = started[worker].submit(_read_in_worker, coords[part], mpp, place)
+            waiting.append((place, part, work))
+        while waiting:
+            yield next_done()
 
 
 def _read(slide: Slide, coords: np.ndarray, mpp: float, tiles: np.ndarray) -> np.ndarray:

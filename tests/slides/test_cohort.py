@@ -104,7 +104,7 @@ def test_a_wrong_table_is_refused_by_what_is_wrong(folder, change, message):
 
 def embed(vlm, folder, out, **kwargs):
     table = cohort.read_slide_table(CARD, folder)
-    return cohort.embed_slides(vlm, folder, table, out, mpp=MPP, workers=0, **kwargs)
+    return cohort.embed_slides(vlm, folder, table, out, mpp=MPP, **{"workers": 0} | kwargs)
 
 
 def test_slides_that_cannot_be_read_are_named_and_all_others_are_done(vlm, folder, tmp_path):
@@ -119,15 +119,18 @@ def test_slides_that_cannot_be_read_are_named_and_all_others_are_done(vlm, folde
     assert found.attributes["patch_size"] == 32 and found.attributes["mpp"] == MPP
 
 
-def test_features_are_those_of_the_tiles(vlm, folder, tmp_path):
-    embed(vlm, folder, tmp_path / "out")
+def test_features_are_those_of_the_tiles_however_many_processes_read_them(vlm, folder, tmp_path):
+    embed(vlm, folder, tmp_path / "out", workers=2, batch_size=4)
     found = read_features(tmp_path / "out" / "b.h5")
+    assert len(found.coords) > 12
     with cohort.open_slide(folder / "b.tif") as slide:
-        tile = slide.read(*found.coords[3].tolist(), 32, MPP)
-    pixels = torch.from_numpy(tile[None]).permute(0, 3, 1, 2).float() / 255
+        tiles = np.stack([slide.read(*place, 32, MPP) for place in found.coords.tolist()])
+    pixels = torch.from_numpy(tiles).permute(0, 3, 1, 2).float() / 255
     expected, projected = cohort.encode_images(vlm, pixels)
-    assert np.allclose(found.features[3], expected[0].numpy(), atol=0.02, rtol=0.02)
-    assert np.allclose(found.extra["projected"][3], projected[0].numpy(), atol=0.02)
+    assert np.allclose(found.features, expected.numpy(), atol=0.02, rtol=0.02)
+    assert np.allclose(found.extra["projected"], projected.numpy(), atol=0.02)
+    shifted = np.roll(found.features, 4, axis=0)
+    assert not np.allclose(shifted, expected.numpy(), atol=0.02, rtol=0.02), "their order shows"
 
 
 def test_a_slide_that_is_done_is_passed_over_and_a_mended_one_taken_up(vlm, folder, tmp_path):

@@ -112,15 +112,14 @@ def reading(folder: Path, model: Path) -> None:
     with open_slide(folder / "slide.tif") as slide:
         mask = tissue_mask(slide)
         for mpp in (MPP, 0.5, 0.2653 * 2):
-            coords = tile_grid(slide, mask, TISSUE_MPP, 224, mpp)[:1500]
+            coords = tile_grid(slide, mask, TISSUE_MPP, 224, mpp)[:2800]
             rates = {"bare": bare(folder / "slide.tif", coords, mpp)}
             for workers in (1, 2):
                 batches = read_tiles(slide, coords, 224, mpp, workers, 64)
-                first = len(next(batches)[1])  # once the workers have started
+                for _ in range(2 * workers + 1):  # until all have started, and what waits is read
+                    next(batches)
                 started = time.perf_counter()
-                rest = len(coords) - first
-                for _ in batches:
-                    pass
+                rest = sum(len(tiles) for _, tiles in batches)
                 rates[f"{workers} workers"] = rest / (time.perf_counter() - started)
             print(f"{mpp} µm/px:", {name: round(rate) for name, rate in rates.items()}, flush=True)
 

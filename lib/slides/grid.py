@@ -1,16 +1,15 @@
 """Tiles of a slide: where they lie, and reading them with several processes."""
 
+import math
 import multiprocessing
 import os
-import shutil
 import signal
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -112,18 +111,17 @@ def read_tiles(
 def _in_workers(
     slide: Slide, coords: np.ndarray, pixels: int, mpp: float, workers: int, parts: list[slice]
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """`read_tiles` with processes that leave the pixels in a mapped file: pipes are slow."""
+    """`read_tiles` with processes that leave the pixels in shared memory: pipes are slow."""
     places = AHEAD * workers
     shape = (places, parts[0].stop, pixels, pixels, 3)
     runs = np.array_split(np.arange(len(parts)), workers)
     turns = [(w, run[k]) for k in range(len(runs[0])) for w, run in enumerate(runs) if k < len(run)]
     waiting: deque[tuple[int, slice, Future[None]]] = deque()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, ExitStack() as pools:
-        file = Path(folder) / "tiles"
-        np.zeros(shape, np.uint8).tofile(file)  # a full disk is an error here, later a crash
-        tiles = np.memmap(file, np.uint8, "r", shape=shape)
-        spawn = multiprocessing.get_context("spawn")  # CUDA and threads do not fork
-        started = [ProcessPoolExecutor(1, spawn, _start, (slide, file, shape)) for _ in runs]
+    spawn = multiprocessing.get_context("spawn")  # CUDA and threads do not fork
+    shared = spawn.RawArray("B", math.prod(shape))
+    tiles = np.frombuffer(shared, np.uint8).reshape(shape)
+    with ExitStack() as pools:
+        started = [ProcessPoolExecutor(1, spawn, _start, (slide, shared, shape)) for _ in runs]
         for pool in started:
             pools.callback(pool.shutdown, cancel_futures=True)
 
@@ -153,17 +151,16 @@ def _read_in_worker(coords: np.ndarray, mpp: float, place: int) -> None:
     _read(_slide, coords, mpp, _places[place, : len(coords)])
 
 
-def _start(slide: Slide, file: Path, shape: tuple[int, ...]) -> None:
+def _start(slide: Slide, shared: Any, shape: tuple[int, ...]) -> None:
     global _slide, _places
-    _slide, _places = slide, np.memmap(file, np.uint8, "r+", shape=shape)
+    _slide, _places = slide, np.frombuffer(shared, np.uint8).reshape(shape)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's is enough
-    threading.Thread(target=_end_with_parent, args=(file.parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _end_with_parent(folder: Path) -> None:
-    """A worker whose parent was killed would wait for ever, and the mapped file stay."""
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)

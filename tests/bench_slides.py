@@ -119,9 +119,16 @@ def reading(folder: Path, model: Path) -> None:
                 for _ in range(2 * workers + 1):  # until all have started, and what waits is read
                     next(batches)
                 started = time.perf_counter()
-                rest = sum(len(tiles) for _, tiles in batches)
-                rates[f"{workers} workers"] = rest / (time.perf_counter() - started)
-            print(f"{mpp} µm/px:", {name: round(rate) for name, rate in rates.items()}, flush=True)
+                for _ in batches:
+                    ended = time.perf_counter()  # before the workers are ended
+                rest = len(coords) - (2 * workers + 1) * 64
+                rates[f"{workers} workers"] = rest / (ended - started)
+            print(
+                f"{mpp} µm/px:",
+                len(coords),
+                {name: round(rate) for name, rate in rates.items()},
+                flush=True,
+            )
 
 
 def bare(file: Path, coords: np.ndarray, mpp: float) -> float:

@@ -17,9 +17,9 @@
 # $$ P(\text{pseudo} \mid c) = \frac{m}{m + n_c}, $$
 #
 # so that all pseudo labels of a class weigh as much as $m$ labels. A pseudo label is gone once its tile is labelled. If
-# $b_c$ of the tiles that the filters called $c$ have an answer, and it is $c$ for $a_c$ of them, $m$ becomes
-# $m\,(a_c + 1) / (b_c + 1)$: what people contradict fades sooner. How many labels does it take to gain what the VLM could
-# not give, and how many does the VLM save?
+# $b$ tiles have an answer, and it is what VLM-CPL says of $a$ of them, then with $p = (m + a) / (m + b)$ and $C$ classes
+# $m$ becomes $m\,((C p - 1) / (C - 1))^2$, as many clean labels as noisy ones are worth: what people contradict fades
+# sooner. How many labels does it take to gain what the VLM could not give, and how many does the VLM save?
 #
 # - In: features, votes and settings of the notebooks before; the networks of `13_high_confidence_cross_supervision`,
 #   the rounds of `22_active_learning_rounds`.
@@ -103,7 +103,7 @@ for shift, (start, alarms) in begun.items():
 # ## The loops
 #
 # With the networks, steps and queries of `22_active_learning_rounds` and our training, which takes the frequencies of
-# the classes from labels and pseudo labels, each for the tiles nearest to it: the start as above; the same
+# the classes from labels and pseudo labels, each for the tiles nearest to it. The start as above; the same
 # with the first query alone from VLM-CPL, without its labels; after an alarm also with a first query from anywhere; and
 # UniSAL's own beginning by chance, which without a shift is read from there.
 

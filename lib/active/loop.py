@@ -23,7 +23,7 @@ from torch import nn
 from lib.active.cold_start import ColdStart
 from lib.active.inputs import make_pool
 from lib.active.strategies import Query, select, strategy_by_name
-from lib.active.trainings import chance_counts, matched_counts, training_by_name
+from lib.active.trainings import chance_counts, taught_counts, training_by_name
 from lib.artefacts import atomic
 from lib.labels import REFUSED, UNANSWERED, UNLABELLED, WAITING, missing_classes_expected
 from lib.learning.losses import DualViewTraining
@@ -311,13 +311,15 @@ def _train_and_choose(
     started = time.perf_counter()
     answers = pd.Series(queries.label.values, queries.tile.values).reindex(config.tiles)
     labels, refused, start = _labels(answers), (answers == REFUSED).values, config.cold_start
-    taught, weights = (labels, None) if start is None else start.taught(labels, refused)
+    taught, weights = labels, np.ones(len(labels))
+    if start is not None:
+        taught, weights = start.taught(labels, refused, len(config.class_names))
     if (taught == UNLABELLED).all():
         raise ValueError(
             f"the oracle has labelled none of the {len(queries)} tiles asked for, and nothing is "
             f"learnt from nothing: remove {folder} to begin again"
         )
-    objective = _following_labels(config, labels, taught, queries, ~refused)
+    objective = _following_labels(config, labels, taught, weights, queries, ~refused)
     config = replace(config, objective=objective)
     networks, curve = _train(folder, r, config, taught, weights, ~refused)
     trained = time.perf_counter()
@@ -346,14 +348,14 @@ def _following_labels(
     config: ActiveLearningConfig,
     labels: np.ndarray,
     taught: np.ndarray,
+    weights: np.ndarray,
     queries: pd.DataFrame,
     used: np.ndarray,
 ) -> Any:
     """The objective; if it aligns pseudo labels, with the counts of the labels so far.
 
-    Of frozen features `matched_counts`; in a cold start of all that is taught, but trusted as the
-    labels alone are: a first query of one class would else stand for the whole pool. Distances of
-    pixels say nothing about classes: there `chance_counts`.
+    Of frozen features `taught_counts`. Distances of pixels say nothing about classes: there
+    `chance_counts`. labels, taught, weights, used: [N].
     """
     objective, n_classes = config.objective, len(config.class_names)
     if not (isinstance(objective, DualViewTraining) and objective.alignment):
@@ -364,11 +366,9 @@ def _following_labels(
         return objective
     if inputs.ndim == 2:
         features = config.setup.reader(config.tiles[used]).cpu().numpy()
-        counts = matched_counts(features, taught[used], n_classes)
-        counts *= matched_counts(features, labels[used], n_classes).sum() / counts.sum()
+        counts = taught_counts(features, labels[used], taught[used], weights[used], n_classes)
     else:
-        answers = queries.label.values
-        counts = chance_counts(answers, config.query_size, config.strategy, n_classes)
+        counts = chance_counts(queries.label.values, config.query_size, config.strategy, n_classes)
     return objective.with_label_counts(np.round(counts, 6).tolist())
 
 
@@ -382,7 +382,7 @@ def _train(
     r: int,
     config: ActiveLearningConfig,
     labels: np.ndarray,
-    weights: np.ndarray | None,
+    weights: np.ndarray,
     used: np.ndarray,
 ) -> tuple[list[nn.Module], pd.DataFrame]:
     """Networks and curve of one round. labels, weights, used: [N]; only used tiles take part."""
@@ -390,7 +390,7 @@ def _train(
     if r and not config.restart:
         before = load_networks(setup, folder / f"networks{r - 1}")
         setup = replace(setup, make_network=iter(before).__next__)
-    truth, weights = (None if a is None else a[used] for a in (config.truth, weights))
+    truth, weights = None if config.truth is None else config.truth[used], weights[used]
     with missing_classes_expected():  # early rounds often lack a class; the rows count labels
         data = TrainingTiles(config.tiles[used], labels[used], config.class_names, truth, weights)
     return train(

@@ -79,6 +79,28 @@ def matched_counts(features: np.ndarray, labels: np.ndarray, n_classes: int) -> 
     return counts * effective / cells.sum()
 
 
+def taught_counts(
+    features: np.ndarray,
+    labels: np.ndarray,
+    taught: np.ndarray,
+    weights: np.ndarray,
+    n_classes: int,
+) -> np.ndarray:
+    """`matched_counts` of the labels, joined by those of pseudo labels as far as these are taught.
+
+    Labels that a cold start asks for are few and at first often of one class, which says nothing
+    about the others. Pseudo labels count, together, as many labels as they weigh in training,
+    shared out over the classes by the tiles that they stand for. taught: labels [N] joined by
+    pseudo labels, which are what differs from `labels`; weights: [N], see `ColdStart.taught`.
+    """
+    counts = matched_counts(features, labels, n_classes)
+    pseudo = np.where(taught != labels, taught, UNLABELLED)
+    if (pseudo == UNLABELLED).all():
+        return counts
+    shares = matched_counts(features, pseudo, n_classes)
+    return counts + weights[pseudo != UNLABELLED].sum() * shares / shares.sum()
+
+
 def chance_counts(
     answers: np.ndarray, query_size: int, strategy: str, n_classes: int
 ) -> np.ndarray:

@@ -82,7 +82,8 @@ class LabellingLoop:
         self.folder = own.out / "rounds" / strategy
         given, n_classes = (own.out, own.unique.tile.values), len(own.class_names)
         make = partial(setups.frozen, *given, n_classes, steps=steps, seed=seed)
-        start = ColdStart(setups.load_networks(make(), own.out / "hcs"), own.kept_labels)
+        trained = setups.load_networks(make(), own.out / "hcs")
+        start = ColdStart(trained, own.probs.argmax(1), own.kept_labels)
         self.config = loop.ActiveLearningConfig(
             own.unique.tile.values, own.class_names, strategy, training_by_name(TRAINING)[0],
             training_setup(TRAINING, make), query_size=query_size,

@@ -40,7 +40,7 @@ def setup(tmp_path_factory):
 def start(setup):
     with torch.random.fork_rng([]):
         networks = new_networks(setup.make_network, 2, 5)
-    return cold_start.ColdStart([n.eval() for n in networks], PSEUDO)
+    return cold_start.ColdStart([n.eval() for n in networks], TRUTH[:70], PSEUDO)
 
 
 def config(setup, **other):
@@ -93,7 +93,7 @@ def test_pseudo_labels_of_a_class_weigh_as_much_as_so_many_labels_of_it(start):
     labels = np.full(70, UNLABELLED)
     labels[:30] = TRUTH[:30]
     judged = (PSEUDO[:30] != UNLABELLED).nonzero()[0]
-    joined, weights = replace(start, pseudo_counts=4.0).taught(labels, NONE)
+    joined, weights = replace(start, pseudo_counts=4.0).taught(labels, NONE, 3)
     assert (PSEUDO[judged] == TRUTH[judged]).all(), "none is contradicted"
     assert (joined[:30] == TRUTH[:30]).all() and (joined[30:] == PSEUDO[30:]).all()
     data = TrainingTiles(POOL, joined, "abc", weights=weights)
@@ -110,39 +110,50 @@ def test_pseudo_labels_of_a_class_weigh_as_much_as_so_many_labels_of_it(start):
 def test_a_pseudo_label_is_gone_once_its_tile_is_labelled(start):
     wrong = replace(start, pseudo_labels=(TRUTH[:70] + 1) % 3)
     labels = np.full(70, UNLABELLED)
-    assert (wrong.taught(labels, NONE)[0] == wrong.pseudo_labels).all()
+    assert (wrong.taught(labels, NONE, 3)[0] == wrong.pseudo_labels).all()
     labels[7] = TRUTH[7]
-    joined, weights = wrong.taught(labels, NONE)
+    joined, weights = wrong.taught(labels, NONE, 3)
     assert joined[7] == TRUTH[7] and weights[7] == 1
 
 
-def test_pseudo_labels_that_answers_contradict_weigh_less_and_others_as_before(start):
+def test_pseudo_labels_weigh_less_the_more_answers_contradict_the_networks(start):
     given = np.arange(70) % 3
     labels, refused = np.full(70, UNLABELLED), np.zeros(70, bool)
-    labels[[0, 3, 1, 4]] = [1, 2, 1, 1]  # of class 0 two are contradicted, of 1 two confirmed
-    refused[2] = True  # of class 2 one shows no class
-    begun = replace(start, pseudo_labels=given, pseudo_counts=6.0)
-    joined, weights = begun.taught(labels, refused)
+    labels[:4] = [1, 2, 1, 1]
+    refused[4] = True  # shows no class
+    predicted = np.array([1, 2, 1, 0, 1, *given[5:]])  # three of five are right
+    begun = replace(start, pseudo_labels=given, predicted=predicted, pseudo_counts=6.0)
+    joined, weights = begun.taught(labels, refused, 3)
     pseudo = (labels == UNLABELLED) & ~refused
     together = [weights[pseudo & (given == c)].sum() for c in range(3)]
-    assert together == pytest.approx([6 / 3, 6, 6 / 2])
-    assert joined[2] == UNLABELLED and (joined[pseudo] == given[pseudo]).all()
+    right = (6 + 3) / (6 + 5)
+    assert together == pytest.approx([6 * ((3 * right - 1) / 2) ** 2] * 3)
+    assert joined[4] == UNLABELLED and (joined[pseudo] == given[pseudo]).all()
     data = TrainingTiles(POOL, joined, "abc", weights=weights)
-    of_class = joined[data.labelled] == 1
-    confirmed = np.isin(data.labelled, [1, 4, 0])  # three labels of class 1
-    share = data.balancing_chances[of_class & confirmed].sum()
-    assert share == pytest.approx(3 / (3 + 6) / 3), "m / (m + n) is the share of pseudo labels"
+    of_class = (joined == 1)[data.labelled] & (labels == 1)[data.labelled]
+    n = together[1]
+    assert data.balancing_chances[of_class].sum() == pytest.approx(3 / (3 + n) / 3)
+
+
+def test_pseudo_labels_that_are_no_better_than_chance_hardly_weigh_but_keep_their_class(start):
+    labels = np.where(np.arange(70) < 60, TRUTH[:70], UNLABELLED)
+    begun = replace(start, predicted=(TRUTH[:70] + 1) % 3, pseudo_labels=TRUTH[:70])
+    joined, weights = begun.taught(labels, NONE, 3)
+    pseudo = labels == UNLABELLED
+    assert 0 < weights[pseudo].sum() < 0.5 and (joined == TRUTH[:70]).all()
+    data = TrainingTiles(POOL, joined, "abc", weights=weights)
+    assert data.balancing_chances.sum() == pytest.approx(1)
 
 
 def test_pseudo_labels_of_doubtful_tiles_are_not_used(start):
     labels, doubtful = np.full(70, UNLABELLED), np.arange(70) < 30
-    joined, _ = replace(start, doubtful=doubtful).taught(labels, NONE)
+    joined, _ = replace(start, doubtful=doubtful).taught(labels, NONE, 3)
     assert (joined[:30] == UNLABELLED).all() and (joined[30:] == PSEUDO[30:]).all()
 
 
 def test_without_pseudo_counts_labels_alone_are_taught(start):
     labels = np.where(np.arange(70) < 9, TRUTH[:70], UNLABELLED)
-    joined, weights = replace(start, pseudo_counts=0.0).taught(labels, NONE)
+    joined, weights = replace(start, pseudo_counts=0.0).taught(labels, NONE, 3)
     assert (joined == labels).all() and (weights == 1).all()
 
 
@@ -156,12 +167,13 @@ def test_a_first_query_of_one_class_does_not_stand_for_the_pool(
         patch.setattr(loop, "train", lambda *a, **k: given.append(a[0]) or learn(*a, **k))
         run(tmp_path / "rounds", setup, cold_start=begun, n_rounds=1)
     labels = np.where(np.isin(POOL, one_class), 0, UNLABELLED)
-    taught, _ = begun.taught(labels, NONE)
+    taught, weights = begun.taught(labels, NONE, 3)
     features = setup.reader(POOL).numpy()
-    shares, own = (trainings.matched_counts(features, known, 3) for known in (taught, labels))
+    pseudo = np.where(labels == UNLABELLED, taught, UNLABELLED)
+    shares, own = (trainings.matched_counts(features, known, 3) for known in (pseudo, labels))
     assert own[1:].sum() == 0 and own[0] > 0 and (shares > 0).all()
-    counts = np.array(given[0].label_counts)
-    assert counts == pytest.approx(shares / shares.sum() * own.sum(), abs=1e-5)
+    expected = own + weights[pseudo != UNLABELLED].sum() * shares / shares.sum()
+    assert given[0].label_counts == pytest.approx(expected, abs=1e-5)
 
 
 def test_chances_without_weights_are_those_of_equal_weights():

@@ -19,7 +19,7 @@ ROW_FIELDS = (
 
 
 # What is published together: it replaces what the record holds of the same.
-KIND_FIELDS = "vlm seed method training network".split()
+KIND_FIELDS = "vlm seed split method training network".split()
 KEY_FIELDS = "dataset vlm method setting network training fold seed budget split params".split()
 
 
@@ -98,8 +98,9 @@ def merge_record(
 ) -> list[Mapping[str, Any]]:
     """What a record holds once new rows are published.
 
-    Of the earlier rows those go that are of a kind that was run again: the same VLM, seed, method,
-    training and network, with the same rules varied. So a record can be made seed by seed.
+    Of the earlier rows those go that are of a kind that was run again: the same VLM, seed, split,
+    method, training and network, with the same rules varied. So a record can be made seed by seed
+    and notebook by notebook.
     """
     repeated = {_kind(row) for row in rows}
     return [row for row in before if _kind(row) not in repeated] + list(rows)

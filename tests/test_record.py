@@ -106,3 +106,7 @@ def test_publishing_replaces_rows_of_the_same_kind_and_no_others():
     merged = record.merge_record(before, new)
     assert [r["scores"]["accuracy"] for r in merged] == [0.1, 0.1, 0.9]
     assert [r["params"].get("varied") for r in merged] == [None, ["shift"], ["hue"]]
+    splits = ("train", "test")
+    of_split = [a_row("mean-of-views", split=split, params={}) for split in splits]
+    merged = record.merge_record(of_split, [a_row("mean-of-views", split="train", params={})])
+    assert sorted(row["split"] for row in merged) == ["test", "train"]

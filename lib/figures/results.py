@@ -97,6 +97,11 @@ OVERVIEWS = {
         "UniSAL at the end of its rounds, and the area under the learning curve (AULC) beside "
         "other strategies, of which the best is chosen on the test set; pooled over folds."
     ),
+    "From zero labels on": (
+        "UniSAL that begins with VLM-CPL, beside its own beginning by chance: the area under the "
+        "learning curve, and how many labels it takes to stay at a share of the accuracy with all "
+        "labels. The sections of the datasets explain the columns."
+    ),
     "Alarm": (
         "VLM-CPL warns, without a label, of runs that may have gone wrong. A run went wrong if its "
         f"accuracy is more than {alarms.TOLERATED:g} below full supervision of the same run, or if "
@@ -142,12 +147,28 @@ def build(
     tables = {
         "No labels": overviews.summary_table(rows),
         "Few labels": active_learning.summary_table(active_learning.rounds_frame(rows)),
+        "From zero labels on": _cold_starts(found),
         "Alarm": alarms.alarm_table(raised),
         "Kinds of alarm": alarms.kinds_table(raised),
         "Ensembles": overviews.vlm_comparison(every_vlm),
     }
     filled = {name: table for name, table in tables.items() if len(table)}
     return Page({name: about[name] for name in sorted(about)}, filled, found)
+
+
+def _cold_starts(found: Sequence[Section]) -> pd.DataFrame:
+    """One table of the cold starts of all datasets, with what compares them."""
+    tables = [
+        section.tables[0].assign(dataset=section.dataset)
+        for section in found
+        if section.topic == "from zero labels on"
+    ]
+    if not tables:
+        return pd.DataFrame()
+    table = pd.concat(tables, ignore_index=True)
+    needed = [name for name in table if name.startswith("labels for")]
+    names = ["dataset", "shift", "begins with", "at 0 labels", "AULC", "by", *needed]
+    return table.reindex(columns=[*names, "folds", "seeds"]).fillna({"by": ""})
 
 
 def rows_of_runs(runs: Path) -> list[dict[str, Any]]:

@@ -77,6 +77,17 @@ def test_links_of_the_page_lead_to_headings_and_figures(page):
         assert (ROOT / "figures" / figure).is_file(), REMEDY
 
 
+@pytest.mark.slow
+def test_one_table_has_the_cold_starts_of_all_datasets(page):
+    together = page.overviews["From zero labels on"]
+    own = {s.dataset: s.tables[0] for s in page.sections if s.topic == "from zero labels on"}
+    assert set(together.dataset) == set(own) and len(together) == sum(map(len, own.values()))
+    for dataset, lines in together.groupby("dataset"):
+        for name in ("begins with", "AULC", "by", "labels for 98%"):
+            expected = own[dataset].get(name, pd.Series("", lines.index)).fillna("")
+            assert lines[name].fillna("").tolist() == expected.tolist(), (dataset, name)
+
+
 def test_no_figure_is_left_that_no_page_shows():
     text = (ROOT / "figures" / "RESULTS.md").read_text() + (ROOT / "README.md").read_text()
     for file in (ROOT / "figures").glob("*.png"):

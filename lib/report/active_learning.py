@@ -186,11 +186,12 @@ def cold_start_curves(curves: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]
         own = heads[(shifts == shift) & heads.varied.map(lambda names: set(names) <= {"shift"})]
         compared = own.method.isin(COLD_STARTS) & own.training.eq(OURS[0])
         own = own[compared | own.method.eq("full-supervision")]
-        runs = own[own.method == "cold-start"][["seed", "fold"]].drop_duplicates()
+        run = ["seed", "fold"]
+        runs = dict(list(own[[*run, "method"]].drop_duplicates().groupby("method")[run]))
         zero = own[own["round"] < 0]  # what all loops that VLM-CPL begins have in common
-        others = set(own.method) & set(COLD_STARTS) - {"cold-start", "unisal"}
-        own = pd.concat([*(zero.assign(method=name) for name in sorted(others)), own])
-        yield shift, own.merge(runs, on=["seed", "fold"])
+        others = sorted({*runs} & {*COLD_STARTS} - {"cold-start", "unisal"})
+        zeros = [zero.assign(method=name).merge(runs[name], on=run) for name in others]
+        yield shift, pd.concat([*zeros, own]).merge(runs["cold-start"], on=run)
 
 
 def of_rounds(curves: pd.DataFrame) -> pd.DataFrame:

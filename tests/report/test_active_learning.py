@@ -292,6 +292,17 @@ def test_intervals_of_a_cold_start_are_of_its_own_runs_and_of_heads():
     assert plain["AULC"].tolist() == ["0.850", "0.500"], "rows alone have no interval"
 
 
+def test_a_beginning_that_few_runs_have_is_of_these_runs_alone():
+    rows = [full(0.9), full(0.9, seed=1), *from_zero("cold-start", [0.8, 0.9], zero=0.7)]
+    again = [row | {"seed": 1} for row in from_zero("cold-start", [0.8, 0.9], zero=0.5)]
+    frame = active_learning.rounds_frame(
+        rows + again + from_zero("cold-start-anywhere", [0.8, 0.9]), cold_starts=True
+    )
+    table = active_learning.cold_start_table(frame)
+    assert table["at 0 labels"].tolist() == ["0.600", "0.700"]
+    assert table["seeds"].tolist() == ["2", "1"]
+
+
 def test_there_is_no_cold_start_where_none_was_run():
     frame = active_learning.rounds_frame(made_up())
     assert active_learning.cold_start_table(frame).empty

@@ -235,9 +235,9 @@ def slide_claims(rows):
         means = frame[(frame.method == "vlm-cpl") & (frame.pooling == "mean")]
         means = means.groupby(["dataset", "setting"]).accuracy.mean().round(2)
         ways = (open_set.ALL_TISSUE, open_set.OPEN_SET, open_set.LEARNT)
-        claim = "VLM-CPL labels 0.45 rightly from all tissue, 0.72 with open-set prompting as"
-        claim += " published, 0.95 where the networks learn other tissue too"
-        yield claim, [means["demo_slides", way] for way in ways] == [0.45, 0.72, 0.95]
+        claim = "VLM-CPL labels 0.48 rightly from all tissue, 0.75 with open-set prompting as"
+        claim += " published, 0.92 where the networks learn other tissue too"
+        yield claim, [means["demo_slides", way] for way in ways] == [0.48, 0.75, 0.92]
         claim = "nine tenths other tissue, where nothing was chosen, 0.45, 0.52 and 0.77"
         yield claim, [means["composed_slides", way] for way in ways] == [0.45, 0.52, 0.77]
 

@@ -103,7 +103,7 @@ for shift, (start, alarms) in begun.items():
 # ## The loops
 #
 # With the networks, steps and queries of `22_active_learning_rounds` and our training, which takes the frequencies of
-# the classes from labels and pseudo labels, each for the tiles nearest to it. The start as above; the same
+# the classes from labels and, as far as they still weigh, from pseudo labels. The start as above; the same
 # with the first query alone from VLM-CPL, without its labels; after an alarm also with a first query from anywhere; and
 # UniSAL's own beginning by chance, which without a shift is read from there.
 

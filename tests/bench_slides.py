@@ -118,17 +118,12 @@ def reading(folder: Path, model: Path) -> None:
                 batches = read_tiles(slide, coords, 224, mpp, workers, 64)
                 for _ in range(2 * workers + 1):  # until all have started, and what waits is read
                     next(batches)
-                started = time.perf_counter()
-                for _ in batches:
+                started, rest = time.perf_counter(), 0
+                for _, tiles in batches:
+                    rest += len(tiles)
                     ended = time.perf_counter()  # before the workers are ended
-                rest = len(coords) - (2 * workers + 1) * 64
                 rates[f"{workers} workers"] = rest / (ended - started)
-            print(
-                f"{mpp} µm/px:",
-                len(coords),
-                {name: round(rate) for name, rate in rates.items()},
-                flush=True,
-            )
+            print(f"{mpp} µm/px:", {name: round(rate) for name, rate in rates.items()}, flush=True)
 
 
 def bare(file: Path, coords: np.ndarray, mpp: float) -> float:

@@ -153,19 +153,21 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_workers_end_with_a_parent_that_was_killed(slide, tmp_path):
-    script = tmp_path / "script.py"
+    script, temporary = tmp_path / "script.py", tmp_path / "temporary"
     script.write_text(KILLED)
-    environment = {**os.environ, "PYTHONPATH": str(paths.ROOT)}
+    temporary.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(paths.ROOT), "TMPDIR": str(temporary)}
     command = [sys.executable, script, slide.path]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as parent:
         workers = [int(number) for number in parent.stdout.readline().split()]
         assert len(workers) == 2
         parent.kill()
     for _ in range(200):
-        if not any(alive(worker) for worker in workers):
+        files = [file for file in temporary.rglob("*") if file.is_file()]
+        if not any(alive(worker) for worker in workers) and not files:
             return
         time.sleep(0.05)
-    pytest.fail("a worker is still there")
+    pytest.fail("a worker or its file is still there")
 
 
 def alive(process):

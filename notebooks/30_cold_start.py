@@ -10,16 +10,17 @@
 # # From zero labels on
 #
 # VLM-CPL ends with two networks that learnt without a label; UniSAL begins by drawing tiles by chance, as it has no
-# network to ask. Here the one is the start of the other. The networks $A_0, B_0$ of VLM-CPL choose the first query by
-# their disagreement. The labels $\hat y$ that the filters kept, $D_l$, teach on beside the $n_c$ labels of class $c$
-# given so far, with a weight that falls as these come in: in a batch, a tile of class $c$ is one of $D_l$ with the chance
+# network to ask. Here the one is the start of the other. The networks of VLM-CPL choose the first query, by the compact
+# selector in the whole pool: its answers find what the networks do not know, and say how often they are right. The
+# labels $\hat y$ that the filters kept, $D_l$, teach on beside the $n_c$ labels of class $c$ given so far, with a weight
+# that falls as these come in: in a batch, a tile of class $c$ is one of $D_l$ with the chance
 #
 # $$ P(\text{pseudo} \mid c) = \frac{m}{m + n_c}, $$
 #
-# so that all pseudo labels of a class weigh as much as $m$ labels. A pseudo label is gone once its tile is labelled. If
-# $b$ tiles have an answer, and it is what VLM-CPL says of $a$ of them, then with $p = (m + a) / (m + b)$ and $C$ classes
-# $m$ becomes $m\,((C p - 1) / (C - 1))^2$, as many clean labels as noisy ones are worth: what people contradict fades
-# sooner. How many labels does it take to gain what the VLM could not give, and how many does the VLM save?
+# so that all pseudo labels of a class weigh as much as $m$ labels. A pseudo label is gone once its tile is labelled. As
+# UniSAL's own, they are used while they are right with a chance of at least $\tau = 0.7$: by Laplace's rule this is
+# $(1 + n a) / (2 + n)$ if $n$ labels say that VLM-CPL is right on a share $a$ of the pool, each label for the tiles that
+# lie nearest to it. How many labels does it take to gain what the VLM could not give, and how many does the VLM save?
 #
 # - In: features, votes and settings of the notebooks before; the networks of `13_high_confidence_cross_supervision`,
 #   the rounds of `22_active_learning_rounds`.
@@ -81,9 +82,8 @@ folders = {"": run.shared} | dict(zip(names, shifted, strict=True))
 # ## The start
 #
 # VLM-CPL in our setting: the networks of `13_high_confidence_cross_supervision`, and where tiles are shifted, others
-# that are trained alike. Where there is an alarm, the first query asks for tiles of the clusters that it points at:
-# those that prompts and lift call by another class, and those of a class of which no label was kept. One tile of each
-# compact part of them is asked for, and none of their pseudo labels is used.
+# that are trained alike. Where there is an alarm, it points at clusters: those that prompts and lift call by another
+# class, and those of a class of which no label was kept. Their tiles are doubtful.
 
 # %%
 place = run.file("cold_start")
@@ -91,21 +91,22 @@ from_13, given = run.file("hcs") / "ours", (pool, class_names, chosen)
 begun = {"": cold_start.begin(run.shared, *given, from_13, seed=seed, trained=True)}
 for shift in names:
     begun[shift] = cold_start.begin(folders[shift], *given, place / shift, seed=seed)
-starts = {shift: replace(start, pseudo_counts=pseudo_counts) for shift, (start, _) in begun.items()}
+starts = {shift: replace(start, pseudo_counts=pseudo_counts) for shift, (start, *_) in begun.items()}
 
 # %%
-for shift, (start, alarms) in begun.items():
+for shift, (_, alarms, doubtful) in begun.items():
     print(shift or "no shift", *[alarm.text for alarm in alarms] or ["no alarm"], sep="\n  ")
-    if start.doubtful is not None:
-        print(f"  doubtful: {start.doubtful.sum()} of {len(pool)} tiles")
+    if doubtful is not None:
+        print(f"  doubtful: {doubtful.sum()} of {len(pool)} tiles")
 
 # %% [markdown]
 # ## The loops
 #
 # With the networks, steps and queries of `22_active_learning_rounds` and our training, which takes the frequencies of
-# the classes from labels and, as far as they still weigh, from pseudo labels. The start as above; the same
-# with the first query alone from VLM-CPL, without its labels; after an alarm also with a first query from anywhere; and
-# UniSAL's own beginning by chance, which without a shift is read from there.
+# the classes from labels and, as far as they still weigh, from pseudo labels. The start as above, beside UniSAL's own
+# beginning by chance, which without a shift is read from there. With seed 0 also: the first query alone from VLM-CPL,
+# without its labels; a first query by disagreement and compactness, as every later one; after an alarm a first query in
+# the doubtful clusters, one tile of each compact part of them, whose pseudo labels are not used.
 
 # %%
 weights = {name: chosen[name] for name in ("tau", "cps_weight", "contrast")}
@@ -118,12 +119,12 @@ setup = {shift: training_setup(training, partial(make, folder, steps=chosen["rou
          for shift, folder in folders.items()}
 
 # %%
-loops = {
-    (shift, name): ActiveLearningConfig(
-        pool, class_names, setup=setup[shift], cold_start=way, **base)
-    for shift, start in starts.items()
-    for name, way in (cold_start.ways(start) | ({"unisal": None} if shift else {})).items()
-}
+ways = {shift: cold_start.ways(start, begun[shift][2]) for shift, start in starts.items()}
+named = [(shift, name, way) for shift, own in ways.items() for name, way in own.items()
+         if seed == 0 or name == "cold-start"] + [(shift, "unisal", None) for shift in names]
+loops = {(shift, name): ActiveLearningConfig(
+             pool, class_names, setup=setup[shift], cold_start=way, **base)
+         for shift, name, way in named}
 pd.DataFrame([*loops], columns=["shift", "begins with"])
 
 # %%
@@ -177,8 +178,8 @@ active_learning.cold_start_table(curves)
 # Shares of the classes in the pool and in all queries.
 
 # %%
-named = {(shift or "no shift", name): history for (shift, name), history in histories.items()}
-queries_per_class(named, train.label, class_names).round(3)
+shown = {(shift or "no shift", name): history for (shift, name), history in histories.items()}
+queries_per_class(shown, train.label, class_names).round(3)
 
 # %% [markdown]
 # **Recap.** The zero-label result is a start that labels go on from. Next: `31_how_good_is_it` says how far to trust

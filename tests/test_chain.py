@@ -180,7 +180,7 @@ def test_rounds_query_training_tiles_once_each_and_are_all_recorded(chain):
     assert (per_curve.n == in_test_set(table).sum()).all()
 
 
-def test_a_cold_start_asks_where_the_networks_of_vlm_cpl_differ(chain):
+def test_a_cold_start_asks_what_the_networks_of_vlm_cpl_choose(chain):
     runs, _ = chain
     fold, table = runs / "fold0", pd.read_parquet(runs / "tiles.parquet")
     pool = table.tile[~in_test_set(table)].values
@@ -191,9 +191,9 @@ def test_a_cold_start_asks_where_the_networks_of_vlm_cpl_differ(chain):
     first = pd.read_parquet(fold / "cold_start" / "none" / "cold-start-labels" / "round0.parquet")
     kept = pd.read_parquet(fold / "pseudo_labels.parquet").query("setting == 'ours'")
     place, names = fold / "hcs" / "ours", [c.name for c in read_card("smoke").classes]
-    start, _ = begin(runs, pool, names, settings_of(fold, runs), place, seed=0, trained=True)
+    start, *_ = begin(runs, pool, names, settings_of(fold, runs), place, seed=0, trained=True)
     assert (start.pseudo_labels == kept.label.where(kept.kept, UNLABELLED).values).all()
-    expected = start.first_query("unisal", candidates, len(first), 0)
+    expected = start.first_query(candidates, len(first), 0)
     assert first.tile.tolist() == pool[expected.rows].tolist()
     rows = [r for r in rows_of(runs) if r["method"].startswith("cold-start")]
     assert {r["budget"] for r in rows} == {0, 7, 14, 21}

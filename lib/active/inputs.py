@@ -36,6 +36,12 @@ def make_pool(
     return Pool(*predicted, labels, unlabelled_mask, **more)
 
 
+def frozen_features(reader: PlainReader, tiles: np.ndarray) -> np.ndarray | None:
+    """Features of the tiles [N, E]; None for pixels, whose distances say nothing about classes."""
+    frozen = reader(tiles[:1]).ndim == 2
+    return reader(tiles).cpu().numpy() if frozen else None
+
+
 def view_probabilities(
     networks: Sequence[Any], setup: TrainingSetup, tiles: np.ndarray, n_views: int = N_VIEWS
 ) -> np.ndarray:

@@ -21,9 +21,9 @@ import torch
 from torch import nn
 
 from lib.active.cold_start import ColdStart
-from lib.active.inputs import make_pool
+from lib.active.inputs import frozen_features, make_pool
 from lib.active.strategies import Query, select, strategy_by_name
-from lib.active.trainings import chance_counts, taught_counts, training_by_name
+from lib.active.trainings import chance_counts, matched_cells, taught_counts, training_by_name
 from lib.artefacts import atomic
 from lib.labels import REFUSED, UNANSWERED, UNLABELLED, WAITING, missing_classes_expected
 from lib.learning.losses import DualViewTraining
@@ -244,10 +244,10 @@ def _first_query(config: ActiveLearningConfig, known: Mapping[int, int]) -> Quer
     if config.cold_start is None:
         order = np.random.default_rng(config.seed).permutation(len(config.tiles))
         return Query(order[may_ask[order]][: config.query_size])
-    networks, labels = config.cold_start.networks, _labels(answers)
+    start, labels = config.cold_start, _labels(answers)
     given = config.setup, config.tiles, labels, may_ask, config.seed
-    pool = make_pool(config.strategy, networks, *given)
-    return config.cold_start.first_query(config.strategy, pool, config.query_size, config.seed)
+    pool = make_pool(start.first, start.networks, *given)
+    return start.first_query(pool, config.query_size, config.seed)
 
 
 def _save_query(folder: Path, r: int, tiles: np.ndarray, query: Query) -> None:
@@ -312,14 +312,15 @@ def _train_and_choose(
     answers = pd.Series(queries.label.values, queries.tile.values).reindex(config.tiles)
     labels, refused, start = _labels(answers), (answers == REFUSED).values, config.cold_start
     taught, weights = labels, np.ones(len(labels))
+    features = frozen_features(config.setup.reader, config.tiles)
     if start is not None:
-        taught, weights = start.taught(labels, refused, len(config.class_names))
+        taught, weights = start.taught(labels, refused, matched_cells(features, labels))
     if (taught == UNLABELLED).all():
         raise ValueError(
             f"the oracle has labelled none of the {len(queries)} tiles asked for, and nothing is "
             f"learnt from nothing: remove {folder} to begin again"
         )
-    objective = _following_labels(config, labels, taught, weights, queries, ~refused)
+    objective = _following_labels(config, features, labels, taught, weights, queries, ~refused)
     config = replace(config, objective=objective)
     networks, curve = _train(folder, r, config, taught, weights, ~refused)
     trained = time.perf_counter()
@@ -346,6 +347,7 @@ def _train_and_choose(
 
 def _following_labels(
     config: ActiveLearningConfig,
+    features: np.ndarray | None,
     labels: np.ndarray,
     taught: np.ndarray,
     weights: np.ndarray,
@@ -354,19 +356,17 @@ def _following_labels(
 ) -> Any:
     """The objective; if it aligns pseudo labels, with the counts of the labels so far.
 
-    Of frozen features `taught_counts`. Distances of pixels say nothing about classes: there
-    `chance_counts`. labels, taught, weights, used: [N].
+    Of frozen features [N, E] `taught_counts`, else `chance_counts`. The others: [N].
     """
     objective, n_classes = config.objective, len(config.class_names)
     if not (isinstance(objective, DualViewTraining) and objective.alignment):
         return objective
-    inputs = config.setup.reader(config.tiles[:1])
     by_chance = config.cold_start is None  # the first tiles
-    if (labels == UNLABELLED).all() or not (inputs.ndim == 2 or by_chance):
+    if (labels == UNLABELLED).all() or (features is None and not by_chance):
         return objective
-    if inputs.ndim == 2:
-        features = config.setup.reader(config.tiles[used]).cpu().numpy()
-        counts = taught_counts(features, labels[used], taught[used], weights[used], n_classes)
+    if features is not None:
+        known = labels[used], taught[used], weights[used]
+        counts = taught_counts(features[used], *known, n_classes)
     else:
         counts = chance_counts(queries.label.values, config.query_size, config.strategy, n_classes)
     return objective.with_label_counts(np.round(counts, 6).tolist())

@@ -56,26 +56,38 @@ def training_setup(
     return replace(setup, plan=replace(setup.plan, **changes | plan))
 
 
-def matched_counts(features: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """Labels of each class, float64 [C], every label with the weight of the tiles it stands for.
+def matched_cells(features: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
+    """How many tiles each label stands for, float64 [N]: 0 without a label, in all N.
 
     Labels that margin or disagreement asked for are no sample of the pool: they lie where classes
     meet. What decided was the tile, not its class, so weights by density ratio set it right: a
     labelled tile weighs as many tiles as lie nearer to it than to any other labelled one (Loog,
-    MLSP 2012). The counts add up to the effective number of labels (Σ w)² / Σ w², fewer than there
-    are, so that a marginal of uneven weights is trusted less. features: [N, E], compared by the
-    cosine after standardising; labels: [N], `UNLABELLED` without one; at least one is given.
+    MLSP 2012). features: [N, E], compared by the cosine after standardising; without them every
+    label stands for one tile. labels: [N], `UNLABELLED` without one.
     """
+    known = labels != UNLABELLED
+    if features is None or not known.any():
+        return known.astype(np.float64)
+    cells, rows = np.zeros(len(labels)), np.flatnonzero(known)
     scale = features.std(0)
     unit = (features - features.mean(0)) / np.where(scale > 1e-6, scale, 1)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
-    rows = np.flatnonzero(labels != UNLABELLED)
-    cells = np.zeros(len(rows))
     for start in range(0, len(unit), CHUNK):
         nearest = (unit[start : start + CHUNK] @ unit[rows].T).argmax(1)
-        cells += np.bincount(nearest, minlength=len(rows))
+        cells[rows] += np.bincount(nearest, minlength=len(rows))
+    return cells
+
+
+def matched_counts(features: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Labels of each class, float64 [C], every label with the weight of its `matched_cells`.
+
+    The counts add up to the effective number of labels (Σ w)² / Σ w², fewer than there are, so that
+    a marginal of uneven weights is trusted less. features: [N, E]; labels: [N], of which one at
+    least is not `UNLABELLED`.
+    """
+    cells, known = matched_cells(features, labels), labels != UNLABELLED
     effective = cells.sum() ** 2 / (cells**2).sum()
-    counts = np.bincount(labels[rows], weights=cells, minlength=n_classes)
+    counts = np.bincount(labels[known], weights=cells[known], minlength=n_classes)
     return counts * effective / cells.sum()
 
 

@@ -21,7 +21,7 @@ COLOURS = {
     for name in STRATEGIES
 }
 
-_cold_hues = (SETTING_COLOURS["ours"], "#56B4E9", "#CC79A7", OTHER)
+_cold_hues = (SETTING_COLOURS["ours"], "#56B4E9", "#CC79A7", "#E69F00", OTHER)
 COLD_START_COLOURS = dict(zip(COLD_STARTS, _cold_hues, strict=True))
 
 

@@ -70,10 +70,11 @@ TOPICS = {
         "or above 95 % of that with all labels, at every later budget too."
     ),
     "from zero labels on": (
-        "UniSAL in our training (dual-view-aligned) that begins with the networks of VLM-CPL: they "
-        "choose the first query, and the labels that the filters kept teach on, ever less. *First "
-        "query alone*: these labels are dropped. *First query anywhere*: clusters that an alarm "
-        "points at are not asked about first, and their labels are used. *Chance*: UniSAL's own "
+        "UniSAL in our training (dual-view-aligned) that begins with the networks of VLM-CPL: the "
+        "first query is of compact tiles of the whole pool, and the labels that the filters kept "
+        "teach on, ever less, while the answers say that they are right. *First query alone*: "
+        "without these labels. *By disagreement*: a first query as every later one. *In doubtful "
+        "clusters*: those that an alarm points at are asked about first. *Chance*: UniSAL's own "
         "beginning. AULC is from the first to the last query; *by*: above that of chance. *Labels "
         "for*: as in active learning, from 0 labels on."
     ),

@@ -38,7 +38,8 @@ STRATEGIES = {
 COLD_STARTS = {
     "cold-start": "VLM-CPL",
     "cold-start-labels": "VLM-CPL, first query alone",
-    "cold-start-anywhere": "VLM-CPL, first query anywhere",
+    "cold-start-disagreement": "VLM-CPL, first query by disagreement",
+    "cold-start-doubtful": "VLM-CPL, first query in doubtful clusters",
     "unisal": "chance",
 }
 # Ours: as published, but pseudo labels follow the labels bought so far.

@@ -13,12 +13,14 @@ from lib.active.strategies import select
 from lib.labels import UNLABELLED
 from lib.learning import losses, setups
 from lib.learning.trainer import TrainingTiles, new_networks
+from lib.report.active_learning import COLD_STARTS
 
 N, V, E = 90, 3, 12
 CHANCE = np.random.default_rng(3)
 TRUTH = CHANCE.integers(0, 3, N)
 POOL, TEST = np.arange(70), np.arange(70, N)
 NONE = np.zeros(70, bool)  # no tile is refused
+CELLS = np.ones(70)  # every label stands for one tile
 PSEUDO = np.where(CHANCE.random(70) < 0.5, TRUTH[:70], UNLABELLED)
 
 
@@ -58,11 +60,13 @@ def run(folder, setup, **other):
 # --- the first query -----------------------------------------------------------------------------
 
 
-def test_the_networks_of_the_start_choose_the_first_query(tmp_path, setup, start):
-    history = run(tmp_path / "rounds", setup, cold_start=start, n_rounds=1)
+@pytest.mark.parametrize("first", ["cs", "unisal"])
+def test_the_networks_of_the_start_choose_the_first_query(tmp_path, setup, start, first):
+    begun = replace(start, first=first)
+    history = run(tmp_path / "rounds", setup, cold_start=begun, n_rounds=1)
     labels, every = np.full(70, UNLABELLED), np.ones(70, bool)
     pool = make_pool("unisal", start.networks, setup, POOL, labels, every, 0)
-    expected = POOL[select("unisal", pool, 5, 0).rows]
+    expected = POOL[select(first, pool, 5, 0).rows]
     assert history.queries.tile.tolist() == expected.tolist()
     by_chance = run(tmp_path / "chance", setup, n_rounds=1)
     assert history.queries.tile.tolist() != by_chance.queries.tile.tolist()
@@ -83,7 +87,7 @@ def test_doubtful_tiles_are_asked_for_first_whether_the_networks_agree_or_not(
                   n_rounds=1)  # fmt: skip
     assert set(history.queries.tile[:2]) == {0, 1} and len(history.queries) == 5
     left = replace(pool, unlabelled_mask=np.arange(70) >= 2)
-    assert history.queries.tile[2:].tolist() == select("unisal", left, 3, 0).rows.tolist()
+    assert history.queries.tile[2:].tolist() == select("cs", left, 3, 0).rows.tolist()
 
 
 # --- pseudo labels -------------------------------------------------------------------------------
@@ -93,7 +97,7 @@ def test_pseudo_labels_of_a_class_weigh_as_much_as_so_many_labels_of_it(start):
     labels = np.full(70, UNLABELLED)
     labels[:30] = TRUTH[:30]
     judged = (PSEUDO[:30] != UNLABELLED).nonzero()[0]
-    joined, weights = replace(start, pseudo_counts=4.0).taught(labels, NONE, 3)
+    joined, weights = replace(start, pseudo_counts=4.0).taught(labels, NONE, CELLS)
     assert (PSEUDO[judged] == TRUTH[judged]).all(), "none is contradicted"
     assert (joined[:30] == TRUTH[:30]).all() and (joined[30:] == PSEUDO[30:]).all()
     data = TrainingTiles(POOL, joined, "abc", weights=weights)
@@ -110,50 +114,49 @@ def test_pseudo_labels_of_a_class_weigh_as_much_as_so_many_labels_of_it(start):
 def test_a_pseudo_label_is_gone_once_its_tile_is_labelled(start):
     wrong = replace(start, pseudo_labels=(TRUTH[:70] + 1) % 3)
     labels = np.full(70, UNLABELLED)
-    assert (wrong.taught(labels, NONE, 3)[0] == wrong.pseudo_labels).all()
+    assert (wrong.taught(labels, NONE, CELLS)[0] == wrong.pseudo_labels).all()
     labels[7] = TRUTH[7]
-    joined, weights = wrong.taught(labels, NONE, 3)
+    joined, weights = wrong.taught(labels, NONE, CELLS)
     assert joined[7] == TRUTH[7] and weights[7] == 1
 
 
-def test_pseudo_labels_weigh_less_the_more_answers_contradict_the_networks(start):
-    given = np.arange(70) % 3
+def test_pseudo_labels_are_used_while_the_labels_say_that_they_are_right(start):
     labels, refused = np.full(70, UNLABELLED), np.zeros(70, bool)
-    labels[:4] = [1, 2, 1, 1]
-    refused[4] = True  # shows no class
-    predicted = np.array([1, 2, 1, 0, 1, *given[5:]])  # three of five are right
-    begun = replace(start, pseudo_labels=given, predicted=predicted, pseudo_counts=6.0)
-    joined, weights = begun.taught(labels, refused, 3)
-    pseudo = (labels == UNLABELLED) & ~refused
-    together = [weights[pseudo & (given == c)].sum() for c in range(3)]
-    right = (6 + 3) / (6 + 5)
-    assert together == pytest.approx([6 * ((3 * right - 1) / 2) ** 2] * 3)
-    assert joined[4] == UNLABELLED and (joined[pseudo] == given[pseudo]).all()
-    data = TrainingTiles(POOL, joined, "abc", weights=weights)
-    of_class = (joined == 1)[data.labelled] & (labels == 1)[data.labelled]
-    n = together[1]
-    assert data.balancing_chances[of_class].sum() == pytest.approx(3 / (3 + n) / 3)
+    labels[:8] = [0, 1, 2, 0, 1, 2, 0, 1]
+    refused[9] = True  # says nothing of the classes
+    for n_wrong, used in ((2, True), (3, False)):
+        predicted = np.where(np.arange(70) < n_wrong, (labels + 1) % 3, labels)
+        begun = replace(start, predicted=predicted, pseudo_counts=6.0)
+        joined, weights = begun.taught(labels, refused, CELLS)
+        assert begun.share_right(labels, CELLS) == pytest.approx((1 + 8 - n_wrong) / (2 + 8))
+        pseudo = (labels == UNLABELLED) & ~refused & (PSEUDO != UNLABELLED)
+        expected = np.where(pseudo, PSEUDO, labels) if used else labels
+        assert (joined == expected).all(), n_wrong
+        together = [weights[pseudo & (PSEUDO == c)].sum() for c in range(3)]
+        if used:
+            assert together == pytest.approx([6] * 3)
+        else:
+            assert (weights == 1).all()
 
 
-def test_pseudo_labels_that_are_no_better_than_chance_hardly_weigh_but_keep_their_class(start):
-    labels = np.where(np.arange(70) < 60, TRUTH[:70], UNLABELLED)
-    begun = replace(start, predicted=(TRUTH[:70] + 1) % 3, pseudo_labels=TRUTH[:70])
-    joined, weights = begun.taught(labels, NONE, 3)
-    pseudo = labels == UNLABELLED
-    assert 0 < weights[pseudo].sum() < 0.5 and (joined == TRUTH[:70]).all()
-    data = TrainingTiles(POOL, joined, "abc", weights=weights)
-    assert data.balancing_chances.sum() == pytest.approx(1)
+def test_labels_judge_the_start_for_the_tiles_that_they_stand_for(start):
+    labels, cells = np.full(70, UNLABELLED), np.zeros(70)
+    labels[:3], cells[:4] = TRUTH[:3], [60, 6, 4, 99]  # the last has no label
+    begun = replace(start, predicted=(TRUTH[:70] + (np.arange(70) == 0)) % 3)
+    n = 70**2 / (60**2 + 6**2 + 4**2)
+    assert begun.share_right(labels, cells) == pytest.approx((1 + n * 10 / 70) / (2 + n))
+    assert begun.share_right(np.full(70, UNLABELLED), cells) == 1
 
 
 def test_pseudo_labels_of_doubtful_tiles_are_not_used(start):
     labels, doubtful = np.full(70, UNLABELLED), np.arange(70) < 30
-    joined, _ = replace(start, doubtful=doubtful).taught(labels, NONE, 3)
+    joined, _ = replace(start, doubtful=doubtful).taught(labels, NONE, CELLS)
     assert (joined[:30] == UNLABELLED).all() and (joined[30:] == PSEUDO[30:]).all()
 
 
 def test_without_pseudo_counts_labels_alone_are_taught(start):
     labels = np.where(np.arange(70) < 9, TRUTH[:70], UNLABELLED)
-    joined, weights = replace(start, pseudo_counts=0.0).taught(labels, NONE, 3)
+    joined, weights = replace(start, pseudo_counts=0.0).taught(labels, NONE, CELLS)
     assert (joined == labels).all() and (weights == 1).all()
 
 
@@ -167,8 +170,8 @@ def test_a_first_query_of_one_class_does_not_stand_for_the_pool(
         patch.setattr(loop, "train", lambda *a, **k: given.append(a[0]) or learn(*a, **k))
         run(tmp_path / "rounds", setup, cold_start=begun, n_rounds=1)
     labels = np.where(np.isin(POOL, one_class), 0, UNLABELLED)
-    taught, weights = begun.taught(labels, NONE, 3)
     features = setup.reader(POOL).numpy()
+    taught, weights = begun.taught(labels, NONE, trainings.matched_cells(features, labels))
     pseudo = np.where(labels == UNLABELLED, taught, UNLABELLED)
     shares, own = (trainings.matched_counts(features, known, 3) for known in (pseudo, labels))
     assert own[1:].sum() == 0 and own[0] > 0 and (shares > 0).all()
@@ -258,9 +261,10 @@ def test_another_start_is_another_loop(setup, start):
         replace(start, pseudo_labels=np.roll(PSEUDO, 1)),
         replace(start, networks=start.networks[::-1]),
         replace(start, doubtful=np.arange(70) < 9),
+        replace(start, first="unisal"),
     ]
     marks = {config(setup, cold_start=other).fingerprint(TEST) for other in others}
-    assert len(marks | {plain}) == 6
+    assert len(marks | {plain}) == 7
 
 
 # --- VLM-CPL as the start ------------------------------------------------------------------------
@@ -283,9 +287,9 @@ def test_networks_that_are_there_are_those_that_would_be_trained(tmp_path):
     given = prompted(tmp_path, TRUTH)
     with pytest.raises(FileNotFoundError, match="13_high_confidence_cross_supervision first"):
         cold_start.begin(*given, tmp_path / "hcs", seed=0, trained=True)
-    trained, alarms = cold_start.begin(*given, tmp_path / "hcs", seed=0)
-    read, again = cold_start.begin(*given, tmp_path / "hcs", seed=0, trained=True)
-    assert alarms == again == [] and trained.doubtful is None
+    trained, alarms, doubtful = cold_start.begin(*given, tmp_path / "hcs", seed=0)
+    read, again, _ = cold_start.begin(*given, tmp_path / "hcs", seed=0, trained=True)
+    assert alarms == again == [] and doubtful is None
     assert (trained.pseudo_labels == read.pseudo_labels).all()
     kept = trained.pseudo_labels != UNLABELLED
     assert (trained.pseudo_labels == TRUTH[:70])[kept].all() and 20 < kept.sum() < 40
@@ -297,16 +301,12 @@ def test_networks_that_are_there_are_those_that_would_be_trained(tmp_path):
 
 def test_after_an_alarm_there_are_doubtful_tiles(tmp_path):
     given = prompted(tmp_path, np.where(TRUTH == 2, 0, TRUTH))
-    start, alarms = cold_start.begin(*given, tmp_path / "hcs", seed=0)
+    start, alarms, doubtful = cold_start.begin(*given, tmp_path / "hcs", seed=0)
     assert "class without labels" in {alarm.name for alarm in alarms}
-    assert start.doubtful[TRUTH[:70] == 2].mean() > start.doubtful[TRUTH[:70] == 1].mean()
-    assert list(cold_start.ways(start)) == [
-        "cold-start",
-        "cold-start-labels",
-        "cold-start-anywhere",
-    ]
-    without = cold_start.ways(replace(start, doubtful=None))
-    assert list(without) == ["cold-start", "cold-start-labels"]
+    assert doubtful[TRUTH[:70] == 2].mean() > doubtful[TRUTH[:70] == 1].mean()
+    found, without = (cold_start.ways(start, asked) for asked in (doubtful, None))
+    assert list(found) == [name for name in COLD_STARTS if name != "unisal"]
+    assert {*found} - {*without} == {"cold-start-doubtful"}
     assert without["cold-start-labels"].pseudo_counts == 0
 
 

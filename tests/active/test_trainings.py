@@ -94,6 +94,15 @@ def test_where_every_tile_is_labelled_the_counts_are_plain():
     assert trainings.matched_counts(features, labels, 3) == pytest.approx([7, 7, 6])
 
 
+def test_labels_stand_for_all_tiles_and_without_features_for_themselves():
+    features = np.random.default_rng(1).normal(size=(20, 3))
+    labels = np.where(np.arange(20) % 4 == 0, 1, UNLABELLED)
+    cells = trainings.matched_cells(features, labels)
+    assert cells.sum() == 20 and not cells[labels == UNLABELLED].any()
+    assert trainings.matched_cells(None, labels).tolist() == (labels == 1).astype(float).tolist()
+    assert not trainings.matched_cells(features, np.full(20, UNLABELLED)).any()
+
+
 def test_only_labels_that_chance_drew_are_counted():
     labels = np.array([0, 2, 2, -2, -3, 1, 1, 1, 1])  # five of the first query, two without label
     assert trainings.chance_counts(labels, 5, "margin", 4).tolist() == [1, 0, 2, 0]

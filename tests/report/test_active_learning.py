@@ -296,7 +296,7 @@ def test_a_beginning_that_few_runs_have_is_of_these_runs_alone():
     rows = [full(0.9), full(0.9, seed=1), *from_zero("cold-start", [0.8, 0.9], zero=0.7)]
     again = [row | {"seed": 1} for row in from_zero("cold-start", [0.8, 0.9], zero=0.5)]
     frame = active_learning.rounds_frame(
-        rows + again + from_zero("cold-start-anywhere", [0.8, 0.9]), cold_starts=True
+        rows + again + from_zero("cold-start-doubtful", [0.8, 0.9]), cold_starts=True
     )
     table = active_learning.cold_start_table(frame)
     assert table["at 0 labels"].tolist() == ["0.600", "0.700"]

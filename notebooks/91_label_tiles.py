@@ -10,8 +10,9 @@
 # # Label tiles
 #
 # UniSAL on your own tiles, with a person as the oracle. It starts where `90_your_own_tiles` ended: the two networks
-# $A$, $B$ of VLM-CPL, which no label has taught, choose the first query, and later those that your labels teach.
-# Disagreement (DUS), then one tile of each compact cluster of the features $z$ (CS):
+# $A$, $B$ of VLM-CPL, which no label has taught, choose the first query: one tile of each compact cluster of all features
+# $z$ (CS), so that it shows what they do not know, and how far to trust them. Later $A$, $B$ are what your labels teach,
+# and of the tiles $U$ without an answer those come first on which they disagree (DUS), of these the compact ones:
 #
 # $$U' = \{\,x \in U : \arg\max_c p_A(c \mid x) \neq \arg\max_c p_B(c \mid x)\,\}, \qquad Q = \text{CS}_{|Q|}\big(\{z(x) : x \in U'\}\big)$$
 #

@@ -82,8 +82,9 @@ def cold_start_curves(curves: pd.DataFrame, title: str = "") -> Figure:
             if len(chosen):
                 accuracy = pooled_accuracies(chosen, ["round"])
                 labels = chosen.groupby("round").budget.mean()
-                ax.plot(labels, accuracy, marker="o", ms=3, label=label,
-                        color=COLD_START_COLOURS[method])  # fmt: skip
+                main = method == "cold-start"  # on top, and thin: others may be the same
+                ax.plot(labels, accuracy, marker="o", ms=3, label=label, zorder=3 if main else 2,
+                        lw=1.2 if main else 2.6, color=COLD_START_COLOURS[method])  # fmt: skip
         zero, full = (
             (own["round"] < 0) & own.method.eq("cold-start"),
             own.method.eq("full-supervision"),

@@ -199,7 +199,6 @@ def claims(rows):
         holds = line.other_name == "zero-shot labels, Co-teaching" and line.other > line.ours
         yield "Co-teaching on all zero-shot labels does better", holds
     yield from slide_claims(rows)
-    yield from cold_start_claims(rows)
     yield from shift_claims([row for row in rows if row["dataset"] == "lc25k"])
     raised = alarms.alarm_frame(rows)
     for dataset in ("lc25k_lung", "crc_tissue"):
@@ -224,8 +223,8 @@ def cold_start_claims(rows):
     claim = f"learns faster on `lc25k` (AULC {begun}, by chance {chance}), where that is right on"
     yield f"{claim} 94 of 100 tiles", begun > chance and round(100 * float(zero)) == 94
     begun, chance, zero = found["ebhi"]
-    claim = f"slower on `ebhi` ({begun}, by chance {chance}), on 42"
-    yield claim, begun < chance and round(100 * float(zero)) == 42
+    claim = f"as fast on `ebhi` ({begun}, by chance {chance}), on 42"
+    yield claim, abs(float(begun) - float(chance)) < 0.005 and round(100 * float(zero)) == 42
 
 
 def slide_claims(rows):
@@ -266,6 +265,8 @@ def test_what_the_readme_says_of_others_holds_in_the_record(rows):
     text = " ".join((ROOT / "README.md").read_text().split())
     for sentence, holds in claims(rows):
         assert sentence not in text or holds, sentence
+    for sentence, holds in cold_start_claims(rows):  # with the numbers of the record
+        assert sentence in text and holds, sentence
 
 
 # --- the figures ---------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ from_13, given = run.file("hcs") / "ours", (pool, class_names, chosen)
 begun = {"": cold_start.begin(run.shared, *given, from_13, seed=seed, trained=True)}
 for shift in names:
     begun[shift] = cold_start.begin(folders[shift], *given, place / shift, seed=seed)
-starts = {shift: replace(start, pseudo_counts=pseudo_counts) for shift, (start, *_) in begun.items()}
+starts = {shift: replace(found[0], pseudo_counts=pseudo_counts) for shift, found in begun.items()}
 
 # %%
 for shift, (_, alarms, doubtful) in begun.items():

@@ -183,7 +183,7 @@ def cold_start_curves(curves: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]
     heads = curves[curves.network == "frozen"]
     shifts = heads["shift"].fillna("") if "shift" in heads else pd.Series("", heads.index)
     shifts = shifts.where(heads.varied.map(lambda names: "shift" in names), "")
-    for shift in dict.fromkeys(shifts[heads.method == "cold-start"]):
+    for shift in sorted({*shifts[heads.method == "cold-start"]}):
         own = heads[(shifts == shift) & heads.varied.map(lambda names: set(names) <= {"shift"})]
         compared = own.method.isin(COLD_STARTS) & own.training.eq(OURS[0])
         own = own[compared | own.method.eq("full-supervision")]

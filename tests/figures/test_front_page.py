@@ -223,8 +223,8 @@ def cold_start_claims(rows):
     claim = f"learns faster on `lc25k` (AULC {begun}, by chance {chance}), where that is right on"
     yield f"{claim} 94 of 100 tiles", begun > chance and round(100 * float(zero)) == 94
     begun, chance, zero = found["ebhi"]
-    claim = f"as fast on `ebhi` ({begun}, by chance {chance}), on 42"
-    yield claim, abs(float(begun) - float(chance)) < 0.005 and round(100 * float(zero)) == 42
+    claim = f"no slower on `ebhi` ({begun}, by chance {chance}), on 42"
+    yield claim, float(begun) > float(chance) - 0.005 and round(100 * float(zero)) == 42
 
 
 def slide_claims(rows):

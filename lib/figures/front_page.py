@@ -14,7 +14,14 @@ from lib.artefacts import atomic
 from lib.figures import diagram
 from lib.figures.plots import closed
 from lib.report import overviews, statistics
-from lib.report.active_learning import OURS, PUBLISHED, STRATEGIES, curve_means, rounds_frame
+from lib.report.active_learning import (
+    OURS,
+    PUBLISHED,
+    STRATEGIES,
+    curve_means,
+    of_published_runs,
+    rounds_frame,
+)
 from lib.report.format import markdown, replace_block
 
 # What a line is called beside the figure, in its order from the top.
@@ -144,7 +151,7 @@ def few_labels_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def _heads(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     frame = rounds_frame(_of_one_vlm(rows))
     frame = frame[(frame.network == "frozen") & (frame.varied == ())]
-    frame = frame[frame.dataset.isin(FEW_LABELS)]
+    frame = of_published_runs(frame[frame.dataset.isin(FEW_LABELS)])
     return frame.assign(round=frame["round"].astype(float).fillna(0))
 
 

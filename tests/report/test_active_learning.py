@@ -306,3 +306,13 @@ def test_a_beginning_that_few_runs_have_is_of_these_runs_alone():
 def test_there_is_no_cold_start_where_none_was_run():
     frame = active_learning.rounds_frame(made_up())
     assert active_learning.cold_start_table(frame).empty
+
+
+def test_what_is_compared_with_published_unisal_is_of_its_runs_alone():
+    lines = [("a", 0, "dual-view", "unisal"), ("a", 0, "supervised", "random"),
+             ("a", 1, "dual-view-aligned", "unisal"), ("b", 1, "dual-view", "unisal"),
+             ("b", 0, "dual-view", "random"), ("c", 0, "dual-view-aligned", "unisal")]  # fmt: skip
+    frame = pd.DataFrame(lines, columns=["dataset", "seed", "training", "method"]).assign(fold=0)
+    kept = active_learning.of_published_runs(frame)
+    assert list(kept[["dataset", "seed"]].itertuples(index=False)) == [("a", 0), ("a", 0), ("b", 1)]
+    assert active_learning.of_published_runs(frame[:0]).empty

@@ -74,7 +74,8 @@ TOPICS = {
         "first query is of compact tiles of the whole pool, and the labels that the filters kept "
         "teach on, ever less, while the answers say that they are right. *First query alone*: "
         "without these labels. *By disagreement*: a first query as every later one. *In doubtful "
-        "clusters*: those that an alarm points at are asked about first. *Chance*: UniSAL's own "
+        "clusters*: those that an alarm points at are asked about first. These three are of seed 0 "
+        "alone, and compared with its own chance. *Chance*: UniSAL's own "
         "beginning. AULC is from the first to the last query; *by*: above that of chance. *Labels "
         "for*: as in active learning, from 0 labels on."
     ),

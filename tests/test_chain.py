@@ -18,6 +18,7 @@ from lib import chain as notebooks
 from lib import record, runner
 from lib.active.cold_start import begin
 from lib.active.inputs import make_pool
+from lib.active.strategies import select
 from lib.data.cards import read_card
 from lib.labels import UNLABELLED
 from lib.learning import setups
@@ -193,7 +194,7 @@ def test_a_cold_start_asks_what_the_networks_of_vlm_cpl_choose(chain):
     place, names = fold / "hcs" / "ours", [c.name for c in read_card("smoke").classes]
     start, *_ = begin(runs, pool, names, settings_of(fold, runs), place, seed=0, trained=True)
     assert (start.pseudo_labels == kept.label.where(kept.kept, UNLABELLED).values).all()
-    expected = start.first_query(candidates, len(first), 0)
+    expected = select("cs", candidates, len(first), 0)
     assert first.tile.tolist() == pool[expected.rows].tolist()
     rows = [r for r in rows_of(runs) if r["method"].startswith("cold-start")]
     assert {r["budget"] for r in rows} == {0, 7, 14, 21}

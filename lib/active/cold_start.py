@@ -22,6 +22,7 @@ import numpy as np
 from torch import nn
 
 from lib.active.strategies import Pool, Query, select
+from lib.active.trainings import effective_number
 from lib.alarm import Alarm
 from lib.clusters import classes_by_lift, cluster_agreement
 from lib.consensus import SETTINGS
@@ -80,13 +81,13 @@ class ColdStart:
 
         Most labels are of tiles that are hard for them, so each counts for the tiles that lie
         nearest to it: cells [N], of `trainings.matched_cells`. By Laplace's rule of succession,
-        (1 + n a) / (2 + n) for a share a of the cells and the effective number of labels
-        n = (Σ w)² / Σ w². labels: [N], `UNLABELLED` without one.
+        (1 + n a) / (2 + n) for a share a of the cells and the `effective_number` n of labels.
+        labels: [N], `UNLABELLED` without one.
         """
         weights = cells[labels != UNLABELLED]
         if not weights.sum():
             return 1.0
-        n = weights.sum() ** 2 / (weights**2).sum()
+        n = effective_number(weights)
         right = (cells * (labels == self.predicted))[labels != UNLABELLED].sum() / weights.sum()
         return float((1 + n * right) / (2 + n))
 

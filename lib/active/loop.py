@@ -312,15 +312,15 @@ def _train_and_choose(
     answers = pd.Series(queries.label.values, queries.tile.values).reindex(config.tiles)
     labels, refused, start = _labels(answers), (answers == REFUSED).values, config.cold_start
     taught, weights = labels, np.ones(len(labels))
-    features = frozen_features(config.setup.reader, config.tiles)
     if start is not None:
+        features = frozen_features(config.setup.reader, config.tiles)
         taught, weights = start.taught(labels, refused, matched_cells(features, labels))
     if (taught == UNLABELLED).all():
         raise ValueError(
             f"the oracle has labelled none of the {len(queries)} tiles asked for, and nothing is "
             f"learnt from nothing: remove {folder} to begin again"
         )
-    objective = _following_labels(config, features, labels, taught, weights, queries, ~refused)
+    objective = _following_labels(config, labels, taught, weights, queries, ~refused)
     config = replace(config, objective=objective)
     networks, curve = _train(folder, r, config, taught, weights, ~refused)
     trained = time.perf_counter()
@@ -347,7 +347,6 @@ def _train_and_choose(
 
 def _following_labels(
     config: ActiveLearningConfig,
-    features: np.ndarray | None,
     labels: np.ndarray,
     taught: np.ndarray,
     weights: np.ndarray,
@@ -356,17 +355,18 @@ def _following_labels(
 ) -> Any:
     """The objective; if it aligns pseudo labels, with the counts of the labels so far.
 
-    Of frozen features [N, E] `taught_counts`, else `chance_counts`. The others: [N].
+    Of frozen features `taught_counts`, else `chance_counts`. labels, taught, weights, used: [N].
     """
     objective, n_classes = config.objective, len(config.class_names)
     if not (isinstance(objective, DualViewTraining) and objective.alignment):
         return objective
+    features = frozen_features(config.setup.reader, config.tiles[used])
     by_chance = config.cold_start is None  # the first tiles
     if (labels == UNLABELLED).all() or (features is None and not by_chance):
         return objective
     if features is not None:
         known = labels[used], taught[used], weights[used]
-        counts = taught_counts(features[used], *known, n_classes)
+        counts = taught_counts(features, *known, n_classes)
     else:
         counts = chance_counts(queries.label.values, config.query_size, config.strategy, n_classes)
     return objective.with_label_counts(np.round(counts, 6).tolist())

@@ -81,14 +81,18 @@ def matched_cells(features: np.ndarray | None, labels: np.ndarray) -> np.ndarray
 def matched_counts(features: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Labels of each class, float64 [C], every label with the weight of its `matched_cells`.
 
-    The counts add up to the effective number of labels (Σ w)² / Σ w², fewer than there are, so that
-    a marginal of uneven weights is trusted less. features: [N, E]; labels: [N], of which one at
+    The counts add up to the `effective_number` of labels, fewer than there are, so that a marginal
+    of uneven weights is trusted less. features: [N, E]; labels: [N], of which one at
     least is not `UNLABELLED`.
     """
     cells, known = matched_cells(features, labels), labels != UNLABELLED
-    effective = cells.sum() ** 2 / (cells**2).sum()
     counts = np.bincount(labels[known], weights=cells[known], minlength=n_classes)
-    return counts * effective / cells.sum()
+    return counts * effective_number(cells) / cells.sum()
+
+
+def effective_number(weights: np.ndarray) -> float:
+    """(Σ w)² / Σ w², how many equal weights tell as much as these. weights: [N], not all 0."""
+    return float(weights.sum() ** 2 / (weights**2).sum())
 
 
 def taught_counts(

@@ -11,6 +11,7 @@ from PIL import Image
 
 from lib import classifier, paths, runner
 from lib.active.inputs import make_pool
+from lib.active.strategies import select
 from lib.data import synthetic
 from lib.labelling import answers, session, start
 from lib.labelling.answers import Answer, AnswersOracle
@@ -137,7 +138,7 @@ def test_the_first_query_is_that_of_the_networks_that_saw_no_label(mine):
     pair = setups.load_networks(plain, out / "hcs")
     nothing, every = np.full(N, -1), np.ones(N, bool)
     candidates = make_pool("cs", pair, plain, own.unique.tile.values, nothing, every, 0)
-    expected = own.unique.tile.values[start_of.first_query(candidates, 4, 0).rows]
+    expected = own.unique.tile.values[select("cs", candidates, 4, 0).rows]
     assert query.tolist() == expected.tolist() and len(query) == 4
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 
 from lib import paths
 from lib.artefacts import atomic
@@ -68,13 +69,24 @@ def prepare(card: Card) -> Path:
 
 
 def made(folder: Path, recipe: dict[str, Any], write: Callable[..., None], n: int = 0) -> Path:
-    """The folder, written unless it already holds what the recipe (of n images) gives."""
+    """The folder, written unless it already holds what the recipe (of n images) gives.
+
+    Of several processes that ask at once, one writes and the others wait for it.
+    """
     recipe_file = folder / "recipe.json"
     wanted = recipe | ({"of_images": n} if n else {})
-    if not (recipe_file.is_file() and json.loads(recipe_file.read_text()) == wanted):
-        with atomic(folder) as temporary:
-            write(temporary, **recipe)
-            (temporary / recipe_file.name).write_text(json.dumps(wanted))
+
+    def complete() -> bool:
+        return recipe_file.is_file() and json.loads(recipe_file.read_text()) == wanted
+
+    if complete():  # where nothing may be written, such as on a read-only disk, too
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not complete():
+            with atomic(folder) as temporary:
+                write(temporary, **recipe)
+                (temporary / recipe_file.name).write_text(json.dumps(wanted))
     return folder
 
 

@@ -1,5 +1,9 @@
 """Datasets are found in order, made once, and what of them is missing is said."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -84,14 +88,35 @@ def test_a_synthetic_dataset_is_made_once_and_again_for_another_recipe(write_car
     assert written == {file: file.stat().st_mtime_ns for file in folder.rglob("*.png")}
     datasets.prepare(write_card(SYNTHETIC | {"synthetic": RECIPE | {"tiles": 6}}))
     assert len(list(folder.rglob("*.png"))) == 6
-    assert not list(folder.parent.glob(".*"))
+    assert not list(folder.parent.glob(".part-*"))
+
+
+def test_of_two_that_ask_at_once_one_writes_and_the_other_waits(tmp_path):
+    calls, asked = [], threading.Barrier(2)
+
+    def write(folder, *, parts):
+        calls.append(folder)
+        folder.mkdir()
+        for part in range(parts):
+            (folder / f"{part}.txt").write_text("whole")
+            time.sleep(0.02)
+
+    def ask(_):
+        asked.wait()
+        folder = datasets.made(tmp_path / "toy", {"parts": 10}, write)
+        return sorted(file.name for file in folder.glob("*.txt"))
+
+    with ThreadPoolExecutor(2) as pool:
+        seen = list(pool.map(ask, range(2)))
+    assert seen == [[f"{part}.txt" for part in range(10)]] * 2
+    assert len(calls) == 1
 
 
 def test_a_wrong_recipe_is_refused_and_leaves_nothing(write_card, two_places):
     card = write_card(SYNTHETIC | {"synthetic": RECIPE | {"slides": 0}})
     with pytest.raises(ValueError, match="slides"):
         datasets.prepare(card)
-    assert not list(two_places[0].iterdir())
+    assert [file.name for file in two_places[0].iterdir()] == [".toy.lock"]
 
 
 REAL = [name for name in CARDS if cards.read_card(name).synthetic is None]

@@ -17,7 +17,9 @@
 # Consensus and cross supervision then learn from the tiles that count, and a slide is labelled by the mean of its
 # tiles' probabilities, $p(c \mid S) = \frac{1}{|S|} \sum_{x \in S} p(c \mid x)$. These labels teach a gated attention
 # (Ilse et al. 2018) which tiles of a slide to look at. Everything is done three times: on all tissue, with open-set
-# prompting, and with networks that learn other tissue too.
+# prompting, and with networks that learn other tissue too (ours). There the attention learns from the class that gains
+# most on its mean over the slides, $\arg\max_c p(c \mid S) / \bar p(c)$, as the filters do with tiles: a class that the
+# prompts name too seldom is not lost.
 #
 # - In: the features of `02_slide_features`, slides and their table.
 # - Out: `slides.parquet` (what is right, by each way, on each slide of the fold), rows, `slides/page/index.html` and a

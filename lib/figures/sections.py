@@ -51,10 +51,12 @@ TOPICS = {
         "folds. *All tissue*: every tile is relevant. *Open set*: tiles whose best prompt is a "
         "target's, as published. *Open set, learnt*: tiles that networks call a target, which "
         "learn every other tissue as a class too; ours. *Pooling*: how a slide gets its label "
-        "from its tiles; attention is learnt from the pseudo labels of slides, in the last line "
-        "from the true ones. *Better by*: than all tissue with the same method and pooling, with "
-        "interval and p, corrected by Holm over the lines; no p with a single seed. Picture: a "
-        "slide, the probability of its predicted class, and the attention."
+        "from its tiles; attention is learnt from the pseudo labels of slides: the class most "
+        "probable on the mean of their tiles, in our setting the class that gains most on its mean "
+        "over slides; in the last line from the true labels. *Better by*: than all tissue with the "
+        "same method and pooling, with interval and p, corrected by Holm over the lines; no p with "
+        "a single seed. Picture: a slide, the probability of its predicted class, and the "
+        "attention."
     ),
     "share of other tissue": (
         "Accuracy of slides by VLM-CPL and the mean of the tile probabilities. *Irrelevant*: the "

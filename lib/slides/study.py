@@ -18,7 +18,7 @@ from numpy.lib.format import open_memmap
 
 from lib.alarm import Alarm
 from lib.artefacts import atomic, digest_of
-from lib.consensus import SETTINGS
+from lib.consensus import SETTINGS, labels_by_rule
 from lib.data.tiles import stored_size
 from lib.labels import UNLABELLED
 from lib.learning import setups
@@ -234,8 +234,8 @@ def label_slides(
 
     out: of `gather`; slide_of: int [N]; zero_shot: [N, C], of the targets; labels: [S], true, seen
     by full supervision alone, which is left out without them; trained_on: bool [S], the slides to
-    learn from; settings: see `learn_tiles`, and slide_steps; folder: for the networks. Slide pseudo
-    labels are the mean of the tile probabilities (VLM-CPL); they teach the attention.
+    learn from; settings: see `learn_tiles`, and slide_steps; folder: for the networks. Attention
+    learns from `pseudo_labels_of_slides`.
     """
     n_slides, n_targets = len(trained_on), len(class_names)
     learnt_from = trained_on[slide_of[voted.drawn]]
@@ -255,7 +255,8 @@ def label_slides(
     ]  # fmt: skip
     rows, tile_probs = by_method["vlm-cpl"]
     bags = Bags(out / "unprojected.npy", rows_of_slides(rows, slide_of, n_slides))
-    pseudo = pool_slides(tile_probs, slide_of[rows], n_slides).argmax(1)
+    mean = pool_slides(tile_probs, slide_of[rows], n_slides)
+    pseudo = pseudo_labels_of_slides(voted.setting, mean, trained_on)
     attentions = []
     taught_by = {"vlm-cpl-slides": pseudo}
     taught_by |= {} if labels is None else {"full-supervision": labels}
@@ -267,6 +268,17 @@ def label_slides(
         outcomes.append(SlideOutcome(method, "attention", voted.setting, probs))
         attentions.append(attention)
     return SlideStudy(outcomes, rows, tile_probs, attentions[0], float(kept.mean()), alarms)
+
+
+def pseudo_labels_of_slides(setting: str, probs: np.ndarray, trained_on: np.ndarray) -> np.ndarray:
+    """Labels [S] that teach the attention, from the mean of the tile probabilities, [S, C].
+
+    The most probable class (VLM-CPL). In our setting, "open set, learnt", the class that gains most
+    on its mean over the slides to learn from, as for tiles: see `consensus.labels_by_rule`.
+    trained_on: bool [S].
+    """
+    rule = SETTINGS["ours" if setting == LEARNT else "published filters"]["label_rule"]
+    return labels_by_rule(rule, probs.argmax(1), probs, trained_on)
 
 
 def rows_of_slides(rows: np.ndarray, slide_of: np.ndarray, n_slides: int) -> tuple[np.ndarray, ...]:

@@ -46,6 +46,18 @@ def test_tiles_are_drawn_by_chance_and_no_more_than_asked_for_of_a_slide():
     assert not np.array_equal(study.draw_tiles(rows, slide_of, 10, seed=1), drawn)
 
 
+def test_in_our_setting_slides_teach_the_class_that_gains_most():
+    """Prompts that favour class 1 name it for every slide; what differs between slides is right."""
+    probs = np.array([[0.45, 0.55], [0.40, 0.60], [0.10, 0.90], [0.05, 0.95], [0.30, 0.70]])
+    trained_on = np.array([True, True, True, True, False])
+    for setting in (open_set.ALL_TISSUE, open_set.OPEN_SET):
+        assert study.pseudo_labels_of_slides(setting, probs, trained_on).tolist() == [1] * 5
+    ours = study.pseudo_labels_of_slides(open_set.LEARNT, probs, trained_on)
+    assert ours.tolist() == [0, 0, 1, 1, 0]
+    probs[-1] = 1, 0  # a slide that is not learnt from moves nothing
+    assert np.array_equal(study.pseudo_labels_of_slides(open_set.LEARNT, probs, trained_on), ours)
+
+
 def test_a_study_says_nothing_of_tiles_that_do_not_count():
     attention = [np.array([0.7, 0.3]), np.array([]), np.array([1.0])]
     tile_probs = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])

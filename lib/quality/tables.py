@@ -163,8 +163,13 @@ def errors_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _audit_title(frame: pd.DataFrame) -> str:
-    labels = frame.labels[frame.estimate == AUDIT].unique()
-    return f"audit of {' or '.join(str(n) for n in sorted(labels))} labels"
+    return f"audit of {_range(frame.labels[frame.estimate == AUDIT])} labels"
+
+
+def _range(labels: pd.Series) -> str:
+    """From the fewest to the most: a test set may hold fewer tiles than an audit asks for."""
+    low, high = labels.min(), labels.max()
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def verdict(frame: pd.DataFrame) -> str:
@@ -219,7 +224,7 @@ def audit_table(frame: pd.DataFrame) -> pd.DataFrame:
     for (dataset, shift, setting), runs in frame[frame.estimate == AUDIT].groupby(RUN):
         off = (runs.value - runs.truth).abs()
         line = {"dataset": dataset, "shift": shift, "setting": setting}
-        line |= {"labels": " or ".join(str(n) for n in sorted(runs.labels.unique()))}
+        line |= {"labels": _range(runs.labels)}
         line |= {"coverage": f"{runs.coverage.mean():.3f}"}
         line |= {"lowest coverage of a run": f"{runs.coverage.min():.3f}"}
         line |= {"± points": _points(runs.half_width.mean())}

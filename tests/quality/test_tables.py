@@ -55,6 +55,8 @@ def test_errors_are_in_points_and_name_the_worst_run(evaluations):
     frame = tables.quality_frame([*rows_of(rows), *varied])
     table = tables.errors_table(frame).set_index("estimate")
     assert table.loc["audit of 20 labels", "runs"] == "4"
+    small = frame.assign(labels=frame.labels.where(frame.index > 0, 13))  # a test set of 13 tiles
+    assert "audit of 13 to 20 labels" in set(tables.errors_table(small).estimate)
     networks = table.loc["agreement of the networks"]
     accuracies = [(o.predicted == truth).mean() for o in said.values()]
     off = [1 - a for a in accuracies] + [0.8, 0.8]

@@ -69,7 +69,8 @@ TOPICS = {
         "training of the line minus that of the line, over the folds and seeds that both have; "
         "*published UniSAL*: with dual-view training, whatever that of the line. Intervals and p "
         "as in the comparison. *Labels for* 95 %: the budget from which on the accuracy stays at "
-        "or above 95 % of that with all labels, at every later budget too."
+        "or above 95 % of that with all labels, at every later budget too. Of seeds and folds "
+        "that published UniSAL has."
     ),
     "from zero labels on": (
         "UniSAL in our training (dual-view-aligned) that begins with the networks of VLM-CPL: the "
@@ -201,9 +202,11 @@ def active_sections(
         lines = rounds[rounds.network == network]
         suffix = "" if network == "frozen" else f"_{network}"
         named = f"{title}, {network}"
-        curves = lines[lines.varied == ()]
+        curves = active_learning.of_published_runs(lines[lines.varied == ()])
         if len(curves):
-            counted = None if groups is None else groups[groups.network == network]
+            of_network = None if groups is None else groups[groups.network == network]
+            runs = curves[["seed", "fold"]].drop_duplicates()
+            counted = None if of_network is None else of_network.merge(runs)
             table = active_learning.rounds_table(curves, counted)
             draw = partial(active_plots.learning_curves, curves, named)
             file = f"{dataset}_learning_curves{suffix}"

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from made_up_curves import ablated, curve, full, made_up
 
-from lib.figures import active_plots
+from lib.figures import active_plots, sections
 from lib.report import active_ablations, active_learning
 
 
@@ -44,6 +44,18 @@ def test_folds_are_pooled_and_a_band_needs_several_seeds():
     rows += curve("unisal", "dual-view", 1, [0.5, 0.6])
     (ax,) = active_plots.learning_curves(active_learning.rounds_frame(rows)).axes
     assert len(ax.collections) == 1
+
+
+def test_a_section_shows_the_runs_that_published_unisal_has():
+    """A seed that one strategy alone has, and finds a class late in, would speak against it."""
+    rows, late = made_up(), curve("random", "dual-view", 2, [0.1, 0.1, 0.1])
+    shown, with_more = (sections.active_sections(r, "d", "d", None) for r in (rows, rows + late))
+    assert [name.topic for name in with_more] == ["active learning"]
+    assert with_more[0].tables[0].equals(shown[0].tables[0])
+    assert lines(with_more[0].draw().axes[0])["random"].tolist() == pytest.approx(
+        [0.51, 0.61, 0.71]
+    )
+    assert sections.active_sections(late, "d", "d", None) == []
 
 
 def test_one_training_without_full_supervision_and_a_strategy_of_another_name():

@@ -17,7 +17,7 @@ from lib.report import overviews, statistics
 from lib.report.active_learning import (
     OURS,
     PUBLISHED,
-    STRATEGIES,
+    best_other,
     curve_means,
     of_published_runs,
     rounds_frame,
@@ -170,18 +170,22 @@ def few_labels_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         if not NEEDED <= set(curves):
             continue
         full, last = curves[ALL_LABELS].iloc[0], curves[PUBLISHED].iloc[-1]
+        seeds = {key: curve.seeds.iloc[-1] for key, curve in curves.items()}
         for score, title in LAST_SCORES.items():
             if score == "aulc":
                 values = {key: statistics.pooled_rows(area) for key, area in area_of.items()}
             else:
                 values = {key: float(curve[score].iloc[-1]) for key, curve in curves.items()}
+            beside = best_other(values, seeds, [PUBLISHED, OURS]).replace(" (", f"{NO_BREAK}(")
             lines.append(
                 {
                     "dataset": dataset,
                     "labels": f"{last.budget:.0f} of {full.budget:.0f}".replace(" ", NO_BREAK),
                     "score": title,
                     "random, supervised": f"{values[RANDOM]:.3f}",
-                    f"best other strategy, {overviews.ON_TEST}": _best_other(values),
+                    f"best other strategy, {overviews.ON_TEST}": beside.replace(
+                        " (", f"{NO_BREAK}("
+                    ),
                     "UniSAL": f"{values[PUBLISHED]:.3f}",
                     "UniSAL, ours": f"{values[OURS]:.3f}" if OURS in values else "not run",
                     "all labels": "" if score == "aulc" else f"{full[score]:.3f}",
@@ -190,19 +194,6 @@ def few_labels_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(lines)
-
-
-def _best_other(values: Mapping[tuple[str, str], float]) -> str:
-    others = {
-        key: value
-        for key, value in values.items()
-        if key[0] in (PUBLISHED[0], OURS[0]) and not key[1].startswith("unisal")
-    }
-    if not others:
-        return ""
-    best = max(others, key=lambda key: others[key])
-    aligned = f", {OURS[0]}" if best[0] == OURS[0] else ""
-    return f"{others[best]:.3f}{NO_BREAK}({STRATEGIES.get(best[1], best[1])}{aligned})"
 
 
 def headline(

@@ -315,6 +315,8 @@ def summary_table(frame: pd.DataFrame) -> pd.DataFrame:
         areas = dict(list(curve_means(of_rounds(curves), *CURVE).groupby(CURVE)))
         if PUBLISHED not in areas or not len(full):
             continue
+        means = {kind: statistics.pooled_rows(area) for kind, area in areas.items()}
+        seeds = {kind: statistics.runs(area)["seeds"] for kind, area in areas.items()}
         last = curves[curves["round"] == curves["round"].max()]
         accuracy = statistics.pooled_rows(full)
         line = {"dataset": dataset, "all labels": f"{accuracy:.3f}"}
@@ -328,26 +330,40 @@ def summary_table(frame: pd.DataFrame) -> pd.DataFrame:
                     title: f"{value:.3f}",
                     f"{title}, of all labels": f"{value / accuracy:.1%}",
                 }
-                line[f"AULC, {title}"] = f"{statistics.pooled_rows(areas[kind]):.3f}"
-                line[f"AULC, best other, same training as {title}"] = _best_other(areas, kind)
+                line[f"AULC, {title}"] = f"{means[kind]:.3f}"
+                beside = best_other(means, seeds, [kind])
+                line[f"AULC, best other, same training as {title}"] = beside
         for method in ("random", "entropy"):
-            if ("supervised", method) in areas:
-                area = statistics.pooled_rows(areas["supervised", method])
-                line[f"AULC, {method}, supervised"] = f"{area:.3f}"
+            if ("supervised", method) in means:
+                line[f"AULC, {method}, supervised"] = f"{means['supervised', method]:.3f}"
         lines.append(line | statistics.runs(_of(curves, *PUBLISHED)))
     return pd.DataFrame(lines).fillna("")
 
 
-def _best_other(areas: Mapping[tuple[str, str], pd.DataFrame], kind: tuple[str, str]) -> str:
+def best_other(
+    values: Mapping[tuple[str, str], float],
+    seeds: Mapping[tuple[str, str], str],
+    kinds: Sequence[tuple[str, str]],
+) -> str:
+    """The highest value of the other strategies with the training of one of `kinds`, and which.
+
+    values, seeds: by (training, strategy); kinds: of UniSAL, whose variants are no others. A
+    strategy with fewer seeds than the first of `kinds` is named with them. Empty without others.
+    """
+    trainings = [training for training, _ in kinds]
     others = {
-        method: statistics.pooled_rows(area)
-        for (training, method), area in areas.items()
-        if training == kind[0] and not method.startswith("unisal")
+        kind: value
+        for kind, value in values.items()
+        if kind[0] in trainings and not kind[1].startswith("unisal")
     }
     if not others:
         return ""
-    best = max(others, key=lambda method: others[method])
-    return f"{others[best]:.3f} ({STRATEGIES.get(best, best)})"
+    best = max(others, key=lambda kind: others[kind])
+    about = [STRATEGIES.get(best[1], best[1])]
+    about += [best[0]] if best[0] != trainings[0] else []
+    of_best, of_all = seeds[best], seeds[kinds[0]]
+    about += [f"{of_best} of {of_all} seeds"] if int(of_best) < int(of_all) else []
+    return f"{others[best]:.3f} ({', '.join(about)})"
 
 
 def labels_needed(curve: pd.DataFrame, accuracy: float) -> str:

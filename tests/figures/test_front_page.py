@@ -8,6 +8,7 @@ import pytest
 
 from lib import record, runner
 from lib.figures import diagram, front_page
+from lib.quality import tables as quality_tables
 from lib.report import ablations, active_learning, alarms, comparison, format, overviews
 from lib.slides import open_set, tables
 
@@ -228,6 +229,17 @@ def cold_start_claims(rows):
     yield claim, float(begun) > float(chance) - 0.005 and round(100 * float(zero)) == 42
 
 
+def quality_claims(rows):
+    """How far off the estimates of accuracy are at worst: without labels, and of an audit."""
+    frame = quality_tables.quality_frame(rows)
+    if frame.empty:
+        return
+    off, audited = 100 * (frame.value - frame.truth).abs(), frame.estimate == quality_tables.AUDIT
+    claim = f"Estimates without labels are off by up to {off[~audited].max():.0f} points; an audit"
+    claim += f" of at most {frame.labels[audited].max():.0f} labels by {off[audited].max():.0f}"
+    yield claim, off[audited].max() < off[~audited].max()
+
+
 def slide_claims(rows):
     """Accuracy of slides by VLM-CPL, the mean of the tiles in every way to leave tiles out."""
     frame = tables.slide_frame(rows)
@@ -271,8 +283,9 @@ def test_what_the_readme_says_of_others_holds_in_the_record(rows):
     text = " ".join((ROOT / "README.md").read_text().split())
     for sentence, holds in claims(rows):
         assert sentence not in text or holds, sentence
-    for sentence, holds in [*cold_start_claims(rows), *slide_claims(rows)]:  # of the record
-        assert sentence in text and holds, sentence
+    for of_the_record in (cold_start_claims, quality_claims, slide_claims):
+        for sentence, holds in of_the_record(rows):
+            assert sentence in text and holds, sentence
 
 
 # --- the figures ---------------------------------------------------------------------------------

@@ -194,6 +194,10 @@ def test_the_summary_compares_unisal_with_the_best_other_strategy_of_its_trainin
     assert (line["dataset"], line["all labels"], line["labels"]) == ("d", "0.950", "30 of 500")
     assert (line["UniSAL"], line["UniSAL, of all labels"]) == ("0.940", "98.9%")
     assert line["AULC, best other, same training as UniSAL"] == "0.610 (random)"
+    rows = made_up() + curve("margin", "dual-view", 0, [0.7, 0.8, 0.9])
+    (fewer,) = active_learning.summary_table(active_learning.rounds_frame(rows)).to_dict("records")
+    best = fewer["AULC, best other, same training as UniSAL"]
+    assert best == "0.800 (margin, 1 of 2 seeds)"
     assert not [name for name in line if "ours" in name]
     assert (line["AULC, random, supervised"], line["seeds"]) == ("0.500", "2")
     assert "AULC, entropy, supervised" not in line and line["folds"] == "1"

@@ -286,15 +286,14 @@ def transductive(
     return z
 
 
-def nearest_to_centres(features: np.ndarray, clusters: Sequence[int], weights: Sequence) -> list:
-    """Of each cluster the row nearest to its weighted mean, that of the largest cluster first."""
+def nearest_to_centres(features: np.ndarray, clusters: Sequence[int]) -> list:
+    """Of each cluster the row nearest to its mean, that of the largest cluster first."""
     members: dict[int, list[int]] = {}
     for row, cluster in enumerate(clusters):
         members.setdefault(int(cluster), []).append(row)
     found = []
     for rows in members.values():
-        total = sum(weights[row] for row in rows)
-        centre = sum(weights[row] * features[row] for row in rows) / total
+        centre = sum(features[row] for row in rows) / len(rows)
         away = [float(((features[row] - centre) ** 2).sum()) for row in rows]
         found.append((-len(rows), rows[away.index(min(away))]))
     return [row for _, row in sorted(found, key=lambda entry: entry[0])]
@@ -302,17 +301,6 @@ def nearest_to_centres(features: np.ndarray, clusters: Sequence[int], weights: S
 
 def entropy(probs: Sequence[float]) -> float:
     return -math.fsum(p * math.log(p) for p in probs if p > 0)
-
-
-def disagreement_weights(a: Sequence, b: Sequence) -> list[float]:
-    """H(mean) − mean of H of each tile, over the number of tiles predicted to be of its class."""
-    means = [[(x + y) / 2 for x, y in zip(p, q, strict=True)] for p, q in zip(a, b, strict=True)]
-    classes = [mean.index(max(mean)) for mean in means]
-    found = []
-    for p, q, mean, predicted in zip(a, b, means, classes, strict=True):
-        apart = entropy(mean) - (entropy(p) + entropy(q)) / 2
-        found.append(max(apart, 1e-6) / classes.count(predicted))
-    return found
 
 
 def cluster_lift(clusters: Sequence[int], probs: np.ndarray) -> list[list[float]]:

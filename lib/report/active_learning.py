@@ -19,7 +19,7 @@ FRACTIONS = (0.95, 0.98, 1.0)  # of full supervision, for the labels that a stra
 STRATEGIES = {
     "unisal": "UniSAL (DUS, CS)",
     "unisal-jsd": "UniSAL, JSD of networks and views",
-    "unisal-weighted": "UniSAL, weighted",
+    "unisal-coverage": "UniSAL, half of it coverage",
     "unisal-wide": "UniSAL, widened",
     "dus": "DUS alone",
     "cs": "CS alone",

@@ -92,7 +92,7 @@ def whole(setup, tmp_path_factory):
 
 @pytest.mark.slow
 def test_no_tile_is_queried_twice_and_none_outside_the_pool(tmp_path, setup):
-    for strategy in ("unisal", "unisal-weighted", "random", "typiclust", "Clue"):
+    for strategy in ("unisal", "unisal-coverage", "random", "typiclust", "Clue"):
         with case(strategy):
             oracle = WatchedOracle()
             history = run(tmp_path / strategy, setup, oracle, strategy=strategy)

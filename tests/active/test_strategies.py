@@ -260,25 +260,32 @@ def test_uherding_passes_over_what_the_networks_are_sure_of():
     assert select("uherding", pool, 1, 0).rows.tolist() == [7]
 
 
+def test_half_of_a_query_is_unisals_and_the_other_covers_what_is_left():
+    """The networks disagree on the first clump, and are sure of two that have no label."""
+    at = np.radians([0, 1, 2, 3, 90, 91, 92, 180, 181, 182, 183, 184])
+    features = np.stack([np.cos(at), np.sin(at)], 1)
+    second = [0.1] * 4 + [0.9] * 8
+    pool = replace(pool_on_a_line(at, [0.9] * 12, second), features=features)
+    assert set(select("unisal", pool, 3, 0).rows) < {0, 1, 2, 3}
+    query = select("unisal-coverage", pool, 3, 0)
+    assert (query.disagreeing, query.filled) == (4, 0)
+    assert query.rows[:2].tolist() == select("unisal", pool, 2, 0).rows.tolist()
+    assert query.rows[2] in range(7, 12)
+    _, _, larger, smaller = select("unisal-coverage", pool, 4, 0).rows
+    assert larger in range(7, 12) and smaller in range(4, 7)
+    pool.labels[larger], pool.unlabelled_mask[larger] = 1, False
+    assert select("unisal-coverage", pool, 3, 0).rows[2] in range(4, 7)
+
+
 def test_compact_tiles_are_those_nearest_to_the_centres_of_k_means():
     for seed in range(4):
-        for weighted in (False, True):
-            with case(seed, weighted):
-                assert_nearest_to_centres(seed, weighted)
-
-
-def assert_nearest_to_centres(seed, weighted):
-    chance = np.random.default_rng(seed)
-    features = chance.normal(size=(60, 3))
-    weights = chance.random(60) + 0.1 if weighted else None
-    clusters = KMeans(7, n_init=1, random_state=seed).fit(features, sample_weight=weights).labels_
-    slow = references.nearest_to_centres(
-        features, clusters, [1] * 60 if weights is None else weights
-    )
-    rows = strategies.compact(features, 7, seed, weights)
-    assert set(rows.tolist()) == set(slow)
-    sizes = np.bincount(clusters)[clusters[rows]]
-    assert len(set(clusters[rows])) == 7 and (np.diff(sizes) <= 0).all()
+        with case(seed):
+            features = np.random.default_rng(seed).normal(size=(60, 3))
+            clusters = KMeans(7, n_init=1, random_state=seed).fit(features).labels_
+            rows = strategies.compact(features, 7, seed)
+            assert set(rows.tolist()) == set(references.nearest_to_centres(features, clusters))
+            sizes = np.bincount(clusters)[clusters[rows]]
+            assert len(set(clusters[rows])) == 7 and (np.diff(sizes) <= 0).all()
 
 
 def test_the_entropy_is_that_of_the_mean_prediction():
@@ -286,22 +293,6 @@ def test_the_entropy_is_that_of_the_mean_prediction():
     probs[:, 0] = [1, 0, 0]
     slow = [references.entropy(mean) for mean in probs.mean(0, dtype=float).tolist()]
     np.testing.assert_allclose(strategies.entropy(probs), slow, atol=1e-12)
-
-
-def test_weighted_clusters_have_the_weights_of_the_equation():
-    pool = random_pool()
-    rows = np.flatnonzero(pool.unlabelled_mask)
-    a, b = pool.probs[:, rows].astype(float)
-    weights = np.array(references.disagreement_weights(a.tolist(), b.tolist()))
-    expected = rows[strategies.compact(pool.features[rows], 6, 3, weights)]
-    assert select("unisal-weighted", pool, 6, 3).rows.tolist() == expected.tolist()
-    assert weights.max() > 3 * np.median(weights)
-
-
-def test_a_tile_that_weighs_much_draws_the_centre_to_itself():
-    pool = pool_on_a_line([0, 1, 2, 3, 4], [0.9] * 5, [0.9] * 4 + [0.1])
-    assert select("unisal-weighted", pool, 1, 0).rows.tolist() == [4]
-    assert select("cs", pool, 1, 0).rows.tolist() == [2]
 
 
 def test_entropy_and_margin_are_those_of_plain_numpy():

@@ -115,7 +115,7 @@ def rounds(training, method, accuracies, budgets=(10, 20, 40), dataset="lc25k", 
 def few_labels():
     return [
         *rounds("dual-view", "unisal", (0.4, 0.6, 0.8)),
-        *rounds("dual-view", "unisal-weighted", (0.9, 0.9, 0.9)),
+        *rounds("dual-view", "unisal-coverage", (0.9, 0.9, 0.9)),
         *rounds("dual-view", "margin", (0.5, 0.5, 0.7)),
         *rounds("dual-view", "random", (0.3, 0.3, 0.71)),
         *rounds("supervised", "random", (0.3, 0.3, 0.3)),

@@ -29,7 +29,8 @@ import pandas as pd
 from lib.data import cards, datasets, tiles
 from lib.learning import baselines, setups, trials
 from lib.learning.source_only import source_only_probabilities
-from lib.learning.losses import CoTeaching, EarlyLearningRegularisation, Supervised, generalised_cross_entropy
+from lib.learning.losses import CoTeaching, EarlyLearningRegularisation, Supervised
+from lib.learning.losses import generalised_cross_entropy
 from lib.figures import plots
 from lib.report import comparison
 from lib.run_folder import Run

@@ -45,7 +45,7 @@ dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # see load_vlm
 seed = 0  # of the networks, the batches and the views
 fold = 0  # whose test set is predicted
-shifts = "haematoxylin-1.0,haematoxylin+0.5,eosin-1.0,eosin+1.0,blur1.5,jpeg10"  # see lib.data.shifts
+shifts = "haematoxylin-1.0,haematoxylin+0.5,eosin-1.0,eosin+1.0,blur1.5,jpeg10"  # lib.data.shifts
 hues = "0.2"  # of other views, ± share of the colour circle, by comma; 0.2 is as published
 
 # %%

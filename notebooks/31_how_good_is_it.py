@@ -47,8 +47,8 @@ seed = 0  # of the audit and the clusters
 fold = 0  # whose test set is predicted
 audit_size = 50  # labels of the audit; of fewer than twice as many tiles, half
 at_least = 3  # labels of each predicted class, if need be beyond the audit
-other_vlm = ""  # a second VLM that 13_high_confidence_cross_supervision has run with, for its opinion
-quality_shifts = ""  # of the tiles, by comma, see lib.data.shifts; minutes, unless 16_robustness has embedded them
+other_vlm = ""  # a second VLM, with which notebook 13 has run, for its opinion
+quality_shifts = ""  # see lib.data.shifts; minutes, unless notebook 16 has embedded them
 followed = "dual-view-aligned/unisal"  # training and strategy whose rounds are followed
 
 # %%

@@ -42,7 +42,7 @@ labeller = "me"  # the name that your answers carry
 query_size = 20  # tiles of a query
 strategy = "unisal"  # how they are chosen; see lib/active/strategies.py
 round_steps = 400  # of training in each round
-ask = "query"  # second: tiles that others have labelled; disputed: those that people see differently
+ask = "query"  # second: tiles that others have labelled; disputed: where people differ
 
 # %% [markdown]
 # ## What is there already

@@ -96,15 +96,21 @@ def balance_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Every training and strategy with balanced batches and with batches as the labels come.
 
     Balanced: the labelled half of a batch holds every class equally often. Pooled ± standard
-    deviation over runs; empty where balance was not varied.
+    deviation over runs; empty where balance was not varied, without the lines of loops that
+    `22_active_learning_rounds` did not run.
     """
     drawn = frame[frame.varied.map(lambda rules: "balance_classes" in rules)]
     balanced = frame[(frame.varied == ()) & statistics.same_runs(frame, drawn)]
-    return pd.DataFrame(
-        {"training": training, "strategy": STRATEGIES[method], "balanced batches": title}
-        | _spreads(lines[(lines.training == training) & (lines.method == method)])
+    loops = {
+        (training, method, title): lines[(lines.training == training) & (lines.method == method)]
         for training, method in in_order(drawn)
         for title, lines in (("yes", balanced), ("", drawn))
+    }
+    return pd.DataFrame(
+        {"training": training, "strategy": STRATEGIES[method], "balanced batches": title}
+        | _spreads(curves)
+        for (training, method, title), curves in loops.items()
+        if len(curves)
     )
 
 

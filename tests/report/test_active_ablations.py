@@ -5,6 +5,7 @@ import pytest
 from made_up_curves import ablated, curve
 
 from lib.report import active_ablations, active_learning
+from lib.report.active_learning import STRATEGIES
 
 
 def test_an_ablation_is_of_one_rule_and_of_the_seeds_in_which_it_was_varied():
@@ -27,6 +28,10 @@ def test_balanced_batches_stand_beside_batches_as_the_labels_come():
     assert table.training.tolist() == ["dual-view"] * 4 + ["supervised"] * 2
     assert len(active_ablations.ablation_tables(frame)) == 1
     assert active_ablations.balance_table(frame[frame.varied == ()]).empty
+    not_run = frame[(frame.method == "unisal") | (frame.varied != ())]  # margin, with balance
+    table = active_ablations.balance_table(not_run).set_index("strategy")
+    assert table["balanced batches"][STRATEGIES["unisal"]].tolist() == ["yes", ""] * 2
+    assert table["balanced batches"][STRATEGIES["margin"]] == ""
 
 
 def test_the_ends_of_curves_are_areas_and_last_accuracies():

@@ -69,10 +69,13 @@ pd.Series(ours, name="ours").to_frame().T
 #
 # `dus` leaves the compact selector out, `cs` the disagreement set; `unisal-wide` widens a small disagreement set.
 # A weight of 0 is training without that term. Without `balance_classes` the labelled half of a batch is drawn as the
-# labels come, with every training and three strategies: a balance can help one way to train and harm another.
+# labels come, with every training and three strategies: a balance can help one way to train and harm another. The
+# unchanged loop comes first if `22_active_learning_rounds` ran without it.
 
 # %%
-trials = list(ablation_grid(ours, chosen_rules(UNISAL_GRID, unisal_rules)))
+grid = list(ablation_grid(ours, chosen_rules(UNISAL_GRID, unisal_rules)))
+before = active_learning.rounds_frame(run.rows("22_active_learning_rounds"))
+trials = active_ablations.with_unchanged(grid, ours, before)
 pd.DataFrame(trials).set_index(pd.Index([", ".join(trial["varied"]) for trial in trials]))
 
 # %% [markdown]

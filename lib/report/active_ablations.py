@@ -1,5 +1,8 @@
 """Ablations of UniSAL: one rule varied at a time, from `active_learning.rounds_frame` to tables."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pandas as pd
 
 from lib.report import statistics
@@ -25,6 +28,18 @@ def ablation(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     varied &= (frame.method == "unisal") | (name == "strategy")
     base = (frame.varied == ()) & (frame.method == "unisal") & (frame.training == "dual-view")
     return frame[varied | (base & statistics.same_runs(frame, frame[varied]))]
+
+
+def with_unchanged(
+    trials: Sequence[dict[str, Any]], ours: Mapping[str, Any], before: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """The trials, after the loop that varies nothing where the run does not have it yet.
+
+    trials, ours: see `ablations.ablation_grid`; before: `rounds_frame` of the run.
+    """
+    unchanged = (before.varied == ()) & (before.method == ours["strategy"])
+    unchanged &= before.training == ours["training"]
+    return [*trials] if unchanged.any() else [{**ours, "varied": []}, *trials]
 
 
 def curve_ends(frame: pd.DataFrame, *names: str) -> pd.DataFrame:

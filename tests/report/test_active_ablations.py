@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from made_up_curves import ablated, curve
+from made_up_curves import OURS, ablated, curve
 
 from lib.report import active_ablations, active_learning
 from lib.report.active_learning import STRATEGIES
@@ -13,6 +13,18 @@ def test_an_ablation_is_of_one_rule_and_of_the_seeds_in_which_it_was_varied():
     assert lines.groupby("tau").accuracy.max().to_dict() == {0.5: 0.81, 0.7: 0.9, 0.9: 0.82}
     assert set(lines.seed) == {0} and set(lines.training) == {"dual-view"} and len(lines) == 6
     assert active_ablations.ablation(ablated(), "contrast").empty
+
+
+def test_the_unchanged_loop_is_run_where_the_run_lacks_it():
+    ours, trials = OURS | {"training": "dual-view"}, [{"tau": 0.5, "varied": ["tau"]}]
+    plain = active_learning.rounds_frame(curve("unisal", "dual-view", 0, [0.5, 0.9], **OURS))
+    assert active_ablations.with_unchanged(trials, ours, plain) == trials
+    rows = curve("unisal", "dual-view-aligned", 0, [0.5, 0.9], **OURS)
+    rows += curve("unisal", "dual-view", 0, [0.5, 0.9], **OURS | {"varied": ["tau"]})
+    for lacking in (rows, []):
+        before = active_learning.rounds_frame(lacking)
+        first, *others = active_ablations.with_unchanged(trials, ours, before)
+        assert first == ours | {"varied": []} and others == trials
 
 
 def test_balanced_batches_stand_beside_batches_as_the_labels_come():

@@ -29,8 +29,10 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     """Accuracy against labels for each strategy, a panel per training, pooled over folds.
 
     curves: lines of `active_learning.rounds_frame` of one dataset and way to train. Bands of UniSAL
-    and of chance: range over seeds, where there are several.
+    and of chance: range over seeds, where there are several. Dashed: strategies that fewer seeds
+    have run, which the legend says; one seed can be ten points above another.
     """
+    n_seeds, order = curves.seed.nunique(), {"all labels": len(STRATEGIES) + 1}
     full = curves[curves.method == "full-supervision"]
     trainings = [t for t in TRAININGS if t in set(curves.training[curves["round"].notna()])]
     figure, axes = plt.subplots(
@@ -43,10 +45,12 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
                 chosen.groupby("round").budget.mean(),
                 pooled_accuracies(chosen, ["round"]),
             )
-            mine = method == "unisal"
-            colour = COLOURS.get(method, "black")
+            mine, few = method == "unisal", chosen.seed.nunique() < n_seeds
+            colour, name = COLOURS.get(method, "black"), STRATEGIES.get(method, method)
+            name += f" ({chosen.seed.nunique()} of {n_seeds} seeds)" if few else ""
+            order[name] = [*STRATEGIES, method].index(method)
             ax.plot(labels, accuracy, color=colour, lw=2.4 if mine else 1.2,
-                    zorder=2 + mine, label=STRATEGIES.get(method, method))  # fmt: skip
+                    ls="--" if few else "-", zorder=2 + mine, label=name)  # fmt: skip
             if (mine or method == "random") and chosen.seed.nunique() > 1:
                 seeds = (
                     pooled_accuracies(chosen, ["round", "seed"])
@@ -60,7 +64,7 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     axes[0, 0].set_ylabel("accuracy on the test set")
     shown = {label: line for ax in axes[0]
              for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}  # fmt: skip
-    names = sorted(shown, key=[*STRATEGIES.values(), *shown].index)
+    names = sorted(shown, key=order.__getitem__)
     place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
     axes[0, -1].legend([shown[name] for name in names], names, **place)
     figure.suptitle(title)

@@ -58,6 +58,15 @@ def test_a_section_shows_the_runs_that_published_unisal_has():
     assert sections.active_sections(late, "d", "d", None) == []
 
 
+def test_a_strategy_of_fewer_seeds_is_dashed_and_says_so():
+    rows = made_up() + curve("margin", "dual-view", 0, [0.6, 0.7, 0.8])
+    dual, last = active_plots.learning_curves(active_learning.rounds_frame(rows)).axes
+    dashed = [line.get_label() for line in dual.lines if line.get_linestyle() == "--"]
+    assert dashed == ["margin (1 of 2 seeds)"]
+    named = [text.get_text() for text in last.get_legend().get_texts()]
+    assert named == ["UniSAL (DUS, CS)", "random", "margin (1 of 2 seeds)", "all labels"]
+
+
 def test_one_training_without_full_supervision_and_a_strategy_of_another_name():
     rows = curve("MaxHerding", "supervised", 0, [0.5, 0.6])
     (ax,) = active_plots.learning_curves(active_learning.rounds_frame(rows)).axes

@@ -74,8 +74,8 @@ pd.Series(ours, name="ours").to_frame().T
 
 # %%
 grid = list(ablation_grid(ours, chosen_rules(UNISAL_GRID, unisal_rules)))
-before = active_learning.rounds_frame(run.rows("22_active_learning_rounds"))
-trials = active_ablations.with_unchanged(grid, ours, before)
+before = run.rows("22_active_learning_rounds")
+trials = active_ablations.with_unchanged(grid, ours, active_learning.rounds_frame(before))
 pd.DataFrame(trials).set_index(pd.Index([", ".join(trial["varied"]) for trial in trials]))
 
 # %% [markdown]
@@ -114,7 +114,7 @@ print(f"{len(rows)} rows of {len(trials)} loops")
 # run's own value. A larger query has more labels at the start of its curve, so compare its end.
 
 # %%
-frame = active_learning.rounds_frame(run.rows("22_active_learning_rounds") + rows)
+frame = active_learning.rounds_frame(before + rows)
 frame = frame[frame.network == "frozen"]
 lines = active_ablations.ablation_lines(frame)
 if lines:

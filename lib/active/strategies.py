@@ -150,8 +150,8 @@ def covering_unisal(pool: Pool, n: int, seed: int) -> Query:
 
     Where both networks agree on a class that they miss, none of its tiles is in the disagreement
     set. So n // 2 tiles are those of MaxHerding (`herding`), which lie in the densest parts of the
-    pool that no label covers; the tiles of UniSAL's half count as labelled there. Chosen among five
-    variants on fold 0 of demo and of ebhi: the others rank, weight or cover by 1 − Σ p₁ p₂.
+    pool that no label covers; the tiles of UniSAL's half count as labelled there. Chosen among
+    three variants on fold 0 of demo and of ebhi: the others rank or cover by 1 − Σ p₁ p₂.
     """
     query = unisal(pool, n - n // 2, seed)
     left, labels = pool.unlabelled_mask.copy(), pool.labels.copy()

@@ -45,13 +45,13 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
                 chosen.groupby("round").budget.mean(),
                 pooled_accuracies(chosen, ["round"]),
             )
-            mine, few = method == "unisal", chosen.seed.nunique() < n_seeds
+            mine, has = method == "unisal", chosen.seed.nunique()
             colour, name = COLOURS.get(method, "black"), STRATEGIES.get(method, method)
-            name += f" ({chosen.seed.nunique()} of {n_seeds} seeds)" if few else ""
+            name += f" ({has} of {n_seeds} seeds)" if has < n_seeds else ""
             order[name] = [*STRATEGIES, method].index(method)
             ax.plot(labels, accuracy, color=colour, lw=2.4 if mine else 1.2,
-                    ls="--" if few else "-", zorder=2 + mine, label=name)  # fmt: skip
-            if (mine or method == "random") and chosen.seed.nunique() > 1:
+                    ls="--" if has < n_seeds else "-", zorder=2 + mine, label=name)  # fmt: skip
+            if (mine or method == "random") and has > 1:
                 seeds = (
                     pooled_accuracies(chosen, ["round", "seed"])
                     .groupby("round")

@@ -170,7 +170,7 @@ def few_labels_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         if not NEEDED <= set(curves):
             continue
         full, last = curves[ALL_LABELS].iloc[0], curves[PUBLISHED].iloc[-1]
-        seeds = {key: curve.seeds.iloc[-1] for key, curve in curves.items()}
+        seeds = {key: int(curve.seeds.iloc[-1]) for key, curve in curves.items()}
         for score, title in LAST_SCORES.items():
             if score == "aulc":
                 values = {key: statistics.pooled_rows(area) for key, area in area_of.items()}
@@ -183,9 +183,7 @@ def few_labels_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                     "labels": f"{last.budget:.0f} of {full.budget:.0f}".replace(" ", NO_BREAK),
                     "score": title,
                     "random, supervised": f"{values[RANDOM]:.3f}",
-                    f"best other strategy, {overviews.ON_TEST}": beside.replace(
-                        " (", f"{NO_BREAK}("
-                    ),
+                    f"best other strategy, {overviews.ON_TEST}": beside,
                     "UniSAL": f"{values[PUBLISHED]:.3f}",
                     "UniSAL, ours": f"{values[OURS]:.3f}" if OURS in values else "not run",
                     "all labels": "" if score == "aulc" else f"{full[score]:.3f}",

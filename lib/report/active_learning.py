@@ -316,7 +316,7 @@ def summary_table(frame: pd.DataFrame) -> pd.DataFrame:
         if PUBLISHED not in areas or not len(full):
             continue
         means = {kind: statistics.pooled_rows(area) for kind, area in areas.items()}
-        seeds = {kind: statistics.runs(area)["seeds"] for kind, area in areas.items()}
+        seeds = {kind: area.seed.nunique() for kind, area in areas.items()}
         last = curves[curves["round"] == curves["round"].max()]
         accuracy = statistics.pooled_rows(full)
         line = {"dataset": dataset, "all labels": f"{accuracy:.3f}"}
@@ -342,7 +342,7 @@ def summary_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 def best_other(
     values: Mapping[tuple[str, str], float],
-    seeds: Mapping[tuple[str, str], str],
+    seeds: Mapping[tuple[str, str], int],
     kinds: Sequence[tuple[str, str]],
 ) -> str:
     """The highest value of the other strategies with the training of one of `kinds`, and which.
@@ -362,7 +362,7 @@ def best_other(
     about = [STRATEGIES.get(best[1], best[1])]
     about += [best[0]] if best[0] != trainings[0] else []
     of_best, of_all = seeds[best], seeds[kinds[0]]
-    about += [f"{of_best} of {of_all} seeds"] if int(of_best) < int(of_all) else []
+    about += [f"{of_best} of {of_all} seeds"] if of_best < of_all else []
     return f"{others[best]:.3f} ({', '.join(about)})"
 
 

@@ -8,7 +8,7 @@ Each line is a JSON object:
 `tile` is the digest of the file's bytes (`data.tiles.digests`), so that an answer belongs to the
 picture, whatever loop, strategy or run asks for it. `label` is a class name, or null for "none of
 these, or cannot be judged". `action` is label, skip (passed over without a label) or undo (takes
-back what this person said of this tile). The last line of a person for a tile counts.
+back the answer of this person for this tile). The last line of a person for a tile counts.
 """
 
 import json
@@ -194,8 +194,8 @@ def resolve(lines: pd.DataFrame, class_names: Sequence[str]) -> dict[str, int]:
     resolved = dict.fromkeys(lines.tile, UNANSWERED)
     judged = standing(lines).query("action == 'label'")
     for tile, labels in judged.groupby("tile").label:
-        said = {number[label] if isinstance(label, str) else REFUSED for label in labels}
-        resolved[str(tile)] = said.pop() if len(said) == 1 else UNANSWERED
+        given = {number[label] if isinstance(label, str) else REFUSED for label in labels}
+        resolved[str(tile)] = given.pop() if len(given) == 1 else UNANSWERED
     return resolved
 
 
@@ -217,7 +217,7 @@ class AnswersOracle:
         return read(self.file, self.class_names, self.digest.values())
 
     def known(self) -> dict[int, int]:
-        """Answers by tile number, `UNANSWERED` where what was said does not count."""
+        """Answers by tile number, `UNANSWERED` where the answers do not count."""
         resolved = resolve(self.read().lines, self.class_names)
         return {tile: resolved[d] for tile, d in self.digest.items() if d in resolved}
 

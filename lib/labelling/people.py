@@ -46,11 +46,11 @@ def agreement(lines: pd.DataFrame) -> pd.DataFrame:
 
 def progress(lines: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
     """A row per person: tiles of each class, none of these, skipped, and seconds per tile."""
-    said = standing(lines)
-    kind = said.label.fillna(NONE_OF_THESE).where(said.action == "label", "skipped")
+    latest = standing(lines)
+    kind = latest.label.fillna(NONE_OF_THESE).where(latest.action == "label", "skipped")
     columns = [*class_names, NONE_OF_THESE, "skipped"]
-    counts = pd.crosstab(said.who, kind).reindex(columns=columns, fill_value=0)
-    seconds = pd.to_numeric(said.seconds).groupby(said.who).median()
+    counts = pd.crosstab(latest.who, kind).reindex(columns=columns, fill_value=0)
+    seconds = pd.to_numeric(latest.seconds).groupby(latest.who).median()
     return counts.assign(**{"median seconds": seconds}).rename_axis(index=None, columns=None)
 
 
@@ -64,7 +64,7 @@ def to_reread(lines: pd.DataFrame, who: str, ask: str) -> list[str]:
         return list(seen_differently(lines).index)
     if ask != "second":
         return []
-    said = standing(lines)
-    mine = set(said.tile[said.who == who])
-    judged = said[said.action == "label"].tile.drop_duplicates()
+    latest = standing(lines)
+    mine = set(latest.tile[latest.who == who])
+    judged = latest[latest.action == "label"].tile.drop_duplicates()
     return [tile for tile in judged if tile not in mine]

@@ -124,14 +124,14 @@ class LabelGrid(anywidget.AnyWidget):
         self.phase = "label" if self.wanted else "done"
 
     def _status(self) -> list[dict[str, Any]]:
-        """What this person has said of each tile, and whether it is still to be labelled."""
+        """What this person has answered for each tile, and whether it is still to be labelled."""
         lines = self._lines()
-        said = answers.standing(lines)
-        others = set(said.tile[said.who != self.who])
+        latest = answers.standing(lines)
+        others = set(latest.tile[latest.who != self.who])
         if self.ask == "disputed":
             others = others - set(seen_differently(lines).index)
-            said = answers.standing(lines[self._since :])
-        mine = {a.tile: a for a in said[said.who == self.who].itertuples()}
+            latest = answers.standing(lines[self._since :])
+        mine = {a.tile: a for a in latest[latest.who == self.who].itertuples()}
         status = []
         for tile in self.wanted:
             digest = self.tiles.digests[tile]
@@ -172,9 +172,9 @@ class LabelGrid(anywidget.AnyWidget):
     def _tile(self, n: int) -> tuple[dict[str, Any], list[bytes]]:
         tile = self.wanted[n]
         near = neighbours(self.tiles.features, tile)
-        said = answers.standing(self._lines())
-        said = said[(said.who == self.who) & (said.action == "label")]
-        mine = dict(zip(said.tile, said.label, strict=True))
+        latest = answers.standing(self._lines())
+        latest = latest[(latest.who == self.who) & (latest.action == "label")]
+        mine = dict(zip(latest.tile, latest.label, strict=True))
         captions = [mine.get(self.tiles.digests[other], "") or "" for other in near]
         probs = self.tiles.probs[tile]
         suggestion = {"class": int(probs.argmax()), "probability": float(probs.max())}
@@ -199,11 +199,13 @@ class LabelGrid(anywidget.AnyWidget):
         if self.ask == "disputed":
             lines = lines[self._since :]
         place = {self.tiles.digests[tile]: n for n, tile in enumerate(self.wanted)}
-        said = answers.standing(lines)
-        said = said[(said.who == self.who) & said.tile.isin(list(place))].sort_values("line")
-        if said.empty:
+        latest = answers.standing(lines)
+        latest = latest[(latest.who == self.who) & latest.tile.isin(list(place))].sort_values(
+            "line"
+        )
+        if latest.empty:
             return None
-        digest = said.tile.iloc[-1]
+        digest = latest.tile.iloc[-1]
         self._write([Answer(digest, None, self.who, action="undo")])
         return place[digest]
 

@@ -60,9 +60,9 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len
 
 # %%
 names = ("tau", "cps_weight", "contrast", "query_share", "restart")
-ours = {"strategy": "unisal", "training": "dual-view", "balance_classes": True}
-ours |= {name: run.settings[name] for name in names}
-pd.Series(ours, name="ours").to_frame().T
+own = {"strategy": "unisal", "training": "dual-view", "balance_classes": True}
+own |= {name: run.settings[name] for name in names}
+pd.Series(own, name="this run").to_frame().T
 
 # %% [markdown]
 # ## What is varied
@@ -73,9 +73,9 @@ pd.Series(ours, name="ours").to_frame().T
 # unchanged loop comes first if `22_active_learning_rounds` ran without it.
 
 # %%
-grid = list(ablation_grid(ours, chosen_rules(UNISAL_GRID, unisal_rules)))
+grid = list(ablation_grid(own, chosen_rules(UNISAL_GRID, unisal_rules)))
 before = run.rows("22_active_learning_rounds")
-trials = active_ablations.with_unchanged(grid, ours, active_learning.rounds_frame(before))
+trials = active_ablations.with_unchanged(grid, own, active_learning.rounds_frame(before))
 pd.DataFrame(trials).set_index(pd.Index([", ".join(trial["varied"]) for trial in trials]))
 
 # %% [markdown]
@@ -93,7 +93,7 @@ base = ActiveLearningConfig(
 )
 
 # %%
-configs = [replace(base, setup=setup[trial["training"]]).with_rules(trial, ours["query_share"])
+configs = [replace(base, setup=setup[trial["training"]]).with_rules(trial, own["query_share"])
            for trial in trials]
 
 # %%

@@ -102,11 +102,12 @@ for shift, (_, alarms, doubtful) in begun.items():
 # %% [markdown]
 # ## The loops
 #
-# With the networks, steps and queries of `22_active_learning_rounds` and our training, which takes the frequencies of
-# the classes from labels and, as far as they still weigh, from pseudo labels. The start as above, beside UniSAL's own
-# beginning by chance, which without a shift is read from there. With seed 0 also: the first query alone from VLM-CPL,
-# without its labels; a first query by disagreement and compactness, as every later one; after an alarm a first query in
-# the doubtful clusters, one tile of each compact part of them, whose pseudo labels are not used.
+# With the networks, steps and queries of `22_active_learning_rounds`, UniSAL's selection as published (with coverage it
+# was not tried here) and our training, which takes the frequencies of the classes from labels and, as far as they still
+# weigh, from pseudo labels. The start as above, beside UniSAL's own beginning by chance, which without a shift is read
+# from there. With seed 0 also: the first query alone from VLM-CPL, without its labels; a first query by disagreement
+# and compactness, as every later one; after an alarm a first query in the doubtful clusters, one tile of each compact
+# part of them, whose pseudo labels are not used.
 
 # %%
 weights = {name: chosen[name] for name in ("tau", "cps_weight", "contrast")}

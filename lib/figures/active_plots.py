@@ -10,16 +10,21 @@ from matplotlib.figure import Figure
 
 from lib.figures.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed
 from lib.report import active_learning
-from lib.report.active_learning import COLD_STARTS, STRATEGIES, TRAININGS, in_order
+from lib.report.active_learning import (
+    COLD_STARTS,
+    OURS,
+    PUBLISHED,
+    STRATEGIES,
+    TRAININGS,
+    in_order,
+)
 from lib.report.statistics import pooled_accuracies, pooled_rows
 
-# Blue is UniSAL's and grey is chance's.
+# Blue is UniSAL's, light blue its selection in our setting, and grey is chance's.
 _plain, _dark = sns.color_palette("colorblind"), sns.color_palette("dark")
-_hues = iter([*_plain[1:7], *_plain[8:], *_dark[4:], *sns.color_palette("pastel")])
-COLOURS = {
-    name: {"unisal": SETTING_COLOURS["ours"], "random": OTHER}.get(name) or next(_hues)
-    for name in STRATEGIES
-}
+_OWN_HUES = {PUBLISHED[1]: SETTING_COLOURS["ours"], OURS[1]: "#56B4E9", "random": OTHER}
+_hues = iter([*_plain[1:7], _plain[8], *_dark[4:], *sns.color_palette("pastel")])
+COLOURS = {name: _OWN_HUES.get(name) or next(_hues) for name in STRATEGIES}
 
 _cold_hues = (SETTING_COLOURS["ours"], "#56B4E9", "#CC79A7", "#E69F00", OTHER)
 COLD_START_COLOURS = dict(zip(COLD_STARTS, _cold_hues, strict=True))
@@ -45,7 +50,7 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
                 chosen.groupby("round").budget.mean(),
                 pooled_accuracies(chosen, ["round"]),
             )
-            mine, has = method == "unisal", chosen.seed.nunique()
+            mine, has = method in (PUBLISHED[1], OURS[1]), chosen.seed.nunique()
             colour, name = COLOURS.get(method, "black"), STRATEGIES.get(method, method)
             name += f" ({has} of {n_seeds} seeds)" if has < n_seeds else ""
             order[name] = [*STRATEGIES, method].index(method)

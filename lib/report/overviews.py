@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from lib.report import active_learning, statistics
+from lib.report.active_learning import PUBLISHED, STRATEGIES
 from lib.report.comparison import COMPARED, OURS, SCORES, is_compared, score_frame, score_line
 from lib.report.format import pooled_spread, spread
 
@@ -104,21 +105,23 @@ def _vlm_cells(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def shortfall_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """What UniSAL leaves to be wished for, one line per dataset and training, from rows alone.
+    """What UniSAL leaves to be wished for, a line per dataset, training and selection.
 
     frame: `active_learning.rounds_frame`. Heads on frozen features, pooled over folds: strategies
     with a larger AULC under the same training, over the folds and seeds that both have; the scores
     of the last round as a share of those with all labels; and which share of the queries was filled
-    by entropy because too few tiles were left on which the networks disagree.
+    by entropy because too few tiles were left on which the networks disagree. Selections: as
+    published, and as in `active_learning.OURS`. From rows alone.
     """
     heads = frame[(frame.network == "frozen") & (frame.varied == ())]
     lines = []
-    for (dataset, training), curves in heads.groupby(["dataset", "training"]):
-        unisal = curves[curves.method == "unisal"]
-        full = heads[(heads.dataset == dataset) & (heads.method == "full-supervision")]
-        if unisal.empty:
-            continue
-        line = {"dataset": dataset, "training": training, "larger AULC": _above(curves, unisal)}
+    names = [PUBLISHED[1], active_learning.OURS[1]]
+    chosen = heads[heads.method.isin(names)].groupby(["dataset", "training", "method"])
+    for (dataset, training, method), unisal in chosen:
+        of_dataset = heads[heads.dataset == dataset]
+        full = of_dataset[of_dataset.method == "full-supervision"]
+        line = {"dataset": dataset, "training": training, "strategy": STRATEGIES[method]}
+        line["larger AULC"] = _above(of_dataset[of_dataset.training == training], unisal)
         last = unisal[unisal["round"] == unisal["round"].max()]
         for score in statistics.SCORES if len(full) else ():
             share = statistics.pooled_rows(last, score) / statistics.pooled_rows(full, score)
@@ -140,6 +143,6 @@ def _above(curves: pd.DataFrame, unisal: pd.DataFrame) -> str:
             )
             if len(mine):
                 more = statistics.pooled_rows(other) - statistics.pooled_rows(mine)
-                larger[active_learning.STRATEGIES.get(str(method), str(method))] = more
+                larger[STRATEGIES.get(str(method), str(method))] = more
     above = sorted((name for name in larger if larger[name] > 0), key=lambda n: -larger[n])
     return ", ".join(f"{name} ({larger[name]:+.3f})" for name in above) or "none"

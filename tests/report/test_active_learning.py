@@ -13,8 +13,10 @@ from lib.figures import active_plots
 from lib.report import active_learning, metrics
 from lib.report.active_evaluation import right_per_group
 from lib.report.active_learning import (
+    BY_CHANCE,
     GROUP_COLUMNS,
     OURS,
+    STRATEGIES,
     curve_means,
     curve_weights,
     labels_needed,
@@ -157,11 +159,12 @@ def counted(training, method, right, seeds=range(3), folds=range(5)):
 
 def test_differences_are_to_unisal_of_the_same_training_and_as_published():
     rows = made_up() + curve("unisal", "dual-view-aligned", 0, [0.6, 0.7])
-    rows += curve("random", "dual-view-aligned", 0, [0.6, 0.7])
+    rows += curve("random", "dual-view-aligned", 0, [0.6, 0.7]) + curve(*OURS[::-1], 0, [0.7, 0.8])
     groups = pd.concat([
         counted("dual-view", "unisal", 9.0), counted("dual-view", "random", 7.0),
         counted("supervised", "random", 6.0), counted("dual-view-aligned", "unisal", 9.5),
         counted("dual-view-aligned", "random", 8.5, seeds=(0,)),
+        counted(*OURS, 9.6),
     ])  # fmt: skip
     table = rounds_table(active_learning.rounds_frame(rows), groups)
     lines = table.set_index(["training", "strategy"])
@@ -169,11 +172,14 @@ def test_differences_are_to_unisal_of_the_same_training_and_as_published():
     assert lines.index[0] == aligned, "ours before the published"
     assert lines.loc[aligned, "AULC"] == "0.950 [0.950, 0.950]"
     same, published = lines["UniSAL is better by"], lines["published UniSAL is better by"]
-    assert same[random] == "+0.200 [+0.200, +0.200], p < 0.001", "one line with a p"
+    ours, mine = lines["UniSAL, ours, is better by"], (OURS[0], STRATEGIES[OURS[1]])
+    assert same[random] == "+0.200 [+0.200, +0.200], p = 0.002", "two lines with a p"
     assert same["dual-view-aligned", "random"] == "+0.100 [+0.100, +0.100]", "a single seed"
     assert same[aligned] == "" and same["supervised", "random"] == ""
     assert published["supervised", "random"].startswith("+0.300")
-    assert published[aligned] == "-0.050 [-0.050, -0.050], p = 0.003", "of three lines"
+    assert published[aligned] == "-0.050 [-0.050, -0.050], p = 0.004", "of four lines"
+    assert ours[aligned].startswith("+0.010") and ours["supervised", "random"].startswith("+0.360")
+    assert ours[mine] == "" and same[mine].startswith("-0.010")
     assert published["dual-view", "UniSAL (DUS, CS)"] == "" == published["supervised", "all labels"]
     assert lines.loc[random, "UniSAL is better by, balanced accuracy"] == same[random]
 
@@ -204,7 +210,7 @@ def test_the_summary_compares_unisal_with_the_best_other_strategy_of_its_trainin
 
 
 def test_the_summary_has_our_training_where_it_was_run():
-    rows = made_up() + curve("unisal", "dual-view-aligned", 0, [0.7, 0.8, 0.95])
+    rows = made_up() + curve(*OURS[::-1], 0, [0.7, 0.8, 0.95])
     rows += curve("margin", "dual-view-aligned", 0, [0.7, 0.8, 0.9])
     rows += curve("unisal-jsd", "dual-view-aligned", 0, [0.9, 0.9, 0.9])
     (line,) = active_learning.summary_table(active_learning.rounds_frame(rows)).to_dict("records")
@@ -278,13 +284,13 @@ def test_a_cold_start_is_shown_from_zero_labels_on_and_beside_chance():
 
 def test_intervals_of_a_cold_start_are_of_its_own_runs_and_of_heads():
     rows = [full(0.9), full(0.9, seed=1), *from_zero("cold-start", [0.8, 0.9], zero=0.7)]
-    rows += from_zero("unisal", [0.5, 0.5]) + curve("unisal", OURS[0], 1, [0.1, 0.1])
+    rows += from_zero("unisal", [0.5, 0.5]) + curve("unisal", BY_CHANCE[0], 1, [0.1, 0.1])
     shares = {("cold-start", 0, "frozen"): 0.85, ("unisal", 0, "frozen"): 0.5,
               ("unisal", 1, "frozen"): 0.1, ("unisal", 0, "fine-tune"): 0.0}  # fmt: skip
     columns = ("method", "seed", "network", "right", "group")
     lines = [(*kind, 10 * share, str(g)) for kind, share in shares.items() for g in range(6)]
     groups = pd.DataFrame(lines, columns=columns).assign(
-        vlm="v", fold=0, training=OURS[0], label=0, n=10
+        vlm="v", fold=0, training=BY_CHANCE[0], label=0, n=10
     )
     frame = active_learning.rounds_frame(rows, cold_starts=True)
     table = active_learning.cold_start_table(frame, groups)

@@ -358,15 +358,15 @@ def _following_labels(
     Of frozen features `taught_counts`, else `chance_counts`. labels, taught, weights, used: [N].
     """
     objective, n_classes = config.objective, len(config.class_names)
-    if not (isinstance(objective, DualViewTraining) and objective.alignment):
+    aligns = isinstance(objective, DualViewTraining) and objective.alignment
+    if not aligns or (labels == UNLABELLED).all():
         return objective
     features = frozen_features(config.setup.reader, config.tiles[used])
-    by_chance = config.cold_start is None  # the first tiles
-    if (labels == UNLABELLED).all() or (features is None and not by_chance):
-        return objective
     if features is not None:
         known = labels[used], taught[used], weights[used]
         counts = taught_counts(features, *known, n_classes)
+    elif config.cold_start is not None:  # whose first tiles are not drawn by chance
+        return objective
     else:
         counts = chance_counts(queries.label.values, config.query_size, config.strategy, n_classes)
     return objective.with_label_counts(np.round(counts, 6).tolist())

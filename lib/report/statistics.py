@@ -144,16 +144,34 @@ def differences(groups: Groups, mine: Kind, other: Kind) -> dict[str, Estimate]:
     tested = groups.tested(mine) & groups.tested(other)
     if not tested.any():
         return {}
-    drawn = {}
-    for score in SCORES:
-        a, b = (pooled(*drawn_sums(groups, kind, tested)[::-1], score) for kind in (mine, other))
-        # Equal scores differ in the last bit, as processors add up differently; p must not.
-        drawn[score] = (a - b).round(12)
     several = _fewest_seeds(groups, tested) > 1
-    return {
-        score: _estimate(values, tail_p(values[1:]) if several and len(values) > 1 else None)
-        for score, values in drawn.items()
-    }
+    estimated = {}
+    for score in SCORES:
+        values = drawn_differences(groups, mine, other, score)
+        p = tail_p(values[1:]) if several and len(values) > 1 else None
+        estimated[score] = _estimate(values, p)
+    return estimated
+
+
+def drawn_differences(groups: Groups, mine: Kind, other: Kind, score: str) -> np.ndarray:
+    """What `differences` estimates, of all groups, then of each draw; empty where it is."""
+    tested = groups.tested(mine) & groups.tested(other)
+    if not tested.any():
+        return np.zeros(0)
+    a, b = (pooled(*drawn_sums(groups, kind, tested)[::-1], score) for kind in (mine, other))
+    # Equal scores differ in the last bit, as processors add up differently; p must not.
+    return (a - b).round(12)
+
+
+def mean_difference(drawn: Sequence[np.ndarray]) -> Estimate:
+    """The mean of differences of several datasets, each with its draws (`drawn_differences`).
+
+    The draws are shuffled first: those of two datasets begin with the same folds, which have
+    nothing to do with each other.
+    """
+    shuffle = np.random.default_rng(0).permutation
+    shuffled = [np.concatenate([values[:1], shuffle(values[1:])]) for values in drawn]
+    return _estimate(np.mean(shuffled, axis=0))
 
 
 def _fewest_seeds(groups: Groups, tested: np.ndarray) -> int:

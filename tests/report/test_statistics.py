@@ -197,6 +197,20 @@ def test_a_difference_is_paired_and_changes_its_sign_with_the_order():
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
 
 
+def test_the_mean_of_two_datasets_is_as_uncertain_as_independent_ones():
+    drawn = []
+    for seed in (0, 1):
+        groups = of(frame(seed, n_folds=5), other=frame(seed + 2, n_folds=5))
+        drawn.append(statistics.drawn_differences(groups, ("m",), ("other",), "accuracy"))
+    mean = statistics.mean_difference(drawn)
+    assert mean.value == pytest.approx((drawn[0][0] + drawn[1][0]) / 2) and mean.p is None
+    deviation = np.sqrt(sum(values[1:].var() for values in drawn)) / 2
+    assert (mean.high - mean.low) / (2 * 1.96) == pytest.approx(deviation, rel=0.06)
+    alone = statistics.mean_difference(drawn[:1])
+    assert alone.low == pytest.approx(np.quantile(drawn[0][1:], 0.025))
+    assert not len(statistics.drawn_differences(of(frame()), ("m",), ("none",), "accuracy"))
+
+
 def test_p_is_twice_the_smaller_tail():
     drawn = np.array([-1.0, 0.0, 0.5, 1, 1, 1, 1, 1, 1])
     assert statistics.tail_p(drawn) == statistics.tail_p(-drawn) == pytest.approx(2 * 3 / 10)

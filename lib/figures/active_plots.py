@@ -176,7 +176,7 @@ def selection_map(
 def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
     """AULC and accuracy of the last round against one rule at a time.
 
-    lines: see `active_ablations.ablation_lines`. Mean and range over runs; dotted is our setting.
+    lines: see `active_ablations.ablation_lines`. Mean and range over runs; dotted is unchanged.
     """
     figure, axes = plt.subplots(1, len(lines), figsize=(2.5 * len(lines) + 1.2, 2.7), sharey=True)
     for ax, (name, ends) in zip(np.atleast_1d(axes), lines.items(), strict=True):
@@ -190,7 +190,7 @@ def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figur
             ax.fill_between(
                 range(len(values)), curve["min"], curve["max"], color=colour, alpha=0.15, lw=0
             )
-        ax.axvline(values.index(ends.ours.iloc[0]), color="black", linewidth=1, linestyle=":")
+        ax.axvline(values.index(ends.own.iloc[0]), color="black", linewidth=1, linestyle=":")
         ax.set_xticks(range(len(values)), [f"{x:g}" for x in values], fontsize=8)
         ax.set(xlabel=name)
     np.atleast_1d(axes)[0].set_ylabel("accuracy on the test set")

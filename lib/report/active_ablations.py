@@ -31,15 +31,15 @@ def ablation(frame: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def with_unchanged(
-    trials: Sequence[dict[str, Any]], ours: Mapping[str, Any], before: pd.DataFrame
+    trials: Sequence[dict[str, Any]], own: Mapping[str, Any], before: pd.DataFrame
 ) -> list[dict[str, Any]]:
     """The trials, after the loop that varies nothing where the run does not have it yet.
 
-    trials, ours: see `ablations.ablation_grid`; before: `rounds_frame` of the run.
+    trials, own: see `ablations.ablation_grid`; before: `rounds_frame` of the run.
     """
-    unchanged = (before.varied == ()) & (before.method == ours["strategy"])
-    unchanged &= before.training == ours["training"]
-    return [*trials] if unchanged.any() else [{**ours, "varied": []}, *trials]
+    unchanged = (before.varied == ()) & (before.method == own["strategy"])
+    unchanged &= before.training == own["training"]
+    return [*trials] if unchanged.any() else [{**own, "varied": []}, *trials]
 
 
 def curve_ends(frame: pd.DataFrame, *names: str) -> pd.DataFrame:
@@ -61,11 +61,11 @@ def _spreads(curves: pd.DataFrame) -> dict[str, str]:
 
 
 def ablation_table(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """One line per value of one rule, pooled ± standard deviation over runs; ours is marked."""
+    """One line per value of a rule, pooled ± standard deviation over runs; which is unchanged."""
     curves = ablation(frame, name)
-    ours = set(curves[name][curves.varied == ()])
+    unchanged = set(curves[name][curves.varied == ()])
     return pd.DataFrame(
-        {name: str(value), "ours": "ours" if value in ours else ""} | _spreads(of_value)
+        {name: str(value), "unchanged": "yes" if value in unchanged else ""} | _spreads(of_value)
         for value, of_value in curves.groupby(name)
     )
 
@@ -135,9 +135,9 @@ def ablation_lines(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     for name, title in ABLATION_CURVES.items():
         curves = ablation(frame, name)
         if len(curves):
-            ours = curves[name][curves.varied == ()].iloc[0]
+            own = curves[name][curves.varied == ()].iloc[0]
             ends = curve_ends(curves, name)
-            lines[title] = ends.rename(columns={name: "x"}).assign(ours=ours)
+            lines[title] = ends.rename(columns={name: "x"}).assign(own=own)
     return lines
 
 

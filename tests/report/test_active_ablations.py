@@ -53,9 +53,10 @@ def test_the_ends_of_curves_are_areas_and_last_accuracies():
     assert ends.accuracy.tolist() == [0.81, 0.9, 0.82]
 
 
-def test_our_value_is_marked_in_the_table_of_an_ablation():
+def test_the_unchanged_value_is_marked_in_the_table_of_an_ablation():
     table = active_ablations.ablation_table(ablated(), "tau")
-    assert table.tau.tolist() == ["0.5", "0.7", "0.9"] and table.ours.tolist() == ["", "ours", ""]
+    assert table.tau.tolist() == ["0.5", "0.7", "0.9"]
+    assert table.unchanged.tolist() == ["", "yes", ""]
     assert table["accuracy at the end"].tolist() == ["0.810", "0.900", "0.820"]
 
 
@@ -74,7 +75,7 @@ def test_what_is_drawn_are_rules_that_are_numbers():
     lines = active_ablations.ablation_lines(ablated())
     assert list(lines) == ["threshold τ", "weight w of cross supervision"]
     weight = lines["weight w of cross supervision"]
-    assert weight.x.tolist() == [0.0, 0.5, 1.0] and set(weight.ours) == {0.5}
+    assert weight.x.tolist() == [0.0, 0.5, 1.0] and set(weight.own) == {0.5}
 
 
 def test_only_rules_that_were_varied_have_a_table():

@@ -141,7 +141,9 @@ display(*ablations.ablation_tables(frame))
 # %%
 recorded = read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
 for name, published in ablations.ablation_frames(recorded).items():
-    display(plots.ablation_curves(ablations.ablation_lines(published), name))
+    lines = ablations.ablation_lines(published)
+    if lines:  # not of a dataset whose only ablation is of the hue
+        display(plots.ablation_curves(lines, name))
     display(ablations.on_off_table(published))
 
 # %% [markdown]

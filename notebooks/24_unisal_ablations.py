@@ -149,7 +149,9 @@ active_ablations.on_off_table(frame)
 recorded = active_learning.rounds_frame(read_rows(*sorted(paths.record_folder().glob("*.jsonl"))))
 ablated = active_ablations.ablated_datasets(recorded)
 for name, published in ablated.items():
-    display(active_plots.ablation_curves(active_ablations.ablation_lines(published), name))
+    lines = active_ablations.ablation_lines(published)
+    if lines:  # not of a dataset whose only ablation is of batches
+        display(active_plots.ablation_curves(lines, name))
     display(active_ablations.on_off_table(published))
     display(*active_ablations.ablation_tables(published))
 

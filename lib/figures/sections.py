@@ -86,7 +86,8 @@ TOPICS = {
     "ablations of UniSAL": (
         "One rule is varied, all others are as published; the balance of batches with every "
         "training and three strategies. Tables: pooled over folds ± standard deviation over runs. "
-        "Curves: mean and range over runs. Dotted: the published value."
+        "Curves: mean and range over runs. Dotted: the published value. A larger query begins with "
+        "more labels, so its AULC says nothing: compare its end."
     ),
 }
 

@@ -100,10 +100,26 @@ def merge_record(
 
     Of the earlier rows those go that are of a kind that was run again: the same VLM, seed, split,
     method, training and network, with the same rules varied. So a record can be made seed by seed
-    and notebook by notebook.
+    and notebook by notebook. Raises ValueError where the new rows lack a fold of the earlier ones.
     """
-    repeated = {_kind(row) for row in rows}
-    return [row for row in before if _kind(row) not in repeated] + list(rows)
+    replaced, made = _folds_by_kind(before), _folds_by_kind(rows)
+    for kind in replaced.keys() & made.keys():
+        lost = sorted(replaced[kind] - made[kind], key=str)
+        if lost:
+            _, seed, _, method, *_ = kind
+            raise ValueError(
+                f"{method} with seed {seed} is published with folds "
+                f"{sorted(replaced[kind], key=str)}, and these runs lack {lost}: run them as well, "
+                "as `make record` does"
+            )
+    return [row for row in before if _kind(row) not in made] + list(rows)
+
+
+def _folds_by_kind(rows: Sequence[Mapping[str, Any]]) -> dict[tuple, set]:
+    folds: dict[tuple, set] = {}
+    for row in rows:
+        folds.setdefault(_kind(row), set()).add(row["fold"])
+    return folds
 
 
 def _kind(row: Mapping[str, Any]) -> tuple:

@@ -61,8 +61,11 @@ def test_every_key_field_makes_another_key_and_no_other_does():
 def test_folds_are_rows_of_their_own_and_one_kind():
     assert record.row_key(a_row(fold=0)) != record.row_key(a_row(fold=1))
     before = [a_row(fold=f, accuracy=0.1, params={}) for f in (0, 1)]
-    merged = record.merge_record(before, [a_row(fold=2, params={})])
-    assert [row["fold"] for row in merged] == [2], "what was run again replaces every fold"
+    again = [a_row(fold=f, accuracy=0.9, params={}) for f in (0, 1)]
+    merged = record.merge_record(before, again)
+    assert merged == again, "what was run again replaces every fold"
+    with pytest.raises(ValueError, match=r"mvc with seed 0 .* folds \[0, 1\].* lack \[1\]"):
+        record.merge_record(before, again[:1])
 
 
 def test_a_record_can_be_made_seed_by_seed():

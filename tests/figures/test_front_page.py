@@ -223,7 +223,7 @@ def few_labels_claims(rows):
     claim = f"as published, margin sampling (AULC {margin:.3f}) and UniSAL ({unisal:.3f})"
     yield f"{claim} fall behind random choice ({random:.3f})", max(margin, unisal) < random
     ours = areas["lc25k"][active_learning.OURS]
-    yield f"half of each query and does not ({ours:.3f})", ours > random
+    yield f"half of each query coverage, does not ({ours:.3f})", ours > random
     counted = {d: pd.read_parquet(ROOT / f"data/record/{d}.rounds.parquet") for d in areas}
     means = overviews.equal_training_table(counted)["mean"].str.split().str[0].astype(float)
     claim = "none that trains alike is above it by more than"
@@ -240,11 +240,11 @@ def cold_start_claims(rows):
         table = table[table["shift"] == "none"].set_index("begins with")
         found[name] = (*table.AULC[["VLM-CPL", "chance"]], table["at 0 labels"]["VLM-CPL"])
     begun, chance, zero = found["lc25k"]
-    claim = f"learns faster on `lc25k` (AULC {begun}, by chance {chance}), where that is right on"
-    yield f"{claim} 94 of 100 tiles", begun > chance and round(100 * float(zero)) == 94
+    claim = f"without coverage learns faster on `lc25k` ({begun}, by chance {chance}; VLM-CPL:"
+    yield f"{claim} {100 * float(zero):.0f} % right)", begun > chance
     begun, chance, zero = found["ebhi"]
-    claim = f"no slower on `ebhi` ({begun}, by chance {chance}), on 42"
-    yield claim, float(begun) > float(chance) - 0.005 and round(100 * float(zero)) == 42
+    claim = f"no slower on `ebhi` ({begun}, by chance {chance}; {100 * float(zero):.0f} % right)"
+    yield claim, float(begun) > float(chance) - 0.005
 
 
 def quality_claims(rows):

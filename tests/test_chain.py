@@ -161,10 +161,11 @@ def test_rounds_query_training_tiles_once_each_and_are_all_recorded(chain):
     table = pd.read_parquet(runs / "tiles.parquet").set_index("tile")
     rows = [r for r in rows_of(runs) if r["training"] and "varied" not in r["params"]]
     rows = [r for r in rows if not r["method"].startswith("cold-start")]
-    assert {r["method"] for r in rows} == {"unisal", "random", "full-supervision"}
+    strategies = ("unisal", "unisal-coverage", "random")
+    assert {r["method"] for r in rows} == {*strategies, "full-supervision"}
     firsts = []
-    for training in ("dual-view", "supervised"):
-        for strategy in ("unisal", "random"):
+    for training in ("dual-view", "dual-view-aligned", "supervised"):
+        for strategy in strategies:
             folder = runs / "fold0" / "rounds" / training / strategy
             files = sorted(folder.glob("round*.parquet"))
             queries = pd.concat(map(pd.read_parquet, files))

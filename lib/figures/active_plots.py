@@ -22,9 +22,9 @@ from lib.report.statistics import pooled_accuracies, pooled_rows
 
 # Blue is UniSAL's, light blue its selection in our setting, and grey is chance's.
 _plain, _dark = sns.color_palette("colorblind"), sns.color_palette("dark")
-_OWN_HUES = {PUBLISHED[1]: SETTING_COLOURS["ours"], OURS[1]: "#56B4E9", "random": OTHER}
+_own_hues = {PUBLISHED[1]: SETTING_COLOURS["ours"], OURS[1]: "#56B4E9", "random": OTHER}
 _hues = iter([*_plain[1:7], _plain[8], *_dark[4:], *sns.color_palette("pastel")])
-COLOURS = {name: _OWN_HUES.get(name) or next(_hues) for name in STRATEGIES}
+COLOURS = {name: _own_hues.get(name) or next(_hues) for name in STRATEGIES}
 
 _cold_hues = (SETTING_COLOURS["ours"], "#56B4E9", "#CC79A7", "#E69F00", OTHER)
 COLD_START_COLOURS = dict(zip(COLD_STARTS, _cold_hues, strict=True))

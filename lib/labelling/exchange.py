@@ -25,14 +25,14 @@ def write_csv(file: Path, lines: pd.DataFrame, unique: pd.DataFrame) -> None:
     unique: path and digest of the tiles; answers to others have an empty path. `NONE_OF_THESE`
     stands where a tile shows no class.
     """
-    said = answers.standing(lines).query("action == 'label'")
-    said = said.assign(
-        label=said.label.fillna(NONE_OF_THESE),
-        path=said.tile.map(dict(zip(unique.digest, unique.path, strict=True))),
+    latest = answers.standing(lines).query("action == 'label'")
+    latest = latest.assign(
+        label=latest.label.fillna(NONE_OF_THESE),
+        path=latest.tile.map(dict(zip(unique.digest, unique.path, strict=True))),
     )
     columns = ["path", "label", "who", "when", "seconds", "suggestion", "tile"]
     with atomic(file) as temporary:
-        said[columns].to_csv(temporary, index=False)
+        latest[columns].to_csv(temporary, index=False)
 
 
 def read_csv(
@@ -105,8 +105,8 @@ def overrule(labels: np.ndarray, digests: Sequence[str], given: Mapping[str, int
     given: from `read_labels`. A class replaces the pseudo label; a tile that shows no class, or
     that people see differently, loses it.
     """
-    said = (given.get(digest) for digest in digests)
-    pairs = zip(said, labels.tolist(), strict=True)
+    answered = (given.get(digest) for digest in digests)
+    pairs = zip(answered, labels.tolist(), strict=True)
     new = [label if g is None else g if g >= 0 else UNLABELLED for g, label in pairs]
     return np.array(new, np.int64)
 

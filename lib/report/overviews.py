@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from lib.report import active_learning, statistics
 from lib.report.active_learning import PUBLISHED, STRATEGIES
 from lib.report.comparison import COMPARED, OURS, SCORES, is_compared, score_frame, score_line
 from lib.report.format import differences, pooled_spread, spread
-from lib.report.statistics import Groups
 
 # Methods without our filters; a run is complete with the first of these.
 NEEDED = "mean-of-views transductive ce-all gce elr co-teaching confident-learning".split()
@@ -133,14 +131,12 @@ def equal_training_table(rounds: Mapping[str, pd.DataFrame | None]) -> pd.DataFr
         cells = {dataset: statistics.mean_difference([values]) for dataset, values in drawn.items()}
         cells["mean"] = statistics.mean_difference(list(drawn.values()))
         texts = dict(zip(cells, differences(list(cells.values())), strict=True))
-        seeds = min(_common_seeds(counted[dataset], ours, method) for dataset in drawn)
+        seeds = min(
+            statistics.fewest_seeds(groups, groups.tested((ours,)) & groups.tested((method,)))
+            for groups in map(counted.__getitem__, drawn)
+        )
         lines.append({"strategy": title} | texts | {"seeds": str(seeds)})
     return pd.DataFrame(lines).reindex(columns=["strategy", *counted, "mean", "seeds"]).fillna("")
-
-
-def _common_seeds(groups: Groups, *methods: str) -> int:
-    """With how many seeds both of two methods were tested."""
-    return int(np.logical_and(*(groups.tested((name,)) for name in methods)).any(1).sum())
 
 
 def shortfall_table(frame: pd.DataFrame) -> pd.DataFrame:

@@ -144,7 +144,7 @@ def differences(groups: Groups, mine: Kind, other: Kind) -> dict[str, Estimate]:
     tested = groups.tested(mine) & groups.tested(other)
     if not tested.any():
         return {}
-    several = _fewest_seeds(groups, tested) > 1
+    several = fewest_seeds(groups, tested) > 1
     estimated = {}
     for score in SCORES:
         values = drawn_differences(groups, mine, other, score)
@@ -174,7 +174,7 @@ def mean_difference(drawn: Sequence[np.ndarray]) -> Estimate:
     return _estimate(np.mean(shuffled, axis=0))
 
 
-def _fewest_seeds(groups: Groups, tested: np.ndarray) -> int:
+def fewest_seeds(groups: Groups, tested: np.ndarray) -> int:
     """How many seeds the fold with the fewest has."""
     folds = np.unique(groups.folds[tested.any(0)])
     return min(int(tested[:, groups.folds == fold].any(1).sum()) for fold in folds)

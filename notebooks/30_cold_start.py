@@ -62,6 +62,7 @@ run = Run("30_cold_start", dataset, vlm, seed, fold, pseudo_counts=pseudo_counts
 card, table, chosen = cards.read_card(dataset), run.load("tiles"), run.settings
 train, test = run.split()
 pool, class_names = train.tile.values, card.class_names
+training, strategy = active_learning.OURS
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len(test)} to test on")
 
 # %% [markdown]
@@ -102,17 +103,17 @@ for shift, (_, alarms, doubtful) in begun.items():
 # %% [markdown]
 # ## The loops
 #
-# With the networks, steps and queries of `22_active_learning_rounds`, UniSAL's selection as published (with coverage it
-# was not tried here) and our training, which takes the frequencies of the classes from labels and, as far as they still
-# weigh, from pseudo labels. The start as above, beside UniSAL's own beginning by chance, which without a shift is read
-# from there. With seed 0 also: the first query alone from VLM-CPL, without its labels; a first query by disagreement
-# and compactness, as every later one; after an alarm a first query in the doubtful clusters, one tile of each compact
-# part of them, whose pseudo labels are not used.
+# With the networks, steps and queries of `22_active_learning_rounds`, in our setting of UniSAL: half of each query
+# covers the pool, and training takes the frequencies of the classes from labels and, as far as they still weigh, from
+# pseudo labels. The start as above, beside UniSAL's own beginning by chance, which without a shift is read from there.
+# With seed 0 also: the first query alone from VLM-CPL, without its labels; a first query of compact tiles on which its
+# networks disagree; after an alarm a first query in the doubtful clusters, one tile of each compact part of them, whose
+# pseudo labels are not used.
 
 # %%
 weights = {name: chosen[name] for name in ("tau", "cps_weight", "contrast")}
-training, query_size = "dual-view-aligned", max(1, round(chosen["query_share"] * len(pool)))
-base = {"strategy": "unisal", "objective": training_by_name(training, **weights)[0], "seed": seed,
+query_size = max(1, round(chosen["query_share"] * len(pool)))
+base = {"strategy": strategy, "objective": training_by_name(training, **weights)[0], "seed": seed,
         "query_size": query_size, "truth": train.label.values}
 base |= {name: chosen[name] for name in ("n_rounds", "restart")}
 make = partial(setups.frozen, tiles=pool, n_classes=len(class_names), seed=seed)
@@ -122,7 +123,7 @@ setup = {shift: training_setup(training, partial(make, folder, steps=chosen["rou
 # %%
 ways = {shift: cold_start.ways(start, begun[shift][2]) for shift, start in starts.items()}
 named = [(shift, name, way) for shift, own in ways.items() for name, way in own.items()
-         if seed == 0 or name == "cold-start"] + [(shift, "unisal", None) for shift in names]
+         if seed == 0 or name == "cold-start"] + [(shift, strategy, None) for shift in names]
 loops = {(shift, name): ActiveLearningConfig(
              pool, class_names, setup=setup[shift], cold_start=way, **base)
          for shift, name, way in named}
@@ -134,8 +135,8 @@ histories = {
     (shift, name): run_rounds(place / (shift or "none") / name, config, oracle, test.tile.values)
     for (shift, name), config in loops.items()
 }
-by_chance = run.file("rounds") / training / "unisal"  # of the notebook before
-histories |= {("", "unisal"): read_rounds(by_chance)} if by_chance.is_dir() else {}
+by_chance = run.file("rounds") / training / strategy  # of the notebook before
+histories |= {("", strategy): read_rounds(by_chance)} if by_chance.is_dir() else {}
 
 # %% [markdown]
 # ## Without a label, and with all
@@ -156,7 +157,7 @@ every = {shift: setups.fit_predict(*given, setup=make_full(folder), seed=seed)
 judged = test, class_names, {"query_size": query_size, "input_size": size}
 rows = run.record(evaluate_cold_starts(histories, none, every, *judged, device=str(model.device)))
 new = {(training, name): history for (shift, name), history in histories.items()
-       if not shift and name != "unisal"}
+       if not shift and name != strategy}
 of_run = {"vlm": vlm, "seed": seed, "fold": fold, "network": "frozen"}
 run.save(learning_cold_start=right_per_group(new, test, **of_run))
 

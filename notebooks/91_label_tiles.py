@@ -40,7 +40,7 @@ seed = 0  # likewise
 folder = ""  # of your tiles; empty: the drawn tiles of the demo
 labeller = "me"  # the name that your answers carry
 query_size = 20  # tiles of a query
-strategy = "unisal"  # how they are chosen; see lib/active/strategies.py
+strategy = "unisal-coverage"  # how they are chosen; see lib/active/strategies.py
 round_steps = 400  # of training in each round
 ask = "query"  # second: tiles that others have labelled; disputed: where people differ
 

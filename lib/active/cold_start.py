@@ -10,7 +10,8 @@ be right as often as `LEAST_RIGHT`, after a look at seed 0 of folds 0 and 1 of e
 of lc25k_colon and folds 0 and 1 of ebhi_binary with seed 1. On ebhi, where VLM-CPL is right on two
 tiles in five, its networks agree on whole classes that they miss: a first query where they
 disagree never finds these, and pseudo labels of that kind hold UniSAL down even when they weigh
-a tenth.
+a tenth. That later queries cover the pool with one half was kept after seed 0 of fold 0 of demo
+and of ebhi.
 """
 
 from collections.abc import Mapping, Sequence

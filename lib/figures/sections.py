@@ -74,14 +74,14 @@ TOPICS = {
         "published UniSAL has."
     ),
     "from zero labels on": (
-        "UniSAL in our training (dual-view-aligned), queries as published, that begins with the "
-        "networks of VLM-CPL: the first query is of compact tiles of the whole pool, and the "
+        "UniSAL in our setting (dual-view-aligned, half of each query coverage) that begins with "
+        "the networks of VLM-CPL: the first query is of compact tiles of the whole pool, and the "
         "labels that the filters kept teach on, ever less, while the answers say that they are "
-        "right. *First query alone*: without these labels. *By disagreement*: a first query as "
-        "every later one. *In doubtful clusters*: those that an alarm points at are asked about "
-        "first. These three are of seed 0 alone, and compared with its own chance. *Chance*: "
-        "UniSAL's own beginning. AULC is from the first to the last query; *by*: above that of "
-        "chance. *Labels for*: as in active learning, from 0 labels on."
+        "right. *First query alone*: without these labels. *By disagreement*: a first query of "
+        "compact tiles on which the networks disagree. *In doubtful clusters*: those that an alarm "
+        "points at are asked about first. These three are of seed 0 alone, and compared with its "
+        "own chance. *Chance*: UniSAL's own beginning. AULC is from the first to the last query; "
+        "*by*: above that of chance. *Labels for*: as in active learning, from 0 labels on."
     ),
     "ablations of UniSAL": (
         "One rule is varied, all others are as published; the balance of batches with every "

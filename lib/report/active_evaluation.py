@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from lib.report.active_learning import GROUP_COLUMNS, curve_weights
+from lib.report.active_learning import GROUP_COLUMNS, OURS, curve_weights
 from lib.report.evaluation import evaluate_probs
 
 
@@ -92,18 +92,19 @@ def evaluate_cold_starts(
     histories: (shift, way to begin) → history, "" for no shift, whose loop that begins by chance
     is not repeated; none, every: by shift the predictions [M, C] without a label and with all.
     """
+    training, by_chance = OURS
     found = []
     for (shift, method), history in histories.items():
-        own = {"training": "dual-view-aligned", "network": "frozen"} | fields
+        own = {"training": training, "network": "frozen"} | fields
         own["params"] = {**params} | ({"varied": ["shift"], "shift": shift} if shift else {})
-        own["setting"] = None if method == "unisal" else "ours"  # of VLM-CPL
+        own["setting"] = None if method == by_chance else "ours"  # of VLM-CPL
         if method == "cold-start":
             labels = {"round": -1, "labelled": 0}
             zero = evaluate_probs(method, none[shift], test.label.values, class_names, **own)
             found.append(zero | {"budget": 0, "labels": labels})
-        if shift or method != "unisal":
+        if shift or method != by_chance:
             found += evaluate_rounds(method, history, test, class_names, **own)
-        if method == "unisal" and shift:
+        if method == by_chance and shift:
             all_labels = own | {"training": "supervised"}
             found.append(evaluate_probs("full-supervision", every[shift], test.label.values,
                                         class_names, **all_labels))  # fmt: skip

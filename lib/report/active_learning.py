@@ -34,18 +34,17 @@ STRATEGIES = {
     "uherding": "UHerding",
     "ppal": "PPAL-like",
 }
-# Loops that VLM-CPL's networks begin; the last is UniSAL's own beginning.
+# Loops of `OURS` that VLM-CPL's networks begin; the last is UniSAL's own beginning.
 COLD_STARTS = {
     "cold-start": "VLM-CPL",
     "cold-start-labels": "VLM-CPL, first query alone",
     "cold-start-disagreement": "VLM-CPL, first query by disagreement",
     "cold-start-doubtful": "VLM-CPL, first query in doubtful clusters",
-    "unisal": "chance",
+    "unisal-coverage": "chance",
 }
 # Ours: pseudo labels follow the labels bought so far, and half of each query covers the pool.
 TRAININGS = ("dual-view-aligned", "dual-view", "supervised")
 PUBLISHED, OURS = ("dual-view", "unisal"), ("dual-view-aligned", "unisal-coverage")
-BY_CHANCE = ("dual-view-aligned", "unisal")  # what the loops of `30_cold_start` are held against
 CURVE = ["training", "method"]
 OF_ROUNDS = ("round", "disagreeing", "filled")  # what full supervision does not have
 
@@ -92,7 +91,7 @@ def rounds_frame(rows: Sequence[Mapping[str, Any]], *, cold_starts: bool = False
 
 def _of_cold_start(row: Mapping[str, Any]) -> bool:
     """Whether a row of a training is one of `30_cold_start`, which alone has shifted tiles."""
-    begun = row["method"] in COLD_STARTS and row["method"] != BY_CHANCE[1]
+    begun = row["method"] in COLD_STARTS and row["method"] != OURS[1]
     return begun or "shift" in row["params"].get("varied", ())
 
 
@@ -146,14 +145,14 @@ def cold_start_table(curves: pd.DataFrame, groups: pd.DataFrame | None = None) -
         full = df[df.method == "full-supervision"]
         goal = statistics.pooled_rows(full) if len(full) else np.nan
         for method in [name for name in COLD_STARTS if name in set(df.method)]:
-            curve, kinds = df[df.method == method], ((BY_CHANCE[0], method), BY_CHANCE)
+            curve, kinds = df[df.method == method], ((OURS[0], method), OURS)
             known = counted if counted and not shift and counted.tested(kinds[0]).any() else None
             zero, rounds = curve[curve["round"] < 0], curve[curve["round"] >= 0]
             line = {"shift": shift or "none", "begins with": COLD_STARTS[method]}
             line["at 0 labels"] = f"{statistics.pooled_rows(zero):.3f}" if len(zero) else ""
             line |= _area_cells(curve_means(rounds, *CURVE), known, kinds[0])
             compared = (
-                {} if method == BY_CHANCE[1] or not known else statistics.differences(known, *kinds)
+                {} if method == OURS[1] or not known else statistics.differences(known, *kinds)
             )
             better.append(compared.get("accuracy"))
             line |= {
@@ -186,12 +185,12 @@ def cold_start_curves(curves: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]
     shifts = shifts.where(heads.varied.map(lambda names: "shift" in names), "")
     for shift in sorted({*shifts[heads.method == "cold-start"]}):
         own = heads[(shifts == shift) & heads.varied.map(lambda names: set(names) <= {"shift"})]
-        compared = own.method.isin(COLD_STARTS) & own.training.eq(BY_CHANCE[0])
+        compared = own.method.isin(COLD_STARTS) & own.training.eq(OURS[0])
         own = own[compared | own.method.eq("full-supervision")]
         run = ["seed", "fold"]
         runs = dict(list(own[[*run, "method"]].drop_duplicates().groupby("method")[run]))
         zero = own[own["round"] < 0]  # what all loops that VLM-CPL begins have in common
-        others = sorted({*runs} & {*COLD_STARTS} - {"cold-start", BY_CHANCE[1]})
+        others = sorted({*runs} & {*COLD_STARTS} - {"cold-start", OURS[1]})
         zeros = [zero.assign(method=name).merge(runs[name], on=run) for name in others]
         yield shift, pd.concat([*zeros, own]).merge(runs["cold-start"], on=run)
 

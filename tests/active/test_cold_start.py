@@ -13,7 +13,7 @@ from lib.active.strategies import select
 from lib.labels import UNLABELLED
 from lib.learning import losses, setups
 from lib.learning.trainer import TrainingTiles, new_networks
-from lib.report.active_learning import COLD_STARTS
+from lib.report.active_learning import COLD_STARTS, OURS
 
 N, V, E = 90, 3, 12
 CHANCE = np.random.default_rng(3)
@@ -305,7 +305,7 @@ def test_after_an_alarm_there_are_doubtful_tiles(tmp_path):
     assert "class without labels" in {alarm.name for alarm in alarms}
     assert doubtful[TRUTH[:70] == 2].mean() > doubtful[TRUTH[:70] == 1].mean()
     found, without = (cold_start.ways(start, asked) for asked in (doubtful, None))
-    assert list(found) == [name for name in COLD_STARTS if name != "unisal"]
+    assert list(found) == [name for name in COLD_STARTS if name != OURS[1]]
     assert {*found} - {*without} == {"cold-start-doubtful"}
     assert without["cold-start-labels"].pseudo_counts == 0
 

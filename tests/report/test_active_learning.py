@@ -6,14 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from cases import case
-from made_up_curves import curve, full, made_up, scored
+from made_up_curves import counted, curve, full, made_up, scored
 
 from lib import record
 from lib.figures import active_plots
 from lib.report import active_learning, metrics
 from lib.report.active_evaluation import right_per_group
 from lib.report.active_learning import (
-    BY_CHANCE,
     GROUP_COLUMNS,
     OURS,
     STRATEGIES,
@@ -151,12 +150,6 @@ def test_without_full_supervision_nobody_says_how_many_labels_it_takes():
     assert not [name for name in table if "labels for" in name]
 
 
-def counted(training, method, right, seeds=range(3), folds=range(5)):
-    lines = [("v", s, f, training, method, "frozen", label, f"{f}.{g}", 10, right)
-             for s in seeds for f in folds for g in range(4) for label in (0, 1)]  # fmt: skip
-    return pd.DataFrame(lines, columns=GROUP_COLUMNS)
-
-
 def test_differences_are_to_unisal_of_the_same_training_and_as_published():
     rows = made_up() + curve("unisal", "dual-view-aligned", 0, [0.6, 0.7])
     rows += curve("random", "dual-view-aligned", 0, [0.6, 0.7]) + curve(*OURS[::-1], 0, [0.7, 0.8])
@@ -250,9 +243,9 @@ def test_the_disagreement_set_is_averaged_over_seeds():
 
 
 def from_zero(method, accuracies, zero=None, **params):
-    rows = curve(method, "dual-view-aligned", 0, accuracies, **params)
+    rows = curve(method, OURS[0], 0, accuracies, **params)
     if zero is not None:
-        rows.append(scored(method, "dual-view-aligned", 0, 0, zero, -1, **params))
+        rows.append(scored(method, OURS[0], 0, 0, zero, -1, **params))
     return rows
 
 
@@ -261,9 +254,9 @@ def test_a_cold_start_is_shown_from_zero_labels_on_and_beside_chance():
     rows = [full(0.9), *curve("random", "supervised", 0, [0.5] * 3)]
     rows += from_zero("cold-start", [0.86, 0.84, 0.9], zero=0.87)
     rows += from_zero("cold-start-labels", [0.7, 0.86, 0.88])
-    rows += from_zero("unisal", [0.5, 0.7, 0.89])
+    rows += from_zero(OURS[1], [0.5, 0.7, 0.89])
     rows += from_zero("cold-start", [0.6, 0.7, 0.8], zero=0.3, **shifted)
-    rows += from_zero("unisal", [0.5, 0.7, 0.8], **shifted)
+    rows += from_zero(OURS[1], [0.5, 0.7, 0.8], **shifted)
     rows.append(full(0.8) | {"params": shifted})
     frame = active_learning.rounds_frame(rows, cold_starts=True)
     table = active_learning.cold_start_table(frame)
@@ -274,7 +267,7 @@ def test_a_cold_start_is_shown_from_zero_labels_on_and_beside_chance():
     assert table["labels for 95%"].tolist() == ["30", "20", "30", "30", "30"], "0 is not enough"
     assert table["labels for all labels − 0.02"].tolist() == ["30", "30", "30", "30", "30"]
     others = active_learning.rounds_frame(rows)
-    assert set(others.method) == {"full-supervision", "random", "unisal"} and len(others) == 7
+    assert set(others.method) == {"full-supervision", "random", OURS[1]} and len(others) == 7
     figure = active_plots.cold_start_curves(frame, "made up")
     assert [ax.get_title("left") for ax in figure.axes] == ["no shift", "stain+1.0"]
     first = figure.axes[0].lines[0]
@@ -284,20 +277,20 @@ def test_a_cold_start_is_shown_from_zero_labels_on_and_beside_chance():
 
 def test_intervals_of_a_cold_start_are_of_its_own_runs_and_of_heads():
     rows = [full(0.9), full(0.9, seed=1), *from_zero("cold-start", [0.8, 0.9], zero=0.7)]
-    rows += from_zero("unisal", [0.5, 0.5]) + curve("unisal", BY_CHANCE[0], 1, [0.1, 0.1])
-    shares = {("cold-start", 0, "frozen"): 0.85, ("unisal", 0, "frozen"): 0.5,
-              ("unisal", 1, "frozen"): 0.1, ("unisal", 0, "fine-tune"): 0.0}  # fmt: skip
+    rows += from_zero(OURS[1], [0.5, 0.5]) + curve(*OURS[::-1], 1, [0.1, 0.1])
+    shares = {("cold-start", 0, "frozen"): 0.85, (OURS[1], 0, "frozen"): 0.5,
+              (OURS[1], 1, "frozen"): 0.1, (OURS[1], 0, "fine-tune"): 0.0}  # fmt: skip
     columns = ("method", "seed", "network", "right", "group")
     lines = [(*kind, 10 * share, str(g)) for kind, share in shares.items() for g in range(6)]
     groups = pd.DataFrame(lines, columns=columns).assign(
-        vlm="v", fold=0, training=BY_CHANCE[0], label=0, n=10
+        vlm="v", fold=0, training=OURS[0], label=0, n=10
     )
     frame = active_learning.rounds_frame(rows, cold_starts=True)
     table = active_learning.cold_start_table(frame, groups)
     assert table["AULC"].tolist() == ["0.850 [0.850, 0.850]", "0.500 [0.500, 0.500]"]
     assert table["by"].tolist() == ["+0.350 [+0.350, +0.350]", ""]
     assert table["seeds"].tolist() == ["1", "1"]
-    begun_elsewhere = groups[groups.method == "unisal"]
+    begun_elsewhere = groups[groups.method == OURS[1]]
     plain = active_learning.cold_start_table(frame, begun_elsewhere)
     assert plain["AULC"].tolist() == ["0.850", "0.500"], "rows alone have no interval"
 

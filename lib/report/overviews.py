@@ -108,8 +108,8 @@ def equal_training_table(rounds: Mapping[str, pd.DataFrame | None]) -> pd.DataFr
     """By how much UniSAL in our setting has a larger AULC than strategies with its training.
 
     rounds: dataset → `active_learning.groups_of_runs` of one VLM, or None. A line per strategy: the
-    paired difference in each dataset, over the folds and seeds that both have, and its mean over
-    the datasets. Heads on frozen features; intervals of 95 %.
+    paired difference in each dataset with such strategies, over the folds and seeds that both have,
+    and its mean over the datasets. Heads on frozen features; intervals of 95 %.
     """
     training, ours = active_learning.OURS
     counted = {}
@@ -136,7 +136,9 @@ def equal_training_table(rounds: Mapping[str, pd.DataFrame | None]) -> pd.DataFr
             for groups in map(counted.__getitem__, drawn)
         )
         lines.append({"strategy": title} | texts | {"seeds": str(seeds)})
-    return pd.DataFrame(lines).reindex(columns=["strategy", *counted, "mean", "seeds"]).fillna("")
+    table = pd.DataFrame(lines)
+    compared = [dataset for dataset in counted if dataset in table]
+    return table.reindex(columns=["strategy", *compared, "mean", "seeds"]).fillna("")
 
 
 def shortfall_table(frame: pd.DataFrame) -> pd.DataFrame:

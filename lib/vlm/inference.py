@@ -93,6 +93,9 @@ def _fast_dtype(device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    # oneDNN may be kept from these instructions (DNNL_MAX_CPU_ISA), and then emulates them slowly.
+    if native and torch.backends.mkldnn.is_available():
+        native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if native else torch.float32
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -147,6 +148,15 @@ def test_the_faster_precision_gives_nearly_the_same_embeddings(model):
     ):
         assert fast.dtype == torch.float32
         assert F.cosine_similarity(fast, exact).min() > 0.999
+
+
+def test_bfloat16_is_not_emulated_where_onednn_may_not_use_it():
+    code = "import torch; from lib.vlm.inference import _fast_dtype as fast; "
+    code += "print(fast(torch.device('cpu')))"
+    limited = os.environ | {"DNNL_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", code], env=limited, cwd=paths.ROOT,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stdout.strip() == "torch.float32"
 
 
 # --- arrays on disk ------------------------------------------------------------------------------

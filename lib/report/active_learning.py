@@ -34,17 +34,17 @@ STRATEGIES = {
     "uherding": "UHerding",
     "ppal": "PPAL-like",
 }
+# Ours: pseudo labels follow the labels bought so far, and half of each query covers the pool.
+TRAININGS = ("dual-view-aligned", "dual-view", "supervised")
+PUBLISHED, OURS = ("dual-view", "unisal"), ("dual-view-aligned", "unisal-coverage")
 # Loops of `OURS` that VLM-CPL's networks begin; the last is UniSAL's own beginning.
 COLD_STARTS = {
     "cold-start": "VLM-CPL",
     "cold-start-labels": "VLM-CPL, first query alone",
     "cold-start-disagreement": "VLM-CPL, first query by disagreement",
     "cold-start-doubtful": "VLM-CPL, first query in doubtful clusters",
-    "unisal-coverage": "chance",
+    OURS[1]: "chance",
 }
-# Ours: pseudo labels follow the labels bought so far, and half of each query covers the pool.
-TRAININGS = ("dual-view-aligned", "dual-view", "supervised")
-PUBLISHED, OURS = ("dual-view", "unisal"), ("dual-view-aligned", "unisal-coverage")
 CURVE = ["training", "method"]
 OF_ROUNDS = ("round", "disagreeing", "filled")  # what full supervision does not have
 

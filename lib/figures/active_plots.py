@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from lib.figures.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed
 from lib.report import active_learning
@@ -30,6 +31,11 @@ _cold_hues = (SETTING_COLOURS["ours"], "#56B4E9", "#CC79A7", "#E69F00", OTHER)
 COLD_START_COLOURS = dict(zip(COLD_STARTS, _cold_hues, strict=True))
 
 
+def _of_seeds(name: str, has: int, n_seeds: int) -> str:
+    """What a legend calls a line that `has` of `n_seeds` seeds have run."""
+    return f"{name} ({has} of {n_seeds} seeds)" if has < n_seeds else name
+
+
 def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     """Accuracy against labels for each strategy, a panel per training, pooled over folds.
 
@@ -51,8 +57,8 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
                 pooled_accuracies(chosen, ["round"]),
             )
             mine, has = method in (PUBLISHED[1], OURS[1]), chosen.seed.nunique()
-            colour, name = COLOURS.get(method, "black"), STRATEGIES.get(method, method)
-            name += f" ({has} of {n_seeds} seeds)" if has < n_seeds else ""
+            colour = COLOURS.get(method, "black")
+            name = _of_seeds(STRATEGIES.get(method, method), has, n_seeds)
             order[name] = [*STRATEGIES, method].index(method)
             ax.plot(labels, accuracy, color=colour, lw=2.4 if mine else 1.2,
                     ls="--" if has < n_seeds else "-", zorder=2 + mine, label=name)  # fmt: skip
@@ -80,34 +86,40 @@ def cold_start_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     """Accuracy from zero labels on, a panel per shift of the tiles, pooled over folds.
 
     curves: lines of `active_learning.rounds_frame` with `cold_starts`, of one dataset. Dotted: all
-    labels. Dashed: VLM-CPL without a label.
+    labels. Dashed, black: VLM-CPL without a label. Dashed, coloured: of fewer seeds than others of
+    the panel, as the legend says.
     """
     panels = dict(active_learning.cold_start_curves(curves))
     width = 4.3 * len(panels) + 2.2
     figure, axes = plt.subplots(1, len(panels), figsize=(width, 3.4), sharey=True, squeeze=False)
+    shown: dict[str, Line2D] = {}
     for ax, (shift, own) in zip(axes[0], panels.items(), strict=True):
-        for method, label in COLD_STARTS.items():
+        n_seeds = own.seed.nunique()
+        for method in (name for name in COLD_STARTS if name in set(own.method)):
             chosen = own[own.method == method]
-            if len(chosen):
-                accuracy = pooled_accuracies(chosen, ["round"])
-                labels = chosen.groupby("round").budget.mean()
-                main = method == "cold-start"  # on top, and thin: others may be the same
-                ax.plot(labels, accuracy, marker="o", ms=3, label=label, zorder=3 if main else 2,
-                        lw=1.2 if main else 2.6, color=COLD_START_COLOURS[method])  # fmt: skip
+            labels = chosen.groupby("round").budget.mean()
+            has, name = chosen.seed.nunique(), COLD_STARTS[method]
+            # The main line is on top, and thin: others may be the same.
+            width, on_top = (1.2, 3) if method == "cold-start" else (2.6, 2)
+            style = {"lw": width, "ls": "--" if has < n_seeds else "-", "zorder": on_top}
+            style |= {"marker": "o", "ms": 3, "color": COLD_START_COLOURS[method]}
+            accuracy = pooled_accuracies(chosen, ["round"])
+            (line,) = ax.plot(labels, accuracy, label=_of_seeds(name, has, n_seeds), **style)
+            shown.setdefault(method, line)
         zero, full = (
             (own["round"] < 0) & own.method.eq("cold-start"),
             own.method.eq("full-supervision"),
         )
         ends = (own[zero], "--", "VLM-CPL alone"), (own[full], ":", "all labels")
-        for rows, line, label in ends:
+        for rows, dashes, label in ends:
             if len(rows):
-                ax.axhline(pooled_rows(rows), color="black", lw=1, ls=line, label=label)
+                line = ax.axhline(pooled_rows(rows), color="black", lw=1, ls=dashes, label=label)
+                shown.setdefault(label, line)
         ax.set(xlabel="labels", title=shift or "no shift")
     axes[0, 0].set_ylabel("accuracy on the test set")
-    shown = {label: line for ax in axes[0]
-             for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}  # fmt: skip
+    lines = [shown[name] for name in (*COLD_STARTS, "VLM-CPL alone", "all labels") if name in shown]
     place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
-    axes[0, -1].legend(list(shown.values()), list(shown), title="begins with", **place)
+    axes[0, -1].legend(handles=lines, title="begins with", **place)
     figure.suptitle(title)
     return closed(figure)
 

@@ -304,6 +304,11 @@ def test_a_beginning_that_few_runs_have_is_of_these_runs_alone():
     table = active_learning.cold_start_table(frame)
     assert table["at 0 labels"].tolist() == ["0.600", "0.700"]
     assert table["seeds"].tolist() == ["2", "1"]
+    (ax,) = active_plots.cold_start_curves(frame, "made up").axes
+    dashed = [line.get_label() for line in ax.lines[:-2] if line.get_linestyle() == "--"]
+    assert dashed == ["VLM-CPL, first query in doubtful clusters (1 of 2 seeds)"]
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == ["VLM-CPL", *dashed, "VLM-CPL alone", "all labels"]
 
 
 def test_there_is_no_cold_start_where_none_was_run():

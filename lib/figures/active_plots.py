@@ -90,7 +90,7 @@ def cold_start_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     the panel, as the legend says.
     """
     panels = dict(active_learning.cold_start_curves(curves))
-    width = 4.3 * len(panels) + 2.2
+    width = 4.3 * len(panels) + 3.6
     figure, axes = plt.subplots(1, len(panels), figsize=(width, 3.4), sharey=True, squeeze=False)
     shown: dict[str, Line2D] = {}
     for ax, (shift, own) in zip(axes[0], panels.items(), strict=True):

@@ -114,7 +114,7 @@ base = ActiveLearningConfig(
 )
 
 # %%
-ours, _ = active_learning.OURS
+ours = active_learning.OURS[0]
 compared_in = ours if ours in names else names[0]
 chosen = [
     (training, strategy) for training, strategy in product(names, strategies.split(","))

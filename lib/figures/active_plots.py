@@ -1,11 +1,13 @@
 """Figures of active learning: learning curves, maps of the pool, ablations."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -32,8 +34,16 @@ COLD_START_COLOURS = dict(zip(COLD_STARTS, _cold_hues, strict=True))
 
 
 def _of_seeds(name: str, has: int, n_seeds: int) -> str:
-    """What a legend calls a line that `has` of `n_seeds` seeds have run."""
+    """What to call what `has` of `n_seeds` seeds have run."""
     return f"{name} ({has} of {n_seeds} seeds)" if has < n_seeds else name
+
+
+def _curve(ax: Axes, curve: pd.DataFrame, name: str, n_seeds: int, **style: Any) -> Line2D:
+    """Pooled accuracy against labels; dashed, and named so, where fewer than `n_seeds` have run."""
+    labels, accuracy = curve.groupby("round").budget.mean(), pooled_accuracies(curve, ["round"])
+    has = curve.seed.nunique()
+    style |= {"label": _of_seeds(name, has, n_seeds), "ls": "--" if has < n_seeds else "-"}
+    return ax.plot(labels, accuracy, **style)[0]
 
 
 def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
@@ -52,23 +62,18 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     for ax, training in zip(axes[0], trainings, strict=True):
         for method in [m for t, m in in_order(curves) if t == training]:
             chosen = curves[(curves.training == training) & (curves.method == method)]
-            labels, accuracy = (
-                chosen.groupby("round").budget.mean(),
-                pooled_accuracies(chosen, ["round"]),
-            )
-            mine, has = method in (PUBLISHED[1], OURS[1]), chosen.seed.nunique()
-            colour = COLOURS.get(method, "black")
-            name = _of_seeds(STRATEGIES.get(method, method), has, n_seeds)
-            order[name] = [*STRATEGIES, method].index(method)
-            ax.plot(labels, accuracy, color=colour, lw=2.4 if mine else 1.2,
-                    ls="--" if has < n_seeds else "-", zorder=2 + mine, label=name)  # fmt: skip
-            if (mine or method == "random") and has > 1:
+            mine, colour = method in (PUBLISHED[1], OURS[1]), COLOURS.get(method, "black")
+            line = _curve(ax, chosen, STRATEGIES.get(method, method), n_seeds,
+                          color=colour, lw=2.4 if mine else 1.2, zorder=2 + mine)  # fmt: skip
+            order[str(line.get_label())] = [*STRATEGIES, method].index(method)
+            if (mine or method == "random") and chosen.seed.nunique() > 1:
                 seeds = (
                     pooled_accuracies(chosen, ["round", "seed"])
                     .groupby("round")
                     .agg(["min", "max"])
                 )
-                ax.fill_between(labels, seeds["min"], seeds["max"], color=colour, alpha=0.15, lw=0)
+                band = {"color": colour, "alpha": 0.15, "lw": 0}
+                ax.fill_between(line.get_xdata(), seeds["min"], seeds["max"], **band)
         if len(full):
             ax.axhline(pooled_rows(full), color="black", lw=1, ls=":", label="all labels")
         ax.set(xlabel="labels", title=training)
@@ -87,25 +92,22 @@ def cold_start_curves(curves: pd.DataFrame, title: str = "") -> Figure:
 
     curves: lines of `active_learning.rounds_frame` with `cold_starts`, of one dataset. Dotted: all
     labels. Dashed, black: VLM-CPL without a label. Dashed, coloured: of fewer seeds than others of
-    the panel, as the legend says.
+    the panel, as the legend says; a panel of fewer than others says it in its title.
     """
     panels = dict(active_learning.cold_start_curves(curves))
-    width = 4.3 * len(panels) + 3.6
-    figure, axes = plt.subplots(1, len(panels), figsize=(width, 3.4), sharey=True, squeeze=False)
+    size = 4.3 * len(panels) + 3.6, 3.4
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     shown: dict[str, Line2D] = {}
+    seeds = {shift: own.seed.nunique() for shift, own in panels.items()}
     for ax, (shift, own) in zip(axes[0], panels.items(), strict=True):
-        n_seeds = own.seed.nunique()
-        for method in (name for name in COLD_STARTS if name in set(own.method)):
+        for method, name in COLD_STARTS.items():
             chosen = own[own.method == method]
-            labels = chosen.groupby("round").budget.mean()
-            has, name = chosen.seed.nunique(), COLD_STARTS[method]
-            # The main line is on top, and thin: others may be the same.
-            width, on_top = (1.2, 3) if method == "cold-start" else (2.6, 2)
-            style = {"lw": width, "ls": "--" if has < n_seeds else "-", "zorder": on_top}
-            style |= {"marker": "o", "ms": 3, "color": COLD_START_COLOURS[method]}
-            accuracy = pooled_accuracies(chosen, ["round"])
-            (line,) = ax.plot(labels, accuracy, label=_of_seeds(name, has, n_seeds), **style)
-            shown.setdefault(method, line)
+            if len(chosen):
+                main = method == "cold-start"  # on top, and thin: others may be the same
+                style = {"marker": "o", "ms": 3, "color": COLD_START_COLOURS[method]}
+                line = _curve(ax, chosen, name, seeds[shift],
+                              lw=1.2 if main else 2.6, zorder=2 + main, **style)  # fmt: skip
+                shown.setdefault(method, line)
         zero, full = (
             (own["round"] < 0) & own.method.eq("cold-start"),
             own.method.eq("full-supervision"),
@@ -115,7 +117,8 @@ def cold_start_curves(curves: pd.DataFrame, title: str = "") -> Figure:
             if len(rows):
                 line = ax.axhline(pooled_rows(rows), color="black", lw=1, ls=dashes, label=label)
                 shown.setdefault(label, line)
-        ax.set(xlabel="labels", title=shift or "no shift")
+        panel = _of_seeds(shift or "no shift", seeds[shift], max(seeds.values()))
+        ax.set(xlabel="labels", title=panel)
     axes[0, 0].set_ylabel("accuracy on the test set")
     lines = [shown[name] for name in (*COLD_STARTS, "VLM-CPL alone", "all labels") if name in shown]
     place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}

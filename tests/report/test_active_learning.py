@@ -309,6 +309,11 @@ def test_a_beginning_that_few_runs_have_is_of_these_runs_alone():
     assert dashed == ["VLM-CPL, first query in doubtful clusters (1 of 2 seeds)"]
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
     assert legend == ["VLM-CPL", *dashed, "VLM-CPL alone", "all labels"]
+    shifted = {"varied": ["shift"], "shift": "stain+1.0"}
+    again += from_zero("cold-start", [0.6, 0.8], zero=0.3, **shifted)
+    frame = active_learning.rounds_frame(rows + again, cold_starts=True)
+    panels = [ax.get_title("left") for ax in active_plots.cold_start_curves(frame, "made up").axes]
+    assert panels == ["no shift", "stain+1.0 (1 of 2 seeds)"]
 
 
 def test_there_is_no_cold_start_where_none_was_run():

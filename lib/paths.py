@@ -7,6 +7,8 @@ Both are read at each call, and a relative value counts from the repository's ro
 
 import os
 import re
+import unicodedata
+from hashlib import blake2b
 from pathlib import Path
 
 STAND_IN = "stand-in-"  # + the name of its source card
@@ -30,7 +32,7 @@ def raw_folders() -> list[Path]:
 
 
 def card_file(dataset: str) -> Path:
-    return ROOT / "data" / "cards" / f"{dataset}.yaml"
+    return ROOT / "data" / "cards" / f"{dataset_name(dataset)}.yaml"
 
 
 def vlms_file() -> Path:
@@ -42,17 +44,17 @@ def notebook_file(name: str) -> Path:
 
 
 def params_file(dataset: str) -> Path:
-    return ROOT / "notebooks" / "params" / f"{dataset}.yaml"
+    return ROOT / "notebooks" / "params" / f"{dataset_name(dataset)}.yaml"
 
 
 def store_folder(dataset: str) -> Path:
     """Decoded tiles of a dataset, shared by its runs."""
-    return output_root() / "data" / "runs" / dataset / "store"
+    return output_root() / "data" / "runs" / dataset_name(dataset) / "store"
 
 
 def runs_folder(dataset: str, vlm: str) -> Path:
     """All seeds of one dataset and one VLM."""
-    return output_root() / "data" / "runs" / dataset / file_name(vlm)
+    return output_root() / "data" / "runs" / dataset_name(dataset) / file_name(vlm)
 
 
 def run_folder(dataset: str, vlm: str, seed: int | str, fold: int | str | None = None) -> Path:
@@ -63,12 +65,12 @@ def run_folder(dataset: str, vlm: str, seed: int | str, fold: int | str | None =
 
 def own_folder(dataset: str, vlm: str, seed: int, tiles: Path) -> Path:
     """What a run makes of a user's own folder of tiles."""
-    return run_folder(dataset, vlm, seed) / file_name(str(tiles.resolve()))
+    return run_folder(dataset, vlm, seed) / folder_name(tiles)
 
 
 def answers_file(tiles: Path) -> Path:
     """What people answered for a folder of tiles: of no run, and nothing removes it."""
-    return output_root() / "data" / "labels" / f"{file_name(str(tiles.resolve()))}.jsonl"
+    return output_root() / "data" / "labels" / f"{folder_name(tiles)}.jsonl"
 
 
 def model_folder(vlm: str, seed: int) -> Path:
@@ -90,6 +92,32 @@ def figures_folder() -> Path:
     return output_root() / "figures"
 
 
+def dataset_name(dataset: str) -> str:
+    """The name of a dataset as it is. Raises ValueError for one that could lead elsewhere."""
+    if not re.fullmatch(r"\w[\w.-]{0,99}", dataset):
+        raise ValueError(
+            f"{dataset!r} is no name of a dataset: letters, digits, '_', '-' and '.' make one"
+        )
+    return dataset
+
+
 def file_name(name: str) -> str:
-    """`hf-hub:org/model` and the like as a single folder name."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-")
+    """`hf-hub:org/model` and the like as a single name of a file or folder.
+
+    Different names give different ones: where it is not the name as it is, it ends in a digest.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:60]
+    return plain if plain and plain == name else f"{plain}-{_digest(name)}".lstrip("-")
+
+
+def folder_name(folder: Path) -> str:
+    """A user's folder as a single name: its own, and a digest of where it lies."""
+    path = folder.resolve()
+    plain = re.sub(r"[^\w.-]+", "-", path.name).strip("-.")[:40]
+    return f"{plain}-{_digest(str(path))}".lstrip("-")
+
+
+def _digest(text: str) -> str:
+    # As macOS and Linux may write the same letters in two ways.
+    normal = unicodedata.normalize("NFC", text)
+    return blake2b(os.fsencode(normal), digest_size=5).hexdigest()

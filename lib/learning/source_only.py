@@ -56,7 +56,7 @@ def source_only_probabilities(
         warnings.warn(f"source-only is left out: {model.name} is no single stand-in", stacklevel=2)
         return None
     used = {name: settings[name] for name in SETTINGS} | {"seed": seed, "classes": [*class_names]}
-    file = run / f"source_only_{digest_of(run / 'unprojected.npy', used)}.npy"
+    file = run / f"source_only_{digest_of(used, run / 'unprojected.npy')}.npy"
     with FileLock(run / ".source_only.lock"):  # folds run side by side
         if not file.is_file():
             probs = _train_and_predict(model, run, class_names, settings, seed)

@@ -337,7 +337,7 @@ def embed_shifted(
     another one is embedding is left to it, and waited for at the end.
     """
     used = {name: settings[name] for name in ("prompts", "n_views", "hue", "batch_size")}
-    digest = digest_of(run / "unprojected.npy", used | {"seed": seed})
+    digest = digest_of(used | {"seed": seed}, run / "unprojected.npy")
     folders = [run / "shifts" / f"{store.stem}-{digest}" for store in stores]
     for wait in (False, True):
         for store, folder in zip(stores, folders, strict=True):

@@ -134,7 +134,7 @@ def vote_on(
     texts = {TARGETS: text[: len(class_names)], EVERYTHING: text}
     used = {"rows": joined.tolist(), "mpp": mpp, **views, "targets": len(class_names)}
     used["text"] = text.sum(1).tolist()
-    votes = out / f"votes-{digest_of(out / 'unprojected.npy', used)}"
+    votes = out / f"votes-{digest_of(used, out / 'unprojected.npy')}"
     votes.mkdir(parents=True, exist_ok=True)
     with FileLock(votes / ".lock"):
         if not (votes / EVERYTHING / "view_probs.npy").is_file():

@@ -1,11 +1,48 @@
 """Image files of every common kind as square RGB tiles of 8 bits."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from PIL import Image
 
 FORMATS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+DECODERS = ("JPEG", "PNG", "TIFF", "WEBP")  # of all others, EPS would start a program
+MOST_PIXELS, MOST_BYTES = 80_000_000, 2**30
+MOST_OBLONG = 20  # the longer side by the shorter
+LARGE = 4_000_000  # pixels; images of more are decoded one after the other, for the memory
+_one_large = Lock()
+
+
+def open_image(file: Path) -> Image.Image:
+    """An image as Pillow opens it: its size is known, its pixels are not yet read.
+
+    Its content must be JPEG, PNG, TIFF or WebP, whatever its name. Raises OSError for what is no
+    regular file (a pipe would never end) or of another format, and ValueError for a damaged file
+    and for more than `MOST_BYTES`, `MOST_PIXELS` or `MOST_OBLONG`.
+    """
+    if not file.is_file():
+        raise OSError("not a regular file")
+    if file.stat().st_size > MOST_BYTES:
+        raise ValueError(f"too large: more than {MOST_BYTES >> 20} MiB")
+    try:
+        opened = Image.open(file, formats=DECODERS)
+        tags = getattr(opened, "tag_v2", {})  # a TIFF is decoded by tiles of its own, of any size
+        inner = int(tags.get(322, 1)) * int(tags.get(323, 1))
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # of a damaged file Pillow raises every type that there is
+        raise ValueError(f"damaged or too large: {error!r}") from error
+    wrong = ""
+    if max(opened.width * opened.height, inner) > MOST_PIXELS:
+        wrong = f"too large: more than {MOST_PIXELS // 10**6} million pixels"
+    elif max(opened.size) > MOST_OBLONG * min(opened.size):
+        wrong = f"too long: {opened.width} × {opened.height} pixels, of {MOST_OBLONG} to 1 at most"
+    if wrong:
+        opened.close()
+        raise ValueError(wrong)
+    return opened
 
 
 def read_square(file: Path, size: int) -> tuple[np.ndarray, str]:
@@ -13,15 +50,20 @@ def read_square(file: Path, size: int) -> tuple[np.ndarray, str]:
 
     Shorter side resized to `size` (bicubic), centre crop. Transparent images are laid on white, the
     colour of the empty slide; grey is copied to three channels; of 16 bits the upper eight are
-    taken; of several pages the first. Raises OSError, SyntaxError or ValueError (as Pillow does)
-    for a file that is not a whole image, and ValueError for pixels of more than 16 bits.
+    taken; of several pages the first. How a camera was held (EXIF) is not looked at. Raises OSError
+    or ValueError for a file that `open_image` refuses or that is not a whole image, and ValueError
+    for pixels of more than 16 bits.
     """
     try:
-        with Image.open(file) as opened:
-            opened.draft("RGB", (size, size))  # JPEG: decode near the wanted size
-            image, notes = _as_rgb(opened)
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"too large for a tile: {error}") from error
+        with open_image(file) as opened:
+            large = opened.width * opened.height > LARGE
+            with _one_large if large else nullcontext():
+                opened.draft("RGB", (size, size))  # JPEG: decode near the wanted size
+                image, notes = _as_rgb(opened)
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:  # likewise
+        raise ValueError(f"not a whole image: {error!r}") from error
     scale = size / min(image.size)
     width, height = (round(side * scale) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
@@ -30,7 +72,7 @@ def read_square(file: Path, size: int) -> tuple[np.ndarray, str]:
 
 
 def _as_rgb(opened: Image.Image) -> tuple[Image.Image, list[str]]:
-    notes = ["the first of several pages"] if getattr(opened, "n_frames", 1) > 1 else []
+    notes = ["the first of several pages"] if getattr(opened, "is_animated", False) else []
     is_16_bit = ";16" in f"{getattr(opened, 'tile', '')} {opened.mode}"
     if is_16_bit:
         notes.append("16 bits reduced to 8")

@@ -1,6 +1,8 @@
 """Image files of every kind, many written byte by byte, read as the tiles that they should give."""
 
+import contextlib
 import itertools
+import os
 import re
 import struct
 import warnings
@@ -238,7 +240,7 @@ def test_jpegs_keep_their_colour_at_every_size(tmp_path):
 
 # --- shapes --------------------------------------------------------------------------------------
 
-SHAPES = [(40, 40), (1, 1), (3, 400), (400, 3), (41, 40), (1000, 700)]
+SHAPES = [(40, 40), (1, 1), (3, 60), (400, 20), (41, 40), (1000, 700)]
 
 
 def test_every_shape_gives_a_square(tmp_path):
@@ -296,15 +298,83 @@ def test_a_file_that_is_no_whole_image_is_refused(tmp_path):
             read_square(file, H)
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+def write_tiled(file, side):
+    """A TIFF of 8 × 8 pixels whose one tile, which is what a decoder unpacks, has another side."""
+    long = {256: 8, 257: 8, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side}
+    data = zlib.compress(bytes(side * side))
+    tags = long | {324: 8 + 2 + 12 * 10 + 4, 325: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    file.write_bytes(head + entries + bytes(4) + data)
+
+
+def test_what_is_too_large_or_too_long_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     Image.fromarray(COLOUR).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", H * W // 2)
-    read_square(tmp_path / "a.png", H)  # Pillow warns up to twice the limit
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", H * W // 2 - 1)
+    write_tiled(tmp_path / "a.tif", 48)
+    for name in ("a.png", "a.tif"):
+        images.open_image(tmp_path / name).load()
     monkeypatch.setattr(images, "_as_rgb", None)
-    with pytest.raises(ValueError, match="too large for a tile"):
+    Image.new("L", (7, 7 * images.MOST_OBLONG + 1)).save(tmp_path / "long.png")
+    with pytest.raises(ValueError, match=r"too long: 7 × 141 pixels, of 20 to 1 at most"):
+        read_square(tmp_path / "long.png", H)
+    monkeypatch.setattr(images, "MOST_PIXELS", H * W - 1)
+    for name in ("a.png", "a.tif"):
+        with case(name), pytest.raises(ValueError, match="too large: more than 0 million pixels"):
+            read_square(tmp_path / name, H)
+    monkeypatch.setattr(images, "MOST_BYTES", 100)
+    with pytest.raises(ValueError, match="too large: more than 0 MiB"):
         read_square(tmp_path / "a.png", H)
+
+
+def test_only_the_four_formats_are_decoded_whatever_a_file_is_called(tmp_path):
+    file = tmp_path / "a.png"
+    for kind in ("JPEG", "PNG", "TIFF", "WEBP"):
+        Image.fromarray(COLOUR).save(file, kind)
+        assert read_square(file, H)[0].shape == (H, H, 3), kind
+    for kind in ("EPS", "GIF", "BMP", "PDF", "ICO", "JPEG2000", "PPM", "TGA"):
+        Image.fromarray(COLOUR).save(file, kind)
+        with case(kind), pytest.raises(OSError, match="cannot identify"):
+            read_square(file, H)
+
+
+def test_what_is_no_regular_file_is_refused_without_waiting_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    for name in ("pipe", "folder", "device", "loop", "gone"):
+        with case(name), pytest.raises(OSError):
+            read_square(tmp_path / f"{name}.png", H)
+
+
+def test_whatever_a_damaged_file_raises_names_no_more_than_a_damaged_file(tmp_path):
+    """Bytes of good files changed by chance: either pixels come out, or one of two errors."""
+    draw = np.random.default_rng(0)
+    for name in ("rgb.png", "rgb.tif", "rgb.tiff", "pages.tif", "moving.webp"):
+        KINDS[name][0](tmp_path / name)
+        whole = np.frombuffer((tmp_path / name).read_bytes(), np.uint8)
+        for _ in range(40):
+            spoilt = whole.copy()
+            places = draw.integers(min(len(whole), draw.choice([60, 400, 10**6])), size=3)
+            spoilt[places] = draw.integers(256, size=3)
+            (tmp_path / "a").write_bytes(spoilt.tobytes())
+            with case(name), warnings.catch_warnings(action="ignore"):
+                with contextlib.suppress(OSError, ValueError):
+                    read_square(tmp_path / "a", H)
+
+
+def test_the_pages_of_a_file_are_not_walked_through(tmp_path):
+    """A chain of pages may be long, or lead nowhere; that there are more is seen on the first."""
+    KINDS["pages.tif"][0](tmp_path / "a.tif")
+    content = (tmp_path / "a.tif").read_bytes()
+    first = struct.unpack("<I", content[4:8])[0]
+    (entries,) = struct.unpack("<H", content[first : first + 2])
+    after = first + 2 + 12 * entries
+    for following in (first, 2**31):
+        chained = content[:after] + struct.pack("<I", following) + content[after + 4 :]
+        (tmp_path / "b.tif").write_bytes(chained)
+        tile, _ = read_square(tmp_path / "b.tif", H)
+        assert np.array_equal(tile, read_square(tmp_path / "a.tif", H)[0]), following
 
 
 # --- all of a folder -----------------------------------------------------------------------------

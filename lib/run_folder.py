@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 
 from lib import chain, paths, record
-from lib.artefacts import atomic
+from lib.artefacts import atomic, locked
 
 
 class Run:
@@ -53,7 +52,7 @@ class Run:
         """Give settings of this run their values; see the class for who may."""
         own_file = self._settings_file(self.variant if self.notebook in chain.PER_NETWORK else "")
         own_file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(own_file.with_name(".settings.lock")):
+        with locked(own_file.with_name(".settings.lock")):
             self._own |= _as_json(settings)
             owned = dict(self._own)
             for notebook, given in self._sections().items():

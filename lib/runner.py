@@ -14,18 +14,16 @@ import re
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lib import chain, paths, record
-from lib.artefacts import atomic, remove_leftovers
+from lib.artefacts import atomic, locked, remove_leftovers, scratch_folder
 from lib.progress import HEADLESS
+from lib.yaml_files import parse_yaml, read_yaml
 
 
 def cells(notebook: Path) -> list[Any]:
@@ -73,7 +71,7 @@ def resolve_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, An
     file = paths.params_file(str(given.get("dataset", defaults.get("dataset"))))
     from_file: dict[str, Any] = {}
     if file.is_file():
-        from_file = yaml.safe_load(file.read_text()) or {}
+        from_file = read_yaml(file) or {}
         _check(from_file, _all_parameters(notebook.parent), str(file))
     here = _numbers({n: v for n, v in from_file.items() if n in defaults}, defaults)
     _check(here, defaults, f"{file} for {notebook.stem}")
@@ -156,29 +154,38 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
     """Execute a percent script with papermill from the repository's root.
 
     Returns the executed notebook. On an error the partial one is kept as `<name>.failed.ipynb`
-    and a RuntimeError names the notebook, the cell and the error.
+    and a RuntimeError names the notebook, the cell and the error. Where another process runs the
+    same notebook of the same run, this one says so and waits for it.
     """
+    parameters = resolve_parameters(notebook, given)
+    name, folder = name_of(notebook, parameters), run_of(parameters) / "executed"
+    lock = folder / f".{name}.lock"
+    try:
+        with locked(lock, wait=False):
+            return _execute(notebook, parameters, folder / f"{name}.ipynb")
+    except BlockingIOError as error:
+        print(f"{name} is run by {error}; waiting for it", file=sys.stderr, flush=True)
+    with locked(lock):
+        return _execute(notebook, parameters, folder / f"{name}.ipynb")
+
+
+def _execute(notebook: Path, parameters: Mapping[str, Any], done: Path) -> Path:
     import jupytext
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    parameters = resolve_parameters(notebook, given)
-    folder, name = (
-        run_of(parameters) / "executed",
-        name_of(notebook, parameters),
-    )
     for touched in (
-        folder.parent,
+        done.parents[1],
         paths.store_folder(parameters["dataset"]),
         paths.model_folder(parameters["vlm"], 0).parent,
     ):
         remove_leftovers(touched)
     os.environ |= KEEP_BUFFERS | {HEADLESS: "1"} | os.environ  # the kernel inherits it
-    done, failed = (folder / f"{name}{end}.ipynb" for end in ("", ".failed"))
-    with tempfile.TemporaryDirectory() as scratch, atomic(done) as partial:
-        source = Path(scratch, f"{notebook.stem}.ipynb")
+    failed = done.with_suffix(".failed.ipynb")
+    with scratch_folder() as scratch, atomic(done) as partial:
+        source = scratch / f"{notebook.stem}.ipynb"
         jupytext.write(jupytext.read(notebook), source, fmt="ipynb")
         try:
             papermill.execute_notebook(
@@ -225,14 +232,31 @@ def summary(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _to_open(executed: Path) -> str:
-    """The last line `open …` that a notebook printed, such as where its page is; else empty."""
+TOLD = ("left out", "alarm: ", "open ")
+
+
+def _told(executed: Path) -> list[str]:
+    """What a notebook printed that its caller has to see: left out, alarms, where its page is."""
     outputs = [
         o for cell in json.loads(executed.read_text())["cells"] for o in cell.get("outputs", [])
     ]
     printed = "".join("".join(o["text"]) for o in outputs if o.get("name") == "stdout")
-    lines = [line for line in printed.splitlines() if line.startswith("open ")]
-    return lines[-1] if lines else ""
+    lines = dict.fromkeys(line for line in printed.splitlines() if line.startswith(TOLD))
+    return sorted(lines, key=lambda line: line.startswith("open "))
+
+
+def joined_parameters(arguments: Sequence[str]) -> list[str]:
+    """`-p NAME VALUE` as one argument each: a value may begin with a dash."""
+    joined, rest = [], iter(arguments)
+    for argument in rest:
+        joined.append(f"-p{next(rest, '')}={next(rest, '')}" if argument == "-p" else argument)
+    return joined
+
+
+def name_and_value(text: str) -> tuple[str, str]:
+    """What `joined_parameters` joined."""
+    name, _, value = text.partition("=")
+    return name, value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -240,15 +264,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lib.runner", description=__doc__)
     parser.add_argument("notebook", type=Path, help="percent script, e.g. notebooks/10_….py")
     parser.add_argument(
-        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="parameter"
-    )
-    options = parser.parse_args(arguments)
+        "-p", action="append", default=[], type=name_and_value, metavar="NAME VALUE",
+        help="parameter",
+    )  # fmt: skip
+    options = parser.parse_args(joined_parameters(sys.argv[1:] if arguments is None else arguments))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporaries are removed
     try:
         if not options.notebook.is_file():
             raise ValueError(f"no such notebook: {options.notebook}")
         declared = declared_parameters(options.notebook)
-        given = {n: v if type(declared.get(n)) is str else yaml.safe_load(v) for n, v in options.p}
+        given = {
+            n: v if type(declared.get(n)) is str else parse_yaml(v, f"parameter {n!r}")
+            for n, v in options.p
+        }
         parameters = resolve_parameters(options.notebook, given)
         name = name_of(options.notebook, parameters)
         of_run = [n for n in ("dataset", "vlm", "seed", "fold") if n in parameters]
@@ -257,12 +285,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         started = time.perf_counter()
         done = run_notebook(options.notebook, given)
         rows = run_of(parameters) / "rows" / f"{name}.jsonl"
-        result = record.headline(record.read_rows(rows)) if rows.is_file() else _to_open(done)
+        result = record.headline(record.read_rows(rows)) if rows.is_file() else ""
+        told = _told(done)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     seconds = time.perf_counter() - started
-    print(f"{name} {seconds:.0f} s  {result}".rstrip(), file=sys.stderr, flush=True)
+    first = f"{name} {seconds:.0f} s  {result}".rstrip()
+    print("\n".join([first, *told]), file=sys.stderr, flush=True)
     return 0
 
 

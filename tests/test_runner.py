@@ -324,12 +324,52 @@ def test_a_start_removes_what_a_killed_run_left_but_not_what_a_running_one_write
                           capture_output=True, text=True).stdout.strip()  # fmt: skip
     folder = paths.run_folder("toy", "none/at all", 0)
     folder.mkdir(parents=True)
-    left = folder / f".part-{artefacts.HOST}-{dead}-votes.npy"
-    left.write_text("half")
-    written = (
-        folder / f".part-{artefacts.HOST}-{os.getpid()}-view_features.npy"
-    )  # this process lives
-    written.write_text("half")
+    left = folder / f".part-{artefacts.HOST}-{dead}-0123abcd"
+    written = folder / f".part-{artefacts.HOST}-{os.getpid()}-0123abcd"  # this process lives
+    for temporary in (left, written):
+        temporary.mkdir()
+        (temporary / "votes.npy").write_text("half")
     runner.run_notebook(write_notebook("seed"), {})
     assert not left.exists()
     assert written.exists()
+
+
+LOGGED = """
+import time
+from lib import paths
+
+log = paths.run_folder(dataset, vlm, seed) / "log"
+log.parent.mkdir(parents=True, exist_ok=True)
+with log.open("a") as opened:
+    opened.write("start ")
+
+time.sleep(1)
+with log.open("a") as opened:
+    opened.write("end ")
+"""
+
+
+@pytest.mark.slow
+def test_of_two_runs_of_one_notebook_the_second_waits_and_says_for_whom(write_notebook):
+    notebook = write_notebook(LOGGED)
+    started = [command(notebook, start=subprocess.Popen, stderr=subprocess.PIPE) for _ in range(2)]
+    told = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    folder = paths.run_folder("toy", "none/at all", 0)
+    assert (folder / "log").read_text().split() == ["start", "end"] * 2
+    assert sum("10_toy is run by process" in text for text in told) == 1
+    assert listed(folder / "executed") == ["10_toy.ipynb"]
+
+
+@pytest.mark.parametrize("value", ["-x", "--help", "a=b", "", "-", "it's {my} $dir\n"])
+def test_a_value_may_begin_with_a_dash_or_hold_any_letters(value):
+    joined = runner.joined_parameters(["x.py", "-p", "note", value, "-p", "a", "b"])
+    assert [runner.name_and_value(text[2:]) for text in joined[1:]] == [("note", value), ("a", "b")]
+
+
+@pytest.mark.slow
+def test_what_is_left_out_alarms_and_the_page_are_told_where_the_notebook_runs(write_notebook):
+    body = "print('open page')\n\nprint('left out: a.bmp')\nprint('alarm: flat')\nprint('hidden')"
+    done = command(write_notebook(body), ("note", "-x"), capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-3:] == ["left out: a.bmp", "alarm: flat", "open page"]

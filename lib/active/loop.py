@@ -7,7 +7,6 @@ with the same queries. No label is seen but through the oracle.
 import hashlib
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from lib.active.cold_start import ColdStart
 from lib.active.inputs import frozen_features, make_pool
 from lib.active.strategies import Query, select, strategy_by_name
 from lib.active.trainings import chance_counts, matched_cells, taught_counts, training_by_name
-from lib.artefacts import atomic
+from lib.artefacts import atomic, locked, scratch_folder
 from lib.labels import REFUSED, UNANSWERED, UNLABELLED, WAITING, missing_classes_expected
 from lib.learning.losses import DualViewTraining
 from lib.learning.networks import predict
@@ -168,7 +167,7 @@ def run_rounds(
     folder gets, per round r, round<r>.parquet (the query, in order, with its answers), probs<r>.npy
     [M, C] and round<r>.json (how it went); and the networks of the last round. If it holds rounds
     of other settings, data or `ALGORITHM` these are moved aside to <folder>.before, or .before2 and
-    so on: labels that somebody gave are never removed.
+    so on: labels that somebody gave are never removed. Of two processes the second waits.
 
     Raises ValueError when the pool and `predict_for` share a tile, when the oracle labels a tile
     that was not queried or with a class that there is not, and when it labels none of the first
@@ -176,31 +175,32 @@ def run_rounds(
     """
     if np.isin(config.tiles, predict_for).any():
         raise ValueError("tiles that are to be predicted stand in the pool that is queried")
-    _begin(folder, config.fingerprint(predict_for))
-    if not (folder / "round0.parquet").is_file():
-        _save_query(folder, 0, config.tiles, _first_query(config, known or {}))
-    if known:
-        _take_over(folder, known, config)
-    n_before = 0
-    for r in range(config.n_rounds):
-        try:
-            queries = _answered(folder, r, config, oracle)
-        except Waiting:
-            break
-        if known is not None and len(queries) == n_before:
-            break
-        n_before = len(queries)
-        if not (folder / f"round{r}.json").is_file():
-            _train_and_choose(folder, r, config, queries, predict_for)
-    return read_rounds(folder)
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        _begin(folder, config.fingerprint(predict_for))
+        if not (folder / "round0.parquet").is_file():
+            _save_query(folder, 0, config.tiles, _first_query(config, known or {}))
+        if known:
+            _take_over(folder, known, config)
+        n_before = 0
+        for r in range(config.n_rounds):
+            try:
+                queries = _answered(folder, r, config, oracle)
+            except Waiting:
+                break
+            if known is not None and len(queries) == n_before:
+                break
+            n_before = len(queries)
+            if not (folder / f"round{r}.json").is_file():
+                _train_and_choose(folder, r, config, queries, predict_for)
+        return read_rounds(folder)
 
 
 def run_in_scratch(
     config: ActiveLearningConfig, oracle: Oracle, predict_for: np.ndarray
 ) -> History:
     """`run_rounds` in a temporary folder, which is removed: for ablations."""
-    with tempfile.TemporaryDirectory() as scratch:
-        return run_rounds(Path(scratch, "rounds"), config, oracle, predict_for)
+    with scratch_folder() as scratch:
+        return run_rounds(scratch / "rounds", config, oracle, predict_for)
 
 
 def read_rounds(folder: Path) -> History:

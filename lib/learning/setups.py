@@ -1,6 +1,5 @@
 """Two training setups: heads on frozen features, and whole networks on pixels."""
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from lib.artefacts import scratch_folder
 from lib.labels import missing_classes_expected
 from lib.learning import networks, samplers
 from lib.learning.backbones import fine_tune_network
@@ -104,9 +104,9 @@ def fit_predict(
     objective: Objective, data: TrainingTiles, tiles: np.ndarray, *, setup: TrainingSetup, seed: int
 ) -> np.ndarray:
     """Train, and predict `tiles`: probabilities, float32 [N, C]. The networks are not kept."""
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         trained, _ = train(
             objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed,
-            folder=Path(folder),
+            folder=folder,
         )  # fmt: skip
     return networks.predict(trained, setup.reader, tiles)

@@ -3,7 +3,6 @@
 No consensus and no target tile: a baseline for every run whose VLM has labelled source tiles.
 """
 
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from lib import paths
-from lib.artefacts import atomic, digest_of
+from lib.artefacts import atomic, digest_of, locked, scratch_folder
 from lib.learning.losses import Supervised
 from lib.learning.samplers import plain_features
 from lib.learning.setups import fit_predict, frozen
@@ -57,7 +55,7 @@ def source_only_probabilities(
         return None
     used = {name: settings[name] for name in SETTINGS} | {"seed": seed, "classes": [*class_names]}
     file = run / f"source_only_{digest_of(used, run / 'unprojected.npy')}.npy"
-    with FileLock(run / ".source_only.lock"):  # folds run side by side
+    with locked(run / ".source_only.lock"):  # folds run side by side
         if not file.is_file():
             probs = _train_and_predict(model, run, class_names, settings, seed)
             if probs is None:
@@ -84,8 +82,7 @@ def _train_and_predict(
         return None
     data = TrainingTiles(np.arange(len(table)), classes[table.label.values], class_names)
     drawing = {name: settings[name] for name in ("n_views", "hue", "batch_size")}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         embed_tiles(model, store, text, folder)
         embed_views(model, store, data.tiles, text, folder, seed=seed, progress=False, **drawing)
         setup = frozen(folder, data.tiles, len(class_names), steps=settings["n_steps"], seed=seed)

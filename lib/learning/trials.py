@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from lib.alarm import Alarm, label_free_alarms
-from lib.artefacts import digest_of
+from lib.artefacts import digest_of, locked
 from lib.clusters import classes_by_lift, lift_clusters
 from lib.consensus import (
     SETTINGS,
@@ -38,7 +37,7 @@ from lib.learning.losses import HighConfidenceCrossSupervision, Objective, Super
 from lib.learning.setups import TrainingSetup, fit_predict, frozen
 from lib.learning.trainer import TrainingTiles, labelled_and_not
 from lib.random_draws import tile_draws
-from lib.vlm.inference import VLM, embed_tiles, embed_views
+from lib.vlm.inference import VLM, embed_tiles, embed_views, has_views
 
 PLAIN = {"mvc": "ce-mvc", "pfc": "ce-pfc", "mvc+pfc": "ce-kept"}  # filters → name of the method
 
@@ -342,8 +341,8 @@ def embed_shifted(
     for wait in (False, True):
         for store, folder in zip(stores, folders, strict=True):
             folder.mkdir(parents=True, exist_ok=True)
-            with suppress(Timeout), FileLock(folder / ".lock", blocking=wait):
-                if not (folder / "view_probs.npy").is_file():
+            with suppress(BlockingIOError), locked(folder / ".lock", wait=wait):
+                if not has_views(folder):
                     embed_tiles(model, store, text, folder)
                     every = np.arange(len(np.load(store, mmap_mode="r", allow_pickle=False)))
                     embed_views(

@@ -1,6 +1,5 @@
 """Several opinions on the test tiles of a run, as they are and shifted."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import nn
 
 from lib import paths
 from lib.active.inputs import view_probabilities
+from lib.artefacts import scratch_folder
 from lib.clusters import lift_labels
 from lib.consensus import SETTINGS
 from lib.labels import UNLABELLED
@@ -91,8 +91,8 @@ def trained_at(
     for setting, rules in SETTINGS.items():
         labels = evidence.pseudo_labels("mvc+pfc", **rules)
         given = objective, setup, train_tiles, labels, class_names
-        with tempfile.TemporaryDirectory() as scratch:
-            trained[setting] = setups.fit(*given, Path(scratch), seed=seed), labels
+        with scratch_folder() as scratch:
+            trained[setting] = setups.fit(*given, scratch, seed=seed), labels
     return trained
 
 

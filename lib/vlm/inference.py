@@ -1,7 +1,8 @@
 """Zero-shot and view-wise inference: embed prompts, tiles and random views with a VLM."""
 
-import tempfile
+import re
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -11,11 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.lib.format import open_memmap
 from torch import nn
 from torch.nn import functional as F
 
-from lib.artefacts import atomic
+from lib.artefacts import atomic, new_array, scratch_folder
 from lib.data.tiles import read_batches
 from lib.progress import progress_bar
 from lib.vlm import views
@@ -30,7 +30,7 @@ class VLM:
 
     name: str
     model: Any  # open_clip's CLIP classes; their towers have no common type
-    tokenizer: Callable[[list[str]], torch.Tensor]
+    tokenizer: Callable[..., torch.Tensor]  # texts and, if another one, the number of tokens
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -105,18 +105,64 @@ def embed_prompts(vlm: VLM, prompts: Sequence[Sequence[str]]) -> torch.Tensor:
 
     prompts: one or more per class; the normalised embeddings of a class are averaged and normalised
     again. An ensemble's are those of its members, concatenated. Raises ValueError when a class has
-    no prompt.
+    no prompt, for a prompt that is longer than the model reads, and for two prompts of different
+    classes that differ in nothing that it reads.
     """
     if vlm.ensemble_members:
         return torch.cat([embed_prompts(member, prompts) for member in vlm.ensemble_members], dim=1)
     for c, class_prompts in enumerate(prompts):
         if not class_prompts:
             raise ValueError(f"class {c} has no prompt")
-    flat = [prompt for class_prompts in prompts for prompt in class_prompts]
-    embedded = vlm.model.encode_text(vlm.tokenizer(flat).to(vlm.device), normalize=True).float()
+    tokens = [
+        tokens_of(vlm, class_prompts, f"class {c}") for c, class_prompts in enumerate(prompts)
+    ]
+    _refuse_alike(vlm, prompts)
+    embedded = vlm.model.encode_text(torch.cat(tokens).to(vlm.device), normalize=True).float()
     per_class = embedded.split([len(class_prompts) for class_prompts in prompts])
     means = [features.mean(0) for features in per_class]
     return F.normalize(torch.stack(means), dim=-1)
+
+
+def tokens_of(vlm: VLM, texts: Sequence[str], where: str) -> torch.Tensor:
+    """Tokens [N, L] of the texts. Raises ValueError with the words that the model would not see."""
+    for text in texts:
+        if _is_cut(vlm, text):
+            longest = bisect_left(range(len(text)), True, key=lambda n: _is_cut(vlm, text[:n])) - 1
+            # From the beginning of the word, in scripts that put spaces between words.
+            longest -= len(re.findall(r"[!-\u2dff]*\Z", text[:longest])[0])
+            raise ValueError(
+                f"{where}: {vlm.name} reads {len(vlm.tokenizer([text])[0])} tokens and would not "
+                f"see {text[longest:]!r}, the end of {text!r}: use fewer words"
+            )
+    return vlm.tokenizer(list(texts))
+
+
+def _is_cut(vlm: VLM, text: str) -> bool:
+    tokens, padding = _all_tokens(vlm, text)
+    seen = vlm.tokenizer([text])[0]
+    return not torch.equal(seen[seen != padding], tokens)
+
+
+def _all_tokens(vlm: VLM, text: str) -> tuple[torch.Tensor, int]:
+    """Tokens of a text of any length, and the one that fills a row up."""
+    room = 2 * vlm.tokenizer([text]).shape[1] + 32 * len(text)
+    row = vlm.tokenizer([text], context_length=room)[0]
+    padding = int(row.mode().values)  # most of it
+    return row[row != padding], padding
+
+
+def _refuse_alike(vlm: VLM, prompts: Sequence[Sequence[str]]) -> None:
+    """For a tokenizer all characters that it does not know are one, and capitals often small."""
+    unknown = getattr(getattr(vlm.tokenizer, "tokenizer", None), "unk_token_id", None)
+    seen: dict[tuple[int, ...], tuple[int, str]] = {}
+    for c, prompt in ((c, prompt) for c, of_class in enumerate(prompts) for prompt in of_class):
+        known = tuple(t for t in _all_tokens(vlm, prompt)[0].tolist() if t != unknown)
+        other, alike = seen.setdefault(known, (c, prompt))
+        if other != c and alike != prompt:
+            raise ValueError(
+                f"for {vlm.name} the prompts {alike!r} of class {other} and {prompt!r} of class "
+                f"{c} are the same: use words that it can tell apart"
+            )
 
 
 @torch.inference_mode()
@@ -270,6 +316,12 @@ def embed_views(
                 mean_probs[idx] = total.cpu()
 
 
+def has_views(run: Path, *texts: str) -> bool:
+    """Whether all files of `embed_views` are in `run`; texts: names of the sets of prompts."""
+    files = [f"{text}/{name}.npy" for text in texts or ("",) for name in ("votes", "view_probs")]
+    return all((run / file.lstrip("/")).is_file() for file in ["view_features.npy", *files])
+
+
 def _by_name(text: Texts) -> Mapping[str, torch.Tensor]:
     """Sets of prompts by name; one alone has none, and its files stand in the folder itself."""
     return text if isinstance(text, Mapping) else {"": text}
@@ -282,11 +334,10 @@ def vote(
 
     See `embed_views` for the arguments.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        embed_views(vlm, store, tiles, text, Path(folder), **kwargs)
+    with scratch_folder() as folder:
+        embed_views(vlm, store, tiles, text, folder, **kwargs)
         votes, view_probs = (
-            np.load(Path(folder, f"{name}.npy"), allow_pickle=False)
-            for name in ("votes", "view_probs")
+            np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("votes", "view_probs")
         )
     return votes, view_probs
 
@@ -303,7 +354,7 @@ class _NewArrays(ExitStack):
 
     def add(self, file: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         temporary = self.enter_context(atomic(file))
-        return open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+        return new_array(temporary, shape, dtype)
 
 
 def speed_of_views(
@@ -326,9 +377,9 @@ def speed_of_views(
         for batch in batches:
             encode_images(vlm, batch)
         encoded = _now(vlm)
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             embed_views(
-                vlm, store, fifth, text, Path(folder), n_views=2, seed=0, batch_size=batch_size,
+                vlm, store, fifth, text, folder, n_views=2, seed=0, batch_size=batch_size,
                 progress=False,
             )  # fmt: skip
         rates = len(fifth) / (encoded - start), 2 * len(fifth) / (_now(vlm) - encoded)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -85,6 +86,21 @@ def assert_same(history, expected):
 def whole(setup, tmp_path_factory):
     """A loop that ran through."""
     return run(tmp_path_factory.mktemp("whole") / "rounds", setup)
+
+
+@pytest.mark.slow
+def test_of_two_that_run_the_same_rounds_at_once_the_second_takes_up_those_of_the_first(
+    tmp_path, setup, whole
+):
+    oracles = [WatchedOracle(), WatchedOracle()]
+    with ThreadPoolExecutor(2) as pool:
+        histories = list(pool.map(lambda oracle: run(tmp_path / "rounds", setup, oracle), oracles))
+    for history in histories:
+        assert_same(history, whole)
+    assert sorted(len(oracle.queries) for oracle in oracles) == [0, 3]
+    assert sorted(file.name for file in tmp_path.rglob("network*")) == [
+        "network_a.safetensors", "network_b.safetensors", "networks2"
+    ]  # fmt: skip
 
 
 # --- which tiles are queried ----------------------------------------------------------------------

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from filelock import FileLock
 
 from lib import consensus
 from lib.alarm import label_free_alarms
+from lib.artefacts import locked
 from lib.labels import UNLABELLED
 from lib.learning import baselines, setups, trainer, trials
 from lib.learning.losses import HighConfidenceCrossSupervision, Supervised
@@ -284,7 +284,7 @@ def test_shifted_tiles_that_another_fold_is_embedding_are_left_to_it(folder, emb
     started, order = threading.Event(), []
 
     def other_fold():
-        with FileLock(trials.embed_shifted(*given, seed=1)[0] / ".lock"):
+        with locked(trials.embed_shifted(*given, seed=1)[0] / ".lock"):
             started.set()
             time.sleep(0.3)
             order.append("other")

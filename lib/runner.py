@@ -196,7 +196,15 @@ def _execute(notebook: Path, parameters: Mapping[str, Any], done: Path) -> Path:
                 cwd=paths.ROOT,
                 progress_bar=False,
                 # Sockets as files: no ports that kernels running side by side could collide on.
-                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{scratch}/kernel"}}),
+                config=Config(
+                    {
+                        "KernelManager": {
+                            "transport": "ipc",
+                            "ip": f"{scratch}/kernel",
+                            "connection_file": f"{scratch}/kernel.json",
+                        }
+                    }
+                ),
             )
         except (PapermillExecutionError, DeadKernelError) as error:
             shutil.move(partial, failed)

@@ -1,15 +1,103 @@
 """Dataset cards: what a dataset's classes, prompts, folders and groups are."""
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
+from pydantic_core import core_schema
 
 from lib import paths
+from lib.yaml_files import read_yaml
+
+only = with_config(ConfigDict(extra="forbid"))
 
 
+# --- what a field may hold -----------------------------------------------------------------------
+
+
+def _is(pattern: str, what: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"{text[:100]!r} is no {what}")
+        return text
+
+    return AfterValidator(check)
+
+
+def _fields(*optional: str, **kinds: Any) -> GetPydanticSchema:
+    """Says of a mapping which fields it has, of which kinds, and no others."""
+
+    def schema(_: Any, schema_of: Any) -> Any:
+        each = {
+            name: core_schema.typed_dict_field(schema_of(kind), required=name not in optional)
+            for name, kind in kinds.items()
+        }
+        return core_schema.typed_dict_schema(each, extra_behavior="forbid")
+
+    return GetPydanticSchema(schema)
+
+
+# A card may come from anybody. Its paths lie below a folder and name nothing hidden, on any system.
+PART = r"[^/\\:\x00-\x1f\x7f.~][^/\\:\x00-\x1f\x7f]*"
+Text = Annotated[str, _is(r"(?s)(?=.*\S)[^\x00-\x08\x0e-\x1f\x7f]+", "text")]
+Name = Annotated[str, _is(PART, "name")]
+Inside = Annotated[str, _is(f"{PART}(/{PART})*", "path below its folder, such as 'a/b'")]
+Beside = Annotated[str, _is(rf"{PART}\.csv", "CSV beside the card")]
+Address = Annotated[str, _is(r"https?://[^\s/]\S*", "address of the web")]
+Hash = Annotated[str, _is("md5:[0-9a-fA-F]{32}|sha256:[0-9a-fA-F]{64}", "md5:… or sha256:…")]
+# A dataset's folder with it was made here, and may be made again (`datasets.made`).
+Content = Annotated[Inside, _is("(?i)(?!recipe.json$).*", "name for what is fetched")]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Mpp = Annotated[Number, Field(ge=0.05, le=2)]
+Shift = Annotated[Number, Field(ge=0, le=10)]
+Count = Annotated[int, Field(strict=True, ge=1, le=10**5)]
+Few = Annotated[int, Field(strict=True, ge=1, le=100)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+Side = Annotated[int, Field(strict=True, ge=1, le=1024)]
+
+GROUP = _fields(
+    "pattern", "table", "column", "name", "relative_to", "copies", "is",
+    pattern=Annotated[Text, Field(max_length=200)], table=Inside, column=Text, name=Text,
+    relative_to=Inside, copies=Beside, **{"is": Text},
+)  # fmt: skip
+IMAGES = _fields("masks", "count", images=Inside, masks=Inside, count=Count)
+PATCHING = _fields(
+    size=Side, overlap=Annotated[int, Field(strict=True, ge=0)], tissue=Share, share=Share,
+    above=Annotated[int, Field(strict=True, ge=0, le=255)],
+    images=Annotated[list[Annotated[dict, IMAGES]], Field(min_length=1)],
+)  # fmt: skip
+SYNTHETIC = _fields(slides=Count, tiles=Count, size=Side, shift=Shift, seed=Seed)
+SLIDES: Any = {"slides": Count, "islands": Few, "columns": Few, "side": Side, "seed": Seed}
+DRAWN = _fields(
+    others=list[Name], irrelevant=Share, mpp=Annotated[list[Mpp], Field(min_length=1)],
+    shift=Shift, **SLIDES,
+)  # fmt: skip
+COMPOSED = _fields(tissue=dict[Name, Name], irrelevant=Share, mpp=Mpp, **SLIDES)
+OF_SLIDES = _fields(
+    "drawn", "composed",
+    table=Inside, drawn=Annotated[dict, DRAWN], composed=Annotated[dict, COMPOSED],
+)  # fmt: skip
+ARCHIVE = _fields("url", "hash", contains=Content, url=Address, hash=Hash)
+
+
+# --- a card --------------------------------------------------------------------------------------
+
+
+@only
 @dataclass(frozen=True)
 class TissueClass:
     """One class: its name, its folder below the dataset's, its prompts.
@@ -17,12 +105,13 @@ class TissueClass:
     `captions` describe its tiles when the dataset is the source of a stand-in VLM.
     """
 
-    name: str
-    folder: str
-    prompts: Sequence[str] = ()
-    captions: Sequence[str] = ()
+    name: Name
+    folder: Inside
+    prompts: Sequence[Text] = ()
+    captions: Sequence[Text] = ()
 
 
+@only
 @dataclass(frozen=True)
 class Card:
     """One dataset, as `data/cards/<name>.yaml` says.
@@ -31,9 +120,9 @@ class Card:
     group: what must not straddle a split: `{table, column, relative_to}` (a CSV with a `path`
     column, or with the column of file names that `name` says), `{pattern}` (a regular expression on
     the file name with one group), or None (every tile is its own group). Its `is` says in a word
-    what a group is; `groups_from` says where to get the table. With a table there may be `copies`, a
-    CSV beside the card: pairs of file names, `tile` and `copy`, that show one picture, so that their
-    groups are one group, by the smallest of their names.
+    what a group is; `groups_from` says where to get the table. With a table there may be `copies`,
+    a CSV beside the card: pairs of file names, `tile` and `copy`, that show one picture, so that
+    their groups are one group, by the smallest of their names.
     splits: the dataset's own division: for `train` and for `test` the folder that holds the class
     folders, or a JSON list of `{name, label}`; a class's `folder` is then its label there.
     patching: how the images of a dataset that has masks in place of class folders become tiles (the
@@ -57,26 +146,26 @@ class Card:
     """
 
     name: str
-    title: str
-    folder: str
-    tiles: str
+    title: Text
+    folder: Inside
+    tiles: Inside
     classes: Sequence[TissueClass]
-    licence: str
-    citation: str
-    source: str
-    group: Mapping[str, str] | None = None
-    groups_from: str = ""
-    splits: Mapping[str, str] | None = None
-    patching: Mapping[str, Any] | None = None
+    licence: Text
+    citation: Text
+    source: Text
+    group: Annotated[Mapping[str, str], GROUP] | None = None
+    groups_from: Text = ""
+    splits: Annotated[Mapping[str, str], _fields(train=Inside, test=Inside)] | None = None
+    patching: Annotated[Mapping[str, Any], PATCHING] | None = None
     counts: Mapping[str, Any] | None = None
-    archives: Sequence[Mapping[str, str]] = ()
-    access: str = ""
-    synthetic: Mapping[str, Any] | None = None
-    slides: Mapping[str, Any] | None = None
-    other_tissue: Sequence[str] = ()
-    group_hash_range: Sequence[float] = (0, 1)
-    restain: float = 0.0
-    joined: Sequence[str] = ()
+    archives: Sequence[Annotated[Mapping[str, str], ARCHIVE]] = ()
+    access: Text = ""
+    synthetic: Annotated[Mapping[str, Any], SYNTHETIC] | None = None
+    slides: Annotated[Mapping[str, Any], OF_SLIDES] | None = None
+    other_tissue: Sequence[Text] = ()
+    group_hash_range: Annotated[Sequence[Share], Field(min_length=2, max_length=2)] = (0, 1)
+    restain: Number = 0.0
+    joined: Sequence[Name] = ()
 
     @property
     def class_names(self) -> list[str]:
@@ -110,36 +199,30 @@ class Card:
 def read_card(dataset: str) -> Card:
     """The card of a dataset.
 
-    Raises FileNotFoundError naming the known cards, and ValueError naming the file and the missing
-    or unknown field.
+    Raises FileNotFoundError naming the known cards, and ValueError naming the file and the field
+    that is missing, unknown or wrong.
     """
     file = paths.card_file(dataset)
     if not file.is_file():
         known = ", ".join(sorted(f.stem for f in file.parent.glob("*.yaml")))
         raise FileNotFoundError(f"no card {file} for dataset {dataset!r}. Known datasets: {known}")
-    values = _read(file)
-    check_fields(Card, values, str(file), given="name")
-    if not isinstance(values["classes"], list):
-        raise ValueError(f"{file}: classes must be a list")
-    for n, entry in enumerate(values["classes"], 1):
-        if not isinstance(entry, dict):
-            raise ValueError(f"{file}, class {n} must hold named fields")
-        check_fields(TissueClass, entry, f"{file}, class {n}")
-    if len(values["classes"]) < 2:
-        raise ValueError(
-            f"{file}: at least two classes are needed, it has {len(values['classes'])}"
-        )
-    _check_layout(values, str(file))
-    classes = tuple(TissueClass(**entry) for entry in values.pop("classes"))
-    return Card(name=dataset, classes=classes, **values)
+    card: Card = checked(Card, _read(file), str(file), name=dataset)
+    for wrong, message in _wrong(card):
+        if wrong:
+            raise ValueError(f"{file}: {message}")
+    return card
 
 
 def card_files(dataset: str) -> list[Path]:
     """The card's file, and those of the cards that it extends or is made of."""
-    base = yaml.safe_load(paths.card_file(dataset).read_text()).get("extends")
-    more = [name for name in read_card(dataset).needs if name != dataset]
-    files = [file for name in [*([base] if base else []), *more] for file in card_files(name)]
-    return list(dict.fromkeys([paths.card_file(dataset), *files]))
+    waiting, files = [dataset], dict[str, Path]()
+    while waiting:
+        name = waiting.pop()
+        if name not in files:
+            files[name] = paths.card_file(name)
+            base = read_yaml(files[name]).get("extends")
+            waiting += [*reversed(read_card(name).needs), *([base] if base else [])]
+    return list(files.values())
 
 
 def copies_file(card: Card) -> Path:
@@ -148,17 +231,35 @@ def copies_file(card: Card) -> Path:
     return paths.card_file(card.name).with_name(card.group["copies"])
 
 
-def _read(file: Path) -> dict[str, Any]:
+def groups_by_pattern(pattern: str, names: Sequence[str]) -> list[str | None]:
+    """What the one group of a pattern holds in each name; None where it holds nothing.
+
+    By RE2, whose time grows with the length of a name alone: there are patterns for which Python's
+    own `re` needs years. Raises ValueError for a pattern that RE2 cannot read.
+    """
+    import pyarrow
+    from pyarrow import compute
+
+    texts = pyarrow.array(names, pyarrow.string())
+    whole = f"^(?s:.*?)(?:{pattern})(?s:.*)$"
+    held = compute.replace_substring_regex(texts, whole, r"\1").to_pylist()
+    matched = compute.match_substring_regex(texts, pattern).to_pylist()
+    return [(is_there and text) or None for text, is_there in zip(held, matched, strict=True)]
+
+
+def _read(file: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Fields of a card; one that extends another has that one's fields but for its own."""
-    values = yaml.safe_load(file.read_text())
+    values = read_yaml(file)
     if not isinstance(values, dict):
         raise ValueError(f"{file} must hold named fields")
     base = values.pop("extends", None)
     if base is None:
         return values
-    if not paths.card_file(str(base)).is_file():
+    if not isinstance(base, str) or not paths.card_file(base).is_file():
         raise ValueError(f"{file} extends {base!r}, which has no card")
-    return _read(paths.card_file(base)) | values
+    if paths.card_file(base) in (*extending, file):
+        raise ValueError(f"{file} extends {base!r}, which extends it")
+    return _read(paths.card_file(base), (*extending, file)) | values
 
 
 def credits(card: Card) -> str:
@@ -166,57 +267,80 @@ def credits(card: Card) -> str:
     return f"{card.title}\nLicence: {card.licence}\nCitation: {card.citation} From: {card.source}"
 
 
-RULES = ("size", "overlap", "tissue", "above", "share")
+def checked(kind: Any, values: Any, where: str, **more: Any) -> Any:
+    """A dataclass of the fields of a file, each of its type, and of `more`, which are not from it.
 
-
-def _check_layout(values: Mapping[str, Any], where: str) -> None:
-    """Refuse, by file and field, a rule that a card leaves unfinished."""
-    group, splits, patching = (values.get(f) or {} for f in ("group", "splits", "patching"))
-    if group and "pattern" not in group and not {"table", "column"} <= set(group):
-        raise ValueError(f"{where}: group needs either 'pattern' or 'table' and 'column'")
-    if "copies" in group and ("pattern" in group or Path(str(group["copies"])).suffix != ".csv"):
-        raise ValueError(f"{where}: group, copies must be a CSV beside the card, and needs a table")
-    if splits and set(splits) != {"train", "test"}:
-        raise ValueError(f"{where}: splits needs 'train' and 'test', nothing else")
-    if patching and splits:
-        raise ValueError(f"{where}: patching and splits exclude each other")
-    if patching and set(patching) != {"images", *RULES}:
-        raise ValueError(f"{where}: patching needs 'images' and {', '.join(map(repr, RULES))}")
-    for n, entry in enumerate(patching.get("images", []), 1):
-        if "images" not in entry or set(entry) - {"images", "masks", "count"}:
-            raise ValueError(
-                f"{where}: patching, images {n} needs 'images'; 'masks', 'count' may be"
-            )
-    if patching and len(values["classes"]) != 2:
-        n_classes = len(values["classes"])
-        raise ValueError(f"{where}: patching gives two classes, classes has {n_classes}")
-    for n, archive in enumerate(values.get("archives") or [], 1):
-        if "contains" not in archive or set(archive) - {"contains", "url", "hash"}:
-            raise ValueError(f"{where}: archives {n} needs 'contains'; 'url' and 'hash' may be")
-    _check_counts(values, where)
-
-
-def _check_counts(values: Mapping[str, Any], where: str) -> None:
-    counts = values.get("counts") or {}
-    if counts and values.get("splits"):
-        if set(counts) != {"train", "test"}:
-            raise ValueError(f"{where}: counts needs 'train' and 'test', as splits")
-        per_split = [c if isinstance(c, dict) else {"all": c} for c in counts.values()]
-    else:
-        per_split = [counts]
-    known = {"all", *(entry["name"] for entry in values["classes"])}
-    for name, n in (item for split_counts in per_split for item in split_counts.items()):
-        if name not in known or type(n) is not int:
-            raise ValueError(f"{where}: counts has {name!r}: {n!r}, no class and its number")
-
-
-def check_fields(kind: Any, values: Mapping[str, Any], where: str, given: str = "") -> None:
-    """Raise ValueError naming the field of a dataclass that is missing, or that it has not.
-
-    `given` is a field that does not come from the file.
+    Raises ValueError with `where` and the field that is missing, unknown or wrong.
     """
-    known = {f.name: f.default is MISSING for f in fields(kind) if f.name != given}
-    for name in sorted(n for n, needed in known.items() if needed and n not in values):
-        raise ValueError(f"{where}: the field {name!r} is missing")
-    for name in sorted(set(values) - set(known)):
-        raise ValueError(f"{where}: unknown field {name!r}. Valid: {', '.join(sorted(known))}")
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} must hold named fields")
+    known = {field.name for field in fields(kind)} - set(more)
+    for field in sorted(set(values) - known):
+        raise ValueError(f"{where}: unknown field {field!r}. Valid: {', '.join(sorted(known))}")
+    try:
+        return _adapter(kind).validate_python(values | more)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ", ".join(str(p + 1) if isinstance(p, int) else p for p in first["loc"])
+        problem = {
+            "missing": "it is missing",
+            "extra_forbidden": "unknown field",
+            "unexpected_keyword_argument": "unknown field",
+            "value_error": first["msg"].removeprefix("Value error, "),
+        }.get(first["type"], f"{first['msg']}, not {repr(first['input'])[:80]}")
+        raise ValueError(f"{where}: {field}: {problem}") from None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind)
+
+
+def _wrong(card: Card) -> list[tuple[bool, str]]:
+    """What fields of a card forbid each other, and whether they are there."""
+    group, patching, n_classes = card.group or {}, card.patching or {}, len(card.classes)
+    low, high = card.group_hash_range
+    return [
+        (n_classes < 2, f"at least two classes are needed, it has {n_classes}"),
+        *((True, f"two classes have the name or folder {text!r}") for text in _twice(card)),
+        (bool(group) and "pattern" not in group and not {"table", "column"} <= set(group),
+         "group needs either 'pattern' or 'table' and 'column'"),
+        ("pattern" in group and bool({"table", "copies"} & set(group)),
+         "group, pattern excludes 'table' and 'copies'"),
+        ("pattern" in group and not _has_one_group(group["pattern"]),
+         "group, pattern must be a regular expression of RE2 with one group"),
+        (bool(patching and card.splits), "patching and splits exclude each other"),
+        (bool(patching) and n_classes != 2, f"patching gives two classes, classes has {n_classes}"),
+        (bool(patching) and 8 * patching["overlap"] > 7 * patching["size"],
+         "patching, overlap may be seven eighths of size at most"),
+        ({"drawn", "composed"} <= set(card.slides or {}), "slides are either drawn or composed"),
+        (low >= high, "group_hash_range must be two numbers that rise"),
+        *((True, problem) for problem in _wrong_counts(card)),
+    ]  # fmt: skip
+
+
+def _twice(card: Card) -> list[str]:
+    """Names and folders of more than one class; on some systems "A" and "a" are one folder."""
+    names = Counter(name.casefold() for name in card.class_names)
+    folders = Counter(c.folder.casefold() for c in card.classes)
+    return [text for counted in (names, folders) for text, n in counted.items() if n > 1]
+
+
+def _has_one_group(pattern: str) -> bool:
+    try:
+        groups_by_pattern(pattern, [""])
+        return re.compile(pattern).groups == 1
+    except (ValueError, re.error):
+        return False
+
+
+def _wrong_counts(card: Card) -> list[str]:
+    if card.counts and card.splits and set(card.counts) != {"train", "test"}:
+        return ["counts needs 'train' and 'test', as splits"]
+    known = {"all", *card.class_names}
+    of_splits = [item for counts in card.published.values() for item in counts.items()]
+    return [
+        f"counts has {name!r}: {n!r}, no class and its number"
+        for name, n in of_splits
+        if name not in known or type(n) is not int or n < 0
+    ]

@@ -1,15 +1,19 @@
 """Cards of vision-language models: weights, input, prompts, licence and access of each name."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import pandas as pd
-import yaml
+from pydantic import BeforeValidator
 
 from lib import paths
-from lib.data.cards import check_fields, read_card
+from lib.data.cards import Address, Share, Side, Text, checked, read_card
+from lib.yaml_files import read_yaml
 
 NOT_STATED = "not stated"
+Colours = Annotated[
+    tuple[Share, Share, Share] | None, BeforeValidator(lambda v: None if v == NOT_STATED else v)
+]
 
 
 @dataclass(frozen=True)
@@ -23,16 +27,16 @@ class VLMCard:
     """
 
     name: str
-    title: str
-    weights: str
-    source: str
-    input_size: int
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-    prompt_style: str
-    licence: str
-    citation: str
-    access: str = ""
+    title: Text
+    weights: Text
+    source: Address
+    input_size: Side
+    mean: Colours
+    std: Colours
+    prompt_style: Text
+    licence: Text
+    citation: Text
+    access: Text = ""
 
     @property
     def credits(self) -> str:
@@ -49,37 +53,10 @@ def credits(vlm: str) -> str:
 def read_vlm_cards() -> dict[str, VLMCard]:
     """All cards by name. Raises ValueError naming the file, the model and the wrong field."""
     file = paths.vlms_file()
-    entries = yaml.safe_load(file.read_text())
+    entries = read_yaml(file)
     if not isinstance(entries, dict):
         raise ValueError(f"{file} must hold named models")
-    return {name: _card(name, entry, f"{file}, {name}") for name, entry in entries.items()}
-
-
-def _card(name: str, entry: Any, where: str) -> VLMCard:
-    if not isinstance(entry, dict):
-        raise ValueError(f"{where} must hold named fields")
-    check_fields(VLMCard, entry, where, given="name")
-    values = dict(entry)
-    for field in ("mean", "std"):
-        values[field] = _colours(entry[field], f"{where}: {field}")
-    if type(entry["input_size"]) is not int or entry["input_size"] < 1:
-        raise ValueError(f"{where}: input_size must be a number of pixels")
-    for field in set(entry) - {"mean", "std", "input_size"}:
-        if not isinstance(entry[field], str) or not entry[field]:
-            raise ValueError(f"{where}: {field} must be a text")
-    return VLMCard(name=name, **values)
-
-
-def _colours(value: Any, where: str) -> tuple[float, ...] | None:
-    if value == NOT_STATED:
-        return None
-    if (
-        not isinstance(value, list)
-        or len(value) != 3
-        or not all(type(v) in (int, float) and 0 <= v <= 1 for v in value)
-    ):
-        raise ValueError(f"{where} must be three numbers from 0 to 1, or {NOT_STATED!r}")
-    return tuple(map(float, value))
+    return {n: checked(VLMCard, entry, f"{file}, {n}", name=n) for n, entry in entries.items()}
 
 
 def vlms_table() -> pd.DataFrame:

@@ -1,19 +1,20 @@
 """Where a dataset lies, what of it is missing, and the tiles that are drawn or cut for it."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock
 
 from lib import paths
-from lib.artefacts import atomic
+from lib.artefacts import atomic, locked
 from lib.data import patches, synthetic
 from lib.data.cards import Card, read_card
 
+RECIPE = "recipe.json"  # in a folder that was made here
 # Those of the papers; cards of subsets of them are for the results here.
 PUBLIC = ("hph", "lc25000", "nct_crc", "digestpath", "crc5000", "chaoyang", "ebhi")
 
@@ -22,16 +23,27 @@ def locate(card: Card) -> Path:
     """The folder that holds a dataset as its source gives it: in `data/raw`, else in `DATA_ROOT`.
 
     One that holds all that `archives` names goes before one that does not. Raises FileNotFoundError
-    naming the folders that were tried and how to get the dataset.
+    naming the folders that were tried and how to get the dataset, and ValueError naming a class
+    folder that is a link to somewhere else.
     """
     tried = [root / card.folder for root in paths.raw_folders()]
     existing = [folder for folder in tried if folder.is_dir()]
     if existing:
-        return min(existing, key=lambda folder: bool(absent(card, folder)))
+        chosen = min(existing, key=lambda folder: bool(absent(card, folder)))
+        _refuse_links(card, chosen)
+        return chosen
     raise FileNotFoundError(
         f"dataset {card.name!r} is not here. {how_to_get(card)} Or name the folder that holds "
         f"{card.folder!r} with DATA_ROOT. Looked in: " + ", ".join(map(str, tried))
     )
+
+
+def _refuse_links(card: Card, folder: Path) -> None:
+    """A dataset's folder may be a link, but none of its class folders may lead out of it."""
+    parts = [split for split in (card.splits or {"": ""}).values() if not split.endswith(".json")]
+    for inside in [folder / part / c.folder for part in parts for c in card.classes]:
+        if not inside.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{inside} is a link that leaves the folder of {card.name!r}")
 
 
 def absent(card: Card, folder: Path) -> list[Mapping[str, str]]:
@@ -71,23 +83,35 @@ def prepare(card: Card) -> Path:
 def made(folder: Path, recipe: dict[str, Any], write: Callable[..., None], n: int = 0) -> Path:
     """The folder, written unless it already holds what the recipe (of n images) gives.
 
-    Of several processes that ask at once, one writes and the others wait for it.
+    Of several processes that ask at once, one writes and the others wait for it. Raises
+    FileExistsError for a folder that is there and was not made so: it is left as it is.
     """
-    recipe_file = folder / "recipe.json"
     wanted = recipe | ({"of_images": n} if n else {})
-
-    def complete() -> bool:
-        return recipe_file.is_file() and json.loads(recipe_file.read_text()) == wanted
-
-    if complete():  # where nothing may be written, such as on a read-only disk, too
+    if _recipe(folder) == wanted:  # where nothing may be written, such as on a read-only disk, too
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if not complete():
-            with atomic(folder) as temporary:
-                write(temporary, **recipe)
-                (temporary / recipe_file.name).write_text(json.dumps(wanted))
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        made_before = _recipe(folder)
+        if made_before == wanted:
+            return folder
+        alike = made_before.keys() - {"of_images"} == recipe.keys()
+        if os.path.lexists(folder) and not alike:
+            raise FileExistsError(
+                f"{folder} was not made by this card, and is left alone. Move it away, or name "
+                "another folder in the card"
+            )
+        with atomic(folder) as temporary:
+            write(temporary, **recipe)
+            (temporary / RECIPE).write_text(json.dumps(wanted))
     return folder
+
+
+def _recipe(folder: Path) -> dict[str, Any]:
+    """What a folder was made by; nothing if it was not made here."""
+    try:
+        recipe = json.loads((folder / RECIPE).read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return recipe if isinstance(recipe, dict) else {}
 
 
 def missing_tiles(card: Card, table: pd.DataFrame) -> list[str]:

@@ -1,5 +1,6 @@
 """Datasets are found in order, made once, and what of them is missing is said."""
 
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -7,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
+from cases import case
 from miniatures import CARD_FIELDS
 
 from lib import paths
-from lib.data import cards, datasets, splits, tiles
+from lib.data import cards, datasets, download, splits, tiles
 
 CARDS = sorted(file.stem for file in (paths.ROOT / "data" / "cards").glob("*.yaml"))
 
@@ -112,11 +114,79 @@ def test_of_two_that_ask_at_once_one_writes_and_the_other_waits(tmp_path):
     assert len(calls) == 1
 
 
-def test_a_wrong_recipe_is_refused_and_leaves_nothing(write_card, two_places):
-    card = write_card(SYNTHETIC | {"synthetic": RECIPE | {"slides": 0}})
-    with pytest.raises(ValueError, match="slides"):
+def test_a_recipe_that_cannot_be_followed_leaves_nothing(write_card, two_places):
+    card = write_card(SYNTHETIC | {"synthetic": RECIPE | {"tiles": 1}})
+    with pytest.raises(ValueError, match="tiles"):
         datasets.prepare(card)
-    assert [file.name for file in two_places[0].iterdir()] == [".toy.lock"]
+    assert not list(two_places[0].iterdir())
+
+
+NOT_OURS = {
+    "no recipe": None,
+    "an empty one": "{}",
+    "another program's": '{"flour": 500}',
+    "of another kind": '{"images": [], "kinds": [], "size": 8}',
+    "a list": "[1]",
+    "half a recipe": '{"slides": 2',
+    "no text": "\udcff",
+    "one that is too deep": "[" * 10**5,
+}
+
+
+def test_what_was_not_made_here_is_never_replaced(write_card, two_places, capsys):
+    folder, written = two_places[0] / "toy", {**SYNTHETIC, "synthetic": RECIPE}
+    for what, recipe in NOT_OURS.items():
+        (folder / "adipose").mkdir(parents=True)
+        (folder / "adipose" / "real.png").write_bytes(b"of a year's work")
+        if recipe is not None:
+            (folder / "recipe.json").write_text(recipe, errors="surrogateescape")
+        with case(what):
+            with pytest.raises(FileExistsError, match=r"raw/toy was not made by this card"):
+                datasets.prepare(write_card(written))
+            assert download.main(["toy"]) == 1
+            assert "error: " in capsys.readouterr().err
+            assert (folder / "adipose" / "real.png").read_bytes() == b"of a year's work"
+        shutil.rmtree(folder)
+    folder.write_text("a file")
+    with pytest.raises(FileExistsError, match=r"raw/toy was not made by this card"):
+        datasets.prepare(write_card(written))
+    assert folder.read_text() == "a file" and list(folder.parent.iterdir()) == [folder]
+
+
+def test_nothing_is_drawn_through_a_link_to_what_was_not_made_here(write_card, two_places):
+    thesis = two_places[0].parent.parent / "thesis"
+    thesis.mkdir()
+    (thesis / "thesis.tex").write_text("all of it")
+    two_places[0].mkdir(parents=True)
+    (two_places[0] / "toy").symlink_to(thesis)
+    with pytest.raises(FileExistsError):
+        datasets.prepare(write_card(SYNTHETIC | {"synthetic": RECIPE}))
+    assert (thesis / "thesis.tex").read_text() == "all of it"
+
+
+def test_the_folder_for_cut_tiles_is_left_alone_where_it_holds_others(write_card, two_places):
+    rule = {"size": 8, "overlap": 0, "tissue": 0, "above": 0, "share": 0}
+    card = write_card(CARD_FIELDS | {"patching": rule | {"images": [{"images": "*.png"}]}})
+    (two_places[1] / "toy").mkdir(parents=True)
+    (two_places[0] / "toy-tiles").mkdir(parents=True)
+    (two_places[0] / "toy-tiles" / "mine.png").write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match=r"toy-tiles was not made by this card"):
+        datasets.prepare(card)
+    assert (two_places[0] / "toy-tiles" / "mine.png").read_bytes() == b"mine"
+
+
+def test_a_dataset_may_be_a_link_but_its_class_folders_lie_in_it(write_card, two_places, tmp_path):
+    real = tmp_path / "elsewhere"
+    for name in ("x", "y"):
+        (real / name).mkdir(parents=True)
+    two_places[0].mkdir(parents=True)
+    folder = two_places[0] / "toy"
+    folder.symlink_to(real)
+    assert datasets.locate(write_card(CARD_FIELDS)) == folder
+    (real / "y").rmdir()
+    (real / "y").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match=r"toy/y is a link that leaves the folder of 'toy'"):
+        datasets.locate(write_card(CARD_FIELDS))
 
 
 REAL = [name for name in CARDS if cards.read_card(name).synthetic is None]

@@ -1,10 +1,20 @@
 #!/bin/sh
 # Make or update the virtual environment of this repository: set_up.sh VENV PYTHON [TARGET]
 #
-# Called by the Makefile, for whose TARGET the environment is wanted. The stamp is the last thing
-# written, so a set-up that was broken off is taken up again. Packages that were cut off while being
-# written have no RECORD yet: they are dropped and installed again.
-venv=$1 python=$2 target=${3:-test}
+# Called by the Makefile, for whose TARGET the environment is wanted. One that is newer than what it
+# is made from is left as it is. The stamp is the last thing written, so a set-up that was broken off
+# is taken up again. Packages that were cut off while being written have no RECORD yet: they are
+# dropped and installed again.
+venv=${1:?name a folder: make VENV=.venv} python=$2 target=${3:-test}
+case "$venv" in -*) venv=./$venv ;; esac  # a folder, no option
+if [ -x "$venv/bin/python" ] && [ -e "$venv/.installed" ] &&
+  [ -z "$(find requirements.lock pyproject.toml set_up.sh -newer "$venv/.installed")" ]; then
+  exit
+fi
+if [ -e "$venv/bin/python" ] && ! [ -e "$venv/pyvenv.cfg" ] && ! [ -d "$venv/conda-meta" ]; then
+  echo "$venv holds a Python that is no virtual environment. Name another: make $target VENV=.venv" >&2
+  exit 1
+fi
 hint="Name another: make $target PYTHON=python3.12"
 if "$venv/bin/python" -c "" 2>/dev/null; then
   python="$venv/bin/python"
@@ -20,9 +30,9 @@ if [ "$python" = "$venv/bin/python" ]; then
   echo "Bringing $venv up to date"
 else
   echo "Setting up $venv (about 7 GB, a few minutes, once)"
-  clear=
-  if [ -e "$venv/pyvenv.cfg" ]; then clear=--clear; fi
-  "$python" -m venv --without-pip $clear "$venv" || exit 1
+  # Of a set-up whose Python is gone nothing but the links to it is removed: the folder may hold more.
+  [ ! -e "$venv/pyvenv.cfg" ] || rm -f "$venv/bin/python" "$venv"/bin/python3*
+  "$python" -m venv --without-pip "$venv" || exit 1
 fi
 for record in "$venv"/lib/python3*/site-packages/*.dist-info; do
   [ ! -d "$record" ] || [ -e "$record/RECORD" ] || rm -rf "$record"

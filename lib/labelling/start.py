@@ -1,12 +1,15 @@
-"""Open JupyterLab on the first query: own tiles, then notebook 91 with the same parameters.
+"""Open JupyterLab; with parameters on the first query: own tiles, then notebook 91 with the same.
 
 python -m lib.labelling.start -p folder my_tiles -p classes "benign tissue; adenocarcinoma"
+
+Arguments of JupyterLab may follow, and more in the environment's `LAB_ARGS`, quoted as in a shell.
 """
 
 import argparse
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +17,6 @@ from typing import Any
 
 from lib import paths, runner
 from lib.artefacts import atomic
-from lib.classifier import DESCRIPTION
-from lib.vlm.prompts import parse_classes
 
 RESULT, LABEL = "90_your_own_tiles", "91_label_tiles"
 
@@ -54,6 +55,9 @@ def _demo_tiles() -> Path:
 
 def _has_result(out: Path, classes: str) -> bool:
     """Whether notebook 90 has been here with these classes; without any, with whatever it was."""
+    from lib.classifier import DESCRIPTION
+    from lib.vlm.prompts import parse_classes
+
     description = out / "classifier" / DESCRIPTION
     if not description.is_file():
         return False
@@ -77,15 +81,26 @@ def _filled(notebook: Path, parameters: Mapping[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; does not return once JupyterLab has taken over."""
     parser = argparse.ArgumentParser(prog="python -m lib.labelling.start", description=__doc__)
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser.add_argument("-p", action="append", type=runner.name_and_value, metavar="NAME VALUE")
+    arguments = runner.joined_parameters(sys.argv[1:] if arguments is None else arguments)
     options, lab = parser.parse_known_args(arguments)
     try:
-        notebook = label_notebook(dict(options.p))
+        lab += _words("LAB_ARGS")
+        notebook = label_notebook(dict(options.p)) if options.p else None
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"open {notebook} and run all cells", file=sys.stderr, flush=True)
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(notebook), *lab])
+    if notebook:
+        print(f"open {notebook} and run all cells", file=sys.stderr, flush=True)
+        lab.insert(0, str(notebook))
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *lab])
+
+
+def _words(variable: str) -> list[str]:
+    try:
+        return shlex.split(os.environ.get(variable, ""))
+    except ValueError as error:
+        raise ValueError(f"{variable}={os.environ[variable]}: {error}") from None
 
 
 if __name__ == "__main__":

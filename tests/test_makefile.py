@@ -1,0 +1,178 @@
+"""What a user names reaches the tools as the text that it is; nothing of it is run or expanded."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from cases import case
+
+ROOT = Path(__file__).resolve().parents[1]
+MAKEFILE = (ROOT / "Makefile").read_text()
+DEFAULTS = dict(re.findall(r"^((?!VENV)[A-Z_]+) \?= ?(.*)$", MAKEFILE, re.M))
+GOALS = ["reproduce", "ablations", "record", "data", "own", "label", "slides", "figures", "lab"]
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def texts(run: str) -> list[str]:
+    """Names with a command in all places where it could run, and harmless ones."""
+    shell = f"\"; {run}; \" '; {run}; ' `{run}` $({run}) && {run} | {run} #"
+    expanded = (
+        f"$(shell {run}) ${{shell {run}}} $(eval $(shell {run})) $(info x) $$(shell {run}) $@ $("
+    )
+    lines = f"a\n{run}\n\t{run}\n%: ; {run}\nendef\n"
+    names = [
+        "my$folder",
+        "it's",
+        "-x",
+        "--help",
+        "-",
+        "{x}",
+        "{{}}",
+        "#1",
+        "50 %",
+        "a\\",
+        "\\",
+        "a;b",
+    ]
+    names += ["two  words ", "~", "~/x", "a=b", ":=x", "*", "!", "[1]", "0123", "1e5", "yes", "é:"]
+    return [shell, expanded, lines, *names]
+
+
+@pytest.fixture
+def venv(tmp_path) -> Path:
+    """A set-up whose Python only records its arguments and its environment."""
+    return stub(tmp_path / "venv")
+
+
+def stub(folder: Path, then: str = "") -> Path:
+    program = folder / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    program.write_text(
+        "#!/bin/sh\n"
+        '{ printf "%s\\0" "$@"; printf "\\n\\0"; env -0; printf "\\n\\n\\0"; } >> "$0.calls"\n'
+        + then
+    )
+    program.chmod(0o755)
+    (folder / ".installed").touch()
+    return folder
+
+
+def calls(venv: Path) -> list[tuple[list[str], dict[str, str]]]:
+    """Arguments and environment of each call of the Python of a set-up, and forgets them."""
+    record = venv / "bin" / "python.calls"
+    parts = [call.split("\0\n\0") for call in record.read_text().split("\n\n\0")[:-1]]
+    record.unlink()
+    return [
+        (words.split("\0"), dict(line.split("=", 1) for line in env.split("\0")[:-1]))
+        for words, env in parts
+    ]
+
+
+def make(*arguments: str, **named: str) -> subprocess.CompletedProcess:
+    """Run make as from a fresh shell, not as the child of the make that may run the tests."""
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")} | named
+    return subprocess.run(
+        ["make", *arguments], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["command line", "environment"])
+def test_a_value_reaches_the_tools_as_the_text_that_it_is(source, venv, tmp_path):
+    for text in texts(f"touch {tmp_path}/marker"):
+        named = dict.fromkeys(DEFAULTS, text)
+        words = [f"{name}={text}" for name in named] if source == "command line" else []
+        with case(text):
+            run = make(*GOALS, f"VENV={venv}", *words, **({} if words else named))
+            assert run.returncode == 0, run.stderr
+            made = calls(venv)
+            assert len(made) == len(GOALS) + 2  # the record is three calls
+            for arguments, env in made:
+                if env["FOLDS"] == "0,1,2,3,4":  # the protocol of the record
+                    assert env["SEEDS"] == ("0" if "ablations" in arguments else "0,1,2")
+                    env |= {"FOLDS": text, "SEEDS": text}
+                assert {name: env[name] for name in named} == named
+            own = next(words for words, _ in made if "notebooks/90_your_own_tiles.py" in words)
+            names = ("folder", "classes", "other", "by_folder", "labels", "vlm")
+            values = {"dataset": "own"} | dict.fromkeys(names, text)
+            assert own[3:] == [word for pair in values.items() for word in ("-p", *pair)]
+            assert not (tmp_path / "marker").exists()
+
+
+def test_no_call_of_make_runs_or_expands_a_value(venv, tmp_path):
+    marker = tmp_path / "marker"
+    expanded = texts(f"touch {marker}")[1]
+    named = [
+        f"{name}={expanded}" for name in (*DEFAULTS, "UNKNOWN", "NAMED", "RUN", "MAKECMDGOALS")
+    ]
+    for call in (["-n", "own"], ["-p", "help"], ["-e", "help"], ["data"]):
+        with case(*call):
+            run = make(*call, f"VENV={venv}", *named)
+            assert run.returncode == 0, run.stderr
+            assert not marker.exists()
+    assert [env["DATASET"] for _, env in calls(venv)] == [expanded]
+
+
+def test_help_prints_values_as_they_are(tmp_path):
+    for text in texts(f"touch {tmp_path}/marker"):
+        with case(text):
+            assert f"TILES={text}" in make("help", f"TILES={text}").stdout
+    assert not (tmp_path / "marker").exists()
+
+
+def test_what_is_not_named_has_its_default(venv):
+    assert make("own", "TILES=x", f"VENV={venv}").returncode == 0
+    [(words, env)] = calls(venv)
+    assert {name: env[name] for name in DEFAULTS} == DEFAULTS | {"TILES": "x"}
+    assert "vlm" not in words
+    assert "TILES=folder" in make("own", f"VENV={venv}").stderr
+
+
+def test_a_set_up_may_lie_in_a_folder_of_any_name(tmp_path):
+    marker = tmp_path / "marker"
+    for text in texts("touch $MARKER"):
+        folder = stub(tmp_path / text)
+        with case(text):
+            run = make("data", f"VENV={folder}", MARKER=str(marker))
+            assert run.returncode == 0, run.stderr
+            assert [words[-1] for words, _ in calls(folder)] == ["demo"]
+            run = make("data", f"PYTHON={text}", f"VENV={tmp_path}/none", MARKER=str(marker))
+            assert "does not run" in run.stderr
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_smoke_test_leaves_no_folder_and_no_process(how, tmp_path):
+    venv = stub(tmp_path / "venv", 'touch "$OUTPUT_ROOT/begun"; sleep 60 & sleep 60\n')
+    (scratch := tmp_path / "scratch").mkdir()
+    environment = {"PATH": os.environ["PATH"], "TMPDIR": str(scratch)}
+    run = subprocess.Popen(
+        ["make", "smoke", f"VENV={venv}"], cwd=ROOT, env=environment, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    while not list(scratch.glob("*/begun")):
+        assert run.poll() is None
+        time.sleep(0.01)
+    os.kill(run.pid, how) if how == signal.SIGTERM else os.killpg(run.pid, how)
+    run.communicate(timeout=30)  # until every process that can write has ended
+    assert run.returncode != 0
+    assert not list(scratch.iterdir())
+
+
+def test_clean_removes_only_what_is_made_here(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    ours = ["data/runs/demo/x", "data/models/x", "lib/__pycache__/x", ".snakemake/x"]
+    theirs = ["build/x", "dist/x", "other.egg-info", "notebooks/mine.ipynb", "data/labels/x"]
+    theirs += ["data/raw/x", "my tiles/__pycache__/x"]
+    for name in [*ours, *theirs, "tests/x"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True)
+    left = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
+    assert left == {"Makefile", "tests/x", *theirs}

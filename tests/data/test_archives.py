@@ -7,6 +7,7 @@ import re
 import shutil
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 
@@ -77,14 +78,14 @@ def test_what_an_archive_contains_instead_is_said(unpack):
 
 
 OUTSIDE = ["/evil", "../evil", "set/../../evil", "set/..", "C:/evil", "c:evil", "..\\evil",
-           "set\\evil"]  # fmt: skip
+           "set\\evil", "x" * 1001, "x/" * 33 + "x"]  # fmt: skip
 
 
 def test_a_member_that_would_land_outside_is_refused_by_name(unpack):
     for kind, make in MAKERS.items():
         for name in OUTSIDE:
             with case(kind, name):
-                with pytest.raises(ValueError, match=re.escape(f"{name!r}")) as error:
+                with pytest.raises(ValueError, match=re.escape(f"{name[:1000]!r}")) as error:
                     unpack(make(FILES | {name: b"evil"}))
                 assert "archive: " in str(error.value)
                 assert "Nothing was unpacked" in str(error.value)
@@ -125,7 +126,7 @@ def test_an_encrypted_member_is_refused(unpack):
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_two_members_of_one_name_are_refused(unpack):
-    for twin in ("set/a/1.png", "set/./a//1.png", "./set/a/1.png"):
+    for twin in ("set/a/1.png", "set/./a//1.png", "./set/a/1.png", "SET/a/1.PNG"):
         buffer = io.BytesIO(zipped(FILES))
         with zipfile.ZipFile(buffer, "a") as archive:
             archive.writestr(twin, b"twin")
@@ -159,6 +160,89 @@ def test_many_small_members_are_a_bomb_too_and_large_archives_may_hold_more(unpa
     with pytest.raises(ValueError, match="'set/16' unpacks to more"):
         unpack(zipped(many))
     assert len(unpack(zipped(many | {"set/tiles": BODY}))) == 18
+
+
+def header(kind, size, name="x"):
+    """One block of a tar, with any type and any size, also one that tarfile would not write."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+HUGE = 3 * 2**30
+LARGE_HEADERS = {
+    "a long name of 3 GB": header(tarfile.GNUTYPE_LONGNAME, HUGE) + bytes(2**21),
+    "a long link of 3 GB": header(tarfile.GNUTYPE_LONGLINK, HUGE) + bytes(2**21),
+    "pax fields of 3 GB": header(tarfile.XHDTYPE, HUGE) + bytes(2**21),
+    "global pax fields of 3 GB": header(tarfile.XGLTYPE, HUGE) + bytes(2**21),
+    "pax fields of less than nothing": header(tarfile.XHDTYPE, -1024) + bytes(2**21),
+    "a map of holes without end": tarred(
+        {"set/a": b"0\n" * 2**20},
+        change=lambda info: info.pax_headers.update({"GNU.sparse.major": "1",
+                                                     "GNU.sparse.minor": "0"}),
+    ).replace(b"0\n0\n", b"999999999\n", 1),
+    "one header before another": header(tarfile.XHDTYPE, 0) * 500 + tarred(FILES),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_what_a_header_asks_for_is_not_read(unpack):
+    for what, content in LARGE_HEADERS.items():
+        for pack in (bytes, gzip.compress):
+            packed = pack(content)
+            tracemalloc.start()
+            with case(what, pack.__name__), pytest.raises(ValueError, match="archive"):
+                unpack(packed)
+            most = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert most < 2**20, (what, pack.__name__)
+
+
+def test_a_member_that_says_3_gb_is_refused_by_name(unpack):
+    for pack in (bytes, gzip.compress):
+        message = r"'set/a' unpacks to more than the 1,048,576 bytes"
+        with case(pack.__name__), pytest.raises(ValueError, match=message):
+            unpack(pack(header(tarfile.REGTYPE, HUGE, "set/a") + bytes(2**15)))
+    with pytest.raises(ValueError, match=r"'set/a' unpacks to more than"):
+        unpack(header(tarfile.REGTYPE, -512, "set/a") + bytes(2**15))
+
+
+def test_pax_fields_for_all_members_do_not_add_up(unpack, tmp_path):
+    fields = "".join(f"{len(f'   k{n}=v')} k{n}=v\n" for n in range(10, 99)).encode()
+    each = header(tarfile.XGLTYPE, len(fields)) + fields + bytes(-len(fields) % 512)
+    members = [each + tarred({f"set/{n}": b""})[:512] for n in range(20)]
+    (tmp_path / "archive").write_bytes(b"".join(members) + bytes(2**10))
+    with archives._opened(tmp_path / "archive") as listed_members:
+        kept = [member.open.args[0] for member in listed_members]
+    assert len(kept) == 20 and not any(info.pax_headers for info in kept)
+
+
+def test_more_files_than_any_dataset_has_are_refused(unpack, monkeypatch):
+    monkeypatch.setattr(archives, "MOST_MEMBERS", 3)
+    monkeypatch.setattr(archives, "LONGEST_LIST", 500)
+    assert unpack(zipped(FILES)) == unpack(tarred(FILES)) == FILES
+    for kind, make in ZIP_AND_TAR.items():
+        with case(kind), pytest.raises(ValueError, match=r"'more/x/4.png' is one more than the 3"):
+            unpack(make(FILES | SECOND))
+    with pytest.raises(ValueError, match="its list of contents is larger"):
+        unpack(zipped({f"set/{n}": b"" for n in range(100)}))
+
+
+def test_a_compression_that_zipfile_cannot_stop_is_refused(unpack):
+    for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        content = zipped(FILES, lambda info, method=method: setattr(info, "compress_type", method))
+        message = "by hand: 'set/a/1.png' has an unusual compression"
+        with case(method), pytest.raises(RuntimeError, match=message):
+            unpack(content)
+
+
+def test_a_zip_whose_members_share_their_bytes_is_refused(unpack):
+    content = bytearray(zipped({f"set/{n}": bytes(2**19) for n in range(8)}))
+    first, at = content.index(b"PK\1\2"), 0
+    while (at := content.find(b"PK\1\2", max(at + 1, first))) > 0:
+        content[at + 42 : at + 46] = bytes(4)  # all begin where the first does
+    with pytest.raises(ValueError, match="unpacks to more"):
+        unpack(bytes(content))
 
 
 def test_a_zip_that_lies_about_a_size_is_refused(unpack):

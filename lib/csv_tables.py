@@ -30,6 +30,8 @@ def read_table(file: Path, required: Sequence[str], optional: Sequence[str] = ()
     """
     text = _text(file)
     wanted = list(dict.fromkeys([*required, *optional]))
+    if "line" in wanted:
+        raise ValueError(f"{file}: rename its column 'line', which counts the lines here")
     header, rows = _header(file, text, required, wanted)
     for name in header:
         if name and header.count(name) > 1:

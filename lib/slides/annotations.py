@@ -6,7 +6,9 @@ count from the top left of OpenSlide's bounds.
 
 import json
 import math
+import re
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -182,21 +184,54 @@ def write_geojson(file: Path, collection: Mapping[str, Any]) -> None:
 
 
 def read_tiles_geojson(file: Path) -> pd.DataFrame:
-    """The tiles of a file that `write_geojson` or QuPath wrote: x, y, side, class, measurements.
+    """The tiles of a file that `write_geojson` or QuPath wrote: their measurements, and as follows.
 
-    x, y: top left, from the bounds, and side: width, all in level-0 pixels; a measurement that a
-    tile lacks is NaN, a class that it lacks None. Objects other than tiles are left out.
+    x, y: top left, from the bounds, and side: width, all in level-0 pixels; class, "" without one;
+    written: the class that `tiles_geojson` wrote, which the name of a tile keeps when its class is
+    changed, "" where it does not say. A measurement that a tile lacks is NaN. A collection, a list
+    of features or a single one is read. Whatever is no tile, a polygon with finite corners, is left
+    out with a warning. Raises ValueError naming a file that is no JSON.
     """
-    collection = json.loads(Path(file).read_text(encoding="utf-8"))
-    check_geojson(collection)
-    lines = []
-    for feature in collection["features"]:
-        properties = feature["properties"]
-        if properties["objectType"] != "tile" or feature["geometry"]["type"] != "Polygon":
-            continue
-        ring = np.array(feature["geometry"]["coordinates"][0])
-        (x, y), (right, _) = ring.min(0), ring.max(0)
-        line = {"x": x, "y": y, "side": round(right - x, DIGITS)}
-        line["class"] = (properties.get("classification") or {}).get("name")
-        lines.append(line | dict(properties.get("measurements", {})))
-    return pd.DataFrame(lines, columns=None if lines else ["x", "y", "side", "class"])
+    try:
+        content = json.loads(Path(file).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is no GeoJSON: {error}") from error
+    features = content.get("features", [content]) if isinstance(content, dict) else content
+    if not isinstance(features, list):
+        raise ValueError(f"{file} is no GeoJSON: it holds no features")
+    lines, others = [], []
+    for number, feature in enumerate(features):
+        try:
+            lines.append(_tile_of(feature))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            others.append(str(number))
+    if others:
+        more = f" and {len(others) - 10} more" if len(others) > 10 else ""
+        warnings.warn(
+            f"{file}: {len(others)} of {len(features)} objects are no tiles and are left out: "
+            f"features {', '.join(others[:10])}{more}, counted from 0",
+            stacklevel=2,
+        )
+    return pd.DataFrame(lines, columns=None if lines else ["x", "y", "side", "class", "written"])
+
+
+def _tile_of(feature: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of `read_tiles_geojson`. Raises one of several errors for what is no tile."""
+    properties, geometry = feature["properties"], feature["geometry"]
+    if properties["objectType"] != "tile" or geometry["type"] != "Polygon":
+        raise ValueError
+    ring = np.array([point[:2] for point in geometry["coordinates"][0]], dtype=float)
+    if not np.isfinite(ring).all():
+        raise ValueError
+    (x, y), (right, _) = ring.min(0), ring.max(0)
+    named = properties.get("classification") or ""
+    if isinstance(named, Mapping):
+        named = ": ".join(named.get("names") or [named.get("name") or ""])
+    name = re.fullmatch(r"(.+) \(-?\d+, -?\d+\)", str(properties.get("name")), re.DOTALL)
+    measured = properties.get("measurements")
+    numbers = {
+        title: float(value) if _is_number(value) else math.nan
+        for title, value in (measured.items() if isinstance(measured, Mapping) else ())
+    }
+    line = {"x": x, "y": y, "side": round(right - x, DIGITS)}
+    return numbers | line | {"class": str(named), "written": name[1] if name else ""}

@@ -49,6 +49,7 @@ def test_what_is_written_is_read_back(collection, tmp_path):
     table = annotations.read_tiles_geojson(tmp_path / "s.geojson")
     assert table[["x", "y"]].values.tolist() == (COORDS - (10, 20)).tolist()
     assert set(table.side) == {223.5} and table["class"].tolist() == NAMES
+    assert table.written.tolist() == NAMES
     assert table["prob normal"].tolist() == [0.1, 0.75, 0.3333]
     assert np.isnan(table.attention[1])
     none = {"type": "FeatureCollection", "features": []}
@@ -84,10 +85,32 @@ def test_what_qupath_would_refuse_is_refused_by_feature_and_never_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_objects_that_are_no_tiles_are_left_out(collection, tmp_path):
-    collection["features"][0]["properties"]["objectType"] = "annotation"
-    (tmp_path / "s.geojson").write_text(json.dumps(collection))
-    assert len(annotations.read_tiles_geojson(tmp_path / "s.geojson")) == 2
+def test_objects_that_are_no_tiles_are_left_out_and_counted(collection, tmp_path):
+    first, second, third = collection["features"]
+    point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}}
+    ruler = {"type": "LineString", "coordinates": [[0, 0], [1, 1]]}
+    others = [
+        point,
+        first | {"geometry": ruler},
+        first | {"geometry": None},
+        first | {"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [1, 10**400]]]}},
+        first | {"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [1, float("nan")]]]}},
+        first | {"properties": first["properties"] | {"objectType": "annotation"}},
+        7,
+    ]
+    second["properties"]["measurements"] = {"prob tumour": "NaN", "class": 1}
+    del second["properties"]["classification"]
+    third["properties"] |= {"classification": "tumour", "measurements": None, "name": "renamed"}
+    for content in ([*others, second, third], {"features": [*others, second, third]}):
+        (tmp_path / "s.geojson").write_text(json.dumps(content))
+        with pytest.warns(UserWarning, match="7 of 9 objects are no tiles.*: features 0, 1, 2, 3"):
+            table = annotations.read_tiles_geojson(tmp_path / "s.geojson")
+        assert table["class"].tolist() == ["", "tumour"]
+        assert table.written.tolist() == [NAMES[1], ""] and np.isnan(table["prob tumour"][0])
+    for text in ("nonsense", '{"features": 5}', "[" * 100_000, "5"):
+        (tmp_path / "s.geojson").write_text(text)
+        with pytest.raises(ValueError, match=r"s\.geojson is no GeoJSON"):
+            annotations.read_tiles_geojson(tmp_path / "s.geojson")
 
 
 def test_sizes_that_do_not_agree_are_refused():

@@ -11,9 +11,10 @@ these, or cannot be judged". `action` is label, skip (passed over without a labe
 back the answer of this person for this tile). The last line of a person for a tile counts.
 """
 
+import codecs
 import json
-import math
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -22,9 +23,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 
 from lib.active.loop import Waiting
+from lib.artefacts import locked
 from lib.labels import REFUSED, UNANSWERED
 
 ACTIONS = ("label", "skip", "undo")
@@ -66,32 +67,36 @@ def append(file: Path, answers: Iterable[Answer]) -> None:
 
     A line that was cut off when a process was killed is ended first, so that it spoils no other.
     """
-    lines = []
-    for answer in answers:
-        given = asdict(answer) | {"when": answer.when or now()}
-        problem = _problem(given)
-        if problem:
-            raise ValueError(f"this is no answer, {problem}: {given}")
-        lines.append(json.dumps(given, ensure_ascii=False, allow_nan=False) + "\n")
+    lines = [line_of(answer) for answer in answers]
     if not lines:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_name(f".{file.name}.lock")), file.open("ab+") as opened:
+    with locked(file.with_name(f".{file.name}.lock")), file.open("ab+") as opened:
         if opened.tell():
             opened.seek(-1, os.SEEK_END)
             if opened.read(1) != b"\n":
                 opened.write(b"\n")
-        opened.write("".join(lines).encode())
+        opened.write(b"".join(lines))
         opened.flush()
         os.fsync(opened.fileno())
 
 
+def line_of(answer: Answer) -> bytes:
+    """The line of an answer, whose time is now if it has none. Raises ValueError if it is none."""
+    values = asdict(answer) | {"when": answer.when or now()}
+    if problem := _problem(values):
+        raise ValueError(f"this is no answer, {problem}")
+    return json.dumps(values, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
 def add_new(file: Path, answers: Sequence[Answer]) -> int:
-    """Append those that the file does not hold yet; returns how many. To import a file twice."""
-    held = set()
-    if file.is_file():
-        lines = read(file).lines
-        held = set(zip(lines.tile, lines.who, lines.when, lines.label, lines.action, strict=True))
+    """Append those that the file does not hold yet; returns how many. To import a file twice.
+
+    An answer without a time is new unless it is what the person says of the tile already.
+    """
+    lines = read(file).lines
+    known = pd.concat([lines, standing(lines).assign(when="")])
+    held = set(zip(known.tile, known.who, known.when, known.label, known.action, strict=True))
     new = [a for a in answers if (a.tile, a.who, a.when, a.label, a.action) not in held]
     append(file, new)
     return len(new)
@@ -102,32 +107,44 @@ def read(
 ) -> Answers:
     """All lines of a file; none where there is no file yet.
 
-    A line that is no answer is left out and named in `problems` by file and line: no JSON object, a
-    field that is missing, unknown or of the wrong kind, a class that is none of class_names, a tile
-    that is none of digests (where these are given). A last line without an end that is no JSON was
-    cut off while it was written, which `problems` says. The file itself is never changed.
+    A line that is no answer is left out and named in `problems` by file and line: no JSON object in
+    UTF-8, a field that is missing, unknown or of the wrong kind, a class that is none of
+    class_names, a tile that is none of digests (where these are given). A last line without an end
+    that is no JSON was cut off while it was written, which `problems` says. The file itself is
+    never changed. Raises ValueError for a file in UTF-16.
     """
     if not file.is_file():
         return Answers(table_of([]), [])
-    text = file.read_bytes().decode("utf-8", errors="replace")
     known = None if digests is None else set(digests)
     rows, problems = [], []
-    lines = text.split("\n")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            given = json.loads(line)
-        except ValueError:
-            cut = number == len(lines)
-            problem = "cut off while it was written" if cut else "no whole line of JSON"
-        else:
-            problem = _problem(given, class_names, known)
-            if not problem:
-                rows.append({"line": number} | given)
-        if problem:
-            problems.append(f"{file}, line {number}: {problem}")
+    with file.open("rb") as opened:
+        for number, line in enumerate(opened, 1):
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+                if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    raise ValueError(f"{file} is UTF-16: save it as UTF-8")
+            if not line.strip():
+                continue
+            try:
+                values = json.loads(line.decode())
+                problem = _problem(values, class_names, known)
+            except (ValueError, RecursionError):
+                problem = "no whole line of JSON in UTF-8"
+                if not line.endswith(b"\n"):
+                    problem = "cut off while it was written"
+            if problem:
+                problems.append(f"{file}, line {number}: {problem[:300]}")
+                continue
+            if values["label"] is not None and class_names is not None:
+                values["label"] = matching_class(values["label"], class_names)
+            rows.append({"line": number} | values)
     return Answers(table_of(rows), problems)
+
+
+def matching_class(label: str, class_names: Sequence[str]) -> str | None:
+    """The class that is called so, whether accents are composed or not; None if none is."""
+    text = unicodedata.normalize("NFC", label)
+    return next((n for n in class_names if unicodedata.normalize("NFC", n) == text), None)
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -150,12 +167,13 @@ def _problem(
     for name in ("tile", "who"):
         if not isinstance(given[name], str) or not given[name].strip():
             return f"{name} is {given[name]!r}"
+        given[name].encode()  # a lone surrogate, which JSON can escape, could not be written again
     label, action, seconds = given["label"], given["action"], given["seconds"]
     if action not in ACTIONS:
         return f"action is {action!r}, none of {', '.join(ACTIONS)}"
     if label is not None and (not isinstance(label, str) or action != "label"):
         return f"label is {label!r}, action {action!r}"
-    if label is not None and class_names is not None and label not in class_names:
+    if label is not None and class_names is not None and not matching_class(label, class_names):
         return f"the class {label!r} is none of {', '.join(class_names)}"
     if seconds is not None and not _is_duration(seconds):
         return f"seconds is {seconds!r}"
@@ -172,7 +190,7 @@ def _problem(
 
 def _is_duration(value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value >= 0
+    return number and 0 <= value < 1e9  # a whole number in JSON can be too large for a float
 
 
 # --- what counts ---------------------------------------------------------------------------------

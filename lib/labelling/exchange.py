@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import unicodedata
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,11 +12,14 @@ import pandas as pd
 
 from lib import paths
 from lib.artefacts import atomic
+from lib.csv_tables import number, path_key, read_table, refuse
 from lib.labelling import answers
 from lib.labelling.answers import NONE_OF_THESE, Answer
 from lib.labelling.session import OwnTiles
 from lib.labels import UNLABELLED
 from lib.slides.annotations import read_tiles_geojson
+
+OTHER_TISSUE = "other tissue"  # the class of a slide's tiles that show none of its classes
 
 # --- CSV -----------------------------------------------------------------------------------------
 
@@ -40,38 +45,54 @@ def read_csv(
 ) -> list[Answer]:
     """Answers of a CSV with the columns path and label, and perhaps who, when and seconds.
 
-    table: path and digest of every file. Lines without a label are passed over. Raises ValueError
-    naming file and line for a missing column, an unknown path or class, and two labels of one
-    person for a tile.
+    table: path and digest of every file, whose paths count from the folder of the tiles. Lines
+    without a label are passed over. Raises ValueError as `read_table` does, and naming every line
+    with an unknown path or class, a value that is none, or a second label of one person for a tile
+    or a copy of it.
     """
-    given = pd.read_csv(file, dtype=str, keep_default_na=False)
-    for column in ("path", "label"):
-        if column not in given:
-            raise ValueError(f"{file} has no column {column!r}")
-    digest = dict(zip(table.path, table.digest, strict=True))
-    found: dict[tuple[str, str], Answer] = {}
-    for number, row in enumerate(given.to_dict("records"), 2):
-        if not row["label"].strip():
+    rows = read_table(file, ("path", "label"), ("who", "when", "seconds"))
+    digests = table.groupby(table.path.map(path_key)).digest.unique()
+    said: dict[tuple[str, str], tuple[Answer, int]] = {}
+    problems = []
+    for row in rows[rows.label != ""].to_dict("records"):
+        where = f"line {row['line']}"
+        try:
+            answer = _csv_answer(row, digests, class_names, who)
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
             continue
-        where = f"{file}, line {number}"
-        if row["path"] not in digest:
-            raise ValueError(f"{where}: there is no tile {row['path']!r}")
-        label = checked_class(row["label"].strip(), class_names, where)
-        person, tile = row.get("who") or who, digest[row["path"]]
-        seconds = float(row["seconds"]) if row.get("seconds") else None
-        answer = Answer(tile, label, person, row.get("when", ""), seconds)
-        if found.setdefault((tile, person), answer).label != label:
-            raise ValueError(f"{where}: {person} gives {row['path']!r} two labels")
-    return list(found.values())
+        first, line = said.setdefault((answer.tile, answer.who), (answer, row["line"]))
+        if first.label != answer.label:
+            two = f"{answer.who} gives {row['path']!r} two labels"
+            problems.append(f"{where}: {two}, the first in line {line}")
+    refuse(str(file), problems)
+    return [answer for answer, _ in said.values()]
 
 
-def checked_class(label: str, class_names: Sequence[str], where: str) -> str | None:
+def _csv_answer(
+    row: Mapping[str, str], digests: pd.Series, class_names: Sequence[str], who: str
+) -> Answer:
+    tiles = digests.get(path_key(row["path"]), ())
+    if len(tiles) != 1:
+        what = "there is no tile" if not len(tiles) else "not one but several tiles are called"
+        raise ValueError(f"{what} {row['path']!r} in the folder of the tiles")
+    label = checked_class(row["label"], class_names)
+    seconds = number(row["seconds"], "seconds") if row.get("seconds") else None
+    answer = Answer(tiles[0], label, row.get("who") or who, row.get("when", ""), seconds)
+    answers.line_of(answer)  # raises for what is no answer
+    return answer
+
+
+def checked_class(label: str, class_names: Sequence[str]) -> str | None:
     """A class name, or None for `NONE_OF_THESE`. Raises ValueError for another."""
+    if NONE_OF_THESE in class_names:
+        raise ValueError(f"rename the class {NONE_OF_THESE!r}: it says that a tile shows no class")
     if label == NONE_OF_THESE:
         return None
-    if label not in class_names:
-        raise ValueError(f"{where}: the class {label!r} is none of {', '.join(class_names)}")
-    return label
+    name = answers.matching_class(label, class_names)
+    if name is None:
+        raise ValueError(f"the class {label!r} is none of {', '.join(class_names)}")
+    return name
 
 
 def read_labels(
@@ -85,10 +106,10 @@ def read_labels(
     """
     if not file.is_file():
         raise ValueError(f"there is no file of labels {file}")
-    if file.suffix == ".jsonl":
+    if file.suffix.lower() == ".jsonl":
         read = answers.read(file, class_names, table.digest)
         lines, problems = read.lines, read.problems
-    elif file.suffix == ".csv":
+    elif file.suffix.lower() == ".csv":
         given = read_csv(file, table, class_names)
         lines, problems = answers.table_of([vars(a) for a in given]), []
     else:
@@ -132,31 +153,50 @@ def read_qupath(
 ) -> list[Answer]:
     """Tiles that somebody gave another class in QuPath, from its GeoJSON.
 
-    table: x, y (top left, level-0 pixels) and digest of the slide's tiles. QuPath does not say
-    which tiles a person has looked at: taken are those whose class is not the one with the highest
-    `prob <class>` among their measurements, or with `every` all that have a class. Raises
-    ValueError naming the file for an unknown class or a tile that is not in the table.
+    table: x, y (top left, level-0 pixels, from the bounds) and digest of the slide's tiles. QuPath
+    does not say which tiles a person has looked at: taken are those whose class is not the one that
+    `annotations.tiles_geojson` wrote, or with `every` all that have a class. Tiles of which the
+    file does not say what was written are left out, with a warning. Raises ValueError naming the
+    file and every taken tile that has an unknown class or two, or is not in the table.
     """
     objects = read_tiles_geojson(file)
-    place = {
-        (round(x), round(y)): d for x, y, d in zip(table.x, table.y, table.digest, strict=True)
-    }
-    measured = [f"prob {name}" for name in class_names if f"prob {name}" in objects]
-    found = []
+    objects = objects[objects["class"] != ""]
+    if not every:
+        unknown = objects.written == ""
+        if unknown.any():
+            warnings.warn(
+                f"{file} does not say which class {unknown.sum()} tiles had before somebody could "
+                "change it: they are left out. every=True takes each as a label",
+                stacklevel=2,
+            )
+        changed = objects["class"].map(_in_qupath) != objects.written.map(_in_qupath)
+        objects = objects[changed & ~unknown]
+    corners = zip(table.x, table.y, table.digest, strict=True)
+    places = {(round(x), round(y)): digest for x, y, digest in corners}
+    names = {_in_qupath(name): name for name in (NONE_OF_THESE, OTHER_TISSUE, *class_names)}
+    said: dict[str, Answer] = {}
+    problems = []
     for tile in objects.to_dict("records"):
-        if tile["class"] is None or pd.isna(tile["class"]):
-            continue
-        probs = {name.removeprefix("prob "): tile[name] for name in measured}
-        predicted = max(probs, key=lambda name: probs[name]) if probs else None
-        if tile["class"] == predicted and not every:
-            continue
-        where = f"{file}, tile at ({tile['x']:g}, {tile['y']:g})"
-        corner = (round(tile["x"]), round(tile["y"]))
-        if corner not in place:
-            raise ValueError(f"{where}: there is no such tile")
-        label = checked_class(tile["class"], class_names, where)
-        found.append(Answer(place[corner], label, who))
-    return found
+        where = f"tile at ({tile['x']:g}, {tile['y']:g})"
+        digest = places.get((round(tile["x"]), round(tile["y"])))
+        name = names.get(_in_qupath(tile["class"]))
+        if digest is None:
+            problems.append(f"{where}: there is no such tile")
+        elif name is None:
+            known = ", ".join(class_names)
+            problems.append(f"{where}: the class {tile['class']!r} is none of {known}")
+        else:
+            answer = Answer(digest, name if name in class_names else None, who)
+            if said.setdefault(digest, answer) != answer:
+                problems.append(f"{where}: it has two classes")
+    refuse(str(file), problems)
+    return list(said.values())
+
+
+def _in_qupath(name: str) -> str:
+    """A class name as QuPath writes it, which takes a colon for a step to a finer class."""
+    steps = unicodedata.normalize("NFC", name).split(":")
+    return ": ".join(step.strip() for step in steps)
 
 
 # --- image folder --------------------------------------------------------------------------------
@@ -174,11 +214,13 @@ def write_image_folder(
     """The labelled tiles in a folder for each class, copied or linked; returns how many.
 
     folder: of the tiles; unique: path and digest; labels: by digest, as `answers.resolve` has them.
-    A tile keeps its path below its class. The folder appears when it is complete; one that is there
-    already is replaced. Raises ValueError where two classes have the same folder name.
+    A tile keeps its path below its class. The folder appears when it is complete. Raises ValueError
+    where there is something already, and where two classes have the same folder name.
     """
-    named = [paths.file_name(name) or f"class {k}" for k, name in enumerate(class_names)]
-    if len(set(named)) < len(named):
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ValueError(f"{target} is there already: remove it, or name a new folder")
+    named = [paths.file_name(name) for name in class_names]
+    if len({name.casefold() for name in named}) < len(named):
         raise ValueError(f"two classes have the same folder name: {', '.join(sorted(named))}")
     n = 0
     with atomic(target) as temporary:

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from lib.artefacts import atomic
-from lib.labelling.answers import NONE_OF_THESE, Answer
+from lib.labelling.answers import NONE_OF_THESE, Answer, line_of
 from lib.labelling.exchange import checked_class
 
 CONTROL, IMAGE = "choice", "image"
+BROKEN = (AttributeError, LookupError, TypeError)  # raised by what has another form than a task
 
 
 def configuration(class_names: Sequence[str]) -> str:
@@ -35,16 +36,16 @@ def tasks(
     probs: np.ndarray,
     class_names: Sequence[str],
     version: str,
-    root: str = "",
+    root: str,
 ) -> list[dict[str, Any]]:
     """A task with its prediction for each tile.
 
-    unique: path and digest; probs: [N, C]; version: what the predictions are called; root: of the
-    tiles below Label Studio's document root, whose local files must be served.
+    unique: path and digest; probs: [N, C]; version: what the predictions are called; root: the name
+    of the tiles' folder, which must be a local storage of the project. The folder above it is Label
+    Studio's document root, which cannot be a storage itself.
     """
     made = []
     for path, digest, row in zip(unique.path, unique.digest, probs, strict=True):
-        below = f"{root}/{path}".lstrip("/")
         result = {
             "id": digest[:10],
             "from_name": CONTROL,
@@ -53,7 +54,11 @@ def tasks(
             "value": {"choices": [class_names[int(row.argmax())]]},
         }
         prediction = {"model_version": version, "score": float(row.max()), "result": [result]}
-        data = {"image": f"/data/local-files/?d={quote(below)}", "tile": digest, "path": path}
+        data = {
+            "image": f"/data/local-files/?d={quote(f'{root}/{path}')}",
+            "tile": digest,
+            "path": path,
+        }
         made.append({"data": data, "predictions": [prediction]})
     return made
 
@@ -64,15 +69,20 @@ def write_project(
     probs: np.ndarray,
     class_names: Sequence[str],
     version: str,
-    root: str = "",
+    root: str,
 ) -> None:
-    """`configuration.xml` and `tasks.json`, for a new project; see `tasks`."""
-    with atomic(folder) as temporary:
-        temporary.mkdir()
-        made = tasks(unique, probs, class_names, version, root)
-        (temporary / "configuration.xml").write_text(configuration(class_names), encoding="utf-8")
-        text = json.dumps(made, ensure_ascii=False, indent=1, allow_nan=False)
-        (temporary / "tasks.json").write_text(text, encoding="utf-8")
+    """`configuration.xml` and `tasks.json`, for a new project; see `tasks`.
+
+    Whatever else is in the folder, such as an export, stays there.
+    """
+    made = tasks(unique, probs, class_names, version, root)
+    texts = {
+        "configuration.xml": configuration(class_names),
+        "tasks.json": json.dumps(made, ensure_ascii=False, indent=1, allow_nan=False),
+    }
+    for name, text in texts.items():
+        with atomic(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def read_export(
@@ -82,35 +92,44 @@ def read_export(
 
     Each annotator is a person, `label studio <id or e-mail>`. Cancelled annotations are left out,
     which a full export alone tells. Left out and named by task are also those without a choice or
-    with an unknown class, and tasks of tiles that are not among digests. Raises ValueError for a
-    file that is no such export.
+    with an unknown class, tasks of tiles that are not among digests, and what is no task. Raises
+    ValueError for a file that is no such export.
     """
     try:
-        exported = json.loads(file.read_text(encoding="utf-8"))
-        assert isinstance(exported, list) and all(isinstance(task, dict) for task in exported)
-    except (ValueError, AssertionError) as error:
+        exported = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no export of Label Studio (JSON or JSON_MIN)") from error
-    known, found, problems = set(digests), [], []
+    if not isinstance(exported, list) or not all(isinstance(task, dict) for task in exported):
+        raise ValueError(f"{file} is no export of Label Studio (JSON or JSON_MIN)")
+    known, read, problems = set(digests), [], []
     for task in exported:
         where = f"{file}, task {task.get('id')}"
-        tile = task.get("data", task).get("tile")
-        if tile not in known:
-            problems.append(f"{where}: no tile here has the digest {tile!r}")
+        try:
+            tile = task.get("data", task).get("tile")
+            if tile not in known:
+                raise ValueError(f"no tile here has the digest {tile!r}")
+            annotations = list(_annotations(task))
+        except (ValueError, *BROKEN) as error:
+            problems.append(f"{where}: {_words(error)}")
             continue
-        for annotation in _annotations(task):
+        for annotation in annotations:
             try:
-                found.append(_answer(tile, annotation, class_names, where))
-            except ValueError as error:
-                problems.append(str(error))
-    return sorted(found, key=lambda answer: answer.when), problems
+                read.append(_answer(tile, annotation, class_names))
+            except (ValueError, *BROKEN) as error:
+                problems.append(f"{where}: {_words(error)}")
+    return sorted(read, key=lambda answer: answer.when), problems
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else f"it is no task ({error!r})"
 
 
 def _annotations(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The annotations of a task of either format, in the words of the full one."""
     if "annotations" in task:
         for annotation in task["annotations"]:
-            values = [r["value"] for r in annotation["result"] if r["from_name"] == CONTROL]
-            choices = [choice for value in values for choice in value.get("choices", [])]
+            results = [r for r in annotation["result"] if r.get("from_name") == CONTROL]
+            choices = [choice for r in results for choice in r["value"].get("choices", [])]
             yield annotation | {"choices": choices}
     else:
         choice = task.get(CONTROL, [])
@@ -119,17 +138,16 @@ def _annotations(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**task, "choices": choices, "completed_by": task.get("annotator")}
 
 
-def _answer(
-    tile: str, annotation: Mapping[str, Any], class_names: Sequence[str], where: str
-) -> Answer:
+def _answer(tile: str, annotation: Mapping[str, Any], class_names: Sequence[str]) -> Answer:
     if annotation.get("was_cancelled"):
-        raise ValueError(f"{where}: its annotation was cancelled")
+        raise ValueError("its annotation was cancelled")
     choices = annotation["choices"]
     if len(choices) != 1:
-        raise ValueError(f"{where}: {len(choices)} choices, not one")
-    label = checked_class(choices[0], class_names, where)
+        raise ValueError(f"{len(choices)} choices, not one")
+    label = checked_class(choices[0], class_names)
     by = annotation.get("completed_by")
     person = by.get("email", by.get("id")) if isinstance(by, dict) else by
     when = annotation.get("updated_at") or annotation.get("created_at") or ""
-    seconds = annotation.get("lead_time")
-    return Answer(tile, label, f"label studio {person}", when, seconds)
+    answer = Answer(tile, label, f"label studio {person}", when, annotation.get("lead_time"))
+    line_of(answer)  # raises for what is no answer
+    return answer

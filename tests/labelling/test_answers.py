@@ -93,6 +93,13 @@ EDITED = {
     "label is 'stroma', action 'undo'": {"action": "undo"},
     "seconds is -1": {"seconds": -1},
     "seconds is nan": {"seconds": float("nan")},
+    "seconds is 1000": {"seconds": 10**400},
+    "seconds is inf": '{"tile": "t1", "action": "label", "label": null, "who": "anna", '
+    '"when": "2026-01-01", "suggestion": false, "seconds": 1e999}',
+    "no whole line of JSON in UTF-8": "[" * 100_000,
+    "no whole line of JSON in UTF": {"who": "\ud800"},
+    "no whole line of JSON in": '{"seconds": ' + "1" * 5000 + "}",
+    "the class '' is none of": {"label": ""},
     "suggestion is 'no'": {"suggestion": "no"},
     "when is 'yesterday', no ISO time": {"when": "yesterday"},
 }
@@ -111,6 +118,30 @@ def test_an_edited_line_is_named_by_file_and_line_and_loses_no_other(file):
         assert read.lines.tile.tolist() == ["t1", "t2"] and read.lines.line.tolist() == [1, 4]
         assert len(read.problems) == 1, problem
         assert f"{file}, line 2: " in read.problems[0] and problem in read.problems[0], problem
+        assert len(read.problems[0]) < 500, problem
+
+
+def test_a_file_from_another_editor_loses_no_line_and_none_is_read_wrong(file):
+    who = "müller\u2028b"
+    answers.append(file, [Answer("t1", "stroma", "anna"), Answer("t2", "adipose", who)])
+    content = file.read_bytes()
+    file.write_bytes(b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"))
+    read = answers.read(file, CLASSES)
+    assert read.lines.tile.tolist() == ["t1", "t2"] and not read.problems
+    assert read.lines.who[1] == who
+    file.write_bytes(content.decode().replace("\u2028", "").encode("cp1252"))
+    read = answers.read(file, CLASSES)
+    assert read.lines.tile.tolist() == ["t1"] and "line 2: no whole line of" in read.problems[0]
+    file.write_bytes(content.decode().encode("utf-16"))
+    with pytest.raises(ValueError, match=r"answers\.jsonl is UTF-16: save it as UTF-8"):
+        answers.read(file, CLASSES)
+
+
+def test_a_class_is_the_same_with_composed_and_decomposed_accents(file):
+    answers.append(file, [Answer("t1", "Dru\u0308se", "anna"), Answer("t2", "Druse", "anna")])
+    read = answers.read(file, ["Fett", "Dr\u00fcse"])
+    assert answers.resolve(read.lines, ["Fett", "Dr\u00fcse"]) == {"t1": 1}
+    assert "line 2: the class 'Druse' is none of" in read.problems[0]
 
 
 def test_what_is_no_answer_is_not_written(file):
@@ -158,6 +189,12 @@ def test_reading_a_file_in_twice_adds_nothing(file):
     given = [Answer("t1", "stroma", "anna", when), Answer("t2", None, "anna", when)]
     assert [answers.add_new(file, given) for _ in range(2)] == [2, 0]
     assert len(answers.read(file).lines) == 2
+
+
+def test_answers_without_a_time_are_new_where_they_change_something(file):
+    for label, added in (("stroma", 1), ("stroma", 0), ("adipose", 1), ("stroma", 1)):
+        assert answers.add_new(file, [Answer("t1", label, "anna")]) == added
+    assert resolved(file) == {"t1": 0}
 
 
 # --- several people ------------------------------------------------------------------------------

@@ -1,13 +1,13 @@
-"""Answers to and from CSV, QuPath and Label Studio; the labelled set as an image folder."""
+"""Answers to and from CSV and QuPath; the labelled set as an image folder."""
 
 import json
-import xml.etree.ElementTree as ET
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lib.labelling import answers, exchange, label_studio
+from lib import paths
+from lib.labelling import answers, exchange
 from lib.labelling.answers import NONE_OF_THESE, Answer
 from lib.labels import REFUSED, UNANSWERED, UNLABELLED
 from lib.slides.annotations import tiles_geojson, write_geojson
@@ -58,8 +58,14 @@ def test_a_plain_csv_needs_path_and_label(tmp_path):
 BAD = {
     "path,class\na.png,gland\n": "has no column 'label'",
     "path,label\na.png,gland\nz.png,gland\n": r"line 3: there is no tile 'z\.png'",
+    "path,label\n~/a.png,gland\n": r"line 2: there is no tile '~/a\.png'",
     "path,label\na.png,Gland\n": "line 2: the class 'Gland' is none of",
-    "path,label\na.png,gland\na.png,stroma\n": r"line 3: csv gives 'a\.png' two labels",
+    "path,label\na.png,gland\na.png,stroma\n": r"line 3: csv gives 'a\.png' two labels.*line 2",
+    "path,label,seconds\na.png,gland,soon\n": "line 2: seconds: 'soon' is no number",
+    "path,label,seconds\na.png,gland,inf\n": "line 2: seconds: 'inf' is no number",
+    "path,label,seconds\na.png,gland,-2\n": r"line 2: this is no answer, seconds is -2\.0",
+    "path,label,when\na.png,gland,1.2.2026\n": r"line 2: .*when is '1\.2\.2026', no ISO time",
+    "path,label\nx,y\na.png,y\nz,gland\n": "line 2: there.*line 3: the class 'y'.*line 4: there",
 }
 
 
@@ -70,6 +76,32 @@ def test_a_bad_csv_is_refused_by_file_and_line(tmp_path):
         with pytest.raises(ValueError, match=problem) as refused:
             exchange.read_csv(file, TABLE, CLASSES)
         assert str(file) in str(refused.value)
+
+
+def test_classes_are_words_whatever_they_look_like(tmp_path):
+    classes, file = ["0;1", "None", "True", "NA", "3/4/5", "Drüse"], tmp_path / "labels.CSV"
+    table = pd.DataFrame({"path": [f"{n}.png" for n in range(6)], "digest": list("abcdef")})
+    rows = zip(table.path, [*classes[:5], "Dru\u0308se"], strict=True)
+    file.write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
+    labels, problems = exchange.read_labels(file, table, classes)
+    assert labels == dict(zip("abcdef", range(6), strict=True)) and not problems
+    with pytest.raises(ValueError, match="rename the class 'none of these'"):
+        exchange.read_csv(file, table, [*classes, NONE_OF_THESE])
+
+
+def test_tiles_are_found_by_any_spelling_of_their_path_and_copies_are_one_tile(tmp_path):
+    file = tmp_path / "labels.csv"
+    table = pd.DataFrame({"path": ["d/u\u0308.png", "copy.png"], "digest": ["d", "d"]})
+    file.write_text("path;label;seconds\n.\\d\\ü.png;gland;1,5\n")
+    (answer,) = exchange.read_csv(file, table, CLASSES)
+    assert (answer.tile, answer.label, answer.seconds) == ("d", "gland", 1.5)
+    file.write_text("path,label\nd/ü.png,gland\ncopy.png,stroma\n")
+    with pytest.raises(ValueError, match=r"line 3: csv gives 'copy\.png' two labels.*line 2"):
+        exchange.read_csv(file, table, CLASSES)
+    twins = table.assign(path=["ü.png", "u\u0308.png"], digest=["d", "e"])
+    file.write_text("path,label\nü.png,gland\n")
+    with pytest.raises(ValueError, match=r"line 2: not one but several tiles are called 'ü\.png'"):
+        exchange.read_csv(file, twins, CLASSES)
 
 
 # --- labels in place of pseudo labels ------------------------------------------------------------
@@ -103,12 +135,15 @@ def test_a_file_of_labels_that_is_none_is_refused(tmp_path):
 # --- QuPath --------------------------------------------------------------------------------------
 
 
-def qupath_file(file, classes, change=lambda features: None):
+NAMES = [*CLASSES, NONE_OF_THESE, "bubble", "other tissue"]
+
+
+def qupath_file(file, classes, change=lambda features: None, names=NAMES):
     coords = np.array([[0, 0], [100, 0], [200, 0]])
     probs = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
-    names = [*CLASSES, NONE_OF_THESE, "bubble"]
-    colours = ["red", "green", "blue", "grey", "black"]
-    made = tiles_geojson("slide", coords, 100, np.array(classes), probs, names, colours)
+    made = tiles_geojson(
+        "slide", coords, 100, np.array(classes), probs, names, ["red"] * len(names)
+    )
     change(made["features"])
     write_geojson(file, made)
     return pd.DataFrame({"x": coords[:, 0], "y": coords[:, 1], "digest": TABLE.digest})
@@ -116,7 +151,7 @@ def qupath_file(file, classes, change=lambda features: None):
 
 def test_tiles_whose_class_was_changed_in_qupath_come_back(tmp_path):
     file = tmp_path / "slide.geojson"
-    table = qupath_file(file, [0, 2, 3])
+    table = qupath_file(file, [0, 1, 2], reclassify([0, 2, 3]))
     changed = exchange.read_qupath(file, table, CLASSES, "anna")
     assert said(changed) == {("db", "anna"): "gland", ("dc", "anna"): None}
     assert len(exchange.read_qupath(file, table, CLASSES, every=True)) == 3
@@ -124,19 +159,68 @@ def test_tiles_whose_class_was_changed_in_qupath_come_back(tmp_path):
     assert exchange.read_qupath(file, table, CLASSES) == []
 
 
+def reclassify(classes):
+    def change(features):
+        for feature, k in zip(features, classes, strict=True):
+            feature["properties"]["classification"]["name"] = NAMES[k]
+
+    return change
+
+
+def without(name):
+    return lambda features: [feature["properties"].pop(name) for feature in features]
+
+
+def test_what_nobody_touched_in_qupath_is_no_label(tmp_path):
+    file = tmp_path / "slide.geojson"
+    for classes in ([0, 1, 2], [2, 1, 0], [0, 1, 5]):  # not the most probable, and other tissue
+        for change in (lambda features: None, without("measurements")):
+            table = qupath_file(file, classes, change)
+            assert exchange.read_qupath(file, table, CLASSES) == []
+    table = qupath_file(file, [0, 1, 5], without("name"))
+    with pytest.warns(UserWarning, match="does not say which class 3 tiles had"):
+        assert exchange.read_qupath(file, table, CLASSES) == []
+    taken = exchange.read_qupath(file, table, CLASSES, every=True)
+    assert [answer.label for answer in taken] == [*CLASSES[:2], None]
+
+
+def test_a_class_with_a_colon_comes_back_as_qupath_spells_it(tmp_path):
+    file, names = tmp_path / "slide.geojson", ["gland:benign", "gland: malignant", "x"]
+    table = qupath_file(file, [0, 1, 2], names=names)
+    content = json.loads(file.read_text())
+    for n, classification in enumerate(
+        ({"names": ["gland", "benign"]}, {"name": "gland: benign"}, "gland: malignant")
+    ):
+        content["features"][n]["properties"]["classification"] = classification
+    file.write_text(json.dumps(content["features"]))  # a list, as QuPath writes it too
+    changed = exchange.read_qupath(file, table, names)
+    assert said(changed) == {("db", "qupath"): names[0], ("dc", "qupath"): names[1]}
+
+
 def test_a_class_or_a_tile_that_qupath_made_up_is_named(tmp_path):
     file = tmp_path / "slide.geojson"
-    table = qupath_file(file, [0, 1, 4])
-    with pytest.raises(ValueError, match=r"tile at \(200, 0\): the class 'bubble' is none of"):
+    table = qupath_file(file, [0, 1, 2], reclassify([1, 0, 4]))
+    with pytest.raises(ValueError, match=r"tile at \(200, 0\): the class 'bubble' is none"):
         exchange.read_qupath(file, table, CLASSES)
-    with pytest.raises(ValueError, match=r"tile at \(200, 0\): there is no such tile"):
-        exchange.read_qupath(file, table[:2], CLASSES)
+    both = r"tile at \(100, 0\): there is no such tile; tile at \(200, 0\): there is no"
+    with pytest.raises(ValueError, match=both):
+        exchange.read_qupath(file, table[:1], CLASSES)
+    table = qupath_file(file, [0, 1, 1], reclassify([1, 0, 0]))
+    file.write_text(file.read_text().replace("200", "100"))
+    assert len(exchange.read_qupath(file, table, CLASSES)) == 2
+    qupath_file(file, [0, 1, 1], reclassify([1, 0, 2]))
+    file.write_text(file.read_text().replace("200", "100"))
+    with pytest.raises(ValueError, match=r"tile at \(100, 0\): it has two classes"):
+        exchange.read_qupath(file, table, CLASSES)
 
 
 # --- image folder --------------------------------------------------------------------------------
 
 
-def test_labelled_tiles_become_an_image_folder(tmp_path):
+FAT = paths.file_name(CLASSES[1])
+
+
+def test_labelled_tiles_become_an_image_folder_and_replace_none(tmp_path):
     for path in TABLE.path:
         (tmp_path / "tiles" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tiles" / path).write_bytes(path.encode())
@@ -144,112 +228,16 @@ def test_labelled_tiles_become_an_image_folder(tmp_path):
     for link in (False, True):
         target = tmp_path / f"set {link}"
         target.mkdir()
-        (target / "old").write_text("of an earlier call")
         n = exchange.write_image_folder(
             target, tmp_path / "tiles", TABLE, labels, CLASSES, link=link
         )
         files = {f.relative_to(target).as_posix(): f for f in target.rglob("*") if f.is_file()}
-        assert n == 2 and set(files) == {"fat-b-adipose/a.png", "fat-b-adipose/deep/b.png"}
+        assert n == 2 and set(files) == {f"{FAT}/a.png", f"{FAT}/deep/b.png"}
         for name, file in files.items():
             assert file.read_bytes() == name.partition("/")[2].encode()
             assert file.is_symlink() == link
+        with pytest.raises(ValueError, match="is there already"):
+            exchange.write_image_folder(target, tmp_path / "tiles", TABLE, labels, CLASSES)
     with pytest.raises(ValueError, match="the same folder name"):
-        exchange.write_image_folder(tmp_path / "x", tmp_path, TABLE, labels, ["a b", "a-b"])
+        exchange.write_image_folder(tmp_path / "x", tmp_path, TABLE, labels, ["Fat", "fat"])
     assert not (tmp_path / "x").exists()
-
-
-# --- Label Studio --------------------------------------------------------------------------------
-
-# Of the fields that a server of version 1.23 exports, those that are read and some that are not.
-ANNOTATION = {
-    "id": 1, "completed_by": 1, "was_cancelled": False, "ground_truth": False,
-    "created_at": "2026-11-26T11:20:31.904712Z", "updated_at": "2026-11-26T11:20:31.904738Z",
-    "lead_time": 2.5, "draft_created_at": None,
-}  # fmt: skip
-
-
-def full_task(number, tile, *annotations):
-    listed = []
-    for label, other in annotations:
-        choices = [] if label is None else [label]
-        result = {"from_name": "choice", "to_name": "image", "type": "choices",
-                  "value": {"choices": choices}}  # fmt: skip
-        listed.append(ANNOTATION | {"result": [result]} | other)
-    data = {"image": f"/data/local-files/?d={tile}", "tile": tile, "path": tile}
-    return {"id": number, "annotations": listed, "drafts": [], "data": data, "predictions": [1]}
-
-
-def write(file, content):
-    file.write_text(json.dumps(content))
-    return file
-
-
-def test_the_configuration_offers_every_class_and_none_of_these():
-    root = ET.fromstring(label_studio.configuration(CLASSES))
-    choices = [(c.get("value"), c.get("hotkey")) for c in root.iter("Choice")]
-    assert choices == [*zip(CLASSES, "123", strict=True), (NONE_OF_THESE, "0")]
-    assert root.find("Image").get("value") == "$image"
-    many = ET.fromstring(label_studio.configuration([f"c{k}" for k in range(11)]))
-    keys = [c.get("hotkey") for c in many.iter("Choice")]
-    assert keys == [*"123456789", None, None, "0"]
-
-
-def test_a_task_holds_the_prediction_as_the_configuration_names_it(tmp_path):
-    probs = np.array([[0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]])
-    label_studio.write_project(tmp_path / "ls", TABLE, probs, CLASSES, "vlm-cpl", root="my tiles")
-    task = json.loads((tmp_path / "ls" / "tasks.json").read_text())[1]
-    assert task["data"] == {
-        "image": "/data/local-files/?d=my%20tiles/deep/b.png", "tile": "db", "path": "deep/b.png",
-    }  # fmt: skip
-    (prediction,) = task["predictions"]
-    (result,) = prediction["result"]
-    root = ET.fromstring((tmp_path / "ls" / "configuration.xml").read_text())
-    assert (result["from_name"], result["to_name"]) == (
-        root.find("Choices").get("name"), root.find("Image").get("name"),
-    )  # fmt: skip
-    assert result["value"] == {"choices": ["stroma"]} and prediction["score"] == 0.6
-
-
-def test_a_full_export_comes_back_with_every_annotator_but_nothing_cancelled(tmp_path):
-    by_two = {"completed_by": {"id": 7, "email": "bob@example.org"}}
-    file = write(tmp_path / "full.json", [
-        full_task(1, "da", (CLASSES[1], {}), (CLASSES[0], by_two)),
-        full_task(2, "db", (NONE_OF_THESE, {})),
-        full_task(3, "dc", (CLASSES[0], {"was_cancelled": True}), (None, {}), ("Gland", {})),
-        full_task(4, "gone", (CLASSES[0], {})),
-        full_task(5, "dc"),
-    ])  # fmt: skip
-    given, problems = label_studio.read_export(file, CLASSES, TABLE.digest.tolist())
-    assert said(given) == {
-        ("da", "label studio 1"): CLASSES[1], ("da", "label studio bob@example.org"): CLASSES[0],
-        ("db", "label studio 1"): None,
-    }  # fmt: skip
-    assert {(a.when, a.seconds) for a in given} == {("2026-11-26T11:20:31.904738Z", 2.5)}
-    for task, problem in ((3, "was cancelled"), (3, "0 choices"), (3, "the class 'Gland' is none"),
-                          (4, "no tile here has the digest 'gone'")):  # fmt: skip
-        assert any(f"task {task}: " in text and problem in text for text in problems), problem
-    assert len(problems) == 4
-    assert answers.add_new(tmp_path / "a.jsonl", given) == 3
-    assert answers.resolve(answers.read(tmp_path / "a.jsonl").lines, CLASSES)["da"] == UNANSWERED
-
-
-def test_a_small_export_comes_back_the_same(tmp_path):
-    tasks = [
-        {"image": "/data/local-files/?d=a", "tile": tile, "path": "a", "id": n, "choice": label,
-         "annotator": n, "annotation_id": n, "created_at": "2026-11-26T11:20:31.904712Z",
-         "updated_at": f"2026-11-26T11:20:3{9 - n}.904738Z", "lead_time": 2.5}
-        for n, (tile, label) in enumerate([("da", "gland"), ("db", NONE_OF_THESE), ("dc", "what")])
-    ]  # fmt: skip
-    file = write(tmp_path / "min.json", tasks)
-    given, problems = label_studio.read_export(file, CLASSES, TABLE.digest.tolist())
-    assert said(given) == {("da", "label studio 0"): "gland", ("db", "label studio 1"): None}
-    assert [a.tile for a in given] == ["db", "da"]  # by time, as the last line counts
-    assert len(problems) == 1 and "task 2: the class 'what'" in problems[0]
-
-
-def test_what_is_no_export_is_refused(tmp_path):
-    for text in ("{}", "nonsense", "[1]"):
-        file = tmp_path / "export.json"
-        file.write_text(text)
-        with pytest.raises(ValueError, match="is no export of Label Studio"):
-            label_studio.read_export(file, CLASSES, [])

@@ -12,7 +12,7 @@ from PIL import Image
 from lib.artefacts import atomic
 
 TILE_SIZE, OVERLAP = 254, 1  # 256 with its borders, as OpenSlide's own viewer has it
-READ_SIZE = 1024  # side of what is read of the slide at once, in pixels of the picture
+READ_SIZE = 4096  # side of what is read of the slide at once, in pixels of its level
 QUALITY = 80  # of the JPEGs
 
 
@@ -52,8 +52,8 @@ def write_deep_zoom(slide_path: Path, folder: Path, max_pixels: int = 4096) -> d
     }
 
 
-def _generator(slide: openslide.AbstractSlide) -> DeepZoomGenerator:
-    return DeepZoomGenerator(slide, READ_SIZE, overlap=0, limit_bounds=True)
+def _generator(slide: openslide.AbstractSlide, side: int = READ_SIZE) -> DeepZoomGenerator:
+    return DeepZoomGenerator(slide, side, overlap=0, limit_bounds=True)
 
 
 def _picture(slide: openslide.AbstractSlide, max_pixels: int) -> tuple[Image.Image, int]:
@@ -65,13 +65,17 @@ def _picture(slide: openslide.AbstractSlide, max_pixels: int) -> tuple[Image.Ima
     generator = _generator(slide)
     sizes = generator.level_dimensions
     level = max(k for k, size in enumerate(sizes) if max(size) <= max_pixels or k == 0)
+    downsample = 2 ** (len(sizes) - 1 - level)
+    at = slide.level_downsamples[slide.get_best_level_for_downsample(downsample)]
+    side = max(1, int(READ_SIZE * at / downsample))
+    generator = _generator(slide, side)
     picture = Image.new("RGB", sizes[level], "white")
     columns, rows = generator.level_tiles[level]
     for column in range(columns):
         for row in range(rows):
             piece = generator.get_tile(level, (column, row))
-            picture.paste(piece, (column * READ_SIZE, row * READ_SIZE))
-    return picture, 2 ** (len(sizes) - 1 - level)
+            picture.paste(piece, (column * side, row * side))
+    return picture, downsample
 
 
 def _write_tiles(picture: Image.Image, folder: Path) -> tuple[int, int]:

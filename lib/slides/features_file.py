@@ -4,7 +4,10 @@ Viewers and pooling models of others read it: `coords` [N, 2] with attributes, `
 Magnifications are in it for them; here µm/px are what counts.
 """
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,9 @@ from lib.artefacts import atomic
 from lib.slides.reading import Slide
 
 LAYOUT = ("coords", "features")
+MADE_FROM = "made_from"  # an attribute of `coords`
+FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, checksum, LZF: HDF5 loads others as libraries
+MOST_GAIN = 100  # by compression; features gain little, what fills memory much
 
 
 @dataclass(frozen=True)
@@ -40,13 +46,15 @@ def write_features(
     pixels: int,
     mpp: float,
     extra: Mapping[str, np.ndarray] | None = None,
+    made_from: Mapping[str, str] | None = None,
 ) -> None:
     """Write the features of tiles of `pixels` at `mpp` µm/px; the file appears when complete.
 
-    coords: int [N, 2]; features: float16 or float32 [N, D]; extra: more arrays by name. Besides
-    TRIDENT's attributes there are the µm/px of the tiles and of level 0 (x, y), the source of the
-    latter, and the side of a tile in level-0 pixels before it is rounded (its mean where x and y
-    differ). Raises ValueError for arrays that do not go together.
+    coords: int [N, 2]; features: float16 or float32 [N, D]; extra: more arrays by name; made_from:
+    what `read_made_from` is to tell. Besides TRIDENT's attributes there are the µm/px of the tiles
+    and of level 0 (x, y), the source of the latter, and the side of a tile in level-0 pixels before
+    it is rounded (its mean where x and y differ). Raises ValueError for arrays that do not go
+    together.
     """
     extra = extra or {}
     if coords.ndim != 2 or coords.shape[1] != 2 or coords.dtype.kind not in "iu":
@@ -61,6 +69,8 @@ def write_features(
     with atomic(Path(file)) as temporary, h5py.File(temporary, "w") as opened:
         dataset = opened.create_dataset("coords", data=coords.astype(np.int64))
         dataset.attrs.update(_attributes(Path(file), slide, pixels, mpp))
+        if made_from:
+            dataset.attrs[MADE_FROM] = json.dumps(made_from)
         opened.create_dataset("features", data=features)
         for name, array in extra.items():
             opened.create_dataset(name, data=array)
@@ -90,31 +100,67 @@ def _magnification(mpp: float) -> int:
     return max(1, round(10 / mpp))
 
 
+def read_made_from(file: Path) -> dict[str, str]:
+    """What the features of a file were made from, by name; empty where nothing tells."""
+    try:
+        with _opened(file) as opened:
+            return json.loads(opened["coords"].attrs[MADE_FROM])
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
 def read_features(file: Path) -> FeaturesFile:
     """Read a file of `write_features` or one of a peer, which may have no attributes.
 
     Features of shape [1, N, D] are taken as [N, D]. Raises ValueError naming the file when it is no
-    HDF5, lacks one of the two arrays, or has them of different lengths.
+    HDF5, lacks one of the two arrays, has them of different lengths, or has an array that is not of
+    numbers, does not lie in the file itself or would take far more memory than the file.
     """
-    try:
-        opened = h5py.File(file, "r")
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ValueError(f"{file} is damaged or no HDF5 file: {error}") from error
-    with opened:
+    with _opened(file) as opened:
+        room = MOST_GAIN * (file.stat().st_blocks * 512 or file.stat().st_size)
+        found = {name: item for name, item in opened.items() if isinstance(item, h5py.Dataset)}
         for name in LAYOUT:
-            if not isinstance(opened.get(name), h5py.Dataset):
+            if name not in found:
                 raise ValueError(f"{file} has no array {name!r}")
-        arrays = {name: item[()] for name, item in opened.items() if isinstance(item, h5py.Dataset)}
-        attributes = {name: _plain(value) for name, value in opened["coords"].attrs.items()}
-    coords, features = arrays.pop("coords"), arrays.pop("features")
+        for name, item in found.items():
+            room -= _bytes_needed(item, f"{file}: the array {name!r}")
+        if room < 0:
+            raise ValueError(f"{file}: its arrays claim far more bytes than the file has")
+        arrays = {name: item[()] for name, item in found.items()}
+        attributes = {name: _plain(value) for name, value in found["coords"].attrs.items()}
+    coords, features = (arrays.pop(name) for name in LAYOUT)
     if features.ndim == 3 and len(features) == 1:
         features = features[0]
     if features.ndim != 2 or coords.shape != (len(features), 2):
         shapes = f"{list(coords.shape)} and {list(features.shape)}"
         raise ValueError(f"{file}: coords and features are {shapes}, not [N, 2] and [N, D]")
     return FeaturesFile(coords.astype(np.int64), features, attributes, arrays)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[h5py.File]:
+    try:
+        with h5py.File(file, "r") as opened:
+            for name in opened:
+                if opened.get(name, getclass=True, getlink=True) is not h5py.HardLink:
+                    raise ValueError(f"{file}: {name!r} is a link to somewhere else")
+            yield opened
+    except FileNotFoundError:
+        raise
+    except (OSError, RuntimeError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged or no HDF5 file: {error}") from error
+
+
+def _bytes_needed(dataset: h5py.Dataset, where: str) -> int:
+    """Memory to read an array. Raises ValueError for one whose numbers are not in the file."""
+    plan = dataset.id.get_create_plist()
+    filters = {plan.get_filter(k)[0] for k in range(plan.get_nfilters())}
+    if dataset.dtype.kind not in "iufb":
+        raise ValueError(f"{where} is of {dataset.dtype}, not of numbers")
+    if dataset.external or dataset.is_virtual or filters - FILTERS:
+        raise ValueError(f"{where} needs another file or a library to be read")
+    cells = max(math.prod(dataset.shape), math.prod(dataset.chunks or ()))
+    return cells * dataset.dtype.itemsize
 
 
 def _plain(value: Any) -> Any:

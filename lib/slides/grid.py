@@ -2,20 +2,19 @@
 
 import math
 import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from lib.slides.reading import Slide
+from lib.workers import worker_pool
 
 AHEAD = 2  # batches in flight per worker
+MOST_TILES = 20_000_000  # of a slide, in tissue or not
 
 _slide: Slide  # of a worker, as is the next
 _places: np.ndarray
@@ -35,7 +34,7 @@ def tile_grid(
     pixels · mpp µm: the k-th begins at the rounded k-fold side, so that errors do not add up, and
     one that would end outside (by more than rounding) is left out. mask: bool, of
     `slide.shape_at(mask_mpp)`; min_tissue: share of a tile's area in it. Raises ValueError for a
-    mask of another shape.
+    mask of another shape, and naming the slide for more than `MOST_TILES`.
     """
     if mask.shape != slide.shape_at(mask_mpp):
         raise ValueError(
@@ -44,6 +43,10 @@ def tile_grid(
         )
     left, top, width, height = slide.bounds
     side_x, side_y = slide.side(pixels, mpp)
+    if not (width / side_x) * (height / side_y) <= MOST_TILES:
+        raise ValueError(
+            f"{slide.name}: more than {MOST_TILES} tiles of {pixels} px at {mpp} µm/px"
+        )
     x, y = left + _starts(width, side_x), top + _starts(height, side_y)
     if not len(x) or not len(y):
         return np.empty((0, 2), np.int64)
@@ -117,11 +120,10 @@ def _in_workers(
     runs = np.array_split(np.arange(len(parts)), workers)
     turns = [(w, run[k]) for k in range(len(runs[0])) for w, run in enumerate(runs) if k < len(run)]
     waiting: deque[tuple[int, slice, Future[None]]] = deque()
-    spawn = multiprocessing.get_context("spawn")  # CUDA and threads do not fork
-    shared = spawn.RawArray("B", math.prod(shape))
+    shared = multiprocessing.get_context("spawn").RawArray("B", math.prod(shape))
     tiles = np.frombuffer(shared, np.uint8).reshape(shape)
     with ExitStack() as pools:
-        started = [ProcessPoolExecutor(1, spawn, _start, (slide, shared, shape)) for _ in runs]
+        started = [worker_pool(1, _start, (slide, shared, shape)) for _ in runs]
         for pool in started:
             pools.callback(pool.shutdown, cancel_futures=True)
 
@@ -154,13 +156,3 @@ def _read_in_worker(coords: np.ndarray, mpp: float, place: int) -> None:
 def _start(slide: Slide, shared: Any, shape: tuple[int, ...]) -> None:
     global _slide, _places
     _slide, _places = slide, np.frombuffer(shared, np.uint8).reshape(shape)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's is enough
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

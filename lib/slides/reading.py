@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ MPP_RANGE = (0.05, 10.0)  # µm/px of a microscope; 72 dpi, which programs write
 SUPPORT = 2  # pixels that the bicubic filter reaches to each side, at its coarser grid
 BLOCK = 4096  # side of what is read at once for a thumbnail, in pixels of the level
 SMALLEST_LEVEL = 512  # longer side in pixels
+MOST_PIXELS = 150e6  # of a picture of a whole slide; of tissue at 8 µm/px that is 96 cm²
 
 
 @dataclass
@@ -62,14 +64,28 @@ class Slide:
         self._opened = None
 
     def shape_at(self, mpp: float) -> tuple[int, int]:
-        """Rows and columns of the whole slide at `mpp` µm/px, rounded, at least one."""
+        """Rows and columns of the whole slide at `mpp` µm/px, rounded, at least one.
+
+        Raises ValueError naming the slide where these are more than `MOST_PIXELS`.
+        """
         width, height = (
             max(1, round(side * own / mpp)) for side, own in zip(self.size, self.mpp, strict=True)
         )
+        if width * height > MOST_PIXELS:
+            raise ValueError(
+                f"{self.path} claims {self.size[0]} × {self.size[1]} pixels of {self.mpp[0]:.4g} × "
+                f"{self.mpp[1]:.4g} µm, more than a slide has: at {mpp:.4g} µm/px at most "
+                f"{MOST_PIXELS:.0f} pixels are looked at"
+            )
         return height, width
 
     def side(self, pixels: int, mpp: float) -> tuple[float, float]:
-        """Width and height in level-0 pixels of a square tile of `pixels` at `mpp` µm/px."""
+        """Width and height in level-0 pixels of a square tile of `pixels` at `mpp` µm/px.
+
+        Raises ValueError for µm/px that are none.
+        """
+        if not (math.isfinite(mpp) and mpp > 0):
+            raise ValueError(f"cannot read at {mpp} µm/px")
         return pixels * mpp / self.mpp[0], pixels * mpp / self.mpp[1]
 
     def read(self, x: int, y: int, pixels: int, mpp: float) -> np.ndarray:
@@ -184,14 +200,55 @@ def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
         (width, height),
         _micrometres_per_pixel(path, properties, mpp),
         "file" if mpp is None else "table",
-        (0, 0, width, height) if None in bounds else _four(bounds),
+        (0, 0, width, height) if None in bounds else _bounds(path, bounds, sizes[0]),
         tuple((_factor(sizes[0], *level), level[1]) for level in zip(sizes, stated, strict=True)),
     )
 
 
-def _four(values: Sequence[Any]) -> tuple[int, int, int, int]:
+def _bounds(path: Path, values: Sequence[Any], size: tuple[int, int]) -> tuple[int, int, int, int]:
     x, y, width, height = map(int, values)
-    return x, y, width, height
+    if not (0 <= x < size[0] and 0 <= y < size[1] and min(width, height) > 0):
+        raise ValueError(f"{path}: what was scanned, {values}, is not in its {size} pixels")
+    return x, y, min(width, size[0] - x), min(height, size[1] - y)
+
+
+def companions(path: Path) -> list[Path]:
+    """The other files of a slide: a MIRAX slide's folder, or what a VMS or VMU file names."""
+    if path.suffix.lower() == ".mrxs":
+        return sorted(file for file in path.with_suffix("").rglob("*") if file.is_file())
+    if path.suffix.lower() not in (".vms", ".vmu"):
+        return []
+    with path.open(errors="replace") as opened:
+        named = {line.partition("=")[2].strip() for line in opened.read(2**16).splitlines()}
+    return sorted(file for file in path.parent.iterdir() if file.name in named)
+
+
+def series_of(path: Path) -> str:
+    """The series of a DICOM file, all files of which are one slide; "" for any other slide.
+
+    A file that OpenSlide cannot open has none.
+    """
+    if openslide.OpenSlide.detect_format(path) != "dicom":
+        return ""
+    try:
+        with openslide.OpenSlide(path) as opened:
+            return opened.properties.get("dicom.SeriesInstanceUID", "")
+    except openslide.OpenSlideError:
+        return ""
+
+
+def identity_of(path: Path) -> str:
+    """Digest of what tells a slide from another, or from an earlier scan, of the same name.
+
+    The names, sizes and times of its files, and OpenSlide's own hash, which for DICOM is of the
+    series. Errors as in `open_slide`.
+    """
+    with openslide.OpenSlide(path) as opened:
+        told: list[Any] = [opened.properties.get("openslide.quickhash-1")]
+    for file in (path, *companions(path)):
+        status = file.stat()
+        told.append((file.name, status.st_size, status.st_mtime_ns))
+    return blake2b(repr(told).encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
 def _micrometres_per_pixel(
@@ -202,7 +259,10 @@ def _micrometres_per_pixel(
         stated = [properties.get(f"openslide.mpp-{axis}", "") for axis in "xy"]
         if "" in stated:
             raise ValueError(f"{path} does not say how large its pixels are: {way_out}")
-        x, y = map(float, stated)
+        try:
+            x, y = map(float, stated)
+        except ValueError:
+            raise ValueError(f"{path}: its µm/px are no numbers, {stated}: {way_out}") from None
     else:
         x = y = float(given)
     low, high = MPP_RANGE

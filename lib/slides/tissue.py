@@ -34,6 +34,10 @@ BLACK_INK = (0.8, 0.75)  # lightest to darkest; haematoxylin lets blue through, 
 PEN_DENSITY = (0.3, 0.5)  # in red of coloured ink, in the lightest of black
 
 NAME, COLOUR = "Tissue", (0, 160, 80)
+# Of outlines that are drawn; those of a slide's tissue stay far below.
+MOST_BYTES = 64 * 2**20
+MOST_ROWS = 10_000_000  # of the mask that all edges cross, one at a time
+FARTHEST = 1e9  # level-0 pixels
 
 
 # --- found ---------------------------------------------------------------------------------------
@@ -127,9 +131,11 @@ def tissue_of(slide: Slide, edited: Path | None = None) -> tuple[np.ndarray, str
             )
         return mask, "found"
     try:
-        geojson = json.loads(edited.read_text())
+        if edited.stat().st_size > MOST_BYTES:
+            raise ValueError(f"larger than {MOST_BYTES >> 20} MB; simplify its outlines in QuPath")
+        geojson = json.loads(edited.read_text(encoding="utf-8"))
         mask = geojson_to_mask(geojson, slide.shape_at(TISSUE_MPP), TISSUE_MPP, slide)
-    except ValueError as error:  # json's and Unicode's are ValueErrors too
+    except (ValueError, RecursionError) as error:  # json's and Unicode's are ValueErrors too
         raise ValueError(f"{edited}: {error}") from error
     if not mask.any():
         raise ValueError(f"{edited}: no tissue of {slide.name} lies in what is drawn")
@@ -184,11 +190,14 @@ def geojson_to_mask(geojson: Any, shape: tuple[int, int], mpp: float, slide: Sli
     without holes, of the class "Tissue" or none; coordinates as in `mask_to_geojson`. What lies
     beside the slide is cut off. Raises ValueError saying what else was found.
     """
-    mask = np.zeros(shape, bool)
+    mask, rows = np.zeros(shape, bool), 0.0
     scale = np.array([slide.mpp[0] / mpp, slide.mpp[1] / mpp])
     for rings in _polygons(geojson):
         # The middle of a pixel is at whole numbers from here on.
         placed = [(ring + slide.bounds[:2]) * scale - 0.5 for ring in rings]
+        rows += sum(np.abs(np.diff(np.clip(ring[:, 1], 0, shape[0]))).sum() for ring in placed)
+        if rows > MOST_ROWS:
+            raise ValueError("its outlines wind too much; simplify them in QuPath")
         low = np.clip(np.ceil(placed[0].min(0)), 0, shape[::-1]).astype(int)
         high = np.clip(np.floor(placed[0].max(0)) + 1, 0, shape[::-1]).astype(int)
         if (high > low).all():
@@ -221,16 +230,21 @@ def _inside(rings: list[np.ndarray], height: int, width: int) -> np.ndarray:
 def _polygons(geojson: Any) -> Iterator[list[np.ndarray]]:
     """Rings [K, 2] of each polygon, the outer one first."""
     for feature in _features(geojson):
-        geometry = feature.get("geometry") or {}
+        geometry = _object(feature.get("geometry"))
         kind = geometry.get("type")
         if kind not in ("Polygon", "MultiPolygon"):
             raise ValueError(f"a {kind or 'feature without geometry'} is no area of tissue")
-        named = (feature.get("properties") or {}).get("classification")
-        if named and named.get("name") != NAME:
+        named = _object(feature.get("properties")).get("classification")
+        if named and _object(named).get("name") != NAME:
             raise ValueError(f"an area has the class {named}: only {NAME!r} or none is tissue")
         polygons = geometry.get("coordinates") or []
-        for polygon in [polygons] if kind == "Polygon" else polygons:
+        one = kind == "Polygon" or not isinstance(polygons, list)
+        for polygon in [polygons] if one else polygons:
             yield _rings(polygon)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _features(geojson: Any) -> list[dict[str, Any]]:
@@ -247,8 +261,10 @@ def _features(geojson: Any) -> list[dict[str, Any]]:
 def _rings(polygon: Any) -> list[np.ndarray]:
     try:
         rings = [np.asarray(ring, np.float64)[:, :2] for ring in polygon]
-    except (TypeError, ValueError, IndexError) as error:
+        if any(ring.ndim != 2 or ring.shape[1] != 2 for ring in rings):
+            raise ValueError
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
         raise ValueError("a polygon whose coordinates are no pairs of numbers") from error
-    if not rings or any(len(ring) < 3 or not np.isfinite(ring).all() for ring in rings):
+    if not rings or not all(len(r) > 2 and (np.abs(r) <= FARTHEST).all() for r in rings):
         raise ValueError("a polygon of fewer than three points, or of infinite ones")
     return rings

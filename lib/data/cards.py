@@ -56,7 +56,7 @@ Text = Annotated[str, _is(r"(?s)(?=.*\S)[^\x00-\x08\x0e-\x1f\x7f]+", "text")]
 Name = Annotated[str, _is(PART, "name")]
 Inside = Annotated[str, _is(f"{PART}(/{PART})*", "path below its folder, such as 'a/b'")]
 Beside = Annotated[str, _is(rf"{PART}\.csv", "CSV beside the card")]
-Address = Annotated[str, _is(r"https?://[^\s/]\S*", "address of the web")]
+Address = Annotated[str, _is("https?://[!-.0-~][!-~]*", "address of the web")]
 Hash = Annotated[str, _is("md5:[0-9a-fA-F]{32}|sha256:[0-9a-fA-F]{64}", "md5:… or sha256:…")]
 # A dataset's folder with it was made here, and may be made again (`datasets.made`).
 Content = Annotated[Inside, _is("(?i)(?!recipe.json$).*", "name for what is fetched")]

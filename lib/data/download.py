@@ -7,32 +7,33 @@ until then; any interruption is taken up again by the next call.
 """
 
 import argparse
-import fcntl
 import json
 import re
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pooch
 import requests
+import urllib3
 from pooch.utils import unique_file_name
 
 from lib import paths
-from lib.artefacts import remove_leftovers
+from lib.artefacts import locked, remove_leftovers
 from lib.data import datasets
-from lib.data.archives import arriving, check_contains, check_room, is_archive, outside, unpack
+from lib.data.archives import arriving, check_contains, check_room, is_archive, unpack
 from lib.data.cards import Card, credits, read_card
 from lib.progress import progress_bar
 
 TRIES = 5  # requests of one call: the first, and those after it broke off
 PAUSE = 1.0  # seconds before the second try, twice as many before the third, …
 TIMEOUT = (10, 60)  # seconds to connect, and without a byte
+SLOWEST = 1000  # bytes a second, over the last minute
 CHUNK = 2**16  # bytes; what of one has arrived is lost when the connection breaks
 BUSY = {408, 429, 500, 502, 503, 504}  # HTTP answers after which it is worth trying again
 
@@ -44,9 +45,9 @@ def download(url: str, file: Path, known_hash: str | None = None) -> None:
     """Download to a file, which gets its name only when it is complete and checked.
 
     `known_hash` is `md5:…` or `sha256:…`. What has arrived waits in `<file>.part`, for the next
-    try or the next call. Raises ConnectionError naming the URL that cannot be had, ValueError
-    naming both hashes if it gives another file than expected (which is removed), and OSError if
-    the disk has too little room.
+    try or the next call. Raises ConnectionError naming the URL that cannot be had, sends less than
+    `SLOWEST` or leads to anything but http(s); ValueError naming both hashes if it gives another
+    file than expected (which is removed), and OSError before the disk is full.
     """
     if file.exists() and not _other_hash(file, known_hash):
         return
@@ -56,11 +57,7 @@ def download(url: str, file: Path, known_hash: str | None = None) -> None:
         try:
             _request(url, part)
             break
-        except (
-            requests.ConnectionError,
-            requests.Timeout,
-            requests.exceptions.ChunkedEncodingError,
-        ) as error:
+        except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
             if attempt == TRIES:
                 kept = part.stat().st_size if part.exists() else 0
                 raise ConnectionError(
@@ -68,6 +65,8 @@ def download(url: str, file: Path, known_hash: str | None = None) -> None:
                     f"{kept:,} bytes are here; the next call goes on from there"
                 ) from error
             time.sleep(PAUSE * attempt)
+        except requests.RequestException as error:  # such as a scheme that is not http(s)
+            raise ConnectionError(f"{url} cannot be downloaded: {error}") from error
     problem = _other_hash(part, known_hash)
     if problem:
         part.unlink()
@@ -135,9 +134,8 @@ def _version_and_size(response: requests.Response, known: Mapping[str, Any]) -> 
     headers = response.headers
     version = headers.get("ETag") or headers.get("Last-Modified")
     if response.status_code == 200:
-        encoded = headers.get("Content-Encoding", "identity") != "identity"
-        size = None if encoded else headers.get("Content-Length")
-        return {"version": version, "size": None if size is None else int(size)}
+        size = headers.get("Content-Length", "")
+        return {"version": version, "size": int(size) if size.isdigit() else None}
     size = headers.get("Content-Range", "").rpartition("/")[2]
     whole = int(size) if size.isdigit() else known.get("size")
     return {"version": version or known.get("version"), "size": whole}
@@ -149,15 +147,22 @@ def _first_byte(response: requests.Response) -> int | None:
 
 
 def _write(response: requests.Response, part: Path, start: int, size: int | None) -> None:
-    """Add what comes to the partial file; `size` is that of the whole file in bytes."""
-    if size is not None:
-        check_room(part.parent, size - start, f"the download of {response.url}")
+    """Add what comes, byte by byte as sent, to the partial file; `size`: in bytes, of the whole."""
+    what, began, arrived = f"the download of {response.url}", time.monotonic(), 0
+    check_room(part.parent, (size or start) - start, what)
     name = PurePosixPath(response.url.partition("?")[0]).name
     bar = progress_bar(size, name, "B", initial=start, unit_scale=True)
     with part.open("ab") as file, bar as shown:
-        for chunk in response.iter_content(CHUNK):
+        while chunk := response.raw.read1(CHUNK):  # read would wait until all of CHUNK is here
+            check_room(part.parent, len(chunk), what)
             file.write(chunk)
             shown.update(len(chunk))
+            arrived += len(chunk)
+            seconds = time.monotonic() - began
+            if seconds > TIMEOUT[1]:
+                if arrived < SLOWEST * seconds:
+                    raise requests.ConnectionError(f"it sends less than {SLOWEST:,} bytes a second")
+                began, arrived = time.monotonic(), 0
     if size not in (None, part.stat().st_size):
         raise requests.ConnectionError("it broke off")
 
@@ -173,51 +178,30 @@ def fetch(card: Card) -> Path:
     """
     if not card.archives:
         return datasets.locate(card)
-    _check_places(card)
     for root in paths.raw_folders():
         if not datasets.absent(card, root / card.folder):
             return root / card.folder
     raw = paths.raw_folders()[0]
-    with _alone(raw / ".downloads" / paths.file_name(card.folder)) as downloads:
-        remove_leftovers(raw)
-        missing = datasets.absent(card, raw / card.folder)
-        for n_done, archive in enumerate(missing, 1):
-            needed_again = [later.get("url") for later in missing[n_done:]]
-            if "url" not in archive:
-                unpack(_brought(card, archive), raw / card.folder, archive["contains"])
-                continue
-            file = _downloaded(card, archive, downloads)
-            _put(archive, file, raw / card.folder)
-            if archive["url"] not in needed_again:
-                for done in downloads.glob(f"{file.name}*"):
-                    done.unlink()
-    return raw / card.folder
-
-
-def _check_places(card: Card) -> None:
-    """Refuse a card whose archives would land outside the dataset's folder."""
-    for archive in card.archives:
-        contains = archive.get("contains", "")
-        if not contains or outside(contains):
-            raise ValueError(f"{paths.card_file(card.name)}: an archive needs 'contains', a path")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[Path]:
-    """A folder that only one process has at a time; removed afterwards if it is empty."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    folder, downloads = raw / card.folder, raw / ".downloads" / paths.file_name(card.folder)
+    with locked(folder.with_name(f".{folder.name}.lock")):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OSError(f"another process is downloading to {folder}") from None
-        try:
-            yield folder
+            remove_leftovers(raw)
+            missing = datasets.absent(card, folder)
+            for n_done, archive in enumerate(missing, 1):
+                needed_again = [later.get("url") for later in missing[n_done:]]
+                if "url" not in archive:
+                    unpack(_brought(card, archive), folder, archive["contains"])
+                    continue
+                file = _downloaded(card, archive, downloads)
+                _put(archive, file, folder)
+                if archive["url"] not in needed_again:
+                    for done in downloads.glob(f"{file.name}*"):
+                        done.unlink()
         finally:
-            (folder / "lock").unlink(missing_ok=True)
-            with suppress(OSError):
-                folder.rmdir()
-                folder.parent.rmdir()
+            with suppress(OSError):  # where something waits for the next call
+                downloads.rmdir()
+                downloads.parent.rmdir()
+    return folder
 
 
 def _downloaded(card: Card, archive: Mapping[str, str], folder: Path) -> Path:

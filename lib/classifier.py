@@ -2,54 +2,85 @@
 
 import json
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from lib.artefacts import atomic
+from lib import paths
+from lib.artefacts import atomic, scratch_folder
 from lib.data.images import FORMATS
-from lib.data.tiles import decode_tiles, digests
+from lib.data.tiles import decode_tiles, files_below, holds_results, read_digests
 from lib.learning import networks, samplers
 from lib.vlm.inference import VLM, embed_prompts, embed_tiles
 from lib.vlm.loading import load_vlm
 
 DESCRIPTION = "classifier.json"
+UNREADABLE = (  # what other people's files raise in the place of a description and its heads
+    json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError, RuntimeError,
+    SafetensorError,
+)  # fmt: skip
+MOST_LINES = 20  # of files that are left out, on the terminal
 
 
 def list_tiles(folder: Path, *, by_folder: bool = False) -> pd.DataFrame:
-    """Every image file below a folder but hidden ones, ordered by path.
+    """Every image below a folder that can be read, ordered by path; the rest is `left_out`.
 
     Columns: tile (int64; copies of one file share a number), path (below the folder), group (the
     subfolder with `by_folder`, else the path), digest (of the bytes). Raises ValueError naming the
-    folder when it does not exist, holds no image, or with `by_folder` has tiles in no subfolder.
+    folder when it does not exist, lies among results, holds no image that can be read, or with
+    `by_folder` has tiles in no subfolder.
     """
     if not folder.is_dir():
         raise ValueError(f"no such folder of tiles: {folder}")
-    files = (file for file in folder.rglob("*") if file.suffix.lower() in FORMATS)
-    relative = [file.relative_to(folder) for file in files if file.is_file()]
-    paths = sorted(p.as_posix() for p in relative if not any(n.startswith(".") for n in p.parts))
-    if not paths:
-        raise ValueError(f"{folder} holds no image ({', '.join(FORMATS)})")
-    for path in paths:
-        try:
-            path.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"rename {path!r} in {folder}: its name is not UTF-8") from None
-    table = pd.DataFrame({"path": paths})
+    here, drawn = folder.resolve(), paths.raw_folders()[0].resolve()
+    if any(holds_results(parent) for parent in (here, *here.parents) if parent != drawn):
+        raise ValueError(f"{folder} lies among results of this project: name a folder of tiles")
+    reasons = files_below(folder)
+    read = read_digests(folder, [path for path, why in reasons.items() if not why])
+    table = pd.DataFrame({"path": [path for path, (_, why) in read.items() if not why]})
+    if not len(table):
+        reasons |= {path: why for path, (_, why) in read.items()}
+        left = pd.DataFrame(reasons.items(), columns=["path", "why"])
+        lines = [
+            f"{folder} holds no image ({', '.join(FORMATS)})",
+            *left_out_lines(folder, left, 0),
+        ]
+        raise ValueError("\n".join(lines))
     table["group"] = table.path.str.rpartition("/")[0] if by_folder else table.path
     if by_folder and (table.group == "").any():
         outside = table.path[table.group == ""].iloc[0]
         raise ValueError(f"subfolders are to be groups, but {outside} lies in none")
-    table["digest"] = digests(folder, table.path)
+    table["digest"] = [read[path][0] for path in table.path]
     table.insert(0, "tile", pd.factorize(table.digest)[0])
     return table
+
+
+def left_out(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Files below a folder that are not in its `list_tiles`, and folders not entered: path, why."""
+    reasons = files_below(folder)
+    rest = sorted(reasons.keys() - set(table.path))
+    read = read_digests(folder, [path for path in rest if not reasons[path]])
+    why = [reasons[path] or read[path][1] or "came later" for path in rest]
+    return pd.DataFrame({"path": rest, "why": why})
+
+
+def left_out_lines(folder: Path, left: pd.DataFrame, n_read: int) -> list[str]:
+    """What is left out of how many files, in lines for the terminal; no name can break a line."""
+    if not len(left):
+        return []
+    lines = [f"left out of {str(folder)!r}: {len(left)} of {n_read + len(left)} files"]
+    shown = left[:MOST_LINES]
+    lines += [f"left out: {path!r}: {why}" for path, why in zip(shown.path, shown.why, strict=True)]
+    more = len(left) - len(shown)
+    return lines + [f"left out: and {more} more"] * (more > 0)
 
 
 def unique_tiles(table: pd.DataFrame) -> pd.DataFrame:
@@ -91,9 +122,9 @@ def per_group(predicted: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame | None]) -> None:
-    """Write each table to `<name>.csv`; for None, remove the file of an earlier run."""
+    """Write each table to `<name>.csv`; for None or no rows, remove that of an earlier run."""
     for name, table in tables.items():
-        if table is None:
+        if table is None or not len(table):
             (folder / f"{name}.csv").unlink(missing_ok=True)
             continue
         with atomic(folder / f"{name}.csv") as file:
@@ -138,6 +169,13 @@ def read_classifier(folder: Path) -> tuple[dict[str, Any], list[networks.Classif
 
     Raises ValueError naming the folder when it holds no complete classifier.
     """
+    try:
+        return _read_classifier(folder)
+    except UNREADABLE as error:
+        raise ValueError(f"{folder} holds no classifier of this project: {error!r}") from error
+
+
+def _read_classifier(folder: Path) -> tuple[dict[str, Any], list[networks.Classifier]]:
     files = sorted(folder.glob("network_*.safetensors"))
     if not (folder / DESCRIPTION).is_file():
         raise ValueError(f"{folder} holds no classifier ({DESCRIPTION} and network_*.safetensors)")
@@ -157,11 +195,13 @@ def predict(classifier: Path, tiles: Path, *, by_folder: bool = False) -> pd.Dat
     """Predict a folder of tiles with a classifier that `90_your_own_tiles` trained.
 
     classifier: the folder with classifier.json; tiles, by_folder: see `list_tiles`. Returns the
-    table of `predictions`. Raises ValueError naming what is wrong with either folder, unreadable
-    images, and a VLM that is not the one that the classifier was trained with.
+    table of `predictions`, and warns of what is left out. Raises ValueError naming what is wrong
+    with either folder, and a VLM that is not the one that the classifier was trained with.
     """
     description, heads = read_classifier(classifier)
     table = list_tiles(tiles, by_folder=by_folder)
+    if lines := left_out_lines(tiles, left_out(tiles, table), len(table)):
+        warnings.warn("\n".join(lines), stacklevel=2)
     model = load_vlm(description["vlm"], seed=description["vlm_seed"])
     if weights_digest(model) != description["vlm_digest"]:
         raise ValueError(
@@ -170,9 +210,9 @@ def predict(classifier: Path, tiles: Path, *, by_folder: bool = False) -> pd.Dat
         )
     unique = unique_tiles(table)
     store = decode_tiles(unique, tiles, "own", model.image_size)
-    with TemporaryDirectory() as name, torch.inference_mode():
+    with scratch_folder() as scratch, torch.inference_mode():
         text = embed_prompts(model, list(description["classes"].values()))
-        embed_tiles(model, store, text, Path(name))
-        reader = samplers.plain_features(Path(name) / "unprojected.npy")
+        embed_tiles(model, store, text, scratch)
+        reader = samplers.plain_features(scratch / "unprojected.npy")
         probs = networks.predict(heads, reader, unique.tile.values)
     return predictions(table, probs, list(description["classes"]))

@@ -58,7 +58,7 @@ card = cards.read_card(dataset)
 folder = datasets.prepare(card)
 print(cards.credits(card), f"Tiles: {folder}", sep="\n")
 lines = [{"class": c.name, "prompts": " · ".join(c.prompts)} for c in card.classes]
-pd.DataFrame(lines).style.hide()
+pd.DataFrame(lines).style.format(escape="html").hide()
 
 # %% [markdown]
 # ## The tiles

@@ -18,8 +18,8 @@
 #
 # - In: a folder of JPEG, PNG, TIFF or WebP files, flat or in subfolders; the classes.
 # - Out, in a folder of its own: `pseudo_labels.csv`, `predictions.csv` for these tiles,
-#   `predictions_other.csv` for a second folder, `classifier/`, `gallery/` and `index.html`, a page for
-#   any browser.
+#   `predictions_other.csv` for a second folder, `left_out.csv` where files were no tiles, `classifier/`,
+#   `gallery/` and `index.html`, a page for any browser.
 #
 # `make own TILES=folder CLASSES="benign colonic tissue; colon adenocarcinoma"` runs it without Jupyter, with
 # `LABELS=file` and the labels of some tiles.
@@ -74,20 +74,40 @@ else:
     prompts = dict(zip(demo.class_names, class_prompts(demo, wordings), strict=True))
 names = list(prompts)
 lines = {"class": names, "prompts": [" · ".join(texts) for texts in prompts.values()]}
-pd.DataFrame(lines).style.hide()
+pd.DataFrame(lines).style.format(escape="html").hide()
 
 # %% [markdown]
 # ## The tiles
 #
-# Every image below the folder. Copies of a file count once.
+# Every image below the folder. Copies of a file count once. What is left out, such as files of other kinds, links to
+# folders and images that cannot be read, is named here, in `left_out.csv` and on the page.
 
 # %%
 tiles_folder = Path(folder).expanduser() if folder else datasets.prepare(demo)
 table = classifier.list_tiles(tiles_folder, by_folder=by_folder)
 unique = classifier.unique_tiles(table)
-other_table = classifier.list_tiles(Path(other).expanduser()) if other else None
+left = classifier.left_out(tiles_folder, table)
 out = paths.own_folder(dataset, vlm, seed, tiles_folder)
 print(f"{len(table)} files, {len(table) - len(unique)} of them copies; results go to {out}")
+print(*classifier.left_out_lines(tiles_folder, left, len(table)), sep="\n")
+
+# %%
+left_other = None
+if other:
+    other_folder = Path(other).expanduser()
+    other_table = classifier.list_tiles(other_folder)
+    left_other = classifier.left_out(other_folder, other_table)
+    print(*classifier.left_out_lines(other_folder, left_other, len(other_table)), sep="\n")
+
+# %% [markdown]
+# ## Labels of yours
+#
+# None is needed. Those that there are (`labels`, from `91_label_tiles` or a table of your own) stand in place of the
+# pseudo labels, and a tile that you call none of the classes loses its own.
+
+# %%
+said, problems = exchange.read_labels(Path(labels), table, names) if labels else ({}, [])
+print(f"{len(said)} tiles are labelled in {labels or 'no file'}", *problems, sep="\n")
 
 # %% [markdown]
 # ## The model
@@ -104,15 +124,14 @@ print(f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}")
 print(credits(vlm))
 
 # %% [markdown]
-# All tiles are decoded now, those of the second folder too: files that cannot be read are named before
-# anything is written, and so is what had to be converted to 8-bit colour.
+# All tiles are decoded now, those of the second folder too. What had to be converted to 8-bit colour is named.
 
 # %%
 store = tiles.decode_tiles(unique, tiles_folder, dataset, model.image_size)
 decoded = np.load(store, mmap_mode="r", allow_pickle=False)
 if other:
     other_unique = classifier.unique_tiles(other_table)
-    tiles.decode_tiles(other_unique, Path(other).expanduser(), "own", model.image_size)
+    tiles.decode_tiles(other_unique, other_folder, "own", model.image_size)
 print(f"{decoded.shape} {decoded.dtype}")
 
 # %% [markdown]
@@ -161,24 +180,14 @@ for found in label_free_alarms(*evidence):
     print(f"{found.name}: {found.text}")
 
 # %% [markdown]
-# ## Labels of yours
-#
-# None is needed. Those that there are (`labels`, from `91_label_tiles` or a table of your own) stand in place of the
-# pseudo labels, and a tile that you call none of the classes loses its own.
-
-# %%
-said, problems = exchange.read_labels(Path(labels), table, names) if labels else ({}, [])
-learnt = exchange.overrule(pseudo_labels, unique.digest, said)
-print(f"{len(said)} tiles are labelled in {labels or 'no file'}", *problems, sep="\n")
-
-# %% [markdown]
 # ## Two networks learn
 #
 # Heads on the features of the views that voted; see `13_high_confidence_cross_supervision`. The networks of the last
-# step are taken as they are: no label chooses among them.
+# step are taken as they are: no label chooses among them. Labels of yours stand in place of the pseudo labels.
 
 # %%
 setup = setups.frozen(out, unique.tile.values, len(names), steps=n_steps, seed=seed)
+learnt = exchange.overrule(pseudo_labels, unique.digest, said)
 data = trainer.TrainingTiles(unique.tile.values, learnt, names)
 objective = losses.HighConfidenceCrossSupervision()
 given = (objective, setup.make_network, setup.sampler, data)
@@ -195,13 +204,13 @@ step_plots.training_curve(curve, objective.threshold)
 # One row per file; a copy of another file gets the same labels and names it in `copy_of`.
 
 # %%
-file_labels = gallery.per_file(table, unique)
 probs = networks.predict(pair, setup.reader, unique.tile.values)
 predicted = classifier.predictions(table, probs, names)
 groups = classifier.per_group(predicted, names) if by_folder else None
-others = classifier.predict(out / "classifier", Path(other).expanduser()) if other else None
-csv = {"pseudo_labels": file_labels, "predictions": predicted}
-classifier.write_tables(out, csv | {"predictions_other": others, "groups": groups})
+others = classifier.predict(out / "classifier", other_folder) if other else None
+csv = {"pseudo_labels": gallery.per_file(table, unique), "predictions": predicted, "groups": groups}
+rest = {"predictions_other": others, "left_out": left, "left_out_other": left_other}
+classifier.write_tables(out, csv | rest)
 predicted.head().round(3)
 
 # %% [markdown]
@@ -227,12 +236,12 @@ for name, sheet in gallery.write_sheets(out / "gallery", chosen, decoded).items(
 
 # %%
 overview = gallery.overview(shown, prompts)
-facts = gallery.facts(table, unique, kept, vlm, n_views)
 alarms = label_free_alarms(*evidence, predicted=probs)
-page = {"facts": facts, "alarms": alarms, "classes": overview, "groups": groups, "chosen": chosen}
-title = tiles_folder.resolve().name
-gallery.write_page(out / "index.html", title=title, decoded=decoded, **page)
-print(f"open {out / 'index.html'}")
+tables = {"Classes": overview, "Groups": groups, "Left out": left}
+facts = gallery.facts(table, unique, kept, vlm, n_views, left)
+page = {"facts": facts, "alarms": alarms, "tables": tables, "chosen": chosen}
+gallery.write_page(out / "index.html", title=tiles_folder.resolve().name, decoded=decoded, **page)
+print(*(f"alarm: {a.name}: {a.text}" for a in alarms), f"open {out / 'index.html'}", sep="\n")
 overview
 
 # %% [markdown]

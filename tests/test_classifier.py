@@ -1,13 +1,18 @@
 """Own tiles: what is listed, tabled, saved and predicted."""
 
+import json
+import os
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cases import case
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 from small_models import SMALL, write_model
 
@@ -20,12 +25,21 @@ from lib.vlm.loading import load_vlm
 # --- the list of tiles ---------------------------------------------------------------------------
 
 
+def png(text):
+    """A picture whose bytes are as different as the texts."""
+    buffer = BytesIO()
+    note = PngInfo()
+    note.add_text("name", repr(text))
+    Image.new("RGB", (3, 3)).save(buffer, "PNG", pnginfo=note)
+    return buffer.getvalue()
+
+
 def put(folder, *names, content=None):
-    """Files that are all different unless `content` says what they hold."""
+    """Pictures that are all different unless `content` says which."""
     for name in names:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(name.encode() if content is None else content)
+        file.write_bytes(png(name if content is None else content))
     return folder
 
 
@@ -42,12 +56,97 @@ def test_every_image_file_is_listed_by_path_whatever_was_there_first(tmp_path, o
     assert list(table) == ["tile", "path", "group", "digest"]
 
 
-def test_hidden_and_other_files_are_left_out(tmp_path):
-    put(tmp_path, "a.png", "notes.txt", "b.gif", "png", "slide.svs", "c.png.txt")
-    put(tmp_path, "._a.png", ".hidden/b.png", "deep/.cache/c.png", "deep/.d.png")
-    (tmp_path / "folder.png").mkdir()
-    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    assert classifier.list_tiles(tmp_path).path.tolist() == ["a.png"]
+def reasons(folder):
+    left = classifier.left_out(folder, classifier.list_tiles(folder))
+    return dict(zip(left.path, left.why, strict=True))
+
+
+def test_whatever_is_no_tile_is_left_out_and_named_with_the_reason(tmp_path):
+    folder = put(tmp_path / "tiles", "a.png", "deep/b.JPG")
+    suffix = "not .jpg, .jpeg, .png, .tif, .tiff, .webp"
+    put(folder, "b.gif", "notes.txt", "c.bmp", "png", "deep/c.png.txt")
+    put(folder, "._a.png", ".hidden/b.png", "deep/.cache/c.png")
+    (folder / "folder.png").mkdir()
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    (folder / "linked").symlink_to(folder / "deep")
+    (folder / "deep/up").symlink_to(folder)
+    (folder / "file.png").symlink_to(folder / "a.png")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    (folder / "broken.png").write_bytes(png("broken")[:-20])
+    (folder / "words.webp").write_text("words")
+    assert classifier.list_tiles(folder).path.tolist() == ["a.png", "deep/b.JPG", "file.png"]
+    assert reasons(folder) == {
+        "._a.png": "hidden", ".hidden/": "hidden", "deep/.cache/": "hidden", "b.gif": suffix,
+        "c.bmp": suffix, "notes.txt": suffix, "png": suffix, "deep/c.png.txt": suffix,
+        "gone.png": "no regular file", "pipe.png": "no regular file",
+        "zero.png": "no regular file", "linked/": "a link to a folder",
+        "deep/up/": "a link to a folder", "words.webp": "no whole image in JPEG, PNG, TIFF, WEBP",
+        "broken.png": "image file is truncated",
+    }  # fmt: skip
+
+
+def test_what_may_not_be_read_is_left_out(tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    folder = put(tmp_path / "tiles", "a.png", "b.png", "deep/c.png")
+    for name in ("b.png", "deep"):
+        (folder / name).chmod(0)
+    try:
+        assert reasons(folder) == {"b.png": "Permission denied", "deep/": "Permission denied"}
+    finally:
+        (folder / "deep").chmod(0o700)
+
+
+def test_a_name_that_is_not_unicode_is_left_out_and_spelt(tmp_path):
+    put(tmp_path, "a.png")
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(png("b"))
+    except OSError:
+        pytest.skip("the file system takes no such name")
+    assert reasons(tmp_path) == {"caf\\xe9.png": "its name is not UTF-8"}
+
+
+def test_a_file_that_vanishes_between_listing_and_reading_is_left_out(tmp_path, monkeypatch):
+    put(tmp_path, "a.png", "b.png")
+    monkeypatch.setattr(
+        classifier, "files_below", lambda _: {"a.png": "", "b.png": "", "gone.png": ""}
+    )
+    table = classifier.list_tiles(tmp_path)
+    assert table.path.tolist() == ["a.png", "b.png"]
+    assert classifier.left_out(tmp_path, table).path.tolist() == ["gone.png"]
+
+
+def test_results_are_no_tiles_wherever_they_lie(tmp_path, monkeypatch):
+    folder = put(tmp_path / "tiles", "a.png", "data/mine.png")
+    put(folder, "data/runs/own/x.png", "data/raw/demo/x.png", "figures/x.png")
+    put(folder, "copy/gallery/01-fat.png", "copy/classifier/classifier.json")
+    put(folder, "copy/pseudo_labels.csv")
+    put(folder, "page/0/overlays/x.png", "page/viewer/openseadragon.min.js")
+    monkeypatch.setenv("OUTPUT_ROOT", str(folder))
+    assert classifier.list_tiles(folder).path.tolist() == ["a.png", "data/mine.png"]
+    assert reasons(folder) == dict.fromkeys(
+        ["copy/", "data/raw/", "data/runs/", "figures/", "page/"], "results of this project"
+    )
+    for name in ("data/runs", "data/runs/own", "copy", "copy/gallery", "page/0/overlays"):
+        with case(name), pytest.raises(ValueError, match="lies among results of this project"):
+            classifier.list_tiles(folder / name)
+    assert len(classifier.list_tiles(folder / "data/raw/demo")) == 1  # drawn tiles are tiles
+
+
+def test_what_is_left_out_is_said_in_lines_that_no_name_can_forge(tmp_path):
+    put(tmp_path, "a.png")
+    (tmp_path / "b\nopen \x1b[1mme.png").write_text("no picture")
+    table = classifier.list_tiles(tmp_path)
+    left = classifier.left_out(tmp_path, table)
+    first, second = classifier.left_out_lines(Path("my\ntiles"), left, len(table))
+    assert first == r"left out of 'my\ntiles': 1 of 2 files"
+    assert second.startswith(r"left out: 'b\nopen \x1b[1mme.png': no whole image")
+    assert classifier.left_out_lines(tmp_path, table[:0], 1) == []
+    many = pd.DataFrame({"path": [f"{n}.txt" for n in range(23)], "why": "text"})
+    lines = classifier.left_out_lines(Path("many"), many, 1)
+    assert len(lines) == 22 and lines[0] == "left out of 'many': 23 of 24 files"
+    assert lines[-1] == "left out: and 3 more"
 
 
 def test_a_folder_below_a_hidden_one_can_be_named(tmp_path):
@@ -70,8 +169,8 @@ def test_subfolders_are_groups_where_that_is_asked_for(tmp_path):
 
 def test_copies_share_a_number_and_numbers_have_no_gap(tmp_path):
     put(tmp_path, "c.png", "e.png")
-    put(tmp_path, "b.png", "d/x.jpg", "f.png", content=b"one")
-    put(tmp_path, "a.png", "g.png", content=b"two")
+    put(tmp_path, "b.png", "d/x.jpg", "f.png", content="one")
+    put(tmp_path, "a.png", "g.png", content="two")
     table = classifier.list_tiles(tmp_path)
     assert dict(zip(table.path, table.tile, strict=True)) == {
         "a.png": 0, "b.png": 1, "c.png": 2, "d/x.jpg": 1, "e.png": 3, "f.png": 1, "g.png": 0,
@@ -84,6 +183,12 @@ def test_copies_share_a_number_and_numbers_have_no_gap(tmp_path):
 def test_a_folder_without_images_or_none_at_all_is_named(tmp_path):
     put(tmp_path, "notes.txt", ".hidden.png")
     with pytest.raises(ValueError, match=rf"{tmp_path} holds no image \(\.jpg, .*\.webp\)"):
+        classifier.list_tiles(tmp_path)
+    (tmp_path / "spoilt.png").write_text("words")
+    message = (
+        rf"(?s){tmp_path} holds no image \(\.jpg, .*\.webp\).*left out: 'spoilt.png': no whole"
+    )
+    with pytest.raises(ValueError, match=message):
         classifier.list_tiles(tmp_path)
     for wrong in (tmp_path / "gone", tmp_path / "notes.txt"):
         with pytest.raises(ValueError, match=f"no such folder of tiles: {wrong}"):
@@ -132,7 +237,7 @@ def test_a_class_may_be_called_as_a_column_is(name):
 def test_the_table_of_an_earlier_run_goes_where_there_is_none_now(tmp_path):
     table = predicted_by_hand()
     classifier.write_tables(tmp_path, {"one": table, "two": table})
-    classifier.write_tables(tmp_path, {"one": table[:1], "two": None, "three": None})
+    classifier.write_tables(tmp_path, {"one": table[:1], "two": None, "three": table[:0]})
     assert [file.name for file in tmp_path.iterdir()] == ["one.csv"]
     assert len(pd.read_csv(tmp_path / "one.csv")) == 1
 
@@ -226,6 +331,21 @@ def test_a_folder_that_is_no_classifier_is_named(small, tmp_path, lacks):
     assert str(where) in str(error.value)
 
 
+def test_a_description_that_is_none_is_refused_by_the_folder(small, tmp_path):
+    model = load_vlm(small, device="cpu")
+    random_heads(tmp_path / "hcs", 48)
+    where = tmp_path / "classifier"
+    classifier.save_classifier(where, tmp_path / "hcs", model, 0, CLASSES)
+    good = json.loads((where / "classifier.json").read_text())
+    for wrong in ([], {}, "text", good | {"classes": 3}, good | {"classes": {"fat": ["fat"]}}):
+        (where / "classifier.json").write_text(json.dumps(wrong))
+        with case(wrong), pytest.raises(ValueError, match=f"{where} holds no classifier of this"):
+            classifier.read_classifier(where)
+    (where / "classifier.json").write_text("{")
+    with pytest.raises(ValueError, match=f"{where} holds no classifier of this"):
+        classifier.read_classifier(where)
+
+
 def test_another_vlm_of_that_name_is_refused(small, tmp_path):
     model = load_vlm(small, device="cpu")
     random_heads(tmp_path / "hcs", 48)
@@ -250,9 +370,12 @@ def test_a_folder_to_predict_is_refused_by_name(small, tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match=f"{tmp_path / 'none'} holds no image"):
         classifier.predict(tmp_path / "classifier", tmp_path / "none")
-    put(make_tiles(tmp_path / "tiles"), "spoilt ü.png")
-    with pytest.raises(ValueError, match=r"1 tiles cannot be read.*spoilt ü\.png"):
-        classifier.predict(tmp_path / "classifier", tmp_path / "tiles")
+    (make_tiles(tmp_path / "tiles") / "spoilt ü.png").write_text("words")
+    with pytest.warns(
+        UserWarning, match=r"(?s)left out of .*: 1 of 7 files.*'spoilt ü\.png': no whole"
+    ):
+        rows = classifier.predict(tmp_path / "classifier", tmp_path / "tiles")
+    assert len(rows) == 6
     make_tiles(tmp_path / "flat")
     with pytest.raises(ValueError, match=r"groups, but 1\.png lies in none"):
         classifier.predict(tmp_path / "classifier", tmp_path / "flat", by_folder=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 FORMATS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 DECODERS = ("JPEG", "PNG", "TIFF", "WEBP")  # of all others, EPS would start a program
@@ -18,18 +18,20 @@ _one_large = Lock()
 def open_image(file: Path) -> Image.Image:
     """An image as Pillow opens it: its size is known, its pixels are not yet read.
 
-    Its content must be JPEG, PNG, TIFF or WebP, whatever its name. Raises OSError for what is no
-    regular file (a pipe would never end) or of another format, and ValueError for a damaged file
-    and for more than `MOST_BYTES`, `MOST_PIXELS` or `MOST_OBLONG`.
+    Its content must be JPEG, PNG, TIFF or WebP, whatever its name. Raises OSError as opening does,
+    and ValueError for what is no regular file (a pipe would never end), for another format, a
+    damaged file, and more than `MOST_BYTES`, `MOST_PIXELS` or `MOST_OBLONG`.
     """
     if not file.is_file():
-        raise OSError("not a regular file")
+        raise ValueError("no regular file")
     if file.stat().st_size > MOST_BYTES:
         raise ValueError(f"too large: more than {MOST_BYTES >> 20} MiB")
     try:
         opened = Image.open(file, formats=DECODERS)
         tags = getattr(opened, "tag_v2", {})  # a TIFF is decoded by tiles of its own, of any size
         inner = int(tags.get(322, 1)) * int(tags.get(323, 1))
+    except UnidentifiedImageError:
+        raise ValueError(f"no whole image in {', '.join(DECODERS)}") from None
     except (OSError, MemoryError):
         raise
     except Exception as error:  # of a damaged file Pillow raises every type that there is

@@ -2,11 +2,13 @@
 
 import json
 import os
+import posixpath
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,16 +16,82 @@ import numpy as np
 import pandas as pd
 
 from lib import paths
-from lib.artefacts import atomic
+from lib.artefacts import atomic, new_array
+from lib.csv_tables import path_key, read_table, refuse
 from lib.data import shifts
 from lib.data.cards import Card, copies_file
-from lib.data.images import read_square
+from lib.data.images import FORMATS, read_square
 from lib.progress import progress
 
 if TYPE_CHECKING:
     import torch
 
 THREADS = min(16, 2 * (os.cpu_count() or 1))
+WRITTEN = ("raw", "runs", "models", "labels", "record")  # in `data`
+# What a folder of results has beside its pictures, one of own tiles and one of slides.
+RESULTS = ({"classifier/classifier.json", "pseudo_labels.csv"}, {"viewer/openseadragon.min.js"})
+
+
+def files_below(folder: Path) -> dict[str, str]:
+    """Every file below a folder, ordered by path, and why it is no tile ("" where it may be one).
+
+    A folder that is not entered (hidden, a link, results of this project) ends in "/".
+    """
+    reasons: dict[str, str] = {}
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            entries = list(here.iterdir())
+        except OSError as error:
+            reasons[f"{here.relative_to(folder).as_posix()}/"] = str(error.strerror)
+            continue
+        for entry in entries:
+            why = _why_no_tile(entry)
+            is_folder = os.path.isdir(entry)
+            if is_folder and not why:
+                waiting.append(entry)
+            else:  # letters that are not UTF-8 are spelt, as no table can hold them
+                name = os.fsencode(entry.relative_to(folder)).decode(errors="backslashreplace")
+                reasons[name + "/" * is_folder] = why
+    return dict(sorted(reasons.items()))
+
+
+def _why_no_tile(path: Path) -> str:
+    if path.name.startswith("."):
+        return "hidden"
+    if path.name.encode(errors="ignore") != os.fsencode(path.name):
+        return "its name is not UTF-8"
+    if os.path.isdir(path):
+        if path.is_symlink():
+            return "a link to a folder"
+        return "results of this project" if holds_results(path) else ""
+    if path.suffix.lower() not in FORMATS:
+        return f"not {', '.join(FORMATS)}"
+    return "" if os.path.isfile(path) else "no regular file"
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether a folder is one that this project writes, or a copy of one: no place for tiles."""
+    data = paths.output_root() / "data"
+    written = [data / name for name in WRITTEN] + [paths.figures_folder()]
+    is_written = folder.resolve() in [known.resolve() for known in written]
+    beside = (all(os.path.isfile(folder / name) for name in names) for names in RESULTS)
+    return is_written or any(beside)
+
+
+def read_digests(folder: Path, tile_paths: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Of each image all pixels are decoded: its digest and "", or "" and why that fails."""
+
+    def read(path: str) -> tuple[str, str]:
+        try:
+            read_square(folder / path, 8)
+            return _digest(folder / path), ""
+        except (OSError, ValueError) as error:
+            return "", str(getattr(error, "strerror", None) or error)
+
+    listed = list(tile_paths)
+    return dict(zip(listed, _in_threads(read, listed, "reading tiles"), strict=True))
 
 
 def read_tile_table(card: Card, folder: Path) -> pd.DataFrame:
@@ -60,14 +128,26 @@ def _in_folders(card: Card, folder: Path, where: str) -> list[tuple[str, int]]:
         raise ValueError(f"{card.name}: the folder {folder / where} is missing")
     labelled = []
     for label, tissue_class in enumerate(card.classes):
-        files = (folder / where / tissue_class.folder).glob(card.tiles)
-        tiles = sorted(file for file in files if not file.name.startswith("."))
+        of_class = folder / where / tissue_class.folder
+        matching = {file.relative_to(of_class).as_posix() for file in of_class.glob(card.tiles)}
+        reasons = {
+            path: why or ("" if path in matching else f"not {card.tiles}")
+            for path, why in files_below(of_class).items()
+        }
+        tiles = [path for path, why in reasons.items() if not why]
         if not tiles:
             raise ValueError(
                 f"class {tissue_class.name!r} has no tile: nothing matches {card.tiles!r} in "
-                f"{folder / where / tissue_class.folder}"
+                f"{of_class}"
             )
-        labelled += [(file.relative_to(folder).as_posix(), label) for file in tiles]
+        if left := {path: why for path, why in reasons.items() if why}:
+            first = next(iter(left))
+            warnings.warn(
+                f"left out of {card.name}, {tissue_class.name}: {len(left)} of {len(reasons)} "
+                f"files, such as {first!r}: {left[first]}",
+                stacklevel=3,
+            )
+        labelled += [((of_class / path).relative_to(folder).as_posix(), label) for path in tiles]
     return labelled
 
 
@@ -107,7 +187,8 @@ def digests(folder: Path, tile_paths: Iterable[str]) -> list[str]:
 
 
 def _digest(file: Path) -> str:
-    return blake2b(file.read_bytes(), digest_size=16).hexdigest()
+    with file.open("rb") as opened:
+        return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
 
 
 def _between(groups: pd.Series, low: float, high: float) -> pd.Series:
@@ -119,9 +200,10 @@ def _between(groups: pd.Series, low: float, high: float) -> pd.Series:
 def _groups(card: Card, folder: Path, tile_paths: pd.Series) -> pd.Series:
     if card.group is None:
         return tile_paths
-    names = tile_paths.map(lambda path: Path(path).name)
+    names = tile_paths.map(lambda path: path_key(Path(path).name))
     if "pattern" in card.group:
         groups = names.str.extract(re.compile(card.group["pattern"]), expand=False)
+        groups = groups.mask(groups == "")  # else one group of all that the pattern says nothing of
         where = f"the pattern {card.group['pattern']!r} of card {card.name!r}"
     else:
         file = folder / card.group["table"]
@@ -131,7 +213,8 @@ def _groups(card: Card, folder: Path, tile_paths: pd.Series) -> pd.Series:
         listed = _listed_groups(card.group, folder, file)
         if "copies" in card.group:
             listed = _with_copies(listed, copies_file(card))
-        groups = _once(names, "tiles", file).map(listed) if by_name else tile_paths.map(listed)
+        keys = _once(names, file) if by_name else tile_paths.map(path_key)
+        groups = keys.map(listed)
         where = str(file)
     without = tile_paths[groups.isna()]
     if len(without):
@@ -142,53 +225,66 @@ def _groups(card: Card, folder: Path, tile_paths: pd.Series) -> pd.Series:
 
 
 def _listed_groups(rule: Mapping[str, str], folder: Path, file: Path) -> dict[str, str]:
-    """Groups of a table by the paths of tiles; by their names if the rule says so.
+    """Groups of a table by the `path_key` of tiles; by their names if the rule says so.
 
-    A table of names may cover more than is here, one of paths may not.
+    A table of names may cover more than is here, one of paths may not. A tile has one row: a second
+    one could put it into another group, in another fold than its like.
     """
-    rows = pd.read_csv(file, dtype=str)
-    key = rule.get("name", "path")
-    for column in (key, rule["column"]):
-        if column not in rows:
-            raise ValueError(f"{file} has no column {column!r}")
-    listed = rows[key]
-    if "name" in rule:
-        _once(listed, "rows", file)
-    else:
-        start = Path(rule.get("relative_to", "."))
-        listed = listed.map(lambda path: (start / path).as_posix())
-        absent = listed[[not (folder / path).is_file() for path in listed]]
-        if len(absent):
-            raise ValueError(
-                f"{file} names {len(absent)} absent tiles, the first: {absent.iloc[0]}"
-            )
-    return dict(zip(listed, rows[rule["column"]], strict=True))
+    key, column = rule.get("name", "path"), rule["column"]
+    start = "." if "name" in rule else rule.get("relative_to", ".")
+    rows = read_table(file, (key, column))
+    line_of: dict[str, int] = {}
+    problems, absent = [], []
+    for path, group, line in zip(rows[key], rows[column], rows.line, strict=True):
+        tile = path_key(posixpath.join(start, path.replace("\\", "/")))
+        if not path or not group:
+            problems.append(f"line {line}: no {column if path else key}")
+        elif line_of.setdefault(tile, line) != line:
+            problems.append(f"line {line}: two rows have {path!r}, the other is line {line_of[tile]}")
+        elif "name" not in rule and not _lies_in(folder, tile):
+            absent.append(f"line {line}: {path!r}")
+    refuse(str(file), problems)
+    refuse(f"{file} names {len(absent)} absent tiles", absent)
+    return dict(zip(line_of, rows[column], strict=True))
+
+
+def _lies_in(folder: Path, tile: str) -> bool:
+    spellings = [folder / unicodedata.normalize(form, tile) for form in ("NFC", "NFD")]
+    return not tile.startswith(("/", "../")) and any(map(os.path.isfile, spellings))
 
 
 def _with_copies(listed: Mapping[str, str], file: Path) -> dict[str, str]:
     """Groups that hold near-copies of one picture, joined: each has the smallest of their names.
 
     listed: groups by the path or name of a tile; file: a CSV of pairs of file names, `tile` and
-    `copy`, which may name more than is listed.
+    `copy`, which may name more than is listed. Raises ValueError for a name of several tiles.
     """
-    by_name = {Path(tile).name: group for tile, group in listed.items()}
+    by_name: dict[str, list[str]] = {}
+    for tile, group in listed.items():
+        by_name.setdefault(posixpath.basename(tile), []).append(group)
     joined = {group: group for group in listed.values()}
 
     def smallest(group: str) -> str:
-        return group if joined[group] == group else smallest(joined[group])
+        while joined[group] != group:
+            group = joined[group]
+        return group
 
-    pairs = pd.read_csv(file, dtype=str)[["tile", "copy"]].itertuples(index=False)
-    for pair in pairs:
-        if all(name in by_name for name in pair):
-            low, high = sorted(smallest(by_name[name]) for name in pair)
+    rows, problems = read_table(file, ("tile", "copy")), []
+    for *names, line in zip(rows.tile, rows["copy"], rows.line, strict=True):
+        groups = [by_name.get(posixpath.basename(path_key(name)), []) for name in names]
+        if max(map(len, groups)) > 1:
+            problems.append(f"line {line}: several tiles have one of the names {names}")
+        elif all(groups):
+            low, high = sorted(smallest(group) for (group,) in groups)
             joined[high] = low
+    refuse(str(file), problems)
     return {tile: smallest(group) for tile, group in listed.items()}
 
 
-def _once(names: pd.Series, what: str, file: Path) -> pd.Series:
+def _once(names: pd.Series, file: Path) -> pd.Series:
     twice = names[names.duplicated()]
     if len(twice):
-        raise ValueError(f"{file} goes by file names, and two {what} have {twice.iloc[0]!r}")
+        raise ValueError(f"{file} goes by file names, and two tiles have {twice.iloc[0]!r}")
     return names
 
 
@@ -214,18 +310,17 @@ def decode_tiles(
     converted: dict[str, str] = {}
     with atomic(file) as temporary:
         shape = (len(table), size, size, 3)
-        store = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        store = new_array(temporary, shape, np.uint8)
 
         def decode(row: int) -> None:
             path = table.path.iloc[row]
             try:
                 tile, converted[path] = read_square(folder / path, size)
                 store[row] = shifts.shift(tile, shift)
-            except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three
+            except (OSError, ValueError) as error:
                 failed[path] = error
 
         _in_threads(decode, range(len(table)), "decoding tiles")
-        store.flush()
         _refuse(failed, folder)
     _warn(converted)
     return file

@@ -19,7 +19,7 @@ from lib.figures import step_plots
 
 ROWS = ("surest", "least sure", "rejected")
 PER_ROW = 12
-MOST_GROUPS = 200  # lines of the table of groups
+MOST_LINES = 200  # of each table of the page
 
 
 def consensus_columns(
@@ -50,12 +50,22 @@ def per_file(table: pd.DataFrame, unique: pd.DataFrame) -> pd.DataFrame:
 
 
 def facts(
-    table: pd.DataFrame, unique: pd.DataFrame, kept: np.ndarray, vlm: str, n_views: int
+    table: pd.DataFrame,
+    unique: pd.DataFrame,
+    kept: np.ndarray,
+    vlm: str,
+    n_views: int,
+    left: pd.DataFrame,
 ) -> list[str]:
-    """Sentences for the head of the page. table: a row per file; unique: a row per tile."""
+    """Sentences for the head of the page.
+
+    table: a row per file; unique: a row per tile; left: from `classifier.left_out`.
+    """
+    n_files, rest = len(table) + len(left), "were left out: see below and left_out.csv."
     return [
         f"{len(table)} image files, {len(table) - len(unique)} of them copies of others. Nobody "
         f"labelled them: {vlm} did, from the prompts below.",
+        *([f"{len(left)} of {n_files} files {rest}"] if len(left) else []),
         f"Of its labels {kept.sum()} ({kept.mean():.0%}) were kept: those that {n_views} views of "
         "a tile agree on most and that clusters of alike tiles confirm. Two networks learnt from "
         "these and predicted every tile.",
@@ -131,16 +141,15 @@ def write_page(
     title: str,
     facts: Sequence[str],
     alarms: Sequence[Alarm],
-    classes: pd.DataFrame,
-    groups: pd.DataFrame | None,
+    tables: Mapping[str, pd.DataFrame | None],
     chosen: Mapping[str, pd.DataFrame],
     decoded: np.ndarray,
 ) -> None:
     """One HTML file with every picture in it, to be opened in any browser.
 
-    facts: sentences at its head; alarms: what is suspicious, below them; classes: one row per
-    class, shown as a table; groups: likewise, or None; chosen: from `choose`; decoded: uint8
-    [tiles, S, S, 3], by tile number.
+    facts: sentences at its head; alarms: what is suspicious, below them; tables: by their headings,
+    their first `MOST_LINES` lines, those that are None or empty not at all; chosen: from `choose`;
+    decoded: uint8 [tiles, S, S, 3], by tile number.
     """
     renamed = {name: tiles.rename(columns={"class": "predicted"}) for name, tiles in chosen.items()}
     galleries = {
@@ -158,16 +167,14 @@ def write_page(
         }
         for name, tiles in renamed.items()
     }
-    tables = {"Classes": _cells(classes)}
-    if groups is not None:
-        tables["Groups"] = _cells(groups[:MOST_GROUPS].round(3))
+    shown = {name: table for name, table in tables.items() if table is not None and len(table)}
     page = _template().render(
         title=title,
         facts=facts,
         alarms=alarms,
         galleries=galleries,
-        tables=tables,
-        left_out=0 if groups is None else max(0, len(groups) - MOST_GROUPS),
+        tables={name: _cells(table[:MOST_LINES].round(3)) for name, table in shown.items()},
+        more={name: max(0, len(table) - MOST_LINES) for name, table in shown.items()},
     )
     with atomic(file) as temporary:
         temporary.write_text(page, encoding="utf-8")

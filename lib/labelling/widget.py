@@ -18,7 +18,7 @@ import pandas as pd
 import traitlets
 from PIL import Image
 
-from lib.data.images import read_square
+from lib.data.images import open_image, read_square
 from lib.labelling import answers
 from lib.labelling.answers import Answer
 from lib.labelling.people import seen_differently
@@ -59,7 +59,7 @@ def neighbours(features: np.ndarray, tile: int, n: int = NEIGHBOURS) -> np.ndarr
 
 def picture(file: Path, most: int) -> bytes:
     """A tile as a JPEG of at most `most` pixels a side."""
-    with Image.open(file) as opened:
+    with open_image(file) as opened:
         side = min(opened.size)
     tile, _ = read_square(file, min(side, most))
     buffer = BytesIO()

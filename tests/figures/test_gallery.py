@@ -13,9 +13,10 @@ from PIL import Image
 
 from lib.alarm import Alarm
 from lib.figures import gallery
-from lib.figures.gallery import MOST_GROUPS, ROWS, choose, overview, write_page
+from lib.figures.gallery import MOST_LINES, ROWS, choose, overview, write_page
 
-NASTY = """<b>&"'"""
+NASTY = """<b>&"'"""  # and below what would load or run something
+SCRIPTS = ["<script>alert(1)</script>", '" onerror="alert(1)', "</title><img src=x>", "{{ 7*7 }}"]
 NAMES = ["fat", NASTY, "Drüse 腺", "nobody"]
 
 
@@ -147,9 +148,8 @@ def test_a_row_per_file_has_what_the_views_say_of_its_tile():
 
 def test_the_facts_count_files_copies_and_kept_labels():
     table = pd.DataFrame({"tile": [0, 1, 0, 2]})
-    first, second, _ = gallery.facts(
-        table, table[[True, True, False, True]], np.array([True, False, False]), "plip", 10
-    )
+    unique, kept = table[[True, True, False, True]], np.array([True, False, False])
+    first, second, _ = gallery.facts(table, unique, kept, "plip", 10, table[:0])
     assert first.startswith("4 image files, 1 of them") and "plip" in first
     assert second.startswith("Of its labels 1 (33%) were kept") and "10 views" in second
 
@@ -160,7 +160,17 @@ def test_there_is_a_sheet_for_every_class_and_none_of_an_earlier_run(tmp_path):
     sheets = gallery.write_sheets(tmp_path / "gallery", choose(tiles, NAMES, 3), decoded())
     assert list(sheets) == NAMES
     names = sorted(file.name for file in (tmp_path / "gallery").iterdir())
-    assert names == ["01-fat.png", "02-b.png", "03-Drüse-腺.png", "04-nobody.png"]
+    assert len(names) == 4 and names[0] == "01-fat.png" and names[3] == "04-nobody.png"
+
+
+def test_a_sheet_has_a_file_of_its_own_whatever_its_class_is_called(tmp_path):
+    names = ["..", "a/b", "a-b", "", ".", "x" * 300, "x" * 299, "NUL", "a\nb", "$x$", "<script>"]
+    tiles = random_tiles(0)
+    gallery.write_sheets(tmp_path / "gallery", {name: tiles[:0].assign(row="") for name in names},
+                         decoded())  # fmt: skip
+    files = sorted(file.name for file in (tmp_path / "gallery").iterdir())
+    assert [file[:3] for file in files] == [f"{n:02d}-" for n in range(1, len(names) + 1)]
+    assert [file.name for file in tmp_path.iterdir()] == ["gallery"]
 
 
 # --- the page ------------------------------------------------------------------------------------
@@ -173,13 +183,12 @@ def decoded(n=60, size=24):
     return np.broadcast_to(colours[:, None, None], (n, size, size, 3)).copy()
 
 
-def write(file, tiles=None, groups=None, title="my tiles", facts=("One.", "Two."), alarms=()):
+def write(file, tiles=None, title="my tiles", facts=("One.", "Two."), alarms=(), **tables):
     tiles = random_tiles(0) if tiles is None else tiles
+    classes = overview(tiles, {name: [f"an image of {name}"] for name in NAMES})
     write_page(
-        file, title=title, facts=facts, alarms=alarms, groups=groups,
-        chosen=choose(tiles, NAMES, 3),
-        classes=overview(tiles, {name: [f"an image of {name}"] for name in NAMES}),
-        decoded=decoded(),
+        file, title=title, facts=facts, alarms=alarms, tables={"Classes": classes} | tables,
+        chosen=choose(tiles, NAMES, 3), decoded=decoded(),
     )  # fmt: skip
     return Page(file.read_text(encoding="utf-8"))
 
@@ -225,6 +234,24 @@ def test_names_are_shown_as_they_are_and_never_become_tags(page, tmp_path):
     assert "<b>" not in text and "&amp;amp;" not in text
 
 
+def test_no_name_runs_anything(tmp_path):
+    for name in (*SCRIPTS, "javascript:alert(1)", "data:text/html,<script>alert(1)</script>"):
+        tiles = random_tiles(0).assign(**{"class": name, "prompt_class": name, "path": name})
+        groups = pd.DataFrame({name: [name], "group": [name]})
+        write_page(
+            tmp_path / "i.html", title=name, facts=[name], alarms=[Alarm(name, name)],
+            tables={name: groups}, chosen=choose(tiles, [name], 1), decoded=decoded(),
+        )  # fmt: skip
+        page = Page((tmp_path / "i.html").read_text(encoding="utf-8"))
+        assert not {"script", "b"} & set(page.tags) and page.tags.count("img") == 3, name
+        assert {attribute for _, attribute, _ in page.attributes} <= {
+            "lang", "charset", "name", "content", "class", "href", "id", "src", "alt", "title"
+        }, name  # fmt: skip
+        assert page.by_tag["title"] == page.by_tag["h1"] == [name]
+        assert page.by_tag["a"] == [name] and name in page.by_tag["td"]
+        assert page.values("a", "href") == ["#class1"]
+
+
 def test_the_pictures_are_those_of_the_tiles(page):
     sources, every = page.values("img", "src"), decoded()
     shown = pd.concat(choose(random_tiles(0), NAMES, 3).values())
@@ -268,18 +295,26 @@ def many_groups(n):
     return pd.DataFrame({"group": groups, "fat": np.linspace(0, 1, n).round(3), "tiles": 1})
 
 
-@pytest.mark.parametrize("n", [1, MOST_GROUPS, MOST_GROUPS + 1, 3 * MOST_GROUPS])
+@pytest.mark.parametrize("n", [1, MOST_LINES, MOST_LINES + 1, 3 * MOST_LINES])
 def test_groups_are_cut_and_it_is_said_how_many_are_left_out(tmp_path, n):
-    page = write(tmp_path / "index.html", groups=many_groups(n))
+    page = write(tmp_path / "index.html", Groups=many_groups(n))
     _, cells = rows_of(page, "Groups")
     listed = [cell for cell in cells if cell.startswith(NASTY + " ")]
-    assert listed == [f"{NASTY} {number}" for number in range(min(n, MOST_GROUPS))]
-    notes = [text for text in page.by_tag["p"] if "more groups" in text]
-    assert notes == ([f"and {n - MOST_GROUPS} more groups, see groups.csv"] * (n > MOST_GROUPS))
+    assert listed == [f"{NASTY} {number}" for number in range(min(n, MOST_LINES))]
+    notes = [text for text in page.by_tag["p"] if " more, " in text]
+    assert notes == ([f"and {n - MOST_LINES} more, see groups.csv"] * (n > MOST_LINES))
 
 
-def test_without_groups_there_is_no_table_of_them(page):
-    assert "Groups" not in page.by_tag["h2"]
+def test_what_is_left_out_is_counted_and_listed_and_nothing_is_said_of_nothing(tmp_path):
+    table, kept = pd.DataFrame({"tile": [0, 1]}), np.array([True, False])
+    left = pd.DataFrame({"path": [f"{NASTY}.bmp"], "why": ["not .png"]})
+    said = gallery.facts(table, table, kept, "plip", 10, left)
+    assert said[1] == "1 of 3 files were left out: see below and left_out.csv."
+    assert len(gallery.facts(table, table, kept, "plip", 10, left[:0])) == len(said) - 1
+    page = write(tmp_path / "index.html", **{"Left out": left, "Groups": None})
+    assert page.by_tag["h2"] == ["Classes", "Left out", *NAMES]
+    assert page.by_tag["td"][-2:] == [f"{NASTY}.bmp", "not .png"]
+    assert write(tmp_path / "index.html", **{"Left out": left[:0]}).by_tag["h2"][1] == NAMES[0]
 
 
 def test_a_page_without_tiles_is_a_page(tmp_path):

@@ -21,8 +21,6 @@
 # - Out: `<slide>.h5` (features, coordinates), `<slide>.tissue.geojson` (to look at and to correct in QuPath).
 
 # %%
-from pathlib import Path
-
 from lib.data import cards
 from lib.figures import slide_plots
 from lib.run_folder import Run
@@ -43,7 +41,7 @@ part = 0  # this job
 run = Run("02_slide_features", dataset, vlm, seed, tile_mpp=tile_mpp, tissue=tissue)
 card = cards.read_card(dataset)
 folder = cohort.prepare(card)
-table = cohort.read_slide_table(card, folder)
+table = cohort.with_tissue(cohort.read_slide_table(card, folder), tissue)
 mine = table[table.slide % parts == part]
 print(f"{dataset}: {len(mine)} of {len(table)} slides, {table.group.nunique()} cases")
 
@@ -58,18 +56,18 @@ model = load_vlm(vlm, seed=seed)
 print(f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}")
 
 # %%
-edited = Path(tissue).expanduser() if tissue else None
-slide_plots.tissue_and_grid(folder, mine.iloc[0], model.image_size, tile_mpp, edited)
+slide_plots.tissue_and_grid(folder, mine.iloc[0], model.image_size, tile_mpp)
 
 # %% [markdown]
 # ## Features
 #
 # Workers read tiles while the model encodes; `waiting` is how long it waited for them. A slide that is done is passed
-# over, so this can be stopped and called again.
+# over, so this can be stopped and called again; `anew` says what has changed of one that was done before: the slide,
+# its tissue, its µm per pixel, the tiles or the model.
 
 # %%
 out = run.file("slides")
-report = cohort.embed_slides(model, folder, mine, out, mpp=tile_mpp, edited=edited)
+report = cohort.embed_slides(model, folder, mine, out, mpp=tile_mpp)
 report.round(2)
 
 # %%

@@ -77,7 +77,11 @@ print(f"{len(train)} slides to learn from, {len(test)} to label")
 
 # %%
 model = load_vlm(vlm, seed=seed)
-out = run.shared / "slides"
+
+# %%
+out, table = run.shared / "slides", cohort.with_tissue(table, run.settings["tissue"])
+done = cohort.embed_slides(model, folder, table, out, mpp=run.settings["tile_mpp"])
+assert not done.error.any(), f"features that are missing or old: {done.error.max()}"
 tiles = study.gather(table, out)
 names = list(card.other_tissue or open_set.OTHER_TISSUE)
 prompts = [list(c.prompts) for c in card.classes]
@@ -127,7 +131,7 @@ found = {setting: study.label_slides(own, *given, folders[setting], seed=seed)
 
 # %%
 for setting, each in found.items():
-    print(f"{setting}:", "; ".join(a.text for a in each.alarms) or "no alarm")
+    print("\n".join(f"alarm: {setting}: {a.text}" for a in each.alarms) or f"{setting}: no alarm")
 
 # %% [markdown]
 # Shares of the tiles that do not count in the end, where the truth is known: of other tissue, rightly, and of what

@@ -78,8 +78,10 @@ print(f"classes: {', '.join(names)}\nother tissue: {', '.join(others)}")
 
 # %%
 where = Path(folder).expanduser() if folder else cohort.prepare(demo)
-slides = cohort.list_slides(where, Path(table).expanduser() if table else None)
-out = paths.run_folder(dataset, vlm, seed) / paths.file_name(str(where.resolve()))
+slides, left_out = cohort.list_slides(where, Path(table).expanduser() if table else None)
+slides = cohort.with_tissue(slides, tissue, left_out)
+out = paths.own_folder(dataset, vlm, seed, where)
+n_files = len(slides) + len(left_out)
 print(f"{len(slides)} slides; results go to {out}")
 
 # %%
@@ -96,16 +98,16 @@ print(credits(vlm))
 # open the `.tissue.geojson` there, change it and name its folder as `tissue`.
 
 # %%
-edited = Path(tissue).expanduser() if tissue else None
-report = cohort.embed_slides(model, where, slides, out, mpp=tile_mpp, edited=edited)
-for name, error in report.loc[report.error != "", ["name", "error"]].itertuples(index=False):
-    print(f"left out: {name}: {error}")
-slides = slides[(report.error == "").values].reset_index(drop=True)
-slides["slide"] = np.arange(len(slides))
-assert len(slides), "no slide could be read"
+report = cohort.embed_slides(model, where, slides, out, mpp=tile_mpp)
+for line in report[report.anew != ""].itertuples():
+    print(f"made anew: {line.name}: other {line.anew}")
+failed = (report.error != "").values
+left_out |= dict(zip(slides.path[failed], report.error[failed], strict=True))
+slides = slides[~failed].assign(slide=np.arange((~failed).sum())).reset_index(drop=True)
+assert len(slides), f"no slide could be read; {cohort.left_out_lines(left_out, 5)}"
 
 # %%
-slide_plots.tissue_and_grid(where, slides.iloc[0], model.image_size, tile_mpp, edited)
+slide_plots.tissue_and_grid(where, slides.iloc[0], model.image_size, tile_mpp)
 
 # %% [markdown]
 # ## Which tiles count?
@@ -139,15 +141,17 @@ settings |= {"n_steps": n_steps, "slide_steps": slide_steps}
 zero_shot, every = open_set.target_probabilities(probs, len(names)), np.full(len(slides), True)
 given = voted[open_set.LEARNT], out, tiles.slide.values, zero_shot, None, every, names, settings
 found = study.label_slides(*given, out / "networks", seed=seed)
-print("\n".join(f"{alarm.name}: {alarm.text}" for alarm in found.alarms) or "no alarm")
+print("\n".join(f"alarm: {a.name}: {a.text}" for a in found.alarms) or "no alarm")
 
 # %% [markdown]
 # ## Slides
 
 # %%
-title = f"Slides of {where.name}"
-written = page.write_study_page(out, where, slides, tiles, found, probs, names, others, title=title)
+shown = {"title": f"Slides of {where.name}", "left_out": left_out}
+written = page.write_study_page(out, where, slides, tiles, found, probs, names, others, **shown)
 predicted = page.slides_csv(out / "slides.csv", slides, found, names)
+print(cohort.left_out_lines(left_out))
+print(f"left out in all: {len(left_out)} of {n_files} files" if left_out else "nothing left out")
 print("open", written)
 predicted.head().round(3)
 

@@ -23,15 +23,13 @@ PICTURE = 900  # pixels of a slide's longer side in a figure
 BARS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # µm
 
 
-def tissue_and_grid(
-    folder: Path, line: Any, pixels: int, mpp: float, edited: Path | None = None
-) -> Figure:
+def tissue_and_grid(folder: Path, line: Any, pixels: int, mpp: float) -> Figure:
     """A slide, its tissue and the tiles that lie in it, side by side.
 
-    line: of the table of slides; pixels, mpp: of a tile; edited: see `cohort.embed_slides`.
+    line: of the table of slides; pixels, mpp: of a tile.
     """
     with open_listed(folder, line) as slide:
-        mask, source = tissue_listed(slide, edited, line["name"])
+        mask, source = tissue_listed(slide, line)
         coords = tile_grid(slide, mask, TISSUE_MPP, pixels, mpp)
         picture, scale = _picture(slide)
         figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6))

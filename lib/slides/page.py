@@ -5,7 +5,7 @@ slide a folder with its page, pictures, overlays and GeoJSON; `viewer`, with Ope
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from matplotlib.colors import to_hex, to_rgb
 from scipy.stats import rankdata
 
 from lib import paths
+from lib.alarm import Alarm
 from lib.artefacts import atomic
 from lib.slides.annotations import tiles_geojson, write_geojson
 from lib.slides.cohort import open_listed
@@ -65,21 +66,22 @@ def write_slides_page(
     views: Sequence[SlideView],
     class_names: Sequence[str],
     colours: Sequence[str],
+    alarms: Sequence[Alarm] = (),
+    left_out: Mapping[str, str] | None = None,
     max_pixels: int = 4096,
 ) -> None:
     """Write the page; `folder` is replaced when all is written. To be opened: its `index.html`.
 
-    facts: sentences at its head; slides: a line per slide with slide (name), class (predicted),
-    tiles (of tissue), irrelevant (share of them, 0 ... 1), "prob <class>" for each class, and label
-    where it is known (a column that may be missing); views: of all of the slides or of some;
-    colours: of class_names; max_pixels: see `write_deep_zoom`. Raises ValueError naming what does
-    not fit together, or a slide that cannot be read.
+    facts: sentences at its head; slides: a line per slide with slide (name), class (predicted, ""
+    if none), tiles (of tissue), irrelevant (share of them, 0 ... 1), "prob <class>" for each class
+    (NaN without one), and label where it is known (a column that may be missing); views: of all of
+    the slides or of some; colours: of class_names; alarms, left_out (file and reason): shown at the
+    head; max_pixels: see `write_deep_zoom`. A slide that can no longer be read has no view, and the
+    head says so. Raises ValueError naming what does not fit together.
     """
     _check(slides, views, class_names, colours)
-    places = {
-        view.name: f"{number:03d}-{paths.file_name(view.name)[:80] or 'slide'}"
-        for number, view in enumerate(views, 1)
-    }
+    left_out = {**(left_out or {})}
+    places = {v.name: f"{n:03d}-{paths.file_name(v.name)}" for n, v in enumerate(views, 1)}
     hexes = [to_hex(colour) for colour in colours]
     lines = _lines(slides, class_names, hexes)
     classes = list(zip(class_names, hexes, strict=True))
@@ -88,23 +90,36 @@ def write_slides_page(
         (temporary / "viewer").mkdir()
         for name in VIEWER:
             shutil.copyfile(HERE / name, temporary / "viewer" / Path(name).name)
-        thumbnails = {}
-        for number, view in enumerate(views):
+        shown = {}
+        for view in views:
             place = temporary / places[view.name]
-            shown = _write_view(place, view, class_names, hexes, max_pixels)
-            thumbnails[view.name] = f"{place.name}/tiles/{shown['picture']['min_level']}/0_0.jpeg"
+            try:
+                shown[view.name] = _write_view(place, view, class_names, hexes, max_pixels)
+            except ValueError as error:  # of a slide that is damaged where it has no tile
+                left_out[f"the view of {view.name}"] = str(error)
+                shutil.rmtree(place)
+        viewed = [view for view in views if view.name in shown]
+        thumbnails = {
+            name: f"{places[name]}/tiles/{known['picture']['min_level']}/0_0.jpeg"
+            for name, known in shown.items()
+        }
+        for number, view in enumerate(viewed):
             around = {
                 key: (other.name, places[other.name]) if other else None
-                for key, other in zip(("previous", "next"), _neighbours(views, number), strict=True)
+                for key, other in zip(
+                    ("previous", "next"), _neighbours(viewed, number), strict=True
+                )
             }
             line = next(line for line in lines if line["slide"] == view.name)
             _render(
-                place / "index.html", "slide.html.jinja", title=title, line=line, view=view,
-                around=around, classes=classes, **shown,
+                temporary / places[view.name] / "index.html", "slide.html.jinja", title=title,
+                line=line, view=view, around=around, classes=classes, alarms=alarms,
+                **shown[view.name],
             )  # fmt: skip
         _render(
             temporary / "index.html", "slides.html.jinja", title=title, facts=facts, lines=lines,
-            classes=classes, places=places, thumbnails=thumbnails,
+            classes=classes, places={name: places[name] for name in shown}, thumbnails=thumbnails,
+            alarms=alarms, left_out=left_out,
         )  # fmt: skip
 
 
@@ -154,12 +169,14 @@ def _lines(
                 "slide": row["slide"],
                 "class": row["class"],
                 "colour": colour_of.get(row["class"], "#999999"),
-                "probs": [float(row[f"prob {name}"]) for name in class_names],
+                "probs": [
+                    None if pd.isna(p := row[f"prob {name}"]) else float(p) for name in class_names
+                ],
                 "tiles": int(row["tiles"]),
                 "irrelevant": float(row["irrelevant"]),
                 "label": label,
                 "label_colour": colour_of.get(label or "", "#999999"),
-                "differs": None if label is None else label != row["class"],
+                "differs": None if label is None or not row["class"] else label != row["class"],
             }
         )
     return lines
@@ -184,7 +201,7 @@ def _write_view(
         )  # fmt: skip
         overlays[key] = {"file": f"overlays/{file.name}", **where}
     if view.geojson:
-        shutil.copyfile(view.geojson, place / f"{place.name[4:]}.geojson")
+        shutil.copyfile(view.geojson, place / f"{place.name.partition('-')[2]}.geojson")
     mpp = view.mpp if isinstance(view.mpp, tuple) or view.mpp is None else (view.mpp, view.mpp)
     data = {
         "picture": picture,
@@ -199,7 +216,7 @@ def _write_view(
         "mpp": mpp,
         "counts": np.bincount(_best(view), minlength=len(class_names) + 1)[:-1].tolist(),
         "n_irrelevant": int((~view.relevant).sum()),
-        "geojson": f"{place.name[4:]}.geojson" if view.geojson else None,
+        "geojson": f"{place.name.partition('-')[2]}.geojson" if view.geojson else None,
         "attention_colour": ATTENTION,
         "irrelevant_colour": IRRELEVANT,
     }
@@ -287,17 +304,19 @@ def write_study_page(
     other_tissue: Sequence[str],
     *,
     title: str,
+    left_out: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the page of some slides (`write_slides_page`) to `out`; returns its index.html.
 
     folder, table: of `read_slide_table`, or some of its lines; tiles: of `gather`; prompted:
-    [N, C + K], of `tile_probabilities`; other_tissue: [K].
+    [N, C + K], of `tile_probabilities`; other_tissue: [K]; left_out: files that are no part of the
+    table, and why. The alarms of the study stand at its head.
     """
     probs, attention = found.of_tiles(len(tiles))
     counts, n_classes = np.isfinite(probs[:, 0]), len(class_names)
     other = np.array(other_tissue, object)[prompted[:, n_classes:].argmax(1)]
     colours = [f"C{k}" for k in range(n_classes)]
-    pooled, views, lines = found.probs("vlm-cpl", "mean"), [], []
+    (of_slides, pooled), views, lines = found.classes(class_names), [], []
     out.mkdir(parents=True, exist_ok=True)
     for _, line in table.iterrows():
         own = (tiles.slide == line.slide).values
@@ -315,21 +334,22 @@ def write_study_page(
             [*colours, "#505050"], bounds, {"attention": attention[own]},
         ))  # fmt: skip
         views.append(view)
-        of_slide = pooled[line.slide]
-        named = {f"prob {name}": p for name, p in zip(class_names, of_slide, strict=True)}
+        named = {f"prob {k}": p for k, p in zip(class_names, pooled[line.slide], strict=True)}
         lines.append({
-            "slide": view.name, "class": class_names[of_slide.argmax()], "tiles": own.sum(),
+            "slide": view.name, "class": of_slides[line.slide], "tiles": own.sum(),
             "irrelevant": 1 - counts[own].mean(), **named,
             "label": class_names[line.label] if line.label >= 0 else None,
         })  # fmt: skip
+    labelled = sum(line["class"] != "" for line in lines)
+    several = "s" * (len(table) != 1)
     facts = [
-        f"{len(table)} slide{'s' * (len(table) != 1)}, labelled by words alone: "
+        f"{labelled} of {len(table)} slide{several} labelled, by words alone: "
         f"{', '.join(class_names)}.",
         f"Tiles of other tissue were left out: {', '.join(other_tissue)}.",
     ]
     write_slides_page(
         out / "page", title=title, facts=facts, slides=pd.DataFrame(lines), views=views,
-        class_names=class_names, colours=colours,
+        class_names=class_names, colours=colours, alarms=found.alarms, left_out=left_out,
     )  # fmt: skip
     return out / "page" / "index.html"
 
@@ -337,9 +357,12 @@ def write_study_page(
 def slides_csv(
     file: Path, table: pd.DataFrame, found: "SlideStudy", class_names: Sequence[str]
 ) -> pd.DataFrame:
-    """Write a line per slide: path, class and the probability of each class; returns the table."""
-    probs = found.probs("vlm-cpl", "mean")
-    lines = pd.DataFrame({"path": table.path, "class": np.array(class_names)[probs.argmax(1)]})
+    """Write a line per slide: path, class and the probability of each class; returns the table.
+
+    Of a slide without a class (see `SlideStudy.classes`) these are empty.
+    """
+    classes, probs = found.classes(class_names)
+    lines = pd.DataFrame({"path": table.path, "class": classes})
     for name, column in zip(class_names, probs.T, strict=True):
         lines[f"prob {name}"] = column
     with atomic(file) as temporary:

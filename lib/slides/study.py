@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
-from numpy.lib.format import open_memmap
 
 from lib.alarm import Alarm
-from lib.artefacts import atomic, digest_of
+from lib.artefacts import atomic, digest_of, locked, new_array
 from lib.consensus import SETTINGS, labels_by_rule
 from lib.data.tiles import stored_size
 from lib.labels import UNLABELLED
@@ -45,7 +43,7 @@ def gather(table: pd.DataFrame, out: Path) -> pd.DataFrame:
 
     table: of `read_slide_table`; out: where `embed_slides` wrote. Returns a line per tile, in the
     order of the rows: slide, x, y (top left, pixels of level 0) and side (float, likewise). Raises
-    ValueError naming slides that have no features.
+    ValueError naming slides that have no features, and a file that is not of `embed_slides`.
     """
     missing = [name for name in table.name if not (out / f"{name}.h5").is_file()]
     if missing:
@@ -54,6 +52,9 @@ def gather(table: pd.DataFrame, out: Path) -> pd.DataFrame:
             "Run 02_slide_features again, or take their lines out of the table of slides"
         )
     read = [read_features(out / f"{name}.h5") for name in table.name]
+    for name, file in zip(table.name, read, strict=True):
+        if "projected" not in file.extra or "patch_size_level0_exact" not in file.attributes:
+            raise ValueError(f"{out / name}.h5 is of another program: remove it")
     for name, arrays in (
         ("unprojected", [file.features for file in read]),
         ("features", [file.extra["projected"] for file in read]),
@@ -133,22 +134,22 @@ def vote_on(
     joined = np.unique(np.concatenate(list(drawn.values())))
     texts = {TARGETS: text[: len(class_names)], EVERYTHING: text}
     used = {"rows": joined.tolist(), "mpp": mpp, **views, "targets": len(class_names)}
-    used["text"] = text.sum(1).tolist()
+    used["text"] = text.tolist()
     votes = out / f"votes-{digest_of(used, out / 'unprojected.npy')}"
-    votes.mkdir(parents=True, exist_ok=True)
-    with FileLock(votes / ".lock"):
-        if not (votes / EVERYTHING / "view_probs.npy").is_file():
-            store = votes / "tiles.npy"
+    with locked(votes.with_suffix(".lock")):
+        if not votes.is_dir():
             # as every store of tiles: larger than the input, so that views are crops of it
             stored = stored_size(vlm.image_size)
-            field = vlm.image_size * mpp
-            with atomic(store) as temporary:
-                shape = len(joined), stored, stored, 3
-                decoded = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-                read_listed(folder, table, tiles.loc[joined], stored, field / stored, decoded)
-            embed_tiles(vlm, store, texts, votes, batch_size=views["batch_size"])
-            numbers = np.arange(len(joined))
-            embed_views(vlm, store, numbers, texts, votes, progress=False, **views)
+            read_at = vlm.image_size * mpp / stored
+            with atomic(votes) as made:
+                made.mkdir()
+                store = made / "tiles.npy"
+                decoded = new_array(store, (len(joined), stored, stored, 3), np.uint8)
+                read_listed(folder, table, tiles.loc[joined], stored, read_at, decoded)
+                embed_tiles(vlm, store, texts, made, batch_size=views["batch_size"])
+                numbers = np.arange(len(joined))
+                embed_views(vlm, store, numbers, texts, made, progress=False, **views)
+                store.unlink()
     return {
         setting: VotedTiles(
             setting,
@@ -208,6 +209,22 @@ class SlideStudy:
         """Probabilities [S, C] of slides by one of the outcomes."""
         (found,) = [o for o in self.outcomes if (o.method, o.pooling) == (method, pooling)]
         return found.probs
+
+    def classes(self, class_names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+        """Class of each slide by the mean of VLM-CPL, and the probabilities [S, C].
+
+        A slide without a tile that counts has the class "", and so have all of them where no class
+        has labels to learn from; their probabilities are NaN.
+        """
+        probs = self.probs("vlm-cpl", "mean").copy()
+        without = [a.text for a in self.alarms if a.name == "class without labels"]
+        if all(any(text.startswith(f"{name}: ") for text in without) for name in class_names):
+            probs[:] = np.nan
+        probs[[not len(attention) for attention in self.attention]] = np.nan
+        best = np.nan_to_num(probs).argmax(1)
+        return [
+            "" if np.isnan(p[k]) else class_names[k] for k, p in zip(best, probs, strict=True)
+        ], probs
 
     def of_tiles(self, n_tiles: int) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities [N, C] and attention [N] of all tiles, NaN where a tile does not count."""
@@ -332,9 +349,13 @@ def learn_slides(
     """Gated attention learnt from labels of slides; probabilities and attention of every slide.
 
     slides: those to train on; labels: [S], of all slides, pseudo labels, or true ones for full
-    supervision. Slides without a tile that counts are left out of the training.
+    supervision. Slides without a tile that counts are left out of the training; if none has one,
+    nothing is known of any slide.
     """
     slides = np.array([slide for slide in slides if len(bags.rows[slide])], int)
+    if not len(slides):
+        alike = np.full((len(bags.rows), len(class_names)), 1 / len(class_names))
+        return alike, [np.zeros(len(rows)) for rows in bags.rows]
     setup = attention_setup(bags, slides, len(class_names), steps=steps, seed=seed)
     given = Supervised(), setup, slides, labels[slides], class_names
     networks = setups.fit(*given, folder, seed=seed)

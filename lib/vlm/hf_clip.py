@@ -5,17 +5,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from lib.artefacts import atomic
+from lib.artefacts import atomic, digest_of
+from lib.vlm.model_files import Refused, fetch, fields_of, read_json, weights_in
 
 if TYPE_CHECKING:
     import transformers
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "model-*.safetensors")
 
 
-class CannotConvert(ValueError):
+class CannotConvert(Refused):
     """The model computes something that open_clip's layout cannot express."""
 
 
@@ -149,11 +151,11 @@ def save_as_open_clip(name: str, folder: Path) -> None:
 
     name: a folder, else `<organisation>/<model>` on the hub. Input size and normalisation are those
     of the model's own image processor. Raises CannotConvert naming the model and what open_clip
-    cannot express; what cannot be fetched or read raises as the hub client does. After an error
-    `folder` is as it was.
+    cannot express, Refused for files that are not read, FileNotFoundError where there are no
+    safetensors; what cannot be fetched raises as the hub client does. After an error `folder` is
+    as it was.
     """
-    origin = origin_of(name)
-    source = _fetch(name)
+    source, origin = fetch(name, FILES), origin_of(name)
     try:
         model, processor = _read(source)
         state, model_cfg = convert_clip(model)
@@ -168,44 +170,53 @@ def save_as_open_clip(name: str, folder: Path) -> None:
 
 
 def origin_of(name: str) -> dict[str, Any]:
-    """What a conversion was made from: the name and, of a folder, its files' sizes and times."""
-    files = sorted(Path(name).iterdir()) if Path(name).is_dir() else []
-    stats = {file.name: file.stat() for file in files}
-    return {"name": name, "files": {n: [s.st_size, s.st_mtime_ns] for n, s in stats.items()}}
+    """What a conversion is made from: the content of its files and the commit on the hub."""
+    source = fetch(name, FILES)
+    files = sorted({file for pattern in FILES for file in source.glob(pattern)})
+    commit = source.name if source.parent.name == "snapshots" else ""
+    return {"commit": commit, "files": {file.name: digest_of({}, file) for file in files}}
 
 
 def is_converted(name: str, folder: Path) -> bool:
-    """Whether `folder` holds the conversion of this model as it is now.
-
-    Whether a model on the hub has changed is not asked: remove the folder to convert it again.
-    """
+    """Whether `folder` holds the conversion of this model as it is now."""
     file = folder / CONFIG
-    return file.is_file() and json.loads(file.read_text())["converted_from"] == origin_of(name)
+    return file.is_file() and read_json(file).get("converted_from") == origin_of(name)
 
 
-def _fetch(name: str) -> Path:
-    from huggingface_hub import snapshot_download
+def _weights_of(source: Path) -> dict[str, torch.Tensor]:
+    shards = sorted(source.glob("model-*.safetensors"))
+    whole = not shards or (source / "model.safetensors").is_file()
+    files = [weights_in(source, ["model.safetensors"])] if whole else shards
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
-    # Loading from a folder also keeps transformers from asking the hub to convert the weights.
-    if Path(name).is_dir():
-        return Path(name)
-    wanted = ["config.json", "preprocessor_config.json", "model*.safetensors*"]
-    folder = Path(snapshot_download(name, allow_patterns=wanted))
-    if not list(folder.glob("model*.safetensors")):
-        snapshot_download(name, allow_patterns=["pytorch_model*.bin*"])
-    return folder
+
+def _config_of(source: Path) -> Any:
+    """The configuration, of the fields that CLIP's own classes define."""
+    import transformers
+
+    values = read_json(source / "config.json")
+    if values.get("model_type") != "clip":
+        raise CannotConvert(f"model_type {values.get('model_type')!r} is not clip")
+    config = fields_of(transformers.CLIPConfig, values)
+    towers = {"text": transformers.CLIPTextConfig, "vision": transformers.CLIPVisionConfig}
+    for tower, kind in towers.items():
+        for name in (f"{tower}_config", f"{tower}_config_dict"):  # the second in old files
+            if values.get(name) is not None:
+                config[name] = fields_of(kind, values[name])
+    return transformers.CLIPConfig(**config)
 
 
 def _read(source: Path) -> tuple["transformers.CLIPModel", Any]:
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(source)
-    if config.model_type != "clip":
-        raise CannotConvert(f"model_type {config.model_type!r} is not clip")
+    config, state = _config_of(source), _weights_of(source)
+    read_json(source / "preprocessor_config.json")
     bars = transformers.logging.is_progress_bar_enabled()
     transformers.logging.disable_progress_bar()
     try:
-        loaded: Any = transformers.CLIPModel.from_pretrained(source, output_loading_info=True)
+        loaded: Any = transformers.CLIPModel.from_pretrained(
+            None, config=config, state_dict=state, output_loading_info=True
+        )
     finally:
         if bars:
             transformers.logging.enable_progress_bar()

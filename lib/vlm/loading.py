@@ -2,16 +2,39 @@
 
 import errno
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from lib import paths
-from lib.artefacts import remove_leftovers
+from lib.artefacts import locked, scratch_folder
 from lib.vlm import conch, hf_clip
 from lib.vlm.cards import VLMCard, read_vlm_cards
 from lib.vlm.inference import VLM, as_vlm, ensemble
+from lib.vlm.model_files import (
+    RECIPE,
+    TOKENIZER_CONFIGS,
+    TOKENIZER_DATA,
+    Refused,
+    copy_tokenizer,
+    fetch,
+    fields_of,
+    read_json,
+    snapshot,
+    weights_in,
+)  # fmt: skip
+
+CONFIG = hf_clip.CONFIG
+WEIGHTS = (hf_clip.WEIGHTS, "open_clip_pytorch_model.safetensors", "model.safetensors")
+MODEL_FIELDS = {
+    "embed_dim", "vision_cfg", "text_cfg", "multimodal_cfg", "custom_text", "quick_gelu",
+    "init_logit_scale", "init_logit_bias", "nonscalar_logit_scale", "pad_id",
+}  # fmt: skip
+KWARGS = {  # fields whose content open_clip passes on to a constructor: what its own models use
+    "tokenizer_kwargs": {"clean", "strip_sep_token"},
+    "norm_kwargs": {"eps"},
+    "act_kwargs": {"approximate"},
+}
 
 
 def load_vlm(name: str, *, seed: int = 0, device: str | None = None) -> VLM:
@@ -22,10 +45,12 @@ def load_vlm(name: str, *, seed: int = 0, device: str | None = None) -> VLM:
     <organisation>/<model>` or `hf-clip:<folder>` (published as a Hugging Face CLIP; converted
     once), `conch:<configuration>`, or open_clip's `<model>/<weights tag>`, such as
     `ViT-B-32/laion2b_s34b_b79k`. Names joined by "+" give `inference.ensemble` of them. Weights in
-    the Hugging Face cache are used offline. Raises FileNotFoundError for a stand-in that is not
-    built, ValueError for a Hugging Face CLIP that open_clip cannot represent, and RuntimeError,
-    naming the model, for weights out of reach (with the ways to get them) and for a model whose
-    input size or normalisation is not that of its card.
+    the Hugging Face cache are used offline. Of a folder or repository only safetensors and plain
+    fields that are known are read, and no code is run. Raises FileNotFoundError for a stand-in
+    that is not built, ValueError naming the file for a configuration that is refused and for a
+    Hugging Face CLIP that open_clip cannot represent, and RuntimeError, naming the model, for
+    weights out of reach (with the ways to get them) and for a model whose input size or
+    normalisation is not that of its card.
     """
     names = _split(name)
     if len(names) > 1:
@@ -34,7 +59,7 @@ def load_vlm(name: str, *, seed: int = 0, device: str | None = None) -> VLM:
     weights = card.weights if card else _built(name, seed)
     try:
         model, tokenizer = _open(weights)
-    except hf_clip.CannotConvert:
+    except Refused:
         raise
     except Exception as error:  # open_clip and the hub client raise many kinds
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -73,48 +98,131 @@ def _built(name: str, seed: int) -> str:
 
 
 def _open(weights: str) -> tuple[Any, Any]:
-    """Model and tokenizer."""
+    """Model and tokenizer; of files of others open_clip sees a checked copy and nothing else."""
     import open_clip
 
     scheme, _, rest = weights.partition(":")
     if scheme == "conch":
         return conch.load(rest)
     if scheme == "hf-clip":
-        weights = f"local-dir:{_converted(rest)}"
-    model_name, tag, kwargs = _locate(weights)
-    model = open_clip.create_model(model_name, tag, require_pretrained=True, **kwargs)
-    return model, open_clip.get_tokenizer(model_name)
+        scheme, rest = "local-dir", str(_converted(rest))
+    with scratch_folder() as scratch:
+        folder = scratch
+        if scheme in ("local-dir", "hf-hub"):
+            folder = Path(rest) if scheme == "local-dir" else snapshot(rest, [CONFIG, *WEIGHTS])
+            config = _read_config(folder / CONFIG)
+            (scratch / CONFIG).write_text(json.dumps(config))
+            (scratch / WEIGHTS[0]).symlink_to(weights_in(folder, WEIGHTS).resolve())
+            text, name, tag = config["model_cfg"]["text_cfg"], f"local-dir:{scratch}", None
+        else:
+            name, _, tag = weights.partition("/")
+            text = _published_text_tower(name, tag)
+        tokenizer = _tokenizer(text, folder if scheme == "local-dir" else None, scratch)
+        if text.get("hf_model_name"):
+            text |= {"hf_model_name": _text_tower(text["hf_model_name"], folder, scratch)}
+            text["hf_model_pretrained"] = False
+        model = open_clip.create_model(
+            name, tag, text_cfg=text, require_pretrained=True, pretrained_text=False,
+            weights_only=True,
+        )  # fmt: skip
+    return model, tokenizer
 
 
 def _converted(name: str) -> Path:
     """The open_clip folder of a Hugging Face CLIP, written when it is not there or out of date."""
-    folder = paths.converted_folder(f"hf-clip:{name}")
-    if not hf_clip.is_converted(name, folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):  # for runs side by side
-            if not hf_clip.is_converted(name, folder):
-                remove_leftovers(folder.parent)
-                hf_clip.save_as_open_clip(name, folder)
+    local = Path(name).is_dir()
+    folder = paths.converted_folder(f"hf-clip:{Path(name).resolve() if local else name}")
+    source = str(fetch(name, hf_clip.FILES))
+    if not hf_clip.is_converted(source, folder):
+        with locked(folder.with_name(f".{folder.name}.lock")):  # for runs side by side
+            if not hf_clip.is_converted(source, folder):
+                hf_clip.save_as_open_clip(source, folder)
     return folder
 
 
-def _locate(weights: str) -> tuple[str, str | None, dict[str, Any]]:
-    """open_clip's model name, weights tag and further arguments."""
-    if weights.startswith("local-dir:"):
-        return weights, None, _own_text_tower(Path(weights.removeprefix("local-dir:")))
-    if weights.startswith("hf-hub:"):
-        return weights, None, {}
-    model, _, tag = weights.partition("/")
-    return model, tag or None, {}
+def _read_config(file: Path) -> dict[str, Any]:
+    """What open_clip_config.json says. Raises Refused naming the file and the unknown field."""
+    import timm
+    from open_clip.coca_model import MultimodalCfg
+    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+
+    config = read_json(file)
+    model = _section(config, "model_cfg", MODEL_FIELDS, file)
+    towers = {"vision_cfg": CLIPVisionCfg, "text_cfg": CLIPTextCfg}
+    if "multimodal_cfg" in model:
+        towers["multimodal_cfg"] = MultimodalCfg
+    for name, tower in towers.items():
+        section = _section(model, name, {f.name for f in fields(tower)}, file)
+        for kwargs, known in KWARGS.items():
+            if section.get(kwargs) is not None:
+                _section(section, kwargs, known, file)
+        for field in ("hf_model_name", "hf_tokenizer_name", "timm_model_name"):
+            if not isinstance(section.get(field, ""), str | None):
+                raise Refused(f"{file}: {name}: {field} must be a text")
+    timm_name = model["vision_cfg"].get("timm_model_name")
+    # timm would fetch the configuration of other names, and the constructor's arguments with it.
+    if timm_name and (":" in timm_name or not timm.is_model(timm_name)):
+        raise Refused(f"{file}: timm_model_name {timm_name!r} is none of timm's own models")
+    return config
 
 
-def _own_text_tower(folder: Path) -> dict[str, Any]:
-    """A folder that holds the configuration of its text tower works wherever it is moved."""
-    file = folder / "open_clip_config.json"
-    if not ((folder / "config.json").is_file() and file.is_file()):
-        return {}
-    text = json.loads(file.read_text())["model_cfg"]["text_cfg"]
-    return {"text_cfg": text | {"hf_model_name": str(folder), "hf_model_pretrained": False}}
+def _section(values: dict[str, Any], name: str, known: set[str], file: Path) -> dict[str, Any]:
+    section = values.get(name)
+    if not isinstance(section, dict):
+        raise Refused(f"{file}: {name} must hold named fields")
+    if unknown := sorted(set(section) - known):
+        names = ", ".join(sorted(known))
+        raise Refused(f"{file}: {name}: the field {unknown[0]!r} is not known, only {names}")
+    return section
+
+
+def _published_text_tower(model: str, tag: str) -> dict[str, Any]:
+    """Of a model and weights that open_clip itself lists; a file of weights is no tag."""
+    from open_clip.factory import get_model_config
+    from open_clip.pretrained import is_pretrained_cfg
+
+    config = get_model_config(model)
+    if config is None or not is_pretrained_cfg(model, tag):
+        raise FileNotFoundError(f"open_clip lists no weights {tag!r} of a model {model!r}")
+    return config["text_cfg"]
+
+
+def _tokenizer(text: dict[str, Any], local: Path | None, scratch: Path) -> Any:
+    """As open_clip makes it, for which a local folder holds the tokenizer, whatever its name."""
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
+    kwargs = {"context_length": text.get("context_length", 77)}
+    kwargs |= text.get("tokenizer_kwargs") or {}
+    if not text.get("hf_tokenizer_name"):
+        return SimpleTokenizer(**kwargs)
+    source = local or fetch(text["hf_tokenizer_name"], TOKENIZER_CONFIGS + TOKENIZER_DATA)
+    copy_tokenizer(source, scratch / "tokenizer")
+    mode = text.get("tokenizer_mode")
+    return HFTokenizer(
+        str(scratch / "tokenizer"), tokenizer_mode=mode, trust_remote_code=False, **kwargs
+    )
+
+
+def _text_tower(name: str, folder: Path, scratch: Path) -> str:
+    """A folder with the text tower's configuration, of the fields that its class defines.
+
+    A stand-in names the folder it was built at, and holds that configuration wherever it is moved.
+    """
+    from open_clip.hf_configs import arch_dict
+    from transformers import CONFIG_MAPPING
+
+    stand_in = (folder / RECIPE).is_file() or not Path(name).is_dir()
+    file = (
+        folder if Path(name).is_absolute() and stand_in else fetch(name, ["config.json"])
+    ) / "config.json"
+    config = read_json(file)
+    model_type = str(config.get("model_type"))
+    if model_type not in arch_dict:
+        raise Refused(f"{file}: model_type {model_type!r} is none of {', '.join(arch_dict)}")
+    kept = {"model_type": model_type} | fields_of(CONFIG_MAPPING[model_type], config)
+    (scratch / "text").mkdir()
+    (scratch / "text" / "config.json").write_text(json.dumps(kept))
+    return str(scratch / "text")
 
 
 def _out_of_reach(name: str, card: VLMCard | None, error: Exception) -> str:

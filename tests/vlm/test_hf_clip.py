@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import os
+import re
+import subprocess
+import sys
 
 import open_clip
 import pytest
@@ -205,11 +209,14 @@ def test_another_kind_of_model_is_refused(tmp_path):
 # --- the written folder --------------------------------------------------------------------------
 
 
-def test_pickled_weights_are_read_and_come_out_as_safetensors(tmp_path):
+def test_weights_in_parts_come_out_as_one_file_of_safetensors(tmp_path):
     clip = write_clip(tmp_path / "clip")
     (tmp_path / "clip" / "model.safetensors").unlink()
     old = clip.state_dict() | {"text_model.embeddings.position_ids": torch.arange(77)[None]}
-    torch.save(old, tmp_path / "clip" / "pytorch_model.bin")
+    for part in (0, 1):
+        names = sorted(old)[part::2]
+        file = tmp_path / "clip" / f"model-0000{part + 1}-of-00002.safetensors"
+        save_file({name: old[name].contiguous() for name in names}, file)
     save_as_open_clip(str(tmp_path / "clip"), tmp_path / "out")
     assert {f.name for f in (tmp_path / "out").iterdir()} == {
         "open_clip_config.json", "open_clip_model.safetensors",
@@ -217,6 +224,29 @@ def test_pickled_weights_are_read_and_come_out_as_safetensors(tmp_path):
     found, (expected, _) = load_file(tmp_path / "out" / hf_clip.WEIGHTS), convert_clip(clip)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+@pytest.mark.slow
+def test_pickled_weights_are_not_opened_and_the_command_in_the_message_converts_them(tmp_path):
+    clip = write_clip(tmp_path / "clip")
+    (tmp_path / "clip" / "model.safetensors").unlink()
+    torch.save(clip.state_dict(), tmp_path / "clip" / "pytorch_model.bin")
+    name = f"hf-clip:{tmp_path / 'clip'}"
+    with pytest.raises(RuntimeError, match=r"pytorch_model\.bin") as error:
+        load_vlm(name)
+    code = re.search('python -c "(.*)"', str(error.value))[1]
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "clip", check=True)
+    assert load_vlm(name).image_size == 32
+
+
+@pytest.mark.parametrize("field", ["attn_implementation", "_attn_implementation_internal"])
+def test_a_compiled_kernel_that_a_configuration_names_is_not_asked_for(tmp_path, field):
+    write_clip(tmp_path / "clip")
+    file = tmp_path / "clip" / "config.json"
+    config = json.loads(file.read_text()) | {field: "nobody/kernel"}
+    config["text_config"][field] = "nobody/kernel"
+    file.write_text(json.dumps(config))
+    assert load_vlm(f"hf-clip:{tmp_path / 'clip'}").image_size == 32
 
 
 def test_a_model_is_converted_once_and_again_when_its_folder_changes(tmp_path, monkeypatch):
@@ -230,6 +260,40 @@ def test_a_model_is_converted_once_and_again_when_its_folder_changes(tmp_path, m
     assert len(made) == 1 and first.scale == second.scale
     write_clip(tmp_path / "clip", small_clip(seed=5), mean=[0.1, 0.1, 0.1])
     assert load_vlm(name).mean == (0.1, 0.1, 0.1) and len(made) == 2
+
+
+@pytest.mark.slow
+def test_a_model_of_the_same_size_and_time_is_converted_again(tmp_path):
+    name, file = f"hf-clip:{tmp_path / 'clip'}", tmp_path / "clip" / "model.safetensors"
+    write_clip(tmp_path / "clip")
+    before, times = load_vlm(name).model.visual.proj.clone(), file.stat()
+    write_clip(tmp_path / "other", small_clip(seed=5))
+    file.write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert file.stat().st_size == times.st_size
+    assert not torch.equal(load_vlm(name).model.visual.proj, before)
+
+
+@pytest.mark.slow
+def test_the_same_relative_name_in_two_places_is_two_models(tmp_path, monkeypatch):
+    scales = []
+    for place, seed in (("one", 0), ("two", 5), ("one", None)):
+        (tmp_path / place).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / place)
+        if seed is not None:
+            write_clip(tmp_path / place / "clip", small_clip(seed=seed))
+        scales.append(load_vlm("hf-clip:clip").scale)
+    assert scales[0] == scales[2] != scales[1]
+    assert len(list(paths.converted_folder("hf-clip:clip").parents[1].glob("hf-clip*"))) == 2
+
+
+def test_a_conversion_of_a_model_on_the_hub_belongs_to_its_commit(tmp_path):
+    for commit in ("aaa", "bbb"):
+        write_clip(tmp_path / "snapshots" / commit)
+    one, other = (str(tmp_path / "snapshots" / commit) for commit in ("aaa", "bbb"))
+    save_as_open_clip(one, tmp_path / "out")
+    assert hf_clip.is_converted(one, tmp_path / "out")
+    assert not hf_clip.is_converted(other, tmp_path / "out")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, MemoryError])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -16,10 +17,11 @@ import open_clip
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 from small_models import MEAN, SMALL, STD, small_clip, write_clip, write_model
 
 from lib import paths
-from lib.vlm import hf_clip
+from lib.vlm import hf_clip, inference
 from lib.vlm.cards import read_vlm_cards
 from lib.vlm.loading import load_vlm
 
@@ -93,6 +95,168 @@ def test_a_stand_in_that_is_not_built_names_its_notebook_and_seed(output_root):
         load_vlm("stand-in-toy", seed=3)
     assert str(output_root) in str(error.value)
     assert (paths.ROOT / "lib").is_dir() and not list(output_root.iterdir())
+
+
+# --- folders of others ---------------------------------------------------------------------------
+
+BERT = {"model_type": "bert", "vocab_size": 9, "hidden_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "intermediate_size": 16}  # fmt: skip
+WORDS = "[PAD] [UNK] [CLS] [SEP] a gland fat of muscle".split()
+
+
+@pytest.fixture
+def hostile(tmp_path, monkeypatch):
+    """Folders and repositories whose Python file leaves a mark when it is run; all answer yes."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+
+    def write(name, files, text=None, vision=None):
+        if "/" in name:
+            cache = tmp_path / "cache" / f"models--{name.replace('/', '--')}"
+            folder = cache / "snapshots" / Hub.COMMIT
+            (cache / "refs").mkdir(parents=True)
+            (cache / "refs" / "main").write_text(Hub.COMMIT)
+            folder.parent.mkdir()
+        else:
+            folder = tmp_path / name
+        write_model(folder, SMALL)
+        file = folder / "open_clip_config.json"
+        config = json.loads(file.read_text())
+        config["model_cfg"]["text_cfg"] |= text or {}
+        config["model_cfg"]["vision_cfg"] |= vision or {}
+        file.write_text(json.dumps(config))
+        (folder / "evil.py").write_text(
+            f"open({str(tmp_path / 'mark')!r}, 'w')\nfrom transformers import BertTokenizer as Evil"
+            ", BertConfig as EvilConfig, BertModel as EvilModel\n"
+        )
+        (folder / "vocab.txt").write_text("\n".join(WORDS))
+        for file_name, content in files.items():
+            (folder / file_name).write_text(json.dumps(content))
+        return folder
+
+    yield write
+    assert not (tmp_path / "mark").exists(), "code of a model was run"
+
+
+EVIL_WORDS = {"tokenizer_config.json": {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}}}
+EVIL_BERT = {"config.json": BERT | {"auto_map": {"AutoConfig": "evil.EvilConfig",
+                                                 "AutoModel": "evil.EvilModel"}}}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["local-dir:model", "hf-hub:them/model"])
+@pytest.mark.parametrize(
+    "files, text, named",
+    [
+        (EVIL_WORDS, {"tokenizer_kwargs": {"trust_remote_code": True}}, "trust_remote_code"),
+        (EVIL_WORDS, {}, "tokenizer_config.json: auto_map"),
+        (EVIL_BERT, {"hf_model_name": "them/words"}, "config.json: auto_map"),
+        (EVIL_BERT, {"hf_model_name": "them/words", "hf_tokenizer_name": ""}, "auto_map"),
+        ({}, {"tokenizer_kwargs": {"bpe_path": "/etc/passwd"}}, "'bpe_path'"),
+        ({}, {"tokenizer_kwargs": {"reduction_mask": "random"}}, "'reduction_mask'"),
+        ({}, {"tokenizer_kwargs": ["a"]}, "tokenizer_kwargs must hold"),
+        ({}, {"norm_kwargs": {"device": "cuda"}}, "'device'"),
+        ({}, {"surprise": 1}, "'surprise'"),
+        ({}, {"hf_tokenizer_name": ["them/words"]}, "hf_tokenizer_name must be a text"),
+    ],
+)
+def test_code_of_a_model_is_refused_by_file_and_field(
+    hostile, tmp_path, monkeypatch, name, files, text, named
+):
+    monkeypatch.chdir(tmp_path)
+    hostile("them/words", files)
+    hostile(name.partition(":")[2], files, {"hf_tokenizer_name": "them/words"} | text)
+    with pytest.raises(ValueError, match=named) as error:
+        load_vlm(name, device="cpu")
+    assert ".json" in str(error.value)
+
+
+@pytest.mark.parametrize("timm_name", ["local-dir:other", "hf-hub:them/other", "no_such_model"])
+def test_a_vision_tower_that_is_not_timms_own_is_refused(hostile, timm_name):
+    folder = hostile("model", {}, vision={"timm_model_name": timm_name})
+    with pytest.raises(ValueError, match="timm_model_name"):
+        load_vlm(f"local-dir:{folder}")
+
+
+def test_text_towers_of_other_architectures_and_their_kernels_are_refused(hostile):
+    for config, named in (
+        ({"model_type": "vision-text-dual-encoder"}, "model_type 'vision-text-dual-encoder'"),
+        ({"model_type": "clip"}, "model_type 'clip'"),
+        (BERT | {"text_config": {"auto_map": {}}}, "auto_map"),
+    ):
+        hostile(f"them/{len(named)}", {"config.json": config})
+        folder = hostile(f"model{len(named)}", {}, {"hf_model_name": f"them/{len(named)}"})
+        with pytest.raises(ValueError, match=named):
+            load_vlm(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize("scheme", ["local-dir", "hf-hub", "stored elsewhere"])
+def test_a_text_tower_of_the_hub_without_code_loads(hostile, tmp_path, monkeypatch, scheme):
+    monkeypatch.chdir(tmp_path)
+    kernel = {"attn_implementation": "nobody/kernel", "configuration_files": ["config.4.0.0.json"]}
+    hostile("them/words", {"config.json": BERT | kernel} | {
+        "config.4.0.0.json": EVIL_BERT["config.json"]})  # fmt: skip
+    text = {"hf_model_name": "them/words", "hf_tokenizer_name": "them/words",
+            "hf_pooler_type": "mean_pooler", "hf_proj_type": "linear",
+            "context_length": 16}  # fmt: skip
+    name = "them/model" if scheme == "hf-hub" else "model"
+    folder = hostile(name, {"tokenizer_config.json": {"tokenizer_class": "BertTokenizer"}}, text)
+    config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    plain = tmp_path / "cache/models--them--words/snapshots" / Hub.COMMIT
+    tower = {"hf_model_name": str(tmp_path / "plain"), "hf_model_pretrained": False}
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "config.json").write_text(json.dumps(BERT))
+    torch.manual_seed(1)
+    model = open_clip.CustomTextCLIP(16, config["vision_cfg"], config["text_cfg"] | tower).eval()
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    if scheme == "stored elsewhere":
+        config["text_cfg"]["hf_model_name"] = str(plain)
+        (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    found = load_vlm(f"{'hf-hub' if scheme == 'hf-hub' else 'local-dir'}:{name}", device="cpu")
+    text = inference.embed_prompts(found, [["a gland"], ["fat"]])
+    tokens = torch.tensor([[2, 4, 5, 3] + [0] * 12, [2, 6, 3] + [0] * 13])
+    with torch.inference_mode():
+        torch.testing.assert_close(text, model.encode_text(tokens, normalize=True))
+
+
+def test_a_snapshot_with_the_configuration_of_another_library_beside_loads(hostile):
+    clip = {"model_type": "clip", "text_config": {}, "architectures": ["CLIPModel"]}
+    folder = hostile("model", {"config.json": clip})
+    assert load_vlm(f"local-dir:{folder}", device="cpu").image_size == 32
+
+
+@pytest.mark.parametrize("scheme", ["local-dir:", "hf-clip:"])
+@pytest.mark.parametrize(
+    "content, named",
+    [("[" * 100_000, "nested too deeply"), ('{"a": "' + "x" * 5_000_000 + '"}', "larger than"),
+     ("{,", "no JSON"), ("[]", "named fields"), ('{"\xff": 1}', "no JSON")],
+)  # fmt: skip
+def test_a_configuration_that_is_none_is_refused_by_file(hostile, scheme, content, named):
+    folder = hostile("model", {})
+    file = folder / ("config.json" if scheme == "hf-clip:" else "open_clip_config.json")
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=named) as error:
+        load_vlm(f"{scheme}{folder}")
+    assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize("file", ["open_clip_pytorch_model.bin", "model.pth", "weights.pt"])
+def test_pickled_weights_are_not_opened(hostile, file, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return open, (str(tmp_path / "mark"), "w")
+
+    folder = hostile("model", {})
+    (folder / "open_clip_model.safetensors").unlink()
+    (folder / file).write_bytes(pickle.dumps({"a": Evil()}))
+    with pytest.raises(RuntimeError, match=rf"are pickles, .*{file}"):
+        load_vlm(f"local-dir:{folder}")
+
+
+def test_a_file_is_no_weights_tag(tmp_path, names):
+    file = names["vit"].removeprefix("local-dir:") + "/open_clip_model.safetensors"
+    with pytest.raises(RuntimeError, match="open_clip lists no weights"):
+        load_vlm(f"ViT-B-32/{file}")
 
 
 # --- cards ---------------------------------------------------------------------------------------
@@ -241,9 +405,8 @@ def published(tmp_path_factory):
     vision = {"image_size": 224, "patch_size": 56}
     own = {"mean": CARDS["plip"].mean, "std": CARDS["plip"].std}
     clip = write_clip(folder / "plip", small_clip(vision=vision), **own)
-    (folder / "plip" / "model.safetensors").unlink()
-    torch.save(clip.state_dict(), folder / "plip" / "pytorch_model.bin")
-    (folder / "plip" / "tf_model.h5").write_bytes(b"not for us")
+    for name in ("pytorch_model.bin", "tf_model.h5", "code.py"):
+        (folder / "plip" / name).write_bytes(b"not for us")
     write_model(folder / "quiltnet-b-32", SMALL | vision, **own)
     write_model(folder / "biomedclip", SMALL | vision, **own | {"std": (0.229, 0.224, 0.225)})
     return clip, {
@@ -275,7 +438,8 @@ def test_models_come_from_the_hub_and_then_from_its_cache(loads, published):
     with torch.inference_mode():
         text = published[0](input_ids=tokens, pixel_values=torch.zeros(1, 3, 224, 224)).text_embeds
     torch.testing.assert_close(torch.tensor(online["plip"][3]), text[0], atol=1e-5, rtol=0)
-    assert not [path for path in asked if "discussions" in path or path.endswith(".h5")]
+    unwanted = (".bin", ".h5", ".py", ".pt", ".pth")
+    assert not [path for path in asked if "discussions" in path or path.endswith(unwanted)]
 
 
 @pytest.mark.slow

@@ -1,0 +1,115 @@
+"""Files of models that others made: read as data; nothing in them is ever run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+RECIPE = "recipe.json"  # of a stand-in: what it was built from
+LARGEST = 2**22  # bytes of a configuration
+# In these transformers looks for the name of a Python file of the same folder or repository.
+CODE = {"auto_map", "trust_remote_code"}
+TOKENIZER_CONFIGS = (
+    "config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
+TOKENIZER_DATA = (
+    "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt",
+    "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+)  # fmt: skip
+CONVERT = (
+    "Weights as .bin or .pt are pickles, which can hold code, and are not opened. If you trust "
+    'where yours are from, convert them once, in a folder of your own: python -c "import torch, '
+    "safetensors.torch as s; w = torch.load('{old}', map_location='cpu', weights_only=True); "
+    "s.save_file({{n: t.contiguous().clone() for n, t in w.items()}}, '{new}')\""
+)
+
+
+class Refused(ValueError):
+    """Files of a model that are not opened; the message names the file and what is wrong."""
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The fields of a configuration.
+
+    Raises Refused naming the file when it is not JSON with named fields, when it is larger or
+    deeper than any configuration, and when it names code to be run; and FileNotFoundError.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    with file.open("rb") as opened:
+        content = opened.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise Refused(f"{file} is larger than {LARGEST:,} bytes")
+    names = set[str]()
+
+    def named(values: dict[str, Any]) -> dict[str, Any]:
+        names.update(values)
+        return values
+
+    try:
+        values = json.loads(content.decode(), object_hook=named)
+    except RecursionError:
+        raise Refused(f"{file} is nested too deeply") from None
+    except ValueError as error:
+        raise Refused(f"{file} is no JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise Refused(f"{file} does not hold named fields")
+    if code := sorted(names & CODE):
+        raise Refused(
+            f"{file}: {code[0]} asks to run code that came with the model; no such code is run"
+        )
+    return values
+
+
+def fields_of(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration class of transformers itself defines, without what all have in common.
+
+    Among the rest are names of compiled kernels on the hub, which transformers would load.
+    """
+    import transformers
+
+    general = {f.name for f in fields(transformers.PreTrainedConfig)} - {"is_encoder_decoder"}
+    names = {f.name for f in fields(config)} - general
+    return {name: value for name, value in values.items() if name in names}
+
+
+def fetch(name: str | Path, patterns: Sequence[str]) -> Path:
+    """A folder as it is, or those files of a repository on the hub; its cache serves offline."""
+    return Path(name) if Path(name).is_dir() else snapshot(str(name), patterns)
+
+
+def snapshot(repository: str, patterns: Sequence[str]) -> Path:
+    """The folder with those files of a repository on the hub, named after its commit."""
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(repository, allow_patterns=list(patterns)))
+
+
+def weights_in(folder: Path, names: Sequence[str]) -> Path:
+    """The first of these files of safetensors; FileNotFoundError says how to make one."""
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    pickles = sorted(f.name for kind in ("*.bin", "*.pt", "*.pth") for f in folder.glob(kind))
+    convert = CONVERT.format(old=(pickles or ["pytorch_model.bin"])[0], new=names[0])
+    raise FileNotFoundError(f"there is no {' or '.join(names)} in {folder}. {convert}")
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Put the files of a tokenizer that are data into a new folder.
+
+    Raises Refused where one names code to be run, and FileNotFoundError where there is none.
+    """
+    folder.mkdir()
+    for name in TOKENIZER_CONFIGS:
+        if (source / name).is_file():
+            values = read_json(source / name)
+            if name == "config.json":  # which tokenizer goes with the model
+                values = {n: values[n] for n in ("model_type", "tokenizer_class") if n in values}
+            (folder / name).write_text(json.dumps(values))
+    present = [name for name in TOKENIZER_DATA if (source / name).is_file()]
+    if not present:
+        raise FileNotFoundError(f"there is no tokenizer in {source}: {', '.join(TOKENIZER_DATA)}")
+    for name in present:
+        (folder / name).symlink_to((source / name).resolve())

@@ -240,7 +240,7 @@ def _listed_groups(rule: Mapping[str, str], folder: Path, file: Path) -> dict[st
         if not path or not group:
             problems.append(f"line {line}: no {column if path else key}")
         elif line_of.setdefault(tile, line) != line:
-            problems.append(f"line {line}: two rows have {path!r}, the other is line {line_of[tile]}")
+            problems.append(f"line {line}: two rows have {path!r}, see line {line_of[tile]}")
         elif "name" not in rule and not _lies_in(folder, tile):
             absent.append(f"line {line}: {path!r}")
     refuse(str(file), problems)

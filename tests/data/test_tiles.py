@@ -175,9 +175,9 @@ def test_a_group_table_may_be_of_windows_and_name_files_by_composed_accents(fold
 
 
 UNCLEAR = {
-    "line 7: two rows have 'fat/10.png', the other is line 2": ["fat/10.png", "s1"],
-    "line 7: two rows have './fat//10.png', the other is line 2": ["./fat//10.png", "007"],
-    "line 7: two rows have 'fat..b.png', the other is line 4": ["fat\\b.png", "s1"],
+    "line 7: two rows have 'fat/10.png', see line 2": ["fat/10.png", "s1"],
+    "line 7: two rows have './fat//10.png', see line 2": ["./fat//10.png", "007"],
+    "line 7: two rows have 'fat..b.png', see line 4": ["fat\\b.png", "s1"],
     "line 7: no slide": ["fat/10.png", " "],
     "line 7: no path": ["", "s1"],
     "names 1 absent tiles, line 7: '../deep.png'": ["../deep.png", "s1"],

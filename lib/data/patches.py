@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from lib.data import images
 from lib.progress import progress
 
 STAINED = 15  # of 255: saturation above which a pixel is tissue
-MAX_PIXELS = 10**9  # of one image; Pillow's own limit is below the largest ones of DigestPath
+MAX_PIXELS = 4 * 10**8  # of one image, 1.2 GB; other limits are below the largest of DigestPath
 JPEG_QUALITY = 95
 COLUMNS = ["path", "class", "image", "left", "top", "tissue", "mask"]
 
@@ -111,11 +112,12 @@ def _check_names(listed: Sequence[tuple[Path, Path | None]]) -> None:
 
 @contextmanager
 def _larger_images() -> Iterator[None]:
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS
+    limits = Image.MAX_IMAGE_PIXELS, images.MOST_PIXELS
+    Image.MAX_IMAGE_PIXELS = images.MOST_PIXELS = MAX_PIXELS
     try:
         yield
     finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        Image.MAX_IMAGE_PIXELS, images.MOST_PIXELS = limits
 
 
 def _read(file: Path, mask_file: Path | None, above: int) -> tuple[Image.Image, np.ndarray]:
@@ -131,9 +133,9 @@ def _read(file: Path, mask_file: Path | None, above: int) -> tuple[Image.Image, 
 
 def _decode(file: Path, mode: str) -> Image.Image:
     try:
-        with Image.open(file) as opened:
+        with images.open_image(file) as opened:
             return opened.convert(mode)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # of a damaged file Pillow raises every type that there is
         raise ValueError(f"{file} cannot be read; remove or replace it ({error})") from error
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from lib import paths
 from lib.artefacts import atomic
+from lib.csv_tables import read_table
 from lib.data.cards import Card
 
 FOLDS = 5  # one of five is tested: the papers' 4:1
@@ -19,12 +20,14 @@ def assign_folds(card: Card, table: pd.DataFrame) -> np.ndarray:
     """The fold in which each tile is tested, int64 [N], `NEVER_TESTED` for tiles that never are.
 
     A dataset with a division of its own has one fold, 0: its test set. Folds that the table of its
-    slides gives are taken. The others have five, which stand in `data/splits/<dataset>.csv` (path, fold); without that file they are made and written
-    there. A file that leaves out tiles that are here, as one made from a part of the dataset does,
-    is not used: the tiles are divided by `divide`, with a warning.
+    slides gives are taken. The others have five, which stand in `data/splits/<dataset>.csv` (path,
+    fold); without that file they are made and written there. A file that leaves out tiles that are
+    here, as one made from a part of the dataset does, is not used: the tiles are divided by
+    `divide`, with a warning.
 
-    table: from `tiles.read_tile_table` or `cohort.read_slide_table`. Raises ValueError as `divide` and `own_division` do, and
-    naming the file when its folds divide a group.
+    table: from `tiles.read_tile_table` or `cohort.read_slide_table`. Raises ValueError as `divide`
+    and `own_division` do, and naming the file when its folds divide a group, and its line that is
+    there twice or gives no fold.
     """
     if card.splits:
         return own_division(table)
@@ -37,7 +40,13 @@ def assign_folds(card: Card, table: pd.DataFrame) -> np.ndarray:
         with atomic(paths.output_root() / "data" / "splits" / file.name) as temporary:
             pd.DataFrame({"path": table.path, "fold": folds}).to_csv(temporary, index=False)
         return folds
-    listed = table.path.map(pd.read_csv(file).set_index("path").fold)
+    rows = read_table(file, ["path", "fold"])
+    wrong = rows[rows.path.duplicated() | ~rows.fold.isin([str(fold) for fold in range(FOLDS)])]
+    for row in wrong[:1].itertuples():
+        raise ValueError(
+            f"{file}, line {row.line}: {row.path!r} is there twice, or {row.fold!r} is no fold"
+        )
+    listed = table.path.map(rows.set_index("path").fold.astype(int))
     if listed.isna().any():
         warnings.warn(
             f"{file} has no fold for {listed.isna().sum()} of {len(table)} tiles: all are divided "

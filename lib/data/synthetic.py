@@ -6,9 +6,7 @@ and scanned by `lib.data.staining`. Nothing is downloaded; the same seed gives t
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from scipy.spatial import cKDTree
 from lib.artefacts import atomic
 from lib.data.staining import SUPERSAMPLE, Array, Slide, draw_slide, scan
 from lib.progress import progress
+from lib.workers import worker_pool
 
 FIELD_UM = 110.0  # side of a field of view
 PARALLEL_FROM = 200  # tiles; for fewer, workers cost more than they save
@@ -393,7 +392,7 @@ def write_dataset(
         work = partial(_write_tile, folder=unfinished, size=size, shift=shift, seed=seed)
         for kind in kinds:
             (unfinished / kind).mkdir(parents=True)
-        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # threads do not fork
+        with worker_pool() as pool:
             many = len(jobs) >= PARALLEL_FROM
             done = pool.map(work, jobs, chunksize=16) if many else map(work, jobs)
             deque(progress(done, "drawing tiles", "tile", total=len(jobs)), maxlen=0)

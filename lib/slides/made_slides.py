@@ -7,9 +7,7 @@ at every 16th pixel; `slides.csv`; the names of the kinds in `kinds.json`.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +17,14 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 from lib.data import cards, datasets
+from lib.data.images import open_image
 from lib.data.splits import FOLDS
 from lib.data.staining import draw_slide
 from lib.data.synthetic import tissue_tile
 from lib.data.tiles import read_tile_table
 from lib.progress import progress
 from lib.slides.reading import write_pyramid
+from lib.workers import worker_pool
 
 TRUTH_STEP = 16  # pixels of level 0
 GLASS = 0  # in the truth; kinds count from 1
@@ -121,12 +121,12 @@ def mosaic_field(
     tiles: files of each kind, square pictures of one size.
     """
     files = tiles[kind]
-    with Image.open(files[0]) as first:
+    with open_image(files[0]) as first:
         n = -(-side // first.size[0])
     chosen = rng.choice(len(files), n * n, replace=len(files) < n * n)
     turned = []
     for k in chosen:
-        tile = np.asarray(Image.open(files[k]).convert("RGB"))
+        tile = np.asarray(open_image(files[k]).convert("RGB"))
         turned.append(np.rot90(tile[:, :: rng.choice([-1, 1])], int(rng.integers(4))))
     rows = [np.concatenate(turned[r * n : (r + 1) * n], axis=1) for r in range(n)]
     return np.concatenate(rows)[:side, :side]
@@ -175,7 +175,7 @@ def _write_cohort(
     """Write slides side by side in processes, and their table. work: writes one, by its number."""
     (folder / "truth").mkdir(parents=True)
     (folder / "kinds.json").write_text(json.dumps(list(kinds)))
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # threads do not fork
+    with worker_pool() as pool:
         lines = list(
             progress(pool.map(work, range(slides)), "making slides", "slide", total=slides)
         )

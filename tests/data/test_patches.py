@@ -1,6 +1,7 @@
 """Images with masks become tiles by the stated rule, once, wholly or not at all."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from cases import case
 from PIL import Image
 
-from lib.data import cards, datasets, patches, tiles
+from lib.data import cards, datasets, images, patches, tiles
 
 KINDS = ["normal", "cancer"]
 RULE = {"size": 16, "overlap": 4, "tissue": 0.5, "above": 0, "share": 0.0, "kinds": KINDS}
@@ -238,6 +239,30 @@ def test_an_unreadable_image_or_mask_is_named(source, tmp_path):
             cut(source, tmp_path / "tiles")
 
 
+def test_what_is_no_picture_of_a_common_format_is_named(source, tmp_path):
+    file = source / "IMAGES" / "P3_1.png"
+    save(np.zeros((20, 20), np.uint8), source / "MASKS" / "P3_1.png")
+    for content in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n", b"GIF89a" + bytes(9)):
+        file.write_bytes(content)
+        with case(content), pytest.raises(ValueError, match=r"P3_1\.png cannot be read"):
+            cut(source, tmp_path / "tiles")
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ValueError, match=r"P3_1\.png cannot be read.*regular"):
+        cut(source, tmp_path / "tiles")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_an_image_as_large_as_the_largest_of_digestpath_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MOST_PIXELS", 100)
+    save(np.zeros((20, 20, 3), np.uint8), tmp_path / "source" / "IMAGES" / "a.png")
+    only = [{"images": "IMAGES/*.png"}]
+    assert len(cut(tmp_path / "source", tmp_path / "tiles", only, tissue=0)) == 1
+    monkeypatch.setattr(patches, "MAX_PIXELS", 399)
+    with pytest.raises(ValueError, match=r"a\.png cannot be read.*too large"):
+        cut(tmp_path / "source", tmp_path / "tiles", only)
+
+
 def test_two_images_of_one_name_are_named(source, tmp_path):
     image, _ = picture(5, 20, 20)
     save(image, source / "more" / "P0_1.png")
@@ -253,10 +278,10 @@ def test_an_overlap_that_no_grid_has_is_refused(source, tmp_path):
             cut(source, tmp_path / "tiles", overlap=overlap)
 
 
-def test_the_limit_of_pillow_is_as_before(source, tmp_path):
-    before = Image.MAX_IMAGE_PIXELS
+def test_the_limits_of_others_are_as_before(source, tmp_path):
+    before = Image.MAX_IMAGE_PIXELS, images.MOST_PIXELS
     cut(source, tmp_path / "tiles")
-    assert before == Image.MAX_IMAGE_PIXELS
+    assert before == (Image.MAX_IMAGE_PIXELS, images.MOST_PIXELS)
 
 
 # --- through a card ------------------------------------------------------------------------------
@@ -304,7 +329,7 @@ def test_a_refusal_leaves_nothing_half_written(card, output_root):
     with pytest.raises(ValueError, match=r"P2_1\.png"):
         datasets.prepare(card)
     left = {file.name for file in (output_root / "data" / "raw").iterdir()}
-    assert left == {"hph", ".hph-tiles.lock"}
+    assert left == {"hph"}
 
 
 def test_missing_images_are_said_and_so_are_surplus_ones(card):

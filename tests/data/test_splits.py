@@ -97,6 +97,19 @@ def test_tiles_without_a_fold_are_divided_without_the_list_and_warned_of(card):
     assert splits.splits_file("toy").read_text() == before
 
 
+def test_a_line_that_is_there_twice_or_gives_no_fold_is_named(card):
+    table = tile_table()
+    splits.assign_folds(card, table)
+    file = splits.splits_file("toy")
+    header, first, *others = file.read_text().splitlines()
+    path = first.rpartition(",")[0]
+    for wrong in (f"{path},5", f"{path},-1", f"{path},1.5", f"{path},", f"{path},one", others[0]):
+        file.write_text("\n".join([header, *others, wrong]))
+        line = len(others) + 2
+        with case(wrong), pytest.raises(ValueError, match=rf"toy\.csv, line {line}: "):
+            splits.assign_folds(card, table)
+
+
 def test_a_list_of_folds_that_divides_a_group_is_named(card):
     table = tile_table()
     splits.assign_folds(card, table)

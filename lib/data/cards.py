@@ -59,7 +59,7 @@ Beside = Annotated[str, _is(rf"{PART}\.csv", "CSV beside the card")]
 Address = Annotated[str, _is("https?://[!-.0-~][!-~]*", "address of the web")]
 Hash = Annotated[str, _is("md5:[0-9a-fA-F]{32}|sha256:[0-9a-fA-F]{64}", "md5:… or sha256:…")]
 # A dataset's folder with it was made here, and may be made again (`datasets.made`).
-Content = Annotated[Inside, _is("(?i)(?!recipe.json$).*", "name for what is fetched")]
+Content = Annotated[Inside, _is("(?i)(?!(.*/)?recipe.json$).*", "name for what is fetched")]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Mpp = Annotated[Number, Field(ge=0.05, le=2)]

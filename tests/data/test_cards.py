@@ -212,7 +212,7 @@ def test_names_are_of_one_level_and_a_card_s_paths_of_several(write_card):
 
 
 def test_nothing_is_fetched_that_would_pass_for_a_recipe(write_card):
-    for name in ("recipe.json", "Recipe.JSON"):
+    for name in ("recipe.json", "Recipe.JSON", "set/recipe.json"):
         with case(name), pytest.raises(ValueError, match=r"archives, 1, contains: .* is no name"):
             write_card(CARD_FIELDS | {"archives": [{"contains": name}]})
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from lib import paths
-from lib.artefacts import atomic, scratch_folder
+from lib.artefacts import atomic, digest_of, scratch_folder
 from lib.data.images import FORMATS
 from lib.data.tiles import decode_tiles, files_below, holds_results, read_digests
 from lib.learning import networks, samplers
@@ -131,13 +131,28 @@ def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame | None]) -> Non
             table.to_csv(file, index=False, float_format="%.4f")
 
 
+def made_from(unique: pd.DataFrame, labels: str, **settings: float) -> dict[str, Any]:
+    """What decides a result besides the model and the words, to be known again.
+
+    unique: from `unique_tiles`; labels: a file, or "". The tiles and that file as digests.
+    """
+    labelled = digest_of({}, Path(labels).expanduser()) if labels else ""
+    files = unique[["path", "digest"]].values.tolist()
+    return {"tiles": digest_of({"files": files}), "labels": labelled, **settings}
+
+
 def save_classifier(
-    folder: Path, trained: Path, model: VLM, seed: int, classes: Mapping[str, Sequence[str]]
+    folder: Path,
+    trained: Path,
+    model: VLM,
+    seed: int,
+    classes: Mapping[str, Sequence[str]],
+    origin: Mapping[str, Any] | None = None,
 ) -> None:
     """Save the trained heads (`network_*.safetensors` in `trained`) with what they need to predict.
 
     The folder appears when it is complete. Of the VLM the name and a digest of its weights are
-    saved, not the weights.
+    saved, not the weights. origin: of `made_from`.
     """
     description = {
         "vlm": model.name,
@@ -146,6 +161,7 @@ def save_classifier(
         "image_size": model.image_size,
         "networks": len(list(trained.glob("network_*.safetensors"))),
         "classes": {name: list(prompts) for name, prompts in classes.items()},
+        "made_from": dict(origin or {}),
     }
     with atomic(folder) as temporary:
         temporary.mkdir()

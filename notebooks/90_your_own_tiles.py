@@ -192,7 +192,9 @@ data = trainer.TrainingTiles(unique.tile.values, learnt, names)
 objective = losses.HighConfidenceCrossSupervision()
 given = (objective, setup.make_network, setup.sampler, data)
 pair, curve = trainer.train(*given, plan=setup.plan, seed=seed, folder=out / "hcs")
-classifier.save_classifier(out / "classifier", out / "hcs", model, seed, prompts)
+sizes = {"image_size": image_size, "n_views": n_views, "keep_ratio": keep_ratio, "n_steps": n_steps}
+origin = classifier.made_from(unique, labels, **sizes)
+classifier.save_classifier(out / "classifier", out / "hcs", model, seed, prompts, origin)
 step_plots.training_curve(curve, objective.threshold)
 
 # %% [markdown]

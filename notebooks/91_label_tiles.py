@@ -135,7 +135,8 @@ predicted.head().round(3)
 
 # %%
 exchange.write_csv(out / "labels.csv", lines, own.unique)
-label_studio.write_project(out / "label_studio", own.unique, probs, names, vlm)
+root = tiles_folder.resolve().name  # below Label Studio's document root
+label_studio.write_project(out / "label_studio", own.unique, probs, names, vlm, root)
 pd.DataFrame({"file": ["labels.csv", "label_studio/"], "for": ["tables", "Label Studio"]})
 
 # %% [markdown]

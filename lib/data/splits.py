@@ -8,7 +8,7 @@ import pandas as pd
 
 from lib import paths
 from lib.artefacts import atomic
-from lib.csv_tables import read_table
+from lib.csv_tables import path_key, read_table
 from lib.data.cards import Card
 
 FOLDS = 5  # one of five is tested: the papers' 4:1
@@ -41,12 +41,13 @@ def assign_folds(card: Card, table: pd.DataFrame) -> np.ndarray:
             pd.DataFrame({"path": table.path, "fold": folds}).to_csv(temporary, index=False)
         return folds
     rows = read_table(file, ["path", "fold"])
+    rows["path"] = rows.path.map(path_key)
     wrong = rows[rows.path.duplicated() | ~rows.fold.isin([str(fold) for fold in range(FOLDS)])]
     for row in wrong[:1].itertuples():
         raise ValueError(
             f"{file}, line {row.line}: {row.path!r} is there twice, or {row.fold!r} is no fold"
         )
-    listed = table.path.map(rows.set_index("path").fold.astype(int))
+    listed = table.path.map(path_key).map(rows.set_index("path").fold.astype(int))
     if listed.isna().any():
         warnings.warn(
             f"{file} has no fold for {listed.isna().sum()} of {len(table)} tiles: all are divided "

@@ -46,17 +46,17 @@ def own_tiles(out: Path, folder: Path) -> OwnTiles:
     description, pair = classifier.read_classifier(out / "classifier")
     table = classifier.list_tiles(folder)
     unique = classifier.unique_tiles(table)
-    n_computed = len(np.load(out / "unprojected.npy", mmap_mode="r", allow_pickle=False))
-    if n_computed != len(unique):
-        raise ValueError(
-            f"{folder} holds {len(unique)} different tiles, {out} knows {n_computed}: {again}"
-        )
+    made_from = description.get("made_from", {})
+    if made_from.get("tiles") != classifier.made_from(unique, "")["tiles"]:
+        raise ValueError(f"the tiles in {folder} are not those that {out} was made from: {again}")
     reader = setups.frozen(out, unique.tile.values, 2, steps=1, seed=0).reader
     probs = networks.predict(pair, reader, unique.tile.values)
     names = list(description["classes"])
-    filtered = pd.read_csv(out / "pseudo_labels.csv").set_index("path").loc[unique.path]
-    of_name = filtered.prompt_class.map({name: c for c, name in enumerate(names)})
-    kept = of_name.where(filtered.kept, UNLABELLED).values.astype(np.int64)
+    # A class may be called None, NA or 1.0: read as text.
+    filtered = pd.read_csv(out / "pseudo_labels.csv", dtype=str, keep_default_na=False)
+    filtered = filtered.set_index("path").loc[unique.path]
+    numbers = filtered.prompt_class.map({name: c for c, name in enumerate(names)})
+    kept = numbers.where(filtered.kept == "True", UNLABELLED).values.astype(np.int64)
     return OwnTiles(out, folder, table, unique, names, probs, kept)
 
 

@@ -38,7 +38,7 @@ def label_notebook(given: Mapping[str, Any]) -> Path:
     label = runner.resolve_parameters(sources[LABEL], of[LABEL])
     folder = Path(own["folder"]) if own["folder"] else _demo_tiles()
     out = paths.own_folder(own["dataset"], own["vlm"], own["seed"], folder)
-    if not _has_result(out, own["classes"]):
+    if not _has_result(out, folder, own):
         print(f"{RESULT} runs first …", file=sys.stderr, flush=True)
         runner.run_notebook(sources[RESULT], of[RESULT])
     notebook = out / f"{LABEL}.ipynb"
@@ -53,16 +53,25 @@ def _demo_tiles() -> Path:
     return datasets.prepare(cards.read_card("demo"))
 
 
-def _has_result(out: Path, classes: str) -> bool:
-    """Whether notebook 90 has been here with these classes; without any, with whatever it was."""
-    from lib.classifier import DESCRIPTION
-    from lib.vlm.prompts import parse_classes
+def _has_result(out: Path, folder: Path, own: Mapping[str, Any]) -> bool:
+    """Whether notebook 90 has been here with these tiles, words, labels and settings.
 
-    description = out / "classifier" / DESCRIPTION
-    if not description.is_file():
+    Without words, with whatever they were. own: parameters of notebook 90.
+    """
+    from lib import classifier
+    from lib.vlm.prompts import PAPERS, parse_classes, parse_templates
+
+    file = out / "classifier" / classifier.DESCRIPTION
+    if not file.is_file():
         return False
-    names = list(json.loads(description.read_text())["classes"])
-    return not classes or names == list(parse_classes(classes))
+    description = json.loads(file.read_text())
+    sizes = {name: own[name] for name in ("image_size", "n_views", "keep_ratio", "n_steps")}
+    unique = classifier.unique_tiles(classifier.list_tiles(folder))
+    if description.get("made_from") != classifier.made_from(unique, own["labels"], **sizes):
+        print(f"tiles, labels or settings have changed since {out}", file=sys.stderr)
+        return False
+    templates = parse_templates(own["templates"]) or [PAPERS]
+    return not own["classes"] or description["classes"] == parse_classes(own["classes"], templates)
 
 
 def _filled(notebook: Path, parameters: Mapping[str, Any]) -> str:

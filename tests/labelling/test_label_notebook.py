@@ -26,6 +26,10 @@ NOTEBOOK = paths.notebook_file("91_label_tiles")
 
 @pytest.fixture
 def mine(tmp_path):
+    return make_result(tmp_path, KINDS)
+
+
+def make_result(tmp_path, names):
     """Tiles and what notebook 90 leaves of them, with heads on made-up features."""
     folder = tmp_path / "my tiles"
     folder.mkdir()
@@ -42,10 +46,10 @@ def mine(tmp_path):
     views = plain + 0.3 * draw.normal(size=(VIEWS, N, E))
     np.save(out / "view_features.npy", views.astype(np.float16))
     setup = setups.frozen(out, unique.tile.values, 3, steps=8, seed=0)
-    data = trainer.TrainingTiles(unique.tile.values, np.where(np.arange(N) % 2, truth, -1), KINDS)
+    data = trainer.TrainingTiles(unique.tile.values, np.where(np.arange(N) % 2, truth, -1), names)
     filtered = {
         "path": unique.path,
-        "prompt_class": np.array(KINDS)[truth],
+        "prompt_class": np.array(names)[truth],
         "kept": data.labels >= 0,
     }
     pd.DataFrame(filtered).to_csv(out / "pseudo_labels.csv", index=False)
@@ -55,8 +59,10 @@ def mine(tmp_path):
     (out / "classifier").mkdir()
     for file in (out / "hcs").glob("network_*.safetensors"):
         (out / "classifier" / file.name).write_bytes(file.read_bytes())
+    sizes = {"image_size": 96, "n_views": 10, "keep_ratio": 0.3, "n_steps": 1000}
     description = {"vlm": "some-vlm", "vlm_seed": 0, "vlm_digest": "", "image_size": 24,
-                   "networks": 2, "classes": {name: [name] for name in KINDS}}  # fmt: skip
+                   "networks": 2, "classes": {name: [f"An H&E image of {name}"] for name in names},
+                   "made_from": classifier.made_from(unique, "", **sizes)}  # fmt: skip
     (out / "classifier" / classifier.DESCRIPTION).write_text(json.dumps(description))
     return folder, out, dict(zip(unique.digest, truth.tolist(), strict=True))
 
@@ -146,9 +152,36 @@ def test_without_a_result_or_with_other_tiles_it_says_what_to_run(mine):
     folder, out, _ = mine
     with pytest.raises(ValueError, match=r"holds no result for .*: run 90_your_own_tiles"):
         session.own_tiles(out / "elsewhere", folder)
-    (folder / "00.png").unlink()
-    with pytest.raises(ValueError, match=r"holds 59 different tiles, .* knows 60"):
+    first = (folder / "00.png").read_bytes()
+    (folder / "00.png").write_bytes((folder / "01.png").read_bytes())
+    (folder / "01.png").write_bytes(first)
+    with pytest.raises(ValueError, match=r"are not those that .* was made from: run 90_your_own"):
         session.own_tiles(out, folder)
+
+
+@pytest.mark.parametrize("change", ["words", "tiles", "settings", "labels"])
+def test_a_result_of_other_words_tiles_settings_or_labels_is_made_anew(mine, change, monkeypatch):
+    folder, out, _ = mine
+    own = {"folder": str(folder), "classes": "; ".join(KINDS), "templates": "", "labels": ""}
+    own |= {"image_size": 96, "n_views": 10, "keep_ratio": 0.3, "n_steps": 1000}
+    assert start._has_result(out, folder, own)
+    if change == "tiles":
+        (folder / "00.png").unlink()
+    elif change == "labels":
+        (folder / "labels.csv").write_text("path,label\n")
+        own["labels"] = str(folder / "labels.csv")
+    else:
+        own |= {"words": {"classes": "; ".join(f"{k} = {k} tissue" for k in KINDS)},
+                "settings": {"n_views": 30}}[change]  # fmt: skip
+    assert not start._has_result(out, folder, own)
+
+
+def test_classes_with_names_that_tables_guess_at_keep_their_labels(tmp_path):
+    names = ["None", "1", "TRUE"]
+    folder, out, truth = make_result(tmp_path, names)
+    own = session.own_tiles(out, folder)
+    kept = np.array([truth[digest] for digest in own.unique.digest])
+    assert own.kept_labels.tolist() == np.where(np.arange(N) % 2, kept, -1).tolist()
 
 
 def test_the_opened_notebook_has_the_parameters_and_no_second_run_of_90(mine):

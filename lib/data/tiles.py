@@ -3,7 +3,6 @@
 import json
 import os
 import posixpath
-import re
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +18,7 @@ from lib import paths
 from lib.artefacts import atomic, new_array
 from lib.csv_tables import path_key, read_table, refuse
 from lib.data import shifts
-from lib.data.cards import Card, copies_file
+from lib.data.cards import Card, copies_file, groups_by_pattern
 from lib.data.images import FORMATS, read_square
 from lib.progress import progress
 
@@ -202,8 +201,7 @@ def _groups(card: Card, folder: Path, tile_paths: pd.Series) -> pd.Series:
         return tile_paths
     names = tile_paths.map(lambda path: path_key(Path(path).name))
     if "pattern" in card.group:
-        groups = names.str.extract(re.compile(card.group["pattern"]), expand=False)
-        groups = groups.mask(groups == "")  # else one group of all that the pattern says nothing of
+        groups = pd.Series(groups_by_pattern(card.group["pattern"], names.tolist()), names.index)
         where = f"the pattern {card.group['pattern']!r} of card {card.name!r}"
     else:
         file = folder / card.group["table"]

@@ -5,33 +5,66 @@
 # A notebook is done when its executed copy is there, which is the last thing that it writes. Every
 # rule calls one thing only, `python -m lib.runner`; a cluster is a matter of snakemake's executors.
 
+import os
+import re
+import shlex
 import sys
 
 from lib import paths, runner
 from lib.chain import AFTER, IF_RUN, OF_ALL_FOLDS, OF_ALL_SEEDS, variant
 from lib.data import cards, datasets, splits
 
-DATASET = str(config.get("dataset", "demo"))
-cards.read_card(DATASET)  # an unknown dataset is refused with the names of those that are known
-SEEDS = [int(seed) for seed in str(config.get("seeds", 0)).split(",")]
-if DATASET != "demo" and not config.get("vlm") and not paths.params_file(DATASET).is_file():
-    raise ValueError(f"no VLM is set for {DATASET}: name one, as in VLM=ViT-B-32/laion2b_s34b_b79k")
-FOLDS = [int(fold) for fold in str(config.get("folds", 0)).split(",")]
-known_folds = range(1 if cards.read_card(DATASET).splits else splits.FOLDS)
-if not set(FOLDS) <= set(known_folds):
-    raise ValueError(f"folds={config['folds']}: {DATASET} has {', '.join(map(str, known_folds))}")
-VLM = str(config.get("vlm") or runner.default_vlm(DATASET))
-SLIDES = cards.read_card(DATASET).slides is not None
-METHODS = ["vlm-cpl"] if SLIDES else str(config.get("method", "vlm-cpl,unisal")).split(",")
+# What make is told comes through the environment: nothing parses it there, as it does --config.
+NAMES = ("dataset", "seeds", "folds", "vlm", "method")
+TOLD = config or {name: os.environ.get(name.upper()) for name in NAMES}
 # Jobs that share the slides; each takes up those that are not done.
 PARTED = ("02_slide_features",)
-PARTS = range(int(config.get("parts", 2)))
-if not set(METHODS) <= {"vlm-cpl", "unisal"}:
-    raise ValueError(f"method={config['method']}: there are vlm-cpl and unisal")
-STAND_INS = [member for member in VLM.split("+") if member.startswith(paths.STAND_IN)]
-DATASETS = [DATASET, *(member.removeprefix(paths.STAND_IN) for member in STAND_INS)]
-for name in sum((cards.read_card(name).needs for name in DATASETS), []):
-    datasets.locate(cards.read_card(name))  # one that is not there is named before anything starts
+
+
+def words(name, default):
+    return str(TOLD.get(name) or default).replace(",", " ").split()
+
+
+def numbers(name, default="0"):
+    if not re.fullmatch("[0-9]{1,9}( [0-9]{1,9})*", " ".join(words(name, default))):
+        raise ValueError(f"{name}={TOLD[name]}: numbers are wanted, as in 0 or 0,1,2")
+    return list(dict.fromkeys(map(int, words(name, default))))
+
+
+def resolve(name, vlm):
+    return runner.resolve_parameters(paths.notebook_file(name), {"dataset": DATASET, "vlm": vlm})
+
+
+try:  # what cannot run is refused, in one line, before anything starts
+    for folder in map(str, (paths.ROOT, paths.output_root())):
+        if re.search("[{}]", folder):
+            raise ValueError(f"{folder}: Snakemake takes braces in a path for its own; rename it")
+    DATASET = str(TOLD.get("dataset") or "demo")
+    CARD = cards.read_card(DATASET)
+    SEEDS, FOLDS, PARTS = numbers("seeds"), numbers("folds"), range(numbers("parts", "2")[0])
+    if DATASET != "demo" and not TOLD.get("vlm") and not paths.params_file(DATASET).is_file():
+        raise ValueError(f"no VLM is set for {DATASET}: name one, as in VLM=plip")
+    VLM = str(TOLD.get("vlm") or runner.default_vlm(DATASET))
+    known_folds = range(1 if CARD.splits else splits.FOLDS)
+    if not set(FOLDS) <= set(known_folds):
+        raise ValueError(f"folds={TOLD['folds']}: {DATASET} has {', '.join(map(str, known_folds))}")
+    SLIDES = CARD.slides is not None
+    METHODS = ["vlm-cpl"] if SLIDES else words("method", "vlm-cpl,unisal")
+    if not METHODS or not set(METHODS) <= {"vlm-cpl", "unisal"}:
+        raise ValueError(f"method={TOLD['method']}: there are vlm-cpl and unisal")
+    MEMBERS = dict.fromkeys(VLM.split("+"))
+    STAND_INS = [member for member in MEMBERS if member.startswith(paths.STAND_IN)]
+    DATASETS = [DATASET, *(member.removeprefix(paths.STAND_IN) for member in STAND_INS)]
+    for name in sum((cards.read_card(name).needs for name in DATASETS), []):
+        datasets.locate(cards.read_card(name))
+    TABLES = [name for name in OF_ALL_SEEDS if name != "23_unisal_tables" or "unisal" in METHODS]
+    # A change of these runs the notebook again.
+    SETTINGS = {(name, VLM): resolve(name, VLM) for name in (*AFTER, *TABLES)}
+    for member in STAND_INS:
+        SETTINGS["01_stand_in_vlm", member] = resolve("01_stand_in_vlm", member)
+except (ValueError, OSError) as error:
+    sys.exit(f"error: {error}")
+
 
 # The encoder takes all cores. Heads are so small that a second thread gains little and two trainings
 # on one core each, side by side, nearly twice as much.
@@ -51,7 +84,6 @@ ENDS["unisal"] += ["30_cold_start"] if len(METHODS) == 2 else []
 # Looks into one round: of the first seed and fold alone.
 INSIDE = ["21_disagreement_and_compact_selection"] if "unisal" in METHODS else []
 ABLATIONS = {"vlm-cpl": ["15_ablations", "16_robustness"], "unisal": ["24_unisal_ablations"]}
-TABLES = [name for name in OF_ALL_SEEDS if name != "23_unisal_tables" or "unisal" in METHODS]
 
 
 def executed(name, vlm=VLM):
@@ -82,17 +114,20 @@ def sources(name):
     return [str(file) for file in files if file.stem not in RECIPES]
 
 
-def parameters(name, vlm=VLM):
-    """A change of these runs the notebook again."""
-    return runner.resolve_parameters(paths.notebook_file(name), {"dataset": DATASET, "vlm": vlm})
-
-
 def command(name, vlm=VLM):
-    given = f"-p dataset {DATASET} -p vlm '{vlm}'"
-    given += "" if name in OF_ALL_SEEDS else " -p seed {seed}"
-    given += "" if name in (*OF_ALL_SEEDS, *OF_ALL_FOLDS) else " -p fold {fold}"
-    given += f" -p part {{part}} -p parts {len(PARTS)}" if name in PARTED else ""
-    return f"'{sys.executable}' -m lib.runner '{paths.notebook_file(name)}' {given}"
+    """The call as a function of the wildcards: in what it returns braces are no wildcards."""
+
+    def of_job(wildcards):
+        values = {"dataset": DATASET, "vlm": vlm, **dict(wildcards.items())}
+        values |= {"parts": len(PARTS)} if name in PARTED else {}
+        call = [sys.executable, "-m", "lib.runner", str(paths.notebook_file(name))]
+        return shlex.join(call + [str(w) for pair in values.items() for w in ("-p", *pair)])
+
+    return of_job
+
+
+def settings(name, vlm=VLM):
+    return lambda wildcards: SETTINGS[name, vlm]
 
 
 rule all:
@@ -120,16 +155,16 @@ for step in AFTER:
             executed(step),
         params:
             call=command(step),
-            **parameters(step),
+            settings=settings(step),
         threads: cores(step)
         shell:
             "{params.call}"
 
 
-for member in STAND_INS:
+for n, member in enumerate(STAND_INS):
 
     rule:
-        name: f"01_{paths.file_name(member)}".replace("-", "_")
+        name: f"01_stand_in_vlm_{n}"
         input:
             sources("01_stand_in_vlm"),
             # Its tiles are only compared with the source's; slides have none.
@@ -138,7 +173,7 @@ for member in STAND_INS:
             executed("01_stand_in_vlm", member),
         params:
             call=command("01_stand_in_vlm", member),
-            **parameters("01_stand_in_vlm", member),
+            settings=settings("01_stand_in_vlm", member),
         threads: 4
         shell:
             "{params.call}"
@@ -155,7 +190,7 @@ for step in TABLES:
             executed(step),
         params:
             call=command(step),
-            **parameters(step),
+            settings=settings(step),
         shell:
             "{params.call}"
 

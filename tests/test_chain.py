@@ -68,7 +68,7 @@ def chain(tmp_path_factory) -> tuple[Path, dict[str, int]]:
     first = start_chain(folder)
     runs = folder / "data" / "runs" / "smoke" / "stand-in-smoke_other_lab" / "seed0"
     deadline = time.monotonic() + 600
-    while not list((runs / "executed").glob(".part-*11_multi_view_consensus.ipynb")):
+    while not list((runs / "executed").glob(".part-*/11_multi_view_consensus.ipynb")):
         assert first.poll() is None, (folder / "chain.log").read_text()[-3000:]
         assert time.monotonic() < deadline, "notebook 11 was not reached"
         threading.Event().wait(0.1)
@@ -279,11 +279,13 @@ def test_a_part_of_the_chain_can_be_asked_for(tmp_path):
 def test_a_chain_that_cannot_run_is_refused_before_it_starts(tmp_path):
     environment = os.environ | {"OUTPUT_ROOT": str(tmp_path), "PYTHONPATH": str(ROOT)}
     environment.pop("DATA_ROOT", None)
+    environment |= {"DATASET": "smoke", "SEEDS": "0"}  # as from make; --config comes first
     for given, message in (
         ("dataset=nope", "Known datasets: "),
         ("dataset=lc25k_restained", "no VLM is set for lc25k_restained"),
         ("dataset=lc25k_colon", "put it at"),
         ("dataset=smoke folds=5", "smoke has 0, 1, 2, 3, 4"),
+        ("dataset=smoke method=x", "there are vlm-cpl and unisal"),
         ("dataset=nct_crc folds=1", "nct_crc has 0"),
     ):
         command = [*CHAIN[: CHAIN.index("--config")], "--config", *given.split()]

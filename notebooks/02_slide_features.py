@@ -72,9 +72,8 @@ report.round(2)
 
 # %%
 failed = report[report.error != ""]
-for name, error in zip(failed.name, failed.error, strict=True):
-    print(f"{name}: {error}")
-assert failed.empty, f"{len(failed)} of {len(mine)} slides failed: {', '.join(failed.name)}"
+why = "; ".join(failed.name + ": " + failed.error)
+assert failed.empty, f"{len(failed)} of {len(mine)} slides failed: {why}"
 
 # %% [markdown]
 # **Recap.** Every slide has its features beside its coordinates, in the layout that TRIDENT and its followers read.

@@ -6,7 +6,7 @@ import pytest
 from cases import case
 from slides.made_up_slides import textured_slide
 
-from lib.slides.features_file import read_features, write_features
+from lib.slides.features_file import read_features, read_made_from, write_features
 
 COORDS = np.array([[0, 0], [236, 0], [0, 236]], np.int64)
 FEATURES = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
@@ -89,6 +89,68 @@ def test_a_file_that_lacks_something_is_refused_by_name(tmp_path):
             read_features(of_a_peer(tmp_path / "a.h5", **arrays))
     with pytest.raises(ValueError, match=r"words\.h5 is damaged or no HDF5"):
         read_features(tmp_path / "words.h5")
+
+
+def test_what_features_were_made_from_is_told_and_else_nothing(tmp_path, slide):
+    made_from = {"vlm": "plip é", "tile": "224 px"}
+    assert read_made_from(write(tmp_path / "a.h5", slide, made_from=made_from)) == made_from
+    (tmp_path / "words.h5").write_text("These are words.")
+    of_a_peer(tmp_path / "peer.h5", coords=COORDS, features=FEATURES)
+    for name in ("words.h5", "peer.h5", "gone.h5"):
+        assert read_made_from(tmp_path / name) == {}
+
+
+def virtual(opened, name):
+    layout = h5py.VirtualLayout((3, 5), "f4")
+    layout[:] = h5py.VirtualSource("elsewhere.h5", "features", (3, 5))
+    opened.create_virtual_dataset(name, layout)
+
+
+def filtered(opened, name):
+    """A filter that no library here has, marked as one that may be passed over."""
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_chunk((3, 5))
+    plan.set_filter(32013, h5py.h5z.FLAG_OPTIONAL, ())
+    space = h5py.h5s.create_simple((3, 5))
+    h5py.h5d.create(opened.id, name.encode(), h5py.h5t.NATIVE_FLOAT, space, plan)
+
+
+def linked(link):
+    return lambda opened, name: opened.__setitem__(name, link)
+
+
+def array(**kwargs):
+    return lambda opened, name: opened.create_dataset(name, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (array(shape=(3, 2**36), dtype="f4", chunks=(1, 1024)), "claim far more bytes"),
+        (array(shape=(3, 5), dtype="f4", chunks=(2**10, 2**14), maxshape=(None, None)),
+         "claim far more bytes"),
+        (array(shape=(3, 5), dtype="f4", external="secret"), "needs another file"),
+        (virtual, "needs another file"),
+        (filtered, "or a library"),
+        (linked(h5py.ExternalLink("elsewhere.h5", "features")), "is a link"),
+        (linked(h5py.SoftLink("/coords")), "is a link"),
+        (array(data=["words"] * 3), "not of numbers"),
+        (array(data=np.zeros(3, "V8")), "not of numbers"),
+        (array(data=np.zeros(3, [("a", "f4"), ("b", "i4")])), "not of numbers"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["features", "more"])
+def test_arrays_that_are_not_numbers_in_the_file_are_refused_before_they_are_read(
+    tmp_path, name, made, message
+):
+    (tmp_path / "secret").write_bytes(b"the password: 1234567" * 3)
+    of_a_peer(tmp_path / "elsewhere.h5", coords=COORDS, features=FEATURES)
+    arrays = {"coords": COORDS} | ({} if name == "features" else {"features": FEATURES})
+    file = of_a_peer(tmp_path / "a.h5", **arrays)
+    with h5py.File(file, "a") as opened:
+        made(opened, name)
+    with pytest.raises(ValueError, match=rf"a\.h5.*{message}"):
+        read_features(file)
 
 
 def test_arrays_that_do_not_go_together_are_refused(tmp_path, slide):

@@ -45,6 +45,12 @@ def test_errors_of_rounding_do_not_add_up(slide):
     assert x[-1] + side <= 100_000.5
 
 
+def test_more_tiles_than_a_slide_can_have_are_refused_before_they_are_counted(slide):
+    for mpp, message in ((1e-6, "textured: more than"), (0, "cannot read at"), (np.nan, "cannot")):
+        with case(mpp), pytest.raises(ValueError, match=message):
+            tile_grid(slide, full(slide), MASK_MPP, 16, mpp)
+
+
 def test_tiles_stay_in_the_bounds(slide):
     bounded = replace(slide, bounds=(333, 222, 1000, 800))
     coords = tile_grid(bounded, full(slide), MASK_MPP, 50, 0.2513)

@@ -13,6 +13,7 @@ from html_page import Page
 from PIL import Image
 from slides.made_up_slides import textured_slide
 
+from lib.alarm import Alarm
 from lib.slides import page
 from lib.slides.annotations import tiles_geojson, write_geojson
 
@@ -128,6 +129,41 @@ def test_an_interruption_keeps_the_page_of_before(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         write(tmp_path, [view(tmp_path, "second")], title="new")
     assert (folder / "index.html").read_bytes() == before
+
+
+def test_alarms_and_what_is_left_out_stand_before_the_table(tmp_path):
+    alarms = [Alarm("flat clusters", NASTY), Alarm("class without labels", "normal: 0 of 9")]
+    left_out = {"cut.svs": "damaged", NASTY: NASTY}
+    folder = write(tmp_path, [view(tmp_path, "second")], alarms=alarms, left_out=left_out)
+    text = (folder / "index.html").read_text()
+    head = text[: text.index("<table>")]
+    for said in ("flat clusters", "normal: 0 of 9", "Left out: 2", "cut.svs", "damaged"):
+        assert said in head, said
+    assert "b" not in read(folder / "index.html").tags
+    (shown,) = folder.glob("0*/index.html")
+    assert "2 alarms" in read(shown).by_tag["a"]
+    assert 'class="alarms"' not in (write(tmp_path) / "index.html").read_text()
+
+
+def test_a_slide_without_a_class_is_not_labelled(tmp_path):
+    line = {"slide": "second", "class": "", "tiles": 1, "irrelevant": 1.0, "label": "normal",
+            f"prob {NASTY}": np.nan, "prob normal": np.nan}  # fmt: skip
+    one = view(tmp_path, "second")
+    folder = write(tmp_path, [one], slides=pd.DataFrame([line]))
+    table = read(folder / "index.html")
+    assert "not labelled" in table.by_tag["span"] and "nan" not in "".join(table.by_tag["td"])
+    (shown,) = folder.glob("0*/index.html")
+    assert read(shown).by_tag["strong"][0] == "not labelled"
+
+
+def test_a_slide_that_can_no_longer_be_read_has_no_view_and_stops_no_other(tmp_path):
+    whole, cut = view(tmp_path, f"slide {NASTY}"), view(tmp_path, "second")
+    cut.path = tmp_path / "cut.tif"
+    cut.path.write_bytes(whole.path.read_bytes()[:1000])
+    folder = write(tmp_path, [whole, cut])
+    assert len([*folder.glob("0*")]) == 1
+    assert "the view of second" in (folder / "index.html").read_text()
+    assert [text for text in read(folder / "index.html").by_tag["a"] if text] == [whole.name]
 
 
 @pytest.mark.slow

@@ -176,6 +176,47 @@ def test_bounds_are_those_of_the_scanned_part(tmp_path, monkeypatch):
     assert open_slide(slide.path).bounds == (100, 200, 900, 800)
 
 
+def test_bounds_beside_the_slide_and_micrometres_that_are_no_numbers_are_refused(
+    tmp_path, monkeypatch
+):
+    slide, _ = textured_slide(tmp_path)
+    with monkeypatch.context() as patched:
+        stated = {"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"}
+        patched.setattr(openslide.OpenSlide, "properties", property(lambda _: stated))
+        for name, box in {"x": 1700, "y": 0, "width": 900, "height": 800}.items():
+            stated[f"openslide.bounds-{name}"] = str(box)
+        assert open_slide(slide.path).bounds == (1700, 0, 101, 800)
+        stated["openslide.bounds-x"] = "-5"
+        with pytest.raises(ValueError, match=r"textured\.tif: what was scanned"):
+            open_slide(slide.path)
+        for wrong in ("inf", "nan", "words"):
+            stated["openslide.mpp-x"] = wrong
+            with case(wrong), pytest.raises(ValueError, match=r"textured\.tif.*column `mpp`"):
+                open_slide(slide.path)
+
+
+def test_a_slide_that_claims_more_pixels_than_a_slide_has_is_not_looked_at(tmp_path):
+    slide, _ = textured_slide(tmp_path)
+    for size in ((10**9, 10**9), (10**6, 10**6)):
+        with pytest.raises(ValueError, match=rf"textured\.tif claims {size[0]} × {size[1]} pixels"):
+            replace(slide, size=size).thumbnail(8.0)
+
+
+def test_a_slide_of_a_single_column_is_read(tmp_path):
+    write_pyramid(tmp_path / "thin.tif", np.zeros((20_000, 1, 3), np.uint8), 0.5)
+    with open_slide(tmp_path / "thin.tif") as slide:
+        assert slide.thumbnail(8.0).shape == (1250, 1, 3)
+
+
+def test_a_slide_is_told_from_another_of_its_name(tmp_path):
+    (tmp_path / "b").mkdir()
+    slide, _ = textured_slide(tmp_path)
+    before = reading.identity_of(slide.path)
+    assert reading.identity_of(slide.path) == before
+    textured_slide(tmp_path, width=1802)
+    assert reading.identity_of(slide.path) != before
+
+
 def test_what_is_no_slide_is_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.svs"):
         open_slide(tmp_path / "gone.svs")

@@ -6,8 +6,11 @@ import pytest
 from slides.made_up_slides import textured_slide
 
 from lib import record
+from lib.alarm import Alarm
 from lib.figures import plots, results, slide_plots
+from lib.learning.pooling import Bags
 from lib.slides import open_set, page, study, tables
+from lib.slides.features_file import write_features
 
 TEST = pd.DataFrame({"slide": [1, 3, 4], "label": [0, 1, 1], "group": ["a", "b", "b"]})
 
@@ -134,6 +137,37 @@ def test_classes_of_slides_are_written(tmp_path):
     again = pd.read_csv(tmp_path / "slides.csv")
     assert list(again) == ["path", "class", "prob a", "prob b"]
     assert again["prob b"].values == pytest.approx(written["prob b"].values)
+
+
+def test_a_slide_of_which_nothing_is_known_has_no_class(tmp_path):
+    ours = outcomes({("vlm-cpl", open_set.LEARNT): [True, True, True]})
+    table = pd.DataFrame({"path": [f"{n}.tif" for n in range(5)]})
+    attention = [np.ones(n) for n in (1, 2, 0, 1, 3)]
+    lacking = [Alarm("class without labels", f"{name}: 0 of 9") for name in ("a", "b")]
+
+    def classes(*alarms):
+        found = study.SlideStudy(ours, np.empty(0, int), np.empty((0, 2)), attention, 0, alarms)
+        written = page.slides_csv(tmp_path / "slides.csv", table, found, ["a", "b"])
+        assert (written["prob a"].isna() == (written["class"] == "")).all()
+        return pd.read_csv(tmp_path / "slides.csv", keep_default_na=False)["class"].tolist()
+
+    assert classes() == ["a", "a", "", "b", "b"] == classes(lacking[0])
+    assert classes(*lacking) == [""] * 5
+
+
+def test_without_a_tile_that_counts_nothing_is_learnt_and_nothing_known(tmp_path):
+    bags = Bags(tmp_path / "none.npy", (np.empty(0, int),) * 3)
+    given = bags, np.arange(3), np.zeros(3, int), ["a", "b"], tmp_path
+    probs, attention = study.learn_slides(*given, steps=1, seed=0)
+    assert (probs == 0.5).all() and [*map(len, attention)] == [0, 0, 0]
+
+
+def test_files_of_features_of_another_program_are_refused_by_name(tmp_path):
+    slide, _ = textured_slide(tmp_path)
+    coords, features = np.zeros((2, 2), np.int64), np.zeros((2, 3), np.float16)
+    write_features(tmp_path / "a.h5", coords, features, slide=slide, pixels=16, mpp=1.0)
+    with pytest.raises(ValueError, match=r"a\.h5 is of another program"):
+        study.gather(pd.DataFrame({"name": ["a"], "slide": [0]}), tmp_path)
 
 
 def test_a_heat_map_shows_its_values(tmp_path):

@@ -209,9 +209,31 @@ def test_what_is_no_area_of_tissue_is_refused_by_what_it_is(bounded):
         (feature("Polygon", [["a", "b", "c"]]), "no pairs of numbers"),
         ({"type": "Topology"}, "a Topology is no collection"),
         ("text", "a str is no collection"),
+        (feature("Polygon", [square(0, 0, 1e308)]), "infinite"),
+        (feature("Polygon", [square(0, 0, 10**400)]), "no pairs of numbers"),
+        (feature("Polygon", [[[[0, 0], [1, 1], [1, 0]]]]), "no pairs of numbers"),
+        (feature("Polygon", [[[0], [1], [2]]]), "no pairs of numbers"),
+        (feature("MultiPolygon", 7), "no pairs of numbers"),
+        ({"type": "Feature", "geometry": [], "properties": "none"}, "without geometry"),
+        (feature("Polygon", [square(0, 0, 9)], classification="Tissue"), "class Tissue"),
     ):
         with case(geojson), pytest.raises(ValueError, match=message):
             geojson_to_mask(geojson, (10, 10), 8.0, bounded)
+
+
+def test_outlines_take_no_more_memory_and_time_than_a_slide_has_tissue(tmp_path, monkeypatch):
+    slide = tissue_slide(tmp_path / "a.tif", one_piece)
+    high = replace(slide, size=(600, 40_000))
+    zigzag = [[n % 500, 39_000 * (n % 2)] for n in range(2000)]
+    with pytest.raises(ValueError, match="its outlines wind too much; simplify them in QuPath"):
+        geojson_to_mask(feature("Polygon", [zigzag]), high.shape_at(8.0), 8.0, high)
+    file = tmp_path / "a.geojson"
+    file.write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ValueError, match=r"a\.geojson: .*recursion"):
+        tissue_of(slide, file)
+    monkeypatch.setattr("lib.slides.tissue.MOST_BYTES", 100)
+    with pytest.raises(ValueError, match=r"a\.geojson: larger than"):
+        tissue_of(slide, file)
 
 
 def test_an_edited_file_stands_for_what_would_be_found(tmp_path):

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -127,3 +128,36 @@ def test_a_set_up_that_fails_is_not_taken_for_done(tmp_path):
             assert "Setting up" in run.stdout
             assert run.returncode != 0
             assert not (tmp_path / "venv" / ".installed").exists()
+
+
+@needs_make
+@pytest.mark.slow
+def test_a_set_up_removes_nothing_else_of_its_folder(tmp_path, monkeypatch):
+    """Where its Python is gone it is made again; pip is kept from the network, so it ends there."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    for name in ("-x", "venv"):
+        mine = tmp_path / name / "mine.txt"
+        mine.parent.mkdir()
+        mine.touch()
+        (mine.parent / "pyvenv.cfg").touch()
+        (mine.parent / "bin").mkdir()
+        (mine.parent / "bin" / "python").symlink_to(tmp_path / "gone")
+        command = [ROOT / "set_up.sh", name, sys.executable]
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        with case(name):
+            assert "requirements.lock" in run.stderr
+            assert mine.exists() and (mine.parent / "bin" / "python").exists()
+            assert not (mine.parent / ".installed").exists()
+
+
+@needs_make
+def test_a_python_that_is_no_environment_is_left_alone(tmp_path):
+    (tmp_path / "bin").mkdir()
+    fake_python(tmp_path / "bin", "3.12.4")
+    lost = tmp_path / "lib" / "python3" / "site-packages" / "x.dist-info"
+    lost.mkdir(parents=True)
+    run = make("check", f"VENV={tmp_path}")
+    assert run.returncode != 0 and "is no virtual environment" in run.stderr
+    assert lost.exists()
+    run = make("check", "VENV=")
+    assert run.returncode != 0 and "VENV=.venv" in run.stderr

@@ -15,7 +15,7 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Rectangle
 
 from lib.consensus import vote_entropy, vote_histogram
-from lib.figures.plots import OTHER, RIGHT, WRONG, closed
+from lib.figures.plots import OTHER, RIGHT, WRONG, closed, plain_names
 from lib.figures.step_plots import frame
 
 
@@ -132,6 +132,7 @@ def vote_entropy_histogram(
     return closed(figure)
 
 
+@plain_names
 def cluster_matrix(
     agreement: np.ndarray, class_of_cluster: np.ndarray, class_names: Sequence[str]
 ) -> Figure:
@@ -158,6 +159,7 @@ def cluster_matrix(
     return closed(figure)
 
 
+@plain_names
 def lift_matrix(
     lift: np.ndarray,
     class_of_cluster: np.ndarray,

@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.figures.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed
+from lib.figures.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed, plain_names
 
 
 def tile_sheet(rows: Mapping[str, np.ndarray], columns: int = 10, tile_inch: float = 0.8) -> Figure:
@@ -146,6 +146,7 @@ def probability_bars(
     return closed(figure)
 
 
+@plain_names
 def confusion(
     labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], title: str = ""
 ) -> Figure:

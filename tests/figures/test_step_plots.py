@@ -1,12 +1,16 @@
 """Figures of a step show what they are given, also in the corner cases."""
 
+import io
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 
-from lib.figures import step_plots
+from lib.figures import consensus_plots, step_plots
 from lib.figures.plots import OTHER, RIGHT, WRONG
 
 RNG = np.random.default_rng(0)
@@ -21,6 +25,25 @@ def test_the_confusion_matrix_counts_also_absent_classes():
     figure = step_plots.confusion(np.array([0, 0, 2]), np.array([0, 2, 2]), ["a", "b", "c"])
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["1", "0", "1", "0", "0", "0", "0", "0", "1"]
+
+
+def test_a_name_is_drawn_as_it_is_and_never_a_formula():
+    name = "$\\no$ p$16_ <b>&"
+    names, labels = [name, "$\\frac{$"], np.array([0, 1])
+    probs = np.array([[0.9, 0.1], [0.2, 0.8]])
+    rows = pd.DataFrame({"tile": [0, 1], "caption": names, "right": [True, False]})
+    with warnings.catch_warnings(action="ignore"):  # a font lacks a letter, a long name its room
+        for figure in (
+            step_plots.confusion(labels, labels, names, title=name),
+            step_plots.tile_sheet({name: TILES[:1]}),
+            step_plots.captioned_sheet({name: rows}, TILES),
+            step_plots.probability_bars(TILES[:2], probs, labels, names),
+            consensus_plots.cluster_matrix(np.eye(2, dtype=int), labels, names),
+            consensus_plots.lift_matrix(np.eye(2), labels, labels, names),
+        ):
+            figure.savefig(io.BytesIO(), dpi=20)
+            texts = {text.get_text() for text in figure.findobj(Text)}
+            assert any(name in text for text in texts)
 
 
 def test_a_sheet_takes_empty_and_short_rows():

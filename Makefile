@@ -25,8 +25,8 @@ export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 # as variables of the shell. The second line adds what else stands on the command line.
 override NAMED := DATASET SEEDS FOLDS VLM METHOD TILES CLASSES LABELS OTHER SLIDES OTHER_TISSUE \
   SLIDE_TABLE BY_FOLDER VENV PYTHON DATA_ROOT LAB_ARGS \
-  $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
-$(foreach name,$(NAMED),$(eval override export $(name) := $$(value $(name))))
+  $(foreach .name,$(.VARIABLES),$(if $(filter command,$(origin $(.name))),$(.name)))
+$(foreach .name,$(NAMED),$(eval override export $(.name) := $$(value $(.name))))
 
 # The tools run in VENV whatever else is active in the calling shell.
 unexport PYTHONPATH

@@ -109,7 +109,8 @@ def test_no_call_of_make_runs_or_expands_a_value(venv, tmp_path):
     marker = tmp_path / "marker"
     expanded = texts(f"touch {marker}")[1]
     named = [
-        f"{name}={expanded}" for name in (*DEFAULTS, "UNKNOWN", "NAMED", "RUN", "MAKECMDGOALS")
+        f"{name}={expanded}"
+        for name in (*DEFAULTS, "UNKNOWN", "NAMED", "RUN", "GOAL", "name", ".name")
     ]
     for call in (["-n", "own"], ["-p", "help"], ["-e", "help"], ["data"]):
         with case(*call):

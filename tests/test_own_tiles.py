@@ -21,7 +21,7 @@ from lib import classifier, paths, runner
 from lib.data import synthetic, tiles
 from lib.figures import step_plots
 from lib.learning import samplers, setups, trainer
-from lib.vlm import stand_in
+from lib.vlm import inference, stand_in
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,10 @@ SUFFIXES = (".png", ".jpg", ".tif", ".webp", ".JPEG", ".TIFF", ".PNG")
 FOLDERS = ("case 1", "say 'b' \"c\"", "<b>&", "ü漢字/deep", "line\nbreak")
 SIZES = ((37, 37), (48, 41), (60, 90))
 GIVEN = {"dataset": "mine", "seed": 0, "n_views": 4, "n_steps": 40}
-HEAD = ("pseudo_labels.csv", "predictions.csv", "predictions_other.csv", "groups.csv", "index.html")
+HEAD = (
+    "pseudo_labels.csv", "predictions.csv", "predictions_other.csv", "left_out.csv", "groups.csv",
+    "index.html",
+)  # fmt: skip
 CODE = [c for c in runner.cells(paths.notebook_file("90_your_own_tiles")) if c.cell_type == "code"]
 
 
@@ -144,9 +147,8 @@ def test_all_that_the_head_of_the_notebook_names_is_there(base):
     assert {file.name for file in (base / "classifier").iterdir()} == {
         "classifier.json", "network_a.safetensors", "network_b.safetensors",
     }  # fmt: skip
-    assert sorted(f.name for f in (base / "gallery").iterdir()) == [
-        "01-mucosa.png", "02-b.png", "03-脂肪.png",
-    ]  # fmt: skip
+    sheets = sorted(f.name[:3] for f in (base / "gallery").iterdir())
+    assert sheets == ["01-", "02-", "03-"]
     for sheet in (base / "gallery").iterdir():
         assert np.asarray(Image.open(sheet).convert("L")).std() > 10
     assert not list(base.rglob(".part-*"))
@@ -165,6 +167,17 @@ def test_every_table_has_a_row_for_each_file(base, material):
         groups = [path.rpartition("/")[0] if by_folder else path for path in table.path]
         assert table.group.tolist() == groups
     assert len(files_of(mine)) == 3 * 8 + 2 and len(files_of(other)) == 6
+
+
+def test_what_is_left_out_is_named_in_a_table_and_on_the_page(base):
+    left = read_csv(base / "left_out.csv")
+    suffix = "not .jpg, .jpeg, .png, .tif, .tiff, .webp"
+    assert dict(left.values.tolist()) == {
+        ".cache/": "hidden", "case 1/._adipose 0.tif": "hidden", "case 1/notes.txt": suffix,
+    }  # fmt: skip
+    page = Page((base / "index.html").read_text(encoding="utf-8"))
+    assert page.by_tag["p"][1].startswith("3 of 29 files were left out")
+    assert {*left.path, *left.why} <= set(page.by_tag["td"])
 
 
 def test_predictions_are_probabilities_and_their_best_class(base):
@@ -234,7 +247,7 @@ def test_the_page_shows_the_files_by_their_names(base, material):
     page = Page((base / "index.html").read_text(encoding="utf-8"))
     predicted = read_csv(base / "predictions.csv").set_index("path")
     assert page.by_tag["title"] == [material[1].name]
-    assert page.by_tag["h2"] == ["Classes", "Groups", "mucosa", "<b>&\"'", "脂肪"]
+    assert page.by_tag["h2"] == ["Classes", "Groups", "Left out", "mucosa", "<b>&\"'", "脂肪"]
     assert "b" not in page.tags
     shown = page.values("img", "alt")
     assert set(shown) <= set(predicted.index) and len(set(shown)) > 10
@@ -306,7 +319,7 @@ def test_a_second_run_leaves_nothing_of_the_first(base, material, tmp_path, quic
     assert list(description["classes"]) == ["fat", "lymphocytes"]
     assert set(read_csv(out / "predictions.csv")["class"]) <= {"fat", "lymphocytes"}
     page = Page((out / "index.html").read_text(encoding="utf-8"))
-    assert page.by_tag["h2"] == ["Classes", "fat", "lymphocytes"]
+    assert page.by_tag["h2"] == ["Classes", "Left out", "fat", "lymphocytes"]
 
 
 def test_labels_of_a_person_stand_in_place_of_pseudo_labels(
@@ -372,12 +385,11 @@ REFUSED = {
     "empty folder": ({"folder": "empty"}, "empty holds no image"),
     "no folder": ({"folder": "gone"}, "no such folder of tiles: .*gone"),
     "loose tile": ({"folder": "spoilt", "by_folder": True}, r"but good\.png lies in none"),
-    "unreadable": (
-        {"folder": "spoilt"},
-        r"2 tiles cannot be read.*deep/cut ü\.jpg .*spoilt/line\nbreak\.tif",
-    ),
+    "unreadable": ({"folder": "spoilt/deep"}, r"holds no image.*left out: 'cut ü\.jpg': no whole"),
     "second empty": ({"folder": "good", "other": "empty"}, "empty holds no image"),
-    "second unreadable": ({"folder": "good", "other": "spoilt"}, "2 tiles cannot be read"),
+    "second unreadable": ({"folder": "good", "other": "spoilt/deep"}, "deep holds no image"),
+    "labels": ({"folder": "good", "labels": "gone.csv"}, r"there is no file of labels .*gone\.csv"),
+    "results": ({"folder": "data/runs"}, "data/runs lies among results of this project"),
 }  # fmt: skip
 
 
@@ -388,34 +400,46 @@ def test_what_cannot_be_done_is_refused_by_name_before_anything_is_written(
     root, mine, _ = material
     given, message = REFUSED[case]
     (tmp_path / "empty").mkdir()
+    (tmp_path / "data/runs").mkdir(parents=True)
     put(tmp_path / "spoilt", "deep/cut ü.jpg", "line\nbreak.tif")
     for name in ("spoilt", "good"):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw("adipose", 0, 5)).save(tmp_path / name / "good.png")
     given = {
-        name: str(tmp_path / value) if name in ("folder", "other") else value
+        name: str(tmp_path / value) if name in ("folder", "other", "labels") else value
         for name, value in given.items()
     }
 
     def stop(*_, **__):
-        raise AssertionError("training began")
+        raise AssertionError("a model was built, or training began")
 
     monkeypatch.setattr(trainer, "train", stop)
+    monkeypatch.setattr(inference.VLM, "__init__", stop)  # all is checked before a model is built
     parameters = {"vlm": f"local-dir:{root / 'vlm'}", "folder": str(mine), "classes": WORDS}
     with pytest.raises(ValueError, match=f"(?s){message}"):
         execute(**parameters | given)
     assert not written(tmp_path)
 
 
-def test_a_name_that_is_not_unicode_is_refused(material, tmp_path):
-    folder = spread(tmp_path / "three", 1, seed=2, folders=("",))
-    try:
-        Image.fromarray(draw("adipose", 3, 5)).save(os.fsencode(folder) + b"/caf\xe9.png")
-    except OSError:
-        pytest.skip("the file system takes no such name")
-    with pytest.raises(ValueError, match=r"rename 'caf.*not UTF-8"):
-        execute(vlm=f"local-dir:{material[0] / 'vlm'}", folder=str(folder), classes=WORDS)
-    assert not written(tmp_path)
+def test_spoilt_tiles_are_left_out_and_the_rest_is_as_without_them(
+    material, tmp_path, quick, capsys
+):
+    vlm_name, written = f"local-dir:{material[0] / 'vlm'}", []
+    for spoilt in (False, True):
+        folder = spread(tmp_path / f"tiles {spoilt}", 2, seed=2, folders=("",))
+        if spoilt:
+            put(folder, "a.png", "z\nopen me.tif")
+            Image.new("RGB", (2, 300)).save(folder / "long.png")
+            (folder / "up").symlink_to(tmp_path)
+            os.mkfifo(folder / "pipe.png")
+        out = execute(vlm=vlm_name, folder=str(folder), classes=WORDS)["out"]
+        written.append((out / "predictions.csv").read_bytes())
+    assert written[0] == written[1]
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")]
+    assert said[0].endswith("tiles True': 5 of 11 files") and len(said) == 6
+    assert read_csv(out / "left_out.csv").path.tolist() == [
+        "a.png", "long.png", "pipe.png", "up/", "z\nopen me.tif",
+    ]  # fmt: skip
 
 
 def test_the_command_line_does_the_same(material, tmp_path):
@@ -434,6 +458,6 @@ def test_the_command_line_does_the_same(material, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     (page,) = (tmp_path / "out").rglob("index.html")
     assert f"open {page}" in done.stderr  # where to look
-    assert page.parent.name.endswith("-my-tiles") and page.parent.parent.name == "seed0"
+    assert page.parent.name.startswith("my-tiles-") and page.parent.parent.name == "seed0"
     assert read_csv(page.parent / "predictions.csv").path.tolist() == files_of(folder)
     assert [f.name for f in (page.parents[1] / "executed").iterdir()] == ["90_your_own_tiles.ipynb"]

@@ -7,7 +7,7 @@ a closed tab or a killed kernel, and several tabs or people can label side by si
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ NEIGHBOURS = 8
 LARGE, SMALL = 640, 144  # pixels of a side
 SKIPPED = -1  # in `status`; a class index or REFUSED is an answer
 CHUNK = 4096
+PICTURES = 1000  # kept in memory
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class LabelGrid(anywidget.AnyWidget):
         if answers.NONE_OF_THESE in class_names:
             raise ValueError(f"{answers.NONE_OF_THESE!r} stands for no class: call it otherwise")
         self.tiles, self.file, self.on_finish = tiles, file, on_finish
-        self._picture = cache(picture)
+        self._picture = lru_cache(PICTURES)(picture)
         self._since = len(self._lines())
         super().__init__(classes=list(class_names), who=who.strip(), ask=ask)
         self._show(wanted)

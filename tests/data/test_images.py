@@ -5,8 +5,10 @@ import itertools
 import os
 import re
 import struct
+import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -324,6 +326,26 @@ def test_what_is_too_large_or_too_long_is_refused_before_it_is_decoded(tmp_path,
     monkeypatch.setattr(images, "MOST_BYTES", 100)
     with pytest.raises(ValueError, match="too large: more than 0 MiB"):
         read_square(tmp_path / "a.png", H)
+
+
+def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+    inside, most, as_rgb = [], [], images._as_rgb
+
+    def watched(opened):
+        inside.append(opened)
+        most.append(len(inside))
+        time.sleep(0.01)
+        inside.pop()
+        return as_rgb(opened)
+
+    monkeypatch.setattr(images, "_as_rgb", watched)
+    Image.fromarray(COLOUR).save(tmp_path / "a.png")
+    for limit, alone in ((H * W, False), (H * W - 1, True)):
+        monkeypatch.setattr(images, "LARGE", limit)
+        most.clear()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: read_square(tmp_path / "a.png", H), range(8)))
+        assert (max(most) == 1) == alone
 
 
 def test_only_the_four_formats_are_decoded_whatever_a_file_is_called(tmp_path):

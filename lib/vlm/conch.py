@@ -24,23 +24,25 @@ def load(config: str) -> tuple["Conch", Callable[[list[str]], torch.Tensor]]:
             "pip install git+https://github.com/mahmoodlab/CONCH.git"
         ) from error
     inner = create_model_from_pretrained(config, HUB, return_transform=False)
-    return Conch(inner), _tokenize(get_tokenizer(), inner.context_length)
+    return Conch(inner), _Tokenizer(get_tokenizer(), inner.context_length)
 
 
-def _tokenize(tokenizer: Any, context_length: int) -> Callable[[list[str]], torch.Tensor]:
+class _Tokenizer:
     """As the package's `tokenize`, which calls a method that transformers 5 no longer has."""
 
-    def tokenize(texts: list[str]) -> torch.Tensor:
-        tokens = tokenizer(
+    def __init__(self, tokenizer: Any, context_length: int) -> None:
+        self.tokenizer, self.context_length = tokenizer, context_length
+
+    def __call__(self, texts: list[str], context_length: int | None = None) -> torch.Tensor:
+        tokens = self.tokenizer(
             texts,
-            max_length=context_length - 1,  # the last place is for the class token
+            # The last place is for the class token.
+            max_length=(context_length or self.context_length) - 1,
             truncation=True,
             padding="max_length",
             return_tensors="pt",
         )["input_ids"]
-        return F.pad(tokens, (0, 1), value=tokenizer.pad_token_id)
-
-    return tokenize
+        return F.pad(tokens, (0, 1), value=self.tokenizer.pad_token_id)
 
 
 class Conch(nn.Module):

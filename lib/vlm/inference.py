@@ -1,8 +1,6 @@
 """Zero-shot and view-wise inference: embed prompts, tiles and random views with a VLM."""
 
-import re
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,6 +17,7 @@ from lib.artefacts import atomic, new_array, scratch_folder
 from lib.data.tiles import read_batches
 from lib.progress import progress_bar
 from lib.vlm import views
+from lib.vlm.prompts import refuse_alike, tokens_of
 
 # Text features of the classes [C, D], or several of them by name.
 Texts = torch.Tensor | Mapping[str, torch.Tensor]
@@ -116,53 +115,11 @@ def embed_prompts(vlm: VLM, prompts: Sequence[Sequence[str]]) -> torch.Tensor:
     tokens = [
         tokens_of(vlm, class_prompts, f"class {c}") for c, class_prompts in enumerate(prompts)
     ]
-    _refuse_alike(vlm, prompts)
+    refuse_alike(vlm, prompts)
     embedded = vlm.model.encode_text(torch.cat(tokens).to(vlm.device), normalize=True).float()
     per_class = embedded.split([len(class_prompts) for class_prompts in prompts])
     means = [features.mean(0) for features in per_class]
     return F.normalize(torch.stack(means), dim=-1)
-
-
-def tokens_of(vlm: VLM, texts: Sequence[str], where: str) -> torch.Tensor:
-    """Tokens [N, L] of the texts. Raises ValueError with the words that the model would not see."""
-    for text in texts:
-        if _is_cut(vlm, text):
-            longest = bisect_left(range(len(text)), True, key=lambda n: _is_cut(vlm, text[:n])) - 1
-            # From the beginning of the word, in scripts that put spaces between words.
-            longest -= len(re.findall(r"[!-\u2dff]*\Z", text[:longest])[0])
-            raise ValueError(
-                f"{where}: {vlm.name} reads {len(vlm.tokenizer([text])[0])} tokens and would not "
-                f"see {text[longest:]!r}, the end of {text!r}: use fewer words"
-            )
-    return vlm.tokenizer(list(texts))
-
-
-def _is_cut(vlm: VLM, text: str) -> bool:
-    tokens, padding = _all_tokens(vlm, text)
-    seen = vlm.tokenizer([text])[0]
-    return not torch.equal(seen[seen != padding], tokens)
-
-
-def _all_tokens(vlm: VLM, text: str) -> tuple[torch.Tensor, int]:
-    """Tokens of a text of any length, and the one that fills a row up."""
-    room = 2 * vlm.tokenizer([text]).shape[1] + 32 * len(text)
-    row = vlm.tokenizer([text], context_length=room)[0]
-    padding = int(row.mode().values)  # most of it
-    return row[row != padding], padding
-
-
-def _refuse_alike(vlm: VLM, prompts: Sequence[Sequence[str]]) -> None:
-    """For a tokenizer all characters that it does not know are one, and capitals often small."""
-    unknown = getattr(getattr(vlm.tokenizer, "tokenizer", None), "unk_token_id", None)
-    seen: dict[tuple[int, ...], tuple[int, str]] = {}
-    for c, prompt in ((c, prompt) for c, of_class in enumerate(prompts) for prompt in of_class):
-        known = tuple(t for t in _all_tokens(vlm, prompt)[0].tolist() if t != unknown)
-        other, alike = seen.setdefault(known, (c, prompt))
-        if other != c and alike != prompt:
-            raise ValueError(
-                f"for {vlm.name} the prompts {alike!r} of class {other} and {prompt!r} of class "
-                f"{c} are the same: use words that it can tell apart"
-            )
 
 
 @torch.inference_mode()

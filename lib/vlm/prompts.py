@@ -1,8 +1,16 @@
-"""Prompts of the classes: those of a card, or templates filled with what these name."""
+"""Prompts of the classes: a card's, or templates filled with its words; what a model reads."""
 
+import re
+from bisect import bisect_left
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lib.data.cards import Card
+
+if TYPE_CHECKING:
+    import torch
+
+    from lib.vlm.inference import VLM
 
 PAPERS = "An H&E image of {}"  # VLM-CPL's
 # Common wordings; ours.
@@ -80,3 +88,48 @@ def parse_classes(text: str, templates: Sequence[str] = (PAPERS,)) -> dict[str, 
     if twice:
         raise ValueError(f"two classes have the words {twice[0]!r}")
     return dict(zip(names, fill(list(names.values()), templates), strict=True))
+
+
+def tokens_of(vlm: "VLM", texts: Sequence[str], where: str) -> "torch.Tensor":
+    """Tokens [N, L] of the texts. Raises ValueError with the words that the model would not see."""
+    for text in texts:
+        if _is_cut(vlm, text):
+            # Words, and single characters of scripts without spaces.
+            words = list(re.finditer(r"[!-\u2dff]+|\S", text))
+            first = bisect_left(words, True, key=lambda word: _is_cut(vlm, text[: word.end()]))
+            raise ValueError(
+                f"{where}: {vlm.name} reads {len(vlm.tokenizer([text])[0])} tokens and would not "
+                f"see {text[words[first].start() :]!r}, the end of {text!r}: use fewer words"
+            )
+    return vlm.tokenizer(list(texts))
+
+
+def _is_cut(vlm: "VLM", text: str) -> bool:
+    tokens, padding = _all_tokens(vlm, text)
+    seen = vlm.tokenizer([text])[0]
+    return seen[seen != padding].tolist() != tokens
+
+
+def _all_tokens(vlm: "VLM", text: str) -> tuple[list[int], int]:
+    """Tokens of a text of any length, and the one that fills a row up."""
+    room = 2 * vlm.tokenizer([text]).shape[1] + 32 * len(text)
+    row = vlm.tokenizer([text], context_length=room)[0]
+    padding = int(row.mode().values)  # most of it
+    return row[row != padding].tolist(), padding
+
+
+def refuse_alike(vlm: "VLM", prompts: Sequence[Sequence[str]]) -> None:
+    """Raise ValueError naming two prompts of different classes that are one for the model.
+
+    For a tokenizer all characters that it does not know are one, and capitals often small.
+    """
+    unknown = getattr(getattr(vlm.tokenizer, "tokenizer", None), "unk_token_id", None)
+    seen: dict[tuple[int, ...], tuple[int, str]] = {}
+    for c, prompt in ((c, prompt) for c, of_class in enumerate(prompts) for prompt in of_class):
+        known = tuple(t for t in _all_tokens(vlm, prompt)[0] if t != unknown)
+        other, alike = seen.setdefault(known, (c, prompt))
+        if other != c and alike != prompt:
+            raise ValueError(
+                f"for {vlm.name} the prompts {alike!r} of class {other} and {prompt!r} of class "
+                f"{c} are the same: use words that it can tell apart"
+            )

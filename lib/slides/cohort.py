@@ -186,10 +186,11 @@ def _names(paths_: pd.Series) -> pd.Series:
     """What the files of each slide are called: as the slide, where no other is called so.
 
     Else, and where the name would not do for a file, it ends in a digest of the path. Capitals make
-    no other name, as on some disks they do not.
+    no other name, as on some disks they do not; and tiles of `a.tissue` would be tissue of `a`.
     """
     names = paths_.map(lambda path: paths.file_name(PurePosixPath(path).stem))
-    alike = names.str.casefold().duplicated(keep=False)
+    folded = names.str.casefold()
+    alike = folded.duplicated(keep=False) | folded.str.endswith(".tissue")
     return names.mask(alike, paths_.map(lambda path: paths.file_name(f"./{path}")))
 
 
@@ -305,7 +306,7 @@ def _changed(out: Path, line: Any, made_from: Mapping[str, str]) -> str | None:
     before = read_made_from(file)
     if before and outlines.is_file():
         shown = digest_of({}, outlines)
-        if shown not in (before["outlines"], made_from["tissue"]):
+        if shown not in (before.get("outlines"), made_from["tissue"]):
             raise ValueError(
                 f"{outlines} was changed: put it into another folder, and name that folder as the "
                 "one with corrected tissue; or remove it"

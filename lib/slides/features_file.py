@@ -104,7 +104,7 @@ def read_made_from(file: Path) -> dict[str, str]:
     """What the features of a file were made from, by name; empty where nothing tells."""
     try:
         with _opened(file) as opened:
-            return json.loads(opened["coords"].attrs[MADE_FROM])
+            return dict(json.loads(opened["coords"].attrs[MADE_FROM]))
     except (FileNotFoundError, ValueError):
         return {}
 

@@ -130,6 +130,8 @@ class Slide:
             for position, length, own, whole in zip((x, y), size, self.mpp, self.size, strict=True)
         ]
         location, read = (axes[0][0], axes[1][0]), (axes[0][1], axes[1][1])
+        if math.prod(read) > MOST_PIXELS:
+            raise ValueError(f"{self.path} has no level for {size[0]} pixels at {mpp} µm/px")
         region = self._region(location, level, read)
         if read == size:
             return region

@@ -202,6 +202,12 @@ def test_a_slide_that_claims_more_pixels_than_a_slide_has_is_not_looked_at(tmp_p
             replace(slide, size=size).thumbnail(8.0)
 
 
+def test_a_tile_for_which_too_much_would_be_read_is_refused(tmp_path):
+    slide, _ = textured_slide(tmp_path)
+    with pytest.raises(ValueError, match=r"textured\.tif has no level for 224 pixels at 99\.0"):
+        replace(slide, size=(99_000, 99_000)).read(0, 0, 224, 99.0)
+
+
 def test_a_slide_of_a_single_column_is_read(tmp_path):
     write_pyramid(tmp_path / "thin.tif", np.zeros((20_000, 1, 3), np.uint8), 0.5)
     with open_slide(tmp_path / "thin.tif") as slide:

@@ -268,8 +268,9 @@ def embed_slides(
     from lib.classifier import weights_digest
 
     lines = []
+    normalised = [(member.mean, member.std) for member in vlm.members]
     of_all = {
-        "vlm": f"{vlm.name} {weights_digest(vlm)}",
+        "vlm": f"{vlm.name} {weights_digest(vlm)} {normalised}",
         "tile": f"{vlm.image_size} px, {mpp} µm/px",
     }
     for _, line in table.iterrows():

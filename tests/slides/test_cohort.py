@@ -197,6 +197,7 @@ def test_features_are_made_anew_from_what_has_changed_and_the_report_says_what(
     retrained = load_vlm(other, seed=0)
     next(retrained.model.visual.parameters()).data += 1
     assert anew(replace(retrained, name=vlm.name)) == ["vlm", "vlm"]
+    assert anew(replace(retrained, name=vlm.name, mean=(0.1, 0.1, 0.1))) == ["vlm", "vlm"]
 
 
 @pytest.mark.slow

@@ -132,7 +132,7 @@ def vote_entropy_histogram(
     return closed(figure)
 
 
-@plain_names
+@plain_names()
 def cluster_matrix(
     agreement: np.ndarray, class_of_cluster: np.ndarray, class_names: Sequence[str]
 ) -> Figure:
@@ -159,7 +159,7 @@ def cluster_matrix(
     return closed(figure)
 
 
-@plain_names
+@plain_names()
 def lift_matrix(
     lift: np.ndarray,
     class_of_cluster: np.ndarray,

@@ -4,7 +4,8 @@ Each function takes tables or rows and returns a closed figure. Figures that sho
 method are in `step_plots`, those of active learning in `active_plots`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -30,8 +31,11 @@ TISSUE_COLOURS = {"all tissue": "#777777", "open set": "#E69F00", "open set, lea
 SIDES = {"published filters": -1, "ours": 1, "": 0}  # of a method's line in a figure
 
 
-# A decorator of figures that are drawn before they are `closed`, as seaborn's heat maps are.
-plain_names = plt.rc_context({"text.parse_math": False})
+@contextmanager
+def plain_names() -> Iterator[None]:
+    """Around figures that are drawn before they are `closed`, as seaborn's heat maps are."""
+    with plt.rc_context({"text.parse_math": False}):
+        yield
 
 
 def closed(figure: Figure) -> Figure:

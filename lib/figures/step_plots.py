@@ -146,7 +146,7 @@ def probability_bars(
     return closed(figure)
 
 
-@plain_names
+@plain_names()
 def confusion(
     labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], title: str = ""
 ) -> Figure:

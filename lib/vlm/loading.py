@@ -145,8 +145,11 @@ def _read_config(file: Path) -> dict[str, Any]:
     import timm
     from open_clip.coca_model import MultimodalCfg
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+    from open_clip.transform import PreprocessCfg
 
     config = read_json(file)
+    if "preprocess_cfg" in config:  # open_clip leaves out what it does not know
+        _section(config, "preprocess_cfg", {f.name for f in fields(PreprocessCfg)}, file)
     model = _section(config, "model_cfg", MODEL_FIELDS, file)
     towers = {"vision_cfg": CLIPVisionCfg, "text_cfg": CLIPTextCfg}
     if "multimodal_cfg" in model:

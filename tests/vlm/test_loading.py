@@ -225,6 +225,15 @@ def test_a_snapshot_with_the_configuration_of_another_library_beside_loads(hosti
     assert load_vlm(f"local-dir:{folder}", device="cpu").image_size == 32
 
 
+@pytest.mark.parametrize("preprocessing", [{"image_mean": [0.5] * 3}, [0.5] * 3])
+def test_a_normalisation_that_open_clip_would_leave_out_is_refused(hostile, preprocessing):
+    file = hostile("model", {}) / "open_clip_config.json"
+    config = json.loads(file.read_text()) | {"preprocess_cfg": preprocessing}
+    file.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"open_clip_config\.json: preprocess_cfg"):
+        load_vlm(f"local-dir:{file.parent}")
+
+
 @pytest.mark.parametrize("scheme", ["local-dir:", "hf-clip:"])
 @pytest.mark.parametrize(
     "content, named",

@@ -107,6 +107,8 @@ if other:
 
 # %%
 said, problems = exchange.read_labels(Path(labels), table, names) if labels else ({}, [])
+sizes = {"image_size": image_size, "n_views": n_views, "keep_ratio": keep_ratio, "n_steps": n_steps}
+origin = classifier.made_from(unique, labels, **sizes)
 print(f"{len(said)} tiles are labelled in {labels or 'no file'}", *problems, sep="\n")
 
 # %% [markdown]
@@ -161,6 +163,7 @@ given = (votes, view_probs, features, probs.argmax(1))
 every = consensus.label_by_consensus("", *given, **choice)  # before a filter
 pseudo_labels = consensus.label_by_consensus("mvc+pfc", *given, **choice)
 kept = pseudo_labels != UNLABELLED
+learnt = exchange.overrule(pseudo_labels, unique.digest, said)
 
 # %%
 unique = gallery.consensus_columns(unique, names, every, kept, votes, view_probs)
@@ -187,13 +190,10 @@ for found in label_free_alarms(*evidence):
 
 # %%
 setup = setups.frozen(out, unique.tile.values, len(names), steps=n_steps, seed=seed)
-learnt = exchange.overrule(pseudo_labels, unique.digest, said)
 data = trainer.TrainingTiles(unique.tile.values, learnt, names)
 objective = losses.HighConfidenceCrossSupervision()
 given = (objective, setup.make_network, setup.sampler, data)
 pair, curve = trainer.train(*given, plan=setup.plan, seed=seed, folder=out / "hcs")
-sizes = {"image_size": image_size, "n_views": n_views, "keep_ratio": keep_ratio, "n_steps": n_steps}
-origin = classifier.made_from(unique, labels, **sizes)
 classifier.save_classifier(out / "classifier", out / "hcs", model, seed, prompts, origin)
 step_plots.training_curve(curve, objective.threshold)
 

@@ -4,7 +4,6 @@ import json
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from lib.artefacts import atomic, digest_of, scratch_folder
 from lib.data.images import FORMATS
 from lib.data.tiles import decode_tiles, files_below, holds_results, read_digests
 from lib.learning import networks, samplers
-from lib.vlm.inference import VLM, embed_prompts, embed_tiles
+from lib.vlm.inference import VLM, embed_prompts, embed_tiles, weights_digest
 from lib.vlm.loading import load_vlm
 
 DESCRIPTION = "classifier.json"
@@ -168,16 +167,6 @@ def save_classifier(
         for file in sorted(trained.glob("network_*.safetensors")):
             shutil.copy(file, temporary)
         (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1, ensure_ascii=False))
-
-
-def weights_digest(model: VLM) -> str:
-    """Digest of the image encoder's weights: the same name can be another model elsewhere."""
-    content = blake2b(digest_size=16)
-    for member in model.members:
-        for name, tensor in sorted(member.model.visual.state_dict().items()):
-            content.update(name.encode())
-            content.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
-    return content.hexdigest()
 
 
 def read_classifier(folder: Path) -> tuple[dict[str, Any], list[networks.Classifier]]:

@@ -10,6 +10,8 @@ REFUSED = -2  # this tile shows none of the classes, or cannot be judged
 UNANSWERED = -3  # no answer came: the tile stays without a label
 WAITING = -4  # chosen, the oracle has yet to see it
 
+NONE_OF_THESE = "none of these"  # what people and files say of a tile that shows no class
+
 NO_LABEL_OF = "no labelled tile of class"
 
 

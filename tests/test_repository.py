@@ -172,7 +172,7 @@ def test_no_executed_notebook_is_tracked():
 # --- the rooms of lib ----------------------------------------------------------------------------
 
 LEAVES = {"artefacts", "chain", "labels", "packaged_weights", "paths", "progress", "random_draws",
-          "record", "run_folder"}  # fmt: skip
+          "record", "run_folder", "csv_tables", "workers", "yaml_files"}  # fmt: skip
 ROOMS = {"data", "vlm", "learning", "active", "slides", "report", "quality", "figures",
          "labelling"}  # fmt: skip
 # What the modules of a room, or of the top, may import beside the leaves and their own room.

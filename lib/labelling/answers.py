@@ -29,7 +29,6 @@ from lib.artefacts import locked
 from lib.labels import REFUSED, UNANSWERED
 
 ACTIONS = ("label", "skip", "undo")
-NONE_OF_THESE = "none of these"  # what files of other tools have for a tile that shows no class
 COLUMNS = ("line", "tile", "action", "label", "who", "when", "seconds", "suggestion")
 
 

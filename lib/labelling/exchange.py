@@ -14,9 +14,9 @@ from lib import paths
 from lib.artefacts import atomic
 from lib.csv_tables import number, path_key, read_table, refuse
 from lib.labelling import answers
-from lib.labelling.answers import NONE_OF_THESE, Answer
+from lib.labelling.answers import Answer
 from lib.labelling.session import OwnTiles
-from lib.labels import UNLABELLED
+from lib.labels import NONE_OF_THESE, REFUSED, UNLABELLED
 from lib.slides.annotations import read_tiles_geojson
 
 OTHER_TISSUE = "other tissue"  # the class of a slide's tiles that show none of its classes
@@ -135,7 +135,7 @@ def overrule(labels: np.ndarray, digests: Sequence[str], given: Mapping[str, int
 def with_labels(predicted: pd.DataFrame, own: OwnTiles, lines: pd.DataFrame) -> pd.DataFrame:
     """The table of predictions with a column `label`: what people agree on, else empty."""
     resolved = answers.resolve(lines, own.class_names)
-    names = {k: name for k, name in enumerate(own.class_names)} | {answers.REFUSED: NONE_OF_THESE}
+    names = {k: name for k, name in enumerate(own.class_names)} | {REFUSED: NONE_OF_THESE}
     label = own.table.digest.map(resolved).map(names).fillna("")
     return predicted.assign(label=label.values)
 

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from lib.artefacts import atomic
-from lib.labelling.answers import NONE_OF_THESE, Answer, line_of
+from lib.labelling.answers import Answer, line_of
 from lib.labelling.exchange import checked_class
+from lib.labels import NONE_OF_THESE
 
 CONTROL, IMAGE = "choice", "image"
 BROKEN = (AttributeError, LookupError, TypeError)  # raised by what has another form than a task

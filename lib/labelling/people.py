@@ -6,7 +6,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from lib.labelling.answers import NONE_OF_THESE, standing
+from lib.labelling.answers import standing
+from lib.labels import NONE_OF_THESE
 
 
 def side_by_side(lines: pd.DataFrame) -> pd.DataFrame:

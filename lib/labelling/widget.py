@@ -22,7 +22,7 @@ from lib.data.images import open_image, read_square
 from lib.labelling import answers
 from lib.labelling.answers import Answer
 from lib.labelling.people import seen_differently
-from lib.labels import REFUSED
+from lib.labels import NONE_OF_THESE, REFUSED
 
 ASK = ("query", "second", "disputed")
 NEIGHBOURS = 8
@@ -104,8 +104,8 @@ class LabelGrid(anywidget.AnyWidget):
             raise ValueError(f"ask must be {', '.join(ASK)}, not {ask!r}")
         if not who.strip():
             raise ValueError("say who labels: answers carry a name")
-        if answers.NONE_OF_THESE in class_names:
-            raise ValueError(f"{answers.NONE_OF_THESE!r} stands for no class: call it otherwise")
+        if NONE_OF_THESE in class_names:
+            raise ValueError(f"{NONE_OF_THESE!r} stands for no class: call it otherwise")
         self.tiles, self.file, self.on_finish = tiles, file, on_finish
         self._picture = lru_cache(PICTURES)(picture)
         self._since = len(self._lines())

@@ -25,7 +25,7 @@ from lib.slides.features_file import read_made_from, write_features
 from lib.slides.grid import read_tiles, tile_grid
 from lib.slides.reading import MPP_RANGE, Slide, companions, identity_of, open_slide, series_of
 from lib.slides.tissue import TISSUE_MPP, mask_to_geojson, tissue_of
-from lib.vlm.inference import VLM, encode_images
+from lib.vlm.inference import VLM, encode_images, weights_digest
 from lib.vlm.views import plain_view
 
 COLUMNS = ("path", "label")  # of a slide table; case, mpp and fold may be there too
@@ -265,8 +265,6 @@ def embed_slides(
     encoding (seconds), anew (what has changed since features that were there, "" if there were
     none) and error, "" if none. Raises OSError when the disk is full.
     """
-    from lib.classifier import weights_digest
-
     lines = []
     normalised = [(member.mean, member.std) for member in vlm.members]
     of_all = {

@@ -1,16 +1,19 @@
 """Prompts of the classes: a card's, or templates filled with its words; what a model reads."""
 
 import re
+import unicodedata
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lib.data.cards import Card
+from lib.labels import NONE_OF_THESE
 
 if TYPE_CHECKING:
     import torch
 
-    from lib.vlm.inference import VLM
+# Texts and, if another one than the model's, the number of tokens of a row → tokens [N, L].
+Tokenizer = Callable[..., "torch.Tensor"]
 
 PAPERS = "An H&E image of {}"  # VLM-CPL's
 # Common wordings; ours.
@@ -64,8 +67,8 @@ def parse_classes(text: str, templates: Sequence[str] = (PAPERS,)) -> dict[str, 
 
     `benign colonic tissue; colon adenocarcinoma`, or with names of their own and several wordings
     `benign = benign colonic tissue | normal mucosa; malignant = colon adenocarcinoma`. Each wording
-    is put into each template. Raises ValueError for fewer than two classes, a class without words
-    and a name or a prompt that two classes share.
+    is put into each template. Raises ValueError for fewer than two classes, a class without words,
+    one called `NONE_OF_THESE`, and a name or a prompt that two classes share.
     """
     names: dict[str, list[str]] = {}
     for entry in by_semicolon(text):
@@ -76,7 +79,9 @@ def parse_classes(text: str, templates: Sequence[str] = (PAPERS,)) -> dict[str, 
         if not wordings:
             raise ValueError(f"the class {entry!r} has no words")
         name = name.strip() or wordings[0]
-        if name in names:
+        if name == NONE_OF_THESE:
+            raise ValueError(f"{name!r} stands for no class: call it otherwise")
+        if unicodedata.normalize("NFC", name) in (unicodedata.normalize("NFC", n) for n in names):
             raise ValueError(f"two classes are called {name!r}")
         names[name] = wordings
     if len(names) < 2:
@@ -90,46 +95,48 @@ def parse_classes(text: str, templates: Sequence[str] = (PAPERS,)) -> dict[str, 
     return dict(zip(names, fill(list(names.values()), templates), strict=True))
 
 
-def tokens_of(vlm: "VLM", texts: Sequence[str], where: str) -> "torch.Tensor":
+def tokens_of(tokenizer: Tokenizer, texts: Sequence[str], where: str) -> "torch.Tensor":
     """Tokens [N, L] of the texts. Raises ValueError with the words that the model would not see."""
     for text in texts:
-        if _is_cut(vlm, text):
+        if _is_cut(tokenizer, text):
             # Words, and single characters of scripts without spaces.
             words = list(re.finditer(r"[!-\u2dff]+|\S", text))
-            first = bisect_left(words, True, key=lambda word: _is_cut(vlm, text[: word.end()]))
-            raise ValueError(
-                f"{where}: {vlm.name} reads {len(vlm.tokenizer([text])[0])} tokens and would not "
-                f"see {text[words[first].start() :]!r}, the end of {text!r}: use fewer words"
+            first = bisect_left(
+                words, True, key=lambda word: _is_cut(tokenizer, text[: word.end()])
             )
-    return vlm.tokenizer(list(texts))
+            raise ValueError(
+                f"{where}: the model reads {len(tokenizer([text])[0])} tokens and would not see "
+                f"{text[words[first].start() :]!r}, the end of {text!r}: use fewer words"
+            )
+    return tokenizer(list(texts))
 
 
-def _is_cut(vlm: "VLM", text: str) -> bool:
-    tokens, padding = _all_tokens(vlm, text)
-    seen = vlm.tokenizer([text])[0]
+def _is_cut(tokenizer: Tokenizer, text: str) -> bool:
+    tokens, padding = _all_tokens(tokenizer, text)
+    seen = tokenizer([text])[0]
     return seen[seen != padding].tolist() != tokens
 
 
-def _all_tokens(vlm: "VLM", text: str) -> tuple[list[int], int]:
+def _all_tokens(tokenizer: Tokenizer, text: str) -> tuple[list[int], int]:
     """Tokens of a text of any length, and the one that fills a row up."""
-    room = 2 * vlm.tokenizer([text]).shape[1] + 32 * len(text)
-    row = vlm.tokenizer([text], context_length=room)[0]
+    room = 2 * tokenizer([text]).shape[1] + 32 * len(text)
+    row = tokenizer([text], context_length=room)[0]
     padding = int(row.mode().values)  # most of it
     return row[row != padding].tolist(), padding
 
 
-def refuse_alike(vlm: "VLM", prompts: Sequence[Sequence[str]]) -> None:
+def refuse_alike(tokenizer: Tokenizer, prompts: Sequence[Sequence[str]], where: str) -> None:
     """Raise ValueError naming two prompts of different classes that are one for the model.
 
     For a tokenizer all characters that it does not know are one, and capitals often small.
     """
-    unknown = getattr(getattr(vlm.tokenizer, "tokenizer", None), "unk_token_id", None)
+    unknown = getattr(getattr(tokenizer, "tokenizer", None), "unk_token_id", None)
     seen: dict[tuple[int, ...], tuple[int, str]] = {}
     for c, prompt in ((c, prompt) for c, of_class in enumerate(prompts) for prompt in of_class):
-        known = tuple(t for t in _all_tokens(vlm, prompt)[0] if t != unknown)
+        known = tuple(t for t in _all_tokens(tokenizer, prompt)[0] if t != unknown)
         other, alike = seen.setdefault(known, (c, prompt))
         if other != c and alike != prompt:
             raise ValueError(
-                f"for {vlm.name} the prompts {alike!r} of class {other} and {prompt!r} of class "
-                f"{c} are the same: use words that it can tell apart"
+                f"{where}: the prompts {alike!r} of class {other} and {prompt!r} of class {c} are "
+                "the same for the model: use words that it can tell apart"
             )

@@ -98,7 +98,8 @@ def source_features(
         for _, tiles in progress(batches, "batches of source tiles", "step", total=-(-n // BATCH))
     ]
     projection, model.model.text.proj = model.model.text.proj, nn.Identity()
-    texts = model.model.encode_text(tokens_of(model, captions, "captions").to(model.device))
+    tokens = tokens_of(model.tokenizer, captions, "captions")
+    texts = model.model.encode_text(tokens.to(model.device))
     model.model.text.proj = projection
     return torch.cat(images).clone(), texts.float().clone()
 

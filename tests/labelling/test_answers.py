@@ -14,7 +14,7 @@ import pytest
 from lib.active.loop import Waiting
 from lib.labelling import answers, people
 from lib.labelling.answers import Answer, AnswersOracle
-from lib.labels import REFUSED, UNANSWERED
+from lib.labels import NONE_OF_THESE, REFUSED, UNANSWERED
 
 CLASSES = ["stroma", "adipose"]
 ROOT = Path(__file__).resolve().parents[2]
@@ -208,7 +208,7 @@ def test_people_who_differ_do_not_count_until_they_agree(file):
     differently = people.seen_differently(lines)
     assert differently.to_dict("index") == {
         "t2": {"anna": "stroma", "bob": "adipose"},
-        "t3": {"anna": "adipose", "bob": answers.NONE_OF_THESE},
+        "t3": {"anna": "adipose", "bob": NONE_OF_THESE},
     }
     assert people.to_reread(lines, "anna", "disputed") == ["t2", "t3"]
     say(file, "t2 bob stroma", "t3 anna skip")

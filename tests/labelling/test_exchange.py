@@ -8,8 +8,8 @@ import pytest
 
 from lib import paths
 from lib.labelling import answers, exchange
-from lib.labelling.answers import NONE_OF_THESE, Answer
-from lib.labels import REFUSED, UNANSWERED, UNLABELLED
+from lib.labelling.answers import Answer
+from lib.labels import NONE_OF_THESE, REFUSED, UNANSWERED, UNLABELLED
 from lib.slides.annotations import tiles_geojson, write_geojson
 
 CLASSES = ["stroma", 'fat & <b>"adipose"', "gland"]

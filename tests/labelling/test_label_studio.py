@@ -18,8 +18,7 @@ from PIL import Image
 
 from lib import classifier
 from lib.labelling import answers, label_studio
-from lib.labelling.answers import NONE_OF_THESE
-from lib.labels import UNANSWERED
+from lib.labels import NONE_OF_THESE, UNANSWERED
 
 CLASSES = ["stroma", 'fat & <b>"adipose"', "gland"]
 TABLE = pd.DataFrame({"path": ["a.png", "deep/b.png", "c,'.png"], "digest": ["da", "db", "dc"]})

@@ -185,6 +185,8 @@ def _read_classifier(folder: Path) -> tuple[dict[str, Any], list[networks.Classi
     if not (folder / DESCRIPTION).is_file():
         raise ValueError(f"{folder} holds no classifier ({DESCRIPTION} and network_*.safetensors)")
     description = json.loads((folder / DESCRIPTION).read_text())
+    if missing := {"vlm", "vlm_seed", "vlm_digest"} - description.keys():
+        raise KeyError(*sorted(missing))
     if len(files) != description["networks"]:
         raise ValueError(f"{folder} holds {len(files)} networks of {description['networks']}")
     heads = []

@@ -268,12 +268,13 @@ def random_heads(folder, size, n=2):
 def test_a_classifier_is_read_back_as_it_was(small, tmp_path):
     model = load_vlm(small, device="cpu")
     made = random_heads(tmp_path / "hcs", 48)
-    classifier.save_classifier(tmp_path / "classifier", tmp_path / "hcs", model, 3, CLASSES)
+    given = (tmp_path / "classifier", tmp_path / "hcs", model, 3, CLASSES, {"n_views": 4})
+    classifier.save_classifier(*given)
     description, read = classifier.read_classifier(tmp_path / "classifier")
     digest = classifier.weights_digest(model)
     assert description == {
         "vlm": small, "vlm_seed": 3, "vlm_digest": digest, "image_size": 32,
-        "networks": 2, "classes": CLASSES,
+        "networks": 2, "classes": CLASSES, "made_from": {"n_views": 4},
     }  # fmt: skip
     assert list(description["classes"]) == list(CLASSES)
     for one, other in zip(made, read, strict=True):
@@ -337,7 +338,15 @@ def test_a_description_that_is_none_is_refused_by_the_folder(small, tmp_path):
     where = tmp_path / "classifier"
     classifier.save_classifier(where, tmp_path / "hcs", model, 0, CLASSES)
     good = json.loads((where / "classifier.json").read_text())
-    for wrong in ([], {}, "text", good | {"classes": 3}, good | {"classes": {"fat": ["fat"]}}):
+    other = {key: value for key, value in good.items() if key != "vlm"}
+    for wrong in (
+        [],
+        {},
+        "text",
+        other,
+        good | {"classes": 3},
+        good | {"classes": {"fat": ["fat"]}},
+    ):
         (where / "classifier.json").write_text(json.dumps(wrong))
         with case(wrong), pytest.raises(ValueError, match=f"{where} holds no classifier of this"):
             classifier.read_classifier(where)

@@ -146,18 +146,18 @@ def _block(given: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tenso
     return block
 
 
-def save_as_open_clip(name: str, folder: Path) -> None:
+def save_as_open_clip(name: str, folder: Path, pickled: str = "") -> None:
     """Write a Hugging Face CLIP as a folder that open_clip loads by `local-dir:`.
 
     name: a folder, else `<organisation>/<model>` on the hub. Input size and normalisation are those
-    of the model's own image processor. Raises CannotConvert naming the model and what open_clip
-    cannot express, Refused for files that are not read, FileNotFoundError where there are no
-    safetensors; what cannot be fetched raises as the hub client does. After an error `folder` is
-    as it was.
+    of the model's own image processor. pickled: see `model_files.weights_in`. Raises CannotConvert
+    naming the model and what open_clip cannot express, Refused for files that are not read,
+    FileNotFoundError where there are no safetensors; what cannot be fetched raises as the hub
+    client does. After an error `folder` is as it was.
     """
     source, origin = fetch(name, FILES), origin_of(name)
     try:
-        model, processor = _read(source)
+        model, processor = _read(source, pickled)
         state, model_cfg = convert_clip(model)
         preprocess_cfg = _preprocessing(processor, model_cfg["vision_cfg"]["image_size"])
     except CannotConvert as error:
@@ -183,10 +183,12 @@ def is_converted(name: str, folder: Path) -> bool:
     return file.is_file() and read_json(file).get("converted_from") == origin_of(name)
 
 
-def _weights_of(source: Path) -> dict[str, torch.Tensor]:
+def _weights_of(source: Path, pickled: str) -> dict[str, torch.Tensor]:
     shards = sorted(source.glob("model-*.safetensors"))
     whole = not shards or (source / "model.safetensors").is_file()
-    files = [weights_in(source, ["model.safetensors"])] if whole else shards
+    files = [weights_in(source, ["model.safetensors"], pickled)] if whole else shards
+    if files[0].name == pickled:
+        return torch.load(files[0], map_location="cpu", weights_only=True)
     return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
@@ -206,10 +208,10 @@ def _config_of(source: Path) -> Any:
     return transformers.CLIPConfig(**config)
 
 
-def _read(source: Path) -> tuple["transformers.CLIPModel", Any]:
+def _read(source: Path, pickled: str) -> tuple["transformers.CLIPModel", Any]:
     import transformers
 
-    config, state = _config_of(source), _weights_of(source)
+    config, state = _config_of(source), _weights_of(source, pickled)
     read_json(source / "preprocessor_config.json")
     bars = transformers.logging.is_progress_bar_enabled()
     transformers.logging.disable_progress_bar()

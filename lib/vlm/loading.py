@@ -26,6 +26,7 @@ from lib.vlm.model_files import (
 
 CONFIG = hf_clip.CONFIG
 WEIGHTS = (hf_clip.WEIGHTS, "open_clip_pytorch_model.safetensors", "model.safetensors")
+PICKLED = ("open_clip_pytorch_model.bin", "pytorch_model.bin")  # of open_clip, of transformers
 MODEL_FIELDS = {
     "embed_dim", "vision_cfg", "text_cfg", "multimodal_cfg", "custom_text", "quick_gelu",
     "init_logit_scale", "init_logit_bias", "nonscalar_logit_scale", "pad_id",
@@ -58,7 +59,7 @@ def load_vlm(name: str, *, seed: int = 0, device: str | None = None) -> VLM:
     card = _card_of(name)
     weights = card.weights if card else _built(name, seed)
     try:
-        model, tokenizer = _open(weights)
+        model, tokenizer = _open(weights, pickled=card is not None)
     except Refused:
         raise
     except Exception as error:  # open_clip and the hub client raise many kinds
@@ -97,22 +98,30 @@ def _built(name: str, seed: int) -> str:
     return f"local-dir:{folder}"
 
 
-def _open(weights: str) -> tuple[Any, Any]:
-    """Model and tokenizer; of files of others open_clip sees a checked copy and nothing else."""
+def _open(weights: str, *, pickled: bool) -> tuple[Any, Any]:
+    """Model and tokenizer; of files of others open_clip sees a checked copy and nothing else.
+
+    pickled: whether weights that are published as a pickle alone may be read, by PyTorch's reader
+    of plain tensors: those of the models in `data/vlms.yaml`.
+    """
     import open_clip
 
     scheme, _, rest = weights.partition(":")
     if scheme == "conch":
         return conch.load(rest)
     if scheme == "hf-clip":
-        scheme, rest = "local-dir", str(_converted(rest))
+        scheme, rest = "local-dir", str(_converted(rest, PICKLED[1] if pickled else ""))
     with scratch_folder() as scratch:
         folder = scratch
         if scheme in ("local-dir", "hf-hub"):
-            folder = Path(rest) if scheme == "local-dir" else snapshot(rest, [CONFIG, *WEIGHTS])
+            allowed = PICKLED[0] if pickled else ""
+            files = [CONFIG, *WEIGHTS]
+            folder = Path(rest) if scheme == "local-dir" else snapshot(rest, files, allowed)
             config = _read_config(folder / CONFIG)
             (scratch / CONFIG).write_text(json.dumps(config))
-            (scratch / WEIGHTS[0]).symlink_to(weights_in(folder, WEIGHTS).resolve())
+            file = weights_in(folder, WEIGHTS, allowed)
+            name = PICKLED[0] if file.name == PICKLED[0] else WEIGHTS[0]
+            (scratch / name).symlink_to(file.resolve())
             text, name, tag = config["model_cfg"]["text_cfg"], f"local-dir:{scratch}", None
         else:
             name, _, tag = weights.partition("/")
@@ -128,15 +137,15 @@ def _open(weights: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _converted(name: str) -> Path:
+def _converted(name: str, pickled: str) -> Path:
     """The open_clip folder of a Hugging Face CLIP, written when it is not there or out of date."""
     local = Path(name).is_dir()
     folder = paths.converted_folder(f"hf-clip:{Path(name).resolve() if local else name}")
-    source = str(fetch(name, hf_clip.FILES))
+    source = str(fetch(name, hf_clip.FILES, pickled))
     if not hf_clip.is_converted(source, folder):
         with locked(folder.with_name(f".{folder.name}.lock")):  # for runs side by side
             if not hf_clip.is_converted(source, folder):
-                hf_clip.save_as_open_clip(source, folder)
+                hf_clip.save_as_open_clip(source, folder, pickled)
     return folder
 
 

@@ -74,22 +74,32 @@ def fields_of(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in names}
 
 
-def fetch(name: str | Path, patterns: Sequence[str]) -> Path:
-    """A folder as it is, or those files of a repository on the hub; its cache serves offline."""
-    return Path(name) if Path(name).is_dir() else snapshot(str(name), patterns)
+def fetch(name: str | Path, patterns: Sequence[str], pickled: str = "") -> Path:
+    """A folder as it is, or a `snapshot` of the hub."""
+    return Path(name) if Path(name).is_dir() else snapshot(str(name), patterns, pickled)
 
 
-def snapshot(repository: str, patterns: Sequence[str]) -> Path:
-    """The folder with those files of a repository on the hub, named after its commit."""
+def snapshot(repository: str, patterns: Sequence[str], pickled: str = "") -> Path:
+    """The folder with those files of a repository on the hub, named after its commit.
+
+    The hub client's cache serves offline. pickled: a file of weights that is fetched as well where
+    there are no safetensors.
+    """
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(repository, allow_patterns=list(patterns)))
+    folder = Path(snapshot_download(repository, allow_patterns=list(patterns)))
+    if pickled and not list(folder.glob("*.safetensors")):
+        snapshot_download(repository, allow_patterns=[pickled])
+    return folder
 
 
-def weights_in(folder: Path, names: Sequence[str]) -> Path:
-    """The first of these files of safetensors; FileNotFoundError says how to make one."""
-    for name in names:
-        if (folder / name).is_file():
+def weights_in(folder: Path, names: Sequence[str], pickled: str = "") -> Path:
+    """The first of these files of safetensors, else that pickle, if any is allowed.
+
+    FileNotFoundError says how to make safetensors of one.
+    """
+    for name in [*names, pickled]:
+        if name and (folder / name).is_file():
             return folder / name
     pickles = sorted(f.name for kind in ("*.bin", "*.pt", "*.pth") for f in folder.glob(kind))
     convert = CONVERT.format(old=(pickles or ["pytorch_model.bin"])[0], new=names[0])

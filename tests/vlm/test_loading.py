@@ -17,7 +17,7 @@ import open_clip
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from small_models import MEAN, SMALL, STD, small_clip, write_clip, write_model
 
 from lib import paths
@@ -260,6 +260,26 @@ def test_pickled_weights_are_not_opened(hostile, file, tmp_path):
     (folder / file).write_bytes(pickle.dumps({"a": Evil()}))
     with pytest.raises(RuntimeError, match=rf"are pickles, .*{file}"):
         load_vlm(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize("evil", [False, True])
+def test_of_a_model_with_a_card_a_pickle_is_read_as_tensors_alone(hostile, carded, tmp_path, evil):
+    class Evil:
+        def __reduce__(self):
+            return open, (str(tmp_path / "mark"), "w")
+
+    folder = hostile("model", {})
+    weights = load_file(folder / "open_clip_model.safetensors")
+    (folder / "open_clip_model.safetensors").unlink()
+    torch.save({"a": Evil()} if evil else weights, folder / "open_clip_pytorch_model.bin")
+    carded(weights=f"local-dir:{folder}")
+    if evil:
+        with pytest.raises(RuntimeError, match="VLM 'mine' cannot be loaded"):
+            load_vlm("mine")
+    else:
+        loaded = load_vlm("mine").model.state_dict()
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items())
+    assert not (tmp_path / "mark").exists()
 
 
 def test_a_file_is_no_weights_tag(tmp_path, names):

@@ -317,7 +317,7 @@ def kinds_of_tiles(folder: Path, slide: str, coords: np.ndarray, side: float) ->
     slide: its name; coords: int [N, 2], top left in pixels of level 0; side: of a tile there.
     """
     kinds = np.array(["", *json.loads((folder / "kinds.json").read_text())], object)
-    truth = np.asarray(Image.open(folder / "truth" / f"{slide}.png"))
+    truth = np.asarray(open_image(folder / "truth" / f"{slide}.png"))
     starts = np.round(coords / TRUTH_STEP).astype(int)
     n = max(1, round(side / TRUTH_STEP))
     most = [np.bincount(truth[y : y + n, x : x + n].ravel(), minlength=len(kinds)).argmax()

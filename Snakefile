@@ -55,13 +55,15 @@ try:  # what cannot run is refused, in one line, before anything starts
     MEMBERS = dict.fromkeys(VLM.split("+"))
     STAND_INS = [member for member in MEMBERS if member.startswith(paths.STAND_IN)]
     DATASETS = [DATASET, *(member.removeprefix(paths.STAND_IN) for member in STAND_INS)]
-    for name in sum((cards.read_card(name).needs for name in DATASETS), []):
-        datasets.locate(cards.read_card(name))
+    NEEDED = map(cards.read_card, sum((cards.read_card(name).needs for name in DATASETS), []))
+    FILES = [datasets.state_of(datasets.locate(card)) for card in NEEDED]
     TABLES = [name for name in OF_ALL_SEEDS if name != "23_unisal_tables" or "unisal" in METHODS]
     # A change of these runs the notebook again.
     SETTINGS = {(name, VLM): resolve(name, VLM) for name in (*AFTER, *TABLES)}
     for member in STAND_INS:
         SETTINGS["01_stand_in_vlm", member] = resolve("01_stand_in_vlm", member)
+    for name, vlm in SETTINGS:  # so does another file in a dataset
+        SETTINGS[name, vlm]["files"] = FILES if name[:2] in ("00", "01", "02") else []
 except (ValueError, OSError) as error:
     sys.exit(f"error: {error}")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lib import paths
-from lib.artefacts import atomic, locked
+from lib.artefacts import atomic, digest_of, locked
 from lib.data import patches, synthetic
 from lib.data.cards import Card, read_card
 
@@ -44,6 +44,17 @@ def _refuse_links(card: Card, folder: Path) -> None:
     for inside in [folder / part / c.folder for part in parts for c in card.classes]:
         if inside.is_symlink():
             raise ValueError(f"the class folder {inside} is a link; put the tiles there")
+
+
+def state_of(folder: Path) -> str:
+    """A digest of the names, sizes and times of all files below a folder but hidden ones."""
+    files = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in names if not name.startswith(".")):
+            stat = os.stat(os.path.join(parent, name))
+            files.append([os.path.relpath(parent, folder), name, stat.st_size, stat.st_mtime_ns])
+    return digest_of({"files": files})
 
 
 def absent(card: Card, folder: Path) -> list[Mapping[str, str]]:

@@ -266,9 +266,9 @@ def embed_slides(
     none) and error, "" if none. Raises OSError when the disk is full.
     """
     lines = []
-    normalised = [(member.mean, member.std) for member in vlm.members]
+    towers = [(member.mean, member.std, repr(member.model.visual)) for member in vlm.members]
     of_all = {
-        "vlm": f"{vlm.name} {weights_digest(vlm)} {normalised}",
+        "vlm": f"{vlm.name} {weights_digest(vlm)} {digest_of({'towers': towers})}",
         "tile": f"{vlm.image_size} px, {mpp} µm/px",
     }
     for _, line in table.iterrows():

@@ -260,3 +260,20 @@ def test_the_table_of_datasets_says_how_to_get_each_and_how_it_is_divided():
     assert rows["lc25000"][1:] == ["25,000", "4:1", "source tile"]
     assert rows["chaoyang"][1:] == ["6,160", "its own", "tile"]
     assert rows["ebhi"][1:] == ["2,228", "4:1", "case"]
+
+
+def test_a_dataset_in_which_a_file_is_added_exchanged_or_removed_has_another_state(tmp_path):
+    for name in ("a/1.png", "a/2.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    states = [datasets.state_of(tmp_path)]
+    (tmp_path / ".hidden").write_text("no tile")
+    assert datasets.state_of(tmp_path) == states[0]
+    (tmp_path / "a" / "1.png").write_text("a/9.png")
+    states.append(datasets.state_of(tmp_path))
+    (tmp_path / "b" / "3.png").write_text("new")
+    states.append(datasets.state_of(tmp_path))
+    (tmp_path / "b" / "3.png").rename(tmp_path / "a" / "3.png")
+    states.append(datasets.state_of(tmp_path))
+    (tmp_path / "a" / "3.png").unlink()
+    assert len({*states, datasets.state_of(tmp_path)}) == 4  # the last is the second again

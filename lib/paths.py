@@ -7,6 +7,7 @@ Both are read at each call, and a relative value counts from the repository's ro
 
 import os
 import re
+import shutil
 import unicodedata
 from hashlib import blake2b
 from pathlib import Path
@@ -69,8 +70,16 @@ def own_folder(dataset: str, vlm: str, seed: int, tiles: Path) -> Path:
 
 
 def answers_file(tiles: Path) -> Path:
-    """What people answered for a folder of tiles: of no run, and nothing removes it."""
-    return output_root() / "data" / "labels" / f"{folder_name(tiles)}.jsonl"
+    """What people answered for a folder of tiles: of no run, and nothing removes it.
+
+    Files had another name once, which two folders could share: one is taken over by a copy, for
+    answers belong to pictures, whatever folder they are in.
+    """
+    file = output_root() / "data" / "labels" / f"{folder_name(tiles)}.jsonl"
+    before = re.sub(r"[^\w.-]+", "-", str(tiles.resolve())).strip("-") + ".jsonl"
+    if not file.exists() and os.path.isfile(file.with_name(before)):  # too long a name is no file
+        shutil.copyfile(file.with_name(before), file)
+    return file
 
 
 def model_folder(vlm: str, seed: int) -> Path:

@@ -36,6 +36,18 @@ def test_folders_that_read_alike_are_told_apart(tmp_path):
     assert again in results
 
 
+def test_answers_under_the_name_that_two_folders_shared_are_taken_over(tmp_path, output_root):
+    tiles = tmp_path / "batch 1"
+    tiles.mkdir()
+    labels = output_root / "data" / "labels"
+    labels.mkdir(parents=True)
+    shared = labels / f"{str(tiles.resolve()).strip('/').replace('/', '-').replace(' ', '-')}.jsonl"
+    shared.write_text("answers")
+    assert paths.answers_file(tiles).read_text() == "answers" and shared.exists()
+    paths.answers_file(tiles).write_text("more")
+    assert paths.answers_file(tiles).read_text() == "more"
+
+
 @pytest.mark.parametrize(
     "dataset", ["../../x", "..", "", ".", "a/b", "/etc/passwd", "a\\b", "-x", "a\n", "~", "{x}"]
 )

@@ -287,7 +287,7 @@ def test_what_the_readme_says_of_others_holds_in_the_record(rows):
 def test_the_diagrams_for_light_and_dark_pages_differ_in_their_colours_alone():
     texts = [(ROOT / "figures" / f"methods{dark}.svg").read_text() for dark in ("", "_dark")]
     assert len(list(ElementTree.fromstring(texts[0]).iter("{http://www.w3.org/2000/svg}text"))) > 30
-    light, dark = (re.sub(r"#[0-9a-f]{6}", "#", text) for text in texts)
+    light, dark = (re.sub(r"#[0-9a-fA-F]{6}", "#", text) for text in texts)
     assert light == dark and texts[0] != texts[1]
 
 

@@ -24,6 +24,8 @@
 # %%
 import numpy as np
 import pandas as pd
+from scipy.stats import entropy
+from sklearn.cluster import KMeans
 from sklearn.manifold import TSNE
 
 from lib.active import strategies
@@ -70,13 +72,29 @@ pool = strategies.Pool(probs, features, known, unlabelled)
 print(f"probabilities {probs.shape}, features {features.shape}")
 
 # %% [markdown]
+# ## The query in numpy and scikit-learn
+#
+# Candidates $D$ are the tiles on which $A$ and $B$ disagree and, where these are too few, the most uncertain others.
+# K-means makes a cluster for each tile to query, and the tile nearest to its centre is queried.
+
+# %% tags=["algorithm"]
+A, B = probs
+disagree = unlabelled & (A.argmax(1) != B.argmax(1))
+uncertain = entropy(probs.mean(0, dtype=float), axis=1)
+order = np.lexsort((-uncertain, ~disagree, ~unlabelled))
+D = np.sort(order[: max(query_size, disagree.sum())])
+kmeans = KMeans(query_size, n_init=1, random_state=seed).fit(features[D])
+distance = ((features[D] - kmeans.cluster_centers_[kmeans.labels_]) ** 2).sum(1)
+Q = [D[np.where(kmeans.labels_ == k, distance, np.inf).argmin()] for k in range(query_size)]
+assert np.array_equal(np.sort(Q), np.sort(strategies.unisal(pool, query_size, seed).rows))
+
+# %% [markdown]
 # ## The disagreement set
 #
 # How many tiles it holds, and how often the mean prediction is wrong there. The labels of unlabelled tiles serve
 # this report only.
 
 # %%
-disagree = strategies.disagreement(probs) & unlabelled
 right = probs.mean(0).argmax(1) == train.label.values
 masks = {"networks agree": unlabelled & ~disagree, "networks disagree": disagree}
 described = {name: describe_mask(mask, probs, right) for name, mask in masks.items()}

@@ -71,7 +71,7 @@ except (ValueError, OSError) as error:
 # The encoder takes all cores. Heads are so small that a second thread gains little and two trainings
 # on one core each, side by side, nearly twice as much.
 def cores(step):
-    return 1 if step >= "12" or step in PARTED else 4
+    return 1 if step >= "12" or step in (*PARTED, "05_both_methods_on_one_page") else 4
 
 
 # Their output is kept until its recipe changes, so a change of the code makes nothing else run again.
@@ -85,6 +85,9 @@ ENDS |= {"vlm-cpl": ["17_open_set_prompting_slides"]} if SLIDES else {}
 ENDS["unisal"] += ["30_cold_start"] if len(METHODS) == 2 else []
 # Looks into one round: of the first seed and fold alone.
 INSIDE = ["21_disagreement_and_compact_selection"] if "unisal" in METHODS else []
+# Holds its accuracies against other notebooks of one VLM, as close as they are on drawn tiles.
+ON_ONE_PAGE = len(METHODS) == 2 and CARD.synthetic is not None and len(MEMBERS) == 1
+INSIDE += ["05_both_methods_on_one_page"] if ON_ONE_PAGE else []
 ABLATIONS = {"vlm-cpl": ["15_ablations", "16_robustness"], "unisal": ["24_unisal_ablations"]}
 
 

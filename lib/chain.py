@@ -3,6 +3,10 @@
 AFTER: dict[str, tuple[str, ...]] = {
     "00_tiles_and_splits": (),
     "02_slide_features": (),
+    "05_both_methods_on_one_page": (
+        "13_high_confidence_cross_supervision",
+        "22_active_learning_rounds",
+    ),
     "10_zero_shot_inference": ("00_tiles_and_splits",),
     "11_multi_view_consensus": ("10_zero_shot_inference",),
     "12_prompt_feature_consensus": ("11_multi_view_consensus",),

@@ -183,8 +183,10 @@ assert len(np.unique(queries)) == 3 * q, "a tile was queried twice"
 assert np.array_equal(tiles_of_pool[queries[0]], history.queries.tile[:q])
 
 # %% [markdown]
-# What a loop leaves behind: the queries with their answers, how each round went, and predictions of the test set
-# after every round. Of each round: how many tiles were labelled; the share of unlabelled tiles with a pseudo label
+# ## What a loop leaves behind
+#
+# The queries with their answers, how each round went, and predictions of the test set after every round. Of each
+# round: how many tiles were labelled; the share of unlabelled tiles with a pseudo label
 # (confident) and its precision; the size of the disagreement set, and how many tiles of the next query were filled by
 # entropy because it was too small.
 

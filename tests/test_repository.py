@@ -206,7 +206,7 @@ def test_no_executed_notebook_is_tracked():
 
 # --- the rooms of lib ----------------------------------------------------------------------------
 
-LEAVES = {"artefacts", "chain", "labels", "packaged_weights", "paths", "progress", "random_draws",
+LEAVES = {"artefacts", "chain", "labels", "packaged_weights", "paths", "random_draws",
           "record", "run_folder", "csv_tables", "workers", "yaml_files"}  # fmt: skip
 ROOMS = {"data", "vlm", "learning", "active", "slides", "report", "quality", "figures",
          "labelling"}  # fmt: skip
@@ -220,7 +220,7 @@ MAY_IMPORT = {
     "learning": {"data", "vlm", "consensus", "clusters", "alarm"},
     "active": {"learning", "consensus", "clusters", "alarm"},
     "slides": {"alarm", "data", "vlm", "learning", "consensus", "report"},
-    "report": {"consensus", "alarm"},
+    "report": {"consensus", "alarm", "learning", "active"},  # of the last two, types alone
     "quality": {"learning", "active", "consensus", "clusters", "alarm", "report"},
     "figures": {"alarm", "consensus", "report", "slides", "quality"},
     "labelling": {"active", "classifier", "data", "learning", "runner", "slides", "vlm"},

@@ -148,19 +148,20 @@ def runs_made(notebook: Path) -> list[ast.Call]:
 
 
 def test_every_notebook_of_a_single_run_makes_one_run():
-    for name in chain.AFTER:
-        assert len(runs_made(ROOT / "notebooks" / f"{name}.py")) == 1, name
+    for name, step in chain.CHAIN.items():
+        runs = runs_made(ROOT / "notebooks" / f"{name}.py")
+        assert len(runs) == 1 or step.per == "dataset", name
 
 
 def test_a_run_is_given_every_parameter_by_its_own_name():
     for notebook in NOTEBOOKS:
         for call in runs_made(notebook):
             named = ["dataset", "vlm", "seed"]
-            named += [] if notebook.stem in chain.OF_ALL_FOLDS else ["fold"]
+            named += ["fold"] if chain.CHAIN[notebook.stem].per == "fold" else []
             first = [ast.unparse(argument) for argument in call.args]
             assert first == [repr(notebook.stem), *named], notebook.stem
             given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-            declared = declared_parameters(notebook).keys() - {*named, *chain.OF_A_JOB}
+            declared = declared_parameters(notebook).keys() - {*named, "part", "parts"}
             assert given == {name: name for name in declared}, notebook.stem
 
 
@@ -168,15 +169,12 @@ def test_every_notebook_is_named_in_the_readme_and_in_the_chain_or_a_command():
     readme, commands = ((ROOT / name).read_text() for name in ("README.md", "Makefile"))
     for notebook in NOTEBOOKS:
         assert f"notebooks/{notebook.name}" in readme, notebook.stem
-        in_chain = notebook.stem in {"01_stand_in_vlm", *chain.AFTER, *chain.OF_ALL_SEEDS}
-        assert in_chain or f"notebooks/{notebook.name}" in commands, notebook.stem
+        in_a_command = f"notebooks/{notebook.name}" in commands
+        assert notebook.stem in chain.CHAIN or in_a_command, notebook.stem
 
 
 def test_the_chain_names_only_notebooks_that_exist():
-    existing = {notebook.stem for notebook in NOTEBOOKS}
-    for name, before in (chain.AFTER | chain.OF_ALL_SEEDS).items():
-        assert {name, *before} <= existing, name
-    assert set(chain.PER_NETWORK) <= existing
+    assert set(chain.CHAIN) <= {notebook.stem for notebook in NOTEBOOKS}
 
 
 def test_parameter_files_hold_only_declared_differences():

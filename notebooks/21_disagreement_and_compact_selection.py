@@ -74,18 +74,18 @@ print(f"probabilities {probs.shape}, features {features.shape}")
 # %% [markdown]
 # ## The query in numpy and scikit-learn
 #
-# Candidates $D$ are the tiles on which $A$ and $B$ disagree and, where these are too few, the most uncertain others.
-# K-means makes a cluster for each tile to query, and the tile nearest to its centre is queried.
+# K-means divides the disagreement set $D$ into a cluster for each tile to query, and the tile nearest to each centre
+# is queried. Where $D$ is no larger than the query, all of it is taken, with the most uncertain other tiles.
 
 # %% tags=["algorithm"]
 A, B = probs
 disagree = unlabelled & (A.argmax(1) != B.argmax(1))
 uncertain = entropy(probs.mean(0, dtype=float), axis=1)
-order = np.lexsort((-uncertain, ~disagree, ~unlabelled))
-D = np.sort(order[: max(query_size, disagree.sum())])
-kmeans = KMeans(query_size, n_init=1, random_state=seed).fit(features[D])
-distance = ((features[D] - kmeans.cluster_centers_[kmeans.labels_]) ** 2).sum(1)
-Q = [D[np.where(kmeans.labels_ == k, distance, np.inf).argmin()] for k in range(query_size)]
+D, Q = np.flatnonzero(disagree), np.lexsort((-uncertain, ~disagree, ~unlabelled))[:query_size]
+if len(D) > query_size:
+    kmeans = KMeans(query_size, n_init=1, random_state=seed).fit(features[D])
+    distance = ((features[D] - kmeans.cluster_centers_[kmeans.labels_]) ** 2).sum(1)
+    Q = [D[np.where(kmeans.labels_ == k, distance, np.inf).argmin()] for k in range(query_size)]
 assert np.array_equal(np.sort(Q), np.sort(strategies.unisal(pool, query_size, seed).rows))
 
 # %% [markdown]

@@ -160,7 +160,7 @@ history = next(iter(histories.values()))
 # %%
 q, n, tiles_of_pool = base.query_size, len(train), train.tile.values
 x = run.load("unprojected")[tiles_of_pool].astype(np.float32)
-views = [view[tiles_of_pool].astype(np.float32) for view in run.load("view_features")[:2]]
+views = [run.load("view_features")[v][tiles_of_pool].astype(np.float32) for v in (0, -1)]
 Y = np.eye(len(card.classes))[train.label]
 
 # %% tags=["algorithm"]
@@ -170,13 +170,14 @@ for _ in range(2):
     U = ~np.isin(np.arange(n), L)
     A, B = softmax([Ridge().fit(view[L], Y[L]).predict(x) for view in views], axis=2)
     disagree = U & (A.argmax(1) != B.argmax(1))
-    order = np.lexsort((-entropy(A + B, axis=1), ~disagree, ~U))
-    D = np.sort(order[: max(q, disagree.sum())])
-    kmeans = KMeans(q, n_init=1, random_state=seed).fit(x[D])
-    distance = ((x[D] - kmeans.cluster_centers_[kmeans.labels_]) ** 2).sum(1)
-    queries.append([D[np.where(kmeans.labels_ == k, distance, np.inf).argmin()] for k in range(q)])
+    D, Q = np.flatnonzero(disagree), np.lexsort((-entropy(A + B, axis=1), ~disagree, ~U))[:q]
+    if len(D) > q:
+        kmeans = KMeans(q, n_init=1, random_state=seed).fit(x[D])
+        distance = ((x[D] - kmeans.cluster_centers_[kmeans.labels_]) ** 2).sum(1)
+        Q = [D[np.where(kmeans.labels_ == k, distance, np.inf).argmin()] for k in range(q)]
+    queries.append(Q)
 pool = Pool(np.stack([A, B]), x, np.where(U, UNLABELLED, train.label), U)
-assert np.array_equal(np.sort(queries[-1]), np.sort(unisal(pool, q, seed).rows))
+assert np.array_equal(np.sort(Q), np.sort(unisal(pool, q, seed).rows))
 
 # %%
 assert len(np.unique(queries)) == 3 * q, "a tile was queried twice"

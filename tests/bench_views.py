@@ -18,7 +18,7 @@ from lib.data.tiles import read_batches, stored_size
 from lib.vlm import inference, views
 from lib.vlm.loading import load_vlm
 
-VIT = {"image_size": 224, "layers": 6, "width": 192, "head_width": 32, "patch_size": 16}
+VIT = {"image_size": 224, "layers": 2, "width": 96, "head_width": 32, "patch_size": 16}
 BATCH = 64
 
 
@@ -53,7 +53,7 @@ if __name__ == "__main__":
             write_model(folder / "model", VIT)
         vlm = load_vlm(names[0] if names else f"local-dir:{folder / 'model'}", seed=0)
         side = stored_size(vlm.image_size)
-        shape = (20 * BATCH, side, side, 3)
+        shape = (10 * BATCH, side, side, 3)
         np.save(folder / "tiles.npy", np.random.default_rng(0).integers(0, 256, shape, np.uint8))
         fifths = np.array_split(np.arange(shape[0]), 5)
         timings = [rates(vlm, folder / "tiles.npy", fifth, folder / "run") for fifth in fifths]

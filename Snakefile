@@ -11,14 +11,12 @@ import shlex
 import sys
 
 from lib import paths, runner
-from lib.chain import AFTER, IF_RUN, OF_ALL_FOLDS, OF_ALL_SEEDS, variant
+from lib.chain import CHAIN, variant
 from lib.data import cards, datasets, splits
 
 # What make is told comes through the environment: nothing parses it there, as it does --config.
 NAMES = ("dataset", "seeds", "folds", "vlm", "method")
 TOLD = config or {name: os.environ.get(name.upper()) for name in NAMES}
-# Jobs that share the slides; each takes up those that are not done.
-PARTED = ("02_slide_features",)
 
 
 def words(name, default):
@@ -48,8 +46,8 @@ try:  # what cannot run is refused, in one line, before anything starts
     known_folds = range(1 if CARD.splits else splits.FOLDS)
     if not set(FOLDS) <= set(known_folds):
         raise ValueError(f"folds={TOLD['folds']}: {DATASET} has {', '.join(map(str, known_folds))}")
-    SLIDES = CARD.slides is not None
-    METHODS = ["vlm-cpl"] if SLIDES else words("method", "vlm-cpl,unisal")
+    DATA = "tiles" if CARD.slides is None else "slides"
+    METHODS = ["vlm-cpl"] if DATA == "slides" else words("method", "vlm-cpl,unisal")
     if not METHODS or not set(METHODS) <= {"vlm-cpl", "unisal"}:
         raise ValueError(f"method={TOLD['method']}: there are vlm-cpl and unisal")
     MEMBERS = dict.fromkeys(VLM.split("+"))
@@ -57,56 +55,61 @@ try:  # what cannot run is refused, in one line, before anything starts
     DATASETS = [DATASET, *(member.removeprefix(paths.STAND_IN) for member in STAND_INS)]
     NEEDED = map(cards.read_card, sum((cards.read_card(name).needs for name in DATASETS), []))
     FILES = [datasets.state_of(datasets.locate(card)) for card in NEEDED]
-    TABLES = [name for name in OF_ALL_SEEDS if name != "23_unisal_tables" or "unisal" in METHODS]
-    # A change of these runs the notebook again.
-    SETTINGS = {(name, VLM): resolve(name, VLM) for name in (*AFTER, *TABLES)}
+    # The notebooks of this dataset and these methods.
+    STEPS = {
+        name: step
+        for name, step in CHAIN.items()
+        if DATA in step.data and {*step.methods} <= {*METHODS} and step.per != "vlm"
+    }
+    # Notebook 05 holds its accuracies against those of others with one VLM, close on drawn tiles.
+    if CARD.synthetic is None or len(MEMBERS) > 1:
+        STEPS.pop("05_both_methods_on_one_page", None)
+    # A change of these runs a notebook again.
+    SETTINGS = {(name, VLM): resolve(name, VLM) for name in STEPS}
     for member in STAND_INS:
         SETTINGS["01_stand_in_vlm", member] = resolve("01_stand_in_vlm", member)
-    for name, vlm in SETTINGS:  # so does another file in a dataset
-        SETTINGS[name, vlm]["files"] = FILES if name[:2] in ("00", "01", "02") else []
+    for name, vlm in SETTINGS:  # so does another file in a dataset, for those that read it
+        first = not CHAIN[name].after and CHAIN[name].per != "dataset"
+        SETTINGS[name, vlm]["files"] = FILES if first else []
 except (ValueError, OSError) as error:
     sys.exit(f"error: {error}")
 
 
-# The encoder takes all cores. Heads are so small that a second thread gains little and two trainings
-# on one core each, side by side, nearly twice as much.
+# The encoder, whose results serve all folds, takes all cores. Heads are so small that a second thread
+# gains little and two trainings on one core each, side by side, nearly twice as much.
 def cores(step):
-    return 1 if step >= "12" or step in PARTED else 4
+    return 4 if CHAIN[step].per in ("seed", "vlm") and not CHAIN[step].parts else 1
 
 
 # Their output is kept until its recipe changes, so a change of the code makes nothing else run again.
 RECIPES = ("synthetic", "patches", "download", "archives", "datasets")
 
 
-# The last notebooks of each method, and those that repeat it with one thing changed.
-ENDS = {"vlm-cpl": ["14_comparison", "31_how_good_is_it"], "unisal": ["22_active_learning_rounds"]}
-ENDS |= {"vlm-cpl": ["17_open_set_prompting_slides"]} if SLIDES else {}
-# It begins with one method and goes on with the other.
-ENDS["unisal"] += ["30_cold_start"] if len(METHODS) == 2 else []
-# Looks into one round: of the first seed and fold alone.
-INSIDE = ["21_disagreement_and_compact_selection"] if "unisal" in METHODS else []
-ABLATIONS = {"vlm-cpl": ["15_ablations", "16_robustness"], "unisal": ["24_unisal_ablations"]}
-
-
 def executed(name, vlm=VLM):
-    if name in OF_ALL_SEEDS:
+    step = CHAIN[name]
+    if step.per == "dataset":
         return f"{paths.runs_folder(DATASET, vlm)}/executed/{name}.ipynb"
-    fold = None if name in OF_ALL_FOLDS else "{fold}"
-    name += variant(part="{part}") if name in PARTED else ""
+    fold = "{fold}" if step.per == "fold" else None
+    name += variant(part="{part}") if step.parts else ""
     return f"{paths.run_folder(DATASET, vlm, '{seed}', fold)}/executed/{name}.ipynb"
 
 
-def of_runs(names):
-    return [file for name in names for file in expand(executed(name), seed=SEEDS, fold=FOLDS)]
+def targets(extra, seeds=SEEDS, folds=FOLDS):
+    """The notebooks that are asked for, of the same `extra`, for some seeds and folds."""
+    names = [name for name, step in STEPS.items() if step.extra == extra]
+    return [f for n in names for f in expand(executed(n), seed=seeds, fold=folds, part=PARTS)]
 
 
-def of_methods(names):
-    return [name for method in METHODS for name in names[method]]
-
-
-def before(name):
-    """The notebooks that one reads from; those that it can do without where they are asked for."""
-    return [*AFTER[name], *(other for other in IF_RUN.get(name, ()) if other in of_methods(ENDS))]
+def read_by(name):
+    """The executed notebooks that one reads from."""
+    step = CHAIN[name]
+    if step.per == "vlm":  # its tiles are only compared with the source's; slides have none
+        return [ancient(executed("00_tiles_and_splits"))] if DATA == "tiles" else []
+    files = [executed(n) for n in (*step.after, *step.if_run) if n in STEPS]
+    if "01_stand_in_vlm" in step.if_run:
+        files += [executed("01_stand_in_vlm", member) for member in STAND_INS]
+    values = {"seed": SEEDS, "fold": FOLDS} if step.per == "dataset" else {}
+    return expand(files, part=PARTS, allow_missing=True, **values)
 
 
 def sources(name):
@@ -121,7 +124,7 @@ def command(name, vlm=VLM):
 
     def of_job(wildcards):
         values = {"dataset": DATASET, "vlm": vlm, **dict(wildcards.items())}
-        values |= {"parts": len(PARTS)} if name in PARTED else {}
+        values |= {"parts": len(PARTS)} if CHAIN[name].parts else {}
         call = [sys.executable, "-m", "lib.runner", str(paths.notebook_file(name))]
         return shlex.join(call + [str(w) for pair in values.items() for w in ("-p", *pair)])
 
@@ -134,65 +137,29 @@ def settings(name, vlm=VLM):
 
 rule all:
     input:
-        [executed(name) for name in TABLES],
-        of_runs(of_methods(ENDS)),
-        [expand(executed(name), seed=SEEDS[0], fold=FOLDS[0]) for name in INSIDE],
+        targets(""),
+        targets("first", SEEDS[:1], FOLDS[:1]),
     default_target: True
 
 
 rule ablations:
     input:
-        of_runs(of_methods(ABLATIONS)),
+        targets("ablation"),
 
 
-for step in AFTER:
+for step, vlm in SETTINGS:
 
     rule:
-        name: step
+        name: step + (f"_{STAND_INS.index(vlm)}" if CHAIN[step].per == "vlm" else "")
         input:
             sources(step),
-            [expand(executed(name), part=PARTS, allow_missing=True) for name in before(step)],
-            [executed("01_stand_in_vlm", member) for member in STAND_INS] if step[:2] in ("02", "10") else [],
+            read_by(step),
         output:
-            executed(step),
+            executed(step, vlm),
         params:
-            call=command(step),
-            settings=settings(step),
+            call=command(step, vlm),
+            settings=settings(step, vlm),
         threads: cores(step)
-        shell:
-            "{params.call}"
-
-
-for n, member in enumerate(STAND_INS):
-
-    rule:
-        name: f"01_stand_in_vlm_{n}"
-        input:
-            sources("01_stand_in_vlm"),
-            # Its tiles are only compared with the source's; slides have none.
-            [] if SLIDES else ancient(executed("00_tiles_and_splits")),
-        output:
-            executed("01_stand_in_vlm", member),
-        params:
-            call=command("01_stand_in_vlm", member),
-            settings=settings("01_stand_in_vlm", member),
-        threads: 4
-        shell:
-            "{params.call}"
-
-
-for step in TABLES:
-
-    rule:
-        name: step
-        input:
-            sources(step),
-            of_runs([name for name in OF_ALL_SEEDS[step] if name in of_methods(ENDS)]),
-        output:
-            executed(step),
-        params:
-            call=command(step),
-            settings=settings(step),
         shell:
             "{params.call}"
 

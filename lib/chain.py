@@ -1,70 +1,80 @@
-"""The order of the notebooks: which one reads what an earlier one wrote."""
+"""The chain of notebooks: what each reads, and for which datasets and methods it runs."""
 
-AFTER: dict[str, tuple[str, ...]] = {
-    "00_tiles_and_splits": (),
-    "02_slide_features": (),
-    "10_zero_shot_inference": ("00_tiles_and_splits",),
-    "11_multi_view_consensus": ("10_zero_shot_inference",),
-    "12_prompt_feature_consensus": ("11_multi_view_consensus",),
-    "13_high_confidence_cross_supervision": ("12_prompt_feature_consensus",),
-    "14_comparison": ("13_high_confidence_cross_supervision",),
-    "15_ablations": ("14_comparison",),
-    "16_robustness": ("14_comparison",),
-    "17_open_set_prompting_slides": ("02_slide_features",),
-    "20_dual_view_pseudo_training": ("11_multi_view_consensus",),
-    "21_disagreement_and_compact_selection": ("20_dual_view_pseudo_training",),
-    "22_active_learning_rounds": ("11_multi_view_consensus",),
-    "24_unisal_ablations": ("22_active_learning_rounds",),
-    "30_cold_start": ("13_high_confidence_cross_supervision", "22_active_learning_rounds"),
-    "31_how_good_is_it": ("13_high_confidence_cross_supervision",),
+from dataclasses import dataclass, replace
+
+VLM_CPL, UNISAL = ("vlm-cpl",), ("unisal",)
+TILES, SLIDES = ("tiles",), ("slides",)
+
+
+@dataclass(frozen=True)
+class Step:
+    """How a notebook stands in the chain.
+
+    after: notebooks whose results and settings it reads; if_run: those that it reads besides where
+    they are asked for, and does without elsewhere: no setting of theirs is inherited. In `CHAIN`
+    both are given by their numbers. per: what it runs once for, a "fold", a "seed" (its results
+    serve all folds), a "dataset" (it looks at all seeds, and is no part of a single run) or a "vlm"
+    (a stand-in). per_network: run once with heads on frozen features and, if asked for, once more
+    with whole networks. methods: it runs where all of these are asked for. data: tiles, slides or
+    both. extra: "first" for the first seed and fold alone, "ablation" for what is run on demand.
+    parts: several jobs share its work, each takes up what is not done.
+    """
+
+    after: tuple[str, ...] = ()
+    if_run: tuple[str, ...] = ()
+    per: str = "fold"
+    per_network: bool = False
+    methods: tuple[str, ...] = ()
+    data: tuple[str, ...] = TILES
+    extra: str = ""
+    parts: bool = False
+
+
+_STEPS = {
+    "00_tiles_and_splits": Step(per="seed"),
+    "01_stand_in_vlm": Step(per="vlm", data=TILES + SLIDES),
+    "02_slide_features": Step(if_run=("01",), per="seed", data=SLIDES, parts=True),
+    "05_both_methods_on_one_page": Step(("13", "22"), methods=VLM_CPL + UNISAL, extra="first"),
+    "10_zero_shot_inference": Step(("00",), if_run=("01",), per="seed"),
+    "11_multi_view_consensus": Step(("10",), per="seed"),
+    "12_prompt_feature_consensus": Step(("11",), methods=VLM_CPL),
+    "13_high_confidence_cross_supervision": Step(("12",), methods=VLM_CPL, per_network=True),
+    "14_comparison": Step(("13",), methods=VLM_CPL, per_network=True),
+    "15_ablations": Step(("14",), methods=VLM_CPL, extra="ablation"),
+    "16_robustness": Step(("14",), methods=VLM_CPL, extra="ablation"),
+    "17_open_set_prompting_slides": Step(("02",), methods=VLM_CPL, data=SLIDES),
+    "20_dual_view_pseudo_training": Step(("11",), methods=UNISAL, extra="first"),
+    "21_disagreement_and_compact_selection": Step(("20",), methods=UNISAL, extra="first"),
+    "22_active_learning_rounds": Step(("11",), methods=UNISAL, per_network=True),
+    "23_unisal_tables": Step(if_run=("22",), methods=UNISAL, per="dataset"),
+    "24_unisal_ablations": Step(("22",), methods=UNISAL, extra="ablation"),
+    "30_cold_start": Step(("13", "22"), methods=VLM_CPL + UNISAL),
+    "31_how_good_is_it": Step(("13",), if_run=("22",), methods=VLM_CPL),
+    "40_record": Step(if_run=("14", "17", "22", "30", "31"), per="dataset", data=TILES + SLIDES),
 }
-# What a notebook reads besides where it was run, and does without where it was not: no setting of
-# theirs is inherited, but they come first where both are asked for.
-IF_RUN: dict[str, tuple[str, ...]] = {
-    "31_how_good_is_it": ("22_active_learning_rounds",),
+_BY_NUMBER = {name[:2]: name for name in _STEPS}
+
+
+def _names(numbers: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_BY_NUMBER[number] for number in numbers)
+
+
+CHAIN = {
+    name: replace(step, after=_names(step.after), if_run=_names(step.if_run))
+    for name, step in _STEPS.items()
 }
-# What these write serves all folds of a run; all others see the training tiles of one fold alone.
-OF_ALL_FOLDS = (
-    "00_tiles_and_splits",
-    "01_stand_in_vlm",
-    "02_slide_features",
-    "10_zero_shot_inference",
-    "11_multi_view_consensus",
-)
-# These look at all seeds of a dataset, and are no part of a single run.
-OF_ALL_SEEDS: dict[str, tuple[str, ...]] = {
-    "23_unisal_tables": ("22_active_learning_rounds",),
-    "40_record": (
-        "14_comparison",
-        "17_open_set_prompting_slides",
-        "22_active_learning_rounds",
-        "30_cold_start",
-        "31_how_good_is_it",
-    ),
-}
-# Run once with heads on frozen features and, if asked for, once more with whole networks.
-PER_NETWORK = (
-    "13_high_confidence_cross_supervision",
-    "14_comparison",
-    "22_active_learning_rounds",
-)
+PER_NETWORK = tuple(name for name, step in CHAIN.items() if step.per_network)
 
 
 def ancestors(notebook: str) -> list[str]:
     """All notebooks that one rests on, in their order; none for a notebook outside the chain."""
     found: set[str] = set()
-    waiting = list(AFTER.get(notebook, ()))
+    waiting = [notebook] if notebook in CHAIN else []
     while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += AFTER[name]
+        after = set(CHAIN[waiting.pop()].after) - found
+        found |= after
+        waiting += after
     return sorted(found)
-
-
-OF_SLIDES = ("02_slide_features", "17_open_set_prompting_slides")
-# Which share of the work a job does; no setting of a run.
-OF_A_JOB = ("part", "parts")
 
 
 def variant(network: str = "frozen", part: int | None = None) -> str:

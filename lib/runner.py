@@ -22,7 +22,6 @@ from typing import Any
 
 from lib import chain, paths, record
 from lib.artefacts import atomic, locked, remove_leftovers, scratch_folder
-from lib.progress import HEADLESS
 from lib.yaml_files import parse_yaml, read_yaml
 
 
@@ -182,7 +181,8 @@ def _execute(notebook: Path, parameters: Mapping[str, Any], done: Path) -> Path:
         paths.model_folder(parameters["vlm"], 0).parent,
     ):
         remove_leftovers(touched)
-    os.environ |= KEEP_BUFFERS | {HEADLESS: "1"} | os.environ  # the kernel inherits it
+    # The kernel inherits these; in an executed notebook no progress bar is wanted.
+    os.environ |= KEEP_BUFFERS | {"TQDM_DISABLE": "1"} | os.environ
     failed = done.with_suffix(".failed.ipynb")
     with scratch_folder() as scratch, atomic(done) as partial:
         source = scratch / f"{notebook.stem}.ipynb"

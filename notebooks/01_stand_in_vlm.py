@@ -27,6 +27,8 @@
 import textwrap
 
 import numpy as np
+import torch
+from open_clip import ClipLoss
 
 from lib import paths
 from lib.data import cards, datasets, tiles
@@ -118,6 +120,22 @@ assert accuracy > source_table.label.value_counts(normalize=True).max(), "it lea
 
 # %% [markdown]
 # Nearly everything should lie on the diagonal: on its source the model matches images and words.
+#
+# ## The loss in torch
+#
+# A batch of tiles, each with the first caption of its class: cross-entropy along the rows (which caption belongs to
+# the tile) and along the columns (which tile belongs to the caption). `ClipLoss` has trained the projections.
+
+# %%
+first_captions = embed_prompts(model, [of_class[:1] for of_class in captions])
+
+# %% tags=["algorithm"]
+batch = np.random.default_rng(seed).permutation(len(labels))[:256]
+u = torch.from_numpy(np.load(model_folder / "source" / "features.npy")[batch]).float()
+v = first_captions[labels[batch]].cpu()
+logits = model.scale * u @ v.T
+loss = -(logits.log_softmax(1).diagonal() + logits.log_softmax(0).diagonal()).mean() / 2
+assert torch.allclose(loss, ClipLoss()(u, v, model.scale))
 
 # %% [markdown]
 # **Recap.** `load_vlm(vlm)` now gives a model with an image and a text tower like any other of

@@ -21,6 +21,9 @@
 # - Out: `<slide>.h5` (features, coordinates), `<slide>.tissue.geojson` (to look at and to correct in QuPath).
 
 # %%
+import h5py
+import numpy as np
+
 from lib.data import cards
 from lib.figures import slide_plots
 from lib.run_folder import Run
@@ -74,6 +77,23 @@ report.round(2)
 failed = report[report.error != ""]
 why = "; ".join(failed.name + ": " + failed.error)
 assert failed.empty, f"{len(failed)} of {len(mine)} slides failed: {why}"
+
+# %% [markdown]
+# ## The side of a tile
+#
+# The tiles of the first slide lie side by side: each begins at a multiple of $s_0$, rounded to whole pixels.
+
+# %%
+with cohort.open_listed(folder, mine.iloc[0]) as slide:
+    (m_0, _), (left, *_), P = slide.mpp, slide.bounds, model.image_size
+with h5py.File(out / f"{mine.iloc[0]['name']}.h5") as file:
+    x = file["coords"][:, 0] - left
+
+# %% tags=["algorithm"]
+s_0 = P * tile_mpp / m_0
+k = np.round(x / s_0)  # the number of the column
+assert np.array_equal(x, np.round(k * s_0))
+print(f"{P} px at {tile_mpp} µm/px are {s_0:.2f} px at {m_0:.4f} µm/px")
 
 # %% [markdown]
 # **Recap.** Every slide has its features beside its coordinates, in the layout that TRIDENT and its followers read.

@@ -29,9 +29,10 @@ from lib import consensus
 from lib.data import cards, datasets, tiles
 from lib.data.staining import separate_stains
 from lib.figures import consensus_plots, plots
+from lib.random_draws import tile_draws
 from lib.report import evaluation, pseudo_labels
 from lib.run_folder import Run
-from lib.vlm.inference import embed_prompts, embed_views, speed_of_views
+from lib.vlm.inference import embed_prompts, embed_views
 from lib.vlm.loading import load_vlm
 from lib.vlm.views import picture_views
 
@@ -85,27 +86,34 @@ embed_views(model, store, table.tile.values, text, run.folder, **kwargs)
 seconds = time.perf_counter() - started
 print(f"{len(table)} tiles × {n_views} views in {seconds:.1f} s")
 
-# %% [markdown]
-# How fast is that? The bound is the bare encoder on tiles that are in memory already.
-
-# %%
-some = table.tile.values[: 20 * batch_size]
-speed = speed_of_views(model, store, some, text, batch_size=batch_size).median()
-print(f"{speed.views:.0f} views/s, bare encoder {speed.encoder:.0f}: ratio {speed.ratio:.2f}")
-
 # %%
 votes, view_probs, probs, agree = run.load("votes", "view_probs", "probs", "agree")
 prompt_labels, labels, n_classes = probs.argmax(1), table.label.values, len(card.classes)
 print(f"votes {votes.shape}, view_probs {view_probs.shape}")
 assert votes.shape == (n_views, len(table)) and np.allclose(view_probs.sum(1), 1, atol=1e-4)
+chance = tile_draws(table.tile.values, 1, seed, consensus.TIE_STREAM)[:, 0]  # of each tile
+
+# %% [markdown]
+# ## The filter in numpy
+#
+# Count the votes, take the entropy of the histogram, keep the fraction $\rho$ of the tiles with the lowest. With few
+# views many tiles have $H = 0$: in *published filters*, which this cell is, chance breaks the ties. It ranks all
+# tiles of the dataset; in the next notebooks the filter sees the training tiles of a fold alone.
+
+# %% tags=["algorithm"]
+h = np.stack([(votes == c).mean(0) for c in range(n_classes)], axis=1)
+H = -(h * np.log(np.where(h > 0, h, 1))).sum(1)
+kept = np.zeros(len(table), bool)
+kept[np.lexsort((chance, H.round(9)))[: int(keep_ratio * len(table) + 1e-9)]] = True
+assert np.array_equal(kept, consensus.multi_view_consensus(
+    votes, view_probs, prompt_labels, keep_ratio=keep_ratio, seed=seed, tiles=table.tile.values))
 
 # %% [markdown]
 # ## Two rules are left open, and one is changed
 #
-# With few views many tiles have $H = 0$, so "the fraction ρ with the lowest entropy" depends on what
-# breaks the tie, and on whether ρ is taken of all tiles or of every class. *Published filters*: ties at
-# random, one global ranking. *Ours*: ties by the entropy of the mean view probabilities, and ρ of
-# **every** predicted class, so that no class disappears.
+# What breaks a tie decides what is kept, and so does whether ρ is taken of all tiles or of every class.
+# *Published filters*: ties at random, one global ranking. *Ours*: ties by the entropy of the mean view
+# probabilities, and ρ of **every** predicted class, so that no class disappears.
 #
 # No filter can keep a class that the prompts never name. A model on unfamiliar stain may believe one
 # class to be rare and another everywhere. So in our setting the label of a tile is the class of the

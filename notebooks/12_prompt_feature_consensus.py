@@ -26,6 +26,8 @@
 
 # %%
 import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
@@ -69,23 +71,33 @@ features = {"projected": projected, "unprojected": unprojected}
 # %% [markdown]
 # ## Clusters meet classes: published filters
 #
-# $C$ clusters of the tiles that the views agree on. A row is a cluster, a column a prompt label, a
-# number counts tiles. Hungarian matching gives every cluster one class so that the framed cells hold
-# as many tiles as possible.
+# K-means divides the tiles that the views agree on into $C$ clusters $k$. The matrix counts how many tiles of each
+# cluster bear each prompt label $\hat y$. Hungarian matching gives every cluster one class so that as many tiles as
+# possible agree, and tiles whose cluster has their prompt label are confirmed.
 
 # %%
 choice = {"seed": seed, "tiles": numbers}
-among = consensus.multi_view_consensus(votes, view_probs, prompt_labels, tiles=numbers, **rules)
-matched = clusters.cluster_features(projected, n_classes, **choice, among=among)
-agreement = clusters.cluster_agreement(matched, prompt_labels, n_classes)
-class_of_cluster = clusters.match_clusters(agreement)
+given = votes, view_probs, prompt_labels
+kept_by_views = consensus.multi_view_consensus(*given, tiles=numbers, **rules)
+
+# %% tags=["algorithm"]
+rows, y = np.flatnonzero(kept_by_views), prompt_labels[kept_by_views]
+k = KMeans(n_classes, n_init=10, random_state=seed).fit_predict(projected[rows].astype(np.float32))
+agreement = np.zeros((n_classes, n_classes), int)
+np.add.at(agreement, (k, y), 1)
+_, class_of_cluster = linear_sum_assignment(agreement, maximize=True)
+confirmed = rows[class_of_cluster[k] == y]
+assert np.array_equal(confirmed, np.flatnonzero(0 <= consensus.label_by_consensus(
+    "mvc+pfc", votes, view_probs, features, prompt_labels, tiles=numbers, **rules)))
+
+# %%
 consensus_plots.cluster_matrix(agreement, class_of_cluster, card.class_names)
 
 # %% [markdown]
-# Tiles in a framed cell are kept: prompt and cluster say the same. All others are dropped. K-means has
-# never seen a prompt, so where a row has one large number two opinions from different evidence agree.
-# But where the views keep few tiles of a class, it has no cluster of its own, and the one-to-one
-# matching gives it one that is full of another class: then the class is lost.
+# A row is a cluster, a column a prompt label, a number counts tiles. Tiles in a framed cell are kept: prompt and
+# cluster say the same. All others are dropped. K-means has never seen a prompt, so where a row has one large number
+# two opinions from different evidence agree. But where the views keep few tiles of a class, it has no cluster of its
+# own, and the one-to-one matching gives it one that is full of another class: then the class is lost.
 #
 # ## Clusters meet classes: ours
 #

@@ -29,6 +29,9 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
 
 from lib import consensus, paths
 from lib.data import cards, datasets, tiles
@@ -93,10 +96,50 @@ for setting, subset in pseudo.groupby("setting"):
     )
 
 # %% [markdown]
-# ## Training, in both settings
+# ## The loss, and a hundred steps of training
+#
+# The equation in torch, and a loop that minimises it. Here two linear networks learn from the features of the views
+# and the labels of our setting, without a warm-up of $\lambda$. Each draws its own view of every tile.
 
 # %%
 objective = HighConfidenceCrossSupervision(threshold=threshold, weight=hcs_weight)
+ours, views, chance = data["ours"], run.load("view_features"), np.random.default_rng(seed)
+n_views, _, n_features = views.shape
+torch.manual_seed(seed)
+pair = [nn.Sequential(nn.BatchNorm1d(n_features), nn.Linear(n_features, len(card.classes)))
+        for _ in "AB"]
+optimiser = torch.optim.SGD([p for net in pair for p in net.parameters()], lr=0.03, momentum=0.9)
+
+# %% tags=["algorithm"]
+def hcs_loss(own, partner, y):  # logits of both; labels y of the first half of the batch
+    confidence, pseudo = partner[len(y):].detach().softmax(1).max(1)
+    each = F.cross_entropy(own[len(y):], pseudo, reduction="none")
+    return F.cross_entropy(own[:len(y)], y) + hcs_weight * (each * (confidence > threshold)).mean()
+
+for _ in range(100):
+    half = chance.choice(ours.labelled, 64), chance.choice(ours.unlabelled, 64)
+    rows, y = np.concatenate(half), torch.from_numpy(ours.labels[half[0]])
+    drawn = (views[chance.integers(n_views, size=128), ours.tiles[rows]] for _ in pair)
+    a, b = (net(torch.from_numpy(view).float()) for net, view in zip(pair, drawn, strict=True))
+    loss = torch.stack([hcs_loss(a, b, y), hcs_loss(b, a, y)])
+    optimiser.zero_grad()
+    loss.sum().backward()
+    optimiser.step()
+assert torch.allclose(loss, objective((a, b), y, rows, progress=1)[0], rtol=1e-4)
+
+# %%
+plain = torch.from_numpy(run.load("unprojected")[test.tile.values]).float()
+with torch.inference_mode():
+    predicted = sum(net.eval()(plain).softmax(1) for net in pair).argmax(1).numpy()
+print(f"right on the test set after a hundred steps: {(predicted == test.label.values).mean():.3f}")
+
+# %% [markdown]
+# ## Training, in both settings
+#
+# The same loss with the networks above, batches that hold every class equally often, and more steps. What that
+# gains over the hundred steps is seen under *Predictions*. A training that was interrupted goes on where it stopped.
+
+# %%
 recipe = (objective, setup.make_network, setup.sampler)
 probs, seconds = {}, {}
 for setting in consensus.SETTINGS:

@@ -30,9 +30,11 @@
 # %%
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.manifold import TSNE
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
+from torch.nn import functional as F
 
 from lib.active.inspection import look_at_batch
 from lib.data import cards, datasets, tiles
@@ -137,6 +139,31 @@ pd.DataFrame({name: each.terms() for name, each in batch.items()}).T.round(3)
 # %% [markdown]
 # Cross-entropy falls in every training. The contrastive term falls only where it is part of the loss. Cross
 # supervision is small before training because few predictions pass the threshold yet.
+#
+# ## The loss in torch
+#
+# The equations above on this batch, after dual-view training. `logits` [2, B, C] and projections `z` [2, B, P] are
+# those of both networks, the $n$ labelled tiles come first, and $T = 0.15$ is the published temperature.
+
+# %%
+logits, z = batch["dual-view"].logits, batch["dual-view"].projections
+outputs = list(zip(logits, z, strict=True))
+y, n, T = torch.from_numpy(labels[drawn]), n_labelled, 0.15
+
+# %% tags=["algorithm"]
+(p_a, y_a), (p_b, y_b) = (own.max(1) for own in logits[:, n:].softmax(2))
+supervised = F.cross_entropy(logits[0, :n], y) + F.cross_entropy(logits[1, :n], y)
+b_to_a = (F.cross_entropy(logits[0, n:], y_b, reduction="none") * (p_b > tau)).mean()
+a_to_b = (F.cross_entropy(logits[1, n:], y_a, reduction="none") * (p_a > tau)).mean()
+both_sure = (p_a > tau) & (p_b > tau) & (y_a == y_b)
+known = torch.cat([y, torch.where(both_sure, y_a, UNLABELLED)])
+apart = (known[:, None] != known) & (known[:, None] != UNLABELLED) & (known != UNLABELLED)
+a, b = F.normalize(z, dim=2)
+same = ((a * b).sum(1) / T).exp()
+others = (((a @ a.T / T).exp() + (b @ b.T / T).exp()) * apart).sum(1)
+contrastive = -(same / (same + others)).log()[apart.any(1)].mean()
+loss = supervised + cps_weight * (b_to_a + a_to_b) + contrast * contrastive
+assert torch.allclose(loss, objectives["dual-view"](outputs, y, rows, progress=1)[0].sum())
 
 # %% [markdown]
 # ## The mask of the threshold
@@ -160,9 +187,9 @@ active_step_plots.threshold_mask(probs, train.label.values[unlabelled], tau)
 # projections are without and with the contrastive term. On the diagonal stand the two views of each tile.
 
 # %%
-known, labelled = batch["dual-view"].known.numpy(), labels[rows] != UNLABELLED
+labelled = labels[rows] != UNLABELLED
 cosines = {name: batch[name].cosines for name in ("cross supervision", "dual-view")}
-active_step_plots.contrast_pairs(known, labelled, card.class_names, cosines)
+active_step_plots.contrast_pairs(known.numpy(), labelled, card.class_names, cosines)
 
 # %% [markdown]
 # Blocks on the diagonal are tiles of one class, which are not compared with each other; everything outside the

@@ -24,6 +24,8 @@
 # %%
 import numpy as np
 import pandas as pd
+from scipy.stats import entropy
+from sklearn.cluster import KMeans
 from sklearn.manifold import TSNE
 
 from lib.active import strategies
@@ -70,13 +72,29 @@ pool = strategies.Pool(probs, features, known, unlabelled)
 print(f"probabilities {probs.shape}, features {features.shape}")
 
 # %% [markdown]
+# ## The query in numpy and scikit-learn
+#
+# K-means divides the disagreement set $D$ into a cluster for each tile to query, and the tile nearest to each centre
+# is queried. Where $D$ is no larger than the query, all of it is taken, with the most uncertain other tiles.
+
+# %% tags=["algorithm"]
+A, B = probs
+disagree = unlabelled & (A.argmax(1) != B.argmax(1))
+uncertain = entropy(probs.mean(0, dtype=float), axis=1)
+D, Q = np.flatnonzero(disagree), np.lexsort((-uncertain, ~disagree, ~unlabelled))[:query_size]
+if len(D) > query_size:
+    kmeans = KMeans(query_size, n_init=1, random_state=seed).fit(features[D])
+    distance = ((features[D] - kmeans.cluster_centers_[kmeans.labels_]) ** 2).sum(1)
+    Q = [D[np.where(kmeans.labels_ == k, distance, np.inf).argmin()] for k in range(query_size)]
+assert np.array_equal(np.sort(Q), np.sort(strategies.unisal(pool, query_size, seed).rows))
+
+# %% [markdown]
 # ## The disagreement set
 #
 # How many tiles it holds, and how often the mean prediction is wrong there. The labels of unlabelled tiles serve
 # this report only.
 
 # %%
-disagree = strategies.disagreement(probs) & unlabelled
 right = probs.mean(0).argmax(1) == train.label.values
 masks = {"networks agree": unlabelled & ~disagree, "networks disagree": disagree}
 described = {name: describe_mask(mask, probs, right) for name, mask in masks.items()}

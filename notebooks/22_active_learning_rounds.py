@@ -31,10 +31,16 @@ from itertools import product
 import numpy as np
 import pandas as pd
 from IPython.display import display
+from scipy.special import softmax
+from scipy.stats import entropy
+from sklearn.cluster import KMeans
+from sklearn.linear_model import Ridge
 
 from lib.active.loop import ActiveLearningConfig, TableOracle, run_rounds
+from lib.active.strategies import Pool, unisal
 from lib.active.trainings import training_by_name, training_setup
 from lib.data import cards, datasets, tiles
+from lib.labels import UNLABELLED
 from lib.learning import setups
 from lib.learning.losses import Supervised
 from lib.learning.trainer import TrainingTiles
@@ -143,15 +149,49 @@ histories = {}
 for (training, strategy), config in configs.items():
     place = folder / training / strategy
     histories[training, strategy] = run_rounds(place, config, oracle, test.tile.values)
+history = next(iter(histories.values()))
 
 # %% [markdown]
-# What a loop leaves behind: the queries with their answers, how each round went, and predictions of the test set
-# after every round. Of each round: how many tiles were labelled; the share of unlabelled tiles with a pseudo label
+# ## The loop in numpy and scikit-learn
+#
+# Two rounds on the same features and from the same first tiles. In place of the networks, $A$ is a ridge regression
+# on one random view of each labelled tile and $B$ one on another view. A row of `Y` is read once the oracle is asked.
+
+# %%
+q, n, tiles_of_pool = base.query_size, len(train), train.tile.values
+x = run.load("unprojected")[tiles_of_pool].astype(np.float32)
+views = [run.load("view_features")[v][tiles_of_pool].astype(np.float32) for v in (0, -1)]
+Y = np.eye(len(card.classes))[train.label]
+
+# %% tags=["algorithm"]
+queries = [np.random.default_rng(seed).permutation(n)[:q]]  # the first by chance
+for _ in range(2):
+    L = np.concatenate(queries)
+    U = ~np.isin(np.arange(n), L)
+    A, B = softmax([Ridge().fit(view[L], Y[L]).predict(x) for view in views], axis=2)
+    disagree = U & (A.argmax(1) != B.argmax(1))
+    D, Q = np.flatnonzero(disagree), np.lexsort((-entropy(A + B, axis=1), ~disagree, ~U))[:q]
+    if len(D) > q:
+        kmeans = KMeans(q, n_init=1, random_state=seed).fit(x[D])
+        distance = ((x[D] - kmeans.cluster_centers_[kmeans.labels_]) ** 2).sum(1)
+        Q = [D[np.where(kmeans.labels_ == k, distance, np.inf).argmin()] for k in range(q)]
+    queries.append(Q)
+pool = Pool(np.stack([A, B]), x, np.where(U, UNLABELLED, train.label), U)
+assert np.array_equal(np.sort(Q), np.sort(unisal(pool, q, seed).rows))
+
+# %%
+assert len(np.unique(queries)) == 3 * q, "a tile was queried twice"
+assert np.array_equal(tiles_of_pool[queries[0]], history.queries.tile[:q])
+
+# %% [markdown]
+# ## What a loop leaves behind
+#
+# The queries with their answers, how each round went, and predictions of the test set after every round. Of each
+# round: how many tiles were labelled; the share of unlabelled tiles with a pseudo label
 # (confident) and its precision; the size of the disagreement set, and how many tiles of the next query were filled by
 # entropy because it was too small.
 
 # %%
-history = next(iter(histories.values()))
 print(f"{len(history.queries)} queries, predictions {history.probs.shape}")
 history.rounds.round(3)
 

@@ -30,14 +30,17 @@
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pandas as pd
 from IPython.display import display
+from sklearn.preprocessing import StandardScaler, normalize
 
 from lib.active import cold_start
 from lib.active.loop import ActiveLearningConfig, TableOracle, read_rounds, run_rounds
-from lib.active.trainings import training_by_name, training_setup
+from lib.active.trainings import matched_cells, training_by_name, training_setup
 from lib.data import cards, datasets, shifts as tile_shifts, tiles
 from lib.figures import active_plots
+from lib.labels import UNLABELLED
 from lib.learning import networks, setups, trials
 from lib.learning.losses import Supervised
 from lib.learning.trainer import TrainingTiles
@@ -137,6 +140,37 @@ histories = {
 }
 by_chance = run.file("rounds") / training / strategy  # of the notebook before
 histories |= {("", strategy): read_rounds(by_chance)} if by_chance.is_dir() else {}
+
+# %% [markdown]
+# ## How much the pseudo labels still weigh
+#
+# After the first query of the loop `cold-start`, each label counts for the $w$ tiles of the pool that lie nearest to
+# it. By these weights VLM-CPL is right on the share $a$ of the pool, and the labels say as much as
+# $n = (\sum w)^2 / \sum w^2$ equal ones. $P$ is the chance above, or 0 where VLM-CPL is right too seldom.
+
+# %%
+start, labels = starts[""], np.full(len(pool), UNLABELLED)
+asked = histories["", "cold-start"].queries.query("round == 0").tile
+labels[np.isin(pool, asked)] = train.label[np.isin(pool, asked)]
+features = run.load("unprojected")[pool].astype(np.float32)
+refused = np.zeros(len(pool), bool)
+learnt, weights = start.taught(labels, refused, matched_cells(features, labels))
+
+# %% tags=["algorithm"]
+x = normalize(StandardScaler().fit_transform(features))
+L = np.flatnonzero(labels != UNLABELLED)
+w = np.bincount((x @ x[L].T).argmax(1), minlength=len(L))  # tiles that lie nearest to each label
+n, a = w.sum() ** 2 / (w**2).sum(), w[start.predicted[L] == labels[L]].sum() / w.sum()
+pseudo = np.where(labels == UNLABELLED, start.pseudo_labels, UNLABELLED)
+C = len(class_names)
+m, n_c = pseudo_counts * np.isin(np.arange(C), pseudo), np.bincount(labels[L], minlength=C)
+P = np.where((1 + n * a) / (2 + n) >= 0.7, m / np.maximum(m + n_c, 1e-9), 0)
+both, alone = ((learnt >= 0) & mask for mask in (True, learnt == pseudo))
+assert np.allclose(P * np.bincount(learnt[both], weights[both], C),
+                   np.bincount(learnt[alone], weights[alone], C))
+
+# %%
+pd.DataFrame({"labels": n_c, "P(pseudo)": P}, class_names).T.round(2)
 
 # %% [markdown]
 # ## Without a label, and with all

@@ -19,7 +19,8 @@ from lib.vlm.loading import load_vlm
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / name for name in ("README.md", "data/README.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES = ("README.md", "data/README.md", "notebooks/README.md", "CONTRIBUTING.md", "SECURITY.md")
+PAGES = [ROOT / name for name in PAGES]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
 VARIABLES = set(re.findall(r"^([A-Z_]+) \?=", (ROOT / "Makefile").read_text(), re.M))
 

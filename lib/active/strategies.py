@@ -207,7 +207,8 @@ def drop_query(pool: Pool, n: int, seed: int) -> Query:
     plain one; of each of n clusters of them the tile nearest to the centre. If they are fewer than
     n, those whose prediction changes most often, the smallest margin first (ours: the paper leaves
     it open). Deviation: dropout acts before the linear head of both networks, not before one linear
-    classifier on frozen features. Raises ValueError for a pool without `dropout_probs`.
+    classifier on frozen features as in scikit-activeml, whose `DropQuery` therefore cannot read our
+    networks. Raises ValueError for a pool without `dropout_probs`.
     """
     if pool.dropout_probs is None:
         raise ValueError("dropquery needs the predictions with dropout: Pool.dropout_probs")

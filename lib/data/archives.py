@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from tqdm import tqdm
+
 from lib.artefacts import atomic
-from lib.progress import progress
 
 CHUNK = 2**20  # bytes
 # Tiles are compressed already: archives of them unpack to 1 or 2 times their size, with masks to
@@ -65,7 +66,7 @@ def unpack(archive: Path, folder: Path, contains: str) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         check_room(folder.parent, sum(m.n_bytes for m in wanted.values()), f"unpacking {archive}")
         with arriving(folder, contains) as place:
-            for path, member in progress(wanted.items(), contains, "file", total=len(wanted)):
+            for path, member in tqdm(wanted.items(), contains, unit="file"):
                 _copy(archive, member, place / path)
 
 

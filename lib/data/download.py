@@ -22,13 +22,13 @@ import pooch
 import requests
 import urllib3
 from pooch.utils import unique_file_name
+from tqdm import tqdm
 
 from lib import paths
 from lib.artefacts import locked, remove_leftovers
 from lib.data import datasets
 from lib.data.archives import arriving, check_contains, check_room, is_archive, unpack
 from lib.data.cards import Card, credits, read_card
-from lib.progress import progress_bar
 
 TRIES = 5  # requests of one call: the first, and those after it broke off
 PAUSE = 1.0  # seconds before the second try, twice as many before the third, …
@@ -151,7 +151,8 @@ def _write(response: requests.Response, part: Path, start: int, size: int | None
     what, began, arrived = f"the download of {response.url}", time.monotonic(), 0
     check_room(part.parent, (size or start) - start, what)
     name = PurePosixPath(response.url.partition("?")[0]).name
-    bar = progress_bar(size, name, "B", initial=start, unit_scale=True)
+    # disable=None: shown in a terminal alone
+    bar = tqdm(total=size, desc=name, initial=start, unit="B", unit_scale=True, disable=None)
     with part.open("ab") as file, bar as shown:
         while chunk := response.raw.read1(CHUNK):  # read would wait until all of CHUNK is here
             check_room(part.parent, len(chunk), what)

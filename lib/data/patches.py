@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
+from tqdm import tqdm
 
 from lib.data import images
-from lib.progress import progress
 
 STAINED = 15  # of 255: saturation above which a pixel is tissue
 MAX_PIXELS = 4 * 10**8  # of one image, 1.2 GB; other limits are below the largest of DigestPath
@@ -62,7 +62,7 @@ def cut_images(
         (folder / kind).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     with _larger_images(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        for file, mask in progress(listed, "cutting images", "image", total=len(listed)):
+        for file, mask in tqdm(listed, "cutting images", unit="image"):
             image, marked = _read(file, mask, above)
             patches = _tiles(image, marked, size, size - overlap, tissue)
             for row in patches:

@@ -1,10 +1,10 @@
 """Named shifts of a tile: the same tissue as another stain, focus or file would show it.
 
 A name is a direction and a strength. `haematoxylin` and `eosin` with a sign: the amount of that
-stain is multiplied by 2 to that power, "haematoxylin-1.0" halves it, "eosin+1.0" doubles it. `stain`
-with a sign: `staining.restain` by the opposite number, so that "stain+1.0" leads away from the other
-laboratory, from which the stand-in of `lc25k` has learnt, and "stain-1.0" to it. `blur`: the
-standard deviation of a Gaussian, in pixels of the tile. `jpeg`: the quality of the file, 1 to 95.
+stain is multiplied by 2 to that power, "haematoxylin-1.0" halves it, "eosin+1.0" doubles it.
+`stain` with a sign: `staining.restain` by the opposite number, so that "stain+1.0" leads away from
+the other laboratory, from which the stand-in of `lc25k` has learnt, and "stain-1.0" to it. `blur`:
+the standard deviation of a Gaussian, in pixels of the tile. `jpeg`: the quality, 1 to 95.
 """
 
 import io
@@ -35,7 +35,7 @@ def parse(name: str) -> tuple[str, float]:
 
 
 def parse_list(names: str) -> list[str]:
-    """Shifts from a text like "eosin+1.0,blur2". Raises ValueError for none, or one that is twice."""
+    """Shifts from a text like "eosin+1.0,blur2". Raises ValueError for none, or one twice."""
     shifts = [name.strip() for name in names.split(",")]
     if len({parse(name) for name in shifts}) < len(shifts):
         raise ValueError(f"shifts={names!r} must differ")

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
+from tqdm import tqdm
 
 from lib.artefacts import atomic
 from lib.data.staining import SUPERSAMPLE, Array, Slide, draw_slide, scan
-from lib.progress import progress
 from lib.workers import worker_pool
 
 FIELD_UM = 110.0  # side of a field of view
@@ -395,4 +395,4 @@ def write_dataset(
         with worker_pool() as pool:
             many = len(jobs) >= PARALLEL_FROM
             done = pool.map(work, jobs, chunksize=16) if many else map(work, jobs)
-            deque(progress(done, "drawing tiles", "tile", total=len(jobs)), maxlen=0)
+            deque(tqdm(done, "drawing tiles", len(jobs), unit="tile"), maxlen=0)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from lib import paths
 from lib.artefacts import atomic, new_array
@@ -20,7 +21,6 @@ from lib.csv_tables import path_key, read_table, refuse
 from lib.data import shifts
 from lib.data.cards import Card, copies_file, groups_by_pattern
 from lib.data.images import FORMATS, read_square
-from lib.progress import progress
 
 if TYPE_CHECKING:
     import torch
@@ -353,7 +353,7 @@ def stored_size(image_size: int) -> int:
 def _in_threads(function, items, title: str | None = None) -> list:
     with ThreadPoolExecutor(THREADS) as pool:
         done = pool.map(function, items)
-        return list(progress(done, title or "", "tile", total=len(items), shown=title is not None))
+        return list(tqdm(done, title, len(items), unit="tile") if title else done)
 
 
 def read_batches(

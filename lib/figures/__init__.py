@@ -1,4 +1,4 @@
-"""Every figure, the diagram of the methods and the pictures of the front page.
+"""All figures, and the pictures of the front page.
 
 Takes arrays, tables and frames of `lib.report`; imports that, `lib.consensus` and the leaves.
 """

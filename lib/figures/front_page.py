@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lib.artefacts import atomic
-from lib.figures import diagram
 from lib.figures.plots import closed
 from lib.report import overviews, statistics
 from lib.report.active_learning import (
@@ -78,11 +77,10 @@ def write_blocks(file: Path, blocks: Mapping[str, pd.DataFrame]) -> None:
 
 
 def write(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Write the diagram of the methods and the headline figure, each for light and dark pages.
+    """Write the headline figure, for light and for dark pages.
 
     rows: of the record, of each dataset with its own VLM (`comparison.of_own_vlm`).
     """
-    diagram.write(folder)
     scores, curves = no_labels_frame(rows), few_labels_frame(rows)
     for name, theme in THEMES.items():
         with plt.rc_context(_look(theme)):

@@ -20,12 +20,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
 from lib.artefacts import atomic
 from lib.labels import NO_LABEL_OF, UNLABELLED
 from lib.learning.losses import Objective
 from lib.learning.samplers import ViewSampler
-from lib.progress import progress_bar
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -141,7 +141,8 @@ def train(
         networks = new_networks(make_network, objective.networks, seed)
         run = _Run(objective, networks, data, plan, seed, folder, accelerator)
         main = accelerator.is_main_process
-        with progress_bar(plan.steps, "training", "step", initial=run.step, shown=main) as bar:
+        options = {"unit": "step", "initial": run.step} | ({} if main else {"disable": True})
+        with tqdm(desc="training", total=plan.steps, **options) as bar:
             while run.step < plan.steps:
                 run.advance(sampler)
                 if run.step % REPORT_EVERY == 0 or run.pause:

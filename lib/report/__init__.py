@@ -1,4 +1,5 @@
 """From predictions and rows of the record to scores and tables.
 
-Imports the leaves and `lib.consensus`; computes nothing that a method needs.
+Imports the leaves, `lib.consensus`, `lib.alarm` and, as types alone, `lib.learning` and
+`lib.active`; computes nothing that a method needs.
 """

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -10,21 +10,13 @@ import pandas as pd
 from lib.report.active_learning import GROUP_COLUMNS, OURS, curve_weights
 from lib.report.evaluation import evaluate_probs
 
-
-class LearningHistory(Protocol):
-    """What is read here of `lib.active.loop.History`."""
-
-    @property
-    def queries(self) -> pd.DataFrame: ...
-    @property
-    def rounds(self) -> pd.DataFrame: ...
-    @property
-    def probs(self) -> np.ndarray: ...
+if TYPE_CHECKING:
+    from lib.active.loop import ActiveLearningConfig, History
 
 
 def evaluate_rounds(
     method: str,
-    history: LearningHistory,
+    history: "History",
     test: pd.DataFrame,
     class_names: Sequence[str],
     **fields: Any,
@@ -54,8 +46,8 @@ def evaluate_rounds(
 
 def evaluate_loops(
     trials: Sequence[Mapping[str, Any]],
-    configs: Iterable[Any],
-    histories: Iterable[LearningHistory],
+    configs: "Iterable[ActiveLearningConfig]",
+    histories: "Iterable[History]",
     test: pd.DataFrame,
     class_names: Sequence[str],
     *,
@@ -69,7 +61,7 @@ def evaluate_loops(
     """
     evaluations = []
     for trial, config, history in zip(trials, configs, histories, strict=True):
-        of_config = {"query_size": config.query_size, "n_rounds": config.n_rounds}
+        of_config: dict[str, Any] = {"query_size": config.query_size, "n_rounds": config.n_rounds}
         of_config |= {"objective": repr(config.objective)}
         evaluations += evaluate_rounds(
             trial["strategy"], history, test, class_names, training=trial["training"],
@@ -79,7 +71,7 @@ def evaluate_loops(
 
 
 def evaluate_cold_starts(
-    histories: Mapping[tuple[str, str], LearningHistory],
+    histories: "Mapping[tuple[str, str], History]",
     none: Mapping[str, np.ndarray],
     every: Mapping[str, np.ndarray],
     test: pd.DataFrame,
@@ -112,7 +104,7 @@ def evaluate_cold_starts(
 
 
 def right_per_group(
-    histories: Mapping[tuple[str, str], LearningHistory], test: pd.DataFrame, **fields: Any
+    histories: "Mapping[tuple[str, str], History]", test: pd.DataFrame, **fields: Any
 ) -> pd.DataFrame:
     """Right predictions per group and class of the test set, averaged over each curve.
 
@@ -132,7 +124,7 @@ def right_per_group(
 
 
 def queries_per_class(
-    histories: Mapping[tuple[str, str], LearningHistory],
+    histories: "Mapping[tuple[str, str], History]",
     pool_labels: pd.Series,
     class_names: Sequence[str],
 ) -> pd.DataFrame:
@@ -145,7 +137,7 @@ def queries_per_class(
 
 
 def queried_tiles(
-    histories: Mapping[tuple[str, str], LearningHistory], decoded: np.ndarray, n: int = 10
+    histories: "Mapping[tuple[str, str], History]", decoded: np.ndarray, n: int = 10
 ) -> dict[str, np.ndarray]:
     """Tiles of the first chosen and of the last query of the first six loops, for a tile sheet."""
     rows = {}

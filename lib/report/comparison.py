@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,9 @@ from lib.report import metrics, statistics
 from lib.report.evaluation import evaluate_probs
 from lib.report.format import differences, with_interval
 from lib.report.statistics import Groups, Kind
+
+if TYPE_CHECKING:
+    from lib.learning.trials import Outcome, Trial
 
 COMPARED = {
     "zero-shot": "zero-shot",
@@ -68,49 +71,11 @@ PAPER = {
 }
 
 
-class LabelledTrial(Protocol):
-    """What is read here of `lib.learning.trials.Trial`."""
-
-    @property
-    def method(self) -> str: ...
-    @property
-    def setting(self) -> str: ...
-    @property
-    def objective(self) -> Any: ...
-    @property
-    def labels(self) -> np.ndarray: ...
-    @property
-    def kept(self) -> np.ndarray: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def params(self) -> Mapping[str, Any]: ...
-
-
-class PredictedTiles(Protocol):
-    """What is read here of `lib.learning.trials.Outcome`."""
-
-    @property
-    def method(self) -> str: ...
-    @property
-    def setting(self) -> str: ...
-    @property
-    def probs(self) -> np.ndarray: ...
-    @property
-    def trial(self) -> LabelledTrial | None: ...
-    @property
-    def params(self) -> Mapping[str, Any]: ...
-    @property
-    def seconds(self) -> float | None: ...
-    @property
-    def alarms(self) -> Sequence[Any] | None: ...
-
-
 # --- of one run ----------------------------------------------------------------------------------
 
 
 def trials_table(
-    trials: Sequence[LabelledTrial], truth: np.ndarray, class_names: Sequence[str]
+    trials: "Sequence[Trial]", truth: np.ndarray, class_names: Sequence[str]
 ) -> pd.DataFrame:
     """One line per trial, before it runs: its loss, which labels it learns from and how many.
 
@@ -136,14 +101,14 @@ def trials_table(
     return pd.DataFrame(lines).round(3)
 
 
-def _varied(trial: LabelledTrial) -> str:
+def _varied(trial: "Trial") -> str:
     """What an ablation changes, as in "keep_ratio=0.1"; empty for a trial that is none."""
     values = {name: trial.params[name] for name in trial.params.get("varied", ())}
     return ", ".join(f"{name}={'none' if v == '' else v}" for name, v in values.items())
 
 
 def evaluate(
-    outcomes: Sequence[PredictedTiles],
+    outcomes: "Sequence[Outcome]",
     truth: np.ndarray,
     test_labels: np.ndarray,
     class_names: Sequence[str],
@@ -176,7 +141,7 @@ def evaluate(
 
 def evaluate_varied(
     name: str,
-    outcomes: Mapping[Any, Sequence[PredictedTiles]],
+    outcomes: "Mapping[Any, Sequence[Outcome]]",
     truth: np.ndarray,
     test_labels: np.ndarray,
     class_names: Sequence[str],
@@ -196,7 +161,7 @@ def evaluate_varied(
 
 
 def right_frame(
-    outcomes: Sequence[PredictedTiles],
+    outcomes: "Sequence[Outcome]",
     predictions: pd.DataFrame,
     test: pd.DataFrame,
     *,

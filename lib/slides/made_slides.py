@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
+from tqdm import tqdm
 
 from lib.data import cards, datasets
 from lib.data.images import open_image
@@ -22,7 +23,6 @@ from lib.data.splits import FOLDS
 from lib.data.staining import draw_slide
 from lib.data.synthetic import tissue_tile
 from lib.data.tiles import read_tile_table
-from lib.progress import progress
 from lib.slides.reading import write_pyramid
 from lib.workers import worker_pool
 
@@ -176,9 +176,7 @@ def _write_cohort(
     (folder / "truth").mkdir(parents=True)
     (folder / "kinds.json").write_text(json.dumps(list(kinds)))
     with worker_pool() as pool:
-        lines = list(
-            progress(pool.map(work, range(slides)), "making slides", "slide", total=slides)
-        )
+        lines = list(tqdm(pool.map(work, range(slides)), "making slides", slides, unit="slide"))
     pd.DataFrame(lines).to_csv(folder / "slides.csv", index=False)
 
 

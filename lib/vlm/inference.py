@@ -1,6 +1,5 @@
 """Zero-shot and view-wise inference: embed prompts, tiles and random views with a VLM."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -9,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from lib.artefacts import atomic, new_array, scratch_folder
 from lib.data.tiles import read_batches
-from lib.progress import progress_bar
 from lib.vlm import views
 from lib.vlm.prompts import refuse_alike, tokens_of
 
@@ -326,44 +324,9 @@ class _NewArrays(ExitStack):
         return new_array(temporary, shape, dtype)
 
 
-def speed_of_views(
-    vlm: VLM, store: Path, tiles: np.ndarray, text: torch.Tensor, *, batch_size: int = 64
-) -> pd.DataFrame:
-    """Views per second of `embed_views` beside the bare encoder, on the same tiles and batches.
-
-    The bare encoder gets batches that are in memory; nothing is read, drawn or written. Both are
-    timed in turn on each fifth of the tiles, so that other work on the machine slows both. Columns:
-    views, encoder (per second), ratio.
-    """
-    timings = []
-    for fifth in np.array_split(tiles, 5):
-        batches = [
-            views.plain_view(images, vlm.image_size)
-            for _, images in read_batches(store, fifth, batch_size, vlm.device)
-        ]
-        encode_images(vlm, batches[0])
-        start = _now(vlm)
-        for batch in batches:
-            encode_images(vlm, batch)
-        encoded = _now(vlm)
-        with scratch_folder() as folder:
-            embed_views(
-                vlm, store, fifth, text, folder, n_views=2, seed=0, batch_size=batch_size,
-                progress=False,
-            )  # fmt: skip
-        rates = len(fifth) / (encoded - start), 2 * len(fifth) / (_now(vlm) - encoded)
-        timings.append(dict(zip(("encoder", "views"), rates, strict=True)))
-    return pd.DataFrame(timings).eval("ratio = views / encoder")
-
-
-def _now(vlm: VLM) -> float:
-    if vlm.device.type == "cuda":
-        torch.cuda.synchronize(vlm.device)
-    return time.perf_counter()
-
-
 def _progress(batches: Iterator, tiles: np.ndarray, shown: bool = True) -> Iterator:
-    with progress_bar(len(tiles), "embedding", "tile", shown=shown) as bar:
+    hidden = {} if shown else {"disable": True}
+    with tqdm(total=len(tiles), desc="embedding", unit="tile", **hidden) as bar:
         for idx, images in batches:
             yield idx, images
             bar.update(len(idx))

@@ -17,13 +17,13 @@ import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from lib import paths
 from lib.artefacts import atomic, digest_of, new_array
 from lib.data import cards, datasets
 from lib.data.tiles import decode_tiles, read_batches, read_tile_table
 from lib.packaged_weights import IMAGE_TOWER, packaged_image_weights
-from lib.progress import progress
 from lib.vlm.inference import VLM, as_vlm, encode_images
 from lib.vlm.model_files import RECIPE, read_json
 from lib.vlm.prompts import tokens_of
@@ -95,7 +95,7 @@ def source_features(
     batches = read_batches(store, np.arange(n), BATCH, model.device)
     images = [
         encode_images(model, plain_view(tiles, model.image_size))[0]
-        for _, tiles in progress(batches, "batches of source tiles", "step", total=-(-n // BATCH))
+        for _, tiles in tqdm(batches, "batches of source tiles", -(-n // BATCH), unit="step")
     ]
     projection, model.model.text.proj = model.model.text.proj, nn.Identity()
     tokens = tokens_of(model.tokenizer, captions, "captions")
@@ -127,7 +127,7 @@ def pretrain(
     optimiser = torch.optim.AdamW(learnt, lr=learning_rate, weight_decay=0.01)
     draw = np.random.default_rng(seed)
     losses = []
-    for _ in progress(range(steps), "pre-training the projections", "step", total=steps):
+    for _ in tqdm(range(steps), "pre-training the projections", unit="step"):
         idx = draw.integers(len(images), size=batch_size)
         captions = caption_of[idx, draw.integers(caption_of.shape[1], size=batch_size)]
         image = F.normalize(model.visual.head(images[idx]), dim=-1)

@@ -21,7 +21,6 @@ from packed import BODY, FILES, MAKERS, SECOND, SIZE, listed, tarred, zipped
 
 from lib import paths
 from lib.data import archives, cards, datasets, download
-from lib.progress import HEADLESS
 
 OTHER = hashlib.shake_256(b"other tiles").digest(SIZE)
 
@@ -136,7 +135,6 @@ def test_a_sha256_is_checked_too(server, file):
 
 
 def test_progress_is_shown_in_bytes_to_a_terminal_alone(server, file, capfd, monkeypatch):
-    monkeypatch.delenv(HEADLESS, raising=False)
     server.files["tiles.bin"] = BODY
     for watched in (False, True):
         monkeypatch.setattr(sys.stderr, "isatty", lambda watched=watched: watched)

@@ -138,7 +138,7 @@ def test_a_division_that_comes_with_the_dataset_is_its_only_fold(card):
 def test_a_group_in_both_parts_of_that_division_is_named():
     table = tile_table(part="train")
     table.loc[np.flatnonzero(table.group == "slide 3")[1:], "part"] = "test"
-    with pytest.raises(ValueError, match="own division divides 1 groups.*'slide 3'"):
+    with pytest.raises(ValueError, match=r"own division divides 1 groups.*'slide 3'"):
         splits.own_division(table)
 
 

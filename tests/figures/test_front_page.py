@@ -1,4 +1,4 @@
-"""The diagram, the headline figure and the two tables of the front page."""
+"""The headline figure and the two tables of the front page."""
 
 import re
 from pathlib import Path
@@ -8,14 +8,13 @@ import pandas as pd
 import pytest
 
 from lib import record, runner
-from lib.figures import diagram, front_page
+from lib.figures import front_page
 from lib.quality import tables as quality_tables
 from lib.report import ablations, active_learning, alarms, comparison, format, overviews, statistics
 from lib.slides import open_set, tables
 
 ROOT = Path(__file__).resolve().parents[2]
-FIGURES = ("methods.svg", "methods_dark.svg", "headline.svg", "headline_dark.svg")
-SVG = "{http://www.w3.org/2000/svg}"
+FIGURES = ("headline.svg", "headline_dark.svg")
 
 
 @pytest.fixture(scope="module")
@@ -24,37 +23,6 @@ def rows():
     recorded = record.read_rows(*sorted((ROOT / "data" / "record").glob("*.jsonl")))
     vlms = {name: runner.default_vlm(name) for name in {row["dataset"] for row in recorded}}
     return comparison.of_own_vlm(recorded, vlms)
-
-
-# --- the diagram ---------------------------------------------------------------------------------
-
-
-def test_the_diagram_is_well_formed_and_differs_in_its_colours_alone():
-    drawn = {name: diagram.diagram(theme) for name, theme in diagram.THEMES.items()}
-    light, dark = drawn.values()
-    root = ElementTree.fromstring(light)
-    assert root.get("width") == "800" and root.find(f"{SVG}title") is not None
-    colourless = [re.sub(r"#[0-9a-f]{6}", "#", text, flags=re.I) for text in (light, dark)]
-    assert colourless[0] == colourless[1] and light != dark
-    assert set(diagram.THEMES["methods.svg"]) == set(diagram.THEMES["methods_dark.svg"])
-
-
-def test_words_of_the_diagram_are_large_enough_and_stay_inside():
-    root = ElementTree.fromstring(diagram.diagram(diagram.THEMES["methods.svg"]))
-    texts = list(root.iter(f"{SVG}text"))
-    assert len(texts) > 30
-    for text in texts:
-        size, x = float(text.get("font-size")), float(text.get("x"))
-        width = 0.58 * size * len(text.text)  # of an average letter
-        left = x - {"start": 0, "middle": width / 2}[text.get("text-anchor")]
-        assert size >= 11, text.text
-        assert left >= 0 and left + width <= diagram.WIDTH, text.text
-
-
-def test_titles_and_explanations_fit_their_panels():
-    for title, lines, _ in (*diagram.VLM_CPL, *diagram.UNISAL):
-        assert 0.6 * 13 * len(title) < diagram.STEP_WIDTH
-        assert all(0.52 * 11.5 * len(line) < diagram.STEP_WIDTH - 6 for line in lines), lines
 
 
 # --- the tables ----------------------------------------------------------------------------------
@@ -316,6 +284,13 @@ def test_what_the_readme_says_of_others_holds_in_the_record(rows):
 # --- the figures ---------------------------------------------------------------------------------
 
 
+def test_the_diagrams_for_light_and_dark_pages_differ_in_their_colours_alone():
+    texts = [(ROOT / "figures" / f"methods{dark}.svg").read_text() for dark in ("", "_dark")]
+    assert len(list(ElementTree.fromstring(texts[0]).iter("{http://www.w3.org/2000/svg}text"))) > 30
+    light, dark = (re.sub(r"#[0-9a-fA-F]{6}", "#", text) for text in texts)
+    assert light == dark and texts[0] != texts[1]
+
+
 @pytest.mark.slow
 def test_the_pictures_are_those_of_the_record_and_written_the_same_twice(rows, tmp_path):
     for folder in ("one", "two"):
@@ -324,8 +299,6 @@ def test_the_pictures_are_those_of_the_record_and_written_the_same_twice(rows, t
         drawn = (tmp_path / "one" / name).read_text()
         assert drawn == (tmp_path / "two" / name).read_text()
         ElementTree.fromstring(drawn)
-        if name.startswith("methods"):
-            assert drawn == (ROOT / "figures" / name).read_text(), "`make figures` writes it again"
         assert (ROOT / "figures" / name).is_file()
 
 

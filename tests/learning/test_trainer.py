@@ -438,7 +438,7 @@ def run_script(folder, *launcher, stop=-1):
     here = Path(__file__).parent
     path = os.pathsep.join([str(here), str(paths.ROOT), os.environ.get("PYTHONPATH", "")])
     threads = str(torch.get_num_threads())  # equal bytes can be asked of equal threads alone
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": threads}
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": threads, "TQDM_DISABLE": "1"}
     command = [sys.executable, *launcher, script, folder, str(stop)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 

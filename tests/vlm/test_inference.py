@@ -299,12 +299,6 @@ def test_an_interrupted_embedding_keeps_the_arrays_of_the_last_one(model, store,
     assert {n: a.tobytes() for n, a in before.items()} == {n: a.tobytes() for n, a in after.items()}
 
 
-def test_the_bare_encoder_has_a_rate(model, store):
-    text = inference.embed_prompts(model, PROMPTS)
-    speed = inference.speed_of_views(model, store, np.arange(23), text, batch_size=8)
-    assert len(speed) == 5 and (speed.ratio == speed.views / speed.encoder).all()
-
-
 # --- memory --------------------------------------------------------------------------------------
 
 MEMORY = """

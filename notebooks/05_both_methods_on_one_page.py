@@ -68,7 +68,7 @@ torch.manual_seed(seed);
 # %%
 prompt_labels = probs[tiles].argmax(1)
 accuracy = {"zero-shot": (probs[test.tile.values].argmax(1) == test.label.values).mean()}
-print(f"prompt labels that are right: {(prompt_labels == truth).mean():.3f} of {len(tiles)}")
+print(f"right: {(prompt_labels == truth).mean():.3f} of {len(tiles)} prompt labels")
 
 # %% [markdown]
 # **Multi-view consensus.** Each of $V$ random views of a tile votes for a class. Of the tiles, the fraction $\rho$ whose
@@ -82,7 +82,7 @@ h = np.stack([(votes[:, tiles] == c).mean(0) for c in range(n_classes)], axis=1)
 H = -(h * np.log(np.maximum(h, 1e-12))).sum(1).round(9)
 ranking = np.lexsort((tile_draws(tiles, 1, seed, TIE_STREAM)[:, 0], H))
 agreed = np.sort(ranking[: int(setting["keep_ratio"] * len(H) + 1e-9)])  # 0.3 · 10 is 3
-print(f"of those kept: {(prompt_labels == truth)[agreed].mean():.3f} of {len(agreed)}")
+print(f"right: {(prompt_labels == truth)[agreed].mean():.3f} of {len(agreed)} that views agree on")
 
 # %% [markdown]
 # **Prompt-feature consensus.** K-means finds as many clusters of the kept tiles as there are classes. Hungarian
@@ -100,7 +100,7 @@ class_of_cluster = linear_sum_assignment(together, maximize=True)[1]
 kept = agreed[class_of_cluster[k] == y_hat]
 pseudo_labels = np.full(len(tiles), -1)  # -1: none
 pseudo_labels[kept] = prompt_labels[kept]
-print(f"of those confirmed: {(prompt_labels == truth)[kept].mean():.3f} of {len(kept)}")
+print(f"right: {(prompt_labels == truth)[kept].mean():.3f} of {len(kept)} that clusters confirm")
 
 # %% [markdown]
 # **High-confidence cross supervision.** Two networks learn from $D_l$ by cross-entropy, and from all other tiles each what
@@ -233,8 +233,8 @@ def choose(p, z, unlabelled, q):
 
 # %% [markdown]
 # **Rounds.** The first $q$ tiles are drawn by chance. In each round an expert labels the query, two new networks learn
-# from all labels so far, and they choose the next query. Here a table answers for the expert. The accuracy of a round
-# goes up and down by a few test tiles, so the mean of the last three rounds is kept.
+# from all labels so far, and they choose the next query. Here a table answers for the expert. The accuracy of one
+# round goes up and down by a few test tiles, so the mean of the second half of the rounds is kept.
 #
 # $$A_r, B_r = \text{train}(L_r, U_r), \qquad Q_{r+1} = \text{choose}(A_r, B_r, U_r), \qquad L_{r+1} = L_r \cup Q_{r+1}$$
 
@@ -246,7 +246,8 @@ for _ in range(setting["n_rounds"]):
     pair = train_pair(labels, setting["round_steps"], unisal_loss)
     curve[int((labels >= 0).sum())] = accuracy_of(pair)
     query = choose(*predict(pair, plain[tiles]), labels < 0, q)
-accuracy["UniSAL"] = np.mean(list(curve.values())[-3:])
+second_half = list(curve)[-(len(curve) // 2):]
+accuracy["UniSAL"] = np.mean([curve[n] for n in second_half])
 assert list(curve) == [q * r for r in range(1, setting["n_rounds"] + 1)]  # no tile twice
 
 # %% [markdown]
@@ -263,11 +264,11 @@ rows = rows.assign(accuracy=[scores["accuracy"] for scores in rows.scores])
 unisal = rows.query("method == 'unisal' and training == 'dual-view'").sort_values("budget")
 cpl = rows.query("method == 'vlm-cpl' and setting == 'published filters'")
 parts = {"zero-shot": rows.query("method == 'zero-shot'"), "VLM-CPL": cpl, "UniSAL": unisal}
-reference = {name: part.accuracy.tail(3).mean() for name, part in parts.items()}
+reference = {name: part.accuracy.tail(len(second_half)).mean() for name, part in parts.items()}
 
 # %%
 table = pd.DataFrame({"on this page": accuracy, "notebooks 10, 13 and 22": reference})
-table.insert(0, "labels", ["none", "none", f"up to {max(curve)}, mean of three rounds"])
+table.insert(0, "labels", ["none", "none", f"{second_half[0]} to {second_half[-1]}"])
 table.round(3)
 
 # %%
@@ -288,10 +289,11 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 closed(figure)
 
 # %% [markdown]
-# On the drawn tiles VLM-CPL gets without a label about as far as UniSAL with a few. The two lines of UniSAL cross: they ask
-# about the same first tiles and soon about others, and a few test tiles go one way or the other.
+# On the drawn tiles VLM-CPL gets without a label about as far as UniSAL with a few. The two lines of UniSAL begin with
+# the same tiles. With so few labels much depends on how the networks start, as they teach each other mistakes too; with more
+# labels the lines come together.
 
 # %% [markdown]
 # **Recap.** Two filters and one loss are VLM-CPL; the same loss with a contrastive term and a rule for which tiles
 # to ask about is UniSAL. Next: `10_zero_shot_inference` begins to take them step by step, and
-# [the papers beside these notebooks](README.md) says what of each paper stands where.
+# `notebooks/README.md` says what of each paper stands where.

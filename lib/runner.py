@@ -147,6 +147,8 @@ def name_of(notebook: Path, parameters: Mapping[str, Any]) -> str:
 # glibc gives the buffers of each layer back to the system and faults them in again at the next:
 # told to keep them, the encoder was measured 1.4 times as fast on two cores.
 KEEP_BUFFERS = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+# An executed notebook shows no progress bars, ours or those of transformers and its downloads.
+NO_BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
@@ -181,8 +183,7 @@ def _execute(notebook: Path, parameters: Mapping[str, Any], done: Path) -> Path:
         paths.model_folder(parameters["vlm"], 0).parent,
     ):
         remove_leftovers(touched)
-    # The kernel inherits these; in an executed notebook no progress bar is wanted.
-    os.environ |= KEEP_BUFFERS | {"TQDM_DISABLE": "1"} | os.environ
+    os.environ |= KEEP_BUFFERS | NO_BARS | os.environ  # the kernel inherits it
     failed = done.with_suffix(".failed.ipynb")
     with scratch_folder() as scratch, atomic(done) as partial:
         source = scratch / f"{notebook.stem}.ipynb"

@@ -176,15 +176,18 @@ def _read_part(card: cards.Card, image_size: int) -> tuple[pd.DataFrame, Path]:
 
 
 def prepare(name: str, *, image_size: int, seed: int, steps: int = 400) -> pd.DataFrame:
-    """Build a stand-in unless it is there, built from the same tiles, words and settings.
+    """Build a stand-in unless it is there, built from the same tiles and words.
 
-    Returns the table of the tiles that it learnt on.
+    One that is there keeps its size and steps, for runs of other datasets may rest on it. Returns
+    the table of the tiles that it learnt on.
     """
-    card, table, store = read_source(name, image_size)
-    folder, captions = paths.model_folder(name, seed), [c.captions for c in card.classes]
+    folder = paths.model_folder(name, seed)
+    built = read_json(folder / RECIPE) if (folder / RECIPE).is_file() else {}
     kwargs = {"image_size": image_size, "seed": seed, "steps": steps}
-    file, recipe = folder / RECIPE, _recipe(store, table.label.values, captions, **kwargs)
-    if not file.is_file() or read_json(file) != recipe:
+    kwargs |= {setting: built[setting] for setting in kwargs if setting in built}
+    card, table, store = read_source(name, kwargs["image_size"])
+    captions = [c.captions for c in card.classes]
+    if built != _recipe(store, table.label.values, captions, **kwargs):
         build(folder, store, table.label.values, captions, **kwargs)
     return table
 

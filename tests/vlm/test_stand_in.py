@@ -1,6 +1,7 @@
 """The stand-in VLM: packaged towers that are what they claim, projections that learn, a folder."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -206,7 +207,10 @@ def test_tiles_of_a_joined_source_that_change_are_joined_again(sources, tmp_path
     assert decoded[:, 0, 0, 0].tolist() == [0, 50, 7, 150]
 
 
-def test_a_stand_in_is_built_again_when_what_it_was_built_from_changes(sources, tmp_path):
+def test_a_stand_in_is_built_again_when_its_source_changes_and_never_for_another_size_or_steps(
+    sources, tmp_path
+):
+    """Runs of other datasets may rest on the one that is there."""
     folder = paths.model_folder("stand-in-two", 0)
 
     def is_built(image_size=32, steps=1):
@@ -215,9 +219,11 @@ def test_a_stand_in_is_built_again_when_what_it_was_built_from_changes(sources, 
         return folder.stat().st_ino != before
 
     assert is_built() and not is_built()
-    assert is_built(steps=2) and is_built(image_size=40, steps=2)
+    assert not is_built(steps=2) and not is_built(image_size=40, steps=2)
     Image.new("RGB", (40, 40), (7, 0, 0)).save(tmp_path / "two" / "a" / "tile.png")
-    assert is_built() and not is_built()
+    assert is_built(image_size=40, steps=2) and not is_built()
+    built = json.loads((folder / "recipe.json").read_text())
+    assert (built["image_size"], built["steps"]) == (32, 1)
     sources["two"].classes[0] = dataclasses.replace(sources["two"].classes[0], captions=("fat",))
     assert is_built() and not is_built()
     (folder / "recipe.json").unlink()  # as an older version left it

@@ -283,10 +283,10 @@ def embed_views(
                 mean_probs[idx] = total.cpu()
 
 
-def has_views(run: Path, *texts: str) -> bool:
-    """Whether all files of `embed_views` are in `run`; texts: names of the sets of prompts."""
-    files = [f"{text}/{name}.npy" for text in texts or ("",) for name in ("votes", "view_probs")]
-    return all((run / file.lstrip("/")).is_file() for file in ["view_features.npy", *files])
+def has_views(run: Path) -> bool:
+    """Whether `run` holds all that `embed_views` writes for one set of prompts."""
+    names = ("view_features", "votes", "view_probs")
+    return all((run / f"{name}.npy").is_file() for name in names)
 
 
 def _by_name(text: Texts) -> Mapping[str, torch.Tensor]:

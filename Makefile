@@ -59,7 +59,7 @@ record: venv ## Run all folds, seeds and ablations of DATASET and publish their 
 	@$(RUN) lib.runner notebooks/40_record.py -p dataset "$$DATASET" -p mode publish $(WITH_VLM)
 
 data: venv ## Download DATASET, or say where to get it
-	@$(RUN) lib.data.download -- "$$DATASET"
+	@$(RUN) data.prepare.download -- "$$DATASET"
 
 own: venv ## Label and classify the images in TILES by the words in CLASSES; ends with a page
 	@[ "$$TILES" ] || { echo "name a folder of images: make own TILES=folder CLASSES=..." >&2; exit 1; }
@@ -69,7 +69,7 @@ own: venv ## Label and classify the images in TILES by the words in CLASSES; end
 
 # notebooks/91_label_tiles.py, after notebook 90; without TILES on the drawn tiles
 label: venv ## Label TILES in JupyterLab, from what make own says of them; without TILES drawn ones
-	@$(RUN) lib.labelling.start $${TILES:+-p dataset own} -p folder "$$TILES" \
+	@$(RUN) apps.labelling.start $${TILES:+-p dataset own} -p folder "$$TILES" \
 	  -p classes "$$CLASSES" $(WITH_VLM)
 
 slides: venv ## Label the slides in SLIDES by the words in CLASSES; ends with a page
@@ -95,12 +95,12 @@ figures: venv ## Make tables and figures from data/record alone, without trainin
 	@$(RUN) lib.runner notebooks/40_record.py -p mode figures
 
 lab: venv ## Open JupyterLab on notebooks/; a click on a script opens it as a notebook
-	@$(RUN) lib.labelling.start --ServerApp.root_dir=. --ServerApp.preferred_dir=notebooks
+	@$(RUN) apps.labelling.start --ServerApp.root_dir=. --ServerApp.preferred_dir=notebooks
 
 check: venv ## Check style and types, change nothing
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
-	@$(RUN) mypy lib
+	@$(RUN) mypy
 
 format: venv ## Format the code and repair what ruff can repair
 	@$(RUN) ruff format .
@@ -109,7 +109,7 @@ format: venv ## Format the code and repair what ruff can repair
 clean: ## Remove caches, runs and built models; keeps data/raw, data/record, figures and VENV
 	@rm -rf data/runs data/models .snakemake .pytest_cache .mypy_cache .ruff_cache .jupytext-sync
 	@rm -rf few_labels_or_none.egg-info
-	@find lib notebooks tests \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	@find lib apps data/prepare notebooks tests \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 help: ## List the targets
 	@echo "make TARGET [NAME=value ...]"

@@ -107,13 +107,16 @@ def _check(given: Mapping[str, Any], declared: Mapping[str, Any], where: str) ->
             )
 
 
+PACKAGES = ("lib", "apps", "data")
+
+
 def modules_used(file: Path) -> list[Path]:
-    """The modules of `lib` that a script imports, and those that they import in turn."""
+    """The modules of this repository that a script imports, and those that they import in turn."""
     found: dict[Path, None] = {}
     waiting = [file]
     while waiting:
         for node in ast.walk(ast.parse(waiting.pop().read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lib":
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
                 names = [node.module or ""] + [
                     f"{node.module}.{alias.name}" for alias in node.names
                 ]

@@ -34,7 +34,8 @@ from lib.artefacts import atomic
 from lib.data import cards, splits
 from lib.figures import slide_plots
 from lib.run_folder import Run
-from lib.slides import cohort, open_set, page, study, tables
+from apps.slide_viewer import page
+from lib.slides import cohort, open_set, study, tables
 from lib.vlm.cards import describe_vlm
 from lib.vlm.inference import embed_prompts
 from lib.vlm.loading import load_vlm

@@ -31,14 +31,16 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from lib import classifier, consensus, paths
+from apps.own_tiles import classifier
+from lib import consensus, paths
 from lib.alarm import label_free_alarms
 from lib.clusters import lift_clusters
 from lib.data import cards, datasets, tiles
-from lib.labelling import exchange
+from apps.labelling import exchange
 from lib.labels import UNLABELLED
 from lib.learning import losses, networks, setups, trainer
-from lib.figures import gallery, step_plots
+from apps.own_tiles import gallery
+from lib.figures import step_plots
 from lib.vlm import stand_in
 from lib.vlm.cards import credits, describe_vlm
 from lib.vlm.inference import embed_prompts, embed_tiles, embed_views
@@ -248,6 +250,6 @@ overview
 
 # %% [markdown]
 # **Recap.** `predictions.csv` holds the class of every tile, `index.html` shows what to check, and
-# `lib.classifier.predict(classifier, folder)` classifies other tiles. What the confidence is worth, and
+# `apps.own_tiles.classifier.predict(classifier, folder)` classifies other tiles. What the confidence is worth, and
 # where the method falls short, is measured in `14_comparison`. To correct it with a few labels of your
 # own, go on with `91_label_tiles`.

@@ -28,10 +28,11 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import display
 
-from lib import classifier, paths
+from apps.own_tiles import classifier
+from lib import paths
 from lib.data import cards, datasets
-from lib.labelling import answers, exchange, label_studio, people, session
-from lib.labelling.widget import LabelGrid
+from apps.labelling import answers, exchange, label_studio, people, session
+from apps.labelling.widget import LabelGrid
 
 # %% tags=["parameters"]
 dataset = "demo"  # names the folder of the results
@@ -131,7 +132,7 @@ predicted.head().round(3)
 
 # %% [markdown]
 # For other tools: the answers as a CSV, and tasks with predictions and the configuration for Label Studio.
-# `lib.labelling.exchange` reads such files back, and makes an image folder of the labelled tiles.
+# `apps.labelling.exchange` reads such files back, and makes an image folder of the labelled tiles.
 
 # %%
 exchange.write_csv(out / "labels.csv", lines, own.unique)

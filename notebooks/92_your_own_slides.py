@@ -29,7 +29,8 @@ import numpy as np
 from lib import paths
 from lib.data import cards
 from lib.figures import slide_plots
-from lib.slides import cohort, open_set, page, study
+from apps.slide_viewer import page
+from lib.slides import cohort, open_set, study
 from lib.vlm import stand_in
 from lib.vlm.cards import credits, describe_vlm
 from lib.vlm.inference import embed_prompts

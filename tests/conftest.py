@@ -19,3 +19,23 @@ def output_root(tmp_path, monkeypatch):
     """Where everything goes that the code under test writes."""
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture
+def write_card(tmp_path, monkeypatch):
+    """Write the card "toy" to a folder of its own and read it."""
+    import yaml
+
+    from lib import paths
+    from lib.data import cards
+
+    folder = tmp_path / "cards"
+    folder.mkdir()
+    monkeypatch.setattr(paths, "card_file", lambda dataset: folder / f"{dataset}.yaml")
+
+    def write(values):
+        text = values if isinstance(values, str) else yaml.safe_dump(values, sort_keys=False)
+        (folder / "toy.yaml").write_text(text)
+        return cards.read_card("toy")
+
+    return write

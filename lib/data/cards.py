@@ -126,16 +126,16 @@ class Card:
     splits: the dataset's own division: for `train` and for `test` the folder that holds the class
     folders, or a JSON list of `{name, label}`; a class's `folder` is then its label there.
     patching: how the images of a dataset that has masks in place of class folders become tiles (the
-    arguments of `lib.data.patches.cut_images`).
+    arguments of `data.prepare.patches.cut_images`).
     counts: the published numbers of tiles: of a class by its name, or for each of the `splits` a
     number or those of its classes.
-    archives: what `make data` fetches (`lib.data.download`), each with the file or folder that it
-    `contains`; `access` is what else it takes to get the dataset.
-    synthetic: the arguments of `lib.data.synthetic.write_dataset` for a dataset that is generated.
+    archives: what `make data` fetches, each with the file or folder that it `contains`;
+    `access` is what else it takes to get the dataset.
+    synthetic: the arguments of `synthetic.write_dataset` for a dataset that is generated.
     slides: of a dataset of whole slides, which has no tiles: `table`, a CSV below the folder with
     columns path and label (a class's `folder`), and perhaps case, mpp and fold; `drawn` or
-    `composed`, the arguments of `lib.slides.made_slides.write_drawn_slides` for slides that are
-    generated, or of `write_composed_slides` for those made of real tiles, by kind the card whose
+    `composed`, the arguments of `synthetic_slides.write_drawn_slides` for generated slides,
+    or of `write_composed_slides` for those made of real tiles, by kind the card whose
     class of that name they are from.
     other_tissue: what is in the slides and is no target class, in words for prompts.
     group_hash_range: two numbers, 0 to 1: takes only the groups whose name, hashed, lies between

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from data.prepare import patches, synthetic
 from lib import paths
 from lib.artefacts import atomic, digest_of, locked
-from lib.data import patches, synthetic
 from lib.data.cards import Card, read_card
 
 RECIPE = "recipe.json"  # in a folder that was made here

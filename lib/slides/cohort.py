@@ -14,13 +14,13 @@ import pandas as pd
 import torch
 from openslide import OpenSlide, OpenSlideError
 
+from apps.slide_viewer.annotations import write_geojson
+from data.prepare import synthetic_slides
 from lib import paths
 from lib.artefacts import digest_of
 from lib.csv_tables import number, path_key, read_table, refuse
 from lib.data import datasets
 from lib.data.cards import Card
-from lib.slides import made_slides
-from lib.slides.annotations import write_geojson
 from lib.slides.features_file import read_made_from, write_features
 from lib.slides.grid import read_tiles, tile_grid
 from lib.slides.reading import MPP_RANGE, Slide, companions, identity_of, open_slide, series_of
@@ -41,8 +41,8 @@ def prepare(card: Card) -> Path:
     assert card.slides is not None
     folder, targets = paths.raw_folders()[0] / card.folder, [c.folder for c in card.classes]
     for kind, write in (
-        ("drawn", made_slides.write_drawn_slides),
-        ("composed", made_slides.write_composed_slides),
+        ("drawn", synthetic_slides.write_drawn_slides),
+        ("composed", synthetic_slides.write_composed_slides),
     ):
         if kind in card.slides:
             return datasets.made(folder, {**card.slides[kind], "targets": targets}, write)
@@ -388,7 +388,7 @@ def relevant_tissue(
     relevant = np.zeros(len(tiles), bool)
     for slide, of_slide in tiles.groupby("slide"):
         line = table.iloc[int(slide)]
-        kinds = made_slides.kinds_of_tiles(
+        kinds = synthetic_slides.kinds_of_tiles(
             folder, line["name"], of_slide[["x", "y"]].values, float(of_slide.side.iloc[0])
         )
         relevant[of_slide.index] = kinds == card.classes[line["label"]].folder

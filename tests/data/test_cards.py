@@ -380,5 +380,5 @@ def test_reading_a_card_imports_nothing_that_draws_or_cuts():
         [sys.executable, "-c", loaded], cwd=paths.ROOT, capture_output=True, text=True, check=True
     )
     modules = set(run.stdout.split())
-    heavy = {"torch", "scipy", "pandas", "PIL", "lib.data.synthetic", "lib.data.patches"}
+    heavy = {"torch", "scipy", "pandas", "PIL", "data.prepare.synthetic", "data.prepare.patches"}
     assert "lib.data.cards" in modules and not modules & heavy

@@ -11,8 +11,9 @@ import pytest
 from cases import case
 from miniatures import CARD_FIELDS
 
+from data.prepare import download
 from lib import paths
-from lib.data import cards, datasets, download, splits, tiles
+from lib.data import cards, datasets, splits, tiles
 
 CARDS = sorted(file.stem for file in (paths.ROOT / "data" / "cards").glob("*.yaml"))
 

@@ -15,8 +15,9 @@ from openslide import OpenSlideError
 from slides.made_up_slides import piece, tissue_slide, write_dicom
 from small_models import write_model
 
+from data.prepare import synthetic_slides
 from lib.data import cards
-from lib.slides import cohort, made_slides
+from lib.slides import cohort
 from lib.slides.features_file import read_features
 from lib.vlm.loading import load_vlm
 
@@ -370,12 +371,12 @@ def test_tissue_that_was_corrected_by_hand_is_taken(vlm, folder, tmp_path):
     assert same[0] == same[1]
 
 
-def test_which_tiles_are_relevant_is_known_of_made_slides_alone(folder, tmp_path):
+def test_which_tiles_are_relevant_is_known_of_synthetic_slides_alone(folder, tmp_path):
     table = pd.DataFrame({"name": ["slide00"], "label": [0]})
     tiles = pd.DataFrame({"slide": 0, "x": [100, 0], "y": [100, 0], "side": 64.0})
     assert cohort.relevant_tissue(CARD, folder, table, tiles) is None
     made = tmp_path / "made"
-    made_slides.write_drawn_slides(
+    synthetic_slides.write_drawn_slides(
         made, targets=["stroma"], others=["lymphocytes"], slides=1, islands=1, columns=1, side=160,
         irrelevant=0.0, mpp=[1.0], shift=0.5, seed=0,
     )  # fmt: skip

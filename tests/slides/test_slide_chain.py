@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from apps.slide_viewer.annotations import check_geojson
 from lib import record
 from lib.data import cards
 from lib.slides import cohort, open_set, tables
-from lib.slides.annotations import check_geojson
 from lib.slides.features_file import read_features
 
 pytestmark = pytest.mark.slow

@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 from slides.made_up_slides import textured_slide
 
+from apps.slide_viewer import page
 from lib import record
 from lib.alarm import Alarm
 from lib.figures import plots, results, slide_plots
 from lib.learning.pooling import Bags
-from lib.slides import open_set, page, study, tables
+from lib.slides import open_set, study, tables
 from lib.slides.features_file import write_features
 
 TEST = pd.DataFrame({"slide": [1, 3, 4], "label": [0, 1, 1], "group": ["a", "b", "b"]})

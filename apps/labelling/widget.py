@@ -1,0 +1,229 @@
+"""The grid in which a person labels tiles: the half in the kernel; `widget.js` is in the browser.
+
+The browser asks for one tile at a time and sends each answer; it moves on when it is told that the
+answer is on the disk. What is shown follows from the file of answers alone, so nothing is lost with
+a closed tab or a killed kernel, and several tabs or people can label side by side.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import pandas as pd
+import traitlets
+from PIL import Image
+
+from apps.labelling import answers
+from apps.labelling.answers import Answer
+from apps.labelling.people import seen_differently
+from lib.data.images import open_image, read_square
+from lib.labels import NONE_OF_THESE, REFUSED
+
+ASK = ("query", "second", "disputed")
+NEIGHBOURS = 8
+LARGE, SMALL = 640, 144  # pixels of a side
+SKIPPED = -1  # in `status`; a class index or REFUSED is an answer
+CHUNK = 4096
+PICTURES = 1000  # kept in memory
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Where the pictures are and what the model says.
+
+    folder, paths, digests: [N] files; features: [N, E], in which neighbours are near; probs:
+    [N, C], the suggestions.
+    """
+
+    folder: Path
+    paths: Sequence[str]
+    digests: Sequence[str]
+    features: np.ndarray
+    probs: np.ndarray
+
+
+def neighbours(features: np.ndarray, tile: int, n: int = NEIGHBOURS) -> np.ndarray:
+    """The n other tiles with the highest cosine to one, nearest first; a chunk at a time."""
+    one = features[tile].astype(np.float32)
+    cosine = np.empty(len(features), np.float32)
+    for start in range(0, len(features), CHUNK):
+        rows = features[start : start + CHUNK].astype(np.float32)
+        cosine[start : start + CHUNK] = rows @ one / np.maximum(np.linalg.norm(rows, axis=1), 1e-12)
+    cosine[tile] = -np.inf
+    return np.argsort(-cosine, kind="stable")[: min(n, len(features) - 1)]
+
+
+def picture(file: Path, most: int) -> bytes:
+    """A tile as a JPEG of at most `most` pixels a side."""
+    with open_image(file) as opened:
+        side = min(opened.size)
+    tile, _ = read_square(file, min(side, most))
+    buffer = BytesIO()
+    Image.fromarray(tile).save(buffer, "JPEG", quality=92, subsampling=0)
+    return buffer.getvalue()
+
+
+class LabelGrid(anywidget.AnyWidget):
+    """Label the tiles of a query with the keyboard or the mouse; every answer is on disk at once.
+
+    wanted: tile numbers, in the order in which they are shown. file: of the answers. who: the name
+    that they get. ask: "query" for tiles that nobody has judged, "second" for those that this
+    person has not, "disputed" to ask once more for what people see differently. on_finish: called
+    when the person has finished; returns the tiles of the next query, none when there is none.
+    Raises ValueError for an empty name, another `ask`, and a class called "none of these".
+    """
+
+    _esm = Path(__file__).with_name("widget.js")
+    _css = Path(__file__).with_name("widget.css")
+    classes = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    who = traitlets.Unicode().tag(sync=True)
+    ask = traitlets.Unicode().tag(sync=True)
+    # Its number, at another of which the browser begins again, and the status of its tiles:
+    # {"mine": class, REFUSED, SKIPPED or None, "open": bool}.
+    query = traitlets.Dict().tag(sync=True)
+    phase = traitlets.Unicode("label").tag(sync=True)  # label, busy, done, failed
+    note = traitlets.Unicode().tag(sync=True)
+
+    def __init__(
+        self,
+        tiles: Tiles,
+        wanted: Sequence[int],
+        class_names: Sequence[str],
+        file: Path,
+        who: str,
+        *,
+        ask: str = "query",
+        on_finish: Callable[[], Sequence[int]] | None = None,
+    ):
+        if ask not in ASK:
+            raise ValueError(f"ask must be {', '.join(ASK)}, not {ask!r}")
+        if not who.strip():
+            raise ValueError("say who labels: answers carry a name")
+        if NONE_OF_THESE in class_names:
+            raise ValueError(f"{NONE_OF_THESE!r} stands for no class: call it otherwise")
+        self.tiles, self.file, self.on_finish = tiles, file, on_finish
+        self._picture = lru_cache(PICTURES)(picture)
+        self._since = len(self._lines())
+        super().__init__(classes=list(class_names), who=who.strip(), ask=ask)
+        self._show(wanted)
+        self.on_msg(self._receive)
+
+    # --- what is shown
+
+    def _lines(self) -> pd.DataFrame:
+        return answers.read(self.file).lines
+
+    def _show(self, wanted: Sequence[int]) -> None:
+        self.wanted = [int(tile) for tile in wanted]
+        number = self.query.get("number", 0) + 1
+        self.query = {"number": number, "status": self._status()}
+        self.phase = "label" if self.wanted else "done"
+
+    def _status(self) -> list[dict[str, Any]]:
+        """What this person has answered for each tile, and whether it is still to be labelled."""
+        lines = self._lines()
+        latest = answers.standing(lines)
+        others = set(latest.tile[latest.who != self.who])
+        if self.ask == "disputed":
+            others = others - set(seen_differently(lines).index)
+            latest = answers.standing(lines[self._since :])
+        mine = {a.tile: a for a in latest[latest.who == self.who].itertuples()}
+        status = []
+        for tile in self.wanted:
+            digest = self.tiles.digests[tile]
+            code = self._code(mine[digest]) if digest in mine else None
+            judged = code is not None or (self.ask != "second" and digest in others)
+            status.append({"mine": code, "open": not judged})
+        return status
+
+    def _code(self, answer: Any) -> int | None:
+        if answer.action == "skip":
+            return SKIPPED
+        if not isinstance(answer.label, str):
+            return REFUSED
+        return self.classes.index(answer.label) if answer.label in self.classes else None
+
+    # --- messages of the browser
+
+    def _receive(self, _: Any, content: Mapping[str, Any], __: Any) -> None:
+        kind = content.get("kind")
+        reply: dict[str, Any] = {"kind": kind, "id": content.get("id")}
+        buffers: list[bytes] = []
+        try:
+            if content.get("query") != self.query["number"]:
+                raise ValueError("this query is done: another tab has finished it")
+            if kind == "tile":
+                more, buffers = self._tile(content["n"])
+                reply |= more
+            elif kind in ("label", "skip"):
+                self._answer(content)
+            elif kind == "undo":
+                reply["n"] = self._undo()
+            elif kind == "finish":
+                self._finish()
+        except Exception as error:  # whatever it is, the person must see it: nothing was saved
+            reply["error"] = f"{type(error).__name__}: {error}"
+        self.send(reply, buffers)
+
+    def _tile(self, n: int) -> tuple[dict[str, Any], list[bytes]]:
+        tile = self.wanted[n]
+        near = neighbours(self.tiles.features, tile)
+        latest = answers.standing(self._lines())
+        latest = latest[(latest.who == self.who) & (latest.action == "label")]
+        mine = dict(zip(latest.tile, latest.label, strict=True))
+        captions = [mine.get(self.tiles.digests[other], "") or "" for other in near]
+        probs = self.tiles.probs[tile]
+        suggestion = {"class": int(probs.argmax()), "probability": float(probs.max())}
+        files = [self.tiles.folder / self.tiles.paths[t] for t in (tile, *near)]
+        pictures = [self._picture(files[0], LARGE), *(self._picture(f, SMALL) for f in files[1:])]
+        text = {"n": n, "path": self.tiles.paths[tile], "captions": captions}
+        return text | {"suggestion": suggestion}, pictures
+
+    def _answer(self, content: Mapping[str, Any]) -> None:
+        label, digest = content.get("label"), self.tiles.digests[self.wanted[content["n"]]]
+        named = None if label in (None, REFUSED) else self.classes[label]
+        seconds = round(float(content["seconds"]), 2)
+        line = Answer(
+            digest, named, self.who, seconds=seconds, suggestion=bool(content["suggestion"]),
+            action=content["kind"],
+        )  # fmt: skip
+        self._write([line])
+
+    def _undo(self) -> int | None:
+        """Take back this person's last answer in the query; its place, or None if there is none."""
+        lines = self._lines()
+        if self.ask == "disputed":
+            lines = lines[self._since :]
+        place = {self.tiles.digests[tile]: n for n, tile in enumerate(self.wanted)}
+        latest = answers.standing(lines)
+        latest = latest[(latest.who == self.who) & latest.tile.isin(list(place))].sort_values(
+            "line"
+        )
+        if latest.empty:
+            return None
+        digest = latest.tile.iloc[-1]
+        self._write([Answer(digest, None, self.who, action="undo")])
+        return place[digest]
+
+    def _finish(self) -> None:
+        """Leave out what is still open, and show the next query."""
+        status = self._status()
+        left = [t for t, s in zip(self.wanted, status, strict=True) if s["open"]]
+        self._write([Answer(self.tiles.digests[t], None, self.who, action="skip") for t in left])
+        if self.on_finish is None:
+            self.phase = "done"
+            return
+        self.phase = "busy"
+        try:
+            self._show(self.on_finish())
+        except Exception as error:
+            self.phase, self.note = "failed", f"{type(error).__name__}: {error}"
+
+    def _write(self, lines: Sequence[Answer]) -> None:
+        answers.append(self.file, lines)
+        self.query = self.query | {"status": self._status()}

@@ -1,0 +1,1 @@
+"""A page of slides with deep zoom, and annotations as QuPath reads them."""

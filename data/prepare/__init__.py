@@ -1,0 +1,1 @@
+"""How data gets here: downloads, archives, patches, synthetic tissue and slides."""

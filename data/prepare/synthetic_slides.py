@@ -1,0 +1,323 @@
+"""Slides whose truth is known: drawn ones, and real tiles composed into slides.
+
+A slide is glass with islands of tissue. One kind of tissue gives the slide its label, all others
+are irrelevant. What is written: `<slide>.tif`, a pyramid; `truth/<slide>.png`, the kind of tissue
+at every 16th pixel; `slides.csv`; the names of the kinds in `kinds.json`.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter
+from tqdm import tqdm
+
+from data.prepare.synthetic import tissue_tile
+from lib.data import cards, datasets
+from lib.data.images import open_image
+from lib.data.splits import FOLDS
+from lib.data.staining import draw_slide
+from lib.data.tiles import read_tile_table
+from lib.slides.reading import write_pyramid
+from lib.workers import worker_pool
+
+TRUTH_STEP = 16  # pixels of level 0
+GLASS = 0  # in the truth; kinds count from 1
+GAP = 64  # pixels of glass around an island
+INKS = ((20, 60, 160), (15, 110, 60), (25, 25, 30))  # blue, green and black pens
+Field = Callable[[str, int, np.random.Generator], np.ndarray]
+
+
+# --- one slide -----------------------------------------------------------------------------------
+
+
+def island(side: int, rng: np.random.Generator) -> np.ndarray:
+    """A soft mask, float [side, side] in 0 … 1, of a piece of tissue with a ragged outline."""
+    y, x = np.mgrid[:side, :side] / (side - 1) * 2 - 1
+    angle, radius = np.arctan2(y, x), np.hypot(x, y)
+    reach = np.full_like(angle, 0.9)
+    for k in range(2, 9):
+        reach += 0.22 / k * rng.standard_normal() * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
+    edge = gaussian_filter(rng.standard_normal((side, side)), 3) * 0.12
+    return np.clip((np.minimum(reach, 0.98) + edge - radius) * side / 6, 0, 1)
+
+
+def slide_picture(
+    kinds: Sequence[str],
+    columns: int,
+    field: Field,
+    side: int,
+    rng: np.random.Generator,
+    *,
+    pens: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Islands of tissue on glass, uint8 [H, W, 3], and the number of each pixel's kind, uint8.
+
+    kinds: of the islands, in rows of `columns`; field: draws a kind, uint8 [side, side, 3]. One in
+    three slides has a fold, with pens one in three has a stroke of ink. Numbers count kinds in
+    their order from 1; they are of every `TRUTH_STEP`th pixel.
+    """
+    names = list(dict.fromkeys(kinds))
+    rows, pitch = -(-len(kinds) // columns), side + GAP
+    picture = np.full((rows * pitch + GAP, columns * pitch + GAP, 3), 243, np.float32)
+    truth = np.full(picture.shape[:2], GLASS, np.uint8)
+    for n, kind in enumerate(kinds):
+        y, x = GAP + n // columns * pitch, GAP + n % columns * pitch
+        place = slice(y, y + side), slice(x, x + side)
+        mask = island(side, rng)
+        picture[place] += mask[..., None] * (field(kind, side, rng) - picture[place])
+        truth[place][mask > 0.5] = 1 + names.index(kind)
+    if rng.random() < 1 / 3:
+        picture *= np.where(truth == GLASS, 1, _fold(truth.shape, rng))[..., None]
+    picture += rng.normal(0, 1.0, picture.shape)
+    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+    if pens and rng.random() < 1 / 3:
+        _stroke(image, rng)
+    return np.asarray(image), truth[::TRUTH_STEP, ::TRUTH_STEP]
+
+
+def _fold(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Light that a wavy band of doubled tissue lets through, float [H, W]."""
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    a = rng.uniform(0, np.pi)
+    across = x * np.cos(a) + y * np.sin(a) + 20 * np.sin((x - y) / 90)
+    middle = rng.uniform(0.3, 0.7) * (across.max() - across.min()) + across.min()
+    return 1 - 0.35 * (abs(across - middle) < 12)
+
+
+def _stroke(image: Image.Image, rng: np.random.Generator) -> None:
+    """A stroke of a marker pen, mostly beside the tissue."""
+    width, height = image.size
+    x = np.linspace(0, width, 12)
+    level = rng.choice([0.04, 0.97]) * height
+    y = level + np.cumsum(rng.normal(0, 4, 12))
+    ink = INKS[rng.integers(len(INKS))]
+    ImageDraw.Draw(image).line([*zip(x, y, strict=True)], fill=ink, width=22, joint="curve")
+
+
+# --- fields of tissue ----------------------------------------------------------------------------
+
+
+def drawn_field(kind: str, side: int, rng: np.random.Generator, *, stain: Any, mpp: float) -> Any:
+    """Procedural tissue, uint8 [side, side, 3], at `mpp` µm/px. stain: of the whole slide."""
+    if kind != "adipose":
+        return tissue_tile(kind, stain, side, rng, field=side * mpp, mixed=0.0)
+    half = -(-side // 2)  # the time to draw fat grows with the fourth power of the field
+    quarters = [tissue_tile(kind, stain, half, rng, field=half * mpp, mixed=0.0) for _ in range(4)]
+    rows = [np.concatenate(quarters[k : k + 2], axis=1) for k in (0, 2)]
+    return np.concatenate(rows)[:side, :side]
+
+
+def mosaic_field(
+    kind: str, side: int, rng: np.random.Generator, *, tiles: Mapping[str, Sequence[Path]]
+) -> np.ndarray:
+    """Real tiles of a kind side by side, each flipped and turned by chance: uint8 [side, side, 3].
+
+    tiles: files of each kind, square pictures of one size.
+    """
+    files = tiles[kind]
+    with open_image(files[0]) as first:
+        n = -(-side // first.size[0])
+    chosen = rng.choice(len(files), n * n, replace=len(files) < n * n)
+    turned = []
+    for k in chosen:
+        tile = np.asarray(open_image(files[k]).convert("RGB"))
+        turned.append(np.rot90(tile[:, :: rng.choice([-1, 1])], int(rng.integers(4))))
+    rows = [np.concatenate(turned[r * n : (r + 1) * n], axis=1) for r in range(n)]
+    return np.concatenate(rows)[:side, :side]
+
+
+# --- a cohort ------------------------------------------------------------------------------------
+
+
+def islands_of(
+    target: str, others: Sequence[str], islands: int, irrelevant: float, rng: np.random.Generator
+) -> list[str]:
+    """Kinds of the islands of a slide: the share `irrelevant` of others, at least one target."""
+    n_targets = max(1, round((1 - irrelevant) * islands))
+    kinds = [target] * n_targets + rng.choice(list(others), islands - n_targets).tolist()
+    return rng.permutation(kinds).tolist()
+
+
+def write_drawn_slides(
+    folder: Path,
+    *,
+    targets: Sequence[str],
+    others: Sequence[str],
+    slides: int,
+    islands: int,
+    columns: int,
+    side: int,
+    irrelevant: float,
+    mpp: Sequence[float],
+    shift: float,
+    seed: int,
+) -> None:
+    """Write a cohort of drawn slides to an empty folder; see the module for the files.
+
+    targets, others: kinds of `synthetic`; targets take turns. side: of an island in
+    pixels of level 0; mpp: µm per pixel, of the slides in turn; shift: see `staining.draw_slide`.
+    """
+    recipe = {"targets": targets, "others": others, "islands": islands, "columns": columns}
+    recipe |= {"side": side, "irrelevant": irrelevant, "mpp": mpp, "shift": shift, "seed": seed}
+    work = partial(_write_drawn, folder=folder, recipe=recipe)
+    _write_cohort(folder, work, slides, [*targets, *others])
+
+
+def _write_cohort(
+    folder: Path, work: Callable[[int], dict[str, Any]], slides: int, kinds: Sequence[str]
+) -> None:
+    """Write slides side by side in processes, and their table. work: writes one, by its number."""
+    (folder / "truth").mkdir(parents=True)
+    (folder / "kinds.json").write_text(json.dumps(list(kinds)))
+    with worker_pool() as pool:
+        lines = list(tqdm(pool.map(work, range(slides)), "making slides", slides, unit="slide"))
+    pd.DataFrame(lines).to_csv(folder / "slides.csv", index=False)
+
+
+def _write_drawn(number: int, folder: Path, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Write one slide; it depends on the recipe and its number alone. Its line of the table."""
+    rng = np.random.default_rng([recipe["seed"], number])
+    target = recipe["targets"][number % len(recipe["targets"])]
+    mpp = recipe["mpp"][number // len(recipe["targets"]) % len(recipe["mpp"])]
+    stain = draw_slide(recipe["shift"], rng)
+    kinds = islands_of(target, recipe["others"], recipe["islands"], recipe["irrelevant"], rng)
+    field = partial(drawn_field, stain=stain, mpp=mpp)
+    picture, truth = slide_picture(kinds, recipe["columns"], field, recipe["side"], rng)
+    return write_slide(
+        folder, f"slide{number:02d}", picture, truth, [*dict.fromkeys(kinds)], mpp, target
+    )
+
+
+def write_composed_slides(
+    folder: Path,
+    *,
+    targets: Sequence[str],
+    tissue: Mapping[str, str],
+    slides: int,
+    islands: int,
+    columns: int,
+    side: int,
+    irrelevant: float,
+    mpp: float,
+    seed: int,
+) -> None:
+    """Write a cohort of slides composed of real tiles to an empty folder; see the module.
+
+    tissue: by kind the card that has a class of that name; kinds that are no target are other
+    tissue. mpp: said by the files; the tiles are pasted pixel by pixel, whatever their own scale.
+    All else as in `write_drawn_slides`.
+
+    Beside the other files `sources.csv`: slide, kind, card and path of all tiles that a slide may
+    show. Each slide has its own groups of target tiles; the slides of a fold share other tissue;
+    slides of two folds share no group of tiles, so the table of slides gives the folds. Raises
+    ValueError naming a card whose groups are too few for that.
+    """
+    rng = np.random.default_rng(seed)
+    tiles = _dealt_tiles(tissue, rng)
+    recipe = {"targets": targets, "islands": islands, "columns": columns, "side": side}
+    recipe |= {"irrelevant": irrelevant, "mpp": mpp, "seed": seed, "slides": slides}
+    recipe["others"] = others = [kind for kind in tissue if kind not in targets]
+    own = [_tiles_of_slide(tiles, n, recipe).assign(slide=f"slide{n:02d}") for n in range(slides)]
+    work = partial(_write_composed, folder=folder, recipe=recipe, tiles=own)
+    _write_cohort(folder, work, slides, [*targets, *others])
+    sources = pd.concat(own)[["slide", "kind", "card", "path"]]
+    sources.to_csv(folder / "sources.csv", index=False)
+
+
+def _dealt_tiles(tissue: Mapping[str, str], rng: np.random.Generator) -> pd.DataFrame:
+    """A line per tile: kind, card, path, file, group and the fold whose slides may show it."""
+    tables = []
+    for name in dict.fromkeys(tissue.values()):
+        card = cards.read_card(name)
+        place = datasets.prepare(card)
+        table = read_tile_table(card, place)
+        table["kind"] = np.array(card.class_names)[table.label.values]
+        table = table[table.kind.isin([kind for kind, own in tissue.items() if own == name])]
+        fold = deal_groups(table.group.values, table.kind.values, FOLDS, rng, name)
+        files = [place / path for path in table.path]
+        tables.append(table[["kind", "path", "group"]].assign(card=name, file=files, fold=fold))
+    return pd.concat(tables, ignore_index=True)
+
+
+def deal_groups(
+    groups: np.ndarray, kinds: np.ndarray, n: int, rng: np.random.Generator, name: str
+) -> np.ndarray:
+    """Deal groups to n hands by chance, until every hand has every kind: int [N].
+
+    groups, kinds: [N], of tiles. Raises ValueError with the name of the dataset if it cannot be.
+    """
+    known = np.unique(groups)
+    for _ in range(1000):
+        hand_of = dict(zip(rng.permutation(known), np.arange(len(known)) % n, strict=True))
+        hands = np.array([hand_of[group] for group in groups])
+        if (pd.crosstab(kinds, hands).reindex(columns=range(n), fill_value=0) > 0).all(axis=None):
+            return hands
+    raise ValueError(f"{name}: its {len(known)} groups cannot give {n} folds tiles of every kind")
+
+
+def _tiles_of_slide(tiles: pd.DataFrame, number: int, recipe: Mapping[str, Any]) -> pd.DataFrame:
+    """The tiles that a slide may show: of its target a share of the groups of its fold."""
+    targets = recipe["targets"]
+    target, turn = targets[number % len(targets)], number // len(targets)
+    of_fold = tiles[tiles.fold == turn % FOLDS]
+    groups = np.unique(of_fold.group[of_fold.kind == target])
+    alike = -(-recipe["slides"] // (len(targets) * FOLDS))
+    if len(groups) < alike:
+        raise ValueError(f"{len(groups)} groups of {target} are too few for {alike} slides a fold")
+    own = of_fold.group.isin(groups[turn // FOLDS :: alike]) & (of_fold.kind == target)
+    return of_fold[own | of_fold.kind.isin(recipe["others"])]
+
+
+def _write_composed(
+    number: int, folder: Path, recipe: Mapping[str, Any], tiles: Sequence[pd.DataFrame]
+) -> dict[str, Any]:
+    """Write one slide; its line of the table. tiles: of all slides, from `_tiles_of_slide`."""
+    rng = np.random.default_rng([recipe["seed"], number])
+    target = recipe["targets"][number % len(recipe["targets"])]
+    files = {kind: list(own.file) for kind, own in tiles[number].groupby("kind")}
+    kinds = islands_of(target, recipe["others"], recipe["islands"], recipe["irrelevant"], rng)
+    field = partial(mosaic_field, tiles=files)
+    picture, truth = slide_picture(kinds, recipe["columns"], field, recipe["side"], rng)
+    name, shown = f"slide{number:02d}", [*dict.fromkeys(kinds)]
+    line = write_slide(folder, name, picture, truth, shown, recipe["mpp"], target)
+    return line | {"fold": int(tiles[number].fold.iloc[0])}
+
+
+def write_slide(
+    folder: Path,
+    name: str,
+    picture: np.ndarray,
+    truth: np.ndarray,
+    kinds: Sequence[str],
+    mpp: float,
+    label: str,
+) -> dict[str, Any]:
+    """Write a slide and its truth; returns its line of `slides.csv`.
+
+    picture, truth: from `slide_picture`; kinds: what the numbers in truth stand for, from 1.
+    """
+    write_pyramid(folder / f"{name}.tif", picture, mpp)
+    everything = json.loads((folder / "kinds.json").read_text())
+    numbers = np.array([GLASS, *(1 + everything.index(kind) for kind in kinds)], np.uint8)
+    Image.fromarray(numbers[truth]).save(folder / "truth" / f"{name}.png")
+    return {"path": f"{name}.tif", "label": label, "case": name, "mpp": mpp}
+
+
+def kinds_of_tiles(folder: Path, slide: str, coords: np.ndarray, side: float) -> np.ndarray:
+    """The kind that covers most of each tile, object [N], "" for glass; for reports alone.
+
+    slide: its name; coords: int [N, 2], top left in pixels of level 0; side: of a tile there.
+    """
+    kinds = np.array(["", *json.loads((folder / "kinds.json").read_text())], object)
+    truth = np.asarray(open_image(folder / "truth" / f"{slide}.png"))
+    starts = np.round(coords / TRUTH_STEP).astype(int)
+    n = max(1, round(side / TRUTH_STEP))
+    most = [np.bincount(truth[y : y + n, x : x + n].ravel(), minlength=len(kinds)).argmax()
+            for x, y in starts]  # fmt: skip
+    return kinds[np.array(most, int)]

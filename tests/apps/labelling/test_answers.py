@@ -1,0 +1,265 @@
+"""The file of answers: what is written stays, what is wrong is named and takes nothing with it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apps.labelling import answers, people
+from apps.labelling.answers import Answer, AnswersOracle
+from lib.active.loop import Waiting
+from lib.labels import NONE_OF_THESE, REFUSED, UNANSWERED
+
+CLASSES = ["stroma", "adipose"]
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def say(file, *lines):
+    """Lines as `tile who label`; - for none of these, skip and undo as they are."""
+    for line in lines:
+        tile, who, label = line.split()
+        action = label if label in ("skip", "undo") else "label"
+        answers.append(
+            file, [Answer(tile, label if label in CLASSES else None, who, action=action)]
+        )
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "deep" / "answers.jsonl"
+
+
+def resolved(file):
+    return answers.resolve(answers.read(file, CLASSES).lines, CLASSES)
+
+
+def test_a_line_holds_what_was_said_by_whom_when_and_how_long_it_took(file):
+    answers.append(file, [Answer("t1", "stroma", "anna", seconds=2.5, suggestion=True)])
+    line = json.loads(file.read_text())
+    assert line.pop("when").endswith("+00:00")
+    assert line == {"tile": "t1", "label": "stroma", "who": "anna", "seconds": 2.5,
+                    "suggestion": True, "action": "label"}  # fmt: skip
+
+
+def test_the_last_line_of_a_person_counts_and_no_line_goes(file):
+    say(file, "t1 anna stroma", "t2 anna -", "t1 anna adipose", "t2 anna stroma", "t2 anna undo")
+    assert resolved(file) == {"t1": 1, "t2": UNANSWERED}
+    assert len(file.read_text().splitlines()) == 5
+    say(file, "t2 anna -")
+    assert resolved(file) == {"t1": 1, "t2": REFUSED}
+
+
+def test_a_file_that_is_not_there_holds_nothing(file):
+    read = answers.read(file, CLASSES)
+    assert not len(read.lines) and not read.problems and not resolved(file)
+
+
+def test_a_line_that_was_cut_off_spoils_no_other(file):
+    say(file, "t1 anna stroma", "t2 anna adipose")
+    whole = file.read_bytes()
+    for cut in range(len(whole.splitlines()[0]) + 2, len(whole) - 1):
+        file.write_bytes(whole[:cut])
+        read = answers.read(file, CLASSES)
+        assert read.lines.tile.tolist() == ["t1"] and "line 2: cut off" in read.problems[0]
+    say(file, "t3 bob adipose")
+    read = answers.read(file, CLASSES)
+    assert read.lines.tile.tolist() == ["t1", "t3"] and len(read.problems) == 1
+    assert file.read_bytes().startswith(whole[:cut])
+
+
+def test_a_last_line_without_an_end_that_is_whole_counts(file):
+    say(file, "t1 anna stroma")
+    file.write_bytes(file.read_bytes().rstrip(b"\n"))
+    say(file, "t2 anna adipose")
+    assert resolved(file) == {"t1": 0, "t2": 1}
+
+
+EDITED = {
+    "no whole line of JSON": "nonsense",
+    "no JSON object": "[1]",
+    "without who": {"who": ...},
+    "unknown field 'mood'": {"mood": "good"},
+    "the class 'gland' is none of stroma, adipose": {"label": "gland"},
+    "no tile here has the digest 't9'": {"tile": "t9"},
+    "who is ' '": {"who": " "},
+    "label is 3": {"label": 3},
+    "action is 'delete'": {"action": "delete"},
+    "label is 'stroma', action 'undo'": {"action": "undo"},
+    "seconds is -1": {"seconds": -1},
+    "seconds is nan": {"seconds": float("nan")},
+    "seconds is 1000": {"seconds": 10**400},
+    "seconds is inf": '{"tile": "t1", "action": "label", "label": null, "who": "anna", '
+    '"when": "2026-01-01", "suggestion": false, "seconds": 1e999}',
+    "no whole line of JSON in UTF-8": "[" * 100_000,
+    "no whole line of JSON in UTF": {"who": "\ud800"},
+    "no whole line of JSON in": '{"seconds": ' + "1" * 5000 + "}",
+    "the class '' is none of": {"label": ""},
+    "suggestion is 'no'": {"suggestion": "no"},
+    "when is 'yesterday', no ISO time": {"when": "yesterday"},
+}
+
+
+def test_an_edited_line_is_named_by_file_and_line_and_loses_no_other(file):
+    say(file, "t1 anna stroma", "t2 anna adipose")
+    first, second = file.read_text().splitlines()
+    for problem, change in EDITED.items():
+        edited = change
+        if isinstance(change, dict):
+            fields = json.loads(first) | change
+            edited = json.dumps({k: v for k, v in fields.items() if v is not ...})
+        file.write_text("\n".join([first, edited, "", second]) + "\n")
+        read = answers.read(file, CLASSES, ["t1", "t2"])
+        assert read.lines.tile.tolist() == ["t1", "t2"] and read.lines.line.tolist() == [1, 4]
+        assert len(read.problems) == 1, problem
+        assert f"{file}, line 2: " in read.problems[0] and problem in read.problems[0], problem
+        assert len(read.problems[0]) < 500, problem
+
+
+def test_a_file_from_another_editor_loses_no_line_and_none_is_read_wrong(file):
+    who = "müller\u2028b"
+    answers.append(file, [Answer("t1", "stroma", "anna"), Answer("t2", "adipose", who)])
+    content = file.read_bytes()
+    file.write_bytes(b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"))
+    read = answers.read(file, CLASSES)
+    assert read.lines.tile.tolist() == ["t1", "t2"] and not read.problems
+    assert read.lines.who[1] == who
+    file.write_bytes(content.decode().replace("\u2028", "").encode("cp1252"))
+    read = answers.read(file, CLASSES)
+    assert read.lines.tile.tolist() == ["t1"] and "line 2: no whole line of" in read.problems[0]
+    file.write_bytes(content.decode().encode("utf-16"))
+    with pytest.raises(ValueError, match=r"answers\.jsonl is UTF-16: save it as UTF-8"):
+        answers.read(file, CLASSES)
+
+
+def test_a_class_is_the_same_with_composed_and_decomposed_accents(file):
+    answers.append(file, [Answer("t1", "Dru\u0308se", "anna"), Answer("t2", "Druse", "anna")])
+    read = answers.read(file, ["Fett", "Dr\u00fcse"])
+    assert answers.resolve(read.lines, ["Fett", "Dr\u00fcse"]) == {"t1": 1}
+    assert "line 2: the class 'Druse' is none of" in read.problems[0]
+
+
+def test_what_is_no_answer_is_not_written(file):
+    for wrong in (Answer("", "stroma", "anna"), Answer("t", "stroma", ""),
+                  Answer("t", None, "anna", seconds=-1.0)):  # fmt: skip
+        with pytest.raises(ValueError, match="this is no answer"):
+            answers.append(file, [Answer("t1", "stroma", "anna"), wrong])
+    assert not file.exists()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from apps.labelling.answers import Answer, append
+for n in range(int(sys.argv[3])):
+    append(Path(sys.argv[1]), [Answer(f"{n}" * 50, "stroma", sys.argv[2])])
+"""
+
+
+def writer(file, who, n):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-c", WRITER, str(file), who, str(n)], env=environment)
+
+
+@pytest.mark.slow
+def test_several_processes_write_at_once_and_one_is_killed(file):
+    writers = [writer(file, who, 150) for who in ("anna", "bob")]
+    killed = writer(file, "carl", 100_000)
+    deadline = time.monotonic() + 120
+    while not file.is_file() or b"carl" not in file.read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert [process.wait(timeout=120) for process in writers] == [0, 0]
+    read = answers.read(file, CLASSES)
+    for who in ("anna", "bob"):
+        mine = read.lines[read.lines.who == who]
+        assert mine.tile.tolist() == [f"{n}" * 50 for n in range(150)]
+    assert len(read.problems) <= 1
+
+
+def test_reading_a_file_in_twice_adds_nothing(file):
+    when = answers.now()
+    given = [Answer("t1", "stroma", "anna", when), Answer("t2", None, "anna", when)]
+    assert [answers.add_new(file, given) for _ in range(2)] == [2, 0]
+    assert len(answers.read(file).lines) == 2
+
+
+def test_answers_without_a_time_are_new_where_they_change_something(file):
+    for label, added in (("stroma", 1), ("stroma", 0), ("adipose", 1), ("stroma", 1)):
+        assert answers.add_new(file, [Answer("t1", label, "anna")]) == added
+    assert resolved(file) == {"t1": 0}
+
+
+# --- several people ------------------------------------------------------------------------------
+
+
+def test_people_who_differ_do_not_count_until_they_agree(file):
+    say(file, "t1 anna stroma", "t1 bob stroma", "t2 anna stroma", "t2 bob adipose", "t3 bob -",
+        "t3 anna adipose", "t4 anna skip", "t4 bob adipose")  # fmt: skip
+    assert resolved(file) == {"t1": 0, "t2": UNANSWERED, "t3": UNANSWERED, "t4": 1}
+    lines = answers.read(file).lines
+    differently = people.seen_differently(lines)
+    assert differently.to_dict("index") == {
+        "t2": {"anna": "stroma", "bob": "adipose"},
+        "t3": {"anna": "adipose", "bob": NONE_OF_THESE},
+    }
+    assert people.to_reread(lines, "anna", "disputed") == ["t2", "t3"]
+    say(file, "t2 bob stroma", "t3 anna skip")
+    assert resolved(file) == {"t1": 0, "t2": 0, "t3": REFUSED, "t4": 1}
+
+
+def test_kappa_is_cohens_on_the_tiles_that_both_have_judged(file):
+    # 20 both stroma, 5 and 10 split, 15 both adipose: p_o 0.7, p_e 0.5 (Cohen's textbook table)
+    pairs = [(0, 0)] * 20 + [(0, 1)] * 5 + [(1, 0)] * 10 + [(1, 1)] * 15
+    for n, (one, other) in enumerate(pairs):
+        answers.append(file, [Answer(f"t{n}", CLASSES[one], "anna"),
+                              Answer(f"t{n}", CLASSES[other], "bob")])  # fmt: skip
+    say(file, "alone anna stroma", "skipped anna stroma", "skipped bob skip")
+    (pair,) = people.agreement(answers.read(file).lines).to_dict("records")
+    assert pair["tiles"] == 50 and pair["alike"] == pytest.approx(0.7)
+    assert pair["kappa"] == pytest.approx(0.4)
+
+
+def test_kappa_is_open_where_one_class_is_all_there_is(file):
+    say(file, "t1 anna stroma", "t1 bob stroma", "t2 carl stroma")
+    table = people.agreement(answers.read(file).lines).set_index(["one", "other"])
+    assert np.isnan(table.kappa).all() and table.tiles.tolist() == [1, 0, 0]
+
+
+def test_a_second_reader_is_asked_for_what_others_have_judged(file):
+    say(file, "t1 anna stroma", "t2 anna skip", "t3 anna adipose", "t3 bob stroma", "t4 bob -")
+    lines = answers.read(file).lines
+    assert people.to_reread(lines, "bob", "second") == ["t1"]
+    assert people.to_reread(lines, "anna", "second") == ["t4"]
+    assert people.to_reread(lines, "anna", "query") == []
+    table = people.progress(lines, CLASSES)
+    assert table.loc["anna"].tolist()[:4] == [1, 1, 0, 1] and table.loc["bob"].iloc[2] == 1
+
+
+# --- as an oracle --------------------------------------------------------------------------------
+
+
+def test_the_oracle_waits_until_every_tile_has_been_seen(file):
+    oracle = AnswersOracle(file, CLASSES, np.arange(4), ["t0", "t1", "t2", "t3"])
+    query = np.array([2, 0, 1])
+    with pytest.raises(Waiting, match="3 of 3"):
+        oracle.label(query)
+    say(file, "t2 anna stroma", "t0 anna -")
+    with pytest.raises(Waiting, match="1 of 3"):
+        oracle.label(query)
+    say(file, "t1 anna skip", "t3 bob adipose")
+    assert oracle.label(query) == {2: 0, 0: REFUSED}
+    assert oracle.known() == {0: REFUSED, 1: UNANSWERED, 2: 0, 3: 1}
+
+
+def test_a_query_without_a_class_is_done_all_the_same(file):
+    oracle = AnswersOracle(file, CLASSES, np.arange(2), ["t0", "t1"])
+    say(file, "t0 anna -", "t1 anna skip")
+    assert oracle.label(np.array([0, 1])) == {0: REFUSED}

@@ -1,0 +1,201 @@
+"""Notebook 91 headlessly, and what `make label` opens: from no label to queries that wait."""
+
+import json
+from functools import partial
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from apps.labelling import answers, session, start
+from apps.labelling.answers import Answer, AnswersOracle
+from apps.own_tiles import classifier
+from data.prepare import synthetic
+from lib import paths, runner
+from lib.active.inputs import make_pool
+from lib.active.strategies import select
+from lib.learning import losses, setups, trainer
+
+pytestmark = pytest.mark.slow
+
+KINDS = ["normal_mucosa", "lymphocytes", "adipose"]
+N, VIEWS, E = 60, 3, 12
+NOTEBOOK = paths.notebook_file("91_label_tiles")
+
+
+@pytest.fixture
+def mine(tmp_path):
+    return make_result(tmp_path, KINDS)
+
+
+def make_result(tmp_path, names):
+    """Tiles and what notebook 90 leaves of them, with heads on made-up features."""
+    folder = tmp_path / "my tiles"
+    folder.mkdir()
+    for n in range(N):
+        draw = np.random.default_rng(n)
+        tile = synthetic.tissue_tile(KINDS[n % 3], synthetic.draw_slide(0.3, draw), 24, draw)
+        Image.fromarray(tile).save(folder / f"{n:02d}.png")
+    unique = classifier.unique_tiles(classifier.list_tiles(folder))
+    draw, truth = np.random.default_rng(7), np.arange(N) % 3
+    out = paths.own_folder("mine", "some-vlm", 0, folder)
+    out.mkdir(parents=True)
+    plain = draw.normal(size=(N, E)) + 1.5 * np.eye(3, E)[truth]
+    np.save(out / "unprojected.npy", plain.astype(np.float16))
+    views = plain + 0.3 * draw.normal(size=(VIEWS, N, E))
+    np.save(out / "view_features.npy", views.astype(np.float16))
+    setup = setups.frozen(out, unique.tile.values, 3, steps=8, seed=0)
+    data = trainer.TrainingTiles(unique.tile.values, np.where(np.arange(N) % 2, truth, -1), names)
+    filtered = {
+        "path": unique.path,
+        "prompt_class": np.array(names)[truth],
+        "kept": data.labels >= 0,
+    }
+    pd.DataFrame(filtered).to_csv(out / "pseudo_labels.csv", index=False)
+    objective = losses.HighConfidenceCrossSupervision()
+    trainer.train(objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=0,
+                  folder=out / "hcs")  # fmt: skip
+    (out / "classifier").mkdir()
+    for file in (out / "hcs").glob("network_*.safetensors"):
+        (out / "classifier" / file.name).write_bytes(file.read_bytes())
+    sizes = {"image_size": 96, "n_views": 10, "keep_ratio": 0.3, "n_steps": 1000}
+    description = {"vlm": "some-vlm", "vlm_seed": 0, "vlm_digest": "", "image_size": 24,
+                   "networks": 2, "classes": {name: [f"An H&E image of {name}"] for name in names},
+                   "made_from": classifier.made_from(unique, "", **sizes)}  # fmt: skip
+    (out / "classifier" / classifier.DESCRIPTION).write_text(json.dumps(description))
+    return folder, out, dict(zip(unique.digest, truth.tolist(), strict=True))
+
+
+def execute(folder, **given):
+    """The notebook's cells in this process; the names that they leave."""
+    matplotlib.use("Agg")
+    fixed = {"dataset": "mine", "vlm": "some-vlm", "folder": str(folder), "query_size": 6,
+             "round_steps": 10}  # fmt: skip
+    namespace = {"__name__": "__main__"}
+    for cell in runner.cells(NOTEBOOK):
+        if cell.cell_type == "code":
+            exec(compile(cell.source, NOTEBOOK.name, "exec"), namespace)
+            if "parameters" in cell.metadata.get("tags", []):
+                namespace |= runner.resolve_parameters(NOTEBOOK, fixed | given)
+    return namespace
+
+
+def answer(folder, digests, truth, who="me"):
+    lines = [Answer(d, KINDS[truth[d]], who) for d in digests]
+    answers.append(paths.answers_file(folder), lines)
+
+
+def test_the_notebook_waits_for_a_person_and_goes_on_with_the_answers(mine, capsys):
+    folder, out, truth = mine
+    names = execute(folder)
+    assert "6 tiles wait for me" in capsys.readouterr().out
+    digests, query = names["digests"], names["query"].tolist()
+    assert execute(folder)["query"].tolist() == query  # the same until they are answered
+    answer(folder, [digests[tile] for tile in query], truth)
+    names = execute(folder)
+    assert names["loop"].history.rounds.labelled.tolist() == [6]
+    assert len(names["query"]) == 6 and not set(names["query"]) & set(query)
+    predicted = pd.read_csv(out / "predictions_labelled.csv", keep_default_na=False)
+    assert (predicted.label != "").sum() == 6 and len(predicted) == N
+    assert len(pd.read_csv(out / "labels.csv")) == 6
+    assert len(json.loads((out / "label_studio" / "tasks.json").read_text())) == N
+
+
+def test_another_strategy_takes_over_every_answer(mine):
+    folder, _, truth = mine
+    names = execute(folder)
+    asked = [names["digests"][tile] for tile in names["query"]]
+    answer(folder, asked, truth)
+    other = execute(folder, strategy="margin")
+    assert not {other["digests"][tile] for tile in other["query"]} & set(asked)
+    answer(folder, [other["digests"][tile] for tile in other["query"]], truth)
+    assert execute(folder, strategy="margin")["loop"].history.rounds.labelled.tolist() == [12]
+
+
+def test_what_two_people_see_differently_waits_until_they_agree(mine, capsys):
+    folder, _, truth = mine
+    names = execute(folder)
+    asked = [names["digests"][tile] for tile in names["query"]]
+    answer(folder, asked, truth)
+    answer(folder, asked[:1], {asked[0]: (truth[asked[0]] + 1) % 3}, "bob")
+    names = execute(folder, labeller="bob", ask="disputed")
+    assert names["loop"].history.rounds.labelled.tolist() == [5]
+    assert [names["digests"][tile] for tile in names["wanted"]] == asked[:1]
+    assert [s["open"] for s in names["grid"].query["status"]] == [True]
+    answer(folder, asked[:1], truth, "bob")
+    assert [names["grid"]._status()[0]["mine"]] == [truth[asked[0]]]
+    answer(folder, [names["digests"][tile] for tile in names["query"]], truth)
+    assert execute(folder)["loop"].history.rounds.labelled.tolist() == [5, 12]
+    second = execute(folder, labeller="bob", ask="second")
+    assert len(second["wanted"]) == 11
+
+
+def test_the_first_query_is_that_of_the_networks_that_saw_no_label(mine):
+    folder, out, _ = mine
+    own = session.own_tiles(out, folder)
+    file = paths.answers_file(folder)
+    oracle = AnswersOracle(file, KINDS, own.unique.tile.values, own.unique.digest.tolist())
+    make = partial(session.LabellingLoop, own, oracle, query_size=4, steps=5, seed=0)
+    begun = make(strategy="dus")
+    query, start_of = begun.advance(), begun.config.cold_start
+    assert start_of.pseudo_labels.tolist() == [n % 3 if n % 2 else -1 for n in range(N)]
+    plain = setups.frozen(out, own.unique.tile.values, 3, steps=1, seed=0)
+    pair = setups.load_networks(plain, out / "hcs")
+    nothing, every = np.full(N, -1), np.ones(N, bool)
+    candidates = make_pool("cs", pair, plain, own.unique.tile.values, nothing, every, 0)
+    expected = own.unique.tile.values[select("cs", candidates, 4, 0).rows]
+    assert query.tolist() == expected.tolist() and len(query) == 4
+
+
+def test_without_a_result_or_with_other_tiles_it_says_what_to_run(mine):
+    folder, out, _ = mine
+    with pytest.raises(ValueError, match=r"holds no result for .*: run 90_your_own_tiles"):
+        session.own_tiles(out / "elsewhere", folder)
+    first = (folder / "00.png").read_bytes()
+    (folder / "00.png").write_bytes((folder / "01.png").read_bytes())
+    (folder / "01.png").write_bytes(first)
+    with pytest.raises(ValueError, match=r"are not those that .* was made from: run 90_your_own"):
+        session.own_tiles(out, folder)
+
+
+@pytest.mark.parametrize("change", ["words", "tiles", "settings", "labels"])
+def test_a_result_of_other_words_tiles_settings_or_labels_is_made_anew(mine, change, monkeypatch):
+    folder, out, _ = mine
+    own = {"folder": str(folder), "classes": "; ".join(KINDS), "templates": "", "labels": ""}
+    own |= {"image_size": 96, "n_views": 10, "keep_ratio": 0.3, "n_steps": 1000}
+    assert start._has_result(out, folder, own)
+    if change == "tiles":
+        (folder / "00.png").unlink()
+    elif change == "labels":
+        (folder / "labels.csv").write_text("path,label\n")
+        own["labels"] = str(folder / "labels.csv")
+    else:
+        own |= {"words": {"classes": "; ".join(f"{k} = {k} tissue" for k in KINDS)},
+                "settings": {"n_views": 30}}[change]  # fmt: skip
+    assert not start._has_result(out, folder, own)
+
+
+def test_classes_with_names_that_tables_guess_at_keep_their_labels(tmp_path):
+    names = ["None", "1", "TRUE"]
+    folder, out, truth = make_result(tmp_path, names)
+    own = session.own_tiles(out, folder)
+    kept = np.array([truth[digest] for digest in own.unique.digest])
+    assert own.kept_labels.tolist() == np.where(np.arange(N) % 2, kept, -1).tolist()
+
+
+def test_the_opened_notebook_has_the_parameters_and_no_second_run_of_90(mine):
+    folder, out, _ = mine
+    given = {"dataset": "mine", "vlm": "some-vlm", "folder": str(folder), "labeller": "it's me",
+             "classes": "normal_mucosa; lymphocytes; adipose"}  # fmt: skip
+    notebook = start.label_notebook(given)
+    assert notebook == out / "91_label_tiles.ipynb"
+    cells = json.loads(notebook.read_text())["cells"]
+    (tagged,) = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    values: dict = {}
+    exec("".join(tagged["source"]), values)
+    assert values["labeller"] == "it's me" and values["folder"] == str(folder.resolve())
+    assert values["query_size"] == 20 and "".join(tagged["source"]).count("#") == 9
+    with pytest.raises(ValueError, match="unknown parameter 'colour'"):
+        start.label_notebook(given | {"colour": "red"})

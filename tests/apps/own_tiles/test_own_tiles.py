@@ -1,0 +1,465 @@
+"""Notebook 90 from end to end, on folders with all that people have in folders."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from functools import partial
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from html_page import Page
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from PIL import Image
+from small_models import SMALL, write_model
+
+from apps.own_tiles import classifier
+from data.prepare import synthetic
+from lib import paths, runner
+from lib.data import tiles
+from lib.figures import step_plots
+from lib.learning import samplers, setups, trainer
+from lib.vlm import inference, stand_in
+
+pytestmark = pytest.mark.slow
+
+KINDS = ("normal_mucosa", "lymphocytes", "adipose")
+WORDS = "mucosa = normal mucosa | glands; <b>&\"' = lymphocytes; 脂肪 = fat"
+SUFFIXES = (".png", ".jpg", ".tif", ".webp", ".JPEG", ".TIFF", ".PNG")
+FOLDERS = ("case 1", "say 'b' \"c\"", "<b>&", "ü漢字/deep", "line\nbreak")
+SIZES = ((37, 37), (48, 41), (60, 90))
+GIVEN = {"dataset": "mine", "seed": 0, "n_views": 4, "n_steps": 40}
+HEAD = (
+    "pseudo_labels.csv", "predictions.csv", "predictions_other.csv", "left_out.csv", "groups.csv",
+    "index.html",
+)  # fmt: skip
+CODE = [c for c in runner.cells(paths.notebook_file("90_your_own_tiles")) if c.cell_type == "code"]
+
+
+def put(folder, *names):
+    """Files that hold no image."""
+    for name in names:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(name.encode())
+
+
+def draw(kind, number, seed):
+    rng = np.random.default_rng([seed, KINDS.index(kind), number])
+    return synthetic.tissue_tile(kind, synthetic.draw_slide(0.3, rng), 37, rng)
+
+
+def spread(folder, n, seed, folders=FOLDERS):
+    """`n` drawn tiles of each kind in files of every format, size and depth of colour."""
+    for first, kind in enumerate(KINDS):
+        for number in range(n):
+            image = Image.fromarray(draw(kind, number, seed)).resize(SIZES[number % 3])
+            file = folder / folders[number % len(folders)] / f"{kind} {number}"
+            file = file.with_name(file.name + SUFFIXES[(number + first) % len(SUFFIXES)])
+            if number == 6:
+                image = image.convert("L")
+            if number == 7:
+                deep = np.asarray(image.convert("L")).astype(np.uint16) * 257
+                image, file = Image.fromarray(deep), file.with_suffix(".png")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            image.save(file)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    """Folders of tiles and the VLM that has seen others like them."""
+    root = tmp_path_factory.mktemp("material")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUTPUT_ROOT", str(root))
+        source = spread(root / "source", 8, seed=1, folders=("a", "b"))
+        table = classifier.list_tiles(source)
+        labels = table.path.map(lambda p: [k in p for k in KINDS].index(True)).to_numpy()
+        store = tiles.decode_tiles(table, source, "source", 32)
+        captions = [["normal mucosa", "glands"], ["lymphocytes", "immune cells"], ["fat", "lipid"]]
+        captions = [[f"An H&E image of {c}" for c in words] for words in captions]
+        stand_in.build(root / "vlm", store, labels, captions, image_size=32, seed=0, steps=100)
+    mine = spread(root / "my 'tiles' <b>&ü", 8, seed=2)
+    shutil.copy(mine / "case 1/adipose 0.tif", mine / "case 1/a copy.tif")
+    shutil.copy(mine / "case 1/adipose 0.tif", mine / "<b>&/another copy.tif")
+    put(mine, "case 1/notes.txt", "case 1/._adipose 0.tif", ".cache/x.png")
+    other = spread(root / "other", 2, seed=3, folders=("slide 1", "slide 2"))
+    write_model(root / "random", SMALL)
+    return root, mine, other
+
+
+def execute(**given):
+    """The notebook's cells in this process; the names that they leave."""
+    matplotlib.use("Agg")
+    namespace = {"__name__": "__main__"}
+    try:
+        for cell in CODE:
+            exec(compile(cell.source, "90_your_own_tiles", "exec"), namespace)
+            if "parameters" in cell.metadata.get("tags", []):
+                notebook = paths.notebook_file("90_your_own_tiles")
+                namespace |= runner.resolve_parameters(notebook, GIVEN | given)
+    finally:
+        pyplot.close("all")
+    return namespace
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Sheets of tiles take most of the time; one test looks at them."""
+    monkeypatch.setattr(step_plots, "tile_sheet", lambda rows, **_: Figure((0.2, 0.2)))
+
+
+def main_parameters(material):
+    root, mine, other = material
+    return {
+        "vlm": f"local-dir:{root / 'vlm'}", "folder": str(mine), "classes": WORDS,
+        "other": str(other), "by_folder": True,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(material, tmp_path_factory):
+    """An uninterrupted run with everything asked for; its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUTPUT_ROOT", str(tmp_path_factory.mktemp("base")))
+        namespace = execute(**main_parameters(material))
+    return namespace["out"]
+
+
+def read_csv(file):
+    words = dict.fromkeys(("path", "group", "class", "copy_of", "prompt_class"), str)
+    return pd.read_csv(file, dtype=words, keep_default_na=False)
+
+
+def files_of(folder):
+    return sorted(
+        file.relative_to(folder).as_posix()
+        for file in folder.rglob("*")
+        if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+        and "/." not in str(file.relative_to(folder.parent))
+    )
+
+
+def test_all_that_the_head_of_the_notebook_names_is_there(base):
+    assert all((base / name).is_file() for name in HEAD)
+    assert {file.name for file in (base / "classifier").iterdir()} == {
+        "classifier.json", "network_a.safetensors", "network_b.safetensors",
+    }  # fmt: skip
+    sheets = sorted(f.name[:3] for f in (base / "gallery").iterdir())
+    assert sheets == ["01-", "02-", "03-"]
+    for sheet in (base / "gallery").iterdir():
+        assert np.asarray(Image.open(sheet).convert("L")).std() > 10
+    assert not list(base.rglob(".part-*"))
+
+
+def test_every_table_has_a_row_for_each_file(base, material):
+    _, mine, other = material
+    for name, folder in (
+        ("predictions", mine),
+        ("pseudo_labels", mine),
+        ("predictions_other", other),
+    ):
+        table = read_csv(base / f"{name}.csv")
+        assert table.path.tolist() == files_of(folder), name
+        by_folder = name != "predictions_other"
+        groups = [path.rpartition("/")[0] if by_folder else path for path in table.path]
+        assert table.group.tolist() == groups
+    assert len(files_of(mine)) == 3 * 8 + 2 and len(files_of(other)) == 6
+
+
+def test_what_is_left_out_is_named_in_a_table_and_on_the_page(base):
+    left = read_csv(base / "left_out.csv")
+    suffix = "not .jpg, .jpeg, .png, .tif, .tiff, .webp"
+    assert dict(left.values.tolist()) == {
+        ".cache/": "hidden", "case 1/._adipose 0.tif": "hidden", "case 1/notes.txt": suffix,
+    }  # fmt: skip
+    page = Page((base / "index.html").read_text(encoding="utf-8"))
+    assert page.by_tag["p"][1].startswith("3 of 29 files were left out")
+    assert {*left.path, *left.why} <= set(page.by_tag["td"])
+
+
+def test_predictions_are_probabilities_and_their_best_class(base):
+    names = ["mucosa", "<b>&\"'", "脂肪"]
+    for table in ("predictions", "predictions_other"):
+        predicted = read_csv(base / f"{table}.csv")
+        probs = predicted[[f"p({name})" for name in names]].to_numpy()
+        assert probs.sum(1) == pytest.approx(np.ones(len(predicted)), abs=2e-4)
+        assert probs.max(1) == pytest.approx(predicted.confidence.to_numpy(), abs=1e-4)
+        best = probs[np.arange(len(predicted)), [names.index(c) for c in predicted["class"]]]
+        assert (best >= predicted.confidence - 1e-4).all()
+
+
+def test_drawn_tiles_are_told_apart(base):
+    predicted = read_csv(base / "predictions.csv")
+    kinds = predicted.path.str.extract(r"/([a-z_]+) \d", expand=False)
+    expected = kinds.map(dict(zip(KINDS, ("mucosa", "<b>&\"'", "脂肪"), strict=True)))
+    known = expected.notna()
+    assert (predicted["class"] == expected)[known].mean() > 0.6
+
+
+def test_copies_get_what_the_first_of_them_gets(base):
+    for name in ("predictions", "pseudo_labels"):
+        table = read_csv(base / f"{name}.csv").set_index("path")
+        first = table.loc["<b>&/another copy.tif"].drop(["group", "copy_of"], errors="ignore")
+        for path in ("case 1/a copy.tif", "case 1/adipose 0.tif"):
+            assert table.loc[path].drop(["group", "copy_of"], errors="ignore").equals(first)
+    predicted = read_csv(base / "predictions.csv")
+    copies = predicted[predicted.copy_of != ""]
+    assert set(copies.path) == {"case 1/a copy.tif", "case 1/adipose 0.tif"}
+    assert set(copies.copy_of) == {"<b>&/another copy.tif"}
+
+
+def test_labels_are_the_vlms_own_and_kept_where_views_and_clusters_agree(base, material):
+    labels = read_csv(base / "pseudo_labels.csv")
+    table = classifier.list_tiles(material[1])
+    view_probs = np.load(base / "view_probs.npy", allow_pickle=False)
+    votes = np.load(base / "votes.npy", allow_pickle=False)
+    names = ["mucosa", "<b>&\"'", "脂肪"]
+    lift = view_probs / view_probs.mean(0, dtype=float)
+    assert labels.prompt_class.tolist() == [names[c] for c in lift.argmax(1)[table.tile]]
+    unique = labels.drop_duplicates("path").loc[~table.tile.duplicated().to_numpy()]
+    assert 1 <= unique.kept.sum() <= 0.3 * len(unique) + 3
+    entropies = []
+    for tile in table.tile:
+        shares = [list(votes[:, tile]).count(c) / 4 for c in range(3)]
+        entropies.append(-sum(s * np.log(s) for s in shares if s))
+    assert labels.vote_entropy.to_numpy() == pytest.approx(np.array(entropies), abs=1e-4)
+    for _, of_class in unique.groupby("prompt_class"):
+        kept = of_class.vote_entropy[of_class.kept]
+        lowest = sorted(of_class.vote_entropy)[: max(1, int(0.3 * len(of_class) + 1e-9))]
+        assert (kept <= lowest[-1] + 1e-4).all() and len(kept) <= len(lowest)
+
+
+def test_the_groups_are_counted_over_files(base):
+    predicted = read_csv(base / "predictions.csv")
+    groups = read_csv(base / "groups.csv").set_index("group")
+    assert sorted(groups.index) == sorted(set(predicted.group))
+    for group, rows in predicted.groupby("group"):
+        assert groups.files[group] == len(rows)
+        for name in set(predicted["class"]):
+            share = sum(c == name for c in rows["class"]) / len(rows)
+            assert groups.loc[group, f"share({name})"] == pytest.approx(share, abs=6e-4)
+
+
+def test_the_page_shows_the_files_by_their_names(base, material):
+    page = Page((base / "index.html").read_text(encoding="utf-8"))
+    predicted = read_csv(base / "predictions.csv").set_index("path")
+    assert page.by_tag["title"] == [material[1].name]
+    assert page.by_tag["h2"] == ["Classes", "Groups", "Left out", "mucosa", "<b>&\"'", "脂肪"]
+    assert "b" not in page.tags
+    shown = page.values("img", "alt")
+    assert set(shown) <= set(predicted.index) and len(set(shown)) > 10
+    first = predicted[predicted.copy_of == ""]
+    assert set(first.index) & set(shown) == set(shown)  # a copy is not shown twice
+    assert all(source.startswith("data:") for source in page.values("img", "src"))
+    assert "26 image files, 2 of them copies of others." in page.by_tag["p"][0]
+
+
+def test_the_classifier_predicts_the_same_folder_as_the_notebook_did(base, material, monkeypatch):
+    monkeypatch.setenv("OUTPUT_ROOT", str(base.parents[4]))
+    again = classifier.predict(base / "classifier", material[1], by_folder=True)
+    predicted = read_csv(base / "predictions.csv")
+    assert again.path.tolist() == predicted.path.tolist()
+    for column in predicted.columns[5:]:
+        assert again[column].to_numpy() == pytest.approx(predicted[column].to_numpy(), abs=2e-3)
+
+
+class Killed(BaseException):
+    """As a signal: nothing that catches Exception stops it."""
+
+
+def test_a_run_killed_in_training_ends_in_the_bytes_of_one_that_was_not(
+    base, material, monkeypatch, quick
+):
+    steps, stop, feature_views = [], 30, samplers.feature_views
+
+    def watched_views(*args, **kwargs):
+        sampler = feature_views(*args, **kwargs)
+
+        def watched(tiles, network, step):
+            if step == stop:
+                raise Killed
+            steps.append(step)
+            return sampler(tiles, network, step)
+
+        return watched
+
+    monkeypatch.setattr(samplers, "feature_views", watched_views)
+    monkeypatch.setattr(setups, "Plan", partial(trainer.Plan, checkpoint_every=16))
+    with pytest.raises(Killed):
+        execute(**main_parameters(material))
+    out = paths.run_folder("mine", main_parameters(material)["vlm"], 0) / base.name
+    assert not any((out / name).exists() for name in (*HEAD, "classifier", "gallery"))
+    assert not list(out.rglob(".part-*"))
+    stop = None
+    steps.clear()
+    assert execute(**main_parameters(material))["out"] == out
+    assert sorted(set(steps)) == list(range(16, 40))
+    for name in HEAD:
+        assert (out / name).read_bytes() == (base / name).read_bytes(), name
+    for name in ("network_a", "network_b"):
+        file = f"classifier/{name}.safetensors"
+        assert (out / file).read_bytes() == (base / file).read_bytes()
+
+
+def test_a_second_run_leaves_nothing_of_the_first(base, material, tmp_path, quick):
+    """The same folder with other classes, no second folder and no groups."""
+    vlm_name = main_parameters(material)["vlm"]
+    out = paths.run_folder("mine", vlm_name, 0) / base.name
+    shutil.copytree(base, out)
+    execute(vlm=vlm_name, folder=str(material[1]), classes="fat; lymphocytes")
+    assert not (out / "groups.csv").exists() and not (out / "predictions_other.csv").exists()
+    assert sorted(f.name for f in (out / "gallery").iterdir()) == [
+        "01-fat.png",
+        "02-lymphocytes.png",
+    ]
+    description = json.loads((out / "classifier" / "classifier.json").read_text())
+    assert list(description["classes"]) == ["fat", "lymphocytes"]
+    assert set(read_csv(out / "predictions.csv")["class"]) <= {"fat", "lymphocytes"}
+    page = Page((out / "index.html").read_text(encoding="utf-8"))
+    assert page.by_tag["h2"] == ["Classes", "Left out", "fat", "lymphocytes"]
+
+
+def test_labels_of_a_person_stand_in_place_of_pseudo_labels(
+    base, material, tmp_path, quick, capsys
+):
+    """Of every tile, turned round: the networks follow the person, not the prompts."""
+    labels, names = read_csv(base / "pseudo_labels.csv"), ["mucosa", "<b>&\"'", "脂肪"]
+    turned = [names[(names.index(c) + 1) % 3] for c in labels.prompt_class]
+    pd.DataFrame({"path": labels.path, "label": turned}).to_csv(tmp_path / "mine.csv", index=False)
+    vlm_name = main_parameters(material)["vlm"]
+    given = {"vlm": vlm_name, "folder": str(material[1]), "classes": WORDS}
+    out = execute(**given, labels=str(tmp_path / "mine.csv"))["out"]
+    assert "24 tiles are labelled in" in capsys.readouterr().out
+    predicted = read_csv(out / "predictions.csv")["class"].to_numpy()
+    assert np.mean(predicted == turned) > 0.6 > np.mean(predicted == labels.prompt_class)
+    with pytest.raises(ValueError, match=r"there is no file of labels .*gone\.csv"):
+        execute(**given, labels=str(tmp_path / "gone.csv"))
+
+
+def test_no_tile_is_kept_that_two_vlms_disagree_on(material, quick):
+    root, mine, _ = material
+    both = f"local-dir:{root / 'vlm'}+local-dir:{root / 'random'}"
+    out = execute(vlm=both, folder=str(mine), classes=WORDS, keep_ratio=1.0)["out"]
+    agree = np.load(out / "agree.npy", allow_pickle=False)
+    labels, table = read_csv(out / "pseudo_labels.csv"), classifier.list_tiles(mine)
+    assert 0 < agree.sum() < len(agree)
+    assert labels.kept.any() and not (labels.kept.to_numpy() & ~agree[table.tile]).any()
+    assert json.loads((out / "classifier/classifier.json").read_text())["vlm"] == both
+
+
+def test_three_tiles_are_enough(material, tmp_path, quick):
+    root = material[0]
+    folder = spread(tmp_path / "three", 1, seed=2, folders=("",))
+    out = execute(vlm=f"local-dir:{root / 'vlm'}", folder=str(folder), classes=WORDS)["out"]
+    assert len(read_csv(out / "predictions.csv")) == 3
+    assert len(Page((out / "index.html").read_text()).values("img", "src")) >= 3
+
+
+@pytest.mark.filterwarnings("ignore:no labelled tile of class")
+def test_thirty_classes_are_taken(material, quick):
+    root, mine, _ = material
+    long = "a very long name of a class " * 12
+    words = "; ".join(["fat", f"{long} = mucosa", *(f"tissue {n}" for n in range(28))])
+    out = execute(vlm=f"local-dir:{root / 'vlm'}", folder=str(mine), classes=words)["out"]
+    predicted = read_csv(out / "predictions.csv")
+    assert sum(column.startswith("p(") for column in predicted) == 30
+    assert len(list((out / "gallery").iterdir())) == 30
+    assert len(Page((out / "index.html").read_text()).by_tag["h2"]) == 32  # and what is left out
+
+
+def written(folder):
+    """All files below the runs but for the folder of decoded tiles, which may be empty."""
+    found = (folder / "data" / "runs").rglob("*")
+    found = (file for file in found if file.parent.name != "store")
+    return [file for file in found if file.is_file() or file.parent.name == "seed0"]
+
+
+REFUSED = {
+    "one class": ({"classes": "fat"}, "at least two classes are needed"),
+    "no class": ({"classes": " ; "}, "at least two classes are needed"),
+    "twice": ({"classes": "a = fat; b = fat"}, "two classes have the words 'fat'"),
+    "template": ({"templates": "an image"}, "'an image' needs one"),
+    "empty folder": ({"folder": "empty"}, "empty holds no image"),
+    "no folder": ({"folder": "gone"}, "no such folder of tiles: .*gone"),
+    "loose tile": ({"folder": "spoilt", "by_folder": True}, r"but good\.png lies in none"),
+    "unreadable": ({"folder": "spoilt/deep"}, r"holds no image.*left out: 'cut ü\.jpg': no whole"),
+    "second empty": ({"folder": "good", "other": "empty"}, "empty holds no image"),
+    "second unreadable": ({"folder": "good", "other": "spoilt/deep"}, "deep holds no image"),
+    "labels": ({"folder": "good", "labels": "gone.csv"}, r"there is no file of labels .*gone\.csv"),
+    "results": ({"folder": "data/runs"}, "data/runs lies among results of this project"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_done_is_refused_by_name_before_anything_is_written(
+    material, tmp_path, monkeypatch, case
+):
+    root, mine, _ = material
+    given, message = REFUSED[case]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "data/runs").mkdir(parents=True)
+    put(tmp_path / "spoilt", "deep/cut ü.jpg", "line\nbreak.tif")
+    for name in ("spoilt", "good"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw("adipose", 0, 5)).save(tmp_path / name / "good.png")
+    given = {
+        name: str(tmp_path / value) if name in ("folder", "other", "labels") else value
+        for name, value in given.items()
+    }
+
+    def stop(*_, **__):
+        raise AssertionError("a model was built, or training began")
+
+    monkeypatch.setattr(trainer, "train", stop)
+    monkeypatch.setattr(inference.VLM, "__init__", stop)  # all is checked before a model is built
+    parameters = {"vlm": f"local-dir:{root / 'vlm'}", "folder": str(mine), "classes": WORDS}
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        execute(**parameters | given)
+    assert not written(tmp_path)
+
+
+def test_spoilt_tiles_are_left_out_and_the_rest_is_as_without_them(
+    material, tmp_path, quick, capsys
+):
+    vlm_name, written = f"local-dir:{material[0] / 'vlm'}", []
+    for spoilt in (False, True):
+        folder = spread(tmp_path / f"tiles {spoilt}", 2, seed=2, folders=("",))
+        if spoilt:
+            put(folder, "a.png", "z\nopen me.tif")
+            Image.new("RGB", (2, 300)).save(folder / "long.png")
+            (folder / "up").symlink_to(tmp_path)
+            os.mkfifo(folder / "pipe.png")
+        out = execute(vlm=vlm_name, folder=str(folder), classes=WORDS)["out"]
+        written.append((out / "predictions.csv").read_bytes())
+    assert written[0] == written[1]
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")]
+    assert said[0].endswith("tiles True': 5 of 11 files") and len(said) == 6
+    assert read_csv(out / "left_out.csv").path.tolist() == [
+        "a.png", "long.png", "pipe.png", "up/", "z\nopen me.tif",
+    ]  # fmt: skip
+
+
+def test_the_command_line_does_the_same(material, tmp_path):
+    root = material[0]
+    folder = spread(tmp_path / "my tiles", 2, seed=2, folders=("",))
+    given = {
+        "dataset": "mine", "vlm": f"local-dir:{root / 'vlm'}", "folder": str(folder),
+        "classes": "fat; cells = lymphocytes | immune cells", "n_views": 2, "n_steps": 10,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "lib.runner", "notebooks/90_your_own_tiles.py"]
+    command += [word for name, value in given.items() for word in ("-p", name, str(value))]
+    environment = os.environ | {"OUTPUT_ROOT": str(tmp_path / "out"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (page,) = (tmp_path / "out").rglob("index.html")
+    assert f"open {page}" in done.stderr  # where to look
+    assert page.parent.name.startswith("my-tiles-") and page.parent.parent.name == "seed0"
+    assert read_csv(page.parent / "predictions.csv").path.tolist() == files_of(folder)
+    assert [f.name for f in (page.parents[3] / "executed").iterdir()] == ["90_your_own_tiles.ipynb"]

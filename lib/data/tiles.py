@@ -31,6 +31,20 @@ WRITTEN = ("raw", "runs", "models", "labels", "record")  # in `data`
 RESULTS = ({"classifier/classifier.json", "pseudo_labels.csv"}, {"viewer/openseadragon.min.js"})
 
 
+class UnreadableTiles(ValueError):
+    """Raised for images that cannot be decoded; reasons: why, by path."""
+
+    def __init__(self, folder: Path, reasons: Mapping[str, str]):
+        named = [f"{folder / path} ({reasons[path]})" for path in sorted(reasons)]
+        more = f" and {len(named) - 10} more" if len(named) > 10 else ""
+        super().__init__(
+            f"{len(named)} tiles cannot be read; remove or replace them: "
+            + "; ".join(named[:10])
+            + more
+        )
+        self.reasons = dict(reasons)
+
+
 def files_below(folder: Path) -> dict[str, str]:
     """Every file below a folder, ordered by path, and why it is no tile ("" where it may be one).
 
@@ -293,8 +307,7 @@ def decode_tiles(
 
     S is 8/7 of `image_size`, the size that random views are cropped from: see `images.read_square`;
     then `shifts.shift` by that name. The file is named after the digests, so that it serves every
-    run on the same images. Raises ValueError naming the files that cannot be read, and a shift that
-    is none.
+    run on the same images. Raises `UnreadableTiles`, and ValueError for a shift that is none.
     """
     size = stored_size(image_size)
     content = blake2b(" ".join(table.digest).encode(), digest_size=8).hexdigest()
@@ -304,7 +317,7 @@ def decode_tiles(
     file = paths.store_folder(dataset) / f"{size}px-{content}{shifted}.npy"
     if file.is_file():
         return file
-    failed: dict[str, Exception] = {}
+    failed: dict[str, str] = {}
     converted: dict[str, str] = {}
     with atomic(file) as temporary:
         shape = (len(table), size, size, 3)
@@ -316,23 +329,13 @@ def decode_tiles(
                 tile, converted[path] = read_square(folder / path, size)
                 store[row] = shifts.shift(tile, shift)
             except (OSError, ValueError) as error:
-                failed[path] = error
+                failed[path] = str(getattr(error, "strerror", None) or error)
 
         _in_threads(decode, range(len(table)), "decoding tiles")
-        _refuse(failed, folder)
+        if failed:
+            raise UnreadableTiles(folder, failed)
     _warn(converted)
     return file
-
-
-def _refuse(failed: Mapping[str, Exception], folder: Path) -> None:
-    if failed:
-        named = [f"{folder / path} ({failed[path]})" for path in sorted(failed)]
-        more = f" and {len(named) - 10} more" if len(named) > 10 else ""
-        raise ValueError(
-            f"{len(named)} tiles cannot be read; remove or replace them: "
-            + "; ".join(named[:10])
-            + more
-        )
 
 
 def _warn(converted: Mapping[str, str]) -> None:

@@ -35,7 +35,7 @@ from lib.data import cards, splits
 from lib.figures import slide_plots
 from lib.run_folder import Run
 from apps.slide_viewer import page
-from lib.slides import cohort, open_set, study, tables
+from lib.slides import cohort, open_set, scores, study
 from lib.vlm.cards import describe_vlm
 from lib.vlm.inference import embed_prompts
 from lib.vlm.loading import load_vlm
@@ -152,10 +152,10 @@ pd.DataFrame(quality).T.round(3)
 # %%
 outcomes = [outcome for each in found.values() for outcome in each.outcomes]
 given = outcomes, test.slide.values, test.label.values, card.class_names, quality
-rows = run.record(tables.evaluate_slides(*given, device=str(model.device)))
-right = tables.right_per_slide(outcomes, test, vlm=vlm, seed=seed, fold=fold)
+rows = run.record(scores.evaluate_slides(*given, device=str(model.device)))
+right = scores.right_per_slide(outcomes, test, vlm=vlm, seed=seed, fold=fold)
 run.save(slides=right)
-tables.slides_table(rows)
+scores.slides_table(rows)
 
 # %% [markdown]
 # A fold has few slides; the table of `40_record` pools all folds and has intervals.

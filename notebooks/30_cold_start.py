@@ -37,7 +37,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 
 from lib.active import cold_start
 from lib.active.loop import ActiveLearningConfig, TableOracle, read_rounds, run_rounds
-from lib.active.trainings import matched_cells, training_by_name, training_setup
+from lib.active.trainings import voronoi_weights, training_by_name, training_setup
 from lib.data import cards, datasets, shifts as tile_shifts, tiles
 from lib.figures import active_plots
 from lib.labels import UNLABELLED
@@ -154,7 +154,7 @@ asked = histories["", "cold-start"].queries.query("round == 0").tile
 labels[np.isin(pool, asked)] = train.label[np.isin(pool, asked)]
 features = run.load("unprojected")[pool].astype(np.float32)
 refused = np.zeros(len(pool), bool)
-learnt, weights = start.taught(labels, refused, matched_cells(features, labels))
+learnt, weights = start.taught(labels, refused, voronoi_weights(features, labels))
 
 # %% tags=["algorithm"]
 x = normalize(StandardScaler().fit_transform(features))

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from lib.artefacts import atomic
-from lib.data.staining import SUPERSAMPLE, Array, Slide, draw_slide, scan
+from lib.data.staining import SUPERSAMPLE, Array, StainedSlide, draw_slide, scan
 from lib.workers import worker_pool
 
 FIELD_UM = 110.0  # side of a field of view
@@ -27,7 +27,9 @@ PARALLEL_FROM = 200  # tiles; for fewer, workers cost more than they save
 class _Canvas:
     """Concentration maps [3, side, side] of one field of view, coordinates (x, y) in µm."""
 
-    def __init__(self, side: int, field: float, slide: Slide, rng: np.random.Generator) -> None:
+    def __init__(
+        self, side: int, field: float, slide: StainedSlide, rng: np.random.Generator
+    ) -> None:
         self.side, self.field, self.slide, self.rng = side, field, slide, rng
         self.scale = side / field
         self.maps = np.zeros((3, side, side), np.float32)
@@ -328,7 +330,7 @@ KINDS: tuple[str, ...] = tuple(_DRAW)
 
 
 def tissue_tile(
-    kind: str, slide: Slide, size: int, rng: np.random.Generator, *, field: float = FIELD_UM,
+    kind: str, slide: StainedSlide, size: int, rng: np.random.Generator, *, field: float = FIELD_UM,
     mixed: float = 0.35) -> Array:  # fmt: skip
     """Draw one tile, uint8 [size, size, 3]: a random window of about `field` µm whatever its size.
 

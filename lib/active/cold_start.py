@@ -81,7 +81,7 @@ class ColdStart:
         """On what share of the pool VLM-CPL's networks are right, as the labels say; 1 without any.
 
         Most labels are of tiles that are hard for them, so each counts for the tiles that lie
-        nearest to it: cells [N], of `trainings.matched_cells`. By Laplace's rule of succession,
+        nearest to it: cells [N], of `trainings.voronoi_weights`. By Laplace's rule of succession,
         (1 + n a) / (2 + n) for a share a of the cells and the `effective_number` n of labels.
         labels: [N], `UNLABELLED` without one.
         """

@@ -22,7 +22,7 @@ from torch import nn
 from lib.active.cold_start import ColdStart
 from lib.active.inputs import frozen_features, make_pool
 from lib.active.strategies import Query, select, strategy_by_name
-from lib.active.trainings import chance_counts, matched_cells, taught_counts, training_by_name
+from lib.active.trainings import chance_counts, voronoi_weights, taught_counts, training_by_name
 from lib.artefacts import atomic, locked, scratch_folder
 from lib.labels import REFUSED, UNANSWERED, UNLABELLED, WAITING, missing_classes_expected
 from lib.learning.losses import DualViewTraining
@@ -314,7 +314,7 @@ def _train_and_choose(
     taught, weights = labels, np.ones(len(labels))
     if start is not None:
         features = frozen_features(config.setup.reader, config.tiles)
-        taught, weights = start.taught(labels, refused, matched_cells(features, labels))
+        taught, weights = start.taught(labels, refused, voronoi_weights(features, labels))
     if (taught == UNLABELLED).all():
         raise ValueError(
             f"the oracle has labelled none of the {len(queries)} tiles asked for, and nothing is "

@@ -56,7 +56,7 @@ def training_setup(
     return replace(setup, plan=replace(setup.plan, **changes | plan))
 
 
-def matched_cells(features: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
+def voronoi_weights(features: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
     """How many tiles each label stands for, float64 [N]: 0 without a label, in all N.
 
     Labels that margin or disagreement asked for are no sample of the pool: they lie where classes
@@ -79,13 +79,13 @@ def matched_cells(features: np.ndarray | None, labels: np.ndarray) -> np.ndarray
 
 
 def matched_counts(features: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """Labels of each class, float64 [C], every label with the weight of its `matched_cells`.
+    """Labels of each class, float64 [C], every label with the weight of its `voronoi_weights`.
 
     The counts add up to the `effective_number` of labels, fewer than there are, so that a marginal
     of uneven weights is trusted less. features: [N, E]; labels: [N], of which one at
     least is not `UNLABELLED`.
     """
-    cells, known = matched_cells(features, labels), labels != UNLABELLED
+    cells, known = voronoi_weights(features, labels), labels != UNLABELLED
     counts = np.bincount(labels[known], weights=cells[known], minlength=n_classes)
     return counts * effective_number(cells) / cells.sum()
 

@@ -24,7 +24,7 @@ OTHER_WHITE = np.array([0.94, 0.96, 0.97])
 
 
 @dataclass(frozen=True)
-class Slide:
+class StainedSlide:
     """How one slide was cut, stained and scanned.
 
     `stains` are the unit optical densities in R, G, B of haematoxylin, eosin and red cells,
@@ -44,7 +44,7 @@ class Slide:
     nuclear_size: float
 
 
-def draw_slide(shift: float, rng: np.random.Generator) -> Slide:
+def draw_slide(shift: float, rng: np.random.Generator) -> StainedSlide:
     """Draw one slide of a laboratory.
 
     `shift` is the distance from the laboratory of origin (0.0) to another one (1.0). Everything
@@ -61,7 +61,7 @@ def draw_slide(shift: float, rng: np.random.Generator) -> Slide:
     stains /= np.linalg.norm(stains, axis=1, keepdims=True)
     strengths = np.exp(t * np.array([0.55, 0.35, 0.2]) + 0.10 * z[9:12] + 0.06 * z[12])
     white = np.array([0.965, 0.955, 0.97]) - t * np.array([0.02, 0.06, 0.05])
-    return Slide(
+    return StainedSlide(
         stains=tuple(tuple(v) for v in stains.tolist()),
         strengths=tuple(strengths.tolist()),
         defocus=float(np.clip(0.15 + 0.25 * t + 0.04 * z[12], 0.0, 0.8)),
@@ -74,7 +74,7 @@ def draw_slide(shift: float, rng: np.random.Generator) -> Slide:
     )
 
 
-def beer_lambert(concentration: Array, slide: Slide) -> Array:
+def beer_lambert(concentration: Array, slide: StainedSlide) -> Array:
     """Light through stained tissue: 255 · white · exp(−Σ_s strength_s · concentration_s · stain_s).
 
     concentration: [3, H, W], haematoxylin, eosin, red cells (dimensionless)
@@ -87,7 +87,9 @@ def beer_lambert(concentration: Array, slide: Slide) -> Array:
     return 255 * np.array(slide.white, np.float32) * np.exp(-density)
 
 
-def scan(concentration: Array, slide: Slide, scale: float, rng: np.random.Generator) -> Array:
+def scan(
+    concentration: Array, slide: StainedSlide, scale: float, rng: np.random.Generator
+) -> Array:
     """Stain and scan a canvas of `scale` px/µm; the picture is SUPERSAMPLE times smaller."""
     light = beer_lambert(concentration, slide)
     side = light.shape[0] // SUPERSAMPLE

@@ -242,7 +242,7 @@ def _strengths(shifts: Iterable[str], direction: str) -> list[str]:
 def accuracy_against_share(frame: pd.DataFrame, title: str = "") -> Figure:
     """Accuracy of slides against the share of irrelevant tiles, a line per setting.
 
-    frame: from `slides.tables.share_frame`; bars are intervals.
+    frame: from `slides.scores.share_frame`; bars are intervals.
     """
     figure, ax = plt.subplots(figsize=(5.6, 3.4))
     for place, (setting, df) in enumerate(frame.groupby("setting", sort=True)):

@@ -21,7 +21,7 @@ from lib.report import (
     statistics,
 )
 from lib.report.format import markdown
-from lib.slides import tables as slide_tables
+from lib.slides import scores as slide_scores
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def of_runs(rows: Rows, about: Mapping[str, str], runs: Path) -> Page:
     (dataset,) = about
     groups = {dataset: comparison.groups_of_runs(runs)}
     rounds = {dataset: active_learning.groups_of_runs(runs)}
-    return build(rows, about, groups, rounds, {dataset: slide_tables.groups_of_runs(runs)})
+    return build(rows, about, groups, rounds, {dataset: slide_scores.groups_of_runs(runs)})
 
 
 def of_record(rows: Rows, about: Mapping[str, str], recorded: Rows, folder: Path) -> Page:
@@ -232,7 +232,7 @@ def publish(dataset: str, vlm: str, rows: Rows, runs: Path) -> None:
     measured = {
         "groups": comparison.groups_of_runs(runs),
         "rounds": active_learning.groups_of_runs(runs),
-        "slides": slide_tables.groups_of_runs(runs),
+        "slides": slide_scores.groups_of_runs(runs),
     }
     pictures = runs.glob("seed0/fold0/slides/heat_map.png")
     for picture in () if sections.VARIANT.search(dataset) else pictures:

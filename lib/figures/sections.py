@@ -14,7 +14,7 @@ from lib.figures import active_plots, plots, quality_plots
 from lib.quality import tables as quality_tables
 from lib.report import ablations, active_ablations, active_learning, comparison, pseudo_labels
 from lib.report.format import markdown
-from lib.slides import tables as slide_tables
+from lib.slides import scores as slide_scores
 
 Rows = Sequence[Mapping[str, Any]]
 VARIANT = re.compile(r"_\d+$")  # of a dataset's name: another share of other tissue
@@ -233,7 +233,7 @@ def slide_sections(rows: Rows, dataset: str, groups: pd.DataFrame | None) -> lis
     """Labels of whole slides; of a variant, see `share_sections`, one line there is enough."""
     if VARIANT.search(dataset):
         return []
-    table = slide_tables.slides_table(rows, groups)
+    table = slide_scores.slides_table(rows, groups)
     file = f"{dataset}_heat_map"
     drawn = (paths.figures_folder() / f"{file}.png").is_file()
     return [Section(dataset, "slides", [table], None, file if drawn else "")] if len(table) else []
@@ -247,10 +247,10 @@ def share_sections(
     `<dataset>_<n>` differs from `<dataset>` in its share of other tissue alone, and is shown there.
     """
     own = [row for row in rows if VARIANT.sub("", row["dataset"]) == dataset]
-    frame = slide_tables.share_frame(own, groups)
+    frame = slide_scores.share_frame(own, groups)
     if frame.empty:
         return []
     several = frame.dataset.nunique() > 1
     draw = partial(plots.accuracy_against_share, frame, title) if several else None
-    table, file = slide_tables.share_table(frame), f"{dataset}_share" if several else ""
+    table, file = slide_scores.share_table(frame), f"{dataset}_share" if several else ""
     return [Section(dataset, "share of other tissue", [table], draw, file)]

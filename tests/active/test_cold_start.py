@@ -171,7 +171,7 @@ def test_a_first_query_of_one_class_does_not_stand_for_the_pool(
         run(tmp_path / "rounds", setup, cold_start=begun, n_rounds=1)
     labels = np.where(np.isin(POOL, one_class), 0, UNLABELLED)
     features = setup.reader(POOL).numpy()
-    taught, weights = begun.taught(labels, NONE, trainings.matched_cells(features, labels))
+    taught, weights = begun.taught(labels, NONE, trainings.voronoi_weights(features, labels))
     pseudo = np.where(labels == UNLABELLED, taught, UNLABELLED)
     shares, own = (trainings.matched_counts(features, known, 3) for known in (pseudo, labels))
     assert own[1:].sum() == 0 and own[0] > 0 and (shares > 0).all()

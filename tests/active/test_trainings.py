@@ -97,10 +97,10 @@ def test_where_every_tile_is_labelled_the_counts_are_plain():
 def test_labels_stand_for_all_tiles_and_without_features_for_themselves():
     features = np.random.default_rng(1).normal(size=(20, 3))
     labels = np.where(np.arange(20) % 4 == 0, 1, UNLABELLED)
-    cells = trainings.matched_cells(features, labels)
+    cells = trainings.voronoi_weights(features, labels)
     assert cells.sum() == 20 and not cells[labels == UNLABELLED].any()
-    assert trainings.matched_cells(None, labels).tolist() == (labels == 1).astype(float).tolist()
-    assert not trainings.matched_cells(features, np.full(20, UNLABELLED)).any()
+    assert trainings.voronoi_weights(None, labels).tolist() == (labels == 1).astype(float).tolist()
+    assert not trainings.voronoi_weights(features, np.full(20, UNLABELLED)).any()
 
 
 def test_only_labels_that_chance_drew_are_counted():

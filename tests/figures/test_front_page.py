@@ -11,7 +11,7 @@ from lib import record, runner
 from lib.figures import front_page
 from lib.quality import tables as quality_tables
 from lib.report import ablations, active_learning, alarms, comparison, format, overviews, statistics
-from lib.slides import open_set, tables
+from lib.slides import open_set, scores
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ("headline.svg", "headline_dark.svg")
@@ -232,7 +232,7 @@ def quality_claims(rows):
 
 def slide_claims(rows):
     """Accuracy of slides by VLM-CPL, the mean of the tiles in every way to leave tiles out."""
-    frame = tables.slide_frame(rows)
+    frame = scores.slide_frame(rows)
     if frame.empty:
         return
     by = frame.groupby(["dataset", "method", "pooling", "setting"]).accuracy.mean()

@@ -3,7 +3,7 @@
 import pytest
 
 from lib import paths, record, runner
-from lib.slides import open_set, tables
+from lib.slides import open_set, scores
 
 RECORD = paths.ROOT / "data" / "record"
 RENAMED = {"share", "steps", "weight", "stain_shift"}
@@ -16,7 +16,7 @@ def test_rows_of_the_record_use_todays_names(file):
         assert not RENAMED & row["params"].keys(), row
         assert not RENAMED & set(row["params"].get("varied", ())), row
         of_tiles = (None, "published filters", "ours")
-        assert row["setting"] in (OF_SLIDES if row["split"] == tables.SPLIT else of_tiles), row
+        assert row["setting"] in (OF_SLIDES if row["split"] == scores.SPLIT else of_tiles), row
         for name in row["params"].get("varied", ()):
             assert name in row["params"], row
 

@@ -14,7 +14,7 @@ import pytest
 from apps.slide_viewer.annotations import check_geojson
 from lib import record
 from lib.data import cards
-from lib.slides import cohort, open_set, tables
+from lib.slides import cohort, open_set, scores
 from lib.slides.features_file import read_features
 
 pytestmark = pytest.mark.slow
@@ -88,7 +88,7 @@ def test_each_tile_has_its_features_and_each_slide_its_score(chain):
     files = sorted((runs / "slides").glob("*.h5"))
     assert np.array_equal(stored, np.concatenate([read_features(file).features for file in files]))
     right = pd.read_parquet(runs / "fold0" / "slides.parquet")
-    assert (right.groupby(tables.KIND).group.nunique() == 2).all()  # of ten slides a fifth
+    assert (right.groupby(scores.KIND).group.nunique() == 2).all()  # of ten slides a fifth
     rows = record.read_rows(runs / "fold0" / "rows" / "17_open_set_prompting_slides.jsonl")
     assert {row["split"] for row in rows} == {"slides"} and {row["n"] for row in rows} == {2}
     for row in rows:

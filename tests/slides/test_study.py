@@ -10,7 +10,7 @@ from lib import record
 from lib.alarm import Alarm
 from lib.figures import plots, results, slide_plots
 from lib.learning.pooling import Bags
-from lib.slides import open_set, study, tables
+from lib.slides import open_set, scores, study
 from lib.slides.features_file import write_features
 
 TEST = pd.DataFrame({"slide": [1, 3, 4], "label": [0, 1, 1], "group": ["a", "b", "b"]})
@@ -74,12 +74,12 @@ def test_a_study_says_nothing_of_tiles_that_do_not_count():
 
 
 def test_scores_and_counts_are_of_the_slides_of_the_fold():
-    evaluations = tables.evaluate_slides(
+    evaluations = scores.evaluate_slides(
         outcomes(RIGHT), TEST.slide.values, TEST.label.values, ["a", "b"], {}, device="cpu"
     )
     rows = [record.row(dataset="d", vlm="v", seed=0, fold=0, **e) for e in evaluations]
-    right = tables.right_per_slide(outcomes(RIGHT), TEST, vlm="v", seed=0, fold=0)
-    table = tables.slides_table(rows, right).set_index("method")
+    right = scores.right_per_slide(outcomes(RIGHT), TEST, vlm="v", seed=0, fold=0)
+    table = scores.slides_table(rows, right).set_index("method")
     open_set, better = table["open set"], table["open set: better by"]
     assert open_set["zero-shot tiles"].startswith("0.667")
     assert open_set["zero-shot tiles"].endswith(" / 0.750")
@@ -87,9 +87,9 @@ def test_scores_and_counts_are_of_the_slides_of_the_fold():
     assert better["zero-shot tiles"].startswith("+0.333")
     assert better["MVC → PFC, HCS"].startswith("+0.000")
     assert table.folds.tolist() == table.seeds.tolist() == ["1", "1"]
-    without = tables.slides_table(rows)
+    without = scores.slides_table(rows)
     assert without["open set"].tolist() == ["0.667 / 0.750", "1.000 / 1.000"]
-    assert tables.slides_table([]).empty
+    assert scores.slides_table([]).empty
 
 
 def test_lines_are_in_the_order_of_the_poolings():
@@ -98,8 +98,8 @@ def test_lines_are_in_the_order_of_the_poolings():
     found = [study.SlideOutcome("vlm-cpl", name, open_set.OPEN_SET, probs) for name in names]
     given = TEST.slide.values, TEST.label.values, ["a", "b"], {}
     rows = [record.row(dataset="d", vlm="v", seed=0, fold=0, **e)
-            for e in tables.evaluate_slides(found, *given, device="cpu")]  # fmt: skip
-    assert tables.slides_table(rows).pooling.tolist() == [
+            for e in scores.evaluate_slides(found, *given, device="cpu")]  # fmt: skip
+    assert scores.slides_table(rows).pooling.tolist() == [
         "mean", "share", "top-5", "top-10", "top-100",
     ]  # fmt: skip
 
@@ -109,11 +109,11 @@ def test_slides_are_published_with_their_counts_and_a_picture(tmp_path, monkeypa
     fold = tmp_path / "runs" / "seed0" / "fold0"
     (fold / "slides").mkdir(parents=True)
     (fold / "slides" / "heat_map.png").write_bytes(b"a picture")
-    right = tables.right_per_slide(outcomes(RIGHT), TEST, vlm="v", seed=0, fold=0)
+    right = scores.right_per_slide(outcomes(RIGHT), TEST, vlm="v", seed=0, fold=0)
     right.to_parquet(fold / "slides.parquet")
     given = TEST.slide.values, TEST.label.values, ["a", "b"], {}
     rows = [record.row(dataset="d", vlm="v", seed=0, fold=0, **e)
-            for e in tables.evaluate_slides(outcomes(RIGHT), *given, device="cpu")]  # fmt: skip
+            for e in scores.evaluate_slides(outcomes(RIGHT), *given, device="cpu")]  # fmt: skip
     results.publish("d", "v", rows, tmp_path / "runs")
     published = pd.read_parquet(tmp_path / "data" / "record" / "d.slides.parquet")
     pd.testing.assert_frame_equal(published, right)
@@ -123,7 +123,7 @@ def test_slides_are_published_with_their_counts_and_a_picture(tmp_path, monkeypa
 
 
 def test_a_slide_is_one_unit_of_the_bootstrap():
-    right = tables.right_per_slide(outcomes(RIGHT), TEST, vlm="v", seed=0, fold=0)
+    right = scores.right_per_slide(outcomes(RIGHT), TEST, vlm="v", seed=0, fold=0)
     assert len(right) == 4 * len(TEST) and set(right.n) == {1}
     zero = right[(right.method == "zero-shot") & (right.setting == open_set.OPEN_SET)]
     assert zero.right.tolist() == [1, 1, 0] and zero.group.tolist() == ["a", "b", "b"]
@@ -189,25 +189,25 @@ def rows_of(dataset, share, found):
     }
     given = TEST.slide.values, TEST.label.values, ["a", "b"], quality
     return [record.row(dataset=dataset, vlm="v", seed=0, fold=0, **e)
-            for e in tables.evaluate_slides(found, *given, device="cpu")]  # fmt: skip
+            for e in scores.evaluate_slides(found, *given, device="cpu")]  # fmt: skip
 
 
 def test_accuracy_stands_beside_the_share_of_other_tissue():
     half, all_right = outcomes(HALF), outcomes(RIGHT)
     rows = rows_of("d_90", 0.9, half) + rows_of("d", 0.0, all_right)
-    right = tables.right_per_slide(half, TEST, vlm="v", seed=0, fold=0)
-    frame = tables.share_frame(rows, {"d_90": right})
+    right = scores.right_per_slide(half, TEST, vlm="v", seed=0, fold=0)
+    frame = scores.share_frame(rows, {"d_90": right})
     assert frame.dataset.tolist() == ["d", "d", "d_90", "d_90"]
     assert frame.irrelevant.tolist() == [0.0, 0.0, 0.9, 0.9]
     assert frame.irrelevant_dropped.tolist() == [0.0, 0.75, 0.0, 0.75]
     assert [e.value for e in frame.accuracy] == pytest.approx([1, 1, 1 / 3, 2 / 3])
     assert frame.better[3].value == pytest.approx(1 / 3) and frame.better[2] is None
-    shown = tables.share_table(frame)
+    shown = scores.share_table(frame)
     assert shown["relevant dropped"].tolist() == [""] * 4 and len(shown) == 4
     figure = plots.accuracy_against_share(frame, "made up")
     assert [line.get_label() for line in figure.axes[0].containers] == [
         open_set.ALL_TISSUE, open_set.OPEN_SET,
     ]  # fmt: skip
-    assert tables.share_frame([]).empty
+    assert scores.share_frame([]).empty
     unknown = [row | {"labels": None} for row in rows]
-    assert tables.share_frame(unknown).empty
+    assert scores.share_frame(unknown).empty

@@ -22,7 +22,7 @@ from torch import nn
 from lib.active.cold_start import ColdStart
 from lib.active.inputs import frozen_features, make_pool
 from lib.active.strategies import Query, select, strategy_by_name
-from lib.active.trainings import chance_counts, voronoi_weights, taught_counts, training_by_name
+from lib.active.trainings import chance_counts, taught_counts, training_by_name, voronoi_weights
 from lib.artefacts import atomic, locked, scratch_folder
 from lib.labels import REFUSED, UNANSWERED, UNLABELLED, WAITING, missing_classes_expected
 from lib.learning.losses import DualViewTraining

@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 
-from lib import paths, runner
+from lib import parameters, paths, runner
 from lib.chain import CHAIN, variant
 from lib.data import cards, datasets, splits
 
@@ -30,7 +30,7 @@ def numbers(name, default="0"):
 
 
 def resolve(name, vlm):
-    return runner.resolve_parameters(paths.notebook_file(name), {"dataset": DATASET, "vlm": vlm})
+    return parameters.resolve_parameters(paths.notebook_file(name), {"dataset": DATASET, "vlm": vlm})
 
 
 try:  # what cannot run is refused, in one line, before anything starts
@@ -42,7 +42,7 @@ try:  # what cannot run is refused, in one line, before anything starts
     SEEDS, FOLDS, PARTS = numbers("seeds"), numbers("folds"), range(numbers("parts", "2")[0])
     if DATASET != "demo" and not TOLD.get("vlm") and not paths.params_file(DATASET).is_file():
         raise ValueError(f"no VLM is set for {DATASET}: name one, as in VLM=plip")
-    VLM = str(TOLD.get("vlm") or runner.default_vlm(DATASET))
+    VLM = str(TOLD.get("vlm") or parameters.default_vlm(DATASET))
     known_folds = range(1 if CARD.splits else splits.FOLDS)
     if not set(FOLDS) <= set(known_folds):
         raise ValueError(f"folds={TOLD['folds']}: {DATASET} has {', '.join(map(str, known_folds))}")

@@ -83,8 +83,29 @@ def read_rows(*files: Path) -> list[dict[str, Any]]:
                 values = json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(f"{file}, line {number} is not JSON: {error}") from error
+            values = _renamed(values)
             rows[row_key(values)] = values
     return list(rows.values())
+
+
+RENAMED = {
+    **{"hcs_weight": "13.cross_weight", "tau": "22.threshold", "cps_weight": "22.cross_weight"},
+    **{"threshold": "13.threshold", "n_steps": "13.n_steps", "round_steps": "22.n_steps"},
+    **{"unisal_rules": "rules", "cold_start_shifts": "shifts", "quality_shifts": "shifts"},
+}
+
+
+def _renamed(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its parameters named as today; rows of `30_cold_start` rest on 13 and on 22."""
+    params = row["params"] or {}
+    if not params.keys() & {"hcs_weight", "tau"}:
+        return row
+    both = {"hcs_weight", "tau"} <= params.keys()
+    names = {old: new if both else new.rpartition(".")[2] for old, new in RENAMED.items()}
+    params = {names.get(name, name): value for name, value in params.items()}
+    if "varied" in params:
+        params["varied"] = [names.get(name, name) for name in params["varied"]]
+    return row | {"params": params}
 
 
 def write_record(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:

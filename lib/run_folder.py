@@ -10,19 +10,19 @@ import pandas as pd
 
 from lib import chain, paths, record
 from lib.artefacts import atomic, locked
+from lib.parameters import declared_parameters
+
+NO_SETTINGS = ("part", "parts")  # which job it is decides no result
 
 
 class Run:
     """What one notebook reads of a run and writes to it.
 
-    `parameters` are the notebook's own: they become settings of the run, which later notebooks read
-    from `settings` and every row of a notebook carries, with those of all notebooks before it. A
-    setting has one owner, the earliest notebook that gives it. fold: for notebooks that depend on
-    the split; they read what the folds share and write to a folder of their fold. network:
-    "frozen", or "fine-tune" for whole networks, whose settings, tables and rows are kept apart from
-    those of the heads.
-
-    Raises ValueError when an earlier notebook of this run gave a setting another value.
+    `parameters` of the notebook become settings of the run, which stand below the notebook's name
+    and which every row carries, with those of all notebooks before it. fold: for notebooks that
+    depend on the split; they read what the folds share and write to a folder of their fold.
+    network: "frozen", or "fine-tune" for whole networks, whose settings, tables and rows are kept
+    apart from those of the heads.
     """
 
     def __init__(
@@ -49,46 +49,49 @@ class Run:
     # --- settings
 
     def decide(self, **settings: Any) -> None:
-        """Give settings of this run their values; see the class for who may."""
-        own_file = self._settings_file(self.variant if self.notebook in chain.PER_NETWORK else "")
-        own_file.parent.mkdir(parents=True, exist_ok=True)
-        with locked(own_file.with_name(".settings.lock")):
-            self._own |= _as_json(settings)
-            owned = dict(self._own)
-            for notebook, given in self._sections().items():
-                for name in given.keys() & owned.keys() if notebook < self.notebook else ():
-                    if given[name] != owned.pop(name):
-                        raise ValueError(
-                            f"{self.notebook}: {name}={self._own[name]!r}, but {notebook} has run "
-                            f"with {name}={given[name]!r}. Run both with the same value, or remove "
-                            f"{self.folder} to start over"
-                        )
-            sections = _read(own_file)
-            for notebook in sections:
-                if notebook > self.notebook:
-                    sections[notebook] = {
-                        n: v for n, v in sections[notebook].items() if n not in owned
-                    }
-            with atomic(own_file) as file:
-                text = json.dumps(sections | {self.notebook: owned}, indent=1, ensure_ascii=False)
-                file.write_text(text)
+        """Add settings to those of this notebook; its earlier ones of another run are dropped."""
+        file = self._settings_file(self.variant if self.notebook in chain.PER_NETWORK else "")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with locked(file.with_name(".settings.lock")), atomic(file) as temporary:
+            self._own |= json.loads(json.dumps(settings))  # as they are read again
+            sections = _read(file) | {self.notebook: self._own}
+            temporary.write_text(json.dumps(sections, indent=1, ensure_ascii=False))
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All settings of the run so far, by name; one that is missing is a ValueError."""
-        flat = {name: v for given in self._sections().values() for name, v in given.items()}
-        return _Settings(flat | self._own, f"{self.notebook} of {self.folder}")
+        """Settings of this notebook and of all before it, by name; see `settings_of`."""
+        return self.settings_of(self.notebook)
+
+    def settings_of(self, notebook: str) -> Mapping[str, Any]:
+        """Settings of a notebook and of those that it rests on, by name.
+
+        A notebook's own setting wins over one of the same name before it. What two notebooks, none
+        of which rests on the other, decided differently has the number of the notebook before its
+        name, as in "13.threshold". A setting that is missing is a ValueError.
+        """
+        sections = self._sections()
+        by_owner: dict[str, dict[str, Any]] = {}
+        for owner in [*chain.ancestors(notebook), notebook]:
+            before = chain.ancestors(owner)
+            for name, value in sections.get(owner, {}).items():
+                others = {o: v for o, v in by_owner.get(name, {}).items() if o not in before}
+                by_owner[name] = others | {owner: value}
+        settings: dict[str, Any] = {}
+        for name, values in by_owner.items():
+            first, *rest = values.values()
+            same = all(value == first for value in rest)
+            settings |= {name if same else f"{o[:2]}.{name}": v for o, v in values.items()}
+        return _Settings(settings, f"{self.notebook} of {self.folder}")
 
     def _settings_file(self, variant: str) -> Path:
         return self.folder / f"settings{variant}.json"
 
     def _sections(self) -> dict[str, dict[str, Any]]:
-        """Settings by the notebook that owns them, as far as they belong to this network."""
+        """Settings by notebook, as far as they belong to this network."""
         sections = _read(self.shared / "settings.json") | _read(self._settings_file(""))
         if not self.variant:
             return sections
-        before = set(chain.ancestors(self.notebook)) - set(chain.PER_NETWORK)
-        sections = {name: given for name, given in sections.items() if name in before}
+        sections = {name: s for name, s in sections.items() if name not in chain.PER_NETWORK}
         return sections | _read(self._settings_file(self.variant))
 
     # --- arrays and tables
@@ -151,15 +154,9 @@ class Run:
         notebook serves all of them; its `params` are what it alone
         was measured with, and are joined by the settings of this notebook and of those before it.
         """
-        sections = self._sections()
-        inherited = {
-            name: value
-            for notebook in chain.ancestors(self.notebook)
-            for name, value in sections.get(notebook, {}).items()
-        }
         fixed = {"dataset": self.dataset, "vlm": self.vlm, "fold": self.fold, "seed": self.seed}
         rows = [
-            record.row(**fixed | dict(e) | {"params": inherited | self._own | e.get("params", {})})
+            record.row(**fixed | dict(e) | {"params": {**self.settings} | e.get("params", {})})
             for e in evaluations
         ]
         record.write_rows(self.folder / "rows" / f"{self.notebook}{self.variant}.jsonl", rows)
@@ -187,9 +184,13 @@ class _Settings(dict):
         )
 
 
-def _as_json(value: Any) -> Any:
-    """The value as settings.json gives it back."""
-    return json.loads(json.dumps(value))
+def open_run(notebook: str, values: Mapping[str, Any]) -> Run:
+    """Open the run that a notebook's parameters name; all others become settings of the run.
+
+    values: `globals()` of the notebook, of which the names in its parameters cell count.
+    """
+    names = declared_parameters(paths.notebook_file(notebook))
+    return Run(notebook, **{name: values[name] for name in names if name not in NO_SETTINGS})
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:

@@ -10,19 +10,18 @@ import argparse
 import ast
 import json
 import os
-import re
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lib import chain, paths, record
 from lib.artefacts import atomic, locked, remove_leftovers, scratch_folder
-from lib.yaml_files import parse_yaml, read_yaml
+from lib.parameters import declared_parameters, resolve_parameters
+from lib.yaml_files import parse_yaml
 
 
 def cells(notebook: Path) -> list[Any]:
@@ -30,81 +29,6 @@ def cells(notebook: Path) -> list[Any]:
     import jupytext
 
     return jupytext.read(notebook).cells
-
-
-def declared_parameters(notebook: Path) -> dict[str, Any]:
-    """Names and default values of the notebook's one cell tagged `parameters`."""
-    return dict(_declared(notebook, notebook.stat().st_mtime_ns))
-
-
-@cache
-def _declared(notebook: Path, changed: int) -> Mapping[str, Any]:
-    """Read once for each change: the chain asks many times for the parameters of all notebooks."""
-    tagged = [c for c in cells(notebook) if "parameters" in c.metadata.get("tags", [])]
-    if len(tagged) != 1:
-        raise ValueError(f"{notebook} has {len(tagged)} cells tagged 'parameters', not one")
-    defaults = {}
-    for line in ast.parse(tagged[0].source).body:
-        try:
-            assert isinstance(line, ast.Assign)
-            (target,) = line.targets
-            assert isinstance(target, ast.Name)
-            defaults[target.id] = ast.literal_eval(line.value)
-        except (AssertionError, ValueError) as error:
-            raise ValueError(
-                f"{notebook}: the parameters cell holds more than `name = literal`: "
-                + ast.unparse(line)
-            ) from error
-    return defaults
-
-
-def resolve_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults, then the dataset's parameter file, then what is given.
-
-    Raises ValueError, naming the valid ones, for a name that is not declared by the notebook (or,
-    in a parameter file, by any notebook) and for a value of the wrong type.
-    """
-    defaults = declared_parameters(notebook)
-    given = _numbers(given, defaults)
-    _check(given, defaults, f"{notebook.stem}")
-    file = paths.params_file(str(given.get("dataset", defaults.get("dataset"))))
-    from_file: dict[str, Any] = {}
-    if file.is_file():
-        from_file = read_yaml(file) or {}
-        _check(from_file, _all_parameters(notebook.parent), str(file))
-    here = _numbers({n: v for n, v in from_file.items() if n in defaults}, defaults)
-    _check(here, defaults, f"{file} for {notebook.stem}")
-    resolved = defaults | here | dict(given)
-    return {n: float(v) if type(defaults[n]) is float else v for n, v in resolved.items()}
-
-
-def _numbers(given: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
-    """Read 1e-3 as the number it is; YAML 1.1 takes it for a word."""
-    read = dict(given)
-    for name, value in given.items():
-        exponent = isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value)
-        if exponent and isinstance(declared.get(name), float):
-            read[name] = float(value)
-    return read
-
-
-def _all_parameters(folder: Path) -> dict[str, Any]:
-    notebooks = sorted(folder.glob("[0-9]*.py"))
-    return {name: v for file in notebooks for name, v in declared_parameters(file).items()}
-
-
-def _check(given: Mapping[str, Any], declared: Mapping[str, Any], where: str) -> None:
-    for name, value in given.items():
-        if name not in declared:
-            valid = ", ".join(f"{n}={v!r}" for n, v in declared.items())
-            raise ValueError(f"{where}: unknown parameter {name!r}. Valid: {valid}")
-        wanted = type(declared[name])
-        fits = type(value) is wanted or (wanted is float and type(value) is int)
-        if not fits and declared[name] is not None:
-            raise ValueError(
-                f"{where}: parameter {name!r} must be {wanted.__name__} like "
-                f"{declared[name]!r}, not {value!r}"
-            )
 
 
 PACKAGES = ("lib", "apps", "data")
@@ -126,11 +50,6 @@ def modules_used(file: Path) -> list[Path]:
                         found[module] = None
                         waiting.append(module)
     return sorted(found)
-
-
-def default_vlm(dataset: str) -> str:
-    """The VLM that a dataset's parameters name."""
-    return resolve_parameters(paths.notebook_file("40_record"), {"dataset": dataset})["vlm"]
 
 
 def run_of(parameters: Mapping[str, Any]) -> Path:

@@ -27,7 +27,7 @@ import pandas as pd
 
 from lib.data import cards, datasets, splits, tiles
 from lib.figures import step_plots
-from lib.run_folder import Run
+from lib.run_folder import open_run
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -43,7 +43,7 @@ image_size = 96  # input size of the VLM in pixels
 # notebook cannot silently work with other ones.
 
 # %%
-run = Run("00_tiles_and_splits", dataset, vlm, seed, image_size=image_size)
+run = open_run("00_tiles_and_splits", globals())
 print(f"results go to {run.folder}")
 
 # %% [markdown]

@@ -33,7 +33,7 @@ from open_clip import ClipLoss
 from lib import paths
 from lib.data import cards, datasets, tiles
 from lib.figures import step_plots
-from lib.run_folder import Run
+from lib.run_folder import open_run
 from lib.vlm import stand_in
 from lib.vlm.inference import embed_prompts, embed_tiles
 from lib.vlm.loading import load_vlm
@@ -47,7 +47,7 @@ steps = 400  # of pre-training
 
 # %%
 assert vlm.startswith(paths.STAND_IN), "only a stand-in is built; other VLMs are loaded by name"
-run = Run("01_stand_in_vlm", dataset, vlm, seed, image_size=image_size, steps=steps)
+run = open_run("01_stand_in_vlm", globals())
 model_folder = paths.model_folder(vlm, seed)
 
 # %% [markdown]

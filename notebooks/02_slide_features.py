@@ -26,7 +26,7 @@ import numpy as np
 
 from lib.data import cards
 from lib.figures import slide_plots
-from lib.run_folder import Run
+from lib.run_folder import open_run
 from lib.slides import cohort
 from lib.vlm.cards import describe_vlm
 from lib.vlm.loading import load_vlm
@@ -41,7 +41,7 @@ parts = 2  # jobs that share the slides
 part = 0  # this job
 
 # %%
-run = Run("02_slide_features", dataset, vlm, seed, tile_mpp=tile_mpp, tissue=tissue)
+run = open_run("02_slide_features", globals())
 card = cards.read_card(dataset)
 folder = cohort.prepare(card)
 table = cohort.with_tissue(cohort.read_slide_table(card, folder), tissue)

@@ -38,7 +38,7 @@ from torch.nn import functional as F
 from lib.consensus import TIE_STREAM
 from lib.figures.plots import closed
 from lib.random_draws import tile_draws
-from lib.run_folder import Run
+from lib.run_folder import open_run
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -48,8 +48,9 @@ fold = 0  # whose training tiles are learnt from
 tolerance = 0.02  # how far from notebooks 13 and 22 the accuracy may end
 
 # %%
-run = Run("05_both_methods_on_one_page", dataset, vlm, seed, fold, tolerance=tolerance)
-setting = run.settings  # of the notebooks that the results are held against
+run = open_run("05_both_methods_on_one_page", globals())
+setting = run.settings_of("13_high_confidence_cross_supervision")
+of_loop = run.settings_of("22_active_learning_rounds")
 train, test = run.split()
 tiles, truth = train.tile.values, train.label.values
 probs, votes, projected = run.load("probs", "votes", "features")
@@ -181,10 +182,10 @@ def accuracy_of(pair):
     return (p.mean(0).argmax(1) == test.label.values).mean()
 
 # %%
-gamma, hcs_weight = setting["threshold"], setting["hcs_weight"]
+gamma, weight = setting["threshold"], setting["cross_weight"]
 pair = train_pair(
     pseudo_labels, setting["n_steps"],
-    lambda a, b, y, warm: cross_supervision(a[0], b[0], y, gamma, hcs_weight * warm),
+    lambda a, b, y, warm: cross_supervision(a[0], b[0], y, gamma, weight * warm),
 )
 accuracy["VLM-CPL"] = accuracy_of(pair)
 print(f"accuracy on the test set: {accuracy['VLM-CPL']:.3f}")
@@ -200,7 +201,7 @@ print(f"accuracy on the test set: {accuracy['VLM-CPL']:.3f}")
 
 # %% tags=["algorithm"]
 def unisal_loss(a, b, y, warm, T=0.15):
-    tau, weight = setting["tau"], setting["cps_weight"] * warm
+    tau, weight = of_loop["threshold"], of_loop["cross_weight"] * warm
     (p_a, y_a), (p_b, y_b) = (logits[len(y):].softmax(1).max(1) for logits, _ in (a, b))
     sure = (p_a > tau) & (p_b > tau) & (y_a == y_b)
     known = torch.cat([y, torch.where(sure, y_a, -1)])
@@ -210,7 +211,7 @@ def unisal_loss(a, b, y, warm, T=0.15):
     others = (((z_a @ z_a.T / T).exp() + (z_b @ z_b.T / T).exp()) * apart).sum(1)
     contrastive = -(same / (same + others)).log()  # 0 for a tile that is compared with none
     contrastive = contrastive.sum() / apart.any(1).sum().clamp(min=1)
-    return cross_supervision(a[0], b[0], y, tau, weight) + setting["contrast"] * contrastive
+    return cross_supervision(a[0], b[0], y, tau, weight) + of_loop["contrast"] * contrastive
 
 # %% [markdown]
 # **Which tiles next.** Of the unlabelled tiles $U$ on which the two networks disagree, $D$, those that are nearest to the
@@ -239,16 +240,16 @@ def choose(p, z, unlabelled, q):
 # $$A_r, B_r = \text{train}(L_r, U_r), \qquad Q_{r+1} = \text{choose}(A_r, B_r, U_r), \qquad L_{r+1} = L_r \cup Q_{r+1}$$
 
 # %% tags=["algorithm"]
-labels, q = np.full(len(tiles), -1), max(1, round(setting["query_share"] * len(tiles)))
+labels, q = np.full(len(tiles), -1), max(1, round(of_loop["query_share"] * len(tiles)))
 query, curve = np.random.default_rng(seed).permutation(len(tiles))[:q], {}
-for _ in range(setting["n_rounds"]):
+for _ in range(of_loop["n_rounds"]):
     labels[query] = truth[query]
-    pair = train_pair(labels, setting["round_steps"], unisal_loss)
+    pair = train_pair(labels, of_loop["n_steps"], unisal_loss)
     curve[int((labels >= 0).sum())] = accuracy_of(pair)
     query = choose(*predict(pair, plain[tiles]), labels < 0, q)
 second_half = list(curve)[-(len(curve) // 2):]
 accuracy["UniSAL"] = np.mean([curve[n] for n in second_half])
-assert list(curve) == [q * r for r in range(1, setting["n_rounds"] + 1)]  # no tile twice
+assert list(curve) == [q * r for r in range(1, of_loop["n_rounds"] + 1)]  # no tile twice
 
 # %% [markdown]
 # ## Beside the notebooks that take the same steps one by one

@@ -30,7 +30,7 @@ from scipy.special import softmax
 from lib.data import cards, datasets, tiles
 from lib.figures import step_plots
 from lib.report import evaluation, metrics
-from lib.run_folder import Run
+from lib.run_folder import open_run
 from lib.vlm.cards import credits
 from lib.vlm.inference import class_probabilities, embed_prompts, embed_tiles
 from lib.vlm.loading import load_vlm
@@ -44,7 +44,7 @@ templates = ""  # by semicolon, with {} for the class; empty: the prompts of the
 batch_size = 64  # tiles per forward pass
 
 # %%
-run = Run("10_zero_shot_inference", dataset, vlm, seed, templates=templates, batch_size=batch_size)
+run = open_run("10_zero_shot_inference", globals())
 card, table = cards.read_card(dataset), run.load("tiles")
 model = load_vlm(vlm, seed=seed)
 for m in model.members:

@@ -31,7 +31,7 @@ from lib.data.staining import separate_stains
 from lib.figures import consensus_plots, plots
 from lib.random_draws import tile_draws
 from lib.report import evaluation, pseudo_labels
-from lib.run_folder import Run
+from lib.run_folder import open_run
 from lib.vlm.inference import embed_prompts, embed_views
 from lib.vlm.loading import load_vlm
 from lib.vlm.views import picture_views
@@ -46,10 +46,7 @@ keep_ratio = 0.3  # ρ; published
 batch_size = 64  # tiles per forward pass
 
 # %%
-run = Run(
-    "11_multi_view_consensus", dataset, vlm, seed, n_views=n_views, hue=hue,
-    keep_ratio=keep_ratio, batch_size=batch_size,
-)  # fmt: skip
+run = open_run("11_multi_view_consensus", globals())
 
 # %%
 card, table = cards.read_card(dataset), run.load("tiles")

@@ -36,7 +36,7 @@ from lib.alarm import label_free_alarms
 from lib.data import cards, datasets, tiles
 from lib.figures import consensus_plots, step_plots
 from lib.report import evaluation, pseudo_labels
-from lib.run_folder import Run
+from lib.run_folder import open_run
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -45,7 +45,7 @@ seed = 0  # of K-means, random ties and the pictures
 fold = 0  # whose training tiles are filtered
 
 # %%
-run = Run("12_prompt_feature_consensus", dataset, vlm, seed, fold)
+run = open_run("12_prompt_feature_consensus", globals())
 card = cards.read_card(dataset)
 train, test = run.split()
 numbers, labels, n_classes = train.tile.values, train.label.values, len(card.classes)

@@ -40,7 +40,7 @@ from lib.learning import networks, setups, trainer, trials
 from lib.learning.losses import HighConfidenceCrossSupervision
 from lib.figures import step_plots
 from lib.report import evaluation
-from lib.run_folder import Run
+from lib.run_folder import open_run
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
@@ -49,14 +49,11 @@ seed = 0  # of the networks, the batches and the views
 fold = 0  # whose training tiles are learnt from
 network = "frozen"  # heads on the VLM's features, or fine-tune: whole networks on pixels
 threshold = 0.95  # γ, confidence above which the partner is believed
-hcs_weight = 0.5  # λ after the warm-up
+cross_weight = 0.5  # λ after the warm-up
 n_steps = 1000  # of training
 
 # %%
-run = Run(
-    "13_high_confidence_cross_supervision", dataset, vlm, seed, fold, network=network,
-    threshold=threshold, hcs_weight=hcs_weight, n_steps=n_steps,
-)  # fmt: skip
+run = open_run("13_high_confidence_cross_supervision", globals())
 card, input_size = cards.read_card(dataset), run.settings["input_size"]
 
 # %%
@@ -102,7 +99,7 @@ for setting, subset in pseudo.groupby("setting"):
 # and the labels of our setting, without a warm-up of $\lambda$. Each draws its own view of every tile.
 
 # %%
-objective = HighConfidenceCrossSupervision(threshold=threshold, weight=hcs_weight)
+objective = HighConfidenceCrossSupervision(threshold=threshold, weight=cross_weight)
 ours, views, chance = data["ours"], run.load("view_features"), np.random.default_rng(seed)
 n_views, _, n_features = views.shape
 torch.manual_seed(seed)
@@ -114,7 +111,8 @@ optimiser = torch.optim.SGD([p for net in pair for p in net.parameters()], lr=0.
 def hcs_loss(own, partner, y):  # logits of both; labels y of the first half of the batch
     confidence, pseudo = partner[len(y):].detach().softmax(1).max(1)
     each = F.cross_entropy(own[len(y):], pseudo, reduction="none")
-    return F.cross_entropy(own[:len(y)], y) + hcs_weight * (each * (confidence > threshold)).mean()
+    confident = (each * (confidence > threshold)).mean()
+    return F.cross_entropy(own[:len(y)], y) + cross_weight * confident
 
 for _ in range(100):
     half = chance.choice(ours.labelled, 64), chance.choice(ours.unlabelled, 64)

@@ -33,7 +33,7 @@ from lib.learning.losses import CoTeaching, EarlyLearningRegularisation, Supervi
 from lib.learning.losses import generalised_cross_entropy
 from lib.figures import plots
 from lib.report import comparison
-from lib.run_folder import Run
+from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
 from lib.vlm.inference import embed_prompts
 from lib.vlm.loading import load_vlm
@@ -47,7 +47,7 @@ network = "frozen"  # heads on the VLM's features, or fine-tune: whole networks 
 only = ""  # methods of the comparison, by comma; empty: all
 
 # %%
-run = Run("14_comparison", dataset, vlm, seed, fold, network=network, only=only)
+run = open_run("14_comparison", globals())
 card, table = cards.read_card(dataset), run.load("tiles")
 train, test = run.split()
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} training and {len(test)} test tiles")

@@ -35,7 +35,7 @@ from lib.record import read_rows
 from lib.figures import plots
 from lib.report import ablations, comparison
 from lib.report.ablations import VLM_CPL_GRID, ablation_grid, chosen_rules, our_rules
-from lib.run_folder import Run
+from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
 from lib.vlm.inference import embed_prompts, vote
 from lib.vlm.loading import load_vlm
@@ -48,7 +48,7 @@ fold = 0  # whose test set is predicted
 rules = ""  # to vary, by comma; empty: all of the method
 
 # %%
-run = Run("15_ablations", dataset, vlm, seed, fold, rules=rules)
+run = open_run("15_ablations", globals())
 card, table = cards.read_card(dataset), run.load("tiles")
 train, test = run.split()
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} training and {len(test)} test tiles")

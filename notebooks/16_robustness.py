@@ -35,7 +35,7 @@ from lib.learning import trials
 from lib.record import read_rows
 from lib.figures import plots, step_plots
 from lib.report import ablations, comparison
-from lib.run_folder import Run
+from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
 from lib.vlm.inference import embed_prompts
 from lib.vlm.loading import load_vlm
@@ -49,7 +49,7 @@ shifts = "haematoxylin-1.0,haematoxylin+0.5,eosin-1.0,eosin+1.0,blur1.5,jpeg10" 
 hues = "0.2"  # of other views, ± share of the colour circle, by comma; 0.2 is as published
 
 # %%
-run = Run("16_robustness", dataset, vlm, seed, fold, shifts=shifts, hues=hues)
+run = open_run("16_robustness", globals())
 card, table = cards.read_card(dataset), run.load("tiles")
 train, test = run.split()
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} training and {len(test)} test tiles")

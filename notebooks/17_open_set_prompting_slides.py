@@ -33,7 +33,7 @@ from lib import paths
 from lib.artefacts import atomic
 from lib.data import cards, splits
 from lib.figures import slide_plots
-from lib.run_folder import Run
+from lib.run_folder import open_run
 from apps.slide_viewer import page
 from lib.slides import cohort, open_set, scores, study
 from lib.vlm.cards import describe_vlm
@@ -51,16 +51,12 @@ hue = 0.05  # colour jitter of the views, ± share of the colour circle
 batch_size = 64  # of the encoder
 keep_ratio = 0.3  # ρ, the share of each class that multi-view consensus keeps
 threshold = 0.95  # γ, confidence above which the partner is believed
-hcs_weight = 0.5  # λ after the warm-up
+cross_weight = 0.5  # λ after the warm-up
 n_steps = 1000  # of training on tiles
 slide_steps = 300  # of training the attention
 
 # %%
-run = Run(
-    "17_open_set_prompting_slides", dataset, vlm, seed, fold, tiles_per_slide=tiles_per_slide,
-    n_views=n_views, hue=hue, batch_size=batch_size, keep_ratio=keep_ratio, threshold=threshold,
-    hcs_weight=hcs_weight, n_steps=n_steps, slide_steps=slide_steps,
-)
+run = open_run("17_open_set_prompting_slides", globals())
 
 # %%
 card = cards.read_card(dataset)

@@ -42,7 +42,7 @@ from lib.labels import UNLABELLED
 from lib.learning import losses, networks, samplers, setups, trainer
 from lib.figures import active_plots, active_step_plots, step_plots
 from lib.report import metrics
-from lib.run_folder import Run
+from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
 
 # %% tags=["parameters"]
@@ -51,14 +51,13 @@ vlm = "stand-in-demo_other_lab"  # names the run folder
 seed = 0  # of the labelled tiles, the networks, the batches and the views
 fold = 0  # whose training tiles are the pool
 label_share = 0.03  # of the pool: drawn by chance and labelled
-round_steps = 400  # of training
-tau = 0.7  # confidence above which a pseudo label is used
-cps_weight = 0.5  # w, of cross supervision after the warm-up
+n_steps = 400  # of training
+threshold = 0.7  # confidence above which a pseudo label is used
+cross_weight = 0.5  # w, of cross supervision after the warm-up
 contrast = 0.1  # β, of the class-wise contrastive loss
 
 # %%
-run = Run("20_dual_view_pseudo_training", dataset, vlm, seed, fold, label_share=label_share,
-          round_steps=round_steps, tau=tau, cps_weight=cps_weight, contrast=contrast)
+run = open_run("20_dual_view_pseudo_training", globals())
 card, table = cards.read_card(dataset), run.load("tiles")
 train, test = run.split()
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len(test)} to test on")
@@ -107,13 +106,13 @@ step_plots.tile_sheet({name: each.numpy() for name, each in pixels.items()})
 
 # %%
 objectives = {
-    "labels alone": losses.DualViewTraining(tau, weight=0.0, contrast=0.0),
-    "cross supervision": losses.DualViewTraining(tau, cps_weight, contrast=0.0),
-    "dual-view": losses.DualViewTraining(tau, cps_weight, contrast=contrast),
+    "labels alone": losses.DualViewTraining(threshold, weight=0.0, contrast=0.0),
+    "cross supervision": losses.DualViewTraining(threshold, cross_weight, contrast=0.0),
+    "dual-view": losses.DualViewTraining(threshold, cross_weight, contrast=contrast),
 }
 
 # %%
-setup = setups.frozen(run.shared, train.tile.values, len(card.classes), steps=round_steps,
+setup = setups.frozen(run.shared, train.tile.values, len(card.classes), steps=n_steps,
                       seed=seed, projection=128)
 data = trainer.TrainingTiles(train.tile.values, labels, card.class_names, train.label.values)
 trained, curves = {}, {}
@@ -132,7 +131,7 @@ for name, objective in objectives.items():
 unlabelled = np.random.default_rng(seed).permutation(data.unlabelled)[:64]
 rows = np.concatenate([drawn, unlabelled])
 members = {"before training": trainer.new_networks(setup.make_network, 2, seed)} | trained
-batch = {name: look_at_batch(pair, setup.sampler, train.tile.values[rows], labels[rows], tau)
+batch = {name: look_at_batch(pair, setup.sampler, train.tile.values[rows], labels[rows], threshold)
          for name, pair in members.items()}
 pd.DataFrame({name: each.terms() for name, each in batch.items()}).T.round(3)
 
@@ -153,16 +152,16 @@ y, n, T = torch.from_numpy(labels[drawn]), n_labelled, 0.15
 # %% tags=["algorithm"]
 (p_a, y_a), (p_b, y_b) = (own.max(1) for own in logits[:, n:].softmax(2))
 supervised = F.cross_entropy(logits[0, :n], y) + F.cross_entropy(logits[1, :n], y)
-b_to_a = (F.cross_entropy(logits[0, n:], y_b, reduction="none") * (p_b > tau)).mean()
-a_to_b = (F.cross_entropy(logits[1, n:], y_a, reduction="none") * (p_a > tau)).mean()
-both_sure = (p_a > tau) & (p_b > tau) & (y_a == y_b)
+b_to_a = (F.cross_entropy(logits[0, n:], y_b, reduction="none") * (p_b > threshold)).mean()
+a_to_b = (F.cross_entropy(logits[1, n:], y_a, reduction="none") * (p_a > threshold)).mean()
+both_sure = (p_a > threshold) & (p_b > threshold) & (y_a == y_b)
 known = torch.cat([y, torch.where(both_sure, y_a, UNLABELLED)])
 apart = (known[:, None] != known) & (known[:, None] != UNLABELLED) & (known != UNLABELLED)
 a, b = F.normalize(z, dim=2)
 same = ((a * b).sum(1) / T).exp()
 others = (((a @ a.T / T).exp() + (b @ b.T / T).exp()) * apart).sum(1)
 contrastive = -(same / (same + others)).log()[apart.any(1)].mean()
-loss = supervised + cps_weight * (b_to_a + a_to_b) + contrast * contrastive
+loss = supervised + cross_weight * (b_to_a + a_to_b) + contrast * contrastive
 assert torch.allclose(loss, objectives["dual-view"](outputs, y, rows, progress=1)[0].sum())
 
 # %% [markdown]
@@ -173,7 +172,7 @@ assert torch.allclose(loss, objectives["dual-view"](outputs, y, rows, progress=1
 
 # %%
 probs = {name: batch[name].probs for name in ("before training", "labels alone", "dual-view")}
-active_step_plots.threshold_mask(probs, train.label.values[unlabelled], tau)
+active_step_plots.threshold_mask(probs, train.label.values[unlabelled], threshold)
 
 # %% [markdown]
 # Before training few tiles pass, and those that do are right by chance alone, which is why $w(t)$ is zero for a
@@ -201,7 +200,7 @@ active_step_plots.contrast_pairs(known.numpy(), labelled, card.class_names, cosi
 # ## How many pseudo labels, and how many are right?
 
 # %%
-active_plots.pseudo_label_curves(curves, tau)
+active_plots.pseudo_label_curves(curves, threshold)
 
 # %% [markdown]
 # Most unlabelled tiles pass the threshold soon. Where the networks teach each other, their loss stays higher too, because it asks each network to agree with the

@@ -36,7 +36,7 @@ from lib.data import cards, datasets, tiles
 from lib.labels import UNLABELLED
 from lib.learning import networks, setups
 from lib.figures import active_plots, active_step_plots, step_plots
-from lib.run_folder import Run
+from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
 
 # %% tags=["parameters"]
@@ -48,8 +48,7 @@ query_share = 0.01  # of the pool, for one query
 compared = "unisal,entropy,random"  # strategies, by comma; see lib/active/strategies.py
 
 # %%
-run = Run("21_disagreement_and_compact_selection", dataset, vlm, seed, fold,
-          query_share=query_share, compared=compared)
+run = open_run("21_disagreement_and_compact_selection", globals())
 card, table, labelled = cards.read_card(dataset), *run.load("tiles", "labelled")
 train, _ = run.split()
 unlabelled = ~train.tile.isin(labelled.tile).values

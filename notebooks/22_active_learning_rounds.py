@@ -50,7 +50,7 @@ from lib.report.active_evaluation import (
     evaluate_loops, queried_tiles, queries_per_class, right_per_group,
 )
 from lib.report.evaluation import evaluate_probs
-from lib.run_folder import Run
+from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
 
 # %% tags=["parameters"]
@@ -65,20 +65,15 @@ strategies = "unisal,unisal-coverage,random"  # how to choose, by comma; of lib/
 repeated = "unisal,unisal-coverage,margin,random"  # those of them that all seeds and trainings run
 n_rounds = 10  # of training; one fewer of choosing
 query_share = 0.01  # of the pool, queried before each round
-round_steps = 400  # of training in each round
+n_steps = 400  # of training in each round
 full_steps = 1000  # of training with all labels
-tau = 0.7  # confidence above which a pseudo label is used
-cps_weight = 0.5  # w, of cross supervision after the warm-up
+threshold = 0.7  # confidence above which a pseudo label is used
+cross_weight = 0.5  # w, of cross supervision after the warm-up
 contrast = 0.1  # β, of the class-wise contrastive loss
 restart = True  # networks start afresh in each round
 
 # %%
-run = Run(
-    "22_active_learning_rounds", dataset, vlm, seed, fold, network=network, trainings=trainings,
-    strategies=strategies, repeated=repeated, fine_tune_size=fine_tune_size, n_rounds=n_rounds,
-    tau=tau, query_share=query_share, round_steps=round_steps, full_steps=full_steps,
-    cps_weight=cps_weight, contrast=contrast, restart=restart,
-)
+run = open_run("22_active_learning_rounds", globals())
 
 # %%
 card, table = cards.read_card(dataset), run.load("tiles")
@@ -99,12 +94,12 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len
 
 # %%
 names = trainings.split(",")
-weights = {"tau": tau, "cps_weight": cps_weight, "contrast": contrast}
+weights = {"threshold": threshold, "cross_weight": cross_weight, "contrast": contrast}
 objectives = {name: training_by_name(name, **weights)[0] for name in names}
 frozen = partial(setups.frozen, run.shared, train.tile.values)
 make_setup = frozen if network == "frozen" else partial(setups.fine_tune, store, size)
 make_setup = partial(make_setup, n_classes=len(card.classes), seed=seed)
-setup = {name: training_setup(name, partial(make_setup, steps=round_steps)) for name in names}
+setup = {name: training_setup(name, partial(make_setup, steps=n_steps)) for name in names}
 
 # %% [markdown]
 # ## One loop for each training and strategy

@@ -37,7 +37,7 @@ from lib.figures import active_plots
 from lib.report import active_ablations, active_learning
 from lib.report.ablations import UNISAL_GRID, ablation_grid, chosen_rules
 from lib.report.active_evaluation import evaluate_loops
-from lib.run_folder import Run
+from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
 
 # %% tags=["parameters"]
@@ -45,10 +45,10 @@ dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # names the run folder
 seed = 0  # of the first tiles, the networks, the batches and the views
 fold = 0  # whose training tiles are the pool
-unisal_rules = ""  # to vary, by comma; empty: all of lib.report.ablations.UNISAL_GRID
+rules = ""  # to vary, by comma; empty: all of lib.report.ablations.UNISAL_GRID
 
 # %%
-run = Run("24_unisal_ablations", dataset, vlm, seed, fold, unisal_rules=unisal_rules)
+run = open_run("24_unisal_ablations", globals())
 card = cards.read_card(dataset)
 train, test = run.split()
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len(test)} to test on")
@@ -59,7 +59,7 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len
 # Those that `22_active_learning_rounds` ran with.
 
 # %%
-names = ("tau", "cps_weight", "contrast", "query_share", "restart")
+names = ("threshold", "cross_weight", "contrast", "query_share", "restart")
 own = {"strategy": "unisal", "training": "dual-view", "balance_classes": True}
 own |= {name: run.settings[name] for name in names}
 pd.Series(own, name="this run").to_frame().T
@@ -73,7 +73,7 @@ pd.Series(own, name="this run").to_frame().T
 # unchanged loop comes first if `22_active_learning_rounds` ran without it.
 
 # %%
-grid = list(ablation_grid(own, chosen_rules(UNISAL_GRID, unisal_rules)))
+grid = list(ablation_grid(own, chosen_rules(UNISAL_GRID, rules)))
 before = run.rows("22_active_learning_rounds")
 trials = active_ablations.with_unchanged(grid, own, active_learning.rounds_frame(before))
 pd.DataFrame(trials).set_index(pd.Index([", ".join(trial["varied"]) for trial in trials]))
@@ -85,7 +85,7 @@ pd.DataFrame(trials).set_index(pd.Index([", ".join(trial["varied"]) for trial in
 
 # %%
 make_setup = partial(setups.frozen, run.shared, train.tile.values, len(card.classes),
-                     steps=run.settings["round_steps"], seed=seed)
+                     steps=run.settings["n_steps"], seed=seed)
 setup = {name: training_setup(name, make_setup) for name in TRAININGS}
 base = ActiveLearningConfig(
     train.tile.values, card.class_names, "unisal", DualViewTraining(), setup["dual-view"],

@@ -46,7 +46,7 @@ from lib.learning.losses import Supervised
 from lib.learning.trainer import TrainingTiles
 from lib.report import active_learning
 from lib.report.active_evaluation import evaluate_cold_starts, queries_per_class, right_per_group
-from lib.run_folder import Run
+from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
 from lib.vlm.inference import embed_prompts
 from lib.vlm.loading import load_vlm
@@ -57,12 +57,13 @@ vlm = "stand-in-demo_other_lab"  # see load_vlm
 seed = 0  # of the networks, the batches and the views
 fold = 0  # whose training tiles are the pool
 pseudo_counts = 10.0  # m, labels that the pseudo labels of a class weigh as much as
-cold_start_shifts = ""  # of the tiles, by comma, with seed 0; see lib.data.shifts
+shifts = ""  # of the tiles, by comma, with seed 0; see lib.data.shifts
 
 # %%
-run = Run("30_cold_start", dataset, vlm, seed, fold, pseudo_counts=pseudo_counts,
-          cold_start_shifts=cold_start_shifts)
-card, table, chosen = cards.read_card(dataset), run.load("tiles"), run.settings
+run = open_run("30_cold_start", globals())
+card, table = cards.read_card(dataset), run.load("tiles")
+vlm_cpl = run.settings_of("13_high_confidence_cross_supervision")
+unisal = run.settings_of("22_active_learning_rounds")
 train, test = run.split()
 pool, class_names = train.tile.values, card.class_names
 training, strategy = active_learning.OURS
@@ -74,12 +75,12 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len
 # Features and votes of shifted tiles, as in `16_robustness`: there the prompts err more, and the alarm goes off.
 
 # %%
-names = tile_shifts.parse_list(cold_start_shifts) if cold_start_shifts and seed == 0 else []
-where, size = datasets.prepare(card), chosen["input_size"]
+names = tile_shifts.parse_list(shifts) if shifts and seed == 0 else []
+where, size = datasets.prepare(card), vlm_cpl["input_size"]
 stores = [tiles.decode_tiles(table, where, dataset, size, shift=name) for name in names]
 model = load_vlm(vlm, seed=seed)
-text = embed_prompts(model, chosen["prompts"])
-shifted = trials.embed_shifted(model, stores, run.shared, text, chosen, seed=seed)
+text = embed_prompts(model, vlm_cpl["prompts"])
+shifted = trials.embed_shifted(model, stores, run.shared, text, vlm_cpl, seed=seed)
 folders = {"": run.shared} | dict(zip(names, shifted, strict=True))
 
 # %% [markdown]
@@ -91,7 +92,7 @@ folders = {"": run.shared} | dict(zip(names, shifted, strict=True))
 
 # %%
 place = run.file("cold_start")
-from_13, given = run.file("hcs") / "ours", (pool, class_names, chosen)
+from_13, given = run.file("hcs") / "ours", (pool, class_names, vlm_cpl)
 begun = {"": cold_start.begin(run.shared, *given, from_13, seed=seed, trained=True)}
 for shift in names:
     begun[shift] = cold_start.begin(folders[shift], *given, place / shift, seed=seed)
@@ -114,13 +115,13 @@ for shift, (_, alarms, doubtful) in begun.items():
 # pseudo labels are not used.
 
 # %%
-weights = {name: chosen[name] for name in ("tau", "cps_weight", "contrast")}
-query_size = max(1, round(chosen["query_share"] * len(pool)))
+weights = {name: unisal[name] for name in ("threshold", "cross_weight", "contrast")}
+query_size = max(1, round(unisal["query_share"] * len(pool)))
 base = {"strategy": strategy, "objective": training_by_name(training, **weights)[0], "seed": seed,
         "query_size": query_size, "truth": train.label.values}
-base |= {name: chosen[name] for name in ("n_rounds", "restart")}
+base |= {name: unisal[name] for name in ("n_rounds", "restart")}
 make = partial(setups.frozen, tiles=pool, n_classes=len(class_names), seed=seed)
-setup = {shift: training_setup(training, partial(make, folder, steps=chosen["round_steps"]))
+setup = {shift: training_setup(training, partial(make, folder, steps=unisal["n_steps"]))
          for shift, folder in folders.items()}
 
 # %%
@@ -182,7 +183,7 @@ reader = {shift: own.reader for shift, own in setup.items()}
 none = {shift: networks.predict(start.networks, reader[shift], test.tile.values)
         for shift, start in starts.items()}
 labelled = TrainingTiles(pool, train.label.values, class_names)
-make_full = partial(make, steps=chosen["full_steps"])
+make_full = partial(make, steps=unisal["full_steps"])
 given = Supervised(), labelled, test.tile.values
 every = {shift: setups.fit_predict(*given, setup=make_full(folder), seed=seed)
          for shift, folder in folders.items() if shift}

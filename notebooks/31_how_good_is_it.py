@@ -35,7 +35,7 @@ from lib.figures import quality_plots
 from lib.learning import setups, trials
 from lib.quality import audit, estimates, opinions, stopping, tables
 from lib.record import read_rows
-from lib.run_folder import Run
+from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
 from lib.vlm.inference import embed_prompts
 from lib.vlm.loading import load_vlm
@@ -48,14 +48,11 @@ fold = 0  # whose test set is predicted
 audit_size = 50  # labels of the audit; of fewer than twice as many tiles, half
 at_least = 3  # labels of each predicted class, if need be beyond the audit
 other_vlm = ""  # a second VLM, with which notebook 13 has run, for its opinion
-quality_shifts = ""  # see lib.data.shifts; minutes, unless notebook 16 has embedded them
+shifts = ""  # see lib.data.shifts; minutes, unless notebook 16 has embedded them
 followed = "dual-view-aligned/unisal"  # training and strategy whose rounds are followed
 
 # %%
-run = Run(
-    "31_how_good_is_it", dataset, vlm, seed, fold, audit_size=audit_size, at_least=at_least,
-    other_vlm=other_vlm, quality_shifts=quality_shifts, followed=followed,
-)  # fmt: skip
+run = open_run("31_how_good_is_it", globals())
 card, (train, test) = cards.read_card(dataset), run.split()
 split, n_labels = (train.tile.values, test.tile.values), min(audit_size, len(test) // 2)
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(test)} predictions to judge, {n_labels} to label")
@@ -133,10 +130,10 @@ tables.estimates_table(found, truths, recorded).round(3)
 #
 # ## On shifted tiles
 #
-# Where `quality_shifts` names some: filters and training once more on each, as in `16_robustness`.
+# Where `shifts` names some: filters and training once more on each, as in `16_robustness`.
 
 # %%
-names, folders = parse_list(quality_shifts) if quality_shifts else [], []
+names, folders = parse_list(shifts) if shifts else [], []
 if names:
     given = run.load("tiles"), datasets.prepare(card), dataset, run.settings["input_size"]
     stores = [tiles.decode_tiles(*given, shift=shift) for shift in names]

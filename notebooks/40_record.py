@@ -29,7 +29,7 @@
 import pandas as pd
 from IPython.display import display
 
-from lib import paths, runner
+from lib import parameters, paths
 from lib.data import cards, datasets
 from lib.record import read_rows
 from lib.figures import front_page, results
@@ -56,7 +56,7 @@ if mode == "publish":
 recorded = read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
 
 # %%
-own_vlms = {name: runner.default_vlm(name) for name in {row["dataset"] for row in recorded}}
+own_vlms = {name: parameters.default_vlm(name) for name in {row["dataset"] for row in recorded}}
 published = comparison.of_own_vlm(recorded, own_vlms)
 rows = of_runs if mode == "reproduce" else published
 assert rows, "there are no rows: run `make reproduce` first"

@@ -42,7 +42,7 @@ folder = ""  # of your tiles; empty: the drawn tiles of the demo
 labeller = "me"  # the name that your answers carry
 query_size = 20  # tiles of a query
 strategy = "unisal-coverage"  # how they are chosen; see lib/active/strategies.py
-round_steps = 400  # of training in each round
+n_steps = 400  # of training in each round
 ask = "query"  # second: tiles that others have labelled; disputed: where people differ
 
 # %% [markdown]
@@ -72,7 +72,7 @@ print(f"{len(on_file.lines)} lines in {file}", *on_file.problems, sep="\n")
 
 # %%
 loop = session.LabellingLoop(
-    own, oracle, strategy=strategy, query_size=query_size, steps=round_steps, seed=seed
+    own, oracle, strategy=strategy, query_size=query_size, steps=n_steps, seed=seed
 )
 query = loop.advance()
 again = people.to_reread(oracle.read().lines, labeller, ask)

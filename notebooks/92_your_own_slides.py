@@ -55,7 +55,7 @@ hue = 0.05  # colour jitter, ± share of the colour circle; the published code's
 batch_size = 64  # tiles per forward pass
 keep_ratio = 0.3  # ρ; published
 threshold = 0.95  # γ, confidence above which the partner is believed
-hcs_weight = 0.5  # λ after the warm-up
+cross_weight = 0.5  # λ after the warm-up
 n_steps = 1000  # of training
 slide_steps = 300  # of training the attention
 
@@ -137,7 +137,7 @@ given = rows, model, where, slides, tiles, names, others, text, out
 voted = study.vote_on(*given, mpp=tile_mpp, most=tiles_per_slide, views=views)
 
 # %%
-settings = {"keep_ratio": keep_ratio, "threshold": threshold, "hcs_weight": hcs_weight}
+settings = {"keep_ratio": keep_ratio, "threshold": threshold, "cross_weight": cross_weight}
 settings |= {"n_steps": n_steps, "slide_steps": slide_steps}
 zero_shot, every = open_set.target_probabilities(probs, len(names)), np.full(len(slides), True)
 given = voted[open_set.LEARNT], out, tiles.slide.values, zero_shot, None, every, names, settings

@@ -39,3 +39,44 @@ def write_card(tmp_path, monkeypatch):
         return cards.read_card("toy")
 
     return write
+
+
+TOY = """# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A toy
+
+# %% tags=["parameters"]
+dataset = "toy"  # a card
+vlm = "none/at all"
+seed = 0
+rate = 0.5
+share = -1
+note = "plain"
+tags = ["a", "b"]
+"""
+
+
+@pytest.fixture
+def write_notebook(tmp_path, monkeypatch):
+    """Write notebooks/<name>.py with a body; parameter files are looked up beside it."""
+    from lib import paths
+
+    folder = tmp_path / "notebooks"
+    (folder / "params").mkdir(parents=True)
+    monkeypatch.setattr(paths, "params_file", lambda dataset: folder / "params" / f"{dataset}.yaml")
+
+    def write(body="", name="10_toy", header=TOY):
+        file = folder / f"{name}.py"
+        file.write_text(
+            header + "".join(f"\n# %%\n{cell}\n" for cell in body.split("\n\n") if cell)
+        )
+        return file
+
+    return write

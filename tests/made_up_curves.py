@@ -47,7 +47,13 @@ def counted(training, method, right, seeds=range(3), folds=range(5), network="fr
     return pd.DataFrame(lines, columns=active_learning.GROUP_COLUMNS)
 
 
-OURS = {"strategy": "unisal", "tau": 0.7, "cps_weight": 0.5, "contrast": 0.1, "restart": True}
+OURS = {
+    "strategy": "unisal",
+    "threshold": 0.7,
+    "cross_weight": 0.5,
+    "contrast": 0.1,
+    "restart": True,
+}
 
 
 def ablated():
@@ -58,10 +64,10 @@ def ablated():
         rows += curve("random", "dual-view", seed, [0.5, 0.6], **OURS | {"strategy": "random"})
         rows += curve("unisal", "supervised", seed, [0.4, 0.5], **OURS)
     others = [
-        {"tau": 0.5},
-        {"tau": 0.9},
-        {"cps_weight": 0.0},
-        {"cps_weight": 1.0},
+        {"threshold": 0.5},
+        {"threshold": 0.9},
+        {"cross_weight": 0.0},
+        {"cross_weight": 1.0},
         {"strategy": "cs"},
     ]
     for n, other in enumerate(others, 1):

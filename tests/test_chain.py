@@ -8,15 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from lib import chain as notebooks
-from lib import record, runner
+from lib import parameters, record
 from lib.active.cold_start import begin
 from lib.active.inputs import make_pool
 from lib.active.strategies import select
@@ -24,6 +26,7 @@ from lib.data.cards import read_card
 from lib.labels import UNLABELLED
 from lib.learning import setups
 from lib.report import comparison
+from lib.run_folder import Run
 
 pytestmark = pytest.mark.slow
 
@@ -41,13 +44,16 @@ def rows_of(run_folder: Path) -> list[dict]:
     return [row for row in rows if row["fold"] == 0]
 
 
-def settings_of(*folders: Path) -> dict:
-    """All settings that lie in some folders of a run."""
-    settings = {}
-    for folder in folders:
-        for given in json.loads((folder / "settings.json").read_text()).values():
-            settings |= given
-    return settings
+def settings_of(*folders: Path) -> dict[str, dict]:
+    """Settings that lie in some folders of a run, by notebook."""
+    return {n: s for f in folders for n, s in json.loads((f / "settings.json").read_text()).items()}
+
+
+def written_settings(monkeypatch: pytest.MonkeyPatch, runs: Path) -> Mapping[str, Any]:
+    """Settings that notebook 13 rests on."""
+    monkeypatch.setenv("OUTPUT_ROOT", str(runs.parents[4]))
+    run = Run("12_prompt_feature_consensus", "smoke", runs.parent.name, 0, 0)
+    return run.settings_of("13_high_confidence_cross_supervision")
 
 
 def in_test_set(table: pd.DataFrame) -> pd.Series:
@@ -186,7 +192,7 @@ def test_rounds_query_training_tiles_once_each_and_are_all_recorded(chain):
     assert (per_curve.n == in_test_set(table).sum()).all()
 
 
-def test_a_cold_start_asks_what_the_networks_of_vlm_cpl_choose(chain):
+def test_a_cold_start_asks_what_the_networks_of_vlm_cpl_choose(chain, monkeypatch):
     runs, _ = chain
     fold, table = runs / "fold0", pd.read_parquet(runs / "tiles.parquet")
     pool = table.tile[~in_test_set(table)].values
@@ -197,7 +203,8 @@ def test_a_cold_start_asks_what_the_networks_of_vlm_cpl_choose(chain):
     first = pd.read_parquet(fold / "cold_start" / "none" / "cold-start-labels" / "round0.parquet")
     kept = pd.read_parquet(fold / "pseudo_labels.parquet").query("setting == 'ours'")
     place, names = fold / "hcs" / "ours", [c.name for c in read_card("smoke").classes]
-    start, *_ = begin(runs, pool, names, settings_of(fold, runs), place, seed=0, trained=True)
+    settings = written_settings(monkeypatch, runs)
+    start, *_ = begin(runs, pool, names, settings, place, seed=0, trained=True)
     assert (start.pseudo_labels == kept.label.where(kept.kept, UNLABELLED).values).all()
     expected = select("cs", candidates, len(first), 0)
     assert first.tile.tolist() == pool[expected.rows].tolist()
@@ -213,29 +220,27 @@ def test_a_cold_start_asks_what_the_networks_of_vlm_cpl_choose(chain):
 def test_every_parameter_is_that_of_the_rows_and_of_the_settings(chain):
     """The parameters of smoke are other than the defaults, so a default that slips in shows."""
     runs, _ = chain
-    settings = settings_of(runs, runs / "fold0")
+    written = settings_of(runs, runs / "fold0")
     differing = set()
     for notebook in OF_ONE_RUN - OF_SLIDES:
         file = ROOT / "notebooks" / f"{notebook}.py"
-        parameters = runner.resolve_parameters(file, {"dataset": "smoke"})
-        defaults = runner.declared_parameters(file)
-        names = [n for n in ("dataset", "vlm", "seed", "fold") if n in parameters]
-        fields = {n: parameters.pop(n) for n in names}
-        network = parameters.pop("network", None)  # a field of trained rows, and names the files
-        differing |= {name for name, value in parameters.items() if value != defaults[name]}
-        for name, value in parameters.items():
-            assert settings[name] == value, f"{notebook}: {name} in settings.json"
+        values = parameters.resolve_parameters(file, {"dataset": "smoke"})
+        defaults = parameters.declared_parameters(file)
+        fields = {n: values.pop(n) for n in ("dataset", "vlm", "seed", "fold") if n in values}
+        network = values.pop("network", None)  # a field of trained rows, and names the files
+        differing |= {name for name, value in values.items() if value != defaults[name]}
+        assert written[notebook].items() >= values.items(), notebook
         folder = runs / "fold0" if "fold" in fields else runs
         rows_file = folder / "rows" / f"{notebook}.jsonl"
         for row in record.read_rows(rows_file) if rows_file.is_file() else ():
             assert {name: row[name] for name in fields} == fields
             assert row["network"] in (None, network or "frozen")
             varied = row["params"].get("varied", ())
-            for name, value in parameters.items():
+            for name, value in values.items():
                 if name not in varied:
                     assert row["params"][name] == value, f"{notebook}, {row['method']}: {name}"
-    assert {"keep_ratio", "hue", "threshold", "hcs_weight", "n_steps", "tau"} <= differing
-    assert {"cps_weight", "contrast", "round_steps", "full_steps", "query_share"} <= differing
+    assert {"keep_ratio", "hue", "threshold", "cross_weight", "n_steps"} <= differing
+    assert {"contrast", "full_steps", "query_share"} <= differing
 
 
 def test_a_run_with_another_keep_ratio_has_complete_tables(chain):

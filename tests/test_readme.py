@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_models import SMALL, write_model
 
-from lib import runner
+from lib import parameters
 from lib.data import cards, datasets
 from lib.learning import setups
 from lib.learning.setups import frozen
@@ -88,7 +88,7 @@ def test_notebooks_are_run_with_parameters_that_they_declare():
     for page in PAGES:
         commands = re.findall(r"lib\.runner notebooks/(\w+)\.py(.*)", page.read_text())
         for name, words in commands:
-            declared = runner.declared_parameters(ROOT / "notebooks" / f"{name}.py")
+            declared = parameters.declared_parameters(ROOT / "notebooks" / f"{name}.py")
             assert set(re.findall(r"-p (\w+) ", words)) <= set(declared), f"{page.name}: {name}"
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lib import chain, record
-from lib.run_folder import Run
+from lib.run_folder import Run, open_run
 
 NAMES = ("toy", "none/at all", 3)
 VIEWS, FILTERS, HCS = (
@@ -24,27 +24,23 @@ def test_a_later_notebook_reads_what_an_earlier_one_decided():
     assert dict(settings) == {"n_views": 4, "hue": 0.1, "prompts": [["a"], ["b"]]}
 
 
-def test_another_value_is_refused_with_both_notebooks_and_both_values():
-    Run(VIEWS, *NAMES, keep_ratio=0.3)
-    assert Run(FILTERS, *NAMES, keep_ratio=0.3).settings["keep_ratio"] == 0.3
-    with pytest.raises(ValueError, match=rf"{FILTERS}: keep_ratio=0\.2, but {VIEWS} .*=0\.3"):
-        Run(FILTERS, *NAMES, keep_ratio=0.2)
-    assert Run(FILTERS, *NAMES).settings["keep_ratio"] == 0.3
-
-
 def test_the_owner_may_change_its_mind_and_drop_a_setting():
     Run(VIEWS, *NAMES, n_views=4, hue=0.1)
     Run(VIEWS, *NAMES, n_views=30)
     assert dict(Run(FILTERS, *NAMES).settings) == {"n_views": 30}
 
 
-def test_an_earlier_notebook_takes_over_a_setting_that_a_later_one_gave_first():
-    later, earlier = "22_active_learning_rounds", "20_dual_view_pseudo_training"
-    Run(later, *NAMES, tau=0.7, restart=True)
-    Run(earlier, *NAMES, tau=0.6)
-    with pytest.raises(ValueError, match=f"but {earlier} has run with tau=0.6"):
-        Run(later, *NAMES, tau=0.7)
-    assert Run(later, *NAMES, tau=0.6, restart=True).settings["tau"] == 0.6
+def test_a_name_may_stand_in_several_notebooks_and_the_nearest_one_counts():
+    Run(HCS, *NAMES, threshold=0.95, n_steps=9)
+    Run("22_active_learning_rounds", *NAMES, threshold=0.7, n_steps=9, restart=True)
+    assert Run("14_comparison", *NAMES).settings["threshold"] == 0.95
+    start = Run("30_cold_start", *NAMES)
+    expected = {"13.threshold": 0.95, "22.threshold": 0.7, "n_steps": 9, "restart": True}
+    assert dict(start.settings) == start.record([{}])[0]["params"] == expected
+    assert start.settings_of(HCS) == {"threshold": 0.95, "n_steps": 9}
+    with pytest.raises(ValueError, match="'threshold' before 30_cold_start"):
+        start.settings["threshold"]
+    assert Run("30_cold_start", *NAMES, threshold=0.5).settings["threshold"] == 0.5
 
 
 def test_a_setting_that_nobody_decided_is_an_error_that_names_it():
@@ -63,12 +59,6 @@ def test_whole_networks_have_settings_of_their_own_and_share_those_before():
         Run(HCS, *NAMES, network="frosen")
 
 
-def test_whole_networks_may_differ_from_a_notebook_that_they_do_not_rest_on():
-    Run("20_dual_view_pseudo_training", *NAMES, round_steps=400)
-    tuned = Run("22_active_learning_rounds", *NAMES, network="fine-tune", round_steps=60)
-    assert tuned.settings["round_steps"] == 60
-
-
 def test_whole_networks_do_not_take_the_steps_of_the_heads():
     Run(HCS, *NAMES, n_steps=1000)
     with pytest.raises(ValueError, match="'n_steps'"):
@@ -77,7 +67,7 @@ def test_whole_networks_do_not_take_the_steps_of_the_heads():
 
 def test_rows_carry_the_settings_of_every_notebook_before_and_their_own():
     Run(VIEWS, *NAMES, n_views=4, keep_ratio=0.2)
-    Run("20_dual_view_pseudo_training", *NAMES, tau=0.6)
+    Run("20_dual_view_pseudo_training", *NAMES, threshold=0.6)
     run = Run(HCS, *NAMES, threshold=0.9)
     rows = run.record(
         [{"method": "vlm-cpl", "params": {"quota": "class"}}, {"method": "x", "seconds": 1}]
@@ -88,12 +78,6 @@ def test_rows_carry_the_settings_of_every_notebook_before_and_their_own():
     }  # fmt: skip
     assert (rows[1]["dataset"], rows[1]["vlm"], rows[1]["seed"]) == NAMES
     assert rows[1]["method"] == "x" and rows[1]["scores"] is None
-
-
-def test_a_row_carries_a_shared_setting_whoever_owns_it():
-    Run("20_dual_view_pseudo_training", *NAMES, tau=0.6, label_share=0.1)
-    rows = Run("22_active_learning_rounds", *NAMES, tau=0.6).record([{"method": "unisal"}])
-    assert rows[0]["params"] == {"tau": 0.6}
 
 
 def test_rows_of_two_notebooks_at_once_do_not_replace_each_other():
@@ -138,8 +122,6 @@ def test_a_fold_reads_what_all_folds_share_and_writes_beside_it():
     assert [part.tile.tolist() for part in second.split()] == [[0, 3], [1, 2]]
     with pytest.raises(ValueError, match=r"no fold 2; its folds are \[0, 1\]"):
         Run(FILTERS, *NAMES, 2).split()
-    with pytest.raises(ValueError, match=f"keep_ratio=0.2, but {VIEWS}"):
-        Run(FILTERS, *NAMES, 1, keep_ratio=0.2)
 
 
 def test_rows_of_a_fold_are_its_own_and_those_that_all_folds_share():
@@ -151,6 +133,13 @@ def test_rows_of_a_fold_are_its_own_and_those_that_all_folds_share():
     assert [(r["method"], r["fold"]) for r in second.rows()] == [("mvc", 1), ("pfc", 1)]
     assert [row["method"] for row in first.rows(VIEWS)] == ["mvc"]
     assert len(Run(VIEWS, *NAMES).rows()) == 2
+
+
+def test_a_notebook_opens_its_run_with_the_parameters_of_its_cell():
+    values = dict(zip(("dataset", "vlm", "seed"), NAMES, strict=True), n_views=4, hue=0.1)
+    run = open_run(VIEWS, values | {"keep_ratio": 0.3, "batch_size": 8, "other": 1})
+    settings = {"n_views": 4, "hue": 0.1, "keep_ratio": 0.3, "batch_size": 8}
+    assert dict(run.settings) == settings and run.folder == Run(VIEWS, *NAMES).folder
 
 
 def test_settings_of_one_fold_are_not_those_of_another():

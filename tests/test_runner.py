@@ -13,50 +13,6 @@ import pytest
 
 from lib import artefacts, paths, runner
 
-HEADER = """# ---
-# jupyter:
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
-# %% [markdown]
-# # A toy
-
-# %% tags=["parameters"]
-dataset = "toy"  # a card
-vlm = "none/at all"
-seed = 0
-rate = 0.5
-share = -1
-note = "plain"
-tags = ["a", "b"]
-"""
-
-
-@pytest.fixture
-def write_notebook(tmp_path, monkeypatch):
-    """Write notebooks/<name>.py with a body; parameter files are looked up beside it."""
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
-    monkeypatch.setattr(paths, "params_file", lambda dataset: folder / "params" / f"{dataset}.yaml")
-
-    def write(body="", name="10_toy", header=HEADER):
-        file = folder / f"{name}.py"
-        file.write_text(
-            header + "".join(f"\n# %%\n{cell}\n" for cell in body.split("\n\n") if cell)
-        )
-        return file
-
-    return write
-
-
-def write_params(text, dataset="toy"):
-    file = paths.params_file(dataset)
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(text)
-
 
 def command(notebook, *given, start=subprocess.run, **options):
     """`python -m lib.runner` in a process of its own."""
@@ -68,83 +24,6 @@ def command(notebook, *given, start=subprocess.run, **options):
 
 def listed(folder):
     return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*"))
-
-
-# --- parameters ----------------------------------------------------------------------------------
-
-
-def test_given_values_win_over_the_dataset_file_and_that_over_defaults(write_notebook):
-    notebook = write_notebook()
-    write_params("rate: 0.25  # reason\nshare: 7\n")
-    found = runner.resolve_parameters(notebook, {"share": 9})
-    defaults = runner.declared_parameters(notebook)
-    assert found == defaults | {"rate": 0.25, "share": 9}
-    assert (defaults["rate"], defaults["share"], defaults["tags"]) == (0.5, -1, ["a", "b"])
-
-
-def test_the_file_is_that_of_the_given_dataset(write_notebook):
-    write_params("rate: 0.25\n")
-    write_params("rate: 0.75\n", "other")
-    assert runner.resolve_parameters(write_notebook(), {"dataset": "other"})["rate"] == 0.75
-    assert runner.resolve_parameters(write_notebook(), {"dataset": "third"})["rate"] == 0.5
-
-
-def test_an_empty_parameter_file_changes_nothing(write_notebook):
-    write_params("# nothing differs\n")
-    notebook = write_notebook()
-    assert runner.resolve_parameters(notebook, {}) == runner.declared_parameters(notebook)
-
-
-def test_a_parameter_file_may_name_what_another_notebook_declares(write_notebook):
-    write_notebook(name="20_other", header='# %% tags=["parameters"]\nrounds = 3\n')
-    write_params("rounds: 5\n")
-    assert "rounds" not in runner.resolve_parameters(write_notebook(), {})
-    write_params("round: 5\n")
-    with pytest.raises(ValueError, match=r"toy\.yaml: unknown parameter 'round'.*rounds=3"):
-        runner.resolve_parameters(write_notebook(), {})
-
-
-def test_an_unknown_parameter_is_named_with_the_valid_ones(write_notebook):
-    with pytest.raises(ValueError, match=r"10_toy: unknown parameter 'sede'.*seed=0.*rate=0\.5"):
-        runner.resolve_parameters(write_notebook(), {"sede": 1})
-
-
-def test_a_value_of_another_type_is_refused_by_name(write_notebook):
-    notebook = write_notebook()
-    for name, value in (
-        ("seed", "0"), ("seed", 0.5), ("seed", True), ("rate", "0.5"), ("rate", False),
-        ("dataset", 3), ("tags", "a"), ("seed", None),
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match=rf"'{name}' must be .*, not {value!r}"):
-            runner.resolve_parameters(notebook, {name: value})
-
-
-def test_a_wrong_type_in_the_file_names_the_file(write_notebook):
-    write_params("seed: many\n")
-    with pytest.raises(ValueError, match=r"toy\.yaml.*'seed' must be int"):
-        runner.resolve_parameters(write_notebook(), {})
-
-
-def test_a_whole_number_will_do_for_a_float(write_notebook):
-    assert runner.resolve_parameters(write_notebook(), {"rate": 1})["rate"] == 1
-
-
-def test_a_parameters_cell_with_more_than_literals_is_refused_by_notebook(write_notebook):
-    for case, line in enumerate(
-        ("a = len('x')", "a = seed + 1", "import os", "a, b = 1, 2", "print(1)", "a += 1")
-    ):
-        header = f'# %% tags=["parameters"]\nseed = 0\n{line}\n'
-        notebook = write_notebook(header=header, name=f"1{case}_toy")
-        with pytest.raises(ValueError, match=rf"1{case}_toy"):
-            runner.declared_parameters(notebook)
-
-
-def test_a_notebook_has_one_parameters_cell(write_notebook):
-    for n in (0, 2):
-        header = '# %% tags=["parameters"]\nseed = 0\n\n' * n + "# %%\n1\n"
-        notebook = write_notebook(header=header, name=f"1{n}_toy")
-        with pytest.raises(ValueError, match=rf"1{n}_toy\.py has {n} cells"):
-            runner.declared_parameters(notebook)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lib import paths, runner
+from lib import parameters, paths, runner
 from lib.artefacts import atomic
 
 RESULT, LABEL = "90_your_own_tiles", "91_label_tiles"
@@ -28,14 +28,14 @@ def label_notebook(given: Mapping[str, Any]) -> Path:
     there. Raises ValueError for an unknown parameter and RuntimeError when notebook 90 fails.
     """
     sources = {name: paths.notebook_file(name) for name in (RESULT, LABEL)}
-    declared = {name: runner.declared_parameters(file) for name, file in sources.items()}
+    declared = {name: parameters.declared_parameters(file) for name, file in sources.items()}
     for name in given.keys() - declared[RESULT].keys() - declared[LABEL].keys():
         raise ValueError(f"unknown parameter {name!r}")
     if given.get("folder"):
         given = dict(given) | {"folder": str(Path(given["folder"]).expanduser().resolve())}
     of = {name: {k: v for k, v in given.items() if k in declared[name]} for name in sources}
-    own = runner.resolve_parameters(sources[RESULT], of[RESULT])
-    label = runner.resolve_parameters(sources[LABEL], of[LABEL])
+    own = parameters.resolve_parameters(sources[RESULT], of[RESULT])
+    label = parameters.resolve_parameters(sources[LABEL], of[LABEL])
     folder = Path(own["folder"]) if own["folder"] else _demo_tiles()
     out = paths.own_folder(own["dataset"], own["vlm"], own["seed"], folder)
     if not _has_result(out, folder, own):

@@ -170,7 +170,7 @@ def begin(
     Third, where there is an alarm, `doubtful_tiles`, bool [N]; else None.
 
     folder: with the features and votes of all tiles (`embed_tiles`, `embed_views`); tiles: [N], the
-    pool; settings: keep_ratio, threshold, hcs_weight and n_steps, of
+    pool; settings: keep_ratio, threshold, cross_weight and n_steps, of
     `13_high_confidence_cross_supervision`; place: folder of the networks, which are trained as
     there, or with `trained` are read. They have no projector: compactness is that of their
     features before the head (`networks.predict_members`). Raises FileNotFoundError for trained
@@ -186,7 +186,7 @@ def begin(
             f"{place} holds no networks: run 13_high_confidence_cross_supervision first"
         )
     if not trained:
-        objective = HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"])
+        objective = HighConfidenceCrossSupervision(settings["threshold"], settings["cross_weight"])
         networks = setups.fit(objective, setup, tiles, kept, class_names, place, seed=seed)
     predicted = predict(networks, setup.reader, tiles)
     alarms = evidence.alarms("ours", kept != UNLABELLED, class_names, predicted)

@@ -113,12 +113,12 @@ class ActiveLearningConfig:
     def with_rules(self, rules: Mapping[str, Any], query_share: float) -> "ActiveLearningConfig":
         """The same loop with the rules of an ablation.
 
-        rules: strategy, tau, cps_weight, contrast, query_share and restart; perhaps training (by
-        default dual-view), and alignment and balance_classes, else those of the training.
+        rules: strategy, threshold, cross_weight, contrast, query_share and restart; perhaps
+        training (by default dual-view), alignment and balance_classes, else the training's own.
         `query_share` is that of this config: with another the rounds are as many as end with as
         many labels. Networks are those of this config's setup: `trainings.training_setup`.
         """
-        names = ("tau", "cps_weight", "contrast", "alignment")
+        names = ("threshold", "cross_weight", "contrast", "alignment")
         objective, changes = training_by_name(
             rules.get("training", "dual-view"),
             **{name: rules[name] for name in names if name in rules},

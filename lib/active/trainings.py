@@ -19,8 +19,8 @@ CHUNK = 4096  # tiles that are matched at a time
 def training_by_name(
     name: str,
     *,
-    tau: float = 0.7,
-    cps_weight: float = 0.5,
+    threshold: float = 0.7,
+    cross_weight: float = 0.5,
     contrast: float = 0.1,
     alignment: float = ALIGNMENT,
 ) -> tuple[Objective, dict[str, Any]]:
@@ -30,16 +30,16 @@ def training_by_name(
     equally often. dual-view-aligned (ours): the same with pseudo labels that follow the labels, see
     `losses.DualViewTraining`. Its batches are balanced as well: drawn as the labels come they gain
     where a class is rare, but lose a class of four labels (`demo`). supervised: the labelled tiles
-    alone. tau, cps_weight and contrast are those of dual-view training, alignment that of the
-    aligned one. Raises ValueError for another name.
+    alone. threshold, cross_weight and contrast are those of dual-view training, alignment that of
+    the aligned one. Raises ValueError for another name.
     """
     if name not in TRAININGS:
         raise ValueError(f"unknown training {name!r}: there are only {', '.join(TRAININGS)}")
     if name == "supervised":
         return Supervised(), {}
     if name == "dual-view":
-        return DualViewTraining(tau, cps_weight, contrast=contrast), {}
-    return DualViewTraining(tau, cps_weight, contrast=contrast, alignment=alignment), {}
+        return DualViewTraining(threshold, cross_weight, contrast=contrast), {}
+    return DualViewTraining(threshold, cross_weight, contrast=contrast, alignment=alignment), {}
 
 
 def training_setup(

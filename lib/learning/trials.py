@@ -309,7 +309,7 @@ def ablation_trials(
         if "n_views" in rules["varied"]:
             votes, view_probs = vote(rules["n_views"])
             chosen_rules |= {"votes": votes, "view_probs": view_probs}
-        objective = HighConfidenceCrossSupervision(rules["threshold"], rules["hcs_weight"])
+        objective = HighConfidenceCrossSupervision(rules["threshold"], rules["cross_weight"])
         labels = evidence.pseudo_labels(rules["filters"], **chosen_rules)
         every = not rules["filters"]
         trials.append(Trial("vlm-cpl", objective, labels, params=rules, cross_all=every))
@@ -384,7 +384,7 @@ def _shift_trials(
     evidence: Evidence, truth: np.ndarray, settings: Mapping[str, Any]
 ) -> list[Trial]:
     """Everything that is measured at one shift, but for zero-shot."""
-    objective = HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"])
+    objective = HighConfidenceCrossSupervision(settings["threshold"], settings["cross_weight"])
     plain = Trial("ce-all", Supervised(), evidence.prompt_labels)
     consensus = [
         Trial("vlm-cpl", objective, evidence.pseudo_labels("mvc+pfc", **rules), setting=setting)

@@ -86,7 +86,7 @@ def trained_at(
     `trials.embed_shifted`; settings: of the run.
     """
     evidence = Evidence.of_folder(folder, train_tiles, keep_ratio=settings["keep_ratio"], seed=seed)
-    objective = HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"])
+    objective = HighConfidenceCrossSupervision(settings["threshold"], settings["cross_weight"])
     trained = {}
     for setting, rules in SETTINGS.items():
         labels = evidence.pseudo_labels("mvc+pfc", **rules)

@@ -22,13 +22,13 @@ VLM_CPL_GRID: tuple[dict[str, Sequence], ...] = (
     {"cluster_rule": CLUSTER_RULES},
     {"clusters_per_class": (1, 2, 3, 5)},
     {"threshold": (0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)},
-    {"hcs_weight": (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)},
+    {"cross_weight": (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)},
 )
 # Of UniSAL; a weight w of 0 is training without the other view, a contrast β of 0 without contrast.
 UNISAL_GRID: tuple[dict[str, Sequence], ...] = (
     {"strategy": ("unisal", "dus", "cs", "unisal-wide")},
-    {"tau": (0.5, 0.7, 0.95)},
-    {"cps_weight": (0.0, 0.5, 1.0)},
+    {"threshold": (0.5, 0.7, 0.95)},
+    {"cross_weight": (0.0, 0.5, 1.0)},
     {"contrast": (0.0, 0.1, 0.5)},
     {"query_share": (0.01, 0.02, 0.05)},
     {"restart": (True, False)},
@@ -43,7 +43,7 @@ UNISAL_GRID: tuple[dict[str, Sequence], ...] = (
 
 def our_rules(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The rules that VLM-CPL runs with in our setting. settings: of a run (`Run.settings`)."""
-    names = ("n_views", "keep_ratio", "threshold", "hcs_weight")
+    names = ("n_views", "keep_ratio", "threshold", "cross_weight")
     fixed = {"filters": "mvc+pfc"}
     return {name: settings[name] for name in names} | fixed | SETTINGS["ours"]
 
@@ -53,17 +53,13 @@ def chosen_rules(
 ) -> list[Mapping[str, Sequence]]:
     """The entries of a grid that vary one of the named rules; all of them for "".
 
-    names: by comma, as in a parameters file; names of the other grid are passed over, so that one
-    line can choose for both methods. Raises ValueError for a name that is in neither grid, and when
-    no entry is left.
+    names: by comma. Raises ValueError for a name that is not in the grid.
     """
     wanted = {name.strip() for name in names.split(",")} - {""}
-    known = {name for values in (*VLM_CPL_GRID, *UNISAL_GRID) for name in values}
-    chosen = [values for values in grid if not wanted or wanted & set(values)]
-    if wanted - known or not chosen:
-        here = ", ".join(name for values in grid for name in values)
-        raise ValueError(f"rules {names!r}: the rules that are varied here are {here}")
-    return chosen
+    known = [name for values in grid for name in values]
+    if not wanted <= {*known}:
+        raise ValueError(f"rules {names!r}: the rules that are varied here are {', '.join(known)}")
+    return [values for values in grid if not wanted or wanted & set(values)]
 
 
 def ablation_grid(
@@ -89,7 +85,7 @@ ABLATION_CURVES = {
     "n_views": "views V",
     "keep_ratio": "keep ratio ρ",
     "threshold": "threshold γ",
-    "hcs_weight": "weight λ",
+    "cross_weight": "weight λ",
     "clusters_per_class": "clusters per class",
 }
 

@@ -10,8 +10,8 @@ from lib.report.active_learning import STRATEGIES, curve_means, in_order
 from lib.report.format import pooled_spread
 
 ABLATION_CURVES = {
-    "tau": "threshold τ",
-    "cps_weight": "weight w of cross supervision",
+    "threshold": "threshold τ",
+    "cross_weight": "weight w of cross supervision",
     "contrast": "weight β of contrast",
     "query_share": "query, share of the pool",
 }
@@ -85,7 +85,7 @@ def on_off_table(frame: pd.DataFrame) -> pd.DataFrame:
     """
     rules = {
         "1111": ("dual-view", "unisal", ()),
-        "0111": ("dual-view", "unisal", ("cps_weight",)),
+        "0111": ("dual-view", "unisal", ("cross_weight",)),
         "1011": ("dual-view", "unisal", ("contrast",)),
         "1101": ("dual-view", "cs", ("strategy",)),
         "1110": ("dual-view", "dus", ("strategy",)),

@@ -315,9 +315,9 @@ def learn_tiles(
     """MVC, PFC in our setting and two ways to learn from what they keep.
 
     learnt_from: bool [M], the drawn tiles of training slides; settings: keep_ratio, threshold,
-    hcs_weight and n_steps; folder: for the networks. Returns what the filters saw, what they keep,
-    bool [n], and the networks by method: "ce-kept" learns from the kept tiles alone, "vlm-cpl" by
-    cross supervision from all.
+    cross_weight and n_steps; folder: for the networks. Returns what the filters saw, what they
+    keep, bool [n], and the networks by method: "ce-kept" learns from the kept tiles alone,
+    "vlm-cpl" by cross supervision from all.
     """
     votes, names, places = voted.votes, voted.names, voted.places[learnt_from]
     evidence = Evidence.of_folder(
@@ -327,7 +327,7 @@ def learn_tiles(
     setup = setups.frozen(votes, places, len(names), steps=settings["n_steps"], seed=seed)
     objectives: dict[str, Objective] = {
         "ce-kept": Supervised(),
-        "vlm-cpl": HighConfidenceCrossSupervision(settings["threshold"], settings["hcs_weight"]),
+        "vlm-cpl": HighConfidenceCrossSupervision(settings["threshold"], settings["cross_weight"]),
     }
     networks = {
         method: setups.fit(objective, setup, places, labels, names, folder / method, seed=seed)

@@ -269,7 +269,7 @@ def test_another_start_is_another_loop(setup, start):
 
 # --- VLM-CPL as the start ------------------------------------------------------------------------
 
-SETTINGS = {"keep_ratio": 0.4, "threshold": 0.9, "hcs_weight": 0.4, "n_steps": 40}
+SETTINGS = {"keep_ratio": 0.4, "threshold": 0.9, "cross_weight": 0.4, "n_steps": 40}
 
 
 def prompted(folder, said):

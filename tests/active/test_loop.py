@@ -384,13 +384,20 @@ def test_a_fingerprint_is_of_no_source_file(setup):
 def test_rules_of_an_ablation_change_what_they_name_and_no_budget(setup):
     base = config_with(setup, query_size=6, n_rounds=10)
     ours = {
-        "strategy": "unisal", "tau": 0.5, "cps_weight": 0.5, "contrast": 0.1, "query_share": 0.1,
-        "restart": True,
+        "strategy": "unisal", "threshold": 0.5, "cross_weight": 0.5, "contrast": 0.1,
+        "query_share": 0.1, "restart": True,
     }  # fmt: skip
     same = base.with_rules(ours, 0.1)
     assert same.fingerprint(TEST) == base.fingerprint(TEST)
     changed = base.with_rules(
-        ours | {"strategy": "cs", "tau": 0.9, "cps_weight": 0.0, "contrast": 0.2, "restart": False},
+        ours
+        | {
+            "strategy": "cs",
+            "threshold": 0.9,
+            "cross_weight": 0.0,
+            "contrast": 0.2,
+            "restart": False,
+        },
         0.1,
     )
     expected = losses.DualViewTraining(0.9, 0.0, contrast=0.2)
@@ -404,8 +411,8 @@ def test_rules_of_an_ablation_change_what_they_name_and_no_budget(setup):
 
 def test_rules_of_an_ablation_may_name_the_training_and_the_batches(setup):
     ours = {
-        "strategy": "unisal", "tau": 0.7, "cps_weight": 0.5, "contrast": 0.1, "query_share": 0.1,
-        "restart": True,
+        "strategy": "unisal", "threshold": 0.7, "cross_weight": 0.5, "contrast": 0.1,
+        "query_share": 0.1, "restart": True,
     }  # fmt: skip
     base = config_with(setup)
     kinds = {}
@@ -427,7 +434,7 @@ def objectives_of_rounds(folder, setup, monkeypatch, **other):
         given.append(objective)
         return learn(objective, *arguments, **keywords)
 
-    objective, _ = trainings.training_by_name("dual-view-aligned", tau=0.5)
+    objective, _ = trainings.training_by_name("dual-view-aligned", threshold=0.5)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train", watched)
         return run(folder, setup, objective=objective, **other), given
@@ -482,7 +489,7 @@ class Flattened(nn.Module):
 
 
 def test_aligned_rounds_that_are_cut_off_go_on_as_if_they_had_not_been(tmp_path, setup):
-    objective, _ = trainings.training_by_name("dual-view-aligned", tau=0.5)
+    objective, _ = trainings.training_by_name("dual-view-aligned", threshold=0.5)
     whole = run(tmp_path / "whole", setup, objective=objective)
     (tmp_path / "whole" / "round2.json").unlink()
     assert_same(run(tmp_path / "whole", setup, objective=objective), whole)

@@ -20,7 +20,7 @@ def test_the_published_training_is_that_of_the_paper_and_leaves_the_plan_alone()
 
 
 def test_the_aligned_training_differs_in_the_alignment_alone():
-    settings = {"tau": 0.6, "cps_weight": 0.3, "contrast": 0.2}
+    settings = {"threshold": 0.6, "cross_weight": 0.3, "contrast": 0.2}
     published, _ = trainings.training_by_name("dual-view", **settings)
     objective, changes = trainings.training_by_name("dual-view-aligned", **settings)
     assert not changes and 0 < objective.alignment < 1

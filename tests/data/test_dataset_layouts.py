@@ -14,7 +14,7 @@ from cases import case
 from matplotlib import pyplot
 from miniatures import MAKERS, make
 
-from lib import paths, runner
+from lib import parameters, paths, runner
 from lib.data import cards, datasets, splits, tiles
 from lib.vlm import stand_in
 
@@ -141,14 +141,14 @@ def build_vlm(miniature):
 def execute(name, given):
     """Run the code cells of a notebook with those of the parameters that it declares."""
     notebook = paths.notebook_file(name)
-    declared = runner.declared_parameters(notebook)
+    declared = parameters.declared_parameters(notebook)
     known = {k: v for k, v in given.items() if k in declared}
     namespace = {"__name__": "__main__"}
     for cell in runner.cells(notebook):
         if cell.cell_type == "code":
             exec(compile(cell.source, name, "exec"), namespace)
         if "parameters" in cell.metadata.get("tags", []):
-            namespace |= runner.resolve_parameters(notebook, known)
+            namespace |= parameters.resolve_parameters(notebook, known)
     pyplot.close("all")
 
 

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from lib import record, runner
+from lib import parameters, record
 from lib.figures import front_page
 from lib.quality import tables as quality_tables
 from lib.report import ablations, active_learning, alarms, comparison, format, overviews, statistics
@@ -21,7 +21,7 @@ FIGURES = ("headline.svg", "headline_dark.svg")
 def rows():
     """The record, of each dataset with its own VLM."""
     recorded = record.read_rows(*sorted((ROOT / "data" / "record").glob("*.jsonl")))
-    vlms = {name: runner.default_vlm(name) for name in {row["dataset"] for row in recorded}}
+    vlms = {name: parameters.default_vlm(name) for name in {row["dataset"] for row in recorded}}
     return comparison.of_own_vlm(recorded, vlms)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import consensus, paths, record, runner
+from lib import consensus, parameters, paths, record
 from lib.data import cards, datasets
 from lib.figures import front_page, results, sections
 from lib.report import comparison, format
@@ -34,7 +34,7 @@ def recorded():
 @pytest.fixture(scope="module")
 def published(recorded):
     """Rows of the record, of each dataset with its own VLM."""
-    vlms = {name: runner.default_vlm(name) for name in {row["dataset"] for row in recorded}}
+    vlms = {name: parameters.default_vlm(name) for name in {row["dataset"] for row in recorded}}
     return comparison.of_own_vlm(recorded, vlms)
 
 

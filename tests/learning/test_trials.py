@@ -169,7 +169,7 @@ def test_the_same_trial_gives_the_same_probabilities_whatever_ran_before(folder,
 
 def test_an_ablation_follows_its_rules(evidence):
     ours = {"filters": "mvc", "n_views": 5, "keep_ratio": 0.5, "threshold": 0.9,
-            "hcs_weight": 0.5, **consensus.SETTINGS["ours"]}  # fmt: skip
+            "cross_weight": 0.5, **consensus.SETTINGS["ours"]}  # fmt: skip
     asked = []
 
     def vote(n_views):
@@ -180,7 +180,7 @@ def test_an_ablation_follows_its_rules(evidence):
         ours | {"filters": "", "varied": ["filters"]},
         ours | {"n_views": 2, "varied": ["n_views"]},
         ours | {"keep_ratio": 0.2, "varied": ["keep_ratio"]},
-        ours | {"threshold": 0.6, "hcs_weight": 2.0, "varied": ["threshold", "hcs_weight"]},
+        ours | {"threshold": 0.6, "cross_weight": 2.0, "varied": ["threshold", "cross_weight"]},
     ]
     none, views, ratio, rest = trials.ablation_trials(grid, evidence, vote)
     assert asked == [2]
@@ -234,7 +234,7 @@ def test_without_a_filter_every_tile_is_on_both_sides():
 # --- shifted tiles -------------------------------------------------------------------------------
 
 SHIFTED = {"prompts": [["a"], ["b"]], "n_views": V, "hue": 0.05, "batch_size": 8,
-           "keep_ratio": 0.5, "threshold": 0.9, "hcs_weight": 0.5, "n_steps": 4}  # fmt: skip
+           "keep_ratio": 0.5, "threshold": 0.9, "cross_weight": 0.5, "n_steps": 4}  # fmt: skip
 
 
 @pytest.fixture

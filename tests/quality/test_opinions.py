@@ -12,7 +12,7 @@ from lib.quality import opinions
 
 N, C, V, E = 90, 3, 4, 8
 NAMES = ["a", "b", "c"]
-RULES = {"keep_ratio": 0.5, "threshold": 0.9, "hcs_weight": 0.4, "n_steps": 30}
+RULES = {"keep_ratio": 0.5, "threshold": 0.9, "cross_weight": 0.4, "n_steps": 30}
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def scored(method, seed, accuracy, setting=None, dataset="d", fold=0, **params):
 @pytest.fixture
 def ablated() -> pd.DataFrame:
     """Two seeds; the second was not ablated."""
-    base = {"keep_ratio": 0.3, "hcs_weight": 0.5, "tie_break": "probability", "quota": "class"}
+    base = {"keep_ratio": 0.3, "cross_weight": 0.5, "tie_break": "probability", "quota": "class"}
     base |= {"filters": "mvc+pfc"}
     rows = [scored("vlm-cpl", s, 0.9, "ours", **base) for s in (0, 1)]
     rows += [scored("vlm-cpl", 0, 0.8, **base | {"keep_ratio": 0.5}, varied=["keep_ratio"])]
@@ -115,5 +115,7 @@ def test_a_run_with_another_keep_ratio_has_that_as_its_own():
 
 
 def test_active_learning_is_no_ablation_of_vlm_cpl():
-    row = scored("full-supervision", 0, 0.5, tau=0.5, varied=["tau"]) | {"training": "supervised"}
+    row = scored("full-supervision", 0, 0.5, threshold=0.5, varied=["threshold"]) | {
+        "training": "supervised"
+    }
     assert not ablations.ablation_frames([row])

@@ -2,12 +2,12 @@
 
 import pytest
 
-from lib import consensus, paths, runner
+from lib import consensus, parameters, paths
 from lib.active import trainings
 from lib.active.strategies import STRATEGIES
 from lib.report import ablations
 
-SETTINGS = {"n_views": 10, "keep_ratio": 0.3, "threshold": 0.95, "hcs_weight": 0.5, "hue": 0.05}
+SETTINGS = {"n_views": 10, "keep_ratio": 0.3, "threshold": 0.95, "cross_weight": 0.5, "hue": 0.05}
 OURS = ablations.our_rules(SETTINGS)
 
 
@@ -44,19 +44,19 @@ def test_ours_are_the_rules_of_the_run():
     assert ablations.our_rules(SETTINGS | {"keep_ratio": 0.2})["keep_ratio"] == 0.2
 
 
-def test_the_rules_of_the_other_method_are_passed_over_and_unknown_ones_refused():
+def test_rules_are_chosen_by_name_and_unknown_ones_refused():
     grid = ablations.VLM_CPL_GRID
     assert ablations.chosen_rules(grid, "") == list(grid)
-    chosen = ablations.chosen_rules(grid, "threshold, tau, quota")
+    chosen = ablations.chosen_rules(grid, "threshold, quota")
     assert [list(values) for values in chosen] == [["tie_break", "quota"], ["threshold"]]
-    for names in ("tau", "thresold", "threshold,thresold"):
+    for names in ("restart", "thresold", "threshold,thresold"):
         with pytest.raises(ValueError, match="the rules that are varied here are filters"):
             ablations.chosen_rules(grid, names)
 
 
 ROUNDS = {
-    "strategy": "unisal", "training": "dual-view", "tau": 0.7, "cps_weight": 0.5, "contrast": 0.1,
-    "query_share": 0.01, "restart": True, "balance_classes": True,
+    "strategy": "unisal", "training": "dual-view", "threshold": 0.7, "cross_weight": 0.5,
+    "contrast": 0.1, "query_share": 0.01, "restart": True, "balance_classes": True,
 }  # fmt: skip
 
 
@@ -95,7 +95,9 @@ def test_batches_are_unbalanced_with_every_training_and_three_strategies():
 
 
 def test_the_rounds_that_are_varied_are_those_of_the_notebook():
-    declared = runner.declared_parameters(paths.ROOT / "notebooks" / "22_active_learning_rounds.py")
+    declared = parameters.declared_parameters(
+        paths.ROOT / "notebooks" / "22_active_learning_rounds.py"
+    )
     for name, value in ROUNDS.items():
         if name in declared:
             assert declared[name] == value

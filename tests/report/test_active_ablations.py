@@ -9,18 +9,18 @@ from lib.report.active_learning import STRATEGIES
 
 
 def test_an_ablation_is_of_one_rule_and_of_the_seeds_in_which_it_was_varied():
-    lines = active_ablations.ablation(ablated(), "tau")
-    assert lines.groupby("tau").accuracy.max().to_dict() == {0.5: 0.81, 0.7: 0.9, 0.9: 0.82}
+    lines = active_ablations.ablation(ablated(), "threshold")
+    assert lines.groupby("threshold").accuracy.max().to_dict() == {0.5: 0.81, 0.7: 0.9, 0.9: 0.82}
     assert set(lines.seed) == {0} and set(lines.training) == {"dual-view"} and len(lines) == 6
     assert active_ablations.ablation(ablated(), "contrast").empty
 
 
 def test_the_unchanged_loop_is_run_where_the_run_lacks_it():
-    ours, trials = OURS | {"training": "dual-view"}, [{"tau": 0.5, "varied": ["tau"]}]
+    ours, trials = OURS | {"training": "dual-view"}, [{"threshold": 0.5, "varied": ["threshold"]}]
     plain = active_learning.rounds_frame(curve("unisal", "dual-view", 0, [0.5, 0.9], **OURS))
     assert active_ablations.with_unchanged(trials, ours, plain) == trials
     rows = curve("unisal", "dual-view-aligned", 0, [0.5, 0.9], **OURS)
-    rows += curve("unisal", "dual-view", 0, [0.5, 0.9], **OURS | {"varied": ["tau"]})
+    rows += curve("unisal", "dual-view", 0, [0.5, 0.9], **OURS | {"varied": ["threshold"]})
     for lacking in (rows, []):
         before = active_learning.rounds_frame(lacking)
         first, *others = active_ablations.with_unchanged(trials, ours, before)
@@ -47,15 +47,17 @@ def test_balanced_batches_stand_beside_batches_as_the_labels_come():
 
 
 def test_the_ends_of_curves_are_areas_and_last_accuracies():
-    ends = active_ablations.curve_ends(active_ablations.ablation(ablated(), "tau"), "tau")
-    assert ends.tau.tolist() == [0.5, 0.7, 0.9]
+    ends = active_ablations.curve_ends(
+        active_ablations.ablation(ablated(), "threshold"), "threshold"
+    )
+    assert ends.threshold.tolist() == [0.5, 0.7, 0.9]
     assert ends.aulc.tolist() == pytest.approx([0.655, 0.7, 0.66])
     assert ends.accuracy.tolist() == [0.81, 0.9, 0.82]
 
 
 def test_the_unchanged_value_is_marked_in_the_table_of_an_ablation():
-    table = active_ablations.ablation_table(ablated(), "tau")
-    assert table.tau.tolist() == ["0.5", "0.7", "0.9"]
+    table = active_ablations.ablation_table(ablated(), "threshold")
+    assert table.threshold.tolist() == ["0.5", "0.7", "0.9"]
     assert table.unchanged.tolist() == ["", "yes", ""]
     assert table["accuracy at the end"].tolist() == ["0.810", "0.900", "0.820"]
 
@@ -80,7 +82,7 @@ def test_what_is_drawn_are_rules_that_are_numbers():
 
 def test_only_rules_that_were_varied_have_a_table():
     tables = active_ablations.ablation_tables(ablated())
-    assert [table.columns[0] for table in tables] == ["strategy", "tau", "cps_weight"]
+    assert [table.columns[0] for table in tables] == ["strategy", "threshold", "cross_weight"]
 
 
 def test_datasets_with_an_ablation_are_those_of_heads_on_frozen_features():

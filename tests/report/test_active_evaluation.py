@@ -56,7 +56,7 @@ def test_a_single_round_chose_nothing():
 
 def test_the_rules_of_each_loop_are_parameters_of_its_rows():
     trials = [
-        {"strategy": "unisal", "training": "dual-view", "tau": 0.5, "varied": ["tau"]},
+        {"strategy": "unisal", "training": "dual-view", "threshold": 0.5, "varied": ["threshold"]},
         {"strategy": "random", "training": "supervised"},
     ]
     configs = [

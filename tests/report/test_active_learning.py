@@ -88,13 +88,16 @@ def test_areas_from_rows_are_those_from_groups():
 
 
 def test_a_line_per_round_with_scores_labels_and_parameters():
-    rows = [*curve("unisal", "dual-view", 0, [0.5, 0.6], tau=0.7, varied=["tau"]), full(0.9)]
+    rows = [
+        *curve("unisal", "dual-view", 0, [0.5, 0.6], threshold=0.7, varied=["threshold"]),
+        full(0.9),
+    ]
     untrained = record.row(method="zero-shot", params={}, scores={"accuracy": 0.1})
     frame = active_learning.rounds_frame([*rows, untrained])
     assert frame.method.tolist() == ["unisal", "unisal", "full-supervision"]
-    assert frame.varied.tolist() == [("tau",), ("tau",), ()]
+    assert frame.varied.tolist() == [("threshold",), ("threshold",), ()]
     assert frame["round"].tolist()[:2] == [0, 1] and pd.isna(frame["round"][2])
-    assert frame.tau[0] == 0.7 and frame.disagreeing[0] == 30
+    assert frame.threshold[0] == 0.7 and frame.disagreeing[0] == 30
     assert not {"per_class", "labelled"} & set(frame) and set(frame.fold) == {0}
 
 

@@ -13,7 +13,7 @@ from apps.labelling import answers, session, start
 from apps.labelling.answers import Answer, AnswersOracle
 from apps.own_tiles import classifier
 from data.prepare import synthetic
-from lib import paths, runner
+from lib import parameters, paths, runner
 from lib.active.inputs import make_pool
 from lib.active.strategies import select
 from lib.learning import losses, setups, trainer
@@ -72,13 +72,13 @@ def execute(folder, **given):
     """The notebook's cells in this process; the names that they leave."""
     matplotlib.use("Agg")
     fixed = {"dataset": "mine", "vlm": "some-vlm", "folder": str(folder), "query_size": 6,
-             "round_steps": 10}  # fmt: skip
+             "n_steps": 10}  # fmt: skip
     namespace = {"__name__": "__main__"}
     for cell in runner.cells(NOTEBOOK):
         if cell.cell_type == "code":
             exec(compile(cell.source, NOTEBOOK.name, "exec"), namespace)
             if "parameters" in cell.metadata.get("tags", []):
-                namespace |= runner.resolve_parameters(NOTEBOOK, fixed | given)
+                namespace |= parameters.resolve_parameters(NOTEBOOK, fixed | given)
     return namespace
 
 

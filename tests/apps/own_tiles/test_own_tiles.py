@@ -19,7 +19,7 @@ from small_models import SMALL, write_model
 
 from apps.own_tiles import classifier
 from data.prepare import synthetic
-from lib import paths, runner
+from lib import parameters, paths, runner
 from lib.data import tiles
 from lib.figures import step_plots
 from lib.learning import samplers, setups, trainer
@@ -101,7 +101,7 @@ def execute(**given):
             exec(compile(cell.source, "90_your_own_tiles", "exec"), namespace)
             if "parameters" in cell.metadata.get("tags", []):
                 notebook = paths.notebook_file("90_your_own_tiles")
-                namespace |= runner.resolve_parameters(notebook, GIVEN | given)
+                namespace |= parameters.resolve_parameters(notebook, GIVEN | given)
     finally:
         pyplot.close("all")
     return namespace

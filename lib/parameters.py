@@ -1,0 +1,110 @@
+"""Parameters of notebooks: their defaults, what differs for a dataset, and checks of both.
+
+A notebook's parameters and their defaults stand in its cell tagged `parameters`, and nowhere else.
+`notebooks/params/<dataset>.yaml` holds what differs for a dataset: `name: value` for all notebooks
+that declare the name, and below a notebook's name what holds for that notebook alone.
+"""
+
+import ast
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from lib import paths
+from lib.yaml_files import read_yaml
+
+CELL = re.compile(r'^# %% tags=\["parameters"\]\n(.*?)(?=^# %%|\Z)', re.MULTILINE | re.DOTALL)
+
+
+def declared_parameters(notebook: Path) -> dict[str, Any]:
+    """Read names and default values from the notebook's one cell tagged `parameters`.
+
+    Raises ValueError for more or fewer such cells, and for a line that is not `name = literal`.
+    """
+    tagged = CELL.findall(notebook.read_text())
+    if len(tagged) != 1:
+        raise ValueError(f"{notebook} has {len(tagged)} cells tagged 'parameters', not one")
+    defaults = {}
+    for line in ast.parse(tagged[0]).body:
+        try:
+            assert isinstance(line, ast.Assign)
+            (target,) = line.targets
+            assert isinstance(target, ast.Name)
+            defaults[target.id] = ast.literal_eval(line.value)
+        except (AssertionError, ValueError) as error:
+            raise ValueError(
+                f"{notebook}: the parameters cell holds more than `name = literal`: "
+                + ast.unparse(line)
+            ) from error
+    return defaults
+
+
+def resolve_parameters(notebook: Path, passed: Mapping[str, Any]) -> dict[str, Any]:
+    """Join defaults, what the dataset's parameter file says, and what is passed; the last wins.
+
+    Raises ValueError, naming the valid ones, for a name that the notebook does not declare (in a
+    parameter file: no notebook) and for a value of another type than the default.
+    """
+    defaults = declared_parameters(notebook)
+    passed = _checked(passed, defaults, notebook.stem)
+    file = paths.params_file(str(passed.get("dataset", defaults.get("dataset"))))
+    from_file = _of_dataset(file, notebook) if file.is_file() else {}
+    resolved = defaults | _checked(from_file, defaults, f"{file} for {notebook.stem}") | passed
+    return {n: float(v) if type(defaults[n]) is float else v for n, v in resolved.items()}
+
+
+def default_vlm(dataset: str) -> str:
+    """The VLM that a dataset's parameters name."""
+    return resolve_parameters(paths.notebook_file("40_record"), {"dataset": dataset})["vlm"]
+
+
+def near(name: str, names: list[str]) -> str:
+    """Ask whether a similar name was meant; empty if there is none."""
+    similar = get_close_matches(name, names, 3, 0.6)
+    return f" Did you mean {' or '.join(similar)}?" if similar else ""
+
+
+def _of_dataset(file: Path, notebook: Path) -> dict[str, Any]:
+    """What a parameter file says for one notebook; its own section wins over common names."""
+    every = {f.stem: declared_parameters(f) for f in sorted(notebook.parent.glob("[0-9]*.py"))}
+    common = read_yaml(file) or {}
+    sections = {name: common.pop(name) for name, v in [*common.items()] if isinstance(v, dict)}
+    for name, section in sections.items():
+        if name not in every:
+            raise ValueError(f"{file}: there is no notebook {name!r}.{near(name, [*every])}")
+        _checked(section, every[name], f"{file}, {name}")
+    for name in common:
+        defaults = {stem: declared[name] for stem, declared in every.items() if name in declared}
+        _checked({name: common[name]}, {n: v for d in every.values() for n, v in d.items()}, file)
+        if len({*map(repr, defaults.values())}) > 1:
+            raise ValueError(
+                f"{file}: {name!r} is another parameter in each of {', '.join(defaults)}: "
+                "write it below the name of the notebook that is meant"
+            )
+    here = every[notebook.stem]
+    return {n: v for n, v in common.items() if n in here} | sections.get(notebook.stem, {})
+
+
+def _checked(
+    values: Mapping[str, Any], declared: Mapping[str, Any], where: str | Path
+) -> dict[str, Any]:
+    """Values that fit what is declared; 1e-3, which YAML 1.1 takes for a word, is a number."""
+    checked = {}
+    for name, value in values.items():
+        if name not in declared:
+            valid = ", ".join(f"{n}={v!r}" for n, v in declared.items())
+            meant = near(name, [*declared])
+            raise ValueError(f"{where}: unknown parameter {name!r}.{meant} Valid: {valid}")
+        wanted = type(declared[name])
+        exponent = isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value)
+        if exponent and wanted is float:
+            value = float(value)
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise ValueError(
+                f"{where}: parameter {name!r} must be {wanted.__name__} like "
+                f"{declared[name]!r}, not {value!r}"
+            )
+        checked[name] = value
+    return checked

@@ -75,8 +75,8 @@ if network == "frozen":
     setup = setups.frozen(run.shared, train.tile.values, **kwargs)
 else:
     setup = setups.fine_tune(store, input_size, **kwargs)
-run.decide(learning_rate=setup.plan.learning_rate)
-setup.plan
+run.decide(learning_rate=setup.schedule.learning_rate)
+setup.schedule
 
 # %% [markdown]
 # ## Labelled and unlabelled tiles
@@ -142,7 +142,7 @@ recipe = (objective, setup.make_network, setup.sampler)
 probs, seconds = {}, {}
 for setting in consensus.SETTINGS:
     started, folder = time.perf_counter(), run.file(f"hcs{run.variant}") / paths.file_name(setting)
-    pair, curve = trainer.train(*recipe, data[setting], plan=setup.plan, seed=seed, folder=folder)
+    pair, curve = trainer.train(*recipe, data[setting], schedule=setup.schedule, seed=seed, folder=folder)
     probs[setting] = networks.predict(pair, setup.reader, table.tile.values)
     seconds[setting] = time.perf_counter() - started
 
@@ -164,7 +164,7 @@ step_plots.training_curve(curve, threshold)
 # %%
 unlabelled = data["ours"].unlabelled
 rest, rest_labels = train.tile.values[unlabelled], train.label.values[unlabelled]
-short = replace(setup, plan=replace(setup.plan, steps=max(10, n_steps // 100)))
+short = replace(setup, schedule=replace(setup.schedule, steps=max(10, n_steps // 100)))
 early = setups.fit_predict(objective, data["ours"], rest, setup=short, seed=seed)
 
 # %%

@@ -55,7 +55,7 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} training and {len(test)
 # %% [markdown]
 # ## One setup for all
 #
-# The networks, their views and the plan are those of `13_high_confidence_cross_supervision`, with its number
+# The networks, their views and the schedule are those of `13_high_confidence_cross_supervision`, with its number
 # of steps.
 
 # %%
@@ -65,8 +65,8 @@ if network == "frozen":
     setup = setups.frozen(run.shared, train.tile.values, **options)
 else:
     setup = setups.fine_tune(store, run.settings["input_size"], **options)
-assert setup.plan.learning_rate == run.settings["learning_rate"]
-setup.plan
+assert setup.schedule.learning_rate == run.settings["learning_rate"]
+setup.schedule
 
 # %% [markdown]
 # ## Methods that take noisy labels as they are

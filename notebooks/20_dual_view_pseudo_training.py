@@ -119,7 +119,7 @@ trained, curves = {}, {}
 for name, objective in objectives.items():
     folder = run.file("dual-view" if name == "dual-view" else f"dual-view/{name.replace(' ', '_')}")
     trained[name], curves[name] = trainer.train(objective, setup.make_network, setup.sampler, data,
-                                                plan=setup.plan, seed=seed, folder=folder)
+                                                schedule=setup.schedule, seed=seed, folder=folder)
 
 # %% [markdown]
 # ## One batch, before and after

@@ -93,9 +93,9 @@ folders = {"": run.shared} | dict(zip(names, shifted, strict=True))
 # %%
 place = run.file("cold_start")
 from_13, given = run.file("hcs") / "ours", (pool, class_names, vlm_cpl)
-begun = {"": cold_start.begin(run.shared, *given, from_13, seed=seed, trained=True)}
+begun = {"": cold_start.vlm_cpl_cold_start(run.shared, *given, from_13, seed=seed, trained=True)}
 for shift in names:
-    begun[shift] = cold_start.begin(folders[shift], *given, place / shift, seed=seed)
+    begun[shift] = cold_start.vlm_cpl_cold_start(folders[shift], *given, place / shift, seed=seed)
 starts = {shift: replace(found[0], pseudo_counts=pseudo_counts) for shift, found in begun.items()}
 
 # %%
@@ -125,7 +125,7 @@ setup = {shift: training_setup(training, partial(make, folder, steps=unisal["n_s
          for shift, folder in folders.items()}
 
 # %%
-ways = {shift: cold_start.ways(start, begun[shift][2]) for shift, start in starts.items()}
+ways = {shift: cold_start.variants(start, begun[shift][2]) for shift, start in starts.items()}
 named = [(shift, name, way) for shift, own in ways.items() for name, way in own.items()
          if seed == 0 or name == "cold-start"] + [(shift, strategy, None) for shift in names]
 loops = {(shift, name): ActiveLearningConfig(
@@ -155,7 +155,7 @@ asked = histories["", "cold-start"].queries.query("round == 0").tile
 labels[np.isin(pool, asked)] = train.label[np.isin(pool, asked)]
 features = run.load("unprojected")[pool].astype(np.float32)
 refused = np.zeros(len(pool), bool)
-learnt, weights = start.taught(labels, refused, voronoi_weights(features, labels))
+learnt, weights = start.training_labels(labels, refused, voronoi_weights(features, labels))
 
 # %% tags=["algorithm"]
 x = normalize(StandardScaler().fit_transform(features))

@@ -33,7 +33,7 @@ from lib.data import cards, datasets, tiles
 from lib.data.shifts import parse_list
 from lib.figures import quality_plots
 from lib.learning import setups, trials
-from lib.quality import audit, estimates, opinions, stopping, tables
+from lib.quality import audit, estimates, prediction_sources, stopping, estimate_tables
 from lib.record import read_rows
 from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
@@ -66,8 +66,8 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(test)} predictions to judge, {n
 # %%
 kwargs = {"steps": run.settings["n_steps"], "seed": seed}
 setup = setups.frozen(run.shared, train.tile.values, len(card.classes), **kwargs)
-trained = opinions.trained_before(run.file("hcs"), setup, run.load("pseudo_labels"), split[0])
-said = {"": opinions.opinions_of(run.shared, setup, trained, *split, seed=seed)}
+trained = prediction_sources.load_trained(run.file("hcs"), setup, run.load("pseudo_labels"), split[0])
+said = {"": prediction_sources.collect(run.shared, setup, trained, *split, seed=seed)}
 ours = said[""]["ours"]
 before = run.load("predictions").set_index("tile").ours_label.loc[split[1]]
 assert np.mean(before == ours.predicted) > 0.99
@@ -112,7 +112,7 @@ quality_plots.repeated_audits(audits, truth)
 
 # %%
 place = (dataset, other_vlm, seed, fold, split[1])
-other = opinions.predictions_of(*place) if other_vlm else None
+other = prediction_sources.read_predictions(*place) if other_vlm else None
 found = {setting: estimates.label_free_estimates(o, other if other is None else other[setting])
          for setting, o in said[""].items()}
 for setting, values in found.items():
@@ -120,9 +120,9 @@ for setting, values in found.items():
     print(f"{setting}:", f"do not trust it, too low: {', '.join(low)}" if low else "no alarm")
 
 # %%
-recorded = tables.quality_frame(read_rows(*sorted(paths.record_folder().glob("*.jsonl"))))
+recorded = estimate_tables.quality_frame(read_rows(*sorted(paths.record_folder().glob("*.jsonl"))))
 truths = {setting: np.mean(o.predicted == test.label.values) for setting, o in said[""].items()}
-tables.estimates_table(found, truths, recorded).round(3)
+estimate_tables.estimates_table(found, truths, recorded).round(3)
 
 # %% [markdown]
 # The last two columns, where the record has such rows, say how far off each estimate was in all published runs: no
@@ -144,7 +144,7 @@ if names:
 # %%
 for shift, folder in zip(names, folders, strict=True):
     given = folder, *split, card.class_names, run.settings
-    said[shift] = opinions.opinions_at_shift(*given, seed=seed)
+    said[shift] = prediction_sources.collect_at_shift(*given, seed=seed)
 
 # %% [markdown]
 # ## When to stop
@@ -156,7 +156,7 @@ for shift, folder in zip(names, folders, strict=True):
 folder, followed_rounds = run.file("rounds") / followed, []
 if (folder / "round0.json").is_file():
     rounds = stopping.follow_rounds(read_rounds(folder), split[1], sample, test.label.values)
-    followed_rounds = [tables.evaluate_stopping(rounds, len(test))]
+    followed_rounds = [estimate_tables.evaluate_stopping(rounds, len(test))]
     display(quality_plots.stopping_curves(rounds, f"{dataset}, {followed}"))
     print(stopping.stopping_sentence(rounds))
 else:
@@ -176,9 +176,9 @@ evaluations = []
 for shift, of_shift in said.items():
     params = {"shift": shift, "varied": ["shift"]} if shift else {}
     fields = {"audit_size": n_labels, "seed": seed, "other_vlm": None if shift else other}
-    evaluations += tables.evaluate_quality(of_shift, test, **fields, params=params)
-frame = tables.quality_frame(run.record(evaluations + followed_rounds))
-tables.errors_table(frame)
+    evaluations += estimate_tables.evaluate_quality(of_shift, test, **fields, params=params)
+frame = estimate_tables.quality_frame(run.record(evaluations + followed_rounds))
+estimate_tables.errors_table(frame)
 
 # %% [markdown]
 # ## Against the truth
@@ -189,7 +189,7 @@ tables.errors_table(frame)
 for title, some in {f"{dataset}, {vlm}, seed {seed}": frame, "the record": recorded}.items():
     if len(some):
         display(quality_plots.estimate_against_truth(some, title))
-        print(tables.verdict(some))
+        print(estimate_tables.verdict(some))
 
 # %% [markdown]
 # In the grey band an estimate is within three points. The audit is off by chance alone, and says by how much at most;

@@ -195,7 +195,7 @@ setup = setups.frozen(out, unique.tile.values, len(names), steps=n_steps, seed=s
 data = trainer.TrainingTiles(unique.tile.values, learnt, names)
 objective = losses.HighConfidenceCrossSupervision()
 given = (objective, setup.make_network, setup.sampler, data)
-pair, curve = trainer.train(*given, plan=setup.plan, seed=seed, folder=out / "hcs")
+pair, curve = trainer.train(*given, schedule=setup.schedule, seed=seed, folder=out / "hcs")
 classifier.save_classifier(out / "classifier", out / "hcs", model, seed, prompts, origin)
 step_plots.training_curve(curve, objective.threshold)
 

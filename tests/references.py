@@ -432,7 +432,7 @@ def coverage(
     return math.fsum(weights[i] * max((kernel(i, j) for j in centres), default=0.0) for i in pool)
 
 
-def matched_counts(features: np.ndarray, labels: Sequence[int], n_classes: int) -> list[float]:
+def voronoi_counts(features: np.ndarray, labels: Sequence[int], n_classes: int) -> list[float]:
     """Of each class the tiles nearest to its labels, scaled to (Σ w)² / Σ w² labels in all."""
     scale = [float(column.std()) or 1.0 for column in features.T]
     scaled = [(row - features.mean(0)) / scale for row in features]

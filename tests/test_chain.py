@@ -19,7 +19,7 @@ import pytest
 
 from lib import chain as notebooks
 from lib import parameters, record
-from lib.active.cold_start import begin
+from lib.active.cold_start import vlm_cpl_cold_start
 from lib.active.inputs import make_pool
 from lib.active.strategies import select
 from lib.data.cards import read_card
@@ -204,7 +204,7 @@ def test_a_cold_start_asks_what_the_networks_of_vlm_cpl_choose(chain, monkeypatc
     kept = pd.read_parquet(fold / "pseudo_labels.parquet").query("setting == 'ours'")
     place, names = fold / "hcs" / "ours", [c.name for c in read_card("smoke").classes]
     settings = written_settings(monkeypatch, runs)
-    start, *_ = begin(runs, pool, names, settings, place, seed=0, trained=True)
+    start, *_ = vlm_cpl_cold_start(runs, pool, names, settings, place, seed=0, trained=True)
     assert (start.pseudo_labels == kept.label.where(kept.kept, UNLABELLED).values).all()
     expected = select("cs", candidates, len(first), 0)
     assert first.tile.tolist() == pool[expected.rows].tolist()

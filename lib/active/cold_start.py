@@ -3,7 +3,7 @@
 Ours: neither paper joins the two. UniSAL draws its first tiles by chance, as it has no network to
 ask; here the networks that learnt without a label choose them, and the pseudo labels that the
 filters kept teach on, ever less, as labels come in. How frequent the classes are comes from both
-(`trainings.taught_counts`).
+(`trainings.training_counts`).
 
 What was chosen with labels: the first query is compact in the whole pool, and pseudo labels have to
 be right as often as `LEAST_RIGHT`, after a look at seed 0 of folds 0 and 1 of ebhi, and at fold 1
@@ -57,18 +57,19 @@ class ColdStart:
     first: str = "cs"
     doubtful: np.ndarray | None = None
 
-    def taught(
+    def training_labels(
         self, labels: np.ndarray, refused: np.ndarray, cells: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Labels [N] joined by pseudo labels where there is none, and weights float64 [N].
 
-        labels: [N], `UNLABELLED` without one; refused: bool [N]; cells: [N], see `share_right`. A
-        label weighs 1, all pseudo labels of a class m. A pseudo label is gone once its tile is
-        answered, and all are while the labels say that VLM-CPL is right less often than
-        `LEAST_RIGHT`. Those of doubtful tiles, which people are asked about, are not used.
+        labels: [N], `UNLABELLED` without one; refused: bool [N]; cells: [N], see
+        `estimated_accuracy`. A label weighs 1, all pseudo labels of a class m. A pseudo label is
+        gone once its tile is answered, and all are while the labels say that VLM-CPL is right less
+        often than `LEAST_RIGHT`. Those of doubtful tiles, which people are asked about, are not
+        used.
         """
         weights, given = np.ones(len(labels)), self.pseudo_labels
-        if not self.pseudo_counts or self.share_right(labels, cells) < LEAST_RIGHT:
+        if not self.pseudo_counts or self.estimated_accuracy(labels, cells) < LEAST_RIGHT:
             return labels, weights
         if self.doubtful is not None:
             given = np.where(self.doubtful, UNLABELLED, given)
@@ -77,7 +78,7 @@ class ColdStart:
         weights[pseudo] = self.pseudo_counts / n_pseudo[given[pseudo]]
         return np.where(pseudo, given, labels), weights
 
-    def share_right(self, labels: np.ndarray, cells: np.ndarray) -> float:
+    def estimated_accuracy(self, labels: np.ndarray, cells: np.ndarray) -> float:
         """On what share of the pool VLM-CPL's networks are right, as the labels say; 1 without any.
 
         Most labels are of tiles that are hard for them, so each counts for the tiles that lie
@@ -121,10 +122,10 @@ class ColdStart:
                 digest.update(values.cpu().numpy().tobytes())
 
 
-def ways(start: ColdStart, doubtful: np.ndarray | None) -> dict[str, ColdStart]:
+def variants(start: ColdStart, doubtful: np.ndarray | None) -> dict[str, ColdStart]:
     """Ways to begin that are compared, by the names of `report.active_learning.COLD_STARTS`.
 
-    doubtful: bool [N], from `begin`.
+    doubtful: bool [N], from `vlm_cpl_cold_start`.
     """
     found = {
         "cold-start": start,
@@ -155,7 +156,7 @@ def doubtful_tiles(
     return (clusters != UNLABELLED) & doubtful[np.maximum(clusters, 0)]
 
 
-def begin(
+def vlm_cpl_cold_start(
     folder: Path,
     tiles: np.ndarray,
     class_names: Sequence[str],

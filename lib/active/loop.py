@@ -22,7 +22,7 @@ from torch import nn
 from lib.active.cold_start import ColdStart
 from lib.active.inputs import frozen_features, make_pool
 from lib.active.strategies import Query, select, strategy_by_name
-from lib.active.trainings import chance_counts, taught_counts, training_by_name, voronoi_weights
+from lib.active.trainings import chance_counts, training_by_name, training_counts, voronoi_weights
 from lib.artefacts import atomic, locked, scratch_folder
 from lib.labels import REFUSED, UNANSWERED, UNLABELLED, WAITING, missing_classes_expected
 from lib.learning.losses import DualViewTraining
@@ -94,7 +94,7 @@ class ActiveLearningConfig:
     def fingerprint(self, predict_for: np.ndarray) -> str:
         """Of all that decides what the rounds give: settings, data and the version of the code."""
         sizes = (self.query_size, self.n_rounds, self.seed, self.restart, list(self.class_names))
-        settings = repr((ALGORITHM, self.strategy, self.objective, self.setup.plan, sizes))
+        settings = repr((ALGORITHM, self.strategy, self.objective, self.setup.schedule, sizes))
         digest = hashlib.blake2b(settings.encode(), digest_size=16)
         for tiles in (self.tiles, predict_for):
             digest.update(repr(tiles.shape).encode() + tiles.tobytes())
@@ -128,7 +128,7 @@ class ActiveLearningConfig:
             self,
             strategy=rules["strategy"],
             objective=objective,
-            setup=replace(self.setup, plan=replace(self.setup.plan, **changes)),
+            setup=replace(self.setup, schedule=replace(self.setup.schedule, **changes)),
             query_size=max(1, round(rules["query_share"] * len(self.tiles))),
             n_rounds=round(self.n_rounds * query_share / rules["query_share"]),
             restart=rules["restart"],
@@ -314,7 +314,7 @@ def _train_and_choose(
     taught, weights = labels, np.ones(len(labels))
     if start is not None:
         features = frozen_features(config.setup.reader, config.tiles)
-        taught, weights = start.taught(labels, refused, voronoi_weights(features, labels))
+        taught, weights = start.training_labels(labels, refused, voronoi_weights(features, labels))
     if (taught == UNLABELLED).all():
         raise ValueError(
             f"the oracle has labelled none of the {len(queries)} tiles asked for, and nothing is "
@@ -355,7 +355,7 @@ def _following_labels(
 ) -> Any:
     """The objective; if it aligns pseudo labels, with the counts of the labels so far.
 
-    Of frozen features `taught_counts`, else `chance_counts`. labels, taught, weights, used: [N].
+    Of frozen features `training_counts`, else `chance_counts`. labels, taught, weights, used: [N].
     """
     objective, n_classes = config.objective, len(config.class_names)
     aligns = isinstance(objective, DualViewTraining) and objective.alignment
@@ -364,7 +364,7 @@ def _following_labels(
     features = frozen_features(config.setup.reader, config.tiles[used])
     if features is not None:
         known = labels[used], taught[used], weights[used]
-        counts = taught_counts(features, *known, n_classes)
+        counts = training_counts(features, *known, n_classes)
     elif config.cold_start is not None:  # whose first tiles are not drawn by chance
         return objective
     else:
@@ -395,5 +395,5 @@ def _train(
         data = TrainingTiles(config.tiles[used], labels[used], config.class_names, truth, weights)
     return train(
         config.objective, setup.make_network, setup.sampler, data,
-        plan=setup.plan, seed=config.seed, folder=folder / f"networks{r}",
+        schedule=setup.schedule, seed=config.seed, folder=folder / f"networks{r}",
     )  # fmt: skip

@@ -24,7 +24,7 @@ def training_by_name(
     contrast: float = 0.1,
     alignment: float = ALIGNMENT,
 ) -> tuple[Objective, dict[str, Any]]:
-    """The objective of a training, and what it changes in the plan.
+    """The objective of a training, and what it changes in the schedule.
 
     dual-view: UniSAL's as published, but that the labelled half of a batch holds every class
     equally often. dual-view-aligned (ours): the same with pseudo labels that follow the labels, see
@@ -43,17 +43,17 @@ def training_by_name(
 
 
 def training_setup(
-    name: str, make_setup: Callable[..., TrainingSetup], **plan: Any
+    name: str, make_setup: Callable[..., TrainingSetup], **schedule: Any
 ) -> TrainingSetup:
-    """The setup that a training wants: its plan, and projectors where it contrasts.
+    """The setup that a training wants: its schedule, and projectors where it contrasts.
 
-    make_setup: `setups.frozen` or `setups.fine_tune` with all arguments but `projection`; plan:
-    fields of the plan that an ablation sets, as balance_classes.
+    make_setup: `setups.frozen` or `setups.fine_tune` with all arguments but `projection`; schedule:
+    fields of the schedule that an ablation sets, as balance_classes.
     """
     objective, changes = training_by_name(name)
     dual_view = isinstance(objective, DualViewTraining)
     setup = make_setup(projection=PROJECTION if dual_view else 0)
-    return replace(setup, plan=replace(setup.plan, **changes | plan))
+    return replace(setup, schedule=replace(setup.schedule, **changes | schedule))
 
 
 def voronoi_weights(features: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
@@ -78,7 +78,7 @@ def voronoi_weights(features: np.ndarray | None, labels: np.ndarray) -> np.ndarr
     return cells
 
 
-def matched_counts(features: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
+def voronoi_counts(features: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Labels of each class, float64 [C], every label with the weight of its `voronoi_weights`.
 
     The counts add up to the `effective_number` of labels, fewer than there are, so that a marginal
@@ -95,25 +95,26 @@ def effective_number(weights: np.ndarray) -> float:
     return float(weights.sum() ** 2 / (weights**2).sum())
 
 
-def taught_counts(
+def training_counts(
     features: np.ndarray,
     labels: np.ndarray,
     taught: np.ndarray,
     weights: np.ndarray,
     n_classes: int,
 ) -> np.ndarray:
-    """`matched_counts` of the labels, joined by those of pseudo labels as far as these are taught.
+    """`voronoi_counts` of the labels, joined by those of pseudo labels as far as these are taught.
 
     Labels that a cold start asks for are few and at first often of one class, which says nothing
     about the others. Pseudo labels count, together, as many labels as they weigh in training,
     shared out over the classes by the tiles that they stand for. taught: labels [N] joined by
-    pseudo labels, which are what differs from `labels`; weights: [N], see `ColdStart.taught`.
+    pseudo labels, which are what differs from `labels`; weights: [N], see
+    `ColdStart.training_labels`.
     """
-    counts = matched_counts(features, labels, n_classes)
+    counts = voronoi_counts(features, labels, n_classes)
     pseudo = np.where(taught != labels, taught, UNLABELLED)
     if (pseudo == UNLABELLED).all():
         return counts
-    shares = matched_counts(features, pseudo, n_classes)
+    shares = voronoi_counts(features, pseudo, n_classes)
     return counts + weights[pseudo != UNLABELLED].sum() * shares / shares.sum()
 
 

@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.figures.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed
+from lib.quality.estimate_tables import AUDIT, TOLERANCE
 from lib.quality.estimates import ESTIMATES
-from lib.quality.tables import AUDIT, TOLERANCE
 
 MARKERS = "osD^vP*X<>"  # of datasets, where colours alone would not do
 

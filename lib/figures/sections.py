@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from lib import paths
 from lib.figures import active_plots, plots, quality_plots
-from lib.quality import tables as quality_tables
+from lib.quality import estimate_tables
 from lib.report import ablations, active_ablations, active_learning, comparison, pseudo_labels
 from lib.report.format import markdown
 from lib.slides import scores as slide_scores
@@ -20,7 +20,7 @@ Rows = Sequence[Mapping[str, Any]]
 VARIANT = re.compile(r"_\d+$")  # of a dataset's name: another share of other tissue
 # Topic of a section → what its heading says and what is explained below it, in the page's order.
 TOPICS = {
-    "How good is it?": quality_tables.EXPLANATION,
+    "How good is it?": estimate_tables.EXPLANATION,
     "pseudo labels": (
         "How right the labels are that the filters keep, on the training tiles. Filters see no "
         "label; labels only judge. A point is a run, a bar the mean."
@@ -141,8 +141,11 @@ def of_vlm(groups: pd.DataFrame | None, vlm: str) -> pd.DataFrame | None:
 
 def quality_sections(rows: Rows) -> list[Section]:
     """Estimates of the accuracy beside the truth, over all datasets and shifts."""
-    frame, tables = quality_tables.quality_frame(rows), quality_tables.all_tables(rows)
-    draw, note = partial(quality_plots.estimate_against_truth, frame), quality_tables.verdict(frame)
+    frame, tables = estimate_tables.quality_frame(rows), estimate_tables.all_tables(rows)
+    draw, note = (
+        partial(quality_plots.estimate_against_truth, frame),
+        estimate_tables.verdict(frame),
+    )
     section = Section("", "How good is it?", tables, draw, "how_good_is_it", note=note)
     return [] if frame.empty else [section]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lib.learning.networks import Classifier, feature_statistics
 from lib.learning.samplers import mapped
 from lib.learning.setups import TrainingSetup
-from lib.learning.trainer import Plan
+from lib.learning.trainer import Schedule
 from lib.random_draws import tile_draws
 
 BAG_STREAM = 4_000_037  # keeps these draws apart from those of views and of the consensus
@@ -157,7 +157,7 @@ def attention_setup(
         partial(AttentionClassifier, torch.as_tensor(mean), torch.as_tensor(std), n_classes),
         partial(bags.sample, seed=seed, most=most),
         lambda chosen: bags.padded([bags.rows[slide] for slide in chosen]),
-        Plan(steps=steps, batch_size=BATCH),
+        Schedule(steps=steps, batch_size=BATCH),
     )
 
 

@@ -16,12 +16,12 @@ from lib.learning import networks, samplers
 from lib.learning.backbones import fine_tune_network
 from lib.learning.losses import Objective
 from lib.learning.samplers import PlainReader, ViewSampler
-from lib.learning.trainer import Plan, TrainingTiles, train
+from lib.learning.trainer import Schedule, TrainingTiles, train
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """Networks, views and plan of a training: all but the objective and the labels.
+    """Networks, views and schedule of a training: all but the objective and the labels.
 
     See `trainer.train`; `reader` gives the plain tiles to predict.
     """
@@ -29,7 +29,7 @@ class TrainingSetup:
     make_network: Callable[[], nn.Module]
     sampler: ViewSampler
     reader: PlainReader
-    plan: Plan
+    schedule: Schedule
 
 
 def frozen(
@@ -47,7 +47,7 @@ def frozen(
         partial(networks.frozen_head, mean, std, n_classes, projection=projection),
         samplers.feature_views(file, seed=seed),
         samplers.plain_features(run / "unprojected.npy"),
-        Plan(steps=steps),
+        Schedule(steps=steps),
     )
 
 
@@ -64,7 +64,7 @@ def fine_tune(
         partial(fine_tune_network, n_classes, projection=projection),
         samplers.pixel_views(store, size, seed=seed, device=device),
         samplers.plain_pixels(store, size, device=device),
-        Plan(steps=steps, learning_rate=0.01, batch_size=64),
+        Schedule(steps=steps, learning_rate=0.01, batch_size=64),
     )
 
 
@@ -95,7 +95,7 @@ def fit(
     with missing_classes_expected():
         data = TrainingTiles(tiles, labels, class_names)
     return train(
-        objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed,
+        objective, setup.make_network, setup.sampler, data, schedule=setup.schedule, seed=seed,
         folder=folder,
     )[0]  # fmt: skip
 
@@ -106,7 +106,7 @@ def fit_predict(
     """Train, and predict `tiles`: probabilities, float32 [N, C]. The networks are not kept."""
     with scratch_folder() as folder:
         trained, _ = train(
-            objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=seed,
+            objective, setup.make_network, setup.sampler, data, schedule=setup.schedule, seed=seed,
             folder=folder,
         )  # fmt: skip
     return networks.predict(trained, setup.reader, tiles)

@@ -35,7 +35,7 @@ CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """Schedule of a training: SGD, the rate ×0.1 after the fraction `decay_at` of the steps.
 
     Half of a batch is labelled, half is not. With `balance_classes` the labelled half draws every
@@ -113,7 +113,7 @@ def train(
     sampler: ViewSampler,
     data: TrainingTiles,
     *,
-    plan: Plan,
+    schedule: Schedule,
     seed: int,
     folder: Path,
 ) -> tuple[list[nn.Module], pd.DataFrame]:
@@ -126,24 +126,24 @@ def train(
 
     When all is done `folder` holds network_a.safetensors, network_b.safetensors and curve.parquet,
     until then a checkpoint: an interrupted training, called again, ends in the same bytes (on the
-    same CPU) as one that was not. A checkpoint of another plan, seed, objective, labelling or start
-    is not continued; the sampler must be the same. Several processes share each batch and give the
-    result of one, up to rounding; only batch normalisation and `losses.class_contrast` see the
-    tiles of their own process alone.
+    same CPU) as one that was not. A checkpoint of another schedule, seed, objective, labelling or
+    start is not continued; the sampler must be the same. Several processes share each batch and
+    give the result of one, up to rounding; only batch normalisation and `losses.class_contrast` see
+    the tiles of their own process alone.
 
     Raises FloatingPointError naming step and network when a loss is not finite, ValueError when a
     batch or the objective's state cannot be divided among the processes.
     """
     accelerator = _accelerator()
-    check_division(objective, plan, accelerator.num_processes)
+    check_division(objective, schedule, accelerator.num_processes)
     device = accelerator.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         networks = new_networks(make_network, objective.networks, seed)
-        run = _Run(objective, networks, data, plan, seed, folder, accelerator)
+        run = _Run(objective, networks, data, schedule, seed, folder, accelerator)
         main = accelerator.is_main_process
         options = {"unit": "step", "initial": run.step} | ({} if main else {"disable": True})
-        with tqdm(desc="training", total=plan.steps, **options) as bar:
-            while run.step < plan.steps:
+        with tqdm(desc="training", total=schedule.steps, **options) as bar:
+            while run.step < schedule.steps:
                 run.advance(sampler)
                 if run.step % REPORT_EVERY == 0 or run.pause:
                     bar.set_postfix(run.report())
@@ -162,11 +162,11 @@ def _accelerator() -> "Accelerator":
     return Accelerator(cpu=not cuda, mixed_precision="bf16" if fast else "no")
 
 
-def check_division(objective: Objective, plan: Plan, processes: int) -> None:
+def check_division(objective: Objective, schedule: Schedule, processes: int) -> None:
     """Refuse, by ValueError, a batch or an objective that so many processes cannot share."""
-    if plan.batch_size < 2 or plan.batch_size // 2 % processes:
+    if schedule.batch_size < 2 or schedule.batch_size // 2 % processes:
         raise ValueError(
-            f"half of batch_size={plan.batch_size} must divide among {processes} processes"
+            f"half of batch_size={schedule.batch_size} must divide among {processes} processes"
         )
     if processes > 1 and objective.state_dict():
         raise ValueError(
@@ -208,32 +208,32 @@ class _Run:
         objective: Objective,
         networks: list[nn.Module],
         data: TrainingTiles,
-        plan: Plan,
+        schedule: Schedule,
         seed: int,
         folder: Path,
         accelerator: "Accelerator",
     ):
-        self.data, self.plan, self.seed, self.folder = data, plan, seed, folder
+        self.data, self.schedule, self.seed, self.folder = data, schedule, seed, folder
         self.accelerator = accelerator
-        self.start = _fingerprint(objective, networks, data, plan, seed)
+        self.start = _fingerprint(objective, networks, data, schedule, seed)
         self.objective = copy.deepcopy(objective).to(accelerator.device)  # its state is ours
         self.networks = [accelerator.prepare(network).train() for network in networks]
         self.optimiser = torch.optim.SGD(
             [p for network in self.networks for p in network.parameters() if p.requires_grad],
-            lr=plan.learning_rate,
-            momentum=plan.momentum,
-            weight_decay=plan.weight_decay,
+            lr=schedule.learning_rate,
+            momentum=schedule.momentum,
+            weight_decay=schedule.weight_decay,
             fused=True,
         )
         # Columns: the loss of each network, then the shares of confident and correct pseudo labels
-        self.curve = torch.full((plan.steps, len(networks) + 2), torch.nan, dtype=torch.float64)
+        self.curve = torch.full((schedule.steps, len(networks) + 2), torch.nan, dtype=torch.float64)
         self.curve = self.curve.to(accelerator.device)
         self.step = self.reported = 0
         self._load()
 
     @property
     def pause(self) -> bool:
-        return self.step % self.plan.checkpoint_every == 0 or self.step == self.plan.steps
+        return self.step % self.schedule.checkpoint_every == 0 or self.step == self.schedule.steps
 
     @property
     def bare_networks(self) -> list[nn.Module]:
@@ -250,14 +250,14 @@ class _Run:
         rows = np.concatenate([labelled, unlabelled])
         labels = torch.from_numpy(self.data.labels[labelled]).to(device, torch.int64)
         for group in self.optimiser.param_groups:
-            late = step >= self.plan.decay_at * self.plan.steps
-            group["lr"] = self.plan.learning_rate * (0.1 if late else 1)
+            late = step >= self.schedule.decay_at * self.schedule.steps
+            group["lr"] = self.schedule.learning_rate * (0.1 if late else 1)
         outputs = [
             network(sampler(self.data.tiles[rows], k, step).to(device))
             for k, network in enumerate(self.networks)
         ]
         labelled_rows = torch.from_numpy(labelled).to(device)
-        losses, pseudo = self.objective(outputs, labels, labelled_rows, step / self.plan.steps)
+        losses, pseudo = self.objective(outputs, labels, labelled_rows, step / self.schedule.steps)
         self.optimiser.zero_grad()
         self.accelerator.backward(losses.sum())
         self.optimiser.step()
@@ -272,10 +272,10 @@ class _Run:
         are no unlabelled rows if every tile has a label or the objective ignores those without.
         """
         rng = np.random.default_rng([self.seed, self.step])
-        half = self.plan.batch_size // 2
+        half = self.schedule.batch_size // 2
         mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         labelled, unlabelled = self.data.labelled, self.data.unlabelled
-        if self.plan.balance_classes:
+        if self.schedule.balance_classes:
             drawn = rng.choice(labelled, half, p=self.data.balancing_chances)
         else:
             drawn = rng.choice(labelled, half, replace=len(labelled) < half)
@@ -311,7 +311,7 @@ class _Run:
             (self.folder / CHECKPOINT).unlink(missing_ok=True)
         raise FloatingPointError(
             f"{fault} at step {step}: check the inputs, or lower the learning rate "
-            f"({self.plan.learning_rate}). Nothing was written to {self.folder}"
+            f"({self.schedule.learning_rate}). Nothing was written to {self.folder}"
         )
 
     def save(self) -> None:
@@ -375,11 +375,11 @@ def _fingerprint(
     objective: Objective,
     networks: list[nn.Module],
     data: TrainingTiles,
-    plan: Plan,
+    schedule: Schedule,
     seed: int,
 ) -> str:
     """Digest of all that a checkpoint must share with the training that continues it."""
-    digest = hashlib.blake2b(repr((objective, plan, seed)).encode(), digest_size=16)
+    digest = hashlib.blake2b(repr((objective, schedule, seed)).encode(), digest_size=16)
     tensors = [t for network in networks for t in network.state_dict().values()]
     weights = [] if data.weights is None else [data.weights]
     for array in [data.tiles, data.labels, *weights, *(t.detach().cpu().numpy() for t in tensors)]:

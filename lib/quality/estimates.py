@@ -27,13 +27,13 @@ ESTIMATES = {
 
 
 @dataclass(frozen=True)
-class Opinions:
+class PredictionSources:
     """What several sources say of the M tiles whose predictions are to be judged.
 
     members: [K, M, C], softmaxes of the networks, whose mean is the prediction; views: [W, M, C],
     those of random views by each network; prompts: [M, C], zero-shot; view_labels: [M], of the mean
     of the VLM's views; cluster_labels: [M]; outside: [M, C], by a classifier that has not seen
-    these tiles (`opinions.outside_probabilities`).
+    these tiles (`prediction_sources.outside_probabilities`).
     """
 
     members: np.ndarray
@@ -136,7 +136,7 @@ def dawid_skene_accuracy(predicted: np.ndarray, workers: Mapping[str, np.ndarray
 
 
 def label_free_estimates(
-    opinions: Opinions, other_vlm: np.ndarray | None = None
+    opinions: PredictionSources, other_vlm: np.ndarray | None = None
 ) -> dict[str, float]:
     """All estimates of the accuracy of `opinions.predicted`, by the names of `ESTIMATES`.
 

@@ -35,7 +35,7 @@ def with_features(run, apart):
 def setup(tmp_path_factory):
     run = with_features(tmp_path_factory.mktemp("run"), 1.5)
     setup = setups.frozen(run, POOL, 3, steps=6, seed=0, projection=8)
-    return replace(setup, plan=replace(setup.plan, batch_size=16, checkpoint_every=3))
+    return replace(setup, schedule=replace(setup.schedule, batch_size=16, checkpoint_every=3))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_pseudo_labels_of_a_class_weigh_as_much_as_so_many_labels_of_it(start):
     labels = np.full(70, UNLABELLED)
     labels[:30] = TRUTH[:30]
     judged = (PSEUDO[:30] != UNLABELLED).nonzero()[0]
-    joined, weights = replace(start, pseudo_counts=4.0).taught(labels, NONE, CELLS)
+    joined, weights = replace(start, pseudo_counts=4.0).training_labels(labels, NONE, CELLS)
     assert (PSEUDO[judged] == TRUTH[judged]).all(), "none is contradicted"
     assert (joined[:30] == TRUTH[:30]).all() and (joined[30:] == PSEUDO[30:]).all()
     data = TrainingTiles(POOL, joined, "abc", weights=weights)
@@ -114,9 +114,9 @@ def test_pseudo_labels_of_a_class_weigh_as_much_as_so_many_labels_of_it(start):
 def test_a_pseudo_label_is_gone_once_its_tile_is_labelled(start):
     wrong = replace(start, pseudo_labels=(TRUTH[:70] + 1) % 3)
     labels = np.full(70, UNLABELLED)
-    assert (wrong.taught(labels, NONE, CELLS)[0] == wrong.pseudo_labels).all()
+    assert (wrong.training_labels(labels, NONE, CELLS)[0] == wrong.pseudo_labels).all()
     labels[7] = TRUTH[7]
-    joined, weights = wrong.taught(labels, NONE, CELLS)
+    joined, weights = wrong.training_labels(labels, NONE, CELLS)
     assert joined[7] == TRUTH[7] and weights[7] == 1
 
 
@@ -127,8 +127,8 @@ def test_pseudo_labels_are_used_while_the_labels_say_that_they_are_right(start):
     for n_wrong, used in ((2, True), (3, False)):
         predicted = np.where(np.arange(70) < n_wrong, (labels + 1) % 3, labels)
         begun = replace(start, predicted=predicted, pseudo_counts=6.0)
-        joined, weights = begun.taught(labels, refused, CELLS)
-        assert begun.share_right(labels, CELLS) == pytest.approx((1 + 8 - n_wrong) / (2 + 8))
+        joined, weights = begun.training_labels(labels, refused, CELLS)
+        assert begun.estimated_accuracy(labels, CELLS) == pytest.approx((1 + 8 - n_wrong) / (2 + 8))
         pseudo = (labels == UNLABELLED) & ~refused & (PSEUDO != UNLABELLED)
         expected = np.where(pseudo, PSEUDO, labels) if used else labels
         assert (joined == expected).all(), n_wrong
@@ -144,19 +144,19 @@ def test_labels_judge_the_start_for_the_tiles_that_they_stand_for(start):
     labels[:3], cells[:4] = TRUTH[:3], [60, 6, 4, 99]  # the last has no label
     begun = replace(start, predicted=(TRUTH[:70] + (np.arange(70) == 0)) % 3)
     n = 70**2 / (60**2 + 6**2 + 4**2)
-    assert begun.share_right(labels, cells) == pytest.approx((1 + n * 10 / 70) / (2 + n))
-    assert begun.share_right(np.full(70, UNLABELLED), cells) == 1
+    assert begun.estimated_accuracy(labels, cells) == pytest.approx((1 + n * 10 / 70) / (2 + n))
+    assert begun.estimated_accuracy(np.full(70, UNLABELLED), cells) == 1
 
 
 def test_pseudo_labels_of_doubtful_tiles_are_not_used(start):
     labels, doubtful = np.full(70, UNLABELLED), np.arange(70) < 30
-    joined, _ = replace(start, doubtful=doubtful).taught(labels, NONE, CELLS)
+    joined, _ = replace(start, doubtful=doubtful).training_labels(labels, NONE, CELLS)
     assert (joined[:30] == UNLABELLED).all() and (joined[30:] == PSEUDO[30:]).all()
 
 
 def test_without_pseudo_counts_labels_alone_are_taught(start):
     labels = np.where(np.arange(70) < 9, TRUTH[:70], UNLABELLED)
-    joined, weights = replace(start, pseudo_counts=0.0).taught(labels, NONE, CELLS)
+    joined, weights = replace(start, pseudo_counts=0.0).training_labels(labels, NONE, CELLS)
     assert (joined == labels).all() and (weights == 1).all()
 
 
@@ -171,9 +171,11 @@ def test_a_first_query_of_one_class_does_not_stand_for_the_pool(
         run(tmp_path / "rounds", setup, cold_start=begun, n_rounds=1)
     labels = np.where(np.isin(POOL, one_class), 0, UNLABELLED)
     features = setup.reader(POOL).numpy()
-    taught, weights = begun.taught(labels, NONE, trainings.voronoi_weights(features, labels))
+    taught, weights = begun.training_labels(
+        labels, NONE, trainings.voronoi_weights(features, labels)
+    )
     pseudo = np.where(labels == UNLABELLED, taught, UNLABELLED)
-    shares, own = (trainings.matched_counts(features, known, 3) for known in (pseudo, labels))
+    shares, own = (trainings.voronoi_counts(features, known, 3) for known in (pseudo, labels))
     assert own[1:].sum() == 0 and own[0] > 0 and (shares > 0).all()
     expected = own + weights[pseudo != UNLABELLED].sum() * shares / shares.sum()
     assert given[0].label_counts == pytest.approx(expected, abs=1e-5)
@@ -239,7 +241,7 @@ def test_a_loop_that_was_cut_off_goes_on_with_the_same_queries(tmp_path, setup, 
 def test_the_fingerprint_of_a_loop_without_a_start_is_of_its_settings_and_data_alone(setup):
     """As before there were cold starts: else rounds that somebody has labelled were moved aside."""
     plain, sizes = config(setup), (5, 3, 0, True, ["a", "b", "c"])
-    settings = (loop.ALGORITHM, "unisal", plain.objective, setup.plan, sizes)
+    settings = (loop.ALGORITHM, "unisal", plain.objective, setup.schedule, sizes)
     digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
     for tiles in (POOL, TEST):
         digest.update(repr(tiles.shape).encode() + tiles.tobytes())
@@ -286,9 +288,9 @@ def prompted(folder, said):
 def test_networks_that_are_there_are_those_that_would_be_trained(tmp_path):
     given = prompted(tmp_path, TRUTH)
     with pytest.raises(FileNotFoundError, match="13_high_confidence_cross_supervision first"):
-        cold_start.begin(*given, tmp_path / "hcs", seed=0, trained=True)
-    trained, alarms, doubtful = cold_start.begin(*given, tmp_path / "hcs", seed=0)
-    read, again, _ = cold_start.begin(*given, tmp_path / "hcs", seed=0, trained=True)
+        cold_start.vlm_cpl_cold_start(*given, tmp_path / "hcs", seed=0, trained=True)
+    trained, alarms, doubtful = cold_start.vlm_cpl_cold_start(*given, tmp_path / "hcs", seed=0)
+    read, again, _ = cold_start.vlm_cpl_cold_start(*given, tmp_path / "hcs", seed=0, trained=True)
     assert alarms == again == [] and doubtful is None
     assert (trained.pseudo_labels == read.pseudo_labels).all()
     kept = trained.pseudo_labels != UNLABELLED
@@ -301,10 +303,10 @@ def test_networks_that_are_there_are_those_that_would_be_trained(tmp_path):
 
 def test_after_an_alarm_there_are_doubtful_tiles(tmp_path):
     given = prompted(tmp_path, np.where(TRUTH == 2, 0, TRUTH))
-    start, alarms, doubtful = cold_start.begin(*given, tmp_path / "hcs", seed=0)
+    start, alarms, doubtful = cold_start.vlm_cpl_cold_start(*given, tmp_path / "hcs", seed=0)
     assert "class without labels" in {alarm.name for alarm in alarms}
     assert doubtful[TRUTH[:70] == 2].mean() > doubtful[TRUTH[:70] == 1].mean()
-    found, without = (cold_start.ways(start, asked) for asked in (doubtful, None))
+    found, without = (cold_start.variants(start, asked) for asked in (doubtful, None))
     assert list(found) == [name for name in COLD_STARTS if name != OURS[1]]
     assert {*found} - {*without} == {"cold-start-doubtful"}
     assert without["cold-start-labels"].pseudo_counts == 0

@@ -42,7 +42,7 @@ def setup(tmp_path_factory):
     np.save(run / "view_features.npy", views.astype(np.float16))
     np.save(run / "unprojected.npy", plain.astype(np.float16))
     setup = setups.frozen(run, POOL, 3, steps=8, seed=0, projection=8)
-    return replace(setup, plan=replace(setup.plan, batch_size=16, checkpoint_every=3))
+    return replace(setup, schedule=replace(setup.schedule, batch_size=16, checkpoint_every=3))
 
 
 class WatchedOracle(TableOracle):
@@ -343,7 +343,7 @@ def test_configs_that_differ_in_a_setting_are_told_apart(setup):
         {"class_names": ["a", "b", "d"]}, {"tiles": POOL[::-1].copy()},
         {"objective": losses.DualViewTraining(threshold=0.6)},
         {"objective": losses.DualViewTraining(threshold=0.5, contrast=0.2)},
-        {"setup": replace(setup, plan=replace(setup.plan, steps=9))},
+        {"setup": replace(setup, schedule=replace(setup.schedule, steps=9))},
     ]  # fmt: skip
     plain = config_with(setup).fingerprint(TEST)
     assert plain == config_with(setup).fingerprint(TEST)
@@ -419,7 +419,7 @@ def test_rules_of_an_ablation_may_name_the_training_and_the_batches(setup):
     for training in trainings.TRAININGS:
         for balance in ({}, {"balance_classes": True}, {"balance_classes": False}):
             changed = base.with_rules({**ours, "training": training, **balance}, 0.1)
-            kinds[training, *balance.values()] = changed.setup.plan.balance_classes
+            kinds[training, *balance.values()] = changed.setup.schedule.balance_classes
             objective, _ = trainings.training_by_name(training)
             assert repr(changed.objective) == repr(objective)
     assert [kinds[training,] for training in trainings.TRAININGS] == [True, True, True]
@@ -448,7 +448,7 @@ def test_training_on_features_follows_all_labels_by_the_tiles_they_stand_for(
     for r, objective in enumerate(given):
         queried = history.queries[history.queries["round"] <= r]
         labels = pd.Series(queried.label.values, queried.tile.values).reindex(POOL, fill_value=-1)
-        expected = trainings.matched_counts(features, labels.values, 3)
+        expected = trainings.voronoi_counts(features, labels.values, 3)
         assert objective.aligns and objective.label_counts == pytest.approx(expected, abs=1e-5)
 
 
@@ -563,7 +563,7 @@ def test_tiles_left_unanswered_stay_unlabelled_and_are_not_asked_for_again(tmp_p
     assert history.rounds.labelled.tolist() == labelled.tolist()
     assert 0 < labelled[-1] < 18
     unanswered = set(tiles[tiles % 2 == 0].tolist())
-    assert len(unanswered & set.union(*seen[-2 * setup.plan.steps :])) > 1  # as unlabelled ones
+    assert len(unanswered & set.union(*seen[-2 * setup.schedule.steps :])) > 1  # as unlabelled ones
 
 
 def test_refused_tiles_are_neither_trained_on_nor_asked_for_again(tmp_path, setup):
@@ -571,7 +571,7 @@ def test_refused_tiles_are_neither_trained_on_nor_asked_for_again(tmp_path, setu
     oracle = Choosy(lambda tile, label: REFUSED if tile % 3 == 0 else label)
     history = run(tmp_path / "rounds", watched, oracle)
     assert len(set(oracle.tiles)) == len(oracle.tiles) == 18
-    steps = 2 * setup.plan.steps  # of two networks
+    steps = 2 * setup.schedule.steps  # of two networks
     batches_of_rounds = seen[1:]  # the first is what the fingerprint looks at
     assert len(batches_of_rounds) == 3 * steps
     for r in range(3):
@@ -654,7 +654,7 @@ def test_networks_that_go_on_from_the_round_before_end_elsewhere(tmp_path, setup
 
 def test_a_round_starts_from_the_weights_that_the_one_before_left(tmp_path, setup):
     """A rate of nothing leaves them as they are; each network goes on as itself."""
-    still = replace(setup, plan=replace(setup.plan, learning_rate=0.0))
+    still = replace(setup, schedule=replace(setup.schedule, learning_rate=0.0))
     run(tmp_path / "one", still, n_rounds=1)
     run(tmp_path / "two", still, n_rounds=2, restart=False)
     for letter in "ab":

@@ -11,7 +11,7 @@ from lib.active import trainings
 from lib.labels import UNLABELLED
 from lib.learning import losses
 from lib.learning.setups import TrainingSetup
-from lib.learning.trainer import Plan
+from lib.learning.trainer import Schedule
 
 
 def test_the_published_training_is_that_of_the_paper_and_leaves_the_plan_alone():
@@ -37,16 +37,16 @@ def test_an_unknown_training_is_refused_and_the_known_are_named():
 
 def test_a_setup_has_the_plan_of_its_training_and_projectors_where_it_contrasts():
     def make_setup(steps, projection):
-        return TrainingSetup(partial(nn.Linear, 2, projection), None, None, Plan(steps=steps))
+        return TrainingSetup(partial(nn.Linear, 2, projection), None, None, Schedule(steps=steps))
 
     for name, size, balance in (
         ("dual-view", 128, True), ("dual-view-aligned", 128, True), ("supervised", 0, True),
     ):  # fmt: skip
         setup = trainings.training_setup(name, partial(make_setup, 7))
         assert setup.make_network.args == (2, size), name
-        assert setup.plan == Plan(steps=7, balance_classes=balance), name
+        assert setup.schedule == Schedule(steps=7, balance_classes=balance), name
     ablated = trainings.training_setup("dual-view", partial(make_setup, 7), balance_classes=False)
-    assert not ablated.plan.balance_classes
+    assert not ablated.schedule.balance_classes
 
 
 def test_a_label_weighs_the_tiles_that_lie_nearest_to_it():
@@ -58,7 +58,7 @@ def test_a_label_weighs_the_tiles_that_lie_nearest_to_it():
     features = np.stack([np.cos(angle), np.sin(angle)], 1)
     labels = np.array([2, -1, -1, 0, -1, 2])
     effective = 36 / 14
-    found = trainings.matched_counts(features - features.mean(0), labels, 4)
+    found = trainings.voronoi_counts(features - features.mean(0), labels, 4)
     assert found.tolist() == pytest.approx([effective * 2 / 6, 0, effective * 4 / 6, 0])
 
 
@@ -68,8 +68,8 @@ def test_matched_counts_are_those_of_a_loop_over_tiles(monkeypatch):
         chance = np.random.default_rng(seed)
         features = chance.normal(size=(50, 4)) * [1, 5, 1, 0] + 3
         labels = np.where(chance.random(50) < 0.3, chance.integers(3, size=50), UNLABELLED)
-        found = trainings.matched_counts(features, labels, 3)
-        assert found == pytest.approx(references.matched_counts(features, labels, 3)), seed
+        found = trainings.voronoi_counts(features, labels, 3)
+        assert found == pytest.approx(references.voronoi_counts(features, labels, 3)), seed
 
 
 def test_of_labels_from_one_corner_of_the_pool_the_weights_make_a_fairer_marginal():
@@ -82,7 +82,7 @@ def test_of_labels_from_one_corner_of_the_pool_the_weights_make_a_fairer_margina
         labels = np.full(200, UNLABELLED)
         rows = np.append(chance.choice(100, 27, replace=False), 100 + chance.choice(100, 3))
         labels[rows] = truth[rows]
-        counts = trainings.matched_counts(features, labels, 2)
+        counts = trainings.voronoi_counts(features, labels, 2)
         gains.append(counts[1] / counts.sum())
         assert counts.sum() <= 30
     assert 0.4 < np.mean(gains) < 0.6
@@ -91,7 +91,7 @@ def test_of_labels_from_one_corner_of_the_pool_the_weights_make_a_fairer_margina
 def test_where_every_tile_is_labelled_the_counts_are_plain():
     features = np.random.default_rng(0).normal(size=(20, 3))
     labels = np.arange(20) % 3
-    assert trainings.matched_counts(features, labels, 3) == pytest.approx([7, 7, 6])
+    assert trainings.voronoi_counts(features, labels, 3) == pytest.approx([7, 7, 6])
 
 
 def test_labels_stand_for_all_tiles_and_without_features_for_themselves():

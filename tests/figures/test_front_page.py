@@ -9,7 +9,7 @@ import pytest
 
 from lib import parameters, record
 from lib.figures import front_page
-from lib.quality import tables as quality_tables
+from lib.quality import estimate_tables
 from lib.report import ablations, active_learning, alarms, comparison, format, overviews, statistics
 from lib.slides import open_set, scores
 
@@ -221,10 +221,10 @@ def cold_start_claims(rows):
 
 def quality_claims(rows):
     """How far off the estimates of accuracy are at worst: without labels, and of an audit."""
-    frame = quality_tables.quality_frame(rows)
+    frame = estimate_tables.quality_frame(rows)
     if frame.empty:
         return
-    off, audited = 100 * (frame.value - frame.truth).abs(), frame.estimate == quality_tables.AUDIT
+    off, audited = 100 * (frame.value - frame.truth).abs(), frame.estimate == estimate_tables.AUDIT
     claim = f"Estimates without labels are off by up to {off[~audited].max():.0f} points; an audit"
     claim += f" of at most {frame.labels[audited].max():.0f} labels by {off[audited].max():.0f}"
     yield claim, off[audited].max() < off[~audited].max()

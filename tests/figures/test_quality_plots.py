@@ -2,11 +2,11 @@
 
 import pandas as pd
 import pytest
-from made_up_opinions import evaluated, rounds, rows_of
+from made_up_sources import evaluated, rounds, rows_of
 
 from lib.figures import quality_plots
 from lib.figures.plots import RIGHT, WRONG
-from lib.quality import tables
+from lib.quality import estimate_tables
 from lib.quality.estimates import ESTIMATES
 
 
@@ -24,7 +24,9 @@ def test_panels_are_the_estimates_and_hollow_points_the_shifts():
     evaluations = evaluated()[0]
     rows = rows_of(evaluations)
     shifted = rows_of(evaluations, dataset="e", shift="blur2", varied=["shift"])
-    figure = quality_plots.estimate_against_truth(tables.quality_frame([*rows, *shifted]), "t")
+    figure = quality_plots.estimate_against_truth(
+        estimate_tables.quality_frame([*rows, *shifted]), "t"
+    )
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles == ["audit", *ESTIMATES.values()]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]

@@ -126,7 +126,7 @@ def fit(cohort, folder, steps=60):
     setup = pooling.attention_setup(bags, slides, C, steps=steps, seed=0, most=12)
     data = trainer.TrainingTiles(slides, labels, [*"abc"])
     networks, _ = trainer.train(
-        Supervised(), setup.make_network, setup.sampler, data, plan=setup.plan, seed=0,
+        Supervised(), setup.make_network, setup.sampler, data, schedule=setup.schedule, seed=0,
         folder=folder,
     )  # fmt: skip
     return networks
@@ -146,8 +146,8 @@ def test_the_trainer_learns_it_and_attention_finds_the_tiles_that_count(cohort, 
 
 def test_an_interrupted_training_ends_as_one_that_was_not(cohort, tmp_path, monkeypatch):
     whole = fit(cohort, tmp_path / "whole")
-    plan = pooling.Plan
-    monkeypatch.setattr(pooling, "Plan", lambda **kw: plan(**kw, checkpoint_every=20))
+    schedule = pooling.Schedule
+    monkeypatch.setattr(pooling, "Schedule", lambda **kw: schedule(**kw, checkpoint_every=20))
     save = trainer._Run.save
 
     def stop(self):

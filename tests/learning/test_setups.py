@@ -54,8 +54,8 @@ def test_networks_that_were_saved_predict_what_the_trained_ones_do(kind, run, tm
     setup, folder = setup_of(kind, run), tmp_path_factory.mktemp("networks")
     data = TrainingTiles(NUMBERS, np.where(NUMBERS < 12, TRUTH, UNLABELLED), ["a", "b"])
     trained, _ = train(
-        losses.Supervised(), setup.make_network, setup.sampler, data, plan=setup.plan, seed=0,
-        folder=folder,
+        losses.Supervised(), setup.make_network, setup.sampler, data, schedule=setup.schedule,
+        seed=0, folder=folder,
     )  # fmt: skip
     loaded = setups.load_networks(setup, folder)
     assert len(loaded) == 2 and not any(network.training for network in loaded)
@@ -67,7 +67,7 @@ def test_networks_that_were_saved_predict_what_the_trained_ones_do(kind, run, tm
 def test_a_projection_is_passed_on_to_the_heads(projection, run):
     setup = setups.frozen(run, NUMBERS, 3, steps=30, seed=0, projection=projection)
     head = setup.make_network()
-    assert head.head.out_features == 3 and setup.plan.steps == 30
+    assert head.head.out_features == 3 and setup.schedule.steps == 30
     assert (head.projector.out_features if projection else head.projector) == (projection or None)
 
 

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from lib import paths
 from lib.labels import UNLABELLED
 from lib.learning import backbones, losses, networks, samplers, trainer
-from lib.learning.trainer import Plan, TrainingTiles
+from lib.learning.trainer import Schedule, TrainingTiles
 
 N, SIZE = 120, 6
 CENTRES = np.random.default_rng(5).normal(size=(2, SIZE))
 TRUTH = np.arange(N) % 2
 FEATURES = CENTRES[TRUTH] + np.random.default_rng(6).normal(size=(N, SIZE))
-SHORT = Plan(steps=45, batch_size=16, checkpoint_every=10)
+SHORT = Schedule(steps=45, batch_size=16, checkpoint_every=10)
 
 
 def draw(tiles, network, step):
@@ -48,11 +48,24 @@ def some_labelled(n=40):
 
 
 def train(
-    folder, objective=None, data=None, *, sampler=draw, network=small_network, plan=SHORT, seed=0
+    folder,
+    objective=None,
+    data=None,
+    *,
+    sampler=draw,
+    network=small_network,
+    schedule=SHORT,
+    seed=0,
 ):
     objective = objective or losses.HighConfidenceCrossSupervision(threshold=0.6, warm_up=0.2)
     return trainer.train(
-        objective, network, sampler, data or some_labelled(), plan=plan, seed=seed, folder=folder
+        objective,
+        network,
+        sampler,
+        data or some_labelled(),
+        schedule=schedule,
+        seed=seed,
+        folder=folder,
     )
 
 
@@ -87,7 +100,7 @@ def test_the_files_hold_the_networks_and_the_curve_that_are_returned(tmp_path):
 
 
 def test_two_networks_start_and_end_apart_but_agree_on_the_tiles(tmp_path):
-    trained, _ = train(tmp_path, plan=Plan(steps=200, batch_size=32))
+    trained, _ = train(tmp_path, schedule=Schedule(steps=200, batch_size=32))
     a, b = (network.body[0].weight for network in trained)
     assert (a - b).abs().max() > 0.01
     probs = networks.predict(trained, read, np.arange(N))
@@ -96,8 +109,8 @@ def test_two_networks_start_and_end_apart_but_agree_on_the_tiles(tmp_path):
 
 def test_plain_training_is_a_plain_loop(tmp_path):
     """The trainer against twenty lines of PyTorch."""
-    plan = Plan(steps=30, batch_size=16, learning_rate=0.1, balance_classes=False)
-    found, curve = train(tmp_path, losses.Supervised(), plan=plan)
+    schedule = Schedule(steps=30, batch_size=16, learning_rate=0.1, balance_classes=False)
+    found, curve = train(tmp_path, losses.Supervised(), schedule=schedule)
     starts = trainer.new_networks(small_network, 2, seed=0)
     for number, (letter, network) in enumerate(zip("ab", starts, strict=True)):
         optimiser = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=8e-4)
@@ -128,8 +141,8 @@ def test_classes_are_drawn_as_often_whatever_their_number(tmp_path):
     data = TrainingTiles(np.arange(N), labels, ["many", "few"])
     for balanced, expected in ((True, 0.5), (False, 0.1)):
         drawn.clear()
-        plan = Plan(steps=60, batch_size=32, balance_classes=balanced)
-        train(tmp_path / str(balanced), Watching(), data, plan=plan)
+        schedule = Schedule(steps=60, batch_size=32, balance_classes=balanced)
+        train(tmp_path / str(balanced), Watching(), data, schedule=schedule)
         assert np.mean(drawn) == pytest.approx(expected, abs=0.05)
 
 
@@ -182,7 +195,7 @@ def bare_head():
 
 @pytest.mark.slow
 def test_cross_supervision_learns_more_than_plain_training_from_the_same_labels(tmp_path):
-    plan = Plan(steps=200, batch_size=64, learning_rate=0.02, checkpoint_every=1000)
+    schedule = Schedule(steps=200, batch_size=64, learning_rate=0.02, checkpoint_every=1000)
     scores = {"plain": [], "hcs": []}
     for seed in range(6):
         data, view, read_unseen = noisy_problem(seed)
@@ -193,7 +206,7 @@ def test_cross_supervision_learns_more_than_plain_training_from_the_same_labels(
                 data,
                 sampler=view,
                 network=bare_head,
-                plan=plan,
+                schedule=schedule,
                 seed=seed,
             )
             found = networks.predict(trained, read_unseen, data.tiles)
@@ -206,8 +219,10 @@ def test_dual_view_training_learns_from_three_labels(tmp_path):
     """Fewer labels than half a batch; the projectors learn as well."""
     objective = losses.DualViewTraining(threshold=0.6, warm_up=0.2)
     make_network = partial(small_network, projection=4)
-    plan = Plan(steps=60, batch_size=16)
-    trained, curve = train(tmp_path, objective, some_labelled(3), network=make_network, plan=plan)
+    schedule = Schedule(steps=60, batch_size=16)
+    trained, curve = train(
+        tmp_path, objective, some_labelled(3), network=make_network, schedule=schedule
+    )
     probs = networks.predict(trained, read, np.arange(N))
     assert (probs.argmax(1) == TRUTH).mean() > 0.7
     assert np.isfinite(curve[["loss_a", "loss_b"]]).all(axis=None) and curve.confident.max() > 0.3
@@ -233,17 +248,17 @@ def test_both_kinds_of_network_go_through_the_same_trainer(tmp_path):
             lambda: networks.frozen_head(*statistics, 2, hidden=16),
             samplers.feature_views(tmp_path / "view_features.npy", seed=0),
             samplers.plain_features(tmp_path / "unprojected.npy"),
-            Plan(steps=60),
+            Schedule(steps=60),
         ),
         "fine-tune": (
             lambda: backbones.fine_tune_network(2),
             samplers.pixel_views(tmp_path / "store.npy", 32, seed=0),
             samplers.plain_pixels(tmp_path / "store.npy", 32),
-            Plan(steps=10, batch_size=32, learning_rate=0.01, checkpoint_every=5),
+            Schedule(steps=10, batch_size=32, learning_rate=0.01, checkpoint_every=5),
         ),
     }
-    for name, (network, view, plain, plan) in kinds.items():
-        found, curve = train(tmp_path / name, network=network, sampler=view, plan=plan)
+    for name, (network, view, plain, schedule) in kinds.items():
+        found, curve = train(tmp_path / name, network=network, sampler=view, schedule=schedule)
         probs = networks.predict(found, plain, np.arange(N))
         np.testing.assert_allclose(probs.sum(1), 1, atol=1e-5)
         loss = curve[["loss_a", "loss_b"]].mean(axis=1)
@@ -261,7 +276,12 @@ def seen_batches(folder, data, batch_size=16, steps=30, **settings):
             batches.append(tiles)
         return draw(tiles, network, step)
 
-    train(folder, data=data, sampler=spy, plan=Plan(steps=steps, batch_size=batch_size, **settings))
+    train(
+        folder,
+        data=data,
+        sampler=spy,
+        schedule=Schedule(steps=steps, batch_size=batch_size, **settings),
+    )
     return batches
 
 
@@ -342,8 +362,8 @@ def test_the_rate_falls_to_a_tenth_after_three_quarters(tmp_path):
         def forward(self, inputs):
             return self.height.expand(len(inputs))
 
-    plan = Plan(steps=40, learning_rate=1.0, momentum=0, weight_decay=0)
-    (network,), _ = train(tmp_path, Slope(), network=Height, plan=plan)
+    schedule = Schedule(steps=40, learning_rate=1.0, momentum=0, weight_decay=0)
+    (network,), _ = train(tmp_path, Slope(), network=Height, schedule=schedule)
     assert network.height.item() == pytest.approx(-(30 * 1 + 10 * 0.1))
 
 
@@ -398,7 +418,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, objective, st
     "other",
     [
         {"seed": 1},
-        {"plan": Plan(steps=46, batch_size=16)},
+        {"schedule": Schedule(steps=46, batch_size=16)},
         {"data": some_labelled(41)},
         {"network": dropping_network},
         {"objective": losses.HighConfidenceCrossSupervision(threshold=0.7)},
@@ -513,7 +533,7 @@ def test_labels_that_do_not_fit_are_refused(labels):
 
 def test_what_cannot_be_divided_among_processes_is_refused():
     with pytest.raises(ValueError, match="batch_size=10 must divide among 2"):
-        trainer.check_division(losses.Supervised(), Plan(batch_size=10), 2)
+        trainer.check_division(losses.Supervised(), Schedule(batch_size=10), 2)
     with pytest.raises(ValueError, match="EarlyLearningRegularisation keeps a state"):
-        trainer.check_division(OBJECTIVES[1], Plan(), 2)
-    trainer.check_division(OBJECTIVES[1], Plan(), 1)
+        trainer.check_division(OBJECTIVES[1], Schedule(), 2)
+    trainer.check_division(OBJECTIVES[1], Schedule(), 1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from cleanlab.count import estimate_joint
-from made_up_opinions import C, noisy, opinions, softmax_of
+from made_up_sources import C, noisy, softmax_of, sources
 
 from lib.quality import estimates
 
@@ -67,21 +67,21 @@ def test_dawid_skene_is_too_high_where_errors_are_shared():
 
 def test_all_estimates_have_names_in_the_order_of_the_tables():
     truth = np.arange(60) % C
-    found = estimates.label_free_estimates(opinions(truth, truth))
+    found = estimates.label_free_estimates(sources(truth, truth))
     assert [*found] == [name for name in estimates.ESTIMATES if name != "vlms"]
     assert all(isinstance(value, float) and 0 <= value <= 1 + 1e-9 for value in found.values())
     other = np.roll(truth, 1)
-    found = estimates.label_free_estimates(opinions(truth, truth), other)
+    found = estimates.label_free_estimates(sources(truth, truth), other)
     assert [*found] == [*estimates.ESTIMATES] and found["vlms"] == 0.0
 
 
 def test_each_opinion_goes_into_its_estimate():
     truth = np.arange(60) % C
     off = np.where(np.arange(60) < 15, (truth + 1) % C, truth)
-    base = estimates.label_free_estimates(opinions(truth, truth))
+    base = estimates.label_free_estimates(sources(truth, truth))
     for source, name in (("prompts", "prompts"), ("second", "networks"), ("views", "views")):
         given = {source: [off] if source == "views" else off}
-        found = estimates.label_free_estimates(opinions(truth, truth, **given))
+        found = estimates.label_free_estimates(sources(truth, truth, **given))
         assert found[name] == 0.75 and base[name] == 1.0
 
 

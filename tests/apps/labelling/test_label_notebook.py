@@ -55,8 +55,8 @@ def make_result(tmp_path, names):
     }
     pd.DataFrame(filtered).to_csv(out / "pseudo_labels.csv", index=False)
     objective = losses.HighConfidenceCrossSupervision()
-    trainer.train(objective, setup.make_network, setup.sampler, data, plan=setup.plan, seed=0,
-                  folder=out / "hcs")  # fmt: skip
+    trainer.train(objective, setup.make_network, setup.sampler, data, schedule=setup.schedule,
+                  seed=0, folder=out / "hcs")  # fmt: skip
     (out / "classifier").mkdir()
     for file in (out / "hcs").glob("network_*.safetensors"):
         (out / "classifier" / file.name).write_bytes(file.read_bytes())

@@ -289,7 +289,7 @@ def test_a_run_killed_in_training_ends_in_the_bytes_of_one_that_was_not(
         return watched
 
     monkeypatch.setattr(samplers, "feature_views", watched_views)
-    monkeypatch.setattr(setups, "Plan", partial(trainer.Plan, checkpoint_every=16))
+    monkeypatch.setattr(setups, "Schedule", partial(trainer.Schedule, checkpoint_every=16))
     with pytest.raises(Killed):
         execute(**main_parameters(material))
     out = paths.run_folder("mine", main_parameters(material)["vlm"], 0) / base.name

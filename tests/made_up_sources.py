@@ -1,10 +1,10 @@
-"""Opinions on tiles that were made up, for tests of estimates, tables and figures."""
+"""PredictionSources on tiles that were made up, for tests of estimates, tables and figures."""
 
 import numpy as np
 import pandas as pd
 
 from lib import record
-from lib.quality import estimates, tables
+from lib.quality import estimate_tables, estimates
 
 C = 3
 
@@ -22,12 +22,12 @@ def noisy(truth, accuracy, chance):
     return np.where(chance.random(len(truth)) < accuracy, truth, wrong)
 
 
-def opinions(truth, predicted, *, prompts=None, clusters=None, second=None, views=None):
+def sources(truth, predicted, *, prompts=None, clusters=None, second=None, views=None):
     prompts = predicted if prompts is None else prompts
     second = predicted if second is None else second
     members = np.stack([softmax_of(predicted, 0.9), softmax_of(second, 0.8)])
     views = np.stack([softmax_of(v) for v in ([predicted] if views is None else views)])
-    return estimates.Opinions(
+    return estimates.PredictionSources(
         members, views, softmax_of(prompts), prompts, predicted if clusters is None else clusters,
         softmax_of(truth, 0.9),
     )  # fmt: skip
@@ -54,9 +54,13 @@ def evaluated(audit_size=20):
     truth = np.arange(120) % C
     test = pd.DataFrame({"tile": np.arange(500, 620), "label": truth})
     said = {
-        setting: opinions(truth, noisy(truth, accuracy, chance), prompts=noisy(truth, 0.5, chance))
+        setting: sources(truth, noisy(truth, accuracy, chance), prompts=noisy(truth, 0.5, chance))
         for setting, accuracy in (("published filters", 0.7), ("ours", 0.9))
     }
     other = pd.DataFrame({setting: o.predicted for setting, o in said.items()})
     given = {"audit_size": audit_size, "seed": 1, "other_vlm": other}
-    return tables.evaluate_quality(said, test, **given, params={"audit_size": 20}), said, truth
+    return (
+        estimate_tables.evaluate_quality(said, test, **given, params={"audit_size": 20}),
+        said,
+        truth,
+    )

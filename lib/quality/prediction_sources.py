@@ -19,7 +19,7 @@ from lib.learning.losses import HighConfidenceCrossSupervision
 from lib.learning.networks import predict_members
 from lib.learning.setups import TrainingSetup
 from lib.learning.trials import Evidence
-from lib.quality.estimates import Opinions
+from lib.quality.estimates import PredictionSources
 
 # Networks of each setting, and the label of every training tile that they learnt from [N].
 Trained = Mapping[str, tuple[Sequence[nn.Module], np.ndarray]]
@@ -49,7 +49,7 @@ def outside_probabilities(
     return probs
 
 
-def trained_before(
+def load_trained(
     folder: Path, setup: TrainingSetup, pseudo: pd.DataFrame, train_tiles: np.ndarray
 ) -> Trained:
     """The networks that `13_high_confidence_cross_supervision` left, in each setting.
@@ -71,7 +71,7 @@ def trained_before(
     return trained
 
 
-def trained_at(
+def train_at_shift(
     folder: Path,
     setup: TrainingSetup,
     train_tiles: np.ndarray,
@@ -96,7 +96,7 @@ def trained_at(
     return trained
 
 
-def opinions_at_shift(
+def collect_at_shift(
     folder: Path,
     train_tiles: np.ndarray,
     test_tiles: np.ndarray,
@@ -104,15 +104,15 @@ def opinions_at_shift(
     settings: Mapping[str, Any],
     *,
     seed: int,
-) -> dict[str, Opinions]:
-    """`opinions_of` shifted tiles, by networks that are trained anew on them; see `trained_at`."""
+) -> dict[str, PredictionSources]:
+    """`collect` shifted tiles, by networks that are trained anew on them; see `train_at_shift`."""
     steps = settings["n_steps"]
     setup = setups.frozen(folder, train_tiles, len(class_names), steps=steps, seed=seed)
-    trained = trained_at(folder, setup, train_tiles, class_names, settings, seed=seed)
-    return opinions_of(folder, setup, trained, train_tiles, test_tiles, seed=seed)
+    trained = train_at_shift(folder, setup, train_tiles, class_names, settings, seed=seed)
+    return collect(folder, setup, trained, train_tiles, test_tiles, seed=seed)
 
 
-def opinions_of(
+def collect(
     folder: Path,
     setup: TrainingSetup,
     trained: Trained,
@@ -120,7 +120,7 @@ def opinions_of(
     test_tiles: np.ndarray,
     *,
     seed: int,
-) -> dict[str, Opinions]:
+) -> dict[str, PredictionSources]:
     """What prompts, views, clusters and networks say of the test tiles, in each setting.
 
     folder: with the features and votes of all tiles, of the run or shifted. The lift clusters are
@@ -140,7 +140,7 @@ def opinions_of(
     found = {}
     for setting, (networks, labels) in trained.items():
         known = labels != UNLABELLED
-        found[setting] = Opinions(
+        found[setting] = PredictionSources(
             members=predict_members(networks, setup.reader, test_tiles)[0],
             views=view_probabilities(networks, setup, test_tiles),
             prompts=np.asarray(load("probs")[test_tiles]),
@@ -154,7 +154,9 @@ def opinions_of(
     return found
 
 
-def predictions_of(dataset: str, vlm: str, seed: int, fold: int, tiles: np.ndarray) -> pd.DataFrame:
+def read_predictions(
+    dataset: str, vlm: str, seed: int, fold: int, tiles: np.ndarray
+) -> pd.DataFrame:
     """Classes of some tiles by another run, a column for each setting; tiles: [M].
 
     Raises FileNotFoundError naming the run that is missing.

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lib.quality.audit import audited_accuracy, draw_audit, label_audit, repeat_audits
-from lib.quality.estimates import ESTIMATES, Opinions, label_free_estimates, low_estimates
+from lib.quality.estimates import ESTIMATES, PredictionSources, label_free_estimates, low_estimates
 from lib.report import statistics
 
 AUDIT, LABEL_FREE, STOPPING = "audit", "label-free", "stopping"
@@ -33,7 +33,7 @@ RUN = ["dataset", "shift", "setting"]
 
 
 def evaluate_quality(
-    opinions: Mapping[str, Opinions],
+    opinions: Mapping[str, PredictionSources],
     test: pd.DataFrame,
     *,
     audit_size: int,
@@ -45,8 +45,8 @@ def evaluate_quality(
 
     The labels of an audit come from the table; as all are known, `repeat_audits` tells how often
     its interval covers. The scores of the rows are null: the true accuracy is under labels.
-    test: columns tile and label; other_vlm: of `opinions.predictions_of`. fields: further fields of
-    the rows, such as params.
+    test: columns tile and label; other_vlm: of `prediction_sources.read_predictions`. fields:
+    further fields of the rows, such as params.
     """
     tiles, labels = test.tile.values, test.label.values
     answers = dict(zip(tiles.tolist(), labels.tolist(), strict=True))

@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from made_up_opinions import evaluated, rounds, rows_of
+from made_up_sources import evaluated, rounds, rows_of
 
 from lib import record
 from lib.figures import results
-from lib.quality import stopping, tables
+from lib.quality import estimate_tables, stopping
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,9 @@ def evaluations():
 
 
 def rounds_row():
-    evaluation = tables.evaluate_stopping(rounds(), 120, params={"followed": "dual-view/unisal"})
+    evaluation = estimate_tables.evaluate_stopping(
+        rounds(), 120, params={"followed": "dual-view/unisal"}
+    )
     return rows_of([evaluation])
 
 
@@ -41,9 +43,9 @@ def test_rows_hold_the_truth_the_estimates_and_the_interval(evaluations):
 
 def test_rows_of_another_kind_are_no_quality(evaluations):
     others = [record.row(method="vlm-cpl", params={}, labels={"truth": 1}), *rounds_row()]
-    assert tables.quality_frame(others).empty
-    assert tables.all_tables(others[:1]) == []
-    frame = tables.quality_frame(rows_of(evaluations[0]))
+    assert estimate_tables.quality_frame(others).empty
+    assert estimate_tables.all_tables(others[:1]) == []
+    frame = estimate_tables.quality_frame(rows_of(evaluations[0]))
     assert len(frame) == 2 * (1 + 7) and set(frame["shift"]) == {""}
 
 
@@ -52,55 +54,55 @@ def test_errors_are_in_points_and_name_the_worst_run(evaluations):
     varied = rows_of(rows, shift="blur2", varied=["shift"])
     for row in varied:
         row["labels"] = row["labels"] | {"truth": 0.2}
-    frame = tables.quality_frame([*rows_of(rows), *varied])
-    table = tables.errors_table(frame).set_index("estimate")
+    frame = estimate_tables.quality_frame([*rows_of(rows), *varied])
+    table = estimate_tables.errors_table(frame).set_index("estimate")
     assert table.loc["audit of 20 labels", "runs"] == "4"
     small = frame.assign(labels=frame.labels.where(frame.index > 0, 13))  # a test set of 13 tiles
-    assert "audit of 13 to 20 labels" in set(tables.errors_table(small).estimate)
+    assert "audit of 13 to 20 labels" in set(estimate_tables.errors_table(small).estimate)
     networks = table.loc["agreement of the networks"]
     accuracies = [(o.predicted == truth).mean() for o in said.values()]
     off = [1 - a for a in accuracies] + [0.8, 0.8]
     assert networks["mean error"] == f"{100 * np.mean(off):.1f}"
     assert networks["largest error"] == "80.0 (d blur2, published filters)"
     assert networks["bias"] == f"{100 * np.mean(off):+.1f}" and networks["rank correlation"] == ""
-    lines = tables.by_dataset(frame)
+    lines = estimate_tables.by_dataset(frame)
     assert lines["shift"].tolist() == ["", "", "blur2", "blur2"]
     assert lines["agreement of the networks"].tolist()[2:] == ["80.0 / 80.0"] * 2
     assert lines.warned.tolist() == ["1"] * 4
-    assert tables.audit_table(frame).labels.tolist() == ["20"] * 4
+    assert estimate_tables.audit_table(frame).labels.tolist() == ["20"] * 4
 
 
 def test_the_verdict_says_whether_one_is_within_three_points_everywhere(evaluations):
-    frame = tables.quality_frame(rows_of(evaluations[0]))
+    frame = estimate_tables.quality_frame(rows_of(evaluations[0]))
     for off, words in (
         (0.02, "Agreement of views: within ± 3 points of the true accuracy in all of 2 runs of d."),
         (0.04, "No label-free estimate is within ± 3 points of the true accuracy in all of 2 runs"),
         (0.04, "of d: the one that is off least, agreement of views, is off by up to 4.0 points."),
     ):
         value = frame.truth + np.where(frame.estimate == "views", off, 0.1)
-        assert words in tables.verdict(frame.assign(value=value))
-    assert "without a label" in tables.verdict(frame[:0])
+        assert words in estimate_tables.verdict(frame.assign(value=value))
+    assert "without a label" in estimate_tables.verdict(frame[:0])
 
 
 def test_estimates_stand_beside_the_truth_and_their_error_elsewhere(evaluations):
-    frame = tables.quality_frame(rows_of(evaluations[0]))
+    frame = estimate_tables.quality_frame(rows_of(evaluations[0]))
     found = {"ours": {"networks": 0.9, "views": 0.8}}
-    table = tables.estimates_table(found, {"ours": 0.7}, frame)
+    table = estimate_tables.estimates_table(found, {"ours": 0.7}, frame)
     assert table.index.tolist() == ["true accuracy", "agreement of the networks",
                                     "agreement of views"]  # fmt: skip
     assert table.ours.tolist() == [0.7, 0.9, 0.8]
     assert table["largest error in the record"].iloc[1] == pytest.approx(1 - frame.truth.min())
-    alone = tables.estimates_table(found, {"ours": 0.7}, frame[:0])
+    alone = estimate_tables.estimates_table(found, {"ours": 0.7}, frame[:0])
     assert alone.columns.tolist() == ["ours"]
 
 
 def test_what_the_last_rounds_changed_stands_beside_what_they_gained():
     row = rounds_row()[0]
     assert row["labels"]["changed"][0] is None and row["budget"] == 25
-    line = tables.stopping_table([row]).iloc[0]
+    line = estimate_tables.stopping_table([row]).iloc[0]
     assert line["changed by the last three rounds"] == "10.0%"
     assert line["accuracy gained in them, points"] == "+11.0"
-    assert tables.stopping_table([]).empty and stopping.LAST == 3
+    assert estimate_tables.stopping_table([]).empty and stopping.LAST == 3
 
 
 def test_quality_has_its_section_among_the_results(evaluations, tmp_path):
@@ -108,7 +110,7 @@ def test_quality_has_its_section_among_the_results(evaluations, tmp_path):
     page = results.of_runs(rows, {"d": "Drawn."}, tmp_path)
     text = page.text()
     assert "\n## How good is it?\n" in text and "[How good is it?](#how-good-is-it)" in text
-    verdict = tables.verdict(tables.quality_frame(rows))
+    verdict = estimate_tables.verdict(estimate_tables.quality_frame(rows))
     assert f"\n\n{verdict}\n\n" in text and "(how_good_is_it.png)" in text
     page.write(tmp_path)
     assert (tmp_path / "how_good_is_it.png").is_file()

@@ -1,4 +1,4 @@
-"""Opinions are of the test tiles, by networks as they were trained, also on shifted tiles."""
+"""Prediction sources are of the test tiles, by networks as trained, also on shifted tiles."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ from lib import paths
 from lib.consensus import SETTINGS
 from lib.labels import UNLABELLED
 from lib.learning import setups, trials
-from lib.quality import opinions
+from lib.quality import prediction_sources
 
 N, C, V, E = 90, 3, 4, 8
 NAMES = ["a", "b", "c"]
@@ -46,7 +46,7 @@ def test_networks_at_a_shift_are_those_of_the_robustness_notebook(folder, split)
     train, test = split
     outcomes = trials.shifted_outcomes(folder, train, test, NAMES, RULES, seed=3)
     tiles = train.tile.values, test.tile.values
-    found = opinions.opinions_at_shift(folder, *tiles, NAMES, RULES, seed=3)
+    found = prediction_sources.collect_at_shift(folder, *tiles, NAMES, RULES, seed=3)
     assert [*found] == [*SETTINGS]
     for setting, said in found.items():
         (same,) = [o for o in outcomes if (o.method, o.setting) == ("vlm-cpl", setting)]
@@ -61,22 +61,24 @@ def test_networks_trained_before_are_read_with_the_labels_that_they_learnt_from(
     train, test = split
     tiles = train.tile.values
     setup = setups.frozen(folder, tiles, C, steps=RULES["n_steps"], seed=3)
-    at = opinions.trained_at(folder, setup, tiles, NAMES, RULES, seed=3)
+    at = prediction_sources.train_at_shift(folder, setup, tiles, NAMES, RULES, seed=3)
     lines, place = [], folder / "hcs"
     for setting, (networks, labels) in at.items():
         save_networks(networks, place / paths.file_name(setting))
         kept = labels != UNLABELLED
         columns = {"setting": setting, "tile": tiles, "label": np.where(kept, labels, 0)}
         lines.append(pd.DataFrame(columns | {"kept": kept})[::-1])
-    before = opinions.trained_before(place, setup, pd.concat(lines), tiles)
+    before = prediction_sources.load_trained(place, setup, pd.concat(lines), tiles)
     for setting in SETTINGS:
         np.testing.assert_array_equal(before[setting][1], at[setting][1])
     given = train.tile.values, test.tile.values
-    said, again = (opinions.opinions_of(folder, setup, t, *given, seed=3) for t in (at, before))
+    said, again = (
+        prediction_sources.collect(folder, setup, t, *given, seed=3) for t in (at, before)
+    )
     np.testing.assert_array_equal(said["ours"].members, again["ours"].members)
     (place / "ours" / "network_b.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="holds 1 of 2 networks: run 13_"):
-        opinions.trained_before(place, setup, pd.concat(lines), tiles)
+        prediction_sources.load_trained(place, setup, pd.concat(lines), tiles)
 
 
 def save_networks(networks, place):
@@ -90,20 +92,20 @@ def save_networks(networks, place):
 def test_an_outside_classifier_gives_a_class_without_labels_no_probability():
     features = np.random.default_rng(0).normal(size=(40, E))
     labels = np.where(features[:, 0] > 0, 2, 0)
-    probs = opinions.outside_probabilities(features, labels, features, C)
+    probs = prediction_sources.outside_probabilities(features, labels, features, C)
     assert probs.sum(1) == pytest.approx(1) and (probs[:, 1] == 0).all()
     assert (probs.argmax(1) == labels).mean() > 0.9
-    alone = opinions.outside_probabilities(features, np.full(40, 2), features[:3], C)
+    alone = prediction_sources.outside_probabilities(features, np.full(40, 2), features[:3], C)
     assert alone.tolist() == [[0, 0, 1]] * 3
 
 
 def test_another_run_is_read_by_tile_and_named_where_it_is_missing():
     place = paths.run_folder("d", "w", 0, 2)
     with pytest.raises(FileNotFoundError, match="with vlm=w first, with the same dataset, seed 0"):
-        opinions.predictions_of("d", "w", 0, 2, np.array([1]))
+        prediction_sources.read_predictions("d", "w", 0, 2, np.array([1]))
     place.mkdir(parents=True)
     columns = {f"{setting}_label": [0, 1, 2] for setting in SETTINGS}
     table = pd.DataFrame({"tile": [7, 8, 9]} | columns)
     table.to_parquet(place / "predictions.parquet")
-    found = opinions.predictions_of("d", "w", 0, 2, np.array([9, 7]))
+    found = prediction_sources.read_predictions("d", "w", 0, 2, np.array([9, 7]))
     assert found.ours.tolist() == [2, 0] and [*found] == [*SETTINGS]

@@ -142,7 +142,8 @@ recipe = (objective, setup.make_network, setup.sampler)
 probs, seconds = {}, {}
 for setting in consensus.SETTINGS:
     started, folder = time.perf_counter(), run.file(f"hcs{run.variant}") / paths.file_name(setting)
-    pair, curve = trainer.train(*recipe, data[setting], schedule=setup.schedule, seed=seed, folder=folder)
+    pair, curve = trainer.train(*recipe, data[setting], schedule=setup.schedule, seed=seed,
+                                folder=folder)
     probs[setting] = networks.predict(pair, setup.reader, table.tile.values)
     seconds[setting] = time.perf_counter() - started
 

@@ -66,7 +66,8 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(test)} predictions to judge, {n
 # %%
 kwargs = {"steps": run.settings["n_steps"], "seed": seed}
 setup = setups.frozen(run.shared, train.tile.values, len(card.classes), **kwargs)
-trained = prediction_sources.load_trained(run.file("hcs"), setup, run.load("pseudo_labels"), split[0])
+pseudo = run.load("pseudo_labels")
+trained = prediction_sources.load_trained(run.file("hcs"), setup, pseudo, split[0])
 said = {"": prediction_sources.collect(run.shared, setup, trained, *split, seed=seed)}
 ours = said[""]["ours"]
 before = run.load("predictions").set_index("tile").ours_label.loc[split[1]]

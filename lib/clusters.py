@@ -19,19 +19,19 @@ def cluster_features(
     *,
     seed: int = 0,
     tiles: np.ndarray | None = None,
-    among: np.ndarray | None = None,
+    candidates: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Cluster of each tile by K-means, int [N], `UNLABELLED` outside `among`.
+    """Cluster of each tile by K-means, int [N], `UNLABELLED` outside `candidates`.
 
-    features: [N, D]; tiles: [N] tile numbers; among: bool [N]. With fewer tiles than clusters each
-    tile is one. Raises ValueError when `among` leaves no tile.
+    features: [N, D]; tiles: [N] tile numbers; candidates: bool [N]. With fewer tiles than
+    clusters each tile is one. Raises ValueError when `candidates` leaves no tile.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     tiles = np.arange(len(features)) if tiles is None else np.asarray(tiles)
-    among = np.ones(len(features), bool) if among is None else among
-    rows = np.flatnonzero(among)
+    candidates = np.ones(len(features), bool) if candidates is None else candidates
+    rows = np.flatnonzero(candidates)
     if not len(rows):
         raise ValueError("no tile is left to cluster")
     rows = rows[np.argsort(tiles[rows])]  # the start of K-means depends on the order of its rows
@@ -78,16 +78,16 @@ def feature_labels(
     clusters_per_class: int = 1,
     seed: int = 0,
     tiles: np.ndarray | None = None,
-    among: np.ndarray | None = None,
+    candidates: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Labels from the features alone, int64 [N], `UNLABELLED` outside `among`.
+    """Labels from the features alone, int64 [N], `UNLABELLED` outside `candidates`.
 
     K-means with C clusters (times `clusters_per_class`) on the image features, then
     `match_clusters` to the prompt labels. features: [N, D]; prompt_labels: [N]; see
-    `cluster_features` for tiles, among and errors.
+    `cluster_features` for tiles, candidates and errors.
     """
     n_clusters = clusters_per_class * n_classes
-    clusters = cluster_features(features, n_clusters, seed=seed, tiles=tiles, among=among)
+    clusters = cluster_features(features, n_clusters, seed=seed, tiles=tiles, candidates=candidates)
     class_of_cluster = match_clusters(cluster_agreement(clusters, prompt_labels, n_classes))
     return np.where(clusters == UNLABELLED, UNLABELLED, class_of_cluster[clusters])
 
@@ -141,7 +141,7 @@ def lift_clusters(
     """Clusters of all tiles, int [N], and the lift of every class in each of them, [K, C].
 
     K-means with `clusters_per_class` · C clusters. features: [N, D]; view_probs: [N, C]; see
-    `cluster_features` for seed, tiles, among and errors.
+    `cluster_features` for seed, tiles, candidates and errors.
     """
     n_clusters = clusters_per_class * view_probs.shape[1]
     clusters = cluster_features(features, n_clusters, **kwargs)
@@ -149,7 +149,7 @@ def lift_clusters(
 
 
 def lift_labels(features: np.ndarray, view_probs: np.ndarray, **kwargs: Any) -> np.ndarray:
-    """Labels from the lift clusters, int64 [N], `UNLABELLED` outside `among`.
+    """Labels from the lift clusters, int64 [N], `UNLABELLED` outside `candidates`.
 
     Ours: the clusters are of all tiles and not of those that the views agree on, so a class of
     which few are kept still has its clusters. See `lift_clusters` for the arguments.
@@ -164,16 +164,16 @@ def labels_by_clusters(
     labels: np.ndarray,
     view_probs: np.ndarray,
     *,
-    among: np.ndarray,
+    candidates: np.ndarray,
     kept: np.ndarray,
     **clustering: Any,
 ) -> np.ndarray:
     """Labels from the features by a rule, int64 [N], `UNLABELLED` elsewhere.
 
     "matched": clusters of the kept tiles, matched to the labels that they bear (`feature_labels`,
-    published); "lift": clusters of all tiles in `among` (`lift_labels`). labels: [N];
-    view_probs: [N, C]; among, kept: bool [N]; clustering: seed, tiles and clusters_per_class.
+    published); "lift": clusters of all tiles in `candidates` (`lift_labels`). labels: [N];
+    view_probs: [N, C]; candidates, kept: bool [N]; clustering: seed, tiles and clusters_per_class.
     """
     if cluster_rule == "lift":
-        return lift_labels(features, view_probs, **clustering, among=among)
-    return feature_labels(features, labels, view_probs.shape[1], **clustering, among=kept)
+        return lift_labels(features, view_probs, **clustering, candidates=candidates)
+    return feature_labels(features, labels, view_probs.shape[1], **clustering, candidates=kept)

@@ -20,7 +20,7 @@ TIE_BREAKS = ("random", "probability")
 QUOTAS = ("global", "class")
 CLUSTER_RULES = ("matched", "lift")
 ORDERS = ("mvc", "pfc", "mvc+pfc", "pfc+mvc")
-SETTINGS: dict[str, dict[str, Any]] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "published filters": {
         "label_rule": "prompt", "tie_break": "random", "quota": "global",
         "cluster_on": "projected", "cluster_rule": "matched", "clusters_per_class": 1,
@@ -38,23 +38,23 @@ TIE_STREAM = 1_000_003  # keeps the draws of ties apart from those of views
 
 def setting_of(rules: Mapping[str, object]) -> str | None:
     """Name of the setting that these rules are, all or some of a setting's; None if of neither."""
-    for name, setting in SETTINGS.items():
+    for name, setting in VARIANTS.items():
         if all(rules[key] == setting[key] for key in rules if key in setting):
             return name
     return None
 
 
-def tile_lift(view_probs: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
+def tile_lift(view_probs: np.ndarray, candidates: np.ndarray | None = None) -> np.ndarray:
     """How much more probable each class is for a tile than on the average, float64 [N, C].
 
     p_c(x) / p̄_c with p̄_c the mean over the tiles, divided by its sum over the classes; a class of
     no probability anywhere has lift 0. By Bayes' rule it is the likelihood of the tile in each
     class, as far as p̄ are the shares that the prompts believe in. Not in the paper.
-    view_probs: [N, C], mean over the views; among: bool [N], tiles that the mean is taken over.
+    view_probs: [N, C], mean over the views; candidates: bool [N], tiles averaged over.
     """
     probs = np.asarray(view_probs, np.float64)
     # the order of the rows changes the last bits of a mean
-    overall = (probs if among is None else probs[among]).mean(0).round(12)
+    overall = (probs if candidates is None else probs[candidates]).mean(0).round(12)
     lift = np.divide(probs, overall, out=np.zeros_like(probs), where=overall > 0)
     return lift / lift.sum(1, keepdims=True)
 
@@ -63,7 +63,7 @@ def labels_by_rule(
     label_rule: str,
     prompt_labels: np.ndarray,
     view_probs: np.ndarray,
-    among: np.ndarray | None = None,
+    candidates: np.ndarray | None = None,
 ) -> np.ndarray:
     """What the prompts say of every tile, before a filter, int [N].
 
@@ -73,7 +73,7 @@ def labels_by_rule(
     if label_rule not in LABEL_RULES:
         raise ValueError(f"label_rule must be one of {', '.join(LABEL_RULES)}, not {label_rule!r}")
     by_lift = label_rule == "lift"
-    return tile_lift(view_probs, among).argmax(1) if by_lift else np.asarray(prompt_labels)
+    return tile_lift(view_probs, candidates).argmax(1) if by_lift else np.asarray(prompt_labels)
 
 
 def entropy(probs: np.ndarray) -> np.ndarray:
@@ -140,13 +140,13 @@ def keep_lowest(
     *,
     keep_ratio: float = 0.3,
     quota: str = "global",
-    among: np.ndarray | None = None,
+    candidates: np.ndarray | None = None,
 ) -> np.ndarray:
     """Keep the first `keep_ratio` of a ranking, bool [N].
 
     quota "global": of the whole ranking (faithful). quota "class": of every class of prompt labels,
     so that no predicted class disappears. The number kept is rounded down, but is at least one.
-    ranking: rows, best first [N]; prompt_labels: [N]; among: bool [N], rows to choose from.
+    ranking: rows, best first [N]; prompt_labels: [N]; candidates: bool [N], rows to choose from.
     Raises ValueError for a keep_ratio outside (0, 1].
     """
     if not 0 < keep_ratio <= 1:
@@ -156,7 +156,7 @@ def keep_lowest(
     if len(prompt_labels) != len(ranking):
         raise ValueError(f"{len(prompt_labels)} prompt labels, but {len(ranking)} tiles")
     kept = np.zeros(len(ranking), bool)
-    candidates = ranking if among is None else ranking[among[ranking]]
+    candidates = ranking if candidates is None else ranking[candidates[ranking]]
     labels = np.asarray(prompt_labels)[candidates]
     pools = (
         [candidates] if quota == "global" else [candidates[labels == c] for c in np.unique(labels)]
@@ -178,17 +178,19 @@ def multi_view_consensus(
     quota: str = "global",
     seed: int = 0,
     tiles: np.ndarray | None = None,
-    among: np.ndarray | None = None,
+    candidates: np.ndarray | None = None,
 ) -> np.ndarray:
     """Multi-view consensus (VLM-CPL): which tiles' prompt labels the views agree on, bool [N].
 
     Keeps the `keep_ratio` ρ of tiles with the lowest vote entropy. The defaults are the published
-    setting; see `SETTINGS` for ours. votes: [V, N]; view_probs: [N, C], mean over the views;
-    prompt_labels: [N]; among: bool [N], tiles to choose from. See `rank_by_consensus` and
+    setting; see `VARIANTS` for ours. votes: [V, N]; view_probs: [N, C], mean over the views;
+    prompt_labels: [N]; candidates: bool [N], tiles to choose from. See `rank_by_consensus` and
     `keep_lowest` for the errors raised.
     """
     ranking = rank_by_consensus(votes, view_probs, tie_break=tie_break, seed=seed, tiles=tiles)
-    return keep_lowest(ranking, prompt_labels, keep_ratio=keep_ratio, quota=quota, among=among)
+    return keep_lowest(
+        ranking, prompt_labels, keep_ratio=keep_ratio, quota=quota, candidates=candidates
+    )
 
 
 def label_by_consensus(
@@ -207,7 +209,7 @@ def label_by_consensus(
     clusters_per_class: int = 1,
     seed: int = 0,
     tiles: np.ndarray | None = None,
-    among: np.ndarray | None = None,
+    candidates: np.ndarray | None = None,
 ) -> np.ndarray:
     """Labels that one filter or both in a given order keep, int [N], `UNLABELLED` elsewhere.
 
@@ -215,30 +217,45 @@ def label_by_consensus(
     prompt-feature consensus: labels that those of the clusters confirm (`labels_by_clusters`). The
     second filter sees only what the first one kept, so "pfc+mvc" keeps the keep ratio ρ of what
     the clusters confirm. label_rule: see `labels_by_rule`. features: {"projected": [N, D],
-    "unprojected": [N, E]}, of which `cluster_on` names one. `**SETTINGS["published filters"]` fits
-    in. among: bool [N], tiles to choose from, such as those that several VLMs agree on. Raises
+    "unprojected": [N, E]}, of which `cluster_on` names one. `**VARIANTS["published filters"]` fits
+    in. candidates: bool [N], tiles to choose from, such as those that several VLMs agree on. Raises
     ValueError for an unknown order or rule.
     """
     for name, value, known in (
-        ("order", order, ("", *ORDERS)), ("cluster_on", cluster_on, features),
+        ("order", order, ("", *ORDERS)),
+        ("cluster_on", cluster_on, features),
         ("cluster_rule", cluster_rule, CLUSTER_RULES),
-    ):  # fmt: skip
+    ):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
-    among = np.ones(len(prompt_labels), bool) if among is None else among
-    labels = labels_by_rule(label_rule, prompt_labels, view_probs, among)
-    kept = among if order else np.ones(len(labels), bool)
+    candidates = np.ones(len(prompt_labels), bool) if candidates is None else candidates
+    labels = labels_by_rule(label_rule, prompt_labels, view_probs, candidates)
+    kept = candidates if order else np.ones(len(labels), bool)
     for name in filter(None, order.split("+")):
         if name == "mvc":
             kept = multi_view_consensus(
-                votes, view_probs, labels, keep_ratio=keep_ratio, tie_break=tie_break,
-                quota=quota, seed=seed, tiles=tiles, among=kept,
-            )  # fmt: skip
+                votes,
+                view_probs,
+                labels,
+                keep_ratio=keep_ratio,
+                tie_break=tie_break,
+                quota=quota,
+                seed=seed,
+                tiles=tiles,
+                candidates=kept,
+            )
         else:
             second = labels_by_clusters(
-                cluster_rule, features[cluster_on], labels, view_probs, among=among, kept=kept,
-                clusters_per_class=clusters_per_class, seed=seed, tiles=tiles,
-            )  # fmt: skip
+                cluster_rule,
+                features[cluster_on],
+                labels,
+                view_probs,
+                candidates=candidates,
+                kept=kept,
+                clusters_per_class=clusters_per_class,
+                seed=seed,
+                tiles=tiles,
+            )
             kept = kept & (labels == second)
     return np.where(kept, labels, UNLABELLED)
 
@@ -252,7 +269,7 @@ def pseudo_label_table(
     *,
     keep_ratio: float,
     seed: int,
-    among: np.ndarray,
+    candidates: np.ndarray,
 ) -> pd.DataFrame:
     """Pseudo labels for training: tiles kept by the views, then by the clusters, in each setting.
 
@@ -261,17 +278,30 @@ def pseudo_label_table(
     kept_by_views, kept; a row per setting and tile.
     """
     tables = []
-    for name, rules in SETTINGS.items():
-        labels = labels_by_rule(rules["label_rule"], prompt_labels, view_probs, among)
+    for name, rules in VARIANTS.items():
+        labels = labels_by_rule(rules["label_rule"], prompt_labels, view_probs, candidates)
         kept_by_views = multi_view_consensus(
-            votes, view_probs, labels, keep_ratio=keep_ratio, tie_break=rules["tie_break"],
-            quota=rules["quota"], seed=seed, tiles=tiles, among=among,
-        )  # fmt: skip
-        second = labels_by_clusters(
-            rules["cluster_rule"], features[rules["cluster_on"]], labels, view_probs, among=among,
-            kept=kept_by_views, clusters_per_class=rules["clusters_per_class"], seed=seed,
+            votes,
+            view_probs,
+            labels,
+            keep_ratio=keep_ratio,
+            tie_break=rules["tie_break"],
+            quota=rules["quota"],
+            seed=seed,
             tiles=tiles,
-        )  # fmt: skip
+            candidates=candidates,
+        )
+        second = labels_by_clusters(
+            rules["cluster_rule"],
+            features[rules["cluster_on"]],
+            labels,
+            view_probs,
+            candidates=candidates,
+            kept=kept_by_views,
+            clusters_per_class=rules["clusters_per_class"],
+            seed=seed,
+            tiles=tiles,
+        )
         columns = {
             "setting": name, "tile": tiles, "label": labels, "feature_label": second,
             "vote_entropy": vote_entropy(votes, view_probs.shape[1]),

@@ -21,7 +21,7 @@
 #
 # - In: what earlier notebooks saved of each tile: `probs.npy` [N, C], the probabilities of the prompts; `votes.npy`
 #   [V, N], the classes that random views vote for; image features of the plain tile before and after the projection to
-#   the space of the text, `unprojected.npy` [N, E] and `features.npy` [N, D], and of the views, `view_features.npy`
+#   the space of the text, `backbone_features.npy` [N, E] and `image_embeds.npy` [N, D], and of the views, `view_features.npy`
 #   [V, N, E]. Settings of the run, and the rows of notebooks 10, 13 and 22.
 # - Out: nothing.
 
@@ -53,8 +53,8 @@ setting = run.settings_of("13_high_confidence_cross_supervision")
 of_loop = run.settings_of("22_active_learning_rounds")
 train, test = run.split()
 tiles, truth = train.tile.values, train.label.values
-probs, votes, projected = run.load("probs", "votes", "features")
-plain, views = run.load("unprojected", "view_features")
+probs, votes, image_embeds = run.load("probs", "votes", "image_embeds")
+plain, views = run.load("backbone_features", "view_features")
 n_classes, rng = probs.shape[1], np.random.default_rng(seed)
 torch.manual_seed(seed);
 
@@ -93,7 +93,7 @@ print(f"right: {(prompt_labels == truth)[agreed].mean():.3f} of {len(agreed)} th
 # $$\pi^* = \arg\max_\pi \sum_i \mathbb 1[\pi(k_i) = \hat y_i], \qquad D_l = \{i : \pi^*(k_i) = \hat y_i\}$$
 
 # %% tags=["algorithm"]
-y_hat, points = prompt_labels[agreed], projected[tiles[agreed]].astype(np.float32)
+y_hat, points = prompt_labels[agreed], image_embeds[tiles[agreed]].astype(np.float32)
 k = KMeans(n_classes, n_init=10, random_state=seed).fit_predict(points)
 together = np.zeros((n_classes, n_classes))
 np.add.at(together, (k, y_hat), 1)

@@ -16,7 +16,7 @@
 # $$p(c \mid x) = \operatorname{softmax}_c\big(s \cdot \cos(f(x), g(T_c))\big), \qquad \text{prompt label} = \arg\max_c p(c \mid x)$$
 #
 # - In: `tiles.parquet`, the VLM, the prompts of the card.
-# - Out: `features.npy` [N, D] and `unprojected.npy` [N, E] (float16), `probs.npy` [N, C], `agree.npy`
+# - Out: `image_embeds.npy` [N, D] and `backbone_features.npy` [N, E] (float16), `probs.npy` [N, C], `agree.npy`
 #   [N] (whether several VLMs agree), rows `zero-shot` of the record.
 
 # %%
@@ -91,7 +91,7 @@ assert np.allclose(probs.sum(1), 1, atol=1e-4) and len(probs) == len(table)
 # precision, so both agree to two digits.
 
 # %% tags=["algorithm"]
-encoded = run.load("features")[:1000].astype(np.float32), text.cpu().numpy()
+encoded = run.load("image_embeds")[:1000].astype(np.float32), text.cpu().numpy()
 of_member = (np.split(x, np.cumsum(model.sizes[:-1], dtype=int), axis=1) for x in encoded)
 p = 0
 for m, f, t in zip(model.members, *of_member, strict=True):  # one, or several VLMs
@@ -161,7 +161,7 @@ print(f"zero-shot accuracy: {right.mean():.3f}, 95 % interval {low:.3f} to {high
 # with labels.
 
 # %%
-features = torch.from_numpy(run.load("features").astype(np.float32)).to(model.device)
+features = torch.from_numpy(run.load("image_embeds").astype(np.float32)).to(model.device)
 wordings = {template: class_prompts(card, [template]) for template in TEMPLATES}
 wordings = {"of this run": prompts, **wordings, "all templates": class_prompts(card, TEMPLATES)}
 texts = {name: embed_prompts(model, wording) for name, wording in wordings.items()}

@@ -122,7 +122,7 @@ assert np.array_equal(kept, consensus.multi_view_consensus(
 # The two settings also cluster different features, as the next notebook explains.
 
 # %%
-pd.DataFrame(consensus.SETTINGS).T
+pd.DataFrame(consensus.VARIANTS).T
 
 # %% [markdown]
 # ## Two tiles and their votes
@@ -162,7 +162,7 @@ consensus_plots.vote_entropy_histogram(votes, n_classes, prompt_labels == labels
 fields = {"seed": seed, "seconds": seconds, "device": str(model.device)}
 rows = run.record(evaluation.evaluate_views(
     table, votes, view_probs, prompt_labels, card.class_names,
-    keep_ratio=keep_ratio, among=agree, **fields,
+    keep_ratio=keep_ratio, candidates=agree, **fields,
 ))
 mvc = pseudo_labels.pseudo_label_frame(rows).query("method == 'mvc'")
 plots.precision_against_keep_ratio(mvc)

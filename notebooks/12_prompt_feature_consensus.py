@@ -52,20 +52,20 @@ numbers, labels, n_classes = train.tile.values, train.label.values, len(card.cla
 print(f"fold {fold}: {len(train)} training tiles, {len(test)} to test on, which no filter sees")
 
 # %%
-per_tile = run.load("probs", "agree", "view_probs", "features", "unprojected")
-probs, agree, view_probs, projected, unprojected = (array[numbers] for array in per_tile)
+per_tile = run.load("probs", "agree", "view_probs", "image_embeds", "backbone_features")
+probs, agree, view_probs, image_embeds, backbone_features = (array[numbers] for array in per_tile)
 votes, prompt_labels = run.load("votes")[:, numbers], probs.argmax(1)
-rules = {"keep_ratio": run.settings["keep_ratio"], "seed": seed, "among": agree}
+rules = {"keep_ratio": run.settings["keep_ratio"], "seed": seed, "candidates": agree}
 
 # %% [markdown]
 # ## Which features?
 #
 # The VLM has two kinds: those that its projection brought into the space of the text, and those before
-# the projection. *Published filters* cluster the projected ones. *Ours* clusters the unprojected ones:
+# the projection. *Published filters* cluster the projected ones. *Ours* clusters those before it:
 # the projection was trained to agree with text, so its clusters are hardly a second opinion.
 
 # %%
-features = {"projected": projected, "unprojected": unprojected}
+features = {"projected": image_embeds, "unprojected": backbone_features}
 {name: array.shape for name, array in features.items()}
 
 # %% [markdown]
@@ -82,7 +82,8 @@ kept_by_views = consensus.multi_view_consensus(*given, tiles=numbers, **rules)
 
 # %% tags=["algorithm"]
 rows, y = np.flatnonzero(kept_by_views), prompt_labels[kept_by_views]
-k = KMeans(n_classes, n_init=10, random_state=seed).fit_predict(projected[rows].astype(np.float32))
+points = image_embeds[rows].astype(np.float32)
+k = KMeans(n_classes, n_init=10, random_state=seed).fit_predict(points)
 agreement = np.zeros((n_classes, n_classes), int)
 np.add.at(agreement, (k, y), 1)
 _, class_of_cluster = linear_sum_assignment(agreement, maximize=True)
@@ -107,8 +108,9 @@ consensus_plots.cluster_matrix(agreement, class_of_cluster, card.class_names)
 # another.
 
 # %%
-choice |= {"among": agree, "clusters_per_class": consensus.SETTINGS["ours"]["clusters_per_class"]}
-cluster, lift = clusters.lift_clusters(unprojected, view_probs, **choice)
+ours = consensus.VARIANTS["ours"]
+choice |= {"candidates": agree, "clusters_per_class": ours["clusters_per_class"]}
+cluster, lift = clusters.lift_clusters(backbone_features, view_probs, **choice)
 sizes = np.bincount(cluster[agree], minlength=len(lift))
 consensus_plots.lift_matrix(lift, clusters.classes_by_lift(lift), sizes, card.class_names)
 
@@ -164,7 +166,7 @@ by_filter.drop(columns=["worst run", "folds", "seeds"])
 
 # %%
 shown = ours.kept_by_views.values
-chosen = unprojected[shown]
+chosen = backbone_features[shown]
 flat = PCA(min(30, *chosen.shape), random_state=seed).fit_transform(chosen)
 points = TSNE(perplexity=min(30, len(flat) / 4), random_state=seed, init="pca").fit_transform(flat)
 both = ours[["label", "feature_label"]].values[shown].T

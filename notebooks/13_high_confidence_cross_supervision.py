@@ -20,7 +20,7 @@
 # step: no label may choose an epoch. The authors' release leaves this step out, and neither γ nor λ
 # could be found: 0.95 and 0.5 are our defaults.
 #
-# - In: `pseudo_labels.parquet`, `view_features.npy`, `unprojected.npy`, `probs.npy`.
+# - In: `pseudo_labels.parquet`, `view_features.npy`, `backbone_features.npy`, `probs.npy`.
 # - Out: `hcs/<setting>/network_{a,b}.safetensors`, their curves, `predictions.parquet`, rows `vlm-cpl`
 #   (fine-tuned networks: `hcs-fine-tune/`, `predictions-fine-tune.parquet`).
 
@@ -126,7 +126,7 @@ for _ in range(100):
 assert torch.allclose(loss, objective((a, b), y, rows, progress=1)[0], rtol=1e-4)
 
 # %%
-plain = torch.from_numpy(run.load("unprojected")[test.tile.values]).float()
+plain = torch.from_numpy(run.load("backbone_features")[test.tile.values]).float()
 with torch.inference_mode():
     predicted = sum(net.eval()(plain).softmax(1) for net in pair).argmax(1).numpy()
 print(f"right on the test set after a hundred steps: {(predicted == test.label.values).mean():.3f}")
@@ -140,7 +140,7 @@ print(f"right on the test set after a hundred steps: {(predicted == test.label.v
 # %%
 recipe = (objective, setup.make_network, setup.sampler)
 probs, seconds = {}, {}
-for setting in consensus.SETTINGS:
+for setting in consensus.VARIANTS:
     started, folder = time.perf_counter(), run.file(f"hcs{run.variant}") / paths.file_name(setting)
     pair, curve = trainer.train(*recipe, data[setting], schedule=setup.schedule, seed=seed,
                                 folder=folder)
@@ -184,7 +184,7 @@ step_plots.confident_sheet(*given, threshold=threshold, seed=seed)
 
 # %%
 choice = {"keep_ratio": run.settings["keep_ratio"], "seed": seed}
-evidence = trials.Evidence.of_folder(run.shared, train.tile.values, **choice)
+evidence = trials.FilterInputs.load(run.shared, train.tile.values, **choice)
 alarms = {setting: evidence.alarms(setting, subset.kept.values, card.class_names, probs[setting])
           for setting, subset in pseudo.groupby("setting")}
 for setting, found in alarms.items():

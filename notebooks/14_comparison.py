@@ -78,7 +78,7 @@ setup.schedule
 # that it takes for wrong and learns plainly from the others.
 
 # %%
-evidence = trials.Evidence.of_folder(
+evidence = trials.FilterInputs.load(
     run.shared, train.tile.values, keep_ratio=run.settings["keep_ratio"], seed=seed
 )
 features, prompt_labels = evidence.features["unprojected"], evidence.prompt_labels

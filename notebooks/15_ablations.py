@@ -88,7 +88,7 @@ vote_again = partial(vote, model, store, train.tile.values, text, seed=seed, **v
 # %%
 tile_numbers = train.tile.values
 options = {"keep_ratio": run.settings["keep_ratio"], "seed": seed}
-evidence = trials.Evidence.of_folder(run.shared, tile_numbers, **options)
+evidence = trials.FilterInputs.load(run.shared, tile_numbers, **options)
 planned = trials.ablation_trials(grid, evidence, lambda n_views: vote_again(n_views=n_views))
 shown = comparison.trials_table(planned, train.label.values, card.class_names)
 shown.drop(columns=["method", "labels"])

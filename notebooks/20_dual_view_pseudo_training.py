@@ -24,7 +24,7 @@
 #
 # Here $y$ is the label, or the pseudo label where both networks are above $\tau$ and agree.
 #
-# - In: `tiles.parquet`, `view_features.npy`, `unprojected.npy`.
+# - In: `tiles.parquet`, `view_features.npy`, `backbone_features.npy`.
 # - Out: `dual-view/` with both networks and their curve; `labelled.parquet`, the tiles that were labelled.
 
 # %%

@@ -18,7 +18,7 @@
 # tile of the test set is ever queried. Every round is on disk before the next begins: a loop that
 # was cut off continues, with the same queries.
 #
-# - In: `tiles.parquet`, `view_features.npy`, `unprojected.npy`.
+# - In: `tiles.parquet`, `view_features.npy`, `backbone_features.npy`.
 # - Out: `rounds/<training>/<strategy>/` with `round<r>.parquet` (the tiles of each query, in order, and their
 #   answers), predictions of every round and the last networks; `learning.parquet`; rows.
 
@@ -154,7 +154,7 @@ history = next(iter(histories.values()))
 
 # %%
 q, n, tiles_of_pool = base.query_size, len(train), train.tile.values
-x = run.load("unprojected")[tiles_of_pool].astype(np.float32)
+x = run.load("backbone_features")[tiles_of_pool].astype(np.float32)
 views = [run.load("view_features")[v][tiles_of_pool].astype(np.float32) for v in (0, -1)]
 Y = np.eye(len(card.classes))[train.label]
 

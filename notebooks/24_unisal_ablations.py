@@ -16,7 +16,7 @@
 #
 # $$\Delta_k(v) = \text{AULC}(\theta_k = v) - \text{AULC}(\theta), \qquad \theta = (\text{strategy}, \tau, w, \beta, \text{query share}, \text{restart})$$
 #
-# - In: the settings and rows of `22_active_learning_rounds`; `tiles.parquet`, `view_features.npy`, `unprojected.npy`.
+# - In: the settings and rows of `22_active_learning_rounds`; `tiles.parquet`, `view_features.npy`, `backbone_features.npy`.
 # - Out: rows, marked by what is `varied` in them. The rounds themselves lie in temporary folders.
 
 # %%

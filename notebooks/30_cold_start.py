@@ -153,7 +153,7 @@ histories |= {("", strategy): read_rounds(by_chance)} if by_chance.is_dir() else
 start, labels = starts[""], np.full(len(pool), UNLABELLED)
 asked = histories["", "cold-start"].queries.query("round == 0").tile
 labels[np.isin(pool, asked)] = train.label[np.isin(pool, asked)]
-features = run.load("unprojected")[pool].astype(np.float32)
+features = run.load("backbone_features")[pool].astype(np.float32)
 refused = np.zeros(len(pool), bool)
 learnt, weights = start.training_labels(labels, refused, voronoi_weights(features, labels))
 

@@ -147,9 +147,9 @@ print(f"{decoded.shape} {decoded.dtype}")
 text = embed_prompts(model, list(prompts.values()))
 embed_tiles(model, store, text, out)
 embed_views(model, store, unique.tile.values, text, out, n_views=n_views, seed=seed)
-files = ("probs", "agree", "features", "unprojected", "votes", "view_probs")
+files = ("probs", "agree", "image_embeds", "backbone_features", "votes", "view_probs")
 arrays = [np.load(out / f"{name}.npy", allow_pickle=False) for name in files]
-probs, agree, projected, unprojected, votes, view_probs = arrays
+probs, agree, image_embeds, backbone_features, votes, view_probs = arrays
 
 # %% [markdown]
 # ## Views and clusters decide
@@ -159,8 +159,8 @@ probs, agree, projected, unprojected, votes, view_probs = arrays
 # of the text.
 
 # %%
-features = {"projected": projected, "unprojected": unprojected}
-choice = consensus.SETTINGS["ours"] | {"keep_ratio": keep_ratio, "seed": seed, "among": agree}
+features = {"projected": image_embeds, "unprojected": backbone_features}
+choice = consensus.VARIANTS["ours"] | {"keep_ratio": keep_ratio, "seed": seed, "candidates": agree}
 given = (votes, view_probs, features, probs.argmax(1))
 every = consensus.label_by_consensus("", *given, **choice)  # before a filter
 pseudo_labels = consensus.label_by_consensus("mvc+pfc", *given, **choice)
@@ -179,7 +179,7 @@ unique.groupby("prompt_class").agg(columns).round(3)
 # What else can be seen to be wrong without a label, and what to do:
 
 # %%
-cluster, lift = lift_clusters(unprojected, view_probs, seed=seed, among=agree)
+cluster, lift = lift_clusters(backbone_features, view_probs, seed=seed, candidates=agree)
 evidence = (view_probs, every, kept, cluster, lift, names)
 for found in label_free_alarms(*evidence):
     print(f"{found.name}: {found.text}")

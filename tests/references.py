@@ -47,13 +47,13 @@ def multi_view_consensus(
     n_classes: int,
     keep_ratio: float,
     quota: str,
-    among: np.ndarray,
+    candidates: np.ndarray,
 ) -> np.ndarray:
     """Walk down the ranking and take tiles until the quota is full."""
     ranking = consensus_ranking(votes, ties, n_classes)
     pools: dict[int, list[int]] = {}
     for tile in ranking:
-        if among[tile]:
+        if candidates[tile]:
             pools.setdefault(prompt_labels[tile] if quota == "class" else 0, []).append(tile)
     kept = np.zeros(votes.shape[1], bool)
     for pool in pools.values():
@@ -501,7 +501,7 @@ def joined_groups(group_of: dict[str, str], pairs: Sequence[tuple[str, str]]) ->
 
 
 def pivotal_distribution(right: Sequence[bool], n: int) -> np.ndarray:
-    """P(X = 0 … n) of the right tiles X among n drawn from a line by ordered pivotal sampling.
+    """P(X = 0 … n) of the right tiles X candidates n drawn from a line by ordered pivotal sampling.
 
     By going through what can happen: how probable it is that so many right tiles are drawn so far,
     for the tile that waits being a right one and a wrong one; counts of N-ths are whole numbers.

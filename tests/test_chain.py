@@ -120,10 +120,20 @@ def test_artefacts_have_the_stated_shapes(chain):
     table = pd.read_parquet(runs / "tiles.parquet")
     shapes = {
         name: np.load(runs / f"{name}.npy", allow_pickle=False)
-        for name in ("features", "unprojected", "probs", "votes", "view_probs", "view_features")
+        for name in (
+            "image_embeds",
+            "backbone_features",
+            "probs",
+            "votes",
+            "view_probs",
+            "view_features",
+        )
     }
-    assert shapes["features"].shape == (len(table), 512) and shapes["features"].dtype == np.float16
-    assert shapes["unprojected"].shape == (len(table), 1280)
+    assert (
+        shapes["image_embeds"].shape == (len(table), 512)
+        and shapes["image_embeds"].dtype == np.float16
+    )
+    assert shapes["backbone_features"].shape == (len(table), 1280)
     assert shapes["probs"].shape == (len(table), 6) and shapes["probs"].dtype == np.float32
     assert shapes["votes"].shape == (4, len(table))
     assert shapes["view_probs"].shape == (len(table), 6)

@@ -86,14 +86,16 @@ def test_lift_labels_do_not_depend_on_the_order_of_the_rows_nor_on_tiles_outside
     for seed in range(5):
         rng = np.random.default_rng(seed)
         features, probs = rng.normal(size=(80, 4)), rng.dirichlet(np.ones(3), 80)
-        tiles, among = rng.permutation(300)[:80], rng.random(80) < 0.8
-        found = clusters.lift_labels(features, probs, seed=seed, tiles=tiles, among=among)
+        tiles, candidates = rng.permutation(300)[:80], rng.random(80) < 0.8
+        found = clusters.lift_labels(features, probs, seed=seed, tiles=tiles, candidates=candidates)
         rows = rng.permutation(80)
         moved = clusters.lift_labels(
-            features[rows], probs[rows], seed=seed, tiles=tiles[rows], among=among[rows]
+            features[rows], probs[rows], seed=seed, tiles=tiles[rows], candidates=candidates[rows]
         )
-        features[~among], probs[~among] = 9, [1, 0, 0]
-        without = clusters.lift_labels(features, probs, seed=seed, tiles=tiles, among=among)
+        features[~candidates], probs[~candidates] = 9, [1, 0, 0]
+        without = clusters.lift_labels(
+            features, probs, seed=seed, tiles=tiles, candidates=candidates
+        )
         with case(seed):
             assert np.array_equal(moved, found[rows]) and np.array_equal(without, found)
-            assert (found[~among] == UNLABELLED).all() and set(found[among]) == {0, 1, 2}
+            assert (found[~candidates] == UNLABELLED).all() and set(found[candidates]) == {0, 1, 2}

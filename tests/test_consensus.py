@@ -15,7 +15,7 @@ from lib.clusters import (
     lift_labels,
     match_clusters,
 )
-from lib.consensus import ORDERS, SETTINGS, TIE_STREAM, tile_lift
+from lib.consensus import ORDERS, TIE_STREAM, VARIANTS, tile_lift
 from lib.labels import UNLABELLED
 from lib.random_draws import tile_draws
 
@@ -50,7 +50,7 @@ class RandomTiles:
             for name, size in (("projected", 6), ("unprojected", 9))
         }  # fmt: skip
         self.tiles = rng.permutation(10 * self.n_tiles)[: self.n_tiles]
-        self.among = rng.random(self.n_tiles) < 0.7
+        self.candidates = rng.random(self.n_tiles) < 0.7
 
     def rows(self, order):
         """The same tiles in another order of the rows."""
@@ -61,7 +61,7 @@ class RandomTiles:
             "prompt_labels": self.prompt_labels[order],
             "features": {name: f[order] for name, f in self.features.items()},
             "tiles": self.tiles[order],
-            "among": self.among[order],
+            "candidates": self.candidates[order],
         }
         return tiles
 
@@ -224,10 +224,12 @@ def test_multi_view_consensus_matches_the_walk_down_the_ranking(tie_break, quota
     for seed in SEEDS:
         tiles = RandomTiles(seed)
         ratio = float(tiles.rng.choice([0.05, 0.1, 0.3, 0.7, 1.0]))
-        found = tiles.mvc(keep_ratio=ratio, tie_break=tie_break, quota=quota, among=tiles.among)
+        found = tiles.mvc(
+            keep_ratio=ratio, tie_break=tie_break, quota=quota, candidates=tiles.candidates
+        )
         expected = references.multi_view_consensus(
             tiles.votes, tiles.ties(tie_break), tiles.prompt_labels, tiles.n_classes, ratio, quota,
-            tiles.among,
+            tiles.candidates,
         )  # fmt: skip
         assert np.array_equal(found, expected), seed
 
@@ -251,13 +253,15 @@ def test_the_class_quota_keeps_its_ratio_of_every_predicted_class():
 def test_a_keep_ratio_of_one_keeps_all_of_among_and_nothing_else(quota):
     tiles = RandomTiles(5)
     assert tiles.mvc(keep_ratio=1, quota=quota).all()
-    assert np.array_equal(tiles.mvc(keep_ratio=1.0, quota=quota, among=tiles.among), tiles.among)
+    assert np.array_equal(
+        tiles.mvc(keep_ratio=1.0, quota=quota, candidates=tiles.candidates), tiles.candidates
+    )
 
 
 @pytest.mark.parametrize("quota", ["global", "class"])
 def test_nothing_to_choose_from_keeps_nothing(quota):
     tiles = RandomTiles(5)
-    assert not tiles.mvc(quota=quota, among=np.zeros(tiles.n_tiles, bool)).any()
+    assert not tiles.mvc(quota=quota, candidates=np.zeros(tiles.n_tiles, bool)).any()
 
 
 @pytest.mark.parametrize("ratio", [0, -0.1, 1.01, float("nan")])
@@ -309,17 +313,19 @@ def test_prompt_feature_consensus_matches_the_loop_on_known_clusters():
 
 def test_feature_labels_are_none_outside_among():
     tiles = RandomTiles(2, n_tiles=90, n_classes=4)
-    found = feature_labels(tiles.features["projected"], tiles.prompt_labels, 4, among=tiles.among)
-    assert (found[~tiles.among] == UNLABELLED).all()
-    assert set(found[tiles.among].tolist()) <= set(range(4))
+    found = feature_labels(
+        tiles.features["projected"], tiles.prompt_labels, 4, candidates=tiles.candidates
+    )
+    assert (found[~tiles.candidates] == UNLABELLED).all()
+    assert set(found[tiles.candidates].tolist()) <= set(range(4))
 
 
 def test_tiles_outside_among_have_no_say_in_the_clusters():
     tiles = RandomTiles(2, n_tiles=90, n_classes=4)
     features, prompts = tiles.features["projected"].copy(), tiles.prompt_labels.copy()
-    before = feature_labels(features, prompts, 4, tiles=tiles.tiles, among=tiles.among)
-    features[~tiles.among], prompts[~tiles.among] = 99, 0
-    after = feature_labels(features, prompts, 4, tiles=tiles.tiles, among=tiles.among)
+    before = feature_labels(features, prompts, 4, tiles=tiles.tiles, candidates=tiles.candidates)
+    features[~tiles.candidates], prompts[~tiles.candidates] = 99, 0
+    after = feature_labels(features, prompts, 4, tiles=tiles.tiles, candidates=tiles.candidates)
     assert np.array_equal(before, after)
 
 
@@ -356,7 +362,7 @@ def test_identical_features_keep_the_most_frequent_prompt_label():
 
 def test_an_empty_among_is_refused_by_clustering():
     with pytest.raises(ValueError, match="no tile is left"):
-        feature_labels(np.ones((4, 2)), np.zeros(4, int), 2, among=np.zeros(4, bool))
+        feature_labels(np.ones((4, 2)), np.zeros(4, int), 2, candidates=np.zeros(4, bool))
 
 
 # --- both filters --------------------------------------------------------------------------------
@@ -400,8 +406,8 @@ def test_each_order_is_its_filters_one_after_the_other(options):
     by_hand = {
         "mvc": mvc_first,
         "pfc": pfc_first,
-        "mvc+pfc": pfc(among=mvc_first),
-        "pfc+mvc": tiles.mvc(**to_mvc, among=pfc_first),
+        "mvc+pfc": pfc(candidates=mvc_first),
+        "pfc+mvc": tiles.mvc(**to_mvc, candidates=pfc_first),
     }
     for order in ORDERS:
         assert np.array_equal(tiles.keep(order, keep_ratio=0.4, **options), by_hand[order]), order
@@ -411,10 +417,10 @@ def test_each_order_is_its_filters_one_after_the_other(options):
 
 def test_the_published_setting_matches_clusters_of_what_the_views_keep():
     tiles = RandomTiles(6, n_tiles=100, n_classes=4)
-    chosen = SETTINGS["published filters"]
+    chosen = VARIANTS["published filters"]
     expected = confirmed_by_clusters(
         tiles.features["projected"], tiles.prompt_labels, 4,
-        seed=tiles.seed, tiles=tiles.tiles, among=tiles.mvc(),
+        seed=tiles.seed, tiles=tiles.tiles, candidates=tiles.mvc(),
     )  # fmt: skip
     assert np.array_equal(tiles.keep("mvc+pfc", **chosen), expected)
 
@@ -424,19 +430,22 @@ def test_our_setting_keeps_what_the_views_keep_and_lift_clusters_of_all_tiles_co
         tiles = RandomTiles(seed, n_tiles=100, n_classes=4)
         second = lift_labels(
             tiles.features["unprojected"], tiles.view_probs, clusters_per_class=3, seed=seed,
-            tiles=tiles.tiles, among=tiles.among,
+            tiles=tiles.tiles, candidates=tiles.candidates,
         )  # fmt: skip
-        first, prompts = tile_lift(tiles.view_probs, tiles.among).argmax(1), tiles.prompt_labels
+        first, prompts = (
+            tile_lift(tiles.view_probs, tiles.candidates).argmax(1),
+            tiles.prompt_labels,
+        )
         tiles.prompt_labels, confirmed = first, second == first
         ranked = {"tie_break": "probability", "quota": "class"}
-        by_views = tiles.mvc(**ranked, among=tiles.among)
+        by_views = tiles.mvc(**ranked, candidates=tiles.candidates)
         kept = {
             "": np.ones(100, bool), "mvc": by_views, "pfc": confirmed,
-            "mvc+pfc": by_views & confirmed, "pfc+mvc": tiles.mvc(**ranked, among=confirmed),
+            "mvc+pfc": by_views & confirmed, "pfc+mvc": tiles.mvc(**ranked, candidates=confirmed),
         }  # fmt: skip
         tiles.prompt_labels = prompts
         for order, expected in kept.items():
-            found = tiles.label(order, **SETTINGS["ours"], among=tiles.among)
+            found = tiles.label(order, **VARIANTS["ours"], candidates=tiles.candidates)
             assert np.array_equal(found, np.where(expected, first, UNLABELLED)), (order, seed)
 
 
@@ -474,7 +483,7 @@ def test_labels_by_lift_give_a_class_that_no_prompt_names_its_tiles():
         name: np.bincount(tiles.label("mvc", **rules)[tiles.keep("mvc", **rules)], minlength=3)
         for name, rules in (
             ("published", {"tie_break": "probability", "quota": "class"}),
-            ("ours", {n: SETTINGS["ours"][n] for n in ("label_rule", "tie_break", "quota")}),
+            ("ours", {n: VARIANTS["ours"][n] for n in ("label_rule", "tie_break", "quota")}),
         )
     }
     assert counts["published"][2] == 0 < 3 < counts["ours"][2]
@@ -483,23 +492,25 @@ def test_labels_by_lift_give_a_class_that_no_prompt_names_its_tiles():
 def test_clusters_follow_their_rule():
     tiles = RandomTiles(3, n_tiles=80, n_classes=3)
     features, options = tiles.features["unprojected"], {"seed": 0, "tiles": tiles.tiles}
-    kept = tiles.among & (np.arange(80) % 2 == 0)
+    kept = tiles.candidates & (np.arange(80) % 2 == 0)
     given = features, tiles.prompt_labels, tiles.view_probs
-    matched = labels_by_clusters("matched", *given, among=tiles.among, kept=kept, **options)
-    expected = feature_labels(features, tiles.prompt_labels, 3, among=kept, **options)
+    matched = labels_by_clusters(
+        "matched", *given, candidates=tiles.candidates, kept=kept, **options
+    )
+    expected = feature_labels(features, tiles.prompt_labels, 3, candidates=kept, **options)
     assert np.array_equal(matched, expected)
-    by_lift = labels_by_clusters("lift", *given, among=tiles.among, kept=kept, **options)
-    expected = lift_labels(features, tiles.view_probs, among=tiles.among, **options)
+    by_lift = labels_by_clusters("lift", *given, candidates=tiles.candidates, kept=kept, **options)
+    expected = lift_labels(features, tiles.view_probs, candidates=tiles.candidates, **options)
     assert np.array_equal(by_lift, expected)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_rules_are_called_by_the_setting_that_they_are(name):
-    rules = SETTINGS[name]
+    rules = VARIANTS[name]
     assert consensus.setting_of(rules) == name
     for ratio in (0.3, 0.5):  # is no part of a setting
         assert consensus.setting_of(rules | {"keep_ratio": ratio}) == name
-    other = next(SETTINGS[n] for n in SETTINGS if n != name)
+    other = next(VARIANTS[n] for n in VARIANTS if n != name)
     for rule in rules:
         assert consensus.setting_of(rules | {rule: other[rule]}) is None
         assert consensus.setting_of({rule: rules[rule]}) == name
@@ -508,7 +519,7 @@ def test_rules_are_called_by_the_setting_that_they_are(name):
 def test_the_defaults_are_the_published_setting():
     tiles = RandomTiles(7, n_tiles=100, n_classes=4)
     for order in ORDERS:
-        assert np.array_equal(tiles.keep(order), tiles.keep(order, **SETTINGS["published filters"]))
+        assert np.array_equal(tiles.keep(order), tiles.keep(order, **VARIANTS["published filters"]))
 
 
 def test_ours_keeps_a_class_that_the_global_ranking_loses():
@@ -576,7 +587,7 @@ def test_inputs_are_left_as_they_are():
     ]
     before = [array.copy() for array in given]
     for order in ORDERS:
-        tiles.keep(order, **SETTINGS["ours"])
+        tiles.keep(order, **VARIANTS["ours"])
     assert all(np.array_equal(a, b) for a, b in zip(given, before, strict=True))
 
 
@@ -620,12 +631,12 @@ def test_the_table_holds_what_the_filters_keep_in_each_setting():
         case = RandomTiles(seed, n_tiles=80, n_classes=4)
         pseudo = consensus.pseudo_label_table(
             case.tiles, case.votes, case.view_probs, case.features, case.prompt_labels,
-            keep_ratio=0.4, seed=seed, among=case.among,
+            keep_ratio=0.4, seed=seed, candidates=case.candidates,
         )  # fmt: skip
-        assert list(pseudo.setting.unique()) == list(SETTINGS), seed
-        for name, rules in SETTINGS.items():
+        assert list(pseudo.setting.unique()) == list(VARIANTS), seed
+        for name, rules in VARIANTS.items():
             subset = pseudo[pseudo.setting == name]
-            ratio = {"keep_ratio": 0.4, "among": case.among}
+            ratio = {"keep_ratio": 0.4, "candidates": case.candidates}
             assert np.array_equal(subset.tile, case.tiles), seed
             assert np.array_equal(subset.label, case.label("", **rules, **ratio)), seed
             labels = np.where(subset.kept, subset.label, UNLABELLED)

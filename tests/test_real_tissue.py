@@ -48,7 +48,7 @@ def labelled(tmp_path_factory):
     text = inference.embed_prompts(model, [c.prompts for c in card.classes])
     inference.embed_tiles(model, store, text, folder)
     inference.embed_views(model, store, table.tile.index.values, text, folder, n_views=6, seed=0)
-    names = ("probs", "features", "unprojected", "votes", "view_probs")
+    names = ("probs", "image_embeds", "backbone_features", "votes", "view_probs")
     arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
     return table.label.values, arrays | {"folder": folder}
 
@@ -56,11 +56,11 @@ def labelled(tmp_path_factory):
 def kept_by(labelled, order, setting):
     """Labels that are kept, and whether the prompts alone are right."""
     labels, arrays = labelled
-    features = {"projected": arrays["features"], "unprojected": arrays["unprojected"]}
+    features = {"projected": arrays["image_embeds"], "unprojected": arrays["backbone_features"]}
     prompts = arrays["probs"].argmax(1)
     found = consensus.label_by_consensus(
         order, arrays["votes"], arrays["view_probs"], features, prompts,
-        **consensus.SETTINGS[setting],
+        **consensus.VARIANTS[setting],
     )  # fmt: skip
     return found, prompts == labels
 

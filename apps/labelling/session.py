@@ -109,6 +109,6 @@ class LabellingLoop:
 
 def pictures(own: OwnTiles, probs: np.ndarray) -> Tiles:
     """What the grid shows: files, their neighbours by the VLM's features, suggestions [N, C]."""
-    features = np.load(own.out / "unprojected.npy", mmap_mode="r", allow_pickle=False)
+    features = np.load(own.out / "backbone_features.npy", mmap_mode="r", allow_pickle=False)
     unique = own.unique
     return Tiles(own.folder, unique.path.tolist(), unique.digest.tolist(), features, probs)

@@ -220,6 +220,6 @@ def predict(classifier: Path, tiles: Path, *, by_folder: bool = False) -> pd.Dat
     with scratch_folder() as scratch, torch.inference_mode():
         text = embed_prompts(model, list(description["classes"].values()))
         embed_tiles(model, store, text, scratch)
-        reader = samplers.plain_features(scratch / "unprojected.npy")
+        reader = samplers.plain_features(scratch / "backbone_features.npy")
         probs = networks.predict(heads, reader, unique.tile.values)
     return predictions(table, probs, list(description["classes"]))

@@ -26,12 +26,12 @@ from lib.active.strategies import Pool, Query, select
 from lib.active.trainings import effective_number
 from lib.alarm import Alarm
 from lib.clusters import classes_by_lift, cluster_agreement
-from lib.consensus import SETTINGS
+from lib.consensus import VARIANTS
 from lib.labels import UNLABELLED
 from lib.learning import setups
 from lib.learning.losses import HighConfidenceCrossSupervision
 from lib.learning.networks import predict
-from lib.learning.trials import Evidence
+from lib.learning.trials import FilterInputs
 
 # All pseudo labels of a class weigh as much as so many labels of it. Fixed by argument, not by any
 # result: as the prior of `losses.shrunk_marginal`.
@@ -177,8 +177,8 @@ def vlm_cpl_cold_start(
     features before the head (`networks.predict_members`). Raises FileNotFoundError for trained
     networks that are not there.
     """
-    rules = SETTINGS["ours"]
-    evidence = Evidence.of_folder(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
+    rules = VARIANTS["ours"]
+    evidence = FilterInputs.load(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
     kept = evidence.pseudo_labels("mvc+pfc", **rules)
     setup = setups.frozen(folder, tiles, len(class_names), steps=settings["n_steps"], seed=seed)
     networks = setups.load_networks(setup, place) if trained else []

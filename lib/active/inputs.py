@@ -29,7 +29,7 @@ def make_pool(
     """The pool with all that a strategy wants. tiles, labels, unlabelled_mask: [N]."""
     more: dict[str, np.ndarray] = {}
     if strategy in WANT_VIEWS:
-        more["view_probs"] = view_probabilities(networks, setup, tiles)
+        more["per_view_probs"] = view_probabilities(networks, setup, tiles)
     if strategy in WANT_DROPOUT:
         more["dropout_probs"] = dropout_probabilities(networks, setup.reader, tiles, seed=seed)
     predicted = predict_members(networks, setup.reader, tiles)

@@ -18,7 +18,7 @@ class Pool:
     probs: softmaxes of two networks [2, N, C]; features: [N, P] (`networks.predict_members`);
     labels: [N], `UNLABELLED` where none was given; unlabelled_mask: bool [N], the tiles that may be
     chosen, which those without an answer to an earlier query are not. For the strategies in
-    `WANT_VIEWS` and `WANT_DROPOUT` alone: view_probs, softmaxes of both networks for each of
+    `WANT_VIEWS` and `WANT_DROPOUT` alone: per_view_probs, softmaxes of both networks for each of
     several random views [M, N, C]; dropout_probs, softmaxes of the mean of both networks with
     dropout before the head [M, N, C].
     """
@@ -27,7 +27,7 @@ class Pool:
     features: np.ndarray
     labels: np.ndarray
     unlabelled_mask: np.ndarray
-    view_probs: np.ndarray | None = None
+    per_view_probs: np.ndarray | None = None
     dropout_probs: np.ndarray | None = None
 
 
@@ -168,7 +168,7 @@ def divergent_unisal(pool: Pool, n: int, seed: int, *, share: float = 0.1) -> Qu
     the tile (what the vote entropy of multi-view consensus is to votes); candidates are the first
     max(2 n, `share` of the unlabelled tiles), of which `compact` takes n.
     """
-    views = [pool.probs] if pool.view_probs is None else [pool.probs, pool.view_probs]
+    views = [pool.probs] if pool.per_view_probs is None else [pool.probs, pool.per_view_probs]
     rows = np.flatnonzero(pool.unlabelled_mask)
     score = divergence(np.concatenate([member[:, rows] for member in views]))
     first = _highest(score, max(2 * n, round(share * len(rows))))

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from lib.consensus import SETTINGS
+from lib.consensus import VARIANTS
 from lib.report.statistics import pooled_rows
 
 plt.style.use(Path(__file__).with_name("style.mplstyle"))
@@ -154,7 +154,7 @@ def _points(ax: Axes, values: pd.Series, mean: float, y: float, colour: str) -> 
 
 
 def _name_settings(ax: Axes) -> None:
-    for setting in SETTINGS:
+    for setting in VARIANTS:
         ax.plot([], [], marker="|", lw=0, mew=2.5, color=SETTING_COLOURS[setting], label=setting)
 
 

@@ -42,7 +42,7 @@ def feature_views(file: Path, *, seed: int, device: torch.device | str = "cpu") 
 
 
 def plain_features(file: Path, *, device: torch.device | str = "cpu") -> PlainReader:
-    """Features of the plain tiles. file: [all tiles, E] (`unprojected.npy`)."""
+    """Features of the plain tiles. file: [all tiles, E] (`backbone_features.npy`)."""
     return lambda tiles: _floats(mapped(file)[tiles], device)
 
 

@@ -37,8 +37,8 @@ def frozen(
 ) -> TrainingSetup:
     """Small heads on the features that the frozen VLM gave to the random views. Needs no GPU.
 
-    run: folder with view_features.npy [V, all tiles, E] and unprojected.npy [all tiles, E]. The
-    features are standardised by those of `tiles` [N], the training tiles, alone.
+    run: folder with view_features.npy [V, all tiles, E] and backbone_features.npy [all tiles, E].
+    The features are standardised by those of `tiles` [N], the training tiles, alone.
     """
     file = run / "view_features.npy"
     view_features = np.load(file, mmap_mode="r", allow_pickle=False)
@@ -46,7 +46,7 @@ def frozen(
     return TrainingSetup(
         partial(networks.frozen_head, mean, std, n_classes, projection=projection),
         samplers.feature_views(file, seed=seed),
-        samplers.plain_features(run / "unprojected.npy"),
+        samplers.plain_features(run / "backbone_features.npy"),
         Schedule(steps=steps),
     )
 

@@ -46,15 +46,15 @@ def source_only_probabilities(
 
     The heads, the steps and the views are those of the run (its settings); source classes take the
     names of target classes by `target_class`, with captions as the prompts of the source. run: run
-    folder with unprojected.npy, where the result is kept for all folds. Returns float32 [N, C];
-    None, with a warning that says why, when the VLM is no stand-in or a target class is no source
-    class.
+    folder with backbone_features.npy, where the result is kept for all folds. Returns float32
+    [N, C]; None, with a warning that says why, when the VLM is no stand-in or a target class is
+    no source class.
     """
     if not model.name.startswith(paths.STAND_IN) or model.ensemble_members:
         warnings.warn(f"source-only is left out: {model.name} is no single stand-in", stacklevel=2)
         return None
     used = {name: settings[name] for name in SETTINGS} | {"seed": seed, "classes": [*class_names]}
-    file = run / f"source_only_{digest_of(used, run / 'unprojected.npy')}.npy"
+    file = run / f"source_only_{digest_of(used, run / 'backbone_features.npy')}.npy"
     with locked(run / ".source_only.lock"):  # folds run side by side
         if not file.is_file():
             probs = _train_and_predict(model, run, class_names, settings, seed)
@@ -86,6 +86,6 @@ def _train_and_predict(
         embed_tiles(model, store, text, folder)
         embed_views(model, store, data.tiles, text, folder, seed=seed, progress=False, **drawing)
         setup = frozen(folder, data.tiles, len(class_names), steps=settings["n_steps"], seed=seed)
-        setup = replace(setup, reader=plain_features(run / "unprojected.npy"))
-        n_tiles = len(np.load(run / "unprojected.npy", mmap_mode="r", allow_pickle=False))
+        setup = replace(setup, reader=plain_features(run / "backbone_features.npy"))
+        n_tiles = len(np.load(run / "backbone_features.npy", mmap_mode="r", allow_pickle=False))
         return fit_predict(Supervised(), data, np.arange(n_tiles), setup=setup, seed=seed)

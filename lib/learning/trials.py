@@ -19,8 +19,8 @@ from lib.alarm import Alarm, label_free_alarms
 from lib.artefacts import digest_of, locked
 from lib.clusters import classes_by_lift, lift_clusters
 from lib.consensus import (
-    SETTINGS,
     TIE_STREAM,
+    VARIANTS,
     keep_lowest,
     label_by_consensus,
     tile_lift,
@@ -43,7 +43,7 @@ PLAIN = {"mvc": "ce-mvc", "pfc": "ce-pfc", "mvc+pfc": "ce-kept"}  # filters → 
 
 
 @dataclass(frozen=True)
-class Evidence:
+class FilterInputs:
     """What the filters look at, one row per training tile.
 
     tiles: [N] tile numbers; prompt_labels, confidence: [N], the best class of the zero-shot
@@ -63,9 +63,9 @@ class Evidence:
     seed: int
 
     @classmethod
-    def of_folder(
+    def load(
         cls, folder: Path, tiles: np.ndarray, *, keep_ratio: float, seed: int, text: str = ""
-    ) -> "Evidence":
+    ) -> "FilterInputs":
         """As `embed_tiles` and `embed_views` left it; text: one of several sets of prompts.
 
         tiles: [N], some of all tiles.
@@ -82,8 +82,8 @@ class Evidence:
             votes=load("votes", text)[:, tiles],
             view_probs=load("view_probs", text)[tiles],
             features={
-                "projected": load("features")[tiles],
-                "unprojected": load("unprojected")[tiles],
+                "projected": load("image_embeds")[tiles],
+                "unprojected": load("backbone_features")[tiles],
             },
             agree=load("agree", text)[tiles],
             keep_ratio=keep_ratio,
@@ -94,9 +94,9 @@ class Evidence:
     def lift_clusters(self) -> tuple[np.ndarray, np.ndarray]:
         """Clusters [N] and lifts [K, C] of our setting, see `clusters.lift_clusters`."""
         return lift_clusters(
-            self.features[SETTINGS["ours"]["cluster_on"]], self.view_probs,
-            clusters_per_class=SETTINGS["ours"]["clusters_per_class"], seed=self.seed,
-            tiles=self.tiles, among=self.agree,
+            self.features[VARIANTS["ours"]["cluster_on"]], self.view_probs,
+            clusters_per_class=VARIANTS["ours"]["clusters_per_class"], seed=self.seed,
+            tiles=self.tiles, candidates=self.agree,
         )  # fmt: skip
 
     def alarms(
@@ -106,7 +106,7 @@ class Evidence:
 
         kept: bool [N]; predicted: [M, C], probabilities of any tiles by the trained networks.
         """
-        labels = self.pseudo_labels("", **SETTINGS[setting])
+        labels = self.pseudo_labels("", **VARIANTS[setting])
         return label_free_alarms(
             self.view_probs, labels, kept, *self.lift_clusters, class_names, predicted=predicted
         )
@@ -121,7 +121,7 @@ class Evidence:
         ranking = np.lexsort([self.tiles, chance, -self.confidence])
         kept = keep_lowest(
             ranking, self.prompt_labels, keep_ratio=self.keep_ratio, quota="class",
-            among=self.agree,
+            candidates=self.agree,
         )  # fmt: skip
         return np.where(kept, self.prompt_labels, UNLABELLED)
 
@@ -136,7 +136,7 @@ class Evidence:
         }  # fmt: skip
         return label_by_consensus(
             order, features=self.features, prompt_labels=self.prompt_labels, tiles=self.tiles,
-            among=self.agree, seed=self.seed, **(own | rules),
+            candidates=self.agree, seed=self.seed, **(own | rules),
         )  # fmt: skip
 
 
@@ -179,7 +179,7 @@ class Outcome:
 
 
 def noisy_label_trials(
-    evidence: Evidence, objectives: Mapping[str, Objective], suspected: np.ndarray
+    evidence: FilterInputs, objectives: Mapping[str, Objective], suspected: np.ndarray
 ) -> list[Trial]:
     """Trials that learn from the zero-shot labels without a filter of VLM-CPL.
 
@@ -192,7 +192,7 @@ def noisy_label_trials(
     return [*trials, Trial("confident-learning", Supervised(), trusted)]
 
 
-def filter_trials(evidence: Evidence) -> list[Trial]:
+def filter_trials(evidence: FilterInputs) -> list[Trial]:
     """Plain training on what MVC, PFC or both keep, in each setting, and on the most confident.
 
     Beside MVC in our setting, "top-confidence" tells whether views are worth their time, and
@@ -203,7 +203,7 @@ def filter_trials(evidence: Evidence) -> list[Trial]:
             method, Supervised(), evidence.pseudo_labels(order, **rules), setting=setting,
             params={"rules": rules},
         )
-        for setting, rules in SETTINGS.items()
+        for setting, rules in VARIANTS.items()
         for order, method in PLAIN.items()
     ]  # fmt: skip
     confident = Trial("top-confidence", Supervised(), evidence.confident_labels())
@@ -212,7 +212,7 @@ def filter_trials(evidence: Evidence) -> list[Trial]:
 
 
 def untrained_outcomes(
-    model: VLM, folder: Path, text: Any, evidence: Evidence, tiles: np.ndarray
+    model: VLM, folder: Path, text: Any, evidence: FilterInputs, tiles: np.ndarray
 ) -> list[Outcome]:
     """Methods without training: all tiles of a run are classified at once, `tiles` are returned.
 
@@ -223,7 +223,7 @@ def untrained_outcomes(
     """
     features, probs, view_probs = (
         np.load(folder / f"{name}.npy", allow_pickle=False)
-        for name in ("features", "probs", "view_probs")
+        for name in ("image_embeds", "probs", "view_probs")
     )
     prompts = np.asarray(text.cpu())
     sizes = np.cumsum(model.sizes or (prompts.shape[1],))[:-1]
@@ -294,7 +294,7 @@ def run_trials(
 
 def ablation_trials(
     grid: Sequence[Mapping[str, Any]],
-    evidence: Evidence,
+    evidence: FilterInputs,
     vote: Callable[[int], tuple[np.ndarray, np.ndarray]],
 ) -> list[Trial]:
     """VLM-CPL with the rules of each line of a grid (`ablations.ablation_grid`).
@@ -302,7 +302,7 @@ def ablation_trials(
     vote: number of views → votes [V, N] and view probabilities [N, C] of the training tiles, where
     that rule is varied; the networks see the views of the run all the same.
     """
-    names = ("keep_ratio", *SETTINGS["ours"])
+    names = ("keep_ratio", *VARIANTS["ours"])
     trials = []
     for rules in grid:
         chosen_rules = {name: rules[name] for name in names}
@@ -336,7 +336,7 @@ def embed_shifted(
     another one is embedding is left to it, and waited for at the end.
     """
     used = {name: settings[name] for name in ("prompts", "n_views", "hue", "batch_size")}
-    digest = digest_of(used | {"seed": seed}, run / "unprojected.npy")
+    digest = digest_of(used | {"seed": seed}, run / "backbone_features.npy")
     folders = [run / "shifts" / f"{store.stem}-{digest}" for store in stores]
     for wait in (False, True):
         for store, folder in zip(stores, folders, strict=True):
@@ -368,7 +368,7 @@ def shifted_outcomes(
     features.
     """
     tiles = train.tile.values
-    evidence = Evidence.of_folder(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
+    evidence = FilterInputs.load(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
     zero_shot = np.load(folder / "probs.npy", allow_pickle=False)[test.tile]
     setup = frozen(folder, tiles, len(class_names), steps=settings["n_steps"], seed=seed)
     trials = _shift_trials(evidence, train.label.values, settings)
@@ -381,13 +381,13 @@ def shifted_outcomes(
 
 
 def _shift_trials(
-    evidence: Evidence, truth: np.ndarray, settings: Mapping[str, Any]
+    evidence: FilterInputs, truth: np.ndarray, settings: Mapping[str, Any]
 ) -> list[Trial]:
     """Everything that is measured at one shift, but for zero-shot."""
     objective = HighConfidenceCrossSupervision(settings["threshold"], settings["cross_weight"])
     plain = Trial("ce-all", Supervised(), evidence.prompt_labels)
     consensus = [
         Trial("vlm-cpl", objective, evidence.pseudo_labels("mvc+pfc", **rules), setting=setting)
-        for setting, rules in SETTINGS.items()
+        for setting, rules in VARIANTS.items()
     ]
     return [plain, full_supervision(truth), *consensus]

@@ -12,13 +12,13 @@ from lib import paths
 from lib.active.inputs import view_probabilities
 from lib.artefacts import scratch_folder
 from lib.clusters import lift_labels
-from lib.consensus import SETTINGS
+from lib.consensus import VARIANTS
 from lib.labels import UNLABELLED
 from lib.learning import setups
 from lib.learning.losses import HighConfidenceCrossSupervision
 from lib.learning.networks import predict_members
 from lib.learning.setups import TrainingSetup
-from lib.learning.trials import Evidence
+from lib.learning.trials import FilterInputs
 from lib.quality.estimates import PredictionSources
 
 # Networks of each setting, and the label of every training tile that they learnt from [N].
@@ -58,7 +58,7 @@ def load_trained(
     Raises FileNotFoundError where networks are missing.
     """
     trained = {}
-    for setting in SETTINGS:
+    for setting in VARIANTS:
         place = folder / paths.file_name(setting)
         networks = setups.load_networks(setup, place)
         if len(networks) != 2:
@@ -85,10 +85,10 @@ def train_at_shift(
     As in `16_robustness`, which keeps no networks of shifted tiles. folder: of
     `trials.embed_shifted`; settings: of the run.
     """
-    evidence = Evidence.of_folder(folder, train_tiles, keep_ratio=settings["keep_ratio"], seed=seed)
+    evidence = FilterInputs.load(folder, train_tiles, keep_ratio=settings["keep_ratio"], seed=seed)
     objective = HighConfidenceCrossSupervision(settings["threshold"], settings["cross_weight"])
     trained = {}
-    for setting, rules in SETTINGS.items():
+    for setting, rules in VARIANTS.items():
         labels = evidence.pseudo_labels("mvc+pfc", **rules)
         given = objective, setup, train_tiles, labels, class_names
         with scratch_folder() as scratch:
@@ -131,7 +131,7 @@ def collect(
     def load(name: str) -> np.ndarray:
         return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
-    features, view_probs, rules = load("unprojected"), load("view_probs"), SETTINGS["ours"]
+    features, view_probs, rules = load("backbone_features"), load("view_probs"), VARIANTS["ours"]
     both = np.concatenate([train_tiles, test_tiles])
     clusters = lift_labels(
         features[both], view_probs[both], clusters_per_class=rules["clusters_per_class"],
@@ -168,4 +168,4 @@ def read_predictions(
             f"with the same dataset, seed {seed} and fold {fold}"
         )
     table = pd.read_parquet(file).set_index("tile").loc[tiles]
-    return pd.DataFrame({setting: table[f"{setting}_label"] for setting in SETTINGS})
+    return pd.DataFrame({setting: table[f"{setting}_label"] for setting in VARIANTS})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from lib.consensus import CLUSTER_RULES, LABEL_RULES, QUOTAS, SETTINGS, TIE_BREAKS
+from lib.consensus import CLUSTER_RULES, LABEL_RULES, QUOTAS, TIE_BREAKS, VARIANTS
 from lib.report import statistics
 from lib.report.active_learning import TRAININGS
 from lib.report.format import pooled_spread, spread
@@ -45,7 +45,7 @@ def our_rules(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The rules that VLM-CPL runs with in our setting. settings: of a run (`Run.settings`)."""
     names = ("n_views", "keep_ratio", "threshold", "cross_weight")
     fixed = {"filters": "mvc+pfc"}
-    return {name: settings[name] for name in names} | fixed | SETTINGS["ours"]
+    return {name: settings[name] for name in names} | fixed | VARIANTS["ours"]
 
 
 def chosen_rules(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lib.consensus import SETTINGS
+from lib.consensus import VARIANTS
 from lib.report import metrics, statistics
 from lib.report.evaluation import evaluate_probs
 from lib.report.format import differences, with_interval
@@ -180,7 +180,7 @@ def right_frame(
     classes = {(o.method, o.setting): o.probs.argmax(1) for o in outcomes}
     if network == "frozen":
         classes["zero-shot", ""] = named["zero-shot_label"].values
-    classes |= {("vlm-cpl", setting): named[f"{setting}_label"].values for setting in SETTINGS}
+    classes |= {("vlm-cpl", setting): named[f"{setting}_label"].values for setting in VARIANTS}
     lines = [
         test[["tile", "group", "label"]].assign(
             vlm=vlm, seed=seed, fold=fold, method=method, setting=setting,
@@ -221,7 +221,7 @@ def score_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
     What needs no network and heads on frozen features come before whole networks.
     """
-    methods, settings = list(COMPARED), ["", *SETTINGS]
+    methods, settings = list(COMPARED), ["", *VARIANTS]
     lines = sorted(
         (score_line(row) for row in rows if is_compared(row)),
         key=lambda line: (

@@ -59,7 +59,7 @@ def multi_view_rules(keep_ratio: float) -> list[dict[str, Any]]:
     Prompt labels with all of them, labels by lift with our own. A dict per combination: the rules,
     and under "varied" the keep ratio where it is another one than `keep_ratio`.
     """
-    ours = tuple(consensus.SETTINGS["ours"][name] for name in MULTI_VIEW)
+    ours = tuple(consensus.VARIANTS["ours"][name] for name in MULTI_VIEW)
     of_prompts = product(("prompt",), consensus.TIE_BREAKS, consensus.QUOTAS)
     return [
         {"keep_ratio": ratio}
@@ -77,20 +77,20 @@ def evaluate_views(
     class_names: Sequence[str],
     *,
     keep_ratio: float,
-    among: np.ndarray,
+    candidates: np.ndarray,
     seed: int,
     **fields: Any,
 ) -> list[dict[str, Any]]:
     """Labels of the mean of the views, and of multi-view consensus by all of `multi_view_rules`.
 
     Once for the training tiles of each fold. table: of all N tiles; votes: [V, N]; view_probs:
-    [N, C]; prompt_labels, among: [N], see `consensus.label_by_consensus`. fields: further fields
-    of all rows.
+    [N, C]; prompt_labels, candidates: [N], see `consensus.label_by_consensus`. fields: further
+    fields of all rows.
     """
     evaluations = []
     for fold, tiles, _ in fold_tiles(table):
         labels = table.label.values[tiles]
-        prompts = prompt_labels[tiles], view_probs[tiles], among[tiles]
+        prompts = prompt_labels[tiles], view_probs[tiles], candidates[tiles]
         every, view_labels = np.ones(len(tiles), bool), view_probs[tiles].argmax(1)
         scores = metrics.scores(view_probs[tiles], labels, class_names)
         evaluations.append(
@@ -103,7 +103,7 @@ def evaluate_views(
             ranking = {name: params[name] for name in ("keep_ratio", "tie_break", "quota")}
             kept = consensus.multi_view_consensus(
                 votes[:, tiles], view_probs[tiles], found, **ranking, seed=seed, tiles=tiles,
-                among=among[tiles],
+                candidates=candidates[tiles],
             )  # fmt: skip
             setting = None if "varied" in params else consensus.setting_of(params)
             evaluations.append(
@@ -141,7 +141,7 @@ def evaluate_filters(
     PFC alone goes by the cluster rules of a setting. The last one, on unprojected features, is what
     the networks learn from in our setting.
 
-    choice: seed, tiles and among of `consensus.label_by_consensus`, where the shapes are too.
+    choice: seed, tiles and candidates of `consensus.label_by_consensus`, where the shapes are too.
     """
 
     def evaluate(order: str, rules: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def evaluate_filters(
             setting=consensus.setting_of(rules), device="cpu",
         )  # fmt: skip
 
-    each = list(product(consensus.SETTINGS.values(), features))
+    each = list(product(consensus.VARIANTS.values(), features))
     alone = [
         evaluate("pfc", {name: rules[name] for name in LABELLING} | {"cluster_on": cluster_on})
         for rules, cluster_on in each
@@ -206,7 +206,7 @@ def evaluate_vlm_cpl(
     label_of = train.set_index("tile").label
     fixed = {"filters": "mvc+pfc"}
     evaluations = []
-    for setting, rules in consensus.SETTINGS.items():
+    for setting, rules in consensus.VARIANTS.items():
         subset = pseudo[pseudo.setting == setting]
         quality = metrics.label_quality(
             subset.label.values,

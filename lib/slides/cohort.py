@@ -328,7 +328,7 @@ def _embed(
 ) -> dict[str, float]:
     """Write one slide. Its features appear last, so a slide with them is complete.
 
-    In the file: the unprojected features [N, E] and as `projected` [N, D] those that meet the
+    In the file: the backbone features [N, E] and as `image_embeds` [N, D] those that meet the
     prompts, both float16. reading: see `read_tiles`.
     """
     file, outlines = out / f"{line['name']}.h5", out / f"{line['name']}{TISSUE}"
@@ -353,10 +353,10 @@ def _embed(
     if not (outlines.is_file() and line["tissue"] and outlines.samefile(line["tissue"])):
         write_geojson(outlines, mask_to_geojson(mask, TISSUE_MPP, slide))
     in_order = zip(*(found[start] for start in sorted(found)), strict=True)
-    unprojected, projected = map(np.concatenate, in_order)
+    backbone_features, image_embeds = map(np.concatenate, in_order)
     write_features(
-        file, coords, unprojected, slide=slide, pixels=vlm.image_size, mpp=mpp,
-        extra={"projected": projected},
+        file, coords, backbone_features, slide=slide, pixels=vlm.image_size, mpp=mpp,
+        extra={"image_embeds": image_embeds},
         made_from={**made_from, "outlines": digest_of({}, outlines)},
     )  # fmt: skip
     return {"tiles": len(coords), **seconds}

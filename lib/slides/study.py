@@ -16,7 +16,7 @@ import torch
 
 from lib.alarm import Alarm
 from lib.artefacts import atomic, digest_of, locked, new_array
-from lib.consensus import SETTINGS, labels_by_rule
+from lib.consensus import VARIANTS, labels_by_rule
 from lib.data.tiles import stored_size
 from lib.labels import UNLABELLED
 from lib.learning import setups
@@ -24,7 +24,7 @@ from lib.learning.losses import HighConfidenceCrossSupervision, Objective, Super
 from lib.learning.networks import predict
 from lib.learning.pooling import Bags, attention_setup, pool_slides, poolings, predict_slides
 from lib.learning.samplers import mapped, plain_features
-from lib.learning.trials import Evidence
+from lib.learning.trials import FilterInputs
 from lib.random_draws import tile_draws
 from lib.slides.cohort import read_listed
 from lib.slides.features_file import read_features
@@ -39,7 +39,7 @@ DRAW_STREAM = 5_000_011  # keeps these draws apart from those of views
 
 
 def gather(table: pd.DataFrame, out: Path) -> pd.DataFrame:
-    """Put the features of all slides side by side: unprojected.npy and features.npy in `out`.
+    """Join the features of all slides: backbone_features.npy and image_embeds.npy in `out`.
 
     table: of `read_slide_table`; out: where `embed_slides` wrote. Returns a line per tile, in the
     order of the rows: slide, x, y (top left, pixels of level 0) and side (float, likewise). Raises
@@ -53,11 +53,11 @@ def gather(table: pd.DataFrame, out: Path) -> pd.DataFrame:
         )
     read = [read_features(out / f"{name}.h5") for name in table.name]
     for name, file in zip(table.name, read, strict=True):
-        if "projected" not in file.extra or "patch_size_level0_exact" not in file.attributes:
+        if "image_embeds" not in file.extra or "patch_size_level0_exact" not in file.attributes:
             raise ValueError(f"{out / name}.h5 is of another program: remove it")
     for name, arrays in (
-        ("unprojected", [file.features for file in read]),
-        ("features", [file.extra["projected"] for file in read]),
+        ("backbone_features", [file.features for file in read]),
+        ("image_embeds", [file.extra["image_embeds"] for file in read]),
     ):
         with atomic(out / f"{name}.npy") as temporary, temporary.open("wb") as opened:
             np.save(opened, np.concatenate(arrays))
@@ -73,7 +73,7 @@ def gather(table: pd.DataFrame, out: Path) -> pd.DataFrame:
 @torch.inference_mode()
 def tile_probabilities(vlm: VLM, out: Path, text: torch.Tensor) -> np.ndarray:
     """Softmax over the prompts of every tile, float32 [N, C + K]. text: from `embed_prompts`."""
-    features = mapped(out / "features.npy")
+    features = mapped(out / "image_embeds.npy")
     probs = [
         class_probabilities(
             vlm, torch.from_numpy(np.array(features[start : start + CHUNK], np.float32)), text.cpu()
@@ -135,7 +135,7 @@ def vote_on(
     texts = {TARGETS: text[: len(class_names)], EVERYTHING: text}
     used = {"rows": joined.tolist(), "mpp": mpp, **views, "targets": len(class_names)}
     used["text"] = text.tolist()
-    votes = out / f"votes-{digest_of(used, out / 'unprojected.npy')}"
+    votes = out / f"votes-{digest_of(used, out / 'backbone_features.npy')}"
     with locked(votes.with_suffix(".lock")):
         if not votes.is_dir():
             # as every store of tiles: larger than the input, so that views are crops of it
@@ -257,7 +257,7 @@ def label_slides(
     n_slides, n_targets = len(trained_on), len(class_names)
     learnt_from = trained_on[slide_of[voted.drawn]]
     evidence, kept, networks = learn_tiles(voted, learnt_from, settings, folder, seed=seed)
-    features, every = plain_features(out / "unprojected.npy"), voted.rows
+    features, every = plain_features(out / "backbone_features.npy"), voted.rows
     predicted = {method: predict(pair, features, every) for method, pair in networks.items()}
     alarms = evidence.alarms("ours", kept, voted.names, predicted["vlm-cpl"])
     by_method = {} if voted.setting == LEARNT else {"zero-shot": (every, zero_shot[every])}
@@ -271,7 +271,7 @@ def label_slides(
         for name, pool in poolings().items()
     ]  # fmt: skip
     rows, tile_probs = by_method["vlm-cpl"]
-    bags = Bags(out / "unprojected.npy", rows_of_slides(rows, slide_of, n_slides))
+    bags = Bags(out / "backbone_features.npy", rows_of_slides(rows, slide_of, n_slides))
     mean = pool_slides(tile_probs, slide_of[rows], n_slides)
     pseudo = pseudo_labels_of_slides(voted.setting, mean, trained_on)
     attentions = []
@@ -294,7 +294,7 @@ def pseudo_labels_of_slides(setting: str, probs: np.ndarray, trained_on: np.ndar
     on its mean over the slides to learn from, as for tiles: see `consensus.labels_by_rule`.
     trained_on: bool [S].
     """
-    rule = SETTINGS["ours" if setting == LEARNT else "published filters"]["label_rule"]
+    rule = VARIANTS["ours" if setting == LEARNT else "published filters"]["label_rule"]
     return labels_by_rule(rule, probs.argmax(1), probs, trained_on)
 
 
@@ -311,7 +311,7 @@ def learn_tiles(
     folder: Path,
     *,
     seed: int,
-) -> tuple[Evidence, np.ndarray, dict[str, list]]:
+) -> tuple[FilterInputs, np.ndarray, dict[str, list]]:
     """MVC, PFC in our setting and two ways to learn from what they keep.
 
     learnt_from: bool [M], the drawn tiles of training slides; settings: keep_ratio, threshold,
@@ -320,10 +320,10 @@ def learn_tiles(
     "vlm-cpl" by cross supervision from all.
     """
     votes, names, places = voted.votes, voted.names, voted.places[learnt_from]
-    evidence = Evidence.of_folder(
+    evidence = FilterInputs.load(
         votes, places, keep_ratio=settings["keep_ratio"], seed=seed, text=voted.text
     )
-    labels = evidence.pseudo_labels("mvc+pfc", **SETTINGS["ours"])
+    labels = evidence.pseudo_labels("mvc+pfc", **VARIANTS["ours"])
     setup = setups.frozen(votes, places, len(names), steps=settings["n_steps"], seed=seed)
     objectives: dict[str, Objective] = {
         "ce-kept": Supervised(),

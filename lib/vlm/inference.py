@@ -134,12 +134,12 @@ def embed_prompts(vlm: VLM, prompts: Sequence[Sequence[str]]) -> torch.Tensor:
 
 @torch.inference_mode()
 def encode_images(vlm: VLM, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unprojected [B, E] and projected, L2-normalised [B, D] image features, float32.
+    """Encode images: backbone features [B, E] and image embeddings [B, D], float32.
 
-    pixels: float [B, 3, s, s] in 0 … 1; normalised here as the model wants it. The unprojected
+    pixels: float [B, 3, s, s] in 0 … 1; normalised here as the model wants it. The backbone
     features are those before the linear map to the text space; where a model has no such map that
-    can be told apart, they are the projected ones. An ensemble's are those of its members,
-    concatenated, each with the same norm.
+    can be told apart, they are the embeddings, which are L2-normalised. An ensemble's are
+    those of its members, concatenated, each with the same norm.
     """
     if vlm.ensemble_members:
         return _encode_with_members(vlm, pixels)
@@ -149,31 +149,31 @@ def encode_images(vlm: VLM, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.T
     visual = vlm.model.visual
     with torch.autocast(vlm.device.type, vlm.dtype, enabled=vlm.dtype is not torch.float32):
         if hasattr(visual, "trunk"):  # a timm tower
-            unprojected = visual.trunk(batch)
-            projected = visual.head(unprojected)
+            backbone_features = visual.trunk(batch)
+            image_embeds = visual.head(backbone_features)
         elif getattr(visual, "proj", None) is not None:  # a vision transformer
-            unprojected, projected = _through_projection(visual, batch)
+            backbone_features, image_embeds = _through_projection(visual, batch)
         else:
-            unprojected = projected = _pooled(visual(batch))
-    return unprojected.float(), F.normalize(projected.float(), dim=-1)
+            backbone_features = image_embeds = _pooled(visual(batch))
+    return backbone_features.float(), F.normalize(image_embeds.float(), dim=-1)
 
 
 def _encode_with_members(vlm: VLM, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    unprojected, projected = [], []
+    backbone_features, image_embeds = [], []
     for member in vlm.ensemble_members:
         before, after = encode_images(member, views.resize(pixels, member.image_size))
-        unprojected.append(F.normalize(before, dim=-1))
-        projected.append(after / len(vlm.ensemble_members) ** 0.5)
-    return torch.cat(unprojected, dim=1), torch.cat(projected, dim=1)
+        backbone_features.append(F.normalize(before, dim=-1))
+        image_embeds.append(after / len(vlm.ensemble_members) ** 0.5)
+    return torch.cat(backbone_features, dim=1), torch.cat(image_embeds, dim=1)
 
 
 def _through_projection(visual: Any, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     projection, visual.proj = visual.proj, None
     try:
-        unprojected = _pooled(visual(batch))
+        backbone_features = _pooled(visual(batch))
     finally:
         visual.proj = projection
-    return unprojected, unprojected @ projection.to(unprojected.dtype)
+    return backbone_features, backbone_features @ projection.to(backbone_features.dtype)
 
 
 def _pooled(output: Any) -> torch.Tensor:
@@ -181,19 +181,19 @@ def _pooled(output: Any) -> torch.Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
-def class_probabilities(vlm: VLM, projected: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+def class_probabilities(vlm: VLM, image_embeds: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
     """p(c|x) = softmax_c(s · cos(f(x), g(T_c))): float32 [B, C] from [B, D] and [C, D].
 
     For an ensemble the average of its members.
     """
-    return member_probabilities(vlm, projected, text).mean(0)
+    return member_probabilities(vlm, image_embeds, text).mean(0)
 
 
-def member_probabilities(vlm: VLM, projected: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+def member_probabilities(vlm: VLM, image_embeds: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
     """`class_probabilities` by each of the M members, [M, B, C]; M is 1 but for `ensemble`."""
     sizes = vlm.sizes or (text.shape[1],)
     length = len(sizes) ** 0.5  # undoes that of `encode_images`
-    split = zip(vlm.members, projected.split(sizes, 1), text.split(sizes, 1), strict=True)
+    split = zip(vlm.members, image_embeds.split(sizes, 1), text.split(sizes, 1), strict=True)
     return torch.stack(
         [
             torch.softmax(length * member.scale * images @ prompts.T, dim=-1)
@@ -205,17 +205,18 @@ def member_probabilities(vlm: VLM, projected: torch.Tensor, text: torch.Tensor) 
 def embed_tiles(vlm: VLM, store: Path, text: Texts, run: Path, *, batch_size: int = 64) -> None:
     """Zero-shot inference on every tile of the store, without augmentation.
 
-    Writes to `run`: features.npy [N, D] float16 (projected, L2-normalised), unprojected.npy [N, E]
-    float16, probs.npy [N, C] float32, agree.npy [N] bool (whether all members of an ensemble
-    predict the same class; true everywhere for one VLM). text: [C, D] from `embed_prompts`; of
-    several sets of prompts by name, probs and agree are written to the folder `run/<name>`.
+    Writes to `run`: image_embeds.npy [N, D] float16 (projected, L2-normalised),
+    backbone_features.npy [N, E] float16 (before the projection), probs.npy [N, C] float32,
+    agree.npy [N] bool (whether all members of an ensemble predict the same class; true everywhere
+    for one VLM). text: [C, D] from `embed_prompts`; of several sets of prompts by
+    name, probs and agree are written to the folder `run/<name>`.
     """
     tiles = np.arange(len(np.load(store, mmap_mode="r", allow_pickle=False)))
     texts = _by_name(text)
-    unprojected_size, size = feature_sizes(vlm)
+    backbone_size, size = feature_sizes(vlm)
     with _NewArrays() as arrays:
-        all_unprojected = arrays.add(run / "unprojected.npy", (len(tiles), unprojected_size), "f2")
-        all_features = arrays.add(run / "features.npy", (len(tiles), size), "f2")
+        all_backbone = arrays.add(run / "backbone_features.npy", (len(tiles), backbone_size), "f2")
+        all_embeds = arrays.add(run / "image_embeds.npy", (len(tiles), size), "f2")
         of_texts = [
             (
                 own,
@@ -225,11 +226,13 @@ def embed_tiles(vlm: VLM, store: Path, text: Texts, run: Path, *, batch_size: in
             for name, own in texts.items()
         ]
         for idx, images in _progress(read_batches(store, tiles, batch_size, vlm.device), tiles):
-            unprojected, projected = encode_images(vlm, views.plain_view(images, vlm.image_size))
-            all_unprojected[idx] = unprojected.cpu()
-            all_features[idx] = projected.cpu()
+            backbone_features, image_embeds = encode_images(
+                vlm, views.plain_view(images, vlm.image_size)
+            )
+            all_backbone[idx] = backbone_features.cpu()
+            all_embeds[idx] = image_embeds.cpu()
             for own, all_probs, all_agree in of_texts:
-                probs = member_probabilities(vlm, projected, own)
+                probs = member_probabilities(vlm, image_embeds, own)
                 all_probs[idx] = probs.mean(0).cpu()
                 all_agree[idx] = (probs.argmax(2) == probs[0].argmax(1)).all(0).cpu()
 
@@ -250,10 +253,10 @@ def embed_views(
     """Embed and classify V random views of each tile (VLM-CPL, multi-view consensus).
 
     tiles: [N] tile numbers, also rows of the store. Writes to `run`: view_features.npy [V, N, E]
-    float16 (unprojected), votes.npy [V, N] int16 (argmax of each view), view_probs.npy [N, C]
-    float32 (mean over the views). text: as for `embed_tiles`; of several sets of prompts by name,
-    votes and view_probs are written to the folder `run/<name>`, and a view is encoded once. See
-    `views.random_view` for `hue`.
+    float16 (before the projection), votes.npy [V, N] int16 (argmax of each view), view_probs.npy
+    [N, C] float32 (mean over the views). text: as for `embed_tiles`; of several sets of prompts by
+    name, votes and view_probs are written to the folder `run/<name>`, and a view is encoded once.
+    See `views.random_view` for `hue`.
     """
     shape, texts = (n_views, len(tiles)), _by_name(text)
     with _NewArrays() as arrays:
@@ -273,10 +276,10 @@ def embed_views(
                 pixels = views.random_view(
                     images, vlm.image_size, tiles=tiles[idx], view=view, seed=seed, hue=hue
                 )
-                unprojected, projected = encode_images(vlm, pixels)
-                all_features[view, idx] = unprojected.cpu()
+                backbone_features, image_embeds = encode_images(vlm, pixels)
+                all_features[view, idx] = backbone_features.cpu()
                 for (own, all_votes, _), total in zip(of_texts, sums, strict=True):
-                    probs = class_probabilities(vlm, projected, own)
+                    probs = class_probabilities(vlm, image_embeds, own)
                     all_votes[view, idx] = probs.argmax(1).cpu()
                     total += probs / n_views
             for (_, _, mean_probs), total in zip(of_texts, sums, strict=True):
@@ -310,10 +313,10 @@ def vote(
 
 
 def feature_sizes(vlm: VLM) -> tuple[int, int]:
-    """Sizes E and D of the unprojected and the projected features."""
+    """Sizes E and D of the backbone features and the image embeddings."""
     pixel_size = (1, 3, vlm.image_size, vlm.image_size)
-    unprojected, projected = encode_images(vlm, torch.zeros(pixel_size, device=vlm.device))
-    return unprojected.shape[1], projected.shape[1]
+    backbone_features, image_embeds = encode_images(vlm, torch.zeros(pixel_size, device=vlm.device))
+    return backbone_features.shape[1], image_embeds.shape[1]
 
 
 class _NewArrays(ExitStack):

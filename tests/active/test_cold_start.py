@@ -27,7 +27,7 @@ PSEUDO = np.where(CHANCE.random(70) < 0.5, TRUTH[:70], UNLABELLED)
 def with_features(run, apart):
     plain = CHANCE.normal(size=(N, E)) + apart * np.eye(3, E)[TRUTH]
     np.save(run / "view_features.npy", (plain + 0.3 * CHANCE.normal(size=(V, N, E))).astype("f2"))
-    np.save(run / "unprojected.npy", plain.astype("f2"))
+    np.save(run / "backbone_features.npy", plain.astype("f2"))
     return run
 
 
@@ -281,7 +281,9 @@ def prompted(folder, said):
     views |= {"probs": probs, "agree": np.ones(N, bool)}
     for name, values in views.items():
         np.save(folder / f"{name}.npy", values)
-    np.save(with_features(folder, 6) / "features.npy", np.load(folder / "unprojected.npy"))
+    np.save(
+        with_features(folder, 6) / "image_embeds.npy", np.load(folder / "backbone_features.npy")
+    )
     return folder, POOL, ["one", "two", "three"], SETTINGS
 
 

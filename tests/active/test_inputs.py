@@ -18,7 +18,7 @@ def setup(tmp_path_factory):
     run = tmp_path_factory.mktemp("run")
     chance = np.random.default_rng(0)
     np.save(run / "view_features.npy", chance.normal(size=(V, N, E)).astype(np.float16))
-    np.save(run / "unprojected.npy", chance.normal(size=(N, E)).astype(np.float16))
+    np.save(run / "backbone_features.npy", chance.normal(size=(N, E)).astype(np.float16))
     return setups.frozen(run, np.arange(N), 3, steps=1, seed=0, projection=4)
 
 
@@ -62,5 +62,5 @@ def test_a_pool_holds_what_the_strategy_wants_and_no_more(setup, pair):
     wanted = {"unisal-jsd": (True, False), "dropquery": (False, True), "margin": (False, False)}
     for strategy, (views, dropout) in wanted.items():
         pool = inputs.make_pool(strategy, pair, setup, TILES, labels, mask, 0)
-        assert (pool.view_probs is not None, pool.dropout_probs is not None) == (views, dropout)
+        assert (pool.per_view_probs is not None, pool.dropout_probs is not None) == (views, dropout)
         assert pool.probs.shape == (2, 20, 3) and pool.features.shape == (20, 4)

@@ -40,7 +40,7 @@ def setup(tmp_path_factory):
     plain = CHANCE.normal(size=(N, E)) + np.eye(3, E)[TRUTH]
     views = plain + 0.3 * CHANCE.normal(size=(V, N, E))
     np.save(run / "view_features.npy", views.astype(np.float16))
-    np.save(run / "unprojected.npy", plain.astype(np.float16))
+    np.save(run / "backbone_features.npy", plain.astype(np.float16))
     setup = setups.frozen(run, POOL, 3, steps=8, seed=0, projection=8)
     return replace(setup, schedule=replace(setup.schedule, batch_size=16, checkpoint_every=3))
 

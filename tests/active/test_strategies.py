@@ -26,7 +26,7 @@ def random_pool(n=40, n_classes=3, size=4, queried=10, seed=0):
     features = chance.normal(size=(n, size)).astype(np.float32)
     more = chance.dirichlet(np.ones(n_classes), (7, n)).astype(np.float32)
     return Pool(
-        probs, features, labels, unlabelled_mask, view_probs=more[:4], dropout_probs=more[4:]
+        probs, features, labels, unlabelled_mask, per_view_probs=more[:4], dropout_probs=more[4:]
     )
 
 
@@ -143,7 +143,7 @@ def test_divergent_views_make_candidates_although_both_networks_agree():
     pool = pool_on_a_line(np.arange(40.0), probs, probs)
     views = np.repeat(pool.probs, 2, axis=0)
     views[::2, 10:14] = [0.1, 0.9]
-    pool = replace(pool, view_probs=views)
+    pool = replace(pool, per_view_probs=views)
     assert select("unisal-jsd", pool, 1, 0).rows[0] in (11, 12)
     assert sorted(row // 2 for row in select("unisal-jsd", pool, 2, 0).rows) == [5, 6]
 
@@ -151,7 +151,7 @@ def test_divergent_views_make_candidates_although_both_networks_agree():
 def test_candidates_are_a_tenth_of_the_unlabelled_tiles_and_at_least_two_for_each_query():
     pool = random_pool(440, queried=40)
     rows = np.flatnonzero(pool.unlabelled_mask)
-    members = np.concatenate([pool.probs, pool.view_probs])[:, rows]
+    members = np.concatenate([pool.probs, pool.per_view_probs])[:, rows]
     score = [references.divergence(members[:, i].tolist()) for i in range(400)]
     order = rows[np.argsort(-np.array(score))]
     for n, floor in ((3, 40), (20, 40), (30, 60)):

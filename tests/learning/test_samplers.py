@@ -58,8 +58,8 @@ def test_every_view_is_drawn_as_often(features):
 
 def test_plain_features_are_rows_of_the_file(tmp_path):
     values = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float16)
-    np.save(tmp_path / "unprojected.npy", values)
-    found = samplers.plain_features(tmp_path / "unprojected.npy")(TILES)
+    np.save(tmp_path / "backbone_features.npy", values)
+    found = samplers.plain_features(tmp_path / "backbone_features.npy")(TILES)
     np.testing.assert_array_equal(found.numpy(), values[TILES].astype(np.float32))
 
 

@@ -19,7 +19,7 @@ def run(tmp_path):
     chance = np.random.default_rng(0)
     features = chance.normal(size=(V + 1, N, E)) + 2 * TRUTH[:, None]
     np.save(tmp_path / "view_features.npy", features[:V].astype(np.float16))
-    np.save(tmp_path / "unprojected.npy", features[V].astype(np.float16))
+    np.save(tmp_path / "backbone_features.npy", features[V].astype(np.float16))
     store = chance.integers(0, 80, (N, 37, 37, 3)) + 120 * TRUTH[:, None, None, None]
     np.save(tmp_path / "store.npy", store.astype(np.uint8))
     return tmp_path

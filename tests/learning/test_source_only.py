@@ -41,7 +41,7 @@ def model(monkeypatch):
         )
 
     def embed_tiles(model, store, text, folder):
-        np.save(folder / "unprojected.npy", features(kinds, 9))
+        np.save(folder / "backbone_features.npy", features(kinds, 9))
 
     monkeypatch.setattr(source_only, "read_source", lambda name, size: (card, table, "store"))
     monkeypatch.setattr(
@@ -55,13 +55,13 @@ def model(monkeypatch):
 
 def test_heads_learn_from_the_source_and_predict_every_tile_of_the_run(model, tmp_path):
     truth = np.arange(N) % 2
-    np.save(tmp_path / "unprojected.npy", features(truth, 5))
+    np.save(tmp_path / "backbone_features.npy", features(truth, 5))
     probs = source_only.source_only_probabilities(model, tmp_path, ["a", "b"], SETTINGS, seed=0)
     assert probs.shape == (N, 2) and (probs.argmax(1) == truth).mean() > 0.9
 
 
 def test_the_result_is_kept_for_the_same_settings_alone(model, tmp_path, monkeypatch):
-    np.save(tmp_path / "unprojected.npy", features(np.arange(N) % 2, 5))
+    np.save(tmp_path / "backbone_features.npy", features(np.arange(N) % 2, 5))
     given = (model, tmp_path, ["a", "b"])
     first = source_only.source_only_probabilities(*given, SETTINGS, seed=0)
     monkeypatch.setattr(source_only, "fit_predict", lambda *args, **kwargs: np.zeros((N, 2)))
@@ -69,13 +69,13 @@ def test_the_result_is_kept_for_the_same_settings_alone(model, tmp_path, monkeyp
     assert first.tobytes() == kept.tobytes()
     for settings, seed in ((SETTINGS | {"n_steps": 50}, 0), (SETTINGS, 1)):
         assert not source_only.source_only_probabilities(*given, settings, seed=seed).any()
-    np.save(tmp_path / "unprojected.npy", features(np.arange(N) % 2, 6))  # of another model
+    np.save(tmp_path / "backbone_features.npy", features(np.arange(N) % 2, 6))  # of another model
     assert not source_only.source_only_probabilities(*given, SETTINGS, seed=0).any()
 
 
 def test_a_target_class_without_a_source_class_is_said_and_left_out(model, tmp_path):
     model.card.classes[1].captions = ("like a",)
-    np.save(tmp_path / "unprojected.npy", features(np.arange(N) % 2, 5))
+    np.save(tmp_path / "backbone_features.npy", features(np.arange(N) % 2, 5))
     with pytest.warns(UserWarning, match="elsewhere has no class b"):
         found = source_only.source_only_probabilities(model, tmp_path, ["a", "b"], SETTINGS, seed=0)
     assert found is None

@@ -241,13 +241,13 @@ def test_both_kinds_of_network_go_through_the_same_trainer(tmp_path):
     np.save(tmp_path / "store.npy", pixels.astype(np.uint8))
     view_features = FEATURES + np.random.default_rng(0).normal(scale=0.1, size=(3, N, SIZE))
     np.save(tmp_path / "view_features.npy", view_features.astype(np.float16))
-    np.save(tmp_path / "unprojected.npy", FEATURES.astype(np.float16))
+    np.save(tmp_path / "backbone_features.npy", FEATURES.astype(np.float16))
     statistics = networks.feature_statistics(view_features, np.arange(N))
     kinds = {
         "frozen": (
             lambda: networks.frozen_head(*statistics, 2, hidden=16),
             samplers.feature_views(tmp_path / "view_features.npy", seed=0),
-            samplers.plain_features(tmp_path / "unprojected.npy"),
+            samplers.plain_features(tmp_path / "backbone_features.npy"),
             Schedule(steps=60),
         ),
         "fine-tune": (

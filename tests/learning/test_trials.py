@@ -32,8 +32,8 @@ def folder(tmp_path):
     probs = chance.dirichlet(np.ones(C), 10 + N)
     arrays = {
         "view_features": features[:V].astype(np.float16),
-        "unprojected": features[V].astype(np.float16),
-        "features": features[V, :, :4].astype(np.float16),
+        "backbone_features": features[V].astype(np.float16),
+        "image_embeds": features[V, :, :4].astype(np.float16),
         "probs": probs.astype(np.float32),
         "view_probs": chance.dirichlet(np.ones(C), 10 + N).astype(np.float32),
         "votes": chance.integers(0, C, (V, 10 + N)).astype(np.int16),
@@ -46,7 +46,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def evidence(folder):
-    return trials.Evidence.of_folder(folder, TILES, keep_ratio=0.5, seed=0)
+    return trials.FilterInputs.load(folder, TILES, keep_ratio=0.5, seed=0)
 
 
 def test_evidence_is_that_of_the_training_tiles(evidence, folder):
@@ -59,8 +59,8 @@ def test_evidence_is_that_of_the_training_tiles(evidence, folder):
 
 def test_evidence_follows_the_order_of_the_tiles(evidence, folder):
     order = np.random.default_rng(0).permutation(N)
-    moved = trials.Evidence.of_folder(folder, TILES[order], keep_ratio=0.5, seed=0)
-    for rules in consensus.SETTINGS.values():
+    moved = trials.FilterInputs.load(folder, TILES[order], keep_ratio=0.5, seed=0)
+    for rules in consensus.VARIANTS.values():
         labels = evidence.pseudo_labels("mvc+pfc", **rules)
         assert np.array_equal(moved.pseudo_labels("mvc+pfc", **rules), labels[order])
     assert np.array_equal(moved.confident_labels(), evidence.confident_labels()[order])
@@ -77,13 +77,13 @@ def test_the_most_confident_are_as_many_of_each_class_as_the_views_keep(evidence
         assert evidence.confidence[kept & (labels == c)].min() >= evidence.confidence[others].max()
 
 
-@pytest.mark.parametrize("setting", consensus.SETTINGS)
+@pytest.mark.parametrize("setting", consensus.VARIANTS)
 def test_filters_keep_what_the_consensus_keeps_at_the_ratio_of_the_run(evidence, setting):
-    rules = consensus.SETTINGS[setting]
+    rules = consensus.VARIANTS[setting]
     for order in consensus.ORDERS:
         expected = consensus.label_by_consensus(
             order, evidence.votes, evidence.view_probs, evidence.features, evidence.prompt_labels,
-            keep_ratio=0.5, seed=0, tiles=TILES, among=evidence.agree, **rules,
+            keep_ratio=0.5, seed=0, tiles=TILES, candidates=evidence.agree, **rules,
         )  # fmt: skip
         assert np.array_equal(evidence.pseudo_labels(order, **rules), expected), order
     assert np.array_equal(evidence.pseudo_labels(""), evidence.prompt_labels)
@@ -94,7 +94,7 @@ def test_filters_keep_what_the_consensus_keeps_at_the_ratio_of_the_run(evidence,
 def test_an_alarm_looks_at_the_labels_of_the_setting(evidence):
     """Contradictions are those of the labels that are learnt from, by prompt or by lift."""
     kept, predicted = np.ones(N, bool), np.eye(C)
-    for setting, rules in consensus.SETTINGS.items():
+    for setting, rules in consensus.VARIANTS.items():
         labels = consensus.labels_by_rule(
             rules["label_rule"], evidence.prompt_labels, evidence.view_probs, evidence.agree
         )
@@ -108,11 +108,11 @@ def test_an_alarm_looks_at_the_labels_of_the_setting(evidence):
 def test_every_filter_is_tried_in_every_setting(evidence):
     planned = trials.filter_trials(evidence)
     pairs = {(trial.method, trial.setting) for trial in planned}
-    expected = {(m, s) for m in trials.PLAIN.values() for s in consensus.SETTINGS}
+    expected = {(m, s) for m in trials.PLAIN.values() for s in consensus.VARIANTS}
     assert pairs == expected | {("top-confidence", ""), ("ce-lift", "")}
     assert planned[1].kept.all()
     for trial in planned[2:]:
-        assert trial.params["rules"] == consensus.SETTINGS[trial.setting]
+        assert trial.params["rules"] == consensus.VARIANTS[trial.setting]
 
 
 def test_confident_learning_leaves_the_suspected_labels_out(evidence):
@@ -169,7 +169,7 @@ def test_the_same_trial_gives_the_same_probabilities_whatever_ran_before(folder,
 
 def test_an_ablation_follows_its_rules(evidence):
     ours = {"filters": "mvc", "n_views": 5, "keep_ratio": 0.5, "threshold": 0.9,
-            "cross_weight": 0.5, **consensus.SETTINGS["ours"]}  # fmt: skip
+            "cross_weight": 0.5, **consensus.VARIANTS["ours"]}  # fmt: skip
     asked = []
 
     def vote(n_views):
@@ -214,7 +214,7 @@ def test_methods_without_training_classify_the_tiles_that_are_asked_for(folder, 
     for method, found in probs.items():
         np.testing.assert_allclose(found.sum(1), 1, atol=1e-5, err_msg=method)
     assert np.array_equal(probs["mean-of-views"], np.load(folder / "view_probs.npy")[tiles])
-    features = np.load(folder / "features.npy")
+    features = np.load(folder / "image_embeds.npy")
     halves = [(slice(0, 2), 5.0), (slice(2, 4), 9.0)] if sizes else [(slice(0, 4), 5.0)]
     centred = [
         baselines.centred_probabilities(features[:, half], text[:, half].numpy(), scale)[tiles]
@@ -254,7 +254,7 @@ def embedded(folder, monkeypatch):
     monkeypatch.setattr(
         trials, "embed_tiles",
         lambda model, store, text, target: copy(
-            ("probs", "features", "unprojected", "agree"), target
+            ("probs", "image_embeds", "backbone_features", "agree"), target
         ),
     )  # fmt: skip
     return calls

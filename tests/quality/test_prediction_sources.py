@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from lib import paths
-from lib.consensus import SETTINGS
+from lib.consensus import VARIANTS
 from lib.labels import UNLABELLED
 from lib.learning import setups, trials
 from lib.quality import prediction_sources
@@ -26,11 +26,11 @@ def folder(tmp_path):
     views = features + chance.normal(0, 0.2, (V, N, E))
     arrays = {
         "probs": probs, "view_probs": probs, "votes": np.tile(probs.argmax(1), (V, 1)),
-        "features": features, "unprojected": features, "view_features": views,
+        "image_embeds": features, "backbone_features": features, "view_features": views,
         "agree": np.ones(N, bool),
     }  # fmt: skip
     for name, array in arrays.items():
-        kind = np.float16 if "features" in name or name == "unprojected" else array.dtype
+        kind = np.float16 if "features" in name or name == "image_embeds" else array.dtype
         np.save(tmp_path / f"{name}.npy", array.astype(kind))
     return tmp_path
 
@@ -47,7 +47,7 @@ def test_networks_at_a_shift_are_those_of_the_robustness_notebook(folder, split)
     outcomes = trials.shifted_outcomes(folder, train, test, NAMES, RULES, seed=3)
     tiles = train.tile.values, test.tile.values
     found = prediction_sources.collect_at_shift(folder, *tiles, NAMES, RULES, seed=3)
-    assert [*found] == [*SETTINGS]
+    assert [*found] == [*VARIANTS]
     for setting, said in found.items():
         (same,) = [o for o in outcomes if (o.method, o.setting) == ("vlm-cpl", setting)]
         np.testing.assert_array_equal(said.members.mean(0), same.probs)
@@ -69,7 +69,7 @@ def test_networks_trained_before_are_read_with_the_labels_that_they_learnt_from(
         columns = {"setting": setting, "tile": tiles, "label": np.where(kept, labels, 0)}
         lines.append(pd.DataFrame(columns | {"kept": kept})[::-1])
     before = prediction_sources.load_trained(place, setup, pd.concat(lines), tiles)
-    for setting in SETTINGS:
+    for setting in VARIANTS:
         np.testing.assert_array_equal(before[setting][1], at[setting][1])
     given = train.tile.values, test.tile.values
     said, again = (
@@ -104,8 +104,8 @@ def test_another_run_is_read_by_tile_and_named_where_it_is_missing():
     with pytest.raises(FileNotFoundError, match="with vlm=w first, with the same dataset, seed 0"):
         prediction_sources.read_predictions("d", "w", 0, 2, np.array([1]))
     place.mkdir(parents=True)
-    columns = {f"{setting}_label": [0, 1, 2] for setting in SETTINGS}
+    columns = {f"{setting}_label": [0, 1, 2] for setting in VARIANTS}
     table = pd.DataFrame({"tile": [7, 8, 9]} | columns)
     table.to_parquet(place / "predictions.parquet")
     found = prediction_sources.read_predictions("d", "w", 0, 2, np.array([9, 7]))
-    assert found.ours.tolist() == [2, 0] and [*found] == [*SETTINGS]
+    assert found.ours.tolist() == [2, 0] and [*found] == [*VARIANTS]

@@ -30,15 +30,20 @@ def tile_table(seed=0, n=60):
 
 
 def views_of(seed=0, keep_ratio=0.3, **fields):
-    among = np.ones(60, bool)
+    candidates = np.ones(60, bool)
     return evaluation.evaluate_views(
-        tile_table(seed), **material(seed), class_names=NAMES, keep_ratio=keep_ratio, among=among,
-        seed=0, **fields,
-    )  # fmt: skip
+        tile_table(seed),
+        **material(seed),
+        class_names=NAMES,
+        keep_ratio=keep_ratio,
+        candidates=candidates,
+        seed=0,
+        **fields,
+    )
 
 
 def choice(n=60):
-    return {"among": np.ones(n, bool), "tiles": np.arange(n), "seed": 0}
+    return {"candidates": np.ones(n, bool), "tiles": np.arange(n), "seed": 0}
 
 
 def test_every_evaluation_is_made_of_fields_of_a_row():
@@ -128,11 +133,11 @@ def test_vlm_cpl_is_judged_on_the_test_set_beside_the_labels_it_learnt_from():
     first, ours = evaluation.evaluate_vlm_cpl(
         probs, pseudo, table[:3], table[3:], NAMES, seconds=seconds, alarms=alarms, network="frozen"
     )
-    assert [row["setting"] for row in (first, ours)] == list(consensus.SETTINGS)
+    assert [row["setting"] for row in (first, ours)] == list(consensus.VARIANTS)
     assert first["scores"]["accuracy"] == pytest.approx(1 / 3) and ours["scores"]["accuracy"] == 1
     assert first["labels"]["precision"] == pytest.approx(2 / 3) and ours["labels"]["precision"] == 1
     assert (ours["seconds"], ours["network"], ours["split"], ours["n"]) == (2, "frozen", "test", 3)
-    assert ours["params"] | consensus.SETTINGS["ours"] == ours["params"]
+    assert ours["params"] | consensus.VARIANTS["ours"] == ours["params"]
     assert ours["params"]["filters"] == "mvc+pfc"
     assert [row["labels"]["alarms"] for row in (first, ours)] == [["flat clusters"], []]
     predictions = evaluation.prediction_table(table, 0, probs)

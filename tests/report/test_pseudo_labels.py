@@ -74,7 +74,7 @@ def test_the_overview_has_no_line_of_neither_setting(frame):
 
 
 def test_a_run_with_another_keep_ratio_has_complete_tables_at_that_ratio():
-    rules = list(consensus.SETTINGS.values())
+    rules = list(consensus.VARIANTS.values())
     mvc = [{name: r[name] for name in ("tie_break", "quota")} for r in rules]
     rows = [label_row("mvc", 0, ratio, keep_ratio=ratio, own=0.2, **r)
             for r in mvc for ratio in (0.1, 0.2, 0.3)]  # fmt: skip

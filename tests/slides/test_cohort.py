@@ -122,7 +122,7 @@ def test_slides_that_cannot_be_read_are_named_and_all_others_are_done(vlm, folde
     assert {file.name for file in (tmp_path / "out").glob("*.h5")} == {"a.h5", "b.h5"}
     found = read_features(tmp_path / "out" / "a.h5")
     assert found.features.shape == (report.tiles["a"], 48) and found.features.dtype == np.float16
-    assert found.extra["projected"].shape == (report.tiles["a"], 16)
+    assert found.extra["image_embeds"].shape == (report.tiles["a"], 16)
     assert found.attributes["patch_size"] == 32 and found.attributes["mpp"] == MPP
 
 
@@ -133,9 +133,9 @@ def test_features_are_those_of_the_tiles_however_many_processes_read_them(vlm, f
     with cohort.open_slide(folder / "b.tif") as slide:
         tiles = np.stack([slide.read(*place, 32, MPP) for place in found.coords.tolist()])
     pixels = torch.from_numpy(tiles).permute(0, 3, 1, 2).float() / 255
-    expected, projected = cohort.encode_images(vlm, pixels)
+    expected, image_embeds = cohort.encode_images(vlm, pixels)
     assert np.allclose(found.features, expected.numpy(), atol=0.02, rtol=0.02)
-    assert np.allclose(found.extra["projected"], projected.numpy(), atol=0.02)
+    assert np.allclose(found.extra["image_embeds"], image_embeds.numpy(), atol=0.02)
     shifted = np.roll(found.features, 4, axis=0)
     assert not np.allclose(shifted, expected.numpy(), atol=0.02, rtol=0.02), "their order shows"
 

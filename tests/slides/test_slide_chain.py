@@ -84,7 +84,7 @@ def test_every_notebook_of_slides_ran_and_no_other(chain):
 
 def test_each_tile_has_its_features_and_each_slide_its_score(chain):
     runs, _, _ = chain
-    stored = np.load(runs / "slides" / "unprojected.npy", allow_pickle=False)
+    stored = np.load(runs / "slides" / "backbone_features.npy", allow_pickle=False)
     files = sorted((runs / "slides").glob("*.h5"))
     assert np.array_equal(stored, np.concatenate([read_features(file).features for file in files]))
     right = pd.read_parquet(runs / "fold0" / "slides.parquet")

@@ -107,12 +107,12 @@ def test_conchs_embeddings_are_its_contrastive_ones(tiny_conch):
     pixels = torch.rand(2, 3, 448, 448)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (found.mean, found.std))
     batch = (pixels - mean) / std
-    unprojected, projected = inference.encode_images(found, pixels)
+    backbone_features, image_embeds = inference.encode_images(found, pixels)
     close = {"atol": 1e-5, "rtol": 0} if found.dtype is torch.float32 else {"atol": 0.05, "rtol": 0}
     with torch.inference_mode():
         bare = inner.encode_image(batch, normalize=False, proj_contrast=False)
-        torch.testing.assert_close(unprojected, bare, **close)
-        torch.testing.assert_close(projected, inner.encode_image(batch), **close)
+        torch.testing.assert_close(backbone_features, bare, **close)
+        torch.testing.assert_close(image_embeds, inner.encode_image(batch), **close)
     assert found.scale == pytest.approx(torch.tensor(4.0).exp().item())
     assert found.model.visual.proj is inner.visual.proj_contrast
 

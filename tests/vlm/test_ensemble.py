@@ -128,30 +128,30 @@ def test_an_ensemble_reads_at_the_largest_size_and_is_named_after_all(members):
 def test_features_stand_side_by_side_and_have_length_one(members, pixels):
     both = inference.ensemble(members)
     batch = resized(pixels, both.image_size)
-    unprojected, projected = inference.encode_images(both, batch)
-    close(projected.norm(dim=1), torch.ones(N), 1e-5)
+    backbone_features, image_embeds = inference.encode_images(both, batch)
+    close(image_embeds.norm(dim=1), torch.ones(N), 1e-5)
     start, before_start = 0, 0
     for member in members:
         before, after = inference.encode_images(member, resized(batch, member.image_size))
         width, before_width = after.shape[1], before.shape[1]
-        close(projected[:, start : start + width], after / len(members) ** 0.5)
-        own = unprojected[:, before_start : before_start + before_width]
+        close(image_embeds[:, start : start + width], after / len(members) ** 0.5)
+        own = backbone_features[:, before_start : before_start + before_width]
         close(own, before / before.norm(dim=1, keepdim=True))
         start, before_start = start + width, before_start + before_width
-    assert (start, before_start) == (projected.shape[1], unprojected.shape[1])
+    assert (start, before_start) == (image_embeds.shape[1], backbone_features.shape[1])
 
 
 def test_no_member_weighs_more_in_a_distance(members, pixels):
     """K-means on the features side by side: squared distances are the mean of the members'."""
     both = inference.ensemble(members)
     batch = resized(pixels, both.image_size)
-    projected = inference.encode_images(both, batch)[1]
+    image_embeds = inference.encode_images(both, batch)[1]
     of_members = [
         torch.cdist(f, f) ** 2
         for m in members
         for f in [inference.encode_images(m, resized(batch, m.image_size))[1]]
     ]
-    close(torch.cdist(projected, projected) ** 2, sum(of_members) / len(members), 1e-5)
+    close(torch.cdist(image_embeds, image_embeds) ** 2, sum(of_members) / len(members), 1e-5)
 
 
 def test_a_member_of_another_size_sees_what_pillow_would_give_it(alone):
@@ -193,10 +193,10 @@ def test_probabilities_are_the_mean_of_the_members_own(members, pixels):
     both = inference.ensemble(members)
     batch = resized(pixels, both.image_size)
     text = inference.embed_prompts(both, PROMPTS)
-    projected = inference.encode_images(both, batch)[1]
+    image_embeds = inference.encode_images(both, batch)[1]
     of_each = [own_probs(member, batch) for member in members]
-    close(inference.member_probabilities(both, projected, text), torch.stack(of_each), 1e-5)
-    found = inference.class_probabilities(both, projected, text)
+    close(inference.member_probabilities(both, image_embeds, text), torch.stack(of_each), 1e-5)
+    found = inference.class_probabilities(both, image_embeds, text)
     close(found, sum(of_each) / len(members), 5e-6)
     close(found.sum(1), torch.ones(N), 1e-5)
     assert (of_each[0] - of_each[1]).abs().max() > 0.05  # else the mean would say nothing
@@ -207,9 +207,9 @@ def test_the_order_does_not_matter(alone, pixels):
     for kinds in ("ab", "ba"):
         both = inference.ensemble([alone[kind] for kind in kinds])
         text = inference.embed_prompts(both, PROMPTS)
-        projected = inference.encode_images(both, pixels)[1]
-        each = inference.member_probabilities(both, projected, text)
-        results.append((inference.class_probabilities(both, projected, text), each))
+        image_embeds = inference.encode_images(both, pixels)[1]
+        each = inference.member_probabilities(both, image_embeds, text)
+        results.append((inference.class_probabilities(both, image_embeds, text), each))
     close(results[0][0], results[1][0])
     close(results[0][1], results[1][1].flip(0))
 
@@ -220,9 +220,9 @@ def test_one_alone_is_itself(alone, pixels):
     for a, b in zip(*encoded, strict=True):
         close(F.normalize(a, dim=1), F.normalize(b, dim=1))
     text = inference.embed_prompts(one, PROMPTS)
-    projected = inference.encode_images(one, pixels)[1]
-    expected = inference.class_probabilities(one, projected, text)
-    close(inference.class_probabilities(same, projected, text), expected)
+    image_embeds = inference.encode_images(one, pixels)[1]
+    expected = inference.class_probabilities(one, image_embeds, text)
+    close(inference.class_probabilities(same, image_embeds, text), expected)
     assert same.image_size == one.image_size and same.name == one.name
 
 
@@ -276,7 +276,7 @@ def test_agree_and_probs_are_those_of_a_loop_over_tiles_and_members(members, sto
     assert 0 < sum(agree) < N
     assert set(np.argmax(probs, 1)) == {0, 1, 2}
     close(found["probs"], np.array(probs), 1e-5)
-    close(np.linalg.norm(found["features"].astype("f4"), axis=1), np.ones(N, "f4"), 2e-3)
+    close(np.linalg.norm(found["image_embeds"].astype("f4"), axis=1), np.ones(N, "f4"), 2e-3)
 
 
 def test_votes_are_those_of_the_mean_of_each_view(members, store, tmp_path):
@@ -344,7 +344,7 @@ def test_a_part_of_a_joined_name_that_is_out_of_reach_is_named(names, name):
 
 # --- consensus -----------------------------------------------------------------------------------
 
-SETTINGS = {**consensus.SETTINGS, "all": consensus.SETTINGS["ours"] | {"keep_ratio": 1.0}}
+SETTINGS = {**consensus.VARIANTS, "all": consensus.VARIANTS["ours"] | {"keep_ratio": 1.0}}
 EACH = list(product(consensus.ORDERS, SETTINGS, range(4)))
 
 
@@ -365,7 +365,7 @@ def test_no_tile_is_kept_that_the_vlms_disagree_on():
         rules = SETTINGS[setting] | {"seed": seed}
         before = agree.copy()
         kept = UNLABELLED != consensus.label_by_consensus(
-            order, votes, probs, features, labels, **rules, among=agree
+            order, votes, probs, features, labels, **rules, candidates=agree
         )
         with case(order, setting, seed):
             assert kept.any() and not (kept & ~agree).any()
@@ -377,7 +377,7 @@ def test_the_others_are_chosen_as_if_those_tiles_were_not_there():
         votes, probs, features, labels, agree = random_tiles(seed)
         rules = SETTINGS[setting] | {"seed": seed}
         kept = consensus.label_by_consensus(
-            order, votes, probs, features, labels, **rules, among=agree
+            order, votes, probs, features, labels, **rules, candidates=agree
         )
         rows = np.flatnonzero(agree)
         left = {kind: values[rows] for kind, values in features.items()}
@@ -393,9 +393,9 @@ def test_where_all_agree_nothing_changes():
     for order, (name, setting) in product(consensus.ORDERS, SETTINGS.items()):
         with_all, without = (
             consensus.label_by_consensus(
-                order, votes, probs, features, labels, **setting, among=among
+                order, votes, probs, features, labels, **setting, candidates=candidates
             )
-            for among in (np.ones(60, bool), None)
+            for candidates in (np.ones(60, bool), None)
         )
         with case(order, name):
             assert np.array_equal(with_all, without)
@@ -403,7 +403,7 @@ def test_where_all_agree_nothing_changes():
 
 def test_the_keep_ratio_is_that_of_the_tiles_agreed_on():
     votes, probs, features, labels, agree = random_tiles(1)
-    choice = {"among": agree, **consensus.SETTINGS["ours"]}
+    choice = {"candidates": agree, **consensus.VARIANTS["ours"]}
     given = votes, probs, features, labels
     every, found = (consensus.label_by_consensus(o, *given, **choice) for o in ("", "mvc"))
     counted = pd.Series(every[agree]).value_counts()

@@ -86,25 +86,29 @@ def test_projected_features_are_the_models_image_embeddings_of_length_one(any_mo
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
     with torch.inference_mode():
         expected = F.normalize(any_model.model.encode_image((pixels - mean) / std), dim=-1)
-    unprojected, projected = inference.encode_images(any_model, pixels)
-    close(projected, expected)
-    close(projected.norm(dim=-1), torch.ones(5))
-    assert unprojected.dtype == projected.dtype == torch.float32
-    assert inference.feature_sizes(any_model) == (unprojected.shape[1], 16)
+    backbone_features, image_embeds = inference.encode_images(any_model, pixels)
+    close(image_embeds, expected)
+    close(image_embeds.norm(dim=-1), torch.ones(5))
+    assert backbone_features.dtype == image_embeds.dtype == torch.float32
+    assert inference.feature_sizes(any_model) == (backbone_features.shape[1], 16)
 
 
 def test_unprojected_features_times_the_projection_are_the_projected_ones(loaded):
     pixels = torch.rand(5, 3, 32, 32)
-    unprojected, projected = inference.encode_images(loaded["vit"], pixels)
+    backbone_features, image_embeds = inference.encode_images(loaded["vit"], pixels)
     with torch.inference_mode():
-        close(F.normalize(unprojected @ loaded["vit"].model.visual.proj, dim=-1), projected)
-    assert unprojected.shape == (5, 48)
-    unprojected, projected = inference.encode_images(loaded["timm"], pixels)
+        close(
+            F.normalize(backbone_features @ loaded["vit"].model.visual.proj, dim=-1), image_embeds
+        )
+    assert backbone_features.shape == (5, 48)
+    backbone_features, image_embeds = inference.encode_images(loaded["timm"], pixels)
     with torch.inference_mode():
-        close(F.normalize(loaded["timm"].model.visual.head(unprojected), dim=-1), projected)
-    assert unprojected.shape[1] == loaded["timm"].model.visual.trunk.num_features != 16
-    unprojected, projected = inference.encode_images(loaded["resnet"], pixels)
-    close(F.normalize(unprojected, dim=-1), projected)  # no map to be told apart
+        close(
+            F.normalize(loaded["timm"].model.visual.head(backbone_features), dim=-1), image_embeds
+        )
+    assert backbone_features.shape[1] == loaded["timm"].model.visual.trunk.num_features != 16
+    backbone_features, image_embeds = inference.encode_images(loaded["resnet"], pixels)
+    close(F.normalize(backbone_features, dim=-1), image_embeds)  # no map to be told apart
 
 
 def test_the_projection_is_back_in_place_even_after_an_error(model):
@@ -132,9 +136,9 @@ def test_a_class_without_prompts_is_named(model):
 
 def test_probabilities_are_the_softmax_of_scaled_cosines(model):
     text = inference.embed_prompts(model, PROMPTS)
-    _, projected = inference.encode_images(model, torch.rand(6, 3, 32, 32))
-    probs = inference.class_probabilities(model, projected, text)
-    cosines = F.cosine_similarity(projected[:, None], text[None], dim=-1)
+    _, image_embeds = inference.encode_images(model, torch.rand(6, 3, 32, 32))
+    probs = inference.class_probabilities(model, image_embeds, text)
+    cosines = F.cosine_similarity(image_embeds[:, None], text[None], dim=-1)
     expected = torch.exp(model.scale * cosines)
     close(probs, expected / expected.sum(1, keepdim=True))
     close(probs.sum(1), torch.ones(6))
@@ -170,13 +174,24 @@ def test_embed_tiles_writes_what_the_plain_tiles_give(any_model, store, tmp_path
     text = inference.embed_prompts(any_model, PROMPTS)
     inference.embed_tiles(any_model, store, text, tmp_path / "run", batch_size=5)
     pixels = views.plain_view(torch.from_numpy(np.load(store)), 32)
-    unprojected, projected = inference.encode_images(any_model, pixels)
+    backbone_features, image_embeds = inference.encode_images(any_model, pixels)
     found = read(tmp_path / "run")
-    assert set(found) == {"features", "unprojected", "probs", "agree"} and found["agree"].all()
-    assert [found[n].dtype for n in ("features", "unprojected", "probs")] == ["f2", "f2", "f4"]
-    close(found["features"], projected.half(), atol=1e-3)
-    close(found["unprojected"], unprojected.half(), atol=2e-3 * unprojected.abs().max().item())
-    close(found["probs"], inference.class_probabilities(any_model, projected, text), atol=1e-4)
+    assert (
+        set(found) == {"image_embeds", "backbone_features", "probs", "agree"}
+        and found["agree"].all()
+    )
+    assert [found[n].dtype for n in ("image_embeds", "backbone_features", "probs")] == [
+        "f2",
+        "f2",
+        "f4",
+    ]
+    close(found["image_embeds"], image_embeds.half(), atol=1e-3)
+    close(
+        found["backbone_features"],
+        backbone_features.half(),
+        atol=2e-3 * backbone_features.abs().max().item(),
+    )
+    close(found["probs"], inference.class_probabilities(any_model, image_embeds, text), atol=1e-4)
     assert found["probs"].sum(1) == pytest.approx(np.ones(23), abs=1e-5)
 
 
@@ -214,7 +229,7 @@ def test_several_sets_of_prompts_vote_as_each_alone_does(model, store, tmp_path)
         alone, together = read(tmp_path / name), read(tmp_path / "both" / name)
         assert set(together) == {"probs", "agree", "votes", "view_probs"}
         shared = read(tmp_path / "both")
-        assert set(shared) == {"features", "unprojected", "view_features"}
+        assert set(shared) == {"image_embeds", "backbone_features", "view_features"}
         assert all(np.array_equal(alone[n], found) for n, found in (together | shared).items())
 
 
@@ -224,9 +239,9 @@ def views_one_by_one(model, store, hue=0.05):
     images, features, probs = torch.from_numpy(np.load(store)[TILES]), [], []
     for view in range(4):
         pixels = views.random_view(images, 32, tiles=TILES, view=view, seed=6, hue=hue)
-        unprojected, projected = inference.encode_images(model, pixels)
-        features.append(unprojected)
-        probs.append(inference.class_probabilities(model, projected, text))
+        backbone_features, image_embeds = inference.encode_images(model, pixels)
+        features.append(backbone_features)
+        probs.append(inference.class_probabilities(model, image_embeds, text))
     return torch.stack(features), torch.stack(probs)
 
 

@@ -74,8 +74,8 @@ def test_the_loss_falls_and_the_stand_in_knows_its_source(built, stand_in_vlm, s
     losses = np.load(built[1] / "losses.npy", allow_pickle=False)
     assert losses.shape == (25,) and np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.3
     text = inference.embed_prompts(stand_in_vlm, CAPTIONS)
-    _, projected = inference.encode_images(stand_in_vlm, pixels_of(store))
-    probs = inference.class_probabilities(stand_in_vlm, projected, text)
+    _, image_embeds = inference.encode_images(stand_in_vlm, pixels_of(store))
+    probs = inference.class_probabilities(stand_in_vlm, image_embeds, text)
     assert (probs.argmax(1).numpy() == LABELS).mean() > 0.9
 
 

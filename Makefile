@@ -56,7 +56,7 @@ ablations: venv ## Run the ablations of DATASET for SEEDS and FOLDS, after repro
 record: venv ## Run all folds, seeds and ablations of DATASET and publish their rows; hours
 	@FOLDS=0,1,2,3,4 SEEDS=0,1,2 $(SNAKEMAKE)
 	@FOLDS=0,1,2,3,4 SEEDS=0 $(SNAKEMAKE) ablations
-	@$(RUN) lib.runner notebooks/40_record.py -p dataset "$$DATASET" -p mode publish $(WITH_VLM)
+	@$(RUN) figures.publish record "$$DATASET" $${VLM:+"$$VLM"}
 
 data: venv ## Download DATASET, or say where to get it
 	@$(RUN) data.prepare.download -- "$$DATASET"
@@ -92,7 +92,7 @@ smoke: venv ## Run the whole chain on a handful of tiny tiles, in a temporary fo
 	else echo "The chain broke; what it wrote is in $$folder" >&2; exit 1; fi
 
 figures: venv ## Make tables and figures from data/record alone, without training
-	@$(RUN) lib.runner notebooks/40_record.py -p mode figures
+	@$(RUN) figures.publish
 
 lab: venv ## Open JupyterLab on notebooks/; a click on a script opens it as a notebook
 	@$(RUN) apps.labelling.start --ServerApp.root_dir=. --ServerApp.preferred_dir=notebooks
@@ -109,7 +109,7 @@ format: venv ## Format the code and repair what ruff can repair
 clean: ## Remove caches, runs and built models; keeps data/raw, data/record, figures and VENV
 	@rm -rf data/runs data/models .snakemake .pytest_cache .mypy_cache .ruff_cache .jupytext-sync
 	@rm -rf few_labels_or_none.egg-info
-	@find lib apps data/prepare notebooks tests \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	@find lib apps data/prepare figures notebooks tests \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 help: ## List the targets
 	@echo "make TARGET [NAME=value ...]"

@@ -94,6 +94,11 @@ def executed(name, vlm=VLM):
     return f"{paths.run_folder(DATASET, vlm, '{seed}', fold)}/executed/{name}.ipynb"
 
 
+# Tables and figures of the runs, beside them.
+PUBLISH = ("-m", "figures.publish", "runs", "--")
+PAGE = f"{paths.runs_folder(DATASET, VLM)}/figures/RESULTS.md"
+
+
 def targets(extra, seeds=SEEDS, folds=FOLDS):
     """The notebooks that are asked for, of the same `extra`, for some seeds and folds."""
     names = [name for name, step in STEPS.items() if step.extra == extra]
@@ -139,6 +144,7 @@ rule all:
     input:
         targets(""),
         targets("first", SEEDS[:1], FOLDS[:1]),
+        PAGE,
     default_target: True
 
 
@@ -162,6 +168,17 @@ for step, vlm in SETTINGS:
         threads: cores(step)
         shell:
             "{params.call}"
+
+
+rule page:
+    input:
+        executed("40_record"),
+    output:
+        PAGE,
+    params:
+        call=lambda _: shlex.join([sys.executable, *PUBLISH, DATASET, VLM]),
+    shell:
+        "{params.call}"
 
 
 onsuccess:

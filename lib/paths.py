@@ -93,7 +93,7 @@ def converted_folder(vlm: str) -> Path:
 
 
 def record_folder() -> Path:
-    """The record that `40_record` reads its published rows from and adds to."""
+    """The published rows."""
     return output_root() / "data" / "record"
 
 

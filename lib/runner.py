@@ -31,7 +31,7 @@ def cells(notebook: Path) -> list[Any]:
     return jupytext.read(notebook).cells
 
 
-PACKAGES = ("lib", "apps", "data")
+PACKAGES = ("lib", "apps", "data", "figures")
 
 
 def modules_used(file: Path) -> list[Path]:

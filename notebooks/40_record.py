@@ -19,55 +19,29 @@
 # lines of a table. A method is called not inferior to full supervision if the interval of the difference ends above
 # minus a margin that was fixed beforehand.
 #
-# | mode | reads | writes |
-# |---|---|---|
-# | `reproduce` | runs of one dataset and VLM | `RESULTS.md` and figures beside them; compares with the record |
-# | `publish` | the same | puts their rows, and what was right in each group, into `data/record`; then as `figures` |
-# | `figures` | `data/record` | `figures/`, the tables of `README.md` and `data/README.md` |
+# It writes nothing: `make reproduce` puts the same page beside the runs, `make record` adds them to `data/record`, and
+# `make figures` makes all published tables and figures from there.
 
 # %%
 import pandas as pd
 from IPython.display import display
 
-from lib import parameters, paths
-from lib.data import cards, datasets
+from figures import publish, results
+from lib import paths
 from lib.record import read_rows
-from lib.figures import front_page, results
-from lib.report import comparison
-from lib.vlm.cards import describe_vlm, vlms_table
 
 # %% tags=["parameters"]
-dataset = "demo"  # a card in data/cards; all of the record in mode figures
+dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # names the run folders
-mode = "reproduce"  # reproduce, publish or figures
 
 # %% [markdown]
 # ## Rows
 #
-# Of the runs, or of the record. There each dataset is shown with the VLM that its parameters name; others have a
-# table of their own.
+# Of all seeds and folds that were run.
 
 # %%
-assert mode in ("reproduce", "publish", "figures"), f"unknown mode {mode!r}"
-runs = paths.runs_folder(dataset, vlm)
-of_runs = results.rows_of_runs(runs)
-if mode == "publish":
-    results.publish(dataset, vlm, of_runs, runs)
-recorded = read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
-
-# %%
-own_vlms = {name: parameters.default_vlm(name) for name in {row["dataset"] for row in recorded}}
-published = comparison.of_own_vlm(recorded, own_vlms)
-rows = of_runs if mode == "reproduce" else published
-assert rows, "there are no rows: run `make reproduce` first"
-shown = {row["dataset"]: row["vlm"] for row in rows}
-about = {n: f"{cards.read_card(n).title}, with {describe_vlm(v)}." for n, v in shown.items()}
-
-# %%
-if mode == "reproduce":
-    page = results.of_runs(rows, about, runs)
-else:
-    page = results.of_record(rows, about, recorded, paths.record_folder())
+rows = results.rows_of_runs(paths.runs_folder(dataset, vlm))
+page = publish.page_of_runs(dataset, vlm)
 kinds = pd.DataFrame(rows).groupby(["dataset", "vlm"])
 kinds.agg(rows=("method", "size"), folds=("fold", "nunique"), seeds=("seed", "nunique"))
 
@@ -142,25 +116,9 @@ display(*page.outputs("How good is it?"))
 # Mean pseudo-label precision of these runs and of the published ones, if the dataset has any with this VLM.
 
 # %%
-same = [row for row in recorded if (row["dataset"], row["vlm"]) == (dataset, vlm)]
-if mode == "reproduce":
-    display(results.against_record(of_runs, same))
-
-# %% [markdown]
-# ## Written
-
-# %%
-folder = runs / "figures" if mode == "reproduce" else paths.figures_folder()
-page.write(folder)
-print(f"figures and tables: {folder}")
-
-# %%
-if mode != "reproduce":
-    front_page.write(rows, folder)
-    root = paths.output_root()
-    of_cards = {"datasets": datasets.datasets_table(), "vlms": vlms_table()}
-    front_page.write_blocks(root / "README.md", front_page.tables(rows))
-    front_page.write_blocks(root / "data" / "README.md", of_cards)
+recorded = read_rows(*sorted(paths.record_folder().glob(f"{dataset}.jsonl")))
+same = [row for row in recorded if row["vlm"] == vlm]
+display(results.against_record(rows, same))
 
 # %% [markdown]
 # **Recap.** The tables say what each step is worth. To see why, step through `10_zero_shot_inference` to

@@ -101,7 +101,7 @@ def names_from_lib(notebook: Path) -> set[str]:
     return {
         alias.asname or alias.name
         for node in imported
-        if room(node.module or "") in ("lib", "apps")
+        if room(node.module or "") in ("lib", "apps", "figures")
         for alias in node.names
     }
 
@@ -262,7 +262,7 @@ def test_public_functions_say_what_they_do():
 
 def test_tests_are_named_after_what_they_test():
     folders = {file.parent.name for file in (ROOT / "tests").rglob("test_*.py")} - {"tests"}
-    assert folders <= ROOMS | {"prepare", "labelling", "own_tiles", "slide_viewer"}
+    assert folders <= ROOMS | {"prepare", "publish", "labelling", "own_tiles", "slide_viewer"}
     names = [file.name for file in (ROOT / "tests").glob("test_*.py")]
     assert "test_repository.py" in names and not [n for n in names if n.startswith("test_layout")]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from made_up_sources import evaluated, rounds, rows_of
 
+from figures import results
 from lib import record
-from lib.figures import results
 from lib.quality import estimate_tables, stopping
 
 

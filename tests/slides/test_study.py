@@ -6,9 +6,10 @@ import pytest
 from slides.made_up_slides import textured_slide
 
 from apps.slide_viewer import page
+from figures import results
 from lib import record
 from lib.alarm import Alarm
-from lib.figures import plots, results, slide_plots
+from lib.figures import plots, slide_plots
 from lib.learning.pooling import Bags
 from lib.slides import open_set, scores, study
 from lib.slides.features_file import write_features

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from figures import sections
+from figures.sections import Rows, Section, anchor, of_vlm, section_text
 from lib import paths, record
 from lib.artefacts import atomic
-from lib.figures import sections
-from lib.figures.sections import Rows, Section, anchor, of_vlm, section_text
 from lib.report import (
     active_learning,
     alarms,

@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
+from figures import front_page
 from lib import parameters, record
-from lib.figures import front_page
 from lib.quality import estimate_tables
 from lib.report import ablations, active_learning, alarms, comparison, format, overviews, statistics
 from lib.slides import open_set, scores

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from figures import front_page, results, sections
 from lib import consensus, parameters, paths, record
 from lib.data import cards, datasets
-from lib.figures import front_page, results, sections
 from lib.report import comparison, format
 from lib.vlm.cards import describe_vlm, vlms_table
 
@@ -227,6 +227,6 @@ def test_of_what_is_varied_seed_0_alone_is_published(few_rows, tmp_path):
 
 @pytest.mark.slow
 def test_making_results_needs_no_torch():
-    code = "import sys; import lib.figures.results; print('torch' in sys.modules)"
+    code = "import sys; import figures.publish; print('torch' in sys.modules)"
     run = [sys.executable, "-c", code]
     assert subprocess.run(run, capture_output=True, text=True, cwd=paths.ROOT).stdout == "False\n"

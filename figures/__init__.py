@@ -1,0 +1,1 @@
+"""Tables, figures and pages that are published, and the code that makes them from the record."""

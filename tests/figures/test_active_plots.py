@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from made_up_curves import ablated, curve, full, made_up
 
-from lib.figures import active_plots, sections
+from figures import sections
+from lib.figures import active_plots
 from lib.report import active_ablations, active_learning
 
 

@@ -26,7 +26,8 @@ from IPython.display import display
 
 from lib import paths
 from lib.record import read_rows
-from lib.figures import active_plots, results
+from figures import results
+from lib.figures import active_plots
 from lib.report import active_learning, overviews
 from lib.vlm.cards import describe_vlm
 

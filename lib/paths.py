@@ -48,9 +48,9 @@ def params_file(dataset: str) -> Path:
     return ROOT / "notebooks" / "params" / f"{dataset_name(dataset)}.yaml"
 
 
-def store_folder(dataset: str) -> Path:
+def pixels_folder(dataset: str) -> Path:
     """Decoded tiles of a dataset, shared by its runs."""
-    return output_root() / "data" / "runs" / dataset_name(dataset) / "store"
+    return output_root() / "data" / "runs" / dataset_name(dataset) / "pixels"
 
 
 def runs_folder(dataset: str, vlm: str) -> Path:

@@ -10,6 +10,9 @@ import pandas as pd
 
 from lib import chain, paths, record
 from lib.artefacts import atomic, locked
+from lib.data import datasets
+from lib.data.cards import read_card
+from lib.data.tiles import decode_tiles
 from lib.parameters import declared_parameters
 
 NO_SETTINGS = ("part", "parts")  # which job it is decides no result
@@ -144,6 +147,21 @@ class Run:
                 else:
                     with file.open("wb") as opened:
                         np.save(opened, artefact)
+
+    # --- decoded tiles
+
+    def pixels_file(self, size: int = 0, *, shift: str = "") -> Path:
+        """Decode the tiles of `tiles.parquet`, once for all runs, and return the file.
+
+        size: of the model's input, without it that of the run; shift: see `lib.data.shifts`.
+        """
+        folder = datasets.prepare(read_card(self.dataset))
+        size = size or self.settings["input_size"]
+        return decode_tiles(self.load("tiles"), folder, self.dataset, size, shift=shift)
+
+    def pixels(self, size: int = 0, *, shift: str = "") -> np.ndarray:
+        """Decoded tiles, uint8 [N, S, S, 3], mapped from `pixels_file`."""
+        return np.load(self.pixels_file(size, shift=shift), mmap_mode="r", allow_pickle=False)
 
     # --- rows
 

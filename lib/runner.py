@@ -101,7 +101,7 @@ def _execute(notebook: Path, parameters: Mapping[str, Any], done: Path) -> Path:
 
     for touched in (
         done.parents[1],
-        paths.store_folder(parameters["dataset"]),
+        paths.pixels_folder(parameters["dataset"]),
         paths.model_folder(parameters["vlm"], 0).parent,
     ):
         remove_leftovers(touched)

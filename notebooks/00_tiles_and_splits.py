@@ -102,9 +102,8 @@ assert (folds_of_group == 1).all(), "a group is divided"
 # from that. Files that cannot be read are named now, before anything else runs.
 
 # %%
-store = tiles.decode_tiles(table, folder, dataset, image_size)
-decoded = np.load(store, mmap_mode="r", allow_pickle=False)
-print(f"{store.name}: {decoded.shape} {decoded.dtype}, {decoded.nbytes / 2**20:.0f} MiB")
+decoded = run.pixels(image_size)
+print(f"{decoded.shape} {decoded.dtype}, {decoded.nbytes / 2**20:.0f} MiB")
 
 # %% [markdown]
 # ## What the tiles look like

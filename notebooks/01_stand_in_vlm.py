@@ -56,7 +56,7 @@ model_folder = paths.model_folder(vlm, seed)
 # Another dataset than the target. No file may be in both; this is checked byte by byte.
 
 # %%
-source, source_table, store = stand_in.read_source(vlm, image_size)
+source, source_table, pixels_file = stand_in.read_source(vlm, image_size)
 target = cards.read_card(dataset)
 assert source.name != dataset
 if target.slides is None:  # of slides nothing is cut yet
@@ -77,7 +77,7 @@ if source.folder == target.folder:
 # Tiles of each class of the source, beside one of the captions that they are matched with.
 
 # %%
-decoded = np.load(store, mmap_mode="r", allow_pickle=False)
+decoded = np.load(pixels_file, mmap_mode="r", allow_pickle=False)
 captions = [c.captions for c in source.classes]
 titles = [textwrap.fill(own[0].removeprefix("An H&E image of "), 20) for own in captions]
 masks = {title: source_table.label.values == c for c, title in enumerate(titles)}
@@ -93,7 +93,7 @@ step_plots.mask_sheet(masks, source_table.tile.values, decoded, seed=seed)
 
 # %%
 labels, kwargs = source_table.label.values, {"image_size": image_size, "seed": seed, "steps": steps}
-stand_in.build(model_folder, store, labels, captions, **kwargs)
+stand_in.build(model_folder, pixels_file, labels, captions, **kwargs)
 losses = np.load(model_folder / "losses.npy", allow_pickle=False)
 step_plots.loss_curve(losses, "contrastive loss")
 
@@ -109,7 +109,7 @@ step_plots.loss_curve(losses, "contrastive loss")
 # %%
 model = load_vlm(vlm, seed=seed)
 text = embed_prompts(model, [c.prompts for c in source.classes])
-embed_tiles(model, store, text, model_folder / "source")
+embed_tiles(model, pixels_file, text, model_folder / "source")
 predicted = np.load(model_folder / "source" / "probs.npy", allow_pickle=False).argmax(1)
 step_plots.confusion(labels, predicted, source.class_names)
 

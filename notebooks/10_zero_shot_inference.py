@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from scipy.special import softmax
 
-from lib.data import cards, datasets, tiles
+from lib.data import cards
 from lib.figures import step_plots
 from lib.report import evaluation, metrics
 from lib.run_folder import open_run
@@ -72,9 +72,8 @@ cosines.assign(prompts=[" · ".join(of_class) for of_class in prompts])
 # probabilities are averaged, and tiles on which the models disagree are never kept by the filters.
 
 # %%
-store = tiles.decode_tiles(table, datasets.prepare(card), dataset, model.image_size)
 started = time.perf_counter()
-embed_tiles(model, store, text, run.folder, batch_size=batch_size)
+embed_tiles(model, run.pixels_file(), text, run.folder, batch_size=batch_size)
 seconds = time.perf_counter() - started
 print(f"{len(table)} tiles in {seconds:.1f} s")
 
@@ -106,7 +105,7 @@ assert np.allclose(p, probs[:1000], atol=0.01)
 # class. The title is the true class. The longest bar is the prompt label: green if it is right.
 
 # %%
-decoded = np.load(store, mmap_mode="r", allow_pickle=False)
+decoded = run.pixels()
 shuffled = np.random.default_rng(seed).permutation(len(table))
 right = (predicted == labels)[shuffled]
 six = np.concatenate([shuffled[right][:3], shuffled[~right][:3]])

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from lib import consensus
-from lib.data import cards, datasets, tiles
+from lib.data import cards
 from lib.data.staining import separate_stains
 from lib.figures import consensus_plots, plots
 from lib.random_draws import tile_draws
@@ -51,8 +51,7 @@ run = open_run("11_multi_view_consensus", globals())
 # %%
 card, table = cards.read_card(dataset), run.load("tiles")
 model = load_vlm(vlm, seed=seed)
-store = tiles.decode_tiles(table, datasets.prepare(card), dataset, model.image_size)
-decoded = np.load(store, mmap_mode="r", allow_pickle=False)
+decoded = run.pixels()
 
 # %% [markdown]
 # ## Views
@@ -79,7 +78,7 @@ consensus_plots.stains_and_views(tile, separate_stains(tile), eight)
 text = embed_prompts(model, run.settings["prompts"])
 started = time.perf_counter()
 kwargs = {"n_views": n_views, "batch_size": batch_size, **drawing}
-embed_views(model, store, table.tile.values, text, run.folder, **kwargs)
+embed_views(model, run.pixels_file(), table.tile.values, text, run.folder, **kwargs)
 seconds = time.perf_counter() - started
 print(f"{len(table)} tiles × {n_views} views in {seconds:.1f} s")
 

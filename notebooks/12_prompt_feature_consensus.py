@@ -33,7 +33,7 @@ from sklearn.manifold import TSNE
 
 from lib import clusters, consensus
 from lib.alarm import label_free_alarms
-from lib.data import cards, datasets, tiles
+from lib.data import cards
 from lib.figures import consensus_plots, step_plots
 from lib.report import evaluation, pseudo_labels
 from lib.run_folder import open_run
@@ -186,10 +186,7 @@ kept, by_views, right = ours.kept, ours.kept_by_views, ours.right
 fates = {"kept, right": kept & right, "kept, wrong": kept & ~right}
 fates |= {"dropped by\nclusters": by_views & ~kept, "dropped by\nviews, right": ~by_views & right}
 fates |= {"dropped by\nviews, wrong": ~by_views & ~right}
-input_size, folder = run.settings["input_size"], datasets.prepare(card)
-store = tiles.decode_tiles(run.load("tiles"), folder, dataset, input_size)
-decoded = np.load(store, mmap_mode="r", allow_pickle=False)
-step_plots.mask_sheet(fates, numbers, decoded, seed=seed)
+step_plots.mask_sheet(fates, numbers, run.pixels(), seed=seed)
 
 # %% [markdown]
 # The filters pay for clean labels with many right ones: the tiles of the fourth row have no label for

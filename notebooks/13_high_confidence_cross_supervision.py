@@ -34,7 +34,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lib import consensus, paths
-from lib.data import cards, datasets, tiles
+from lib.data import cards
 from lib.labels import UNLABELLED
 from lib.learning import networks, setups, trainer, trials
 from lib.learning.losses import HighConfidenceCrossSupervision
@@ -59,7 +59,6 @@ card, input_size = cards.read_card(dataset), run.settings["input_size"]
 # %%
 table, pseudo = run.load("tiles", "pseudo_labels")
 train, test = run.split()
-store = tiles.decode_tiles(table, datasets.prepare(card), dataset, input_size)
 pseudo.groupby("setting").kept.agg(["sum", "size"]).set_axis(["labelled", "all tiles"], axis=1)
 
 # %% [markdown]
@@ -74,7 +73,7 @@ kwargs = {"n_classes": len(card.classes), "steps": n_steps, "seed": seed}
 if network == "frozen":
     setup = setups.frozen(run.shared, train.tile.values, **kwargs)
 else:
-    setup = setups.fine_tune(store, input_size, **kwargs)
+    setup = setups.fine_tune(run.pixels_file(), input_size, **kwargs)
 run.decide(learning_rate=setup.schedule.learning_rate)
 setup.schedule
 
@@ -169,7 +168,7 @@ short = replace(setup, schedule=replace(setup.schedule, steps=max(10, n_steps //
 early = setups.fit_predict(objective, data["ours"], rest, setup=short, seed=seed)
 
 # %%
-decoded = np.load(store, mmap_mode="r", allow_pickle=False)
+decoded = run.pixels()
 given = (early, probs["ours"][rest], rest_labels, rest, decoded, card.class_names)
 step_plots.confident_sheet(*given, threshold=threshold, seed=seed)
 

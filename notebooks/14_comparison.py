@@ -26,7 +26,7 @@
 # %%
 import pandas as pd
 
-from lib.data import cards, datasets, tiles
+from lib.data import cards
 from lib.learning import baselines, setups, trials
 from lib.learning.source_only import source_only_probabilities
 from lib.learning.losses import CoTeaching, EarlyLearningRegularisation, Supervised
@@ -48,7 +48,7 @@ only = ""  # methods of the comparison, by comma; empty: all
 
 # %%
 run = open_run("14_comparison", globals())
-card, table = cards.read_card(dataset), run.load("tiles")
+card = cards.read_card(dataset)
 train, test = run.split()
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} training and {len(test)} test tiles")
 
@@ -59,12 +59,11 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} training and {len(test)
 # of steps.
 
 # %%
-store = tiles.decode_tiles(table, datasets.prepare(card), dataset, run.settings["input_size"])
 options = {"n_classes": len(card.classes), "steps": run.settings["n_steps"], "seed": seed}
 if network == "frozen":
     setup = setups.frozen(run.shared, train.tile.values, **options)
 else:
-    setup = setups.fine_tune(store, run.settings["input_size"], **options)
+    setup = setups.fine_tune(run.pixels_file(), run.settings["input_size"], **options)
 assert setup.schedule.learning_rate == run.settings["learning_rate"]
 setup.schedule
 

@@ -29,7 +29,7 @@ import pandas as pd
 from IPython.display import display
 
 from lib import paths
-from lib.data import cards, datasets, tiles
+from lib.data import cards
 from lib.learning import setups, trials
 from lib.record import read_rows
 from lib.figures import plots
@@ -49,7 +49,7 @@ rules = ""  # to vary, by comma; empty: all of the method
 
 # %%
 run = open_run("15_ablations", globals())
-card, table = cards.read_card(dataset), run.load("tiles")
+card = cards.read_card(dataset)
 train, test = run.split()
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} training and {len(test)} test tiles")
 
@@ -79,11 +79,10 @@ print(*varied, f"{len(grid)} trainings", sep="\n")
 # The number of views changes the vote alone: the networks see the views of the run all the same.
 
 # %%
-store = tiles.decode_tiles(table, datasets.prepare(card), dataset, run.settings["input_size"])
 model = load_vlm(vlm, seed=seed)
 text = embed_prompts(model, run.settings["prompts"])
 views = {name: run.settings[name] for name in ("hue", "batch_size")} | {"progress": False}
-vote_again = partial(vote, model, store, train.tile.values, text, seed=seed, **views)
+vote_again = partial(vote, model, run.pixels_file(), train.tile.values, text, seed=seed, **views)
 
 # %%
 tile_numbers = train.tile.values

@@ -25,11 +25,10 @@
 #   the folds.
 
 # %%
-import numpy as np
 from IPython.display import display
 
 from lib import paths
-from lib.data import cards, datasets, tiles
+from lib.data import cards
 from lib.data.shifts import parse_list
 from lib.learning import trials
 from lib.record import read_rows
@@ -50,7 +49,7 @@ hues = "0.2"  # of other views, ± share of the colour circle, by comma; 0.2 is 
 
 # %%
 run = open_run("16_robustness", globals())
-card, table = cards.read_card(dataset), run.load("tiles")
+card = cards.read_card(dataset)
 train, test = run.split()
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} training and {len(test)} test tiles")
 
@@ -64,13 +63,11 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} training and {len(test)
 
 # %%
 names = parse_list(shifts)
-folder, size = datasets.prepare(card), run.settings["input_size"]
-stores = {s: tiles.decode_tiles(table, folder, dataset, size, shift=s) for s in ("", *names)}
+files = {shift: run.pixels_file(shift=shift) for shift in ("", *names)}
 
 # %%
 examples = test.sample(10, random_state=seed).tile.values
-decoded = {s: np.load(store, mmap_mode="r", allow_pickle=False) for s, store in stores.items()}
-step_plots.tile_sheet({s or "no shift": array[examples] for s, array in decoded.items()})
+step_plots.tile_sheet({s or "no shift": run.pixels(shift=s)[examples] for s in files})
 
 # %% [markdown]
 # The tissue stays the same, and a pathologist would hardly hesitate.
@@ -83,7 +80,7 @@ step_plots.tile_sheet({s or "no shift": array[examples] for s, array in decoded.
 model = load_vlm(vlm, seed=seed)
 text = embed_prompts(model, run.settings["prompts"])
 where = {"run": run.shared, "text": text, "seed": seed}
-shifted = [stores[name] for name in names]
+shifted = [files[name] for name in names]
 folders = trials.embed_shifted(model, shifted, settings=run.settings, **where)
 
 # %%
@@ -101,7 +98,7 @@ outcomes = {name: trials.shifted_outcomes(folder, *split, seed=seed)
 by_hue = {}
 for hue in map(float, hues.split(",")):
     other_views = run.settings | {"hue": hue}
-    (folder,) = trials.embed_shifted(model, [stores[""]], settings=other_views, **where)
+    (folder,) = trials.embed_shifted(model, [files[""]], settings=other_views, **where)
     by_hue[hue] = trials.shifted_outcomes(folder, *split, seed=seed)
 
 # %%

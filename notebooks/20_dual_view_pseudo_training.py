@@ -37,7 +37,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch.nn import functional as F
 
 from lib.active.inspection import look_at_batch
-from lib.data import cards, datasets, tiles
+from lib.data import cards
 from lib.labels import UNLABELLED
 from lib.learning import losses, networks, samplers, setups, trainer
 from lib.figures import active_plots, active_step_plots, step_plots
@@ -58,7 +58,7 @@ contrast = 0.1  # β, of the class-wise contrastive loss
 
 # %%
 run = open_run("20_dual_view_pseudo_training", globals())
-card, table = cards.read_card(dataset), run.load("tiles")
+card = cards.read_card(dataset)
 train, test = run.split()
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len(test)} to test on")
 
@@ -86,9 +86,10 @@ pd.DataFrame(counts, index=card.class_names).T
 
 # %%
 size = run.settings["input_size"]
-store = tiles.decode_tiles(table, datasets.prepare(card), dataset, size)
+pixels_file = run.pixels_file()
 shown = train.tile.values[drawn[:10]]
-draw, read = samplers.pixel_views(store, size, seed=seed), samplers.plain_pixels(store, size)
+draw = samplers.pixel_views(pixels_file, size, seed=seed)
+read = samplers.plain_pixels(pixels_file, size)
 pixels = {"tile": read(shown), "seen by A": draw(shown, 0, 0), "seen by B": draw(shown, 1, 0)}
 pixels = {name: (each.permute(0, 2, 3, 1) * 255).byte() for name, each in pixels.items()}
 step_plots.tile_sheet({name: each.numpy() for name, each in pixels.items()})

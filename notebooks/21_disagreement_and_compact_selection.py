@@ -32,7 +32,7 @@ from lib.active import strategies
 from lib.active.inspection import (
     cluster_members, describe_mask, describe_query, main_directions,
 )
-from lib.data import cards, datasets, tiles
+from lib.data import cards
 from lib.labels import UNLABELLED
 from lib.learning import networks, setups
 from lib.figures import active_plots, active_step_plots, step_plots
@@ -49,7 +49,7 @@ compared = "unisal,entropy,random"  # strategies, by comma; see lib/active/strat
 
 # %%
 run = open_run("21_disagreement_and_compact_selection", globals())
-card, table, labelled = cards.read_card(dataset), *run.load("tiles", "labelled")
+card, labelled = cards.read_card(dataset), run.load("labelled")
 train, _ = run.split()
 unlabelled = ~train.tile.isin(labelled.tile).values
 query_size = max(2, round(query_share * len(train)))
@@ -149,9 +149,7 @@ active_step_plots.disagreement_clusters(points, disagree, alone, cluster, neares
 # classes.
 
 # %%
-size = run.settings["input_size"]
-store = tiles.decode_tiles(table, datasets.prepare(card), dataset, size)
-decoded = np.load(store, mmap_mode="r", allow_pickle=False)[train.tile.values]
+decoded = run.pixels()[train.tile.values]
 largest = cluster_members(features[in_set], n_clusters, seed)[:5]
 
 # %%

@@ -39,7 +39,7 @@ from sklearn.linear_model import Ridge
 from lib.active.loop import ActiveLearningConfig, TableOracle, run_rounds
 from lib.active.strategies import Pool, unisal
 from lib.active.trainings import training_by_name, training_setup
-from lib.data import cards, datasets, tiles
+from lib.data import cards
 from lib.labels import UNLABELLED
 from lib.learning import setups
 from lib.learning.losses import Supervised
@@ -76,10 +76,10 @@ restart = True  # networks start afresh in each round
 run = open_run("22_active_learning_rounds", globals())
 
 # %%
-card, table = cards.read_card(dataset), run.load("tiles")
+card = cards.read_card(dataset)
 train, test = run.split()
 size = run.settings["input_size"] if network == "frozen" else fine_tune_size
-store = tiles.decode_tiles(table, datasets.prepare(card), dataset, size)
+pixels_file = run.pixels_file(size)
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len(test)} to test on")
 
 # %% [markdown]
@@ -97,7 +97,7 @@ names = trainings.split(",")
 weights = {"threshold": threshold, "cross_weight": cross_weight, "contrast": contrast}
 objectives = {name: training_by_name(name, **weights)[0] for name in names}
 frozen = partial(setups.frozen, run.shared, train.tile.values)
-make_setup = frozen if network == "frozen" else partial(setups.fine_tune, store, size)
+make_setup = frozen if network == "frozen" else partial(setups.fine_tune, pixels_file, size)
 make_setup = partial(make_setup, n_classes=len(card.classes), seed=seed)
 setup = {name: training_setup(name, partial(make_setup, steps=n_steps)) for name in names}
 
@@ -247,7 +247,7 @@ active_learning.rounds_table(curves)
 # The first chosen and the last query of each loop, and how the classes are shared out.
 
 # %%
-decoded = np.load(store, mmap_mode="r", allow_pickle=False)
+decoded = run.pixels(size)
 step_plots.tile_sheet(queried_tiles(histories, decoded))
 
 # %%

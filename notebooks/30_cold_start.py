@@ -38,7 +38,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 from lib.active import cold_start
 from lib.active.loop import ActiveLearningConfig, TableOracle, read_rounds, run_rounds
 from lib.active.trainings import voronoi_weights, training_by_name, training_setup
-from lib.data import cards, datasets, shifts as tile_shifts, tiles
+from lib.data import cards, shifts as tile_shifts
 from lib.figures import active_plots
 from lib.labels import UNLABELLED
 from lib.learning import networks, setups, trials
@@ -61,7 +61,7 @@ shifts = ""  # of the tiles, by comma, with seed 0; see lib.data.shifts
 
 # %%
 run = open_run("30_cold_start", globals())
-card, table = cards.read_card(dataset), run.load("tiles")
+card = cards.read_card(dataset)
 vlm_cpl = run.settings_of("13_high_confidence_cross_supervision")
 unisal = run.settings_of("22_active_learning_rounds")
 train, test = run.split()
@@ -76,11 +76,10 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len
 
 # %%
 names = tile_shifts.parse_list(shifts) if shifts and seed == 0 else []
-where, size = datasets.prepare(card), vlm_cpl["input_size"]
-stores = [tiles.decode_tiles(table, where, dataset, size, shift=name) for name in names]
+files = [run.pixels_file(shift=name) for name in names]
 model = load_vlm(vlm, seed=seed)
 text = embed_prompts(model, vlm_cpl["prompts"])
-shifted = trials.embed_shifted(model, stores, run.shared, text, vlm_cpl, seed=seed)
+shifted = trials.embed_shifted(model, files, run.shared, text, vlm_cpl, seed=seed)
 folders = {"": run.shared} | dict(zip(names, shifted, strict=True))
 
 # %% [markdown]
@@ -189,7 +188,7 @@ every = {shift: setups.fit_predict(*given, setup=make_full(folder), seed=seed)
          for shift, folder in folders.items() if shift}
 
 # %%
-judged = test, class_names, {"query_size": query_size, "input_size": size}
+judged = test, class_names, {"query_size": query_size, "input_size": vlm_cpl["input_size"]}
 rows = run.record(evaluate_cold_starts(histories, none, every, *judged, device=str(model.device)))
 new = {(training, name): history for (shift, name), history in histories.items()
        if not shift and name != strategy}

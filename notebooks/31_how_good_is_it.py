@@ -29,7 +29,7 @@ from IPython.display import display
 
 from lib import paths
 from lib.active.loop import TableOracle, read_rounds
-from lib.data import cards, datasets, tiles
+from lib.data import cards
 from lib.data.shifts import parse_list
 from lib.figures import quality_plots
 from lib.learning import setups, trials
@@ -136,11 +136,10 @@ estimate_tables.estimates_table(found, truths, recorded).round(3)
 # %%
 names, folders = parse_list(shifts) if shifts else [], []
 if names:
-    given = run.load("tiles"), datasets.prepare(card), dataset, run.settings["input_size"]
-    stores = [tiles.decode_tiles(*given, shift=shift) for shift in names]
+    files = [run.pixels_file(shift=shift) for shift in names]
     model = load_vlm(vlm, seed=seed)
     text = embed_prompts(model, run.settings["prompts"])
-    folders = trials.embed_shifted(model, stores, run.shared, text, run.settings, seed=seed)
+    folders = trials.embed_shifted(model, files, run.shared, text, run.settings, seed=seed)
 
 # %%
 for shift, folder in zip(names, folders, strict=True):

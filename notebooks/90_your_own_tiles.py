@@ -131,8 +131,8 @@ print(credits(vlm))
 # All tiles are decoded now, those of the second folder too. What had to be converted to 8-bit colour is named.
 
 # %%
-store = tiles.decode_tiles(unique, tiles_folder, dataset, model.image_size)
-decoded = np.load(store, mmap_mode="r", allow_pickle=False)
+pixels_file = tiles.decode_tiles(unique, tiles_folder, dataset, model.image_size)
+decoded = np.load(pixels_file, mmap_mode="r", allow_pickle=False)
 if other:
     other_unique = classifier.unique_tiles(other_table)
     tiles.decode_tiles(other_unique, other_folder, "own", model.image_size)
@@ -145,8 +145,8 @@ print(f"{decoded.shape} {decoded.dtype}")
 
 # %%
 text = embed_prompts(model, list(prompts.values()))
-embed_tiles(model, store, text, out)
-embed_views(model, store, unique.tile.values, text, out, n_views=n_views, seed=seed)
+embed_tiles(model, pixels_file, text, out)
+embed_views(model, pixels_file, unique.tile.values, text, out, n_views=n_views, seed=seed)
 files = ("probs", "agree", "image_embeds", "backbone_features", "votes", "view_probs")
 arrays = [np.load(out / f"{name}.npy", allow_pickle=False) for name in files]
 probs, agree, image_embeds, backbone_features, votes, view_probs = arrays

@@ -52,7 +52,7 @@ def test_answers_under_the_name_that_two_folders_shared_are_taken_over(tmp_path,
     "dataset", ["../../x", "..", "", ".", "a/b", "/etc/passwd", "a\\b", "-x", "a\n", "~", "{x}"]
 )
 def test_a_dataset_is_a_name_and_no_path(dataset):
-    for path_of in (paths.card_file, paths.params_file, paths.store_folder):
+    for path_of in (paths.card_file, paths.params_file, paths.pixels_folder):
         with pytest.raises(ValueError, match="no name of a dataset"):
             path_of(dataset)
     with pytest.raises(ValueError, match="no name of a dataset"):

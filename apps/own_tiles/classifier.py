@@ -216,10 +216,10 @@ def predict(classifier: Path, tiles: Path, *, by_folder: bool = False) -> pd.Dat
             "its weights are not those here"
         )
     unique = unique_tiles(table)
-    store = decode_tiles(unique, tiles, "own", model.image_size)
+    pixels_file = decode_tiles(unique, tiles, "own", model.image_size)
     with scratch_folder() as scratch, torch.inference_mode():
         text = embed_prompts(model, list(description["classes"].values()))
-        embed_tiles(model, store, text, scratch)
+        embed_tiles(model, pixels_file, text, scratch)
         reader = samplers.plain_features(scratch / "backbone_features.npy")
         probs = networks.predict(heads, reader, unique.tile.values)
     return predictions(table, probs, list(description["classes"]))

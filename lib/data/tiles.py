@@ -314,20 +314,20 @@ def decode_tiles(
     if shift:
         shifts.parse(shift)
     shifted = f"-{shift}" if shift else ""
-    file = paths.store_folder(dataset) / f"{size}px-{content}{shifted}.npy"
+    file = paths.pixels_folder(dataset) / f"{size}px-{content}{shifted}.npy"
     if file.is_file():
         return file
     failed: dict[str, str] = {}
     converted: dict[str, str] = {}
     with atomic(file) as temporary:
         shape = (len(table), size, size, 3)
-        store = new_array(temporary, shape, np.uint8)
+        pixels = new_array(temporary, shape, np.uint8)
 
         def decode(row: int) -> None:
             path = table.path.iloc[row]
             try:
                 tile, converted[path] = read_square(folder / path, size)
-                store[row] = shifts.shift(tile, shift)
+                pixels[row] = shifts.shift(tile, shift)
             except (OSError, ValueError) as error:
                 failed[path] = str(getattr(error, "strerror", None) or error)
 
@@ -360,9 +360,9 @@ def _in_threads(function, items, title: str | None = None) -> list:
 
 
 def read_batches(
-    store: Path, rows: np.ndarray, batch_size: int, device: "torch.device | str" = "cpu"
+    pixels_file: Path, rows: np.ndarray, batch_size: int, device: "torch.device | str" = "cpu"
 ) -> Iterator[tuple[np.ndarray, "torch.Tensor"]]:
-    """Batches of the store: positions in `rows` [b] and tiles uint8 [b, S, S, 3] on the device.
+    """Batches of decoded tiles: positions in `rows` [b] and uint8 [b, S, S, 3] on the device.
 
     The array is mapped again for each batch, so that resident memory does not grow with N.
     """
@@ -370,5 +370,6 @@ def read_batches(
 
     for start in range(0, len(rows), batch_size):
         idx = np.arange(start, min(start + batch_size, len(rows)))
-        images = torch.from_numpy(np.load(store, mmap_mode="r", allow_pickle=False)[rows[idx]])
+        pixels = np.load(pixels_file, mmap_mode="r", allow_pickle=False)
+        images = torch.from_numpy(pixels[rows[idx]])
         yield idx, images.to(device, non_blocking=True)

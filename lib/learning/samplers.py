@@ -47,26 +47,29 @@ def plain_features(file: Path, *, device: torch.device | str = "cpu") -> PlainRe
 
 
 def pixel_views(
-    store: Path, size: int, *, seed: int, hue: float = 0.05, device: torch.device | str = "cpu"
+    file: Path, size: int, *, seed: int, hue: float = 0.05, device: torch.device | str = "cpu"
 ) -> ViewSampler:
-    """A new random view of each tile, float [B, 3, size, size]. store: see `tiles.decode_tiles`."""
+    """A new random view of each tile, float [B, 3, size, size].
+
+    file: the decoded tiles, see `tiles.decode_tiles`.
+    """
 
     def sampler(tiles: np.ndarray, network: int, step: int) -> Tensor:
         view = _stream(network, step)
         return random_view(
-            _stored(store, tiles, device), size, tiles=tiles, view=view, seed=seed, hue=hue
+            _read_pixels(file, tiles, device), size, tiles=tiles, view=view, seed=seed, hue=hue
         )
 
     return sampler
 
 
-def plain_pixels(store: Path, size: int, *, device: torch.device | str = "cpu") -> PlainReader:
+def plain_pixels(file: Path, size: int, *, device: torch.device | str = "cpu") -> PlainReader:
     """The plain tiles, float [B, 3, size, size]."""
-    return lambda tiles: plain_view(_stored(store, tiles, device), size)
+    return lambda tiles: plain_view(_read_pixels(file, tiles, device), size)
 
 
-def _stored(store: Path, tiles: np.ndarray, device: torch.device | str) -> Tensor:
-    return torch.from_numpy(mapped(store)[tiles]).to(device, non_blocking=True)
+def _read_pixels(file: Path, tiles: np.ndarray, device: torch.device | str) -> Tensor:
+    return torch.from_numpy(mapped(file)[tiles]).to(device, non_blocking=True)
 
 
 def mapped(file: Path) -> np.ndarray:

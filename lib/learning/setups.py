@@ -52,18 +52,18 @@ def frozen(
 
 
 def fine_tune(
-    store: Path, size: int, n_classes: int, *, steps: int, seed: int, projection: int = 0
+    pixels_file: Path, size: int, n_classes: int, *, steps: int, seed: int, projection: int = 0
 ) -> TrainingSetup:
     """Whole ImageNet networks on augmented pixels, as in the papers; meant for a GPU.
 
-    store: decoded tiles (`tiles.decode_tiles`); size: of the input in pixels. A third of the heads'
+    pixels_file: decoded tiles; size: of the input in pixels. A third of the heads'
     learning rate and half their batch, so that a few hundred steps are feasible on a CPU.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return TrainingSetup(
         partial(fine_tune_network, n_classes, projection=projection),
-        samplers.pixel_views(store, size, seed=seed, device=device),
-        samplers.plain_pixels(store, size, device=device),
+        samplers.pixel_views(pixels_file, size, seed=seed, device=device),
+        samplers.plain_pixels(pixels_file, size, device=device),
         Schedule(steps=steps, learning_rate=0.01, batch_size=64),
     )
 

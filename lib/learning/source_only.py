@@ -68,7 +68,7 @@ def source_only_probabilities(
 def _train_and_predict(
     model: VLM, run: Path, class_names: Sequence[str], settings: Mapping[str, Any], seed: int
 ) -> np.ndarray | None:
-    card, table, store = read_source(model.name, settings["input_size"])
+    card, table, pixels_file = read_source(model.name, settings["input_size"])
     captions = [list(c.captions) or list(c.prompts) for c in card.classes]
     text = embed_prompts(model, settings["prompts"])
     source_text = embed_prompts(model, captions)
@@ -83,8 +83,10 @@ def _train_and_predict(
     data = TrainingTiles(np.arange(len(table)), classes[table.label.values], class_names)
     drawing = {name: settings[name] for name in ("n_views", "hue", "batch_size")}
     with scratch_folder() as folder:
-        embed_tiles(model, store, text, folder)
-        embed_views(model, store, data.tiles, text, folder, seed=seed, progress=False, **drawing)
+        embed_tiles(model, pixels_file, text, folder)
+        embed_views(
+            model, pixels_file, data.tiles, text, folder, seed=seed, progress=False, **drawing
+        )
         setup = frozen(folder, data.tiles, len(class_names), steps=settings["n_steps"], seed=seed)
         setup = replace(setup, reader=plain_features(run / "backbone_features.npy"))
         n_tiles = len(np.load(run / "backbone_features.npy", mmap_mode="r", allow_pickle=False))

@@ -321,32 +321,32 @@ def ablation_trials(
 
 def embed_shifted(
     model: VLM,
-    stores: Sequence[Path],
+    pixels_files: Sequence[Path],
     run: Path,
     text: Any,
     settings: Mapping[str, Any],
     *,
     seed: int,
 ) -> list[Path]:
-    """Features and votes of shifted tiles; the folder of each store.
+    """Features and votes of shifted tiles; a folder for each file.
 
-    stores: shifted tiles, or those of the run (`decode_tiles`); run: folder that all folds share,
+    pixels_files: shifted tiles, or those of the run; run: folder that all folds share,
     where they are kept for the same model, tiles and settings; text: [C, D] from `embed_prompts`;
-    settings: of the run, or with other views. Folds that run side by side share the stores: what
+    settings: of the run, or with other views. Folds that run side by side share the folders: what
     another one is embedding is left to it, and waited for at the end.
     """
     used = {name: settings[name] for name in ("prompts", "n_views", "hue", "batch_size")}
     digest = digest_of(used | {"seed": seed}, run / "backbone_features.npy")
-    folders = [run / "shifts" / f"{store.stem}-{digest}" for store in stores]
+    folders = [run / "shifts" / f"{file.stem}-{digest}" for file in pixels_files]
     for wait in (False, True):
-        for store, folder in zip(stores, folders, strict=True):
+        for file, folder in zip(pixels_files, folders, strict=True):
             folder.mkdir(parents=True, exist_ok=True)
             with suppress(BlockingIOError), locked(folder / ".lock", wait=wait):
                 if not has_views(folder):
-                    embed_tiles(model, store, text, folder)
-                    every = np.arange(len(np.load(store, mmap_mode="r", allow_pickle=False)))
+                    embed_tiles(model, file, text, folder)
+                    every = np.arange(len(np.load(file, mmap_mode="r", allow_pickle=False)))
                     embed_views(
-                        model, store, every, text, folder, n_views=settings["n_views"], seed=seed,
+                        model, file, every, text, folder, n_views=settings["n_views"], seed=seed,
                         hue=settings["hue"], batch_size=settings["batch_size"], progress=False,
                     )  # fmt: skip
     return folders

@@ -138,18 +138,18 @@ def vote_on(
     votes = out / f"votes-{digest_of(used, out / 'backbone_features.npy')}"
     with locked(votes.with_suffix(".lock")):
         if not votes.is_dir():
-            # as every store of tiles: larger than the input, so that views are crops of it
+            # as all decoded tiles: larger than the input, so that views are crops of it
             stored = stored_size(vlm.image_size)
             read_at = vlm.image_size * mpp / stored
             with atomic(votes) as made:
                 made.mkdir()
-                store = made / "tiles.npy"
-                decoded = new_array(store, (len(joined), stored, stored, 3), np.uint8)
+                pixels_file = made / "tiles.npy"
+                decoded = new_array(pixels_file, (len(joined), stored, stored, 3), np.uint8)
                 read_listed(folder, table, tiles.loc[joined], stored, read_at, decoded)
-                embed_tiles(vlm, store, texts, made, batch_size=views["batch_size"])
+                embed_tiles(vlm, pixels_file, texts, made, batch_size=views["batch_size"])
                 numbers = np.arange(len(joined))
-                embed_views(vlm, store, numbers, texts, made, progress=False, **views)
-                store.unlink()
+                embed_views(vlm, pixels_file, numbers, texts, made, progress=False, **views)
+                pixels_file.unlink()
     return {
         setting: VotedTiles(
             setting,

@@ -202,8 +202,10 @@ def member_probabilities(vlm: VLM, image_embeds: torch.Tensor, text: torch.Tenso
     )
 
 
-def embed_tiles(vlm: VLM, store: Path, text: Texts, run: Path, *, batch_size: int = 64) -> None:
-    """Zero-shot inference on every tile of the store, without augmentation.
+def embed_tiles(
+    vlm: VLM, pixels_file: Path, text: Texts, run: Path, *, batch_size: int = 64
+) -> None:
+    """Zero-shot inference on all decoded tiles, without augmentation.
 
     Writes to `run`: image_embeds.npy [N, D] float16 (projected, L2-normalised),
     backbone_features.npy [N, E] float16 (before the projection), probs.npy [N, C] float32,
@@ -211,7 +213,7 @@ def embed_tiles(vlm: VLM, store: Path, text: Texts, run: Path, *, batch_size: in
     for one VLM). text: [C, D] from `embed_prompts`; of several sets of prompts by
     name, probs and agree are written to the folder `run/<name>`.
     """
-    tiles = np.arange(len(np.load(store, mmap_mode="r", allow_pickle=False)))
+    tiles = np.arange(len(np.load(pixels_file, mmap_mode="r", allow_pickle=False)))
     texts = _by_name(text)
     backbone_size, size = feature_sizes(vlm)
     with _NewArrays() as arrays:
@@ -225,7 +227,9 @@ def embed_tiles(vlm: VLM, store: Path, text: Texts, run: Path, *, batch_size: in
             )
             for name, own in texts.items()
         ]
-        for idx, images in _progress(read_batches(store, tiles, batch_size, vlm.device), tiles):
+        for idx, images in _progress(
+            read_batches(pixels_file, tiles, batch_size, vlm.device), tiles
+        ):
             backbone_features, image_embeds = encode_images(
                 vlm, views.plain_view(images, vlm.image_size)
             )
@@ -239,7 +243,7 @@ def embed_tiles(vlm: VLM, store: Path, text: Texts, run: Path, *, batch_size: in
 
 def embed_views(
     vlm: VLM,
-    store: Path,
+    pixels_file: Path,
     tiles: np.ndarray,
     text: Texts,
     run: Path,
@@ -252,7 +256,7 @@ def embed_views(
 ) -> None:
     """Embed and classify V random views of each tile (VLM-CPL, multi-view consensus).
 
-    tiles: [N] tile numbers, also rows of the store. Writes to `run`: view_features.npy [V, N, E]
+    tiles: [N] tile numbers, also rows of the pixels. Writes to `run`: view_features.npy [V, N, E]
     float16 (before the projection), votes.npy [V, N] int16 (argmax of each view), view_probs.npy
     [N, C] float32 (mean over the views). text: as for `embed_tiles`; of several sets of prompts by
     name, votes and view_probs are written to the folder `run/<name>`, and a view is encoded once.
@@ -269,7 +273,7 @@ def embed_views(
             )
             for name, own in texts.items()
         ]
-        batches = read_batches(store, tiles, batch_size, vlm.device)
+        batches = read_batches(pixels_file, tiles, batch_size, vlm.device)
         for idx, images in _progress(batches, tiles, progress):
             sums = [torch.zeros(len(idx), len(own), device=vlm.device) for own in texts.values()]
             for view in range(n_views):
@@ -298,14 +302,14 @@ def _by_name(text: Texts) -> Mapping[str, torch.Tensor]:
 
 
 def vote(
-    vlm: VLM, store: Path, tiles: np.ndarray, text: torch.Tensor, **kwargs: Any
+    vlm: VLM, pixels_file: Path, tiles: np.ndarray, text: torch.Tensor, **kwargs: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Votes [V, N] and mean probabilities [N, C] of random views whose features are not kept.
 
     See `embed_views` for the arguments.
     """
     with scratch_folder() as folder:
-        embed_views(vlm, store, tiles, text, folder, **kwargs)
+        embed_views(vlm, pixels_file, tiles, text, folder, **kwargs)
         votes, view_probs = (
             np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("votes", "view_probs")
         )

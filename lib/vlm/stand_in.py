@@ -88,11 +88,11 @@ def _model_config(image_size: int, text_tower: Path) -> dict:
 
 @torch.inference_mode()
 def source_features(
-    model: VLM, store: Path, captions: Sequence[str]
+    model: VLM, pixels_file: Path, captions: Sequence[str]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Outputs of the two locked towers: images [N, 1280] and captions [M, 384], float32."""
-    n = len(np.load(store, mmap_mode="r", allow_pickle=False))
-    batches = read_batches(store, np.arange(n), BATCH, model.device)
+    n = len(np.load(pixels_file, mmap_mode="r", allow_pickle=False))
+    batches = read_batches(pixels_file, np.arange(n), BATCH, model.device)
     images = [
         encode_images(model, plain_view(tiles, model.image_size))[0]
         for _, tiles in tqdm(batches, "batches of source tiles", -(-n // BATCH), unit="step")
@@ -158,11 +158,11 @@ def read_source(name: str, image_size: int) -> tuple[cards.Card, pd.DataFrame, P
         classes += [replace(c, name=f"{c.name}, {part.name}") for c in part.classes]
     joined = pd.concat(tables, ignore_index=True)
     joined["tile"] = np.arange(len(joined))
-    stores = [store for _, store in parts]
+    pixels_files = [file for _, file in parts]
     # Named after the bytes: the parts are other tiles when a collection is.
-    file = paths.store_folder(card.name) / f"joined-{digest_of({}, *stores)}.npy"
+    file = paths.pixels_folder(card.name) / f"joined-{digest_of({}, *pixels_files)}.npy"
     if not file.is_file():
-        arrays = [np.load(store, mmap_mode="r", allow_pickle=False) for store in stores]
+        arrays = [np.load(part, mmap_mode="r", allow_pickle=False) for part in pixels_files]
         with atomic(file) as temporary:
             shape = (len(joined), *arrays[0].shape[1:])
             np.concatenate(arrays, out=new_array(temporary, shape, "uint8"))
@@ -185,25 +185,25 @@ def prepare(name: str, *, image_size: int, seed: int, steps: int = 400) -> pd.Da
     built = read_json(folder / RECIPE) if (folder / RECIPE).is_file() else {}
     kwargs = {"image_size": image_size, "seed": seed, "steps": steps}
     kwargs |= {setting: built[setting] for setting in kwargs if setting in built}
-    card, table, store = read_source(name, kwargs["image_size"])
+    card, table, pixels_file = read_source(name, kwargs["image_size"])
     captions = [c.captions for c in card.classes]
-    if built != _recipe(store, table.label.values, captions, **kwargs):
-        build(folder, store, table.label.values, captions, **kwargs)
+    if built != _recipe(pixels_file, table.label.values, captions, **kwargs):
+        build(folder, pixels_file, table.label.values, captions, **kwargs)
     return table
 
 
 def _recipe(
-    store: Path, labels: np.ndarray, captions: Sequence[Sequence[str]], **settings: int
+    pixels_file: Path, labels: np.ndarray, captions: Sequence[Sequence[str]], **settings: int
 ) -> dict[str, Any]:
     """All that a stand-in is made from; what is in the folder agrees with it or is out of date."""
     words = [list(class_captions) for class_captions in captions]
-    tiles = digest_of({"labels": np.asarray(labels).tolist()}, store)
+    tiles = digest_of({"labels": np.asarray(labels).tolist()}, pixels_file)
     return {"tiles": tiles, "captions": words, **settings}
 
 
 def build(
     folder: Path,
-    store: Path,
+    pixels_file: Path,
     labels: np.ndarray,
     captions: Sequence[Sequence[str]],
     *,
@@ -213,7 +213,7 @@ def build(
 ) -> None:
     """Build the stand-in at `folder`, for `open_clip.create_model("local-dir:<folder>")`.
 
-    store, labels: decoded source tiles [N, S, S, 3] and their classes [N]; captions: as many
+    pixels_file, labels: decoded source tiles [N, S, S, 3] and their classes [N]; captions: as many
     for every class. The loss of each step is kept beside the model as losses.npy, what it was
     built from as recipe.json. Raises ValueError when a class has no caption, when the numbers
     differ, and for a caption that is longer than the text tower reads.
@@ -227,11 +227,11 @@ def build(
         raise ValueError("every class of the source needs captions, the same number for each")
     flat = [caption for class_captions in captions for caption in class_captions]
     captions_of_class = np.arange(len(flat)).reshape(len(captions), -1)
-    recipe = _recipe(store, labels, captions, image_size=image_size, seed=seed, steps=steps)
+    recipe = _recipe(pixels_file, labels, captions, image_size=image_size, seed=seed, steps=steps)
     with atomic(folder) as temporary:
         model = new_model(temporary, image_size, seed)
         tokenizer = HFTokenizer(str(get_model_path()), context_length=CONTEXT)
-        images, texts = source_features(as_vlm(folder.name, model, tokenizer), store, flat)
+        images, texts = source_features(as_vlm(folder.name, model, tokenizer), pixels_file, flat)
         losses = pretrain(model, images, texts, captions_of_class[labels], seed=seed, steps=steps)
         config = _model_config(image_size, folder)
         model.to("cpu", memory_format=torch.contiguous_format)  # safetensors stores no other

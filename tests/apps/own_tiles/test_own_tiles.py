@@ -375,7 +375,7 @@ def test_thirty_classes_are_taken(material, quick):
 def written(folder):
     """All files below the runs but for the folder of decoded tiles, which may be empty."""
     found = (folder / "data" / "runs").rglob("*")
-    found = (file for file in found if file.parent.name != "store")
+    found = (file for file in found if file.parent.name != "pixels")
     return [file for file in found if file.is_file() or file.parent.name == "seed0"]
 
 

@@ -87,11 +87,6 @@ def model_folder(vlm: str, seed: int) -> Path:
     return output_root() / "data" / "models" / file_name(vlm) / f"seed{seed}"
 
 
-def converted_folder(vlm: str) -> Path:
-    """A VLM in open_clip's layout that was published in another; the same for every seed."""
-    return output_root() / "data" / "models" / file_name(vlm) / "open_clip"
-
-
 def record_folder() -> Path:
     """The published rows."""
     return output_root() / "data" / "record"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import paths
-from lib.artefacts import locked, scratch_folder
+from lib.artefacts import scratch_folder
 from lib.vlm import conch, hf_clip
 from lib.vlm.cards import VLMCard, read_vlm_cards
 from lib.vlm.inference import VLM, as_vlm, ensemble
@@ -24,8 +24,12 @@ from lib.vlm.model_files import (
     weights_in,
 )  # fmt: skip
 
-CONFIG = hf_clip.CONFIG
-WEIGHTS = (hf_clip.WEIGHTS, "open_clip_pytorch_model.safetensors", "model.safetensors")
+CONFIG = "open_clip_config.json"
+WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "model.safetensors",
+)
 PICKLED = ("open_clip_pytorch_model.bin", "pytorch_model.bin")  # of open_clip, of transformers
 MODEL_FIELDS = {
     "embed_dim", "vision_cfg", "text_cfg", "multimodal_cfg", "custom_text", "quick_gelu",
@@ -42,16 +46,15 @@ def load_vlm(name: str, *, seed: int = 0, device: str | None = None) -> VLM:
     """Load a model by name, in evaluation mode.
 
     A name is one in `data/vlms.yaml`, `stand-in-<source card>` (the folder that 01_stand_in_vlm
-    built for this seed), `local-dir:<folder>`, `hf-hub:<organisation>/<model>`, `hf-clip:
-    <organisation>/<model>` or `hf-clip:<folder>` (published as a Hugging Face CLIP; converted
-    once), `conch:<configuration>`, or open_clip's `<model>/<weights tag>`, such as
-    `ViT-B-32/laion2b_s34b_b79k`. Names joined by "+" give `inference.ensemble` of them. Weights in
-    the Hugging Face cache are used offline. Of a folder or repository only safetensors and plain
-    fields that are known are read, and no code is run. Raises FileNotFoundError for a stand-in
-    that is not built, ValueError naming the file for a configuration that is refused and for a
-    Hugging Face CLIP that open_clip cannot represent, and RuntimeError, naming the model, for
-    weights out of reach (with the ways to get them) and for a model whose input size or
-    normalisation is not that of its card.
+    built for this seed), `local-dir:<folder>`, `hf-hub:<organisation>/<model>`, `hf-clip:` with a
+    folder or repository of a Hugging Face CLIP, `conch:<configuration>`, or open_clip's
+    `<model>/<weights tag>`, such as `ViT-B-32/laion2b_s34b_b79k`. Names joined by "+" give
+    `inference.ensemble` of them. Weights in the Hugging Face cache are used offline. Of a folder or
+    repository only safetensors and plain fields that are known are read, and no code is run.
+
+    Raises FileNotFoundError for a stand-in that is not built; ValueError naming the file for a
+    configuration that is refused; RuntimeError, naming the model, for weights out of reach (with
+    the ways to get them) and for a model whose input size or normalisation is not that of its card.
     """
     names = _split(name)
     if len(names) > 1:
@@ -110,7 +113,7 @@ def _open(weights: str, *, pickled: bool) -> tuple[Any, Any]:
     if scheme == "conch":
         return conch.load(rest)
     if scheme == "hf-clip":
-        scheme, rest = "local-dir", str(_converted(rest, PICKLED[1] if pickled else ""))
+        return hf_clip.load(rest, PICKLED[1] if pickled else "")
     with scratch_folder() as scratch:
         folder = scratch
         if scheme in ("local-dir", "hf-hub"):
@@ -135,18 +138,6 @@ def _open(weights: str, *, pickled: bool) -> tuple[Any, Any]:
             weights_only=True,
         )  # fmt: skip
     return model, tokenizer
-
-
-def _converted(name: str, pickled: str) -> Path:
-    """The open_clip folder of a Hugging Face CLIP, written when it is not there or out of date."""
-    local = Path(name).is_dir()
-    folder = paths.converted_folder(f"hf-clip:{Path(name).resolve() if local else name}")
-    source = str(fetch(name, hf_clip.FILES, pickled))
-    if not hf_clip.is_converted(source, folder):
-        with locked(folder.with_name(f".{folder.name}.lock")):  # for runs side by side
-            if not hf_clip.is_converted(source, folder):
-                hf_clip.save_as_open_clip(source, folder, pickled)
-    return folder
 
 
 def _read_config(file: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from small_models import MEAN, SMALL, STD, small_clip, write_clip, write_model
 
 from lib import paths
-from lib.vlm import hf_clip, inference
+from lib.vlm import inference
 from lib.vlm.cards import read_vlm_cards
 from lib.vlm.loading import load_vlm
 
@@ -483,22 +482,3 @@ def test_a_model_of_the_hub_that_differs_from_its_card_is_refused(loads):
     for found in loads[:2]:
         for named in ("VLM 'biomedclip'", "std", "0.229", "0.26862954"):
             assert named in found["biomedclip"]
-
-
-def test_runs_side_by_side_convert_once(tmp_path, monkeypatch):
-    write_clip(tmp_path / "clip")
-    made, save, check = [], hf_clip.save_as_open_clip, hf_clip.is_converted
-    all_here, thread = threading.Barrier(3, timeout=60), threading.local()
-
-    def is_converted(*args):
-        answer = check(*args)
-        if not hasattr(thread, "checked"):  # none converts before all have seen that nothing is
-            thread.checked = True
-            all_here.wait()
-        return answer
-
-    monkeypatch.setattr(hf_clip, "is_converted", is_converted)
-    monkeypatch.setattr(hf_clip, "save_as_open_clip", lambda *a: (made.append(a), save(*a)))
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(load_vlm, [f"hf-clip:{tmp_path / 'clip'}"] * 3))
-    assert len(made) == 1 and len({model.scale for model in found}) == 1

@@ -449,4 +449,4 @@ def test_decoding_names_every_unreadable_file_and_leaves_nothing(tmp_path):
     for name in ("text.png", "cut ü.jpg", "float.tif"):
         assert str(folder / name) in str(error.value)
     assert "good.png" not in str(error.value) and "fractions" in str(error.value)
-    assert not list(paths.store_folder("mine").iterdir())
+    assert not list(paths.pixels_folder("mine").iterdir())

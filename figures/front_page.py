@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lib.artefacts import atomic
-from lib.figures.plots import closed
+from lib.figures.style import closed
 from lib.report import overviews, statistics
 from lib.report.active_learning import (
     OURS,

@@ -220,7 +220,7 @@ def active_sections(
             tables = [active_ablations.on_off_table(lines)]
             tables += active_ablations.ablation_tables(lines)
             varied = active_ablations.ablation_lines(lines)
-            ablated = partial(active_plots.ablation_curves, varied, named) if varied else None
+            ablated = partial(plots.ablation_curves, varied, named) if varied else None
             file = f"{dataset}_unisal_ablations{suffix}" if varied else ""
             sections.append(Section(dataset, "ablations of UniSAL", tables, ablated, file))
     begun = active_learning.rounds_frame(rows, cold_starts=True)

@@ -111,7 +111,7 @@ model = load_vlm(vlm, seed=seed)
 text = embed_prompts(model, [c.prompts for c in source.classes])
 embed_tiles(model, pixels_file, text, model_folder / "source")
 predicted = np.load(model_folder / "source" / "probs.npy", allow_pickle=False).argmax(1)
-step_plots.confusion(labels, predicted, source.class_names)
+step_plots.confusion(labels, {"stand-in": predicted}, source.class_names)
 
 # %%
 accuracy = (predicted == labels).mean()

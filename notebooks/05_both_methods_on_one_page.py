@@ -36,7 +36,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lib.consensus import TIE_STREAM
-from lib.figures.plots import closed
+from lib.figures.style import closed
 from lib.random_draws import tile_draws
 from lib.run_folder import open_run
 
@@ -286,8 +286,7 @@ ax.plot(unisal.budget, unisal.accuracy, "o--", alpha=0.6, label="UniSAL, noteboo
 ax.axhline(accuracy["VLM-CPL"], color="#009E73", label="VLM-CPL, on this page, no label")
 ax.axhline(accuracy["zero-shot"], color="#777777", ls=":", label="zero-shot, no label")
 ax.set(xlabel="labels", ylabel="accuracy on the test set")
-ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-closed(figure)
+closed(figure, legend=True)
 
 # %% [markdown]
 # On the drawn tiles VLM-CPL gets without a label about as far as UniSAL with a few. The two lines of UniSAL begin with

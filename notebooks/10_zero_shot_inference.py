@@ -120,7 +120,7 @@ step_plots.probability_bars(decoded[six], probs[six], labels[six], card.class_na
 # From here on true labels are used, but only to judge: nothing is chosen by them.
 
 # %%
-step_plots.confusion(labels, predicted, card.class_names)
+step_plots.confusion(labels, {"zero-shot": predicted}, card.class_names)
 
 # %% [markdown]
 # The errors are not spread evenly: some classes lose many tiles to one neighbour, whose sentence fits

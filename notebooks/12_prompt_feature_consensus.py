@@ -112,7 +112,8 @@ ours = consensus.VARIANTS["ours"]
 choice |= {"candidates": agree, "clusters_per_class": ours["clusters_per_class"]}
 cluster, lift = clusters.lift_clusters(backbone_features, view_probs, **choice)
 sizes = np.bincount(cluster[agree], minlength=len(lift))
-consensus_plots.lift_matrix(lift, clusters.classes_by_lift(lift), sizes, card.class_names)
+best = clusters.classes_by_lift(lift)
+consensus_plots.cluster_matrix(lift, best, card.class_names, n_tiles=sizes)
 
 # %% [markdown]
 # Several clusters of one class are its different looks. A row with one orange cell is sure of its class;
@@ -169,8 +170,12 @@ shown = ours.kept_by_views.values
 chosen = backbone_features[shown]
 flat = PCA(min(30, *chosen.shape), random_state=seed).fit_transform(chosen)
 points = TSNE(perplexity=min(30, len(flat) / 4), random_state=seed, init="pca").fit_transform(flat)
-both = ours[["label", "feature_label"]].values[shown].T
-consensus_plots.cluster_map(points, *both, labels[shown], card.class_names)
+names, (prompt, of_cluster) = np.array(card.class_names), ours[["label", "feature_label"]].values[shown].T
+fates = ["prompt and cluster disagree", "agree, correct"]
+fates = np.select([prompt != of_cluster, prompt == labels[shown]], fates, "agree, incorrect")
+groups = {"true class": names[labels[shown]], "class of the cluster": names[of_cluster],
+          "prompt and cluster": fates}
+step_plots.feature_maps(dict.fromkeys(groups, points), groups, card.class_names)
 
 # %% [markdown]
 # Where the left and the middle picture have the same colour, the cluster's class is the true one. The

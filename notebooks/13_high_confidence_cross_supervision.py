@@ -138,16 +138,16 @@ print(f"right on the test set after a hundred steps: {(predicted == test.label.v
 
 # %%
 recipe = (objective, setup.make_network, setup.sampler)
-probs, seconds = {}, {}
+probs, seconds, curves = {}, {}, {}
 for setting in consensus.VARIANTS:
     started, folder = time.perf_counter(), run.file(f"hcs{run.variant}") / paths.file_name(setting)
-    pair, curve = trainer.train(*recipe, data[setting], schedule=setup.schedule, seed=seed,
-                                folder=folder)
+    pair, curves[setting] = trainer.train(*recipe, data[setting], schedule=setup.schedule,
+                                          seed=seed, folder=folder)
     probs[setting] = networks.predict(pair, setup.reader, table.tile.values)
     seconds[setting] = time.perf_counter() - started
 
 # %%
-step_plots.training_curve(curve, threshold)
+step_plots.training_curves(curves, threshold)
 
 # %% [markdown]
 # The training in our setting. Left, the losses fall, rise when the warm-up is over and $D_u$ joins in, and fall again. Right, the
@@ -169,8 +169,9 @@ early = setups.fit_predict(objective, data["ours"], rest, setup=short, seed=seed
 
 # %%
 decoded = run.pixels()
-given = (early, probs["ours"][rest], rest_labels, rest, decoded, card.class_names)
-step_plots.confident_sheet(*given, threshold=threshold, seed=seed)
+both = np.stack([early, probs["ours"][rest]])
+step_plots.confident_sheet(both, rest_labels, rest, decoded, card.class_names,
+                           threshold=threshold, seed=seed)
 
 # %% [markdown]
 # Tiles that pass early are typical of a class; those that pass only late are less so. A wrong label

@@ -40,7 +40,7 @@ from lib.active.inspection import look_at_batch
 from lib.data import cards
 from lib.labels import UNLABELLED
 from lib.learning import losses, networks, samplers, setups, trainer
-from lib.figures import active_plots, active_step_plots, step_plots
+from lib.figures import active_plots, step_plots
 from lib.report import metrics
 from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
@@ -173,7 +173,7 @@ assert torch.allclose(loss, objectives["dual-view"](outputs, y, rows, progress=1
 
 # %%
 probs = {name: batch[name].probs for name in ("before training", "labels alone", "dual-view")}
-active_step_plots.threshold_mask(probs, train.label.values[unlabelled], threshold)
+active_plots.threshold_mask(probs, train.label.values[unlabelled], threshold)
 
 # %% [markdown]
 # Before training few tiles pass, and those that do are right by chance alone, which is why $w(t)$ is zero for a
@@ -187,9 +187,9 @@ active_step_plots.threshold_mask(probs, train.label.values[unlabelled], threshol
 # projections are without and with the contrastive term. On the diagonal stand the two views of each tile.
 
 # %%
-labelled = labels[rows] != UNLABELLED
 cosines = {name: batch[name].cosines for name in ("cross supervision", "dual-view")}
-active_step_plots.contrast_pairs(known.numpy(), labelled, card.class_names, cosines)
+pairs = apart.numpy(), known.numpy(), labels[rows] != UNLABELLED
+active_plots.contrast_pairs(*pairs, card.class_names, cosines)
 
 # %% [markdown]
 # Blocks on the diagonal are tiles of one class, which are not compared with each other; everything outside the
@@ -201,7 +201,7 @@ active_step_plots.contrast_pairs(known.numpy(), labelled, card.class_names, cosi
 # ## How many pseudo labels, and how many are right?
 
 # %%
-active_plots.pseudo_label_curves(curves, threshold)
+step_plots.training_curves(curves, threshold)
 
 # %% [markdown]
 # Most unlabelled tiles pass the threshold soon. Where the networks teach each other, their loss stays higher too, because it asks each network to agree with the
@@ -236,7 +236,8 @@ for title, name in (("without contrast", "cross supervision"), ("with contrast",
     points[f"{title}: {accuracy:.3f}"] = layout.fit_transform(unit)
 
 # %%
-active_plots.feature_maps(points, truth, card.class_names)
+names = dict.fromkeys(points, np.array(card.class_names)[truth])
+step_plots.feature_maps(points, names, card.class_names)
 
 # %% [markdown]
 # The classes lie in islands, which touch where two classes look alike. The layout keeps neighbours together but

@@ -35,7 +35,7 @@ from lib.active.inspection import (
 from lib.data import cards
 from lib.labels import UNLABELLED
 from lib.learning import networks, setups
-from lib.figures import active_plots, active_step_plots, step_plots
+from lib.figures import active_plots, step_plots
 from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
 
@@ -136,7 +136,7 @@ points = np.full((len(train), 2), np.nan)
 layout = TSNE(perplexity=min(30, len(shown) / 4), random_state=seed)
 points[shown] = layout.fit_transform(features[shown])
 alone = main_directions(features[in_set])
-active_step_plots.disagreement_clusters(points, disagree, alone, cluster, nearest)
+active_plots.disagreement_clusters(alone, cluster, nearest)
 
 # %% [markdown]
 # The disagreement set lies where the arms of the classes meet. Lines lead from each of its tiles to the one that is
@@ -156,7 +156,7 @@ largest = cluster_members(features[in_set], n_clusters, seed)[:5]
 names = np.array(card.class_names)[train.label.values]
 titles = [" or\n".join(sorted(set(names[in_set[own]]))) for own in largest]
 rows = {f"{k + 1}. {title}": decoded[in_set[largest[k][:10]]] for k, title in enumerate(titles)}
-active_step_plots.cluster_sheet(rows)
+step_plots.tile_sheet(rows, frame_first=True)
 
 # %% [markdown]
 # Tiles of a cluster have something in common that the networks read differently, often two tissues in one tile or a
@@ -169,7 +169,10 @@ active_step_plots.cluster_sheet(rows)
 
 # %%
 rows = {name: query.rows for name, query in chosen.items()}
-active_plots.selection_map(points, disagree, right, rows)
+fates = ["networks agree", "disagree, mean is correct"]
+fates = np.select([~disagree, right], fates, "disagree, mean is incorrect")
+maps = dict.fromkeys(rows, points), dict.fromkeys(rows, fates)
+step_plots.feature_maps(*maps, chosen=rows)
 
 # %% [markdown]
 # UniSAL chooses in the disagreement set, one tile per cluster, and fills up by entropy where the set is smaller than

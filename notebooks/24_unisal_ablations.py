@@ -33,7 +33,7 @@ from lib.data import cards
 from lib.learning import setups
 from lib.learning.losses import DualViewTraining
 from lib.record import read_rows
-from lib.figures import active_plots
+from lib.figures import plots
 from lib.report import active_ablations, active_learning
 from lib.report.ablations import UNISAL_GRID, ablation_grid, chosen_rules
 from lib.report.active_evaluation import evaluate_loops
@@ -118,7 +118,7 @@ frame = active_learning.rounds_frame(before + rows)
 frame = frame[frame.network == "frozen"]
 lines = active_ablations.ablation_lines(frame)
 if lines:
-    display(active_plots.ablation_curves(lines, f"{dataset}, {vlm}, seed {seed}"))
+    display(plots.ablation_curves(lines, f"{dataset}, {vlm}, seed {seed}"))
 
 # %% [markdown]
 # A flat line means that the rule hardly matters on these tiles; a peak at the dotted line means that the published
@@ -151,7 +151,7 @@ ablated = active_ablations.ablated_datasets(recorded)
 for name, published in ablated.items():
     lines = active_ablations.ablation_lines(published)
     if lines:  # not of a dataset whose only ablation is of batches
-        display(active_plots.ablation_curves(lines, name))
+        display(plots.ablation_curves(lines, name))
     display(active_ablations.on_off_table(published))
     display(*active_ablations.ablation_tables(published))
 

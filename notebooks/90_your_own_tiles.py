@@ -197,7 +197,7 @@ objective = losses.HighConfidenceCrossSupervision()
 given = (objective, setup.make_network, setup.sampler, data)
 pair, curve = trainer.train(*given, schedule=setup.schedule, seed=seed, folder=out / "hcs")
 classifier.save_classifier(out / "classifier", out / "hcs", model, seed, prompts, origin)
-step_plots.training_curve(curve, objective.threshold)
+step_plots.training_curves({"ours": curve}, objective.threshold)
 
 # %% [markdown]
 # The losses should settle, and more and more tiles without a label should be predicted with

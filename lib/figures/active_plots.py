@@ -1,215 +1,206 @@
-"""Figures of active learning: learning curves, maps of the pool, ablations."""
+"""Figures of active learning: learning curves; threshold, pairs and clusters of one round."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-from lib.figures.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed
+from lib.figures import style
+from lib.figures.style import CORRECT, INCORRECT, OTHER, bare, closed, panels
+from lib.labels import UNLABELLED
 from lib.report import active_learning
-from lib.report.active_learning import (
-    COLD_STARTS,
-    OURS,
-    PUBLISHED,
-    STRATEGIES,
-    TRAININGS,
-    in_order,
-)
+from lib.report.active_learning import COLD_STARTS, OURS, PUBLISHED, STRATEGIES, TRAININGS, in_order
 from lib.report.statistics import pooled_accuracies, pooled_rows
 
-# Blue is UniSAL's, light blue its selection in our setting, and grey is chance's.
 _plain, _dark = sns.color_palette("colorblind"), sns.color_palette("dark")
-_own_hues = {PUBLISHED[1]: SETTING_COLOURS["ours"], OURS[1]: "#56B4E9", "random": OTHER}
-_hues = iter([*_plain[1:7], _plain[8], *_dark[4:], *sns.color_palette("pastel")])
-COLOURS = {name: _own_hues.get(name) or next(_hues) for name in STRATEGIES}
-
-_cold_hues = (SETTING_COLOURS["ours"], "#56B4E9", "#CC79A7", "#E69F00", OTHER)
-COLD_START_COLOURS = dict(zip(COLD_STARTS, _cold_hues, strict=True))
+_named = {PUBLISHED[1]: style.PUBLISHED, OURS[1]: style.OURS, "random": OTHER}
+_others = iter([*_plain[1:7], _plain[8], *_dark[4:], *sns.color_palette("pastel")])
+COLOURS = {name: _named.get(name) or next(_others) for name in STRATEGIES}
+# Begun by chance is our setting of UniSAL, in its colour.
+_starts = ("#CC79A7", "#E69F00", "#009E73", "#D55E00", style.OURS)
+COLD_START_COLOURS = dict(zip(COLD_STARTS, _starts, strict=True))
+# What the contrastive loss makes of a pair of tiles.
+PAIRS = {
+    "two views of a tile: attracted": style.OURS,
+    "tiles of two classes: repelled": "#f3c9a8",
+    "no part": "#f2f2f2",
+}
 
 
 def _of_seeds(name: str, has: int, n_seeds: int) -> str:
-    """What to call what `has` of `n_seeds` seeds have run."""
+    """Name what `has` of `n_seeds` seeds have run."""
     return f"{name} ({has} of {n_seeds} seeds)" if has < n_seeds else name
 
 
-def _curve(ax: Axes, curve: pd.DataFrame, name: str, n_seeds: int, **style: Any) -> Line2D:
-    """Pooled accuracy against labels; dashed, and named so, where fewer than `n_seeds` have run."""
+def _draw_curve(ax: Axes, curve: pd.DataFrame, name: str, n_seeds: int, **look: Any) -> Line2D:
+    """Draw pooled accuracy against labels; dashed, and named so, where fewer seeds have run."""
     labels, accuracy = curve.groupby("round").budget.mean(), pooled_accuracies(curve, ["round"])
     has = curve.seed.nunique()
-    style |= {"label": _of_seeds(name, has, n_seeds), "ls": "--" if has < n_seeds else "-"}
-    return ax.plot(labels, accuracy, **style)[0]
+    ls = "--" if has < n_seeds else "-"
+    return ax.plot(labels, accuracy, label=_of_seeds(name, has, n_seeds), ls=ls, **look)[0]
+
+
+def _draw_level(ax: Axes, rows: pd.DataFrame, name: str, ls: str) -> Line2D:
+    """Draw the pooled accuracy of rows of one budget as a horizontal line."""
+    return ax.axhline(pooled_rows(rows), color="black", lw=1, ls=ls, label=name)
 
 
 def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
-    """Accuracy against labels for each strategy, a panel per training, pooled over folds.
+    """Draw accuracy against labels for each strategy, a panel per training, pooled over folds.
 
-    curves: lines of `active_learning.rounds_frame` of one dataset and way to train. Bands of UniSAL
+    curves: lines of `active_learning.rounds_frame` of one dataset and network. Bands of UniSAL
     and of chance: range over seeds, where there are several. Dashed: strategies that fewer seeds
     have run, which the legend says; one seed can be ten points above another.
     """
-    n_seeds, order = curves.seed.nunique(), {"all labels": len(STRATEGIES) + 1}
+    n_seeds, rounds = curves.seed.nunique(), curves[curves["round"].notna()]
+    trainings = [t for t in TRAININGS if t in set(rounds.training)]
     full = curves[curves.method == "full-supervision"]
-    trainings = [t for t in TRAININGS if t in set(curves.training[curves["round"].notna()])]
-    figure, axes = plt.subplots(
-        1, len(trainings), figsize=(4.3 * len(trainings) + 1.6, 3.4), sharey=True, squeeze=False
-    )
+    size = {"width": 3 + 2.5 * len(trainings), "height": 3.4}
+    figure, axes = panels(1, len(trainings), **size, sharey=True)
     for ax, training in zip(axes[0], trainings, strict=True):
-        for method in [m for t, m in in_order(curves) if t == training]:
-            chosen = curves[(curves.training == training) & (curves.method == method)]
-            mine, colour = method in (PUBLISHED[1], OURS[1]), COLOURS.get(method, "black")
-            line = _curve(ax, chosen, STRATEGIES.get(method, method), n_seeds,
-                          color=colour, lw=2.4 if mine else 1.2, zorder=2 + mine)  # fmt: skip
-            order[str(line.get_label())] = [*STRATEGIES, method].index(method)
-            if (mine or method == "random") and chosen.seed.nunique() > 1:
-                seeds = (
-                    pooled_accuracies(chosen, ["round", "seed"])
-                    .groupby("round")
-                    .agg(["min", "max"])
-                )
-                band = {"color": colour, "alpha": 0.15, "lw": 0}
-                ax.fill_between(line.get_xdata(), seeds["min"], seeds["max"], **band)
+        for method in [m for t, m in in_order(rounds) if t == training]:
+            chosen = rounds[(rounds.training == training) & (rounds.method == method)]
+            main, colour = method in (PUBLISHED[1], OURS[1]), COLOURS.get(method, "black")
+            look = {"color": colour, "lw": 2.4 if main else 1.2, "zorder": 2 + main}
+            _draw_curve(ax, chosen, STRATEGIES.get(method, method), n_seeds, **look)
+            if (main or method == "random") and chosen.seed.nunique() > 1:
+                seeds = pooled_accuracies(chosen, ["round", "seed"]).groupby("round")
+                labels, band = chosen.groupby("round").budget.mean(), {"alpha": 0.15, "lw": 0}
+                ax.fill_between(labels, seeds.min(), seeds.max(), color=colour, **band)
         if len(full):
-            ax.axhline(pooled_rows(full), color="black", lw=1, ls=":", label="all labels")
+            _draw_level(ax, full, "all labels", ":")
         ax.set(xlabel="labels", title=training)
     axes[0, 0].set_ylabel("accuracy on the test set")
-    shown = {label: line for ax in axes[0]
-             for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}  # fmt: skip
-    names = sorted(shown, key=order.__getitem__)
-    place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
-    axes[0, -1].legend([shown[name] for name in names], names, **place)
-    figure.suptitle(title)
-    return closed(figure)
+    return closed(figure, title, legend=True)
 
 
 def cold_start_curves(curves: pd.DataFrame, title: str = "") -> Figure:
-    """Accuracy from zero labels on, a panel per shift of the tiles, pooled over folds.
+    """Draw accuracy from zero labels on, a panel per shift of the tiles, pooled over folds.
 
     curves: lines of `active_learning.rounds_frame` with `cold_starts`, of one dataset. Dotted: all
     labels. Dashed, black: VLM-CPL without a label. Dashed, coloured: of fewer seeds than others of
     the panel, as the legend says; a panel of fewer than others says it in its title.
     """
-    panels = dict(active_learning.cold_start_curves(curves))
-    size = 4.3 * len(panels) + 3.6, 3.4
-    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    by_shift = dict(active_learning.cold_start_curves(curves))
+    seeds = {shift: lines.seed.nunique() for shift, lines in by_shift.items()}
+    width = 3.5 + 3 * len(by_shift)
+    figure, axes = panels(1, len(by_shift), width=width, height=3.6, sharey=True)
     shown: dict[str, Line2D] = {}
-    seeds = {shift: own.seed.nunique() for shift, own in panels.items()}
-    for ax, (shift, own) in zip(axes[0], panels.items(), strict=True):
-        for method, name in COLD_STARTS.items():
-            chosen = own[own.method == method]
-            if len(chosen):
-                main = method == "cold-start"  # on top, and thin: others may be the same
-                style = {"marker": "o", "ms": 3, "color": COLD_START_COLOURS[method]}
-                line = _curve(ax, chosen, name, seeds[shift],
-                              lw=1.2 if main else 2.6, zorder=2 + main, **style)  # fmt: skip
-                shown.setdefault(method, line)
-        zero, full = (
-            (own["round"] < 0) & own.method.eq("cold-start"),
-            own.method.eq("full-supervision"),
-        )
-        ends = (own[zero], "--", "VLM-CPL alone"), (own[full], ":", "all labels")
-        for rows, dashes, label in ends:
-            if len(rows):
-                line = ax.axhline(pooled_rows(rows), color="black", lw=1, ls=dashes, label=label)
-                shown.setdefault(label, line)
-        panel = _of_seeds(shift or "no shift", seeds[shift], max(seeds.values()))
-        ax.set(xlabel="labels", title=panel)
+    for ax, (shift, lines) in zip(axes[0], by_shift.items(), strict=True):
+        for method in [name for name in COLD_STARTS if name in set(lines.method)]:
+            main = method == "cold-start"  # on top, and thin: others may be the same
+            look = {"lw": 1.2 if main else 2.6, "zorder": 2 + main, "marker": "o", "ms": 3}
+            look["color"] = COLD_START_COLOURS[method]
+            chosen, name = lines[lines.method == method], COLD_STARTS[method]
+            line = _draw_curve(ax, chosen, name, seeds[shift], **look)
+            shown.setdefault(method, line)
+        zero = (lines["round"] < 0) & lines.method.eq("cold-start")
+        for mask, name, ls in (
+            (zero, "VLM-CPL alone", "--"),
+            (lines.method == "full-supervision", "all labels", ":"),
+        ):
+            if mask.any():
+                shown.setdefault(name, _draw_level(ax, lines[mask], name, ls))
+        ax.set(xlabel="labels")
+        ax.set_title(_of_seeds(shift or "no shift", seeds[shift], max(seeds.values())))
     axes[0, 0].set_ylabel("accuracy on the test set")
-    lines = [shown[name] for name in (*COLD_STARTS, "VLM-CPL alone", "all labels") if name in shown]
-    place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
-    axes[0, -1].legend(handles=lines, title="begins with", **place)
-    figure.suptitle(title)
-    return closed(figure)
+    order = [*COLD_STARTS, "VLM-CPL alone", "all labels"]
+    legend = [shown[name] for name in order if name in shown]
+    return closed(figure, title, legend=legend, names="UniSAL begins with")
 
 
-def pseudo_label_curves(curves: Mapping[str, pd.DataFrame], threshold: float) -> Figure:
-    """Loss, share of tiles with a pseudo label and pseudo-label precision, per training.
+def threshold_mask(probs: Mapping[str, np.ndarray], truth: np.ndarray, threshold: float) -> Figure:
+    """Draw the confidence of both networks for unlabelled tiles, and which pass the threshold.
 
-    curves: name → curve of `trainer.train`; running means.
+    A bar is a tile, at the same place for both networks. probs: title → [2, U, C], a column of
+    panels each; truth: [U], for the colours alone.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(11, 2.9))
-    titles = {
-        "loss_a": "loss of network A",
-        "confident": f"unlabelled tiles above {threshold:g}",
-        "precision": "pseudo-label precision",
-    }
-    for idx, (name, curve) in enumerate(curves.items()):
-        smooth = curve.rolling(max(1, len(curve) // 20), min_periods=1).mean()
-        for ax, column in zip(axes, titles, strict=True):
-            ax.plot(smooth.step, smooth[column], color=f"C{idx}", label=name)
-    for ax, title in zip(axes, titles.values(), strict=True):
-        ax.set(xlabel="step", title=title)
-    axes[0].set_yscale("log")
-    axes[0].legend()
-    return closed(figure)
+    figure, axes = panels(2, len(probs), height=4.2, sharex=True, sharey=True)
+    for column, (title, both) in enumerate(probs.items()):
+        order = np.argsort(-both.max(2).mean(0), kind="stable")
+        for ax, predicted, name in zip(axes[:, column], both[:, order], "AB", strict=True):
+            confidence, correct = predicted.max(1), predicted.argmax(1) == truth[order]
+            judged = np.where(correct, CORRECT, INCORRECT)
+            colours = np.where(confidence > threshold, judged, OTHER)
+            ax.bar(range(len(order)), confidence, width=1, color=colours, ec="white", lw=0.4)
+            ax.axhline(threshold, color="black", lw=1, ls="--")
+            ax.set(ylim=(0, 1.02), title=title if name == "A" else "")
+            ax.set_ylabel(f"confidence of {name}" if column == 0 else "")
+            ax.grid(visible=False)
+        axes[1, column].set(xlabel="unlabelled tiles of the batch", xticks=[])
+    colours = {"correct": CORRECT, "incorrect": INCORRECT}
+    legend = [Patch(color=c, label=f"pseudo label, {name}") for name, c in colours.items()]
+    legend.append(Patch(color=OTHER, label="not used"))
+    line = Line2D([], [], color="black", lw=1, ls="--", label=f"τ = {threshold:g}")
+    return closed(figure, legend=[*legend, line])
 
 
-def feature_maps(
-    points: Mapping[str, np.ndarray], labels: np.ndarray, class_names: Sequence[str]
+def contrast_pairs(
+    apart: np.ndarray,
+    known: np.ndarray,
+    labelled: np.ndarray,
+    class_names: Sequence[str],
+    cosines: Mapping[str, np.ndarray],
 ) -> Figure:
-    """Tiles in two dimensions, coloured by class. points: title → [N, 2]; labels: [N]."""
-    figure, axes = plt.subplots(1, len(points), figsize=(4.2 * len(points) + 1, 3.8))
-    colours = sns.color_palette("colorblind", len(class_names))
-    for ax, (title, xy) in zip(np.atleast_1d(axes), points.items(), strict=True):
-        for c, name in enumerate(class_names):
-            ax.scatter(*xy[labels == c].T, s=9, lw=0, color=colours[c], label=name)
-        ax.set(xticks=[], yticks=[], title=title)
-        ax.spines[:].set_visible(False)
-    np.atleast_1d(axes)[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
-    return closed(figure)
+    """Draw the pairs of one batch as B × B pictures: their part in the loss, and their cosines.
 
+    Tiles are sorted by class, those without any last.
 
-def selection_map(
-    points: np.ndarray, disagree: np.ndarray, right: np.ndarray, chosen: Mapping[str, np.ndarray]
-) -> Figure:
-    """The pool in two dimensions: where the networks disagree, and what each strategy chooses.
-
-    points: [N, 2]; disagree, right (the mean prediction): bool [N]; chosen: strategy → rows.
+    Parameters
+    ----------
+    apart : bool [B, B], tiles of different classes, which the contrastive loss pushes apart
+    known : [B], labels and agreed pseudo labels, else `UNLABELLED`
+    labelled : bool [B]
+    class_names : [C]
+    cosines : title → [B, B], of the projections
     """
-    figure, axes = plt.subplots(1, len(chosen), figsize=(3.6 * len(chosen), 3.9), squeeze=False)
-    for ax, (title, rows) in zip(axes[0], chosen.items(), strict=True):
-        for mask, colour, size, label in (
-            (~disagree, OTHER, 4, "networks agree"),
-            (disagree & right, RIGHT, 9, "disagree, mean is right"),
-            (disagree & ~right, WRONG, 9, "disagree, mean is wrong"),
-        ):
-            ax.scatter(*points[mask].T, s=size, lw=0, color=colour, label=label)
-        ax.scatter(*points[rows].T, s=34, lw=1.2, facecolors="none", edgecolors="black",
-                   label="chosen")  # fmt: skip
-        ax.set(xticks=[], yticks=[], title=title)
-        ax.spines[:].set_visible(False)
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, markerscale=1.5)
-    return closed(figure)
+    group = np.where(known == UNLABELLED, len(class_names), known)
+    order = np.lexsort((~labelled, group))
+    sizes = np.bincount(group, minlength=len(class_names) + 1)
+    ends = np.cumsum(sizes) - 0.5
+    figure, axes = panels(1, 1 + len(cosines), height=3.9)
+    # The two views of a tile attract each other where there is a tile to be told from.
+    kinds = np.where(np.diag(apart.any(1)), 0, np.where(apart, 1, 2))
+    pictures = {"pairs of the loss": kinds, **cosines}
+    for ax, (title, values) in zip(axes[0], pictures.items(), strict=True):
+        look = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
+        if values is kinds:
+            look = {"cmap": ListedColormap([*PAIRS.values()]), "vmin": 0, "vmax": 2}
+        image = ax.imshow(values[np.ix_(order, order)], **look)
+        bare(ax, title)
+        for end in ends[:-1]:
+            ax.axhline(end, color="black", lw=0.5)
+            ax.axvline(end, color="black", lw=0.5)
+    names = [f"{name} ({n})" for name, n in zip([*class_names, "no label"], sizes, strict=True)]
+    shown = np.flatnonzero(sizes)
+    axes[0, 0].set_yticks((ends - sizes / 2)[shown], np.array(names)[shown])
+    axes[0, 0].tick_params(axis="y", length=0)
+    if cosines:
+        figure.colorbar(image, ax=axes[0, -1], shrink=0.75, label="cosine of projections")
+    legend = [Patch(facecolor=c, edgecolor="#999999", label=name) for name, c in PAIRS.items()]
+    return closed(figure, legend=legend)
 
 
-def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figure:
-    """AULC and accuracy of the last round against one rule at a time.
+def disagreement_clusters(points: np.ndarray, cluster: np.ndarray, chosen: np.ndarray) -> Figure:
+    """Draw the disagreement set in its clusters, with a line from each tile to the chosen one.
 
-    lines: see `active_ablations.ablation_lines`. Mean and range over runs; dotted is unchanged.
+    points: [D, 2]; cluster: [D]; chosen: rows of the set, one for each cluster.
     """
-    figure, axes = plt.subplots(1, len(lines), figsize=(2.5 * len(lines) + 1.2, 2.7), sharey=True)
-    for ax, (name, ends) in zip(np.atleast_1d(axes), lines.items(), strict=True):
-        values = sorted(ends.x.unique())
-        shown = {"aulc": "AULC", "accuracy": "at the end"}
-        for (column, label), colour in zip(
-            shown.items(), (SETTING_COLOURS["ours"], "#777777"), strict=True
-        ):
-            curve = ends.groupby("x")[column].agg(["mean", "min", "max"])
-            ax.plot(range(len(values)), curve["mean"], color=colour, marker="o", ms=3, label=label)
-            ax.fill_between(
-                range(len(values)), curve["min"], curve["max"], color=colour, alpha=0.15, lw=0
-            )
-        ax.axvline(values.index(ends.own.iloc[0]), color="black", linewidth=1, linestyle=":")
-        ax.set_xticks(range(len(values)), [f"{x:g}" for x in values], fontsize=8)
-        ax.set(xlabel=name)
-    np.atleast_1d(axes)[0].set_ylabel("accuracy on the test set")
-    handles, names = np.atleast_1d(axes)[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right center", fontsize=8)
-    figure.suptitle(title, fontsize=10)
-    return closed(figure)
+    figure, axes = panels(width=6.0, height=4.6)
+    ax = axes[0, 0]
+    for colour, centre in zip(sns.color_palette("husl", len(chosen)), chosen, strict=True):
+        members = points[cluster == cluster[centre]]
+        for end in members:
+            ax.plot(*np.stack([points[centre], end]).T, color=colour, lw=0.8)
+        ax.scatter(*members.T, s=22, lw=0, color=colour, zorder=2)
+    rings = {"s": 70, "lw": 1.4, "fc": "none", "ec": "black", "zorder": 3}
+    ax.scatter(*points[chosen].T, label="queried: nearest to the centre of its cluster", **rings)
+    bare(ax, "the disagreement set in clusters")
+    return closed(figure, legend=True)

@@ -1,42 +1,51 @@
-"""Figures of the steps of training and classifying: tiles, their captions, confusion, curves.
+"""Figures of the steps of training and classifying: tiles, confusion, confidence, curves, maps.
 
 Each function takes arrays or tables and returns a closed figure. Those of the consensus filters are
-in `consensus_plots`; figures of results, made from rows of the record, are in `plots`, with the
-colours of all figures.
+in `consensus_plots`; figures of results, made from rows of the record, are in `plots`.
 """
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from sklearn.metrics import confusion_matrix
 
-from lib.figures.plots import OTHER, RIGHT, SETTING_COLOURS, WRONG, closed, plain_names
+from lib.figures import style
+from lib.figures.style import CORRECT, INCORRECT, OTHER, bare, closed, panels
 
 
-def tile_sheet(rows: Mapping[str, np.ndarray], columns: int = 10, tile_inch: float = 0.8) -> Figure:
-    """One row of tiles per entry. rows: title → uint8 [k, S, S, 3]; an empty row stays white."""
-    size = tile_inch * columns + 1.6, tile_inch * len(rows) + 0.1
-    figure, axes = plt.subplots(len(rows), 1, figsize=size, squeeze=False)
-    side = max((tiles.shape[1] for tiles in rows.values() if len(tiles)), default=1)
-    for ax, (title, tiles) in zip(axes.flat, rows.items(), strict=True):
-        gap = side // 10
-        line = np.full((side, columns * (side + gap) - gap, 3), 255, np.uint8)
+def tile_sheet(
+    rows: Mapping[str, np.ndarray], columns: int = 10, *, frame_first: bool = False
+) -> Figure:
+    """Show a row of tiles per entry, the first framed or not; an empty row stays white.
+
+    rows: title → [k, S, S, 3], uint8 or 0 … 1.
+    """
+    n_rows, sides = max(1, len(rows)), [tiles.shape[1] for tiles in rows.values() if len(tiles)]
+    figure, axes = panels(n_rows, height=(style.WIDTH - 1.4) / columns * n_rows + 0.1)
+    for ax, (title, tiles) in zip(axes[:, 0], rows.items(), strict=False):
+        side = tiles.shape[1] if len(tiles) else max(sides, default=1)
+        step = side + side // 10
+        line = np.ones((side, columns * step - side // 10, 3), tiles.dtype)
+        line *= 255 if tiles.dtype == np.uint8 else 1
         for column, tile in enumerate(tiles[:columns]):
-            line[:, column * (side + gap) :][:, :side] = tile
+            line[:, column * step :][:, :side] = tile
         ax.imshow(line)
+        ax.text(-0.01, 0.5, title, transform=ax.transAxes, ha="right", va="center")
+        if frame_first:
+            ax.add_patch(Rectangle((0, 0), side, side, fill=False, lw=3, clip_on=False))
+    for ax in axes.flat:
         ax.set_axis_off()
-        ax.text(-0.01, 0.5, title, transform=ax.transAxes, ha="right", va="center", fontsize=9)
     return closed(figure)
 
 
 def mask_sheet(
     masks: Mapping[str, np.ndarray], tiles: np.ndarray, decoded: np.ndarray, *, seed: int
 ) -> Figure:
-    """One row of random tiles per entry, with the number of all that it holds.
+    """Show a row of random tiles per entry, with the number of all that it holds.
 
     masks: title → bool [N]; tiles: [N] tile numbers; decoded: uint8 [tiles, S, S, 3].
     """
@@ -48,39 +57,8 @@ def mask_sheet(
     return tile_sheet(rows)
 
 
-def captioned_sheet(
-    rows: Mapping[str, pd.DataFrame], decoded: np.ndarray, columns: int = 8
-) -> Figure:
-    """One row of tiles per entry, with a caption each and a frame, green where the label is right.
-
-    rows: title → a row per tile with columns tile, caption, right; decoded: uint8 [tiles, S, S, 3],
-    by tile number. An entry without tiles stays white.
-    """
-    size = 1.15 * columns + 1.8, 1.45 * len(rows) + 0.1
-    figure, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
-    for line, (title, subset) in zip(axes, rows.items(), strict=True):
-        for ax, entry in zip(line, subset[:columns].itertuples(), strict=False):
-            ax.imshow(decoded[entry.tile])
-            frame(ax, RIGHT if entry.right else WRONG)
-            ax.set_xlabel(entry.caption, fontsize=8, labelpad=2)
-        for ax in line[len(subset) :]:
-            ax.set_axis_off()
-        line[0].text(
-            -0.12, 0.5, title, transform=line[0].transAxes, ha="right", va="center", fontsize=9
-        )
-    return closed(figure)
-
-
-def frame(ax: Axes, colour: object, width: float = 2.5) -> None:
-    """Frame a picture in a colour and leave out its ticks."""
-    ax.set(xticks=[], yticks=[])
-    ax.grid(visible=False)
-    ax.spines[:].set(visible=True, color=colour, linewidth=width)
-
-
 def confident_sheet(
-    early: np.ndarray,
-    late: np.ndarray,
+    probs: np.ndarray,
     labels: np.ndarray,
     tiles: np.ndarray,
     decoded: np.ndarray,
@@ -89,157 +67,192 @@ def confident_sheet(
     threshold: float,
     seed: int,
 ) -> Figure:
-    """Unlabelled tiles that pass γ early, those that pass only late, and those that never do.
+    """Show unlabelled tiles that pass γ early, those that pass only late, and those that never do.
 
-    early, late: probabilities [M, C] after few and after all steps; labels: [M], the true classes,
-    which colour the frames alone; tiles: [M] tile numbers; decoded: uint8 [tiles, S, S, 3].
+    Parameters
+    ----------
+    probs : [2, M, C], after few and after all steps
+    labels : [M], the true classes: frames are green where the pseudo label is correct
+    tiles : [M] tile numbers
+    decoded : uint8 [tiles, S, S, 3]
+    class_names : [C]
+    threshold : γ
+    seed : of the choice among the tiles of a row
     """
-    passes_early, passes_late = early.max(1) > threshold, late.max(1) > threshold
+    confidence, predicted = probs.max(2), probs.argmax(2)
+    early, late = confidence > threshold
     order = np.random.default_rng(seed).permutation(len(tiles))
-    rows = {}
-    for title, probs, mask in (
-        ("pass γ early", early, passes_early),
-        ("pass γ late", late, passes_late & ~passes_early),
-        ("never pass γ", late, ~passes_late & ~passes_early),
-    ):
-        idx = order[mask[order]]
-        names = np.array(class_names)[probs[idx].argmax(1)]
-        captions = [f"{name}\n{p:.2f}" for name, p in zip(names, probs[idx].max(1), strict=True)]
-        right = probs[idx].argmax(1) == labels[idx]
-        rows[f"{title}\n({len(idx)} of {len(tiles)})"] = pd.DataFrame(
-            {"tile": tiles[idx], "caption": captions, "right": right}
-        )
-    return captioned_sheet(rows, decoded)
+    rows = {
+        "pass γ early": (0, early),
+        "pass γ late": (1, late & ~early),
+        "never pass γ": (1, ~late & ~early),
+    }
+    figure, axes = panels(len(rows), 8, height=4.7)
+    for line, (title, (when, mask)) in zip(axes, rows.items(), strict=True):
+        for ax, n in zip(line, order[mask[order]], strict=False):
+            ax.imshow(decoded[tiles[n]])
+            bare(ax, frame=CORRECT if predicted[when, n] == labels[n] else INCORRECT)
+            ax.set_xlabel(f"{class_names[predicted[when, n]]}\n{confidence[when, n]:.2f}")
+        for ax in line[mask.sum() :]:
+            ax.set_axis_off()
+        place = {"transform": line[0].transAxes, "ha": "right", "va": "center"}
+        line[0].text(-0.12, 0.5, f"{title}\n({mask.sum()} of {len(tiles)})", **place)
+    return closed(figure)
 
 
 def probability_bars(
     tiles: np.ndarray, probs: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
 ) -> Figure:
-    """Tiles with their class probabilities as bars, green where the highest is right.
+    """Show tiles with their class probabilities as bars, green where the highest is correct.
 
     tiles: uint8 [k, S, S, 3]; probs: [k, C]; labels: [k], the true classes.
     """
     k, n_classes = probs.shape
-    figure, axes = plt.subplots(
-        2,
-        k,
-        figsize=(1.55 * k + 1.2, 1.9 + 0.21 * n_classes),
-        height_ratios=[1.5, 0.21 * n_classes],
-        squeeze=False,
-    )
-    for column in range(k):
-        picture, bars = axes[:, column]
+    heights = [1.4, 0.21 * n_classes]
+    figure, axes = panels(2, k, height=sum(heights) + 0.7, height_ratios=heights)
+    for column, (picture, bars) in enumerate(axes.T):
         predicted, label = probs[column].argmax(), labels[column]
         colours = [OTHER] * n_classes
-        colours[predicted] = RIGHT if predicted == label else WRONG
+        colours[predicted] = CORRECT if predicted == label else INCORRECT
         picture.imshow(tiles[column])
-        picture.set_title(f"{class_names[label]}", fontsize=9, loc="center")
+        picture.set_title(class_names[label], loc="center")
         picture.set_axis_off()
         bars.barh(range(n_classes), probs[column], color=colours)
         bars.set_yticks(range(n_classes), class_names if column == 0 else [""] * n_classes)
-        bars.set(xlim=(0, 1), xticks=[0, 0.5, 1])
-        bars.set_xticklabels(["0", "½", "1"])
+        bars.set(xlim=(0, 1), xticks=[0, 0.5, 1], xticklabels=["0", "½", "1"])
         bars.grid(axis="y", visible=False)
         bars.invert_yaxis()
-    figure.supxlabel("probability", fontsize=9)
-    figure.suptitle("true class", fontsize=9)
-    return closed(figure)
+    figure.supxlabel("probability", fontsize="medium")
+    return closed(figure, "true class")
 
 
-@plain_names()
+@style.plain_names()
 def confusion(
-    labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], title: str = ""
+    labels: np.ndarray, predicted: Mapping[str, np.ndarray], class_names: Sequence[str]
 ) -> Figure:
-    """Confusion matrix: counts, coloured by the share of each true class."""
-    from sklearn.metrics import confusion_matrix
+    """Draw confusion matrices side by side: counts, coloured by the share of each true class.
 
-    counts = confusion_matrix(labels, predicted, labels=range(len(class_names)))
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = 1.6 + 0.62 * len(class_names)
-    figure, ax = plt.subplots(figsize=(side + 1.2, side))
-    sns.heatmap(
-        shares,
-        annot=counts,
-        fmt="d",
-        vmin=0,
-        vmax=1,
-        cmap="Blues",
-        square=True,
-        xticklabels=class_names,
-        yticklabels=class_names,
-        cbar_kws={"label": "share of the true class", "shrink": 0.8},
-        ax=ax,
-    )
-    ax.set(xlabel="predicted", ylabel="true", title=title)
-    ax.tick_params(axis="x", rotation=40)
-    plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
-    ax.tick_params(axis="y", rotation=0)
+    predicted: title → [N].
+    """
+    side = min(4.0, 0.55 * len(class_names) + 0.8)
+    size = {"width": len(predicted) * side + 1.8, "height": side + 1.0}
+    figure, axes = panels(1, len(predicted), **size, sharey=True)
+    look = {"fmt": "d", "vmin": 0, "vmax": 1, "cmap": "Blues", "square": True, "cbar": False}
+    look |= dict.fromkeys(("xticklabels", "yticklabels"), class_names)
+    for ax, (title, column) in zip(axes[0], predicted.items(), strict=True):
+        counts = confusion_matrix(labels, column, labels=range(len(class_names)))
+        shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        sns.heatmap(shares, annot=counts, ax=ax, **look)
+        style.name_matrix(ax, "predicted", "true class" if ax is axes[0, 0] else "", title)
+    bar = {"label": "share of the true class", "shrink": 0.8}
+    figure.colorbar(ax.collections[0], ax=axes, **bar)
     return closed(figure)
 
 
 def confidence_histogram(probs: np.ndarray, labels: np.ndarray) -> Figure:
-    """Confidence of the right and the wrong labels, tiles on a log scale. probs: [N, C]."""
-    right = probs.argmax(1) == labels
-    figure, ax = plt.subplots(figsize=(5, 2.6))
-    bins = np.linspace(1 / probs.shape[1], 1, 26)
-    ax.hist(
-        [probs.max(1)[right], probs.max(1)[~right]],
-        bins=bins.tolist(),
-        color=[RIGHT, WRONG],
-        label=["right", "wrong"],
-    )
-    ax.set(xlabel="confidence", ylabel="tiles", yscale="log")
-    ax.legend()
-    return closed(figure)
+    """Draw the confidence of correct and incorrect labels, tiles on a log scale. probs: [N, C]."""
+    figure, axes = panels(width=6.0, height=2.8)
+    correct, bins = probs.argmax(1) == labels, np.linspace(1 / probs.shape[1], 1, 26)
+    parts = [probs.max(1)[mask] for mask in (correct, ~correct)]
+    look = {"color": [CORRECT, INCORRECT], "label": ["correct", "incorrect"]}
+    axes[0, 0].hist(parts, bins=bins.tolist(), **look)
+    axes[0, 0].set(xlabel="confidence", ylabel="tiles", yscale="log")
+    return closed(figure, legend=True)
 
 
 def loss_curve(losses: Sequence[float] | np.ndarray, name: str) -> Figure:
-    """Loss of each step, and its running mean. losses: [steps]."""
-    figure, ax = plt.subplots(figsize=(5, 2.6))
-    ax.plot(losses, linewidth=0.6, alpha=0.4)
-    smooth = pd.Series(losses).rolling(max(1, len(losses) // 20), min_periods=1).mean()
-    ax.plot(smooth, color="C0")
-    ax.set(xlabel="step", ylabel=name)
+    """Draw the loss of each step, and its running mean. losses: [steps]."""
+    figure, axes = panels(width=6.0, height=2.8)
+    axes[0, 0].plot(losses, lw=0.6, alpha=0.4)
+    axes[0, 0].plot(_running_mean(pd.DataFrame({name: losses})), color="C0")
+    axes[0, 0].set(xlabel="step", ylabel=name)
     return closed(figure)
 
 
-def training_curve(curve: pd.DataFrame, threshold: float) -> Figure:
-    """Loss of both networks; share of confident pseudo labels, and their precision.
+def training_curves(curves: Mapping[str, pd.DataFrame], threshold: float) -> Figure:
+    """Draw loss, share of unlabelled tiles with a pseudo label and its precision, per training.
 
-    curve: columns step, loss_a, loss_b, confident, precision, one row per step.
+    curves: name → curve of `trainer.train`, of which running means are shown; the precision of the
+    pseudo labels only where the true labels are known.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 2.9))
-    smooth = curve.rolling(max(1, len(curve) // 40), min_periods=1).mean()
-    for column, name in (("loss_a", "network A"), ("loss_b", "network B")):
-        left.plot(curve.step, smooth[column], label=name)
-    left.set(xlabel="step", ylabel="loss", yscale="log")
-    left.legend()
-    right.plot(curve.step, smooth.confident, color="C2", label=f"confident (above {threshold:g})")
-    if curve.precision.notna().any():
-        right.plot(curve.step, smooth.precision, color="C5", label="their precision")
-    right.set(xlabel="step", ylabel="share", ylim=(0, 1.02))
-    right.legend(loc="lower right")
-    return closed(figure)
+    shown = {
+        "loss": "loss, mean of both networks",
+        "confident": f"unlabelled tiles above {threshold:g}",
+        "precision": "pseudo-label precision",
+    }
+    if not any(curve.precision.notna().any() for curve in curves.values()):
+        del shown["precision"]
+    figure, axes = panels(1, len(shown), width=3 * len(shown), height=2.9)
+    for idx, (name, curve) in enumerate(curves.items()):
+        smooth = _running_mean(curve.assign(loss=(curve.loss_a + curve.loss_b) / 2))
+        for ax, (column, title) in zip(axes[0], shown.items(), strict=True):
+            ax.plot(curve.step, smooth[column], color=f"C{idx}", label=name)
+            ax.set(xlabel="step", title=title)
+    axes[0, 0].set_yscale("log")
+    return closed(figure, legend=len(curves) > 1)
+
+
+def _running_mean(curve: pd.DataFrame) -> pd.DataFrame:
+    return curve.rolling(max(1, len(curve) // 20), min_periods=1).mean()
 
 
 def reliability(probs: Mapping[str, np.ndarray], labels: np.ndarray, bins: int = 10) -> Figure:
-    """Share of right predictions against their confidence; the area of a point is its tiles.
+    """Draw the share of correct predictions against their confidence; a point's area is its tiles.
 
     probs: name → [N, C]; labels: [N]. On the diagonal a confidence means what it says. Bins with
     less than a fiftieth of the tiles are left out: chance rules there.
     """
-    figure, ax = plt.subplots(figsize=(4.2, 3.8))
-    ax.plot([0, 1], [0, 1], color="black", linewidth=1, linestyle=":")
-    colours = {"zero-shot": SETTING_COLOURS[""]} | SETTING_COLOURS
+    figure, axes = panels(width=4.6, height=4.8)
+    ax = axes[0, 0]
+    ax.plot([0, 1], [0, 1], color="black", lw=1, ls=":")
     for name, p in probs.items():
-        confidence, right = p.max(1), p.argmax(1) == labels
-        bin_of = np.clip((confidence * bins).astype(int), 0, bins - 1)
-        means = pd.DataFrame({"confidence": confidence, "right": right}).groupby(bin_of).mean()
-        sizes = np.bincount(bin_of, minlength=bins)[means.index]
-        means, sizes = means[sizes >= len(labels) / 50], sizes[sizes >= len(labels) / 50]
-        ax.plot(means.confidence, means.right, color=colours[name], linewidth=1, label=name)
-        area = 250 * sizes / len(labels)
-        ax.scatter(means.confidence, means.right, area, color=colours[name], alpha=0.7, lw=0)
-    ax.set(xlabel="confidence", ylabel="share right", xlim=(0, 1.03), ylim=(0, 1.03))
-    ax.legend(loc="upper left")
-    return closed(figure)
+        tiles = pd.DataFrame({"confidence": p.max(1), "correct": p.argmax(1) == labels, "n": 1})
+        by_bin = tiles.groupby((tiles.confidence * bins).astype(int).clip(0, bins - 1))
+        means = by_bin.mean().assign(n=by_bin.n.sum())
+        means = means[means.n >= len(labels) / 50]
+        colour = style.SETTING_COLOURS.get(name, style.SETTING_COLOURS[""])
+        ax.plot(means.confidence, means.correct, color=colour, lw=1, label=name)
+        area = 250 * means.n / len(labels)
+        ax.scatter(means.confidence, means.correct, area, color=colour, alpha=0.7, lw=0)
+    ax.set(xlabel="confidence", ylabel="share correct", xlim=(0, 1.03), ylim=(0, 1.03))
+    return closed(figure, legend=True)
+
+
+# What a group of tiles of a map is called → its colour; classes have those of the palette.
+FATES = {
+    "networks agree": OTHER,
+    "prompt and cluster disagree": OTHER,
+    "agree, correct": CORRECT,
+    "agree, incorrect": INCORRECT,
+    "disagree, mean is correct": CORRECT,
+    "disagree, mean is incorrect": INCORRECT,
+}
+
+
+def feature_maps(
+    points: Mapping[str, np.ndarray],
+    groups: Mapping[str, np.ndarray],
+    class_names: Sequence[str] = (),
+    chosen: Mapping[str, np.ndarray] | None = None,
+) -> Figure:
+    """Draw tiles in two dimensions, coloured by group, a panel per title.
+
+    Parameters
+    ----------
+    points : title → [N, 2]; NaN for a tile that is not shown
+    groups : title → [N], names of classes or of `FATES`
+    class_names : [C], in the order of the palette
+    chosen : title → rows that get a ring
+    """
+    colours = dict(zip(class_names, sns.color_palette("colorblind", len(class_names)), strict=True))
+    figure, axes = panels(1, len(points), width=4.5 * len(points), height=2.2 + 3 / len(points))
+    for ax, (title, xy) in zip(axes[0], points.items(), strict=True):
+        for name, colour in (colours | FATES).items():
+            mask = groups[title] == name
+            if mask.any():
+                ax.scatter(*xy[mask].T, s=10, lw=0, color=colour, label=name)
+        if chosen:
+            rings = {"s": 34, "lw": 1.2, "fc": "none", "ec": "black", "label": "chosen"}
+            ax.scatter(*xy[chosen[title]].T, **rings)
+        bare(ax, title)
+    return closed(figure, legend=True)

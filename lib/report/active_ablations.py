@@ -130,7 +130,7 @@ def balance_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def ablation_lines(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """For `active_plots.ablation_curves`: rules that are numbers, with their values as column x."""
+    """For `plots.ablation_curves`: rules that are numbers, with their values as column x."""
     lines = {}
     for name, title in ABLATION_CURVES.items():
         curves = ablation(frame, name)

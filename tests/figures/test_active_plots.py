@@ -1,13 +1,14 @@
 """Figures of active learning show what they are given, also in the corner cases."""
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 from made_up_curves import ablated, curve, full, made_up
+from matplotlib.colors import to_hex
 
 from figures import sections
-from lib.figures import active_plots
+from lib.figures import active_plots, plots
+from lib.figures.style import CORRECT, INCORRECT, OTHER
+from lib.labels import UNLABELLED
 from lib.report import active_ablations, active_learning
 
 
@@ -28,9 +29,8 @@ def test_a_panel_per_training_with_a_line_per_strategy():
     assert drawn["UniSAL (DUS, CS)"].tolist() == pytest.approx([0.5, 0.81, 0.94])
     assert set(lines(supervised)) == {"random", "all labels"}
     assert lines(supervised)["all labels"] == pytest.approx([0.95, 0.95])
-    named = [text.get_text() for text in supervised.get_legend().get_texts()]
-    assert named == ["UniSAL (DUS, CS)", "random", "all labels"], "of all panels"
-    assert not plt.get_fignums()
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == ["UniSAL (DUS, CS)", "random", "all labels"], "once for all panels"
 
 
 def test_folds_are_pooled_and_a_band_needs_several_seeds():
@@ -61,10 +61,11 @@ def test_a_section_shows_the_runs_that_published_unisal_has():
 
 def test_a_strategy_of_fewer_seeds_is_dashed_and_says_so():
     rows = made_up() + curve("margin", "dual-view", 0, [0.6, 0.7, 0.8])
-    dual, last = active_plots.learning_curves(active_learning.rounds_frame(rows)).axes
+    figure = active_plots.learning_curves(active_learning.rounds_frame(rows))
+    dual, _ = figure.axes
     dashed = [line.get_label() for line in dual.lines if line.get_linestyle() == "--"]
     assert dashed == ["margin (1 of 2 seeds)"]
-    named = [text.get_text() for text in last.get_legend().get_texts()]
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
     assert named == ["UniSAL (DUS, CS)", "random", "margin (1 of 2 seeds)", "all labels"]
 
 
@@ -90,25 +91,47 @@ def test_strategies_have_colours_of_their_own():
 def test_ablation_curves_mark_our_value():
     drawn = active_ablations.ablation_lines(ablated())
     for some in (drawn, dict([next(iter(drawn.items()))])):
-        figure = active_plots.ablation_curves(some)
+        figure = plots.ablation_curves(some)
         assert [ax.get_xlabel() for ax in figure.axes] == list(some)
     area, accuracy, ours = figure.axes[0].lines
     assert area.get_ydata().tolist() == pytest.approx([0.655, 0.7, 0.66])
     assert accuracy.get_ydata().tolist() == [0.81, 0.9, 0.82] and ours.get_xdata() == [1, 1]
 
 
-def test_pseudo_label_curves_have_a_line_per_training():
-    one = pd.DataFrame({"step": range(40), "loss_a": 1.0, "confident": 0.5, "precision": np.nan})
-    figure = active_plots.pseudo_label_curves({"one": one, "two": one.assign(precision=0.8)}, 0.7)
-    assert [len(ax.lines) for ax in figure.axes] == [2, 2, 2]
-    assert figure.axes[2].lines[1].get_ydata()[-1] == pytest.approx(0.8)
+def test_bars_say_which_predictions_become_pseudo_labels():
+    probs = np.array([[[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]], [[0.8, 0.2], [0.5, 0.5], [0.1, 0.9]]])
+    figure = active_plots.threshold_mask({"early": probs, "late": probs}, np.zeros(3, int), 0.7)
+    assert len(figure.axes) == 4
+    bars = figure.axes[0].patches
+    assert [round(float(bar.get_height()), 6) for bar in bars] == [0.9, 0.8, 0.6]
+    colours = [to_hex(bar.get_facecolor()).upper() for bar in bars]
+    assert colours == [CORRECT, INCORRECT, OTHER]
 
 
-def test_maps_show_every_tile():
-    points, labels = np.random.default_rng(0).random((20, 2)), np.arange(20) % 3
-    (ax,) = active_plots.feature_maps({"both": points}, labels, ["a", "b", "c", "d"]).axes
-    assert [len(dots.get_offsets()) for dots in ax.collections] == [7, 7, 6, 0]
-    chosen = {"unisal": np.array([3, 4]), "none": np.array([], int)}
-    figure = active_plots.selection_map(points, labels == 0, labels < 0, chosen)
-    for ax, rows in zip(figure.axes, chosen.values(), strict=True):
-        assert [len(dots.get_offsets()) for dots in ax.collections] == [13, 0, 7, len(rows)]
+def test_pairs_are_sorted_by_class_and_those_without_one_stand_last():
+    known, labelled = np.array([1, UNLABELLED, 0, 1]), np.array([True, False, False, False])
+    apart = (known[:, None] != known) & (known[:, None] >= 0) & (known >= 0)
+    cosines = np.arange(16.0).reshape(4, 4) / 16
+    figure = active_plots.contrast_pairs(apart, known, labelled, [*"abc"], {"after": cosines})
+    pairs, after, _ = figure.axes
+    attracted, repelled, neither = range(3)
+    kinds = np.full((4, 4), neither)
+    kinds[0, 1:3] = kinds[1:3, 0] = repelled
+    kinds[[0, 1, 2], [0, 1, 2]] = attracted
+    assert (pairs.images[0].get_array() == kinds).all(), "the tile of a, two of b, one without"
+    order = [2, 0, 3, 1]
+    assert (after.images[0].get_array() == cosines[np.ix_(order, order)]).all()
+    names = [tick.get_text() for tick in pairs.get_yticklabels()]
+    assert names == ["a (1)", "b (2)", "no label (1)"]
+    assert len(active_plots.contrast_pairs(apart, known, labelled, [*"ab"], {}).axes) == 1
+
+
+def test_each_tile_of_the_disagreement_set_leads_to_the_chosen_tile_of_its_cluster():
+    points = np.random.default_rng(0).random((4, 2))
+    figure = active_plots.disagreement_clusters(points, np.array([0, 1, 0, 1]), np.array([2, 1]))
+    (clusters,) = figure.axes
+    x, ends = points[:, 0], {tuple(line.get_xdata()) for line in clusters.lines}
+    assert ends == {(x[2], x[0]), (x[2], x[2]), (x[1], x[1]), (x[1], x[3])}
+    assert len(clusters.collections[-1].get_offsets()) == 2
+    nothing = np.zeros((0, 2)), np.zeros(0, int), np.zeros(0, int)
+    assert not active_plots.disagreement_clusters(*nothing).axes[0].lines

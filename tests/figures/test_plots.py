@@ -22,7 +22,7 @@ def test_the_curve_is_the_mean_over_seeds():
     assert list(marked.get_xdata()) == [0.2, 0.2], "the run's own ratio is dotted"
 
 
-def test_wrong_labels_stand_beside_the_right_ones():
+def test_incorrect_labels_stand_beside_the_correct_ones():
     table = pd.DataFrame({"method": "MVC", "class": ["a", "b"], "kept": [5, 3], "right": [4, 3]})
     right, wrong = plots.kept_per_class(table, ["a", "b"]).axes[0].containers
     assert [bar.get_width() for bar in right] == [4, 3]

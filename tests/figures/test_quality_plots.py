@@ -1,23 +1,23 @@
-"""Figures of quality show every audit, run and round that they are given."""
+"""Figures of quality show every audit, run and round that they are handed."""
 
 import pandas as pd
 import pytest
 from made_up_sources import evaluated, rounds, rows_of
 
 from lib.figures import quality_plots
-from lib.figures.plots import RIGHT, WRONG
+from lib.figures.style import CORRECT, INCORRECT
 from lib.quality import estimate_tables
 from lib.quality.estimates import ESTIMATES
 
 
 def test_intervals_that_miss_have_another_colour():
-    audits = pd.DataFrame({"value": [0.8, 0.5, 0.9], "low": [0.6, 0.3, 0.8], "high": [0.9, 0.6, 1],
-                           "covers": [True, False, True]})  # fmt: skip
-    (ax,) = quality_plots.repeated_audits(audits, 0.85).axes
-    assert ax.get_title(loc="left") == "66.7% of 3 intervals hold the true accuracy"
-    colours = [line.get_color() for line in ax.lines]
-    assert RIGHT in colours and WRONG in colours
-    assert sum(len(lines.get_segments()) for lines in ax.collections) == 3
+    values = {"value": [0.8, 0.5, 0.9], "low": [0.6, 0.3, 0.8], "high": [0.9, 0.6, 1]}
+    audits = pd.DataFrame(values | {"covers": [True, False, True]})
+    figure = quality_plots.repeated_audits(audits, 0.85)
+    assert figure.get_suptitle() == "66.7% of 3 intervals hold the true accuracy"
+    colours = [line.get_color() for line in figure.axes[0].lines]
+    assert CORRECT in colours and INCORRECT in colours
+    assert sum(len(lines.get_segments()) for lines in figure.axes[0].collections) == 3
 
 
 def test_panels_are_the_estimates_and_hollow_points_the_shifts():

@@ -1,49 +1,27 @@
-"""Figures of a step show what they are given, also in the corner cases."""
+"""Figures of a step show all that they are handed, also in the corner cases."""
 
-import io
-import warnings
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
-from matplotlib.text import Text
 
-from lib.figures import consensus_plots, step_plots
-from lib.figures.plots import OTHER, RIGHT, WRONG
+from lib.figures import step_plots
+from lib.figures.style import CORRECT, INCORRECT, OTHER
 
-RNG = np.random.default_rng(0)
-TILES = RNG.integers(0, 255, (12, 8, 8, 3), dtype=np.uint8)
+TILES = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 3), dtype=np.uint8)
 
 
 def captions(ax_row):
     return [ax.get_xlabel() for ax in ax_row if ax.images]
 
 
-def test_the_confusion_matrix_counts_also_absent_classes():
-    figure = step_plots.confusion(np.array([0, 0, 2]), np.array([0, 2, 2]), ["a", "b", "c"])
-    texts = [text.get_text() for text in figure.axes[0].texts]
-    assert texts == ["1", "0", "1", "0", "0", "0", "0", "0", "1"]
-
-
-def test_a_name_is_drawn_as_it_is_and_never_a_formula():
-    name = "$\\no$ p$16_ <b>&"
-    names, labels = [name, "$\\frac{$"], np.array([0, 1])
-    probs = np.array([[0.9, 0.1], [0.2, 0.8]])
-    rows = pd.DataFrame({"tile": [0, 1], "caption": names, "right": [True, False]})
-    with warnings.catch_warnings(action="ignore"):  # a font lacks a letter, a long name its room
-        for figure in (
-            step_plots.confusion(labels, labels, names, title=name),
-            step_plots.tile_sheet({name: TILES[:1]}),
-            step_plots.captioned_sheet({name: rows}, TILES),
-            step_plots.probability_bars(TILES[:2], probs, labels, names),
-            consensus_plots.cluster_matrix(np.eye(2, dtype=int), labels, names),
-            consensus_plots.lift_matrix(np.eye(2), labels, labels, names),
-        ):
-            figure.savefig(io.BytesIO(), dpi=20)
-            texts = {text.get_text() for text in figure.findobj(Text)}
-            assert any(name in text for text in texts)
+def test_confusion_matrices_stand_side_by_side_and_count_absent_classes():
+    labels, predicted = np.array([0, 0, 2]), np.array([0, 2, 2])
+    figure = step_plots.confusion(labels, {"before": predicted, "after": labels}, ["a", "b", "c"])
+    before, after, _ = figure.axes
+    assert [ax.get_title("left") for ax in (before, after)] == ["before", "after"]
+    assert [text.get_text() for text in before.texts] == [*"101000001"]
+    assert [text.get_text() for text in after.texts] == [*"200000001"]
 
 
 def test_a_sheet_takes_empty_and_short_rows():
@@ -52,6 +30,13 @@ def test_a_sheet_takes_empty_and_short_rows():
     assert (empty == 255).all() and empty.shape == three.shape == (8, 5 * 8, 3)
     assert np.array_equal(three[:, : 3 * 8].reshape(8, 3, 8, 3).swapaxes(0, 1), TILES[:3])
     assert (three[:, 3 * 8 :] == 255).all()
+    assert not any(ax.images for ax in step_plots.tile_sheet({}).axes)
+
+
+def test_the_first_tile_of_a_row_is_framed_if_wanted():
+    for framed in (False, True):
+        figure = step_plots.tile_sheet({"1": TILES, "2": TILES[:1] / 255}, frame_first=framed)
+        assert [len(ax.patches) for ax in figure.axes] == [framed, framed]
 
 
 def test_a_sheet_of_masks_counts_all_and_shows_only_the_masked():
@@ -63,28 +48,25 @@ def test_a_sheet_of_masks_counts_all_and_shows_only_the_masked():
 
 
 def test_a_tile_without_the_threshold_stands_in_no_confident_row():
-    labels = np.array([0, 1, 0, 1])
     early = np.array([[0.9, 0.1], [0.6, 0.4], [0.5, 0.5], [0.1, 0.9]])
     late = np.array([[0.99, 0.01], [0.9, 0.1], [0.6, 0.4], [0.5, 0.5]])
+    tiles, labels = np.array([5, 6, 7, 8]), np.array([0, 1, 0, 1])
     figure = step_plots.confident_sheet(
-        early, late, labels, np.array([5, 6, 7, 8]), TILES, ["a", "b"], threshold=0.8, seed=0
+        np.stack([early, late]), labels, tiles, TILES, ["a", "b"], threshold=0.8, seed=0
     )
     rows = np.array(figure.axes).reshape(3, -1)
     assert sorted(captions(rows[0])) == ["a\n0.90", "b\n0.90"]
     assert captions(rows[1]) == ["a\n0.90"] and captions(rows[2]) == ["a\n0.60"]
     assert np.array_equal(rows[1][0].images[0].get_array(), TILES[6])
-    assert to_hex(rows[1][0].spines["left"].get_edgecolor()) == WRONG.lower()
-    assert to_hex(rows[2][0].spines["left"].get_edgecolor()) == RIGHT.lower()
-    assert [row[0].texts[0].get_text().split("\n")[1] for row in rows] == [
-        "(2 of 4)", "(1 of 4)", "(1 of 4)",
-    ]  # fmt: skip
+    edges = [to_hex(row[0].spines["left"].get_edgecolor()).upper() for row in rows[1:]]
+    assert edges == [INCORRECT, CORRECT]
+    counts = [row[0].texts[0].get_text().split("\n")[1] for row in rows]
+    assert counts == ["(2 of 4)", "(1 of 4)", "(1 of 4)"]
 
 
 def test_no_tile_above_the_threshold_leaves_empty_rows():
-    probs = np.full((2, 2), 0.5)
-    figure = step_plots.confident_sheet(
-        probs, probs, np.zeros(2, int), np.arange(2), TILES, ["a", "b"], threshold=0.9, seed=0
-    )
+    probs, rest = np.full((2, 2, 2), 0.5), (np.zeros(2, int), np.arange(2), TILES, ["a", "b"])
+    figure = step_plots.confident_sheet(probs, *rest, threshold=0.9, seed=0)
     rows = np.array(figure.axes).reshape(3, -1)
     assert [len(captions(row)) for row in rows] == [0, 0, 2]
 
@@ -92,23 +74,25 @@ def test_no_tile_above_the_threshold_leaves_empty_rows():
 def test_bars_are_the_probabilities_and_the_highest_is_judged():
     probs, labels = np.array([[0.7, 0.3], [0.4, 0.6]]), np.array([0, 0])
     axes = step_plots.probability_bars(TILES[:2], probs, labels, ["a", "b"]).axes
-    for tile, colours in enumerate(([RIGHT, OTHER], [OTHER, WRONG])):
+    for tile, colours in enumerate(([CORRECT, OTHER], [OTHER, INCORRECT])):
         assert axes[tile].get_title(loc="center") == "a"
         bars = axes[2 + tile].patches
         assert [bar.get_width() for bar in bars] == probs[tile].tolist()
-        assert [to_hex(bar.get_facecolor()) for bar in bars] == [c.lower() for c in colours]
+        assert [to_hex(bar.get_facecolor()).upper() for bar in bars] == colours
 
 
-def test_the_training_curve_shows_both_networks_and_what_they_are_sure_of():
+def test_training_curves_have_a_line_per_training_and_precision_where_it_is_known():
     curve = pd.DataFrame({"step": range(40), "loss_a": 1.0, "loss_b": 2.0, "confident": 0.5})
-    left, right = step_plots.training_curve(curve.assign(precision=np.nan), 0.9).axes
-    assert [line.get_ydata()[-1] for line in left.lines] == [1, 2]
-    assert [line.get_label() for line in right.lines] == ["confident (above 0.9)"]
-    left, right = step_plots.training_curve(curve.assign(precision=0.8), 0.9).axes
-    assert [line.get_ydata()[-1] for line in right.lines] == [0.5, pytest.approx(0.8)]
+    one = curve.assign(precision=np.nan)
+    loss, confident = step_plots.training_curves({"one": one}, 0.9).axes
+    assert loss.lines[0].get_ydata()[-1] == 1.5 and confident.lines[0].get_ydata()[-1] == 0.5
+    figure = step_plots.training_curves({"one": one, "two": one.assign(precision=0.8)}, 0.9)
+    assert [len(ax.lines) for ax in figure.axes] == [2, 2, 2] and len(figure.legends) == 1
+    assert figure.axes[2].lines[1].get_ydata()[-1] == pytest.approx(0.8)
+    assert len(step_plots.loss_curve([3, 2, 1], "loss").axes[0].lines) == 2
 
 
-def test_reliability_is_the_share_right_at_each_confidence():
+def test_reliability_is_the_share_correct_at_each_confidence():
     probs = np.array([[0.95, 0.05]] * 4 + [[0.35, 0.65]] * 2)
     figure = step_plots.reliability({"ours": probs}, np.array([0, 0, 0, 1, 1, 0]))
     line = figure.axes[0].lines[1]
@@ -116,8 +100,19 @@ def test_reliability_is_the_share_right_at_each_confidence():
     assert line.get_ydata().tolist() == [0.5, 0.75]
 
 
-def test_figures_are_closed_so_that_a_notebook_shows_them_once():
-    step_plots.loss_curve([3, 2, 1], "loss")
-    step_plots.confidence_histogram(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]))
-    step_plots.tile_sheet({"a": TILES})
-    assert not plt.get_fignums()
+def test_each_tile_is_in_the_histogram_of_confidences():
+    probs = np.array([[0.9, 0.1], [0.4, 0.6], [1.0, 0.0]])
+    bars = step_plots.confidence_histogram(probs, np.array([0, 0, 0])).axes[0].containers
+    assert [sum(bar.get_height() for bar in group) for group in bars] == [2, 1]
+
+
+def test_maps_show_each_tile_in_the_colour_of_its_group_and_ring_the_chosen():
+    points = np.random.default_rng(0).random((20, 2))
+    names = np.array(["a", "b", "c"])[np.arange(20) % 3]
+    (ax,) = step_plots.feature_maps({"x": points}, {"x": names}, ["a", "b", "c", "d"]).axes
+    assert [len(dots.get_offsets()) for dots in ax.collections] == [7, 7, 6]
+    fates = np.where(names == "a", "networks agree", "disagree, mean is incorrect")
+    both, chosen = {"x": points, "y": points}, {"x": np.array([3, 4]), "y": np.array([], int)}
+    figure = step_plots.feature_maps(both, dict.fromkeys(both, fates), chosen=chosen)
+    for ax, rows in zip(figure.axes, chosen.values(), strict=True):
+        assert [len(dots.get_offsets()) for dots in ax.collections] == [7, 13, len(rows)]

@@ -310,7 +310,7 @@ def test_a_beginning_that_few_runs_have_is_of_these_runs_alone():
     (ax,) = active_plots.cold_start_curves(frame, "made up").axes
     dashed = [line.get_label() for line in ax.lines[:-2] if line.get_linestyle() == "--"]
     assert dashed == ["VLM-CPL, first query in doubtful clusters (1 of 2 seeds)"]
-    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    legend = [text.get_text() for text in ax.figure.legends[0].get_texts()]
     assert legend == ["VLM-CPL", *dashed, "VLM-CPL alone", "all labels"]
     shifted = {"varied": ["shift"], "shift": "stain+1.0"}
     again += from_zero("cold-start", [0.6, 0.8], zero=0.3, **shifted)

@@ -210,16 +210,12 @@ evaluation.score_table(on_test, labels, card.class_names)
 #
 # ## Before and after
 #
-# The test set, by prompts alone.
+# The test set by prompts alone, and by the two networks in our setting. What the prompts mixed up should have moved to
+# the diagonal.
 
 # %%
-step_plots.confusion(labels, on_test["zero-shot"].argmax(1), card.class_names, "zero-shot")
-
-# %% [markdown]
-# And by the two networks, in our setting. What the prompts mixed up should have moved to the diagonal.
-
-# %%
-step_plots.confusion(labels, on_test["ours"].argmax(1), card.class_names, "VLM-CPL, ours")
+pair = {"zero-shot": on_test["zero-shot"].argmax(1), "VLM-CPL, ours": on_test["ours"].argmax(1)}
+step_plots.confusion(labels, pair, card.class_names)
 
 # %% [markdown]
 # Test tiles whose prompt label was wrong and whose class is now right, those that went the other way,

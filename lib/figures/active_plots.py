@@ -127,17 +127,17 @@ def threshold_mask(probs: Mapping[str, np.ndarray], truth: np.ndarray, threshold
         order = np.argsort(-both.max(2).mean(0), kind="stable")
         for ax, predicted, name in zip(axes[:, column], both[:, order], "AB", strict=True):
             confidence, correct = predicted.max(1), predicted.argmax(1) == truth[order]
-            judged = np.where(correct, CORRECT, INCORRECT)
-            colours = np.where(confidence > threshold, judged, OTHER)
+            colours = np.where(correct, CORRECT, INCORRECT)
+            colours = np.where(confidence > threshold, colours, OTHER)
             ax.bar(range(len(order)), confidence, width=1, color=colours, ec="white", lw=0.4)
             ax.axhline(threshold, color="black", lw=1, ls="--")
             ax.set(ylim=(0, 1.02), title=title if name == "A" else "")
             ax.set_ylabel(f"confidence of {name}" if column == 0 else "")
             ax.grid(visible=False)
         axes[1, column].set(xlabel="unlabelled tiles of the batch", xticks=[])
-    colours = {"correct": CORRECT, "incorrect": INCORRECT}
-    legend = [Patch(color=c, label=f"pseudo label, {name}") for name, c in colours.items()]
-    legend.append(Patch(color=OTHER, label="not used"))
+    judged = {"pseudo label, correct": CORRECT, "pseudo label, incorrect": INCORRECT}
+    judged["not used"] = OTHER
+    legend = [Patch(color=colour, label=name) for name, colour in judged.items()]
     line = Line2D([], [], color="black", lw=1, ls="--", label=f"τ = {threshold:g}")
     return closed(figure, legend=[*legend, line])
 

@@ -5,6 +5,7 @@ Each function takes arrays and returns a closed figure.
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -45,7 +46,7 @@ def tile_votes(
     colours = sns.color_palette("colorblind", len(class_names))
     shares = vote_histogram(votes, len(class_names))
     entropies = vote_entropy(votes, len(class_names))
-    bands = np.atleast_1d(figure.subfigures(len(tiles), 1))
+    bands = figure.subfigures(len(tiles), 1, squeeze=False)[:, 0]
     for row, (band, (title, tile)) in enumerate(zip(bands, tiles.items(), strict=True)):
         grid = band.add_gridspec(2, 8, width_ratios=[1.6, *[1] * 5, 0.9, 1.6])
         picture = band.add_subplot(grid[:, 0])
@@ -77,10 +78,11 @@ def vote_entropy_histogram(
     entropies = vote_entropy(votes, n_classes)
     figure, axes = panels(width=7.0, height=3.4)
     ax = axes[0, 0]
-    parts, look = [entropies[mask] for mask in (correct, ~correct)], {"rwidth": 0.85}
+    parts = [entropies[mask] for mask in (correct, ~correct)]
+    look: dict[str, Any] = {"rwidth": 0.85, "stacked": True}
     look |= {"color": [CORRECT, INCORRECT], "label": ["prompt label correct", "incorrect"]}
     step = max(entropies.max(), 0.1) / 30
-    ax.hist(parts, bins=[step * (k - 0.5) for k in range(32)], stacked=True, **look)
+    ax.hist(parts, bins=[step * (k - 0.5) for k in range(32)], **look)
     cut = np.quantile(entropies, keep_ratio, method="inverted_cdf")
     ties = (entropies.round(6) == round(float(cut), 6)).mean()
     ax.axvline(cut, color="black", lw=1, ls=":")
@@ -114,8 +116,8 @@ def cluster_matrix(
     shown, framed, n_classes = values[order], class_of_cluster[order], len(class_names)
     sizes = (values.sum(1) if n_tiles is None else n_tiles)[order]
     names = [f"cluster {k + 1} ({n})" for k, n in zip(order, sizes, strict=True)]
-    size = {"width": 2.6 + 0.85 * n_classes, "height": 1.6 + 0.33 * len(values)}
-    figure, axes = panels(**size)
+    width, height = 2.6 + 0.85 * n_classes, 1.6 + 0.33 * len(values)
+    figure, axes = panels(width=width, height=height)
     ax = axes[0, 0]
     named = {"xticklabels": class_names, "yticklabels": names, "ax": ax}
     if n_tiles is None:

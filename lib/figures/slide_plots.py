@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,8 +11,8 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lib.figures.plots import RIGHT, closed
 from lib.figures.step_plots import tile_sheet
+from lib.figures.style import CORRECT, closed, panels
 from lib.slides.cohort import open_listed, read_listed, tissue_listed
 from lib.slides.grid import tile_grid
 from lib.slides.reading import Slide
@@ -24,7 +23,7 @@ BARS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # µm
 
 
 def tissue_and_grid(folder: Path, line: Any, pixels: int, mpp: float) -> Figure:
-    """A slide, its tissue and the tiles that lie in it, side by side.
+    """Show a slide, its tissue and the tiles that lie in it, side by side.
 
     line: of the table of slides; pixels, mpp: of a tile.
     """
@@ -32,13 +31,16 @@ def tissue_and_grid(folder: Path, line: Any, pixels: int, mpp: float) -> Figure:
         mask, source = tissue_listed(slide, line)
         coords = tile_grid(slide, mask, TISSUE_MPP, pixels, mpp)
         picture, scale = _picture(slide)
-        figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6))
+        figure, rows = panels(1, 2, height=3.6)
+        axes = rows[0]
         for ax, title in zip(axes, (f"tissue, {source}", f"{len(coords)} tiles"), strict=True):
             _show(ax, picture, scale)
             ax.set_title(title)
         extent = (0, slide.size[0], slide.size[1], 0)
-        axes[0].contour(mask, [0.5], colors=[RIGHT], linewidths=1.2, extent=extent, origin="upper")
-        axes[1].add_collection(_squares(coords, slide.side(pixels, mpp)[0], edgecolor=RIGHT))
+        axes[0].contour(
+            mask, [0.5], colors=[CORRECT], linewidths=1.2, extent=extent, origin="upper"
+        )
+        axes[1].add_collection(_squares(coords, slide.side(pixels, mpp)[0], edgecolor=CORRECT))
         _scale_bar(axes[0], slide)
     return closed(figure)
 
@@ -55,7 +57,7 @@ def taken_tiles(
     mpp: float,
     columns: int = 8,
 ) -> Figure:
-    """The surest tiles of each prompt, those of the targets first; prompts without tiles left out.
+    """Show the surest tiles of each prompt that has some, those of the targets first.
 
     probs: [N, C + K]; pixels, mpp: of a tile.
     """
@@ -75,14 +77,15 @@ def taken_tiles(
 def heat_maps(
     folder: Path, line: Any, coords: np.ndarray, side: float, values: Mapping[str, np.ndarray]
 ) -> Figure:
-    """A slide beside its tiles coloured by some values in 0 … 1, with a scale bar.
+    """Show a slide beside its tiles coloured by some values in 0 … 1, with a scale bar.
 
     line: of the table of slides; coords: [N, 2]; side: of a tile, pixels of level 0; values: title
     → [N], NaN for a tile that is not coloured.
     """
     with open_listed(folder, line) as slide:
         picture, scale = _picture(slide)
-        figure, axes = plt.subplots(1, 1 + len(values), figsize=(3.4 * (1 + len(values)), 3.2))
+        figure, rows = panels(1, 1 + len(values), height=3.2)
+        axes = rows[0]
         for ax, title in zip(axes, ("", *values), strict=True):
             _show(ax, picture, scale)
             ax.set_title(title)
@@ -123,4 +126,4 @@ def _scale_bar(ax: Axes, slide: Slide) -> None:
     x, y = 0.03 * width, 0.97 * height
     ax.plot([x, x + length / slide.mpp[0]], [y, y], color="black", lw=3, solid_capstyle="butt")
     text = f"{length / 1000:g} mm" if length >= 1000 else f"{length} µm"
-    ax.text(x, y - 0.02 * height, text, va="bottom", fontsize=9)
+    ax.text(x, y - 0.02 * height, text, va="bottom")

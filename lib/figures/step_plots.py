@@ -144,8 +144,7 @@ def confusion(
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         sns.heatmap(shares, annot=counts, ax=ax, **look)
         style.name_matrix(ax, "predicted", "true class" if ax is axes[0, 0] else "", title)
-    bar = {"label": "share of the true class", "shrink": 0.8}
-    figure.colorbar(ax.collections[0], ax=axes, **bar)
+    figure.colorbar(ax.collections[0], ax=axes, label="share of the true class", shrink=0.8)
     return closed(figure)
 
 

@@ -62,16 +62,16 @@ def _legend_below(figure: Figure, legend: Sequence[Artist] | bool, title: str) -
     artists = [] if isinstance(legend, bool) else [(a, str(a.get_label())) for a in legend]
     for ax in figure.axes if legend is True else ():
         artists += zip(*ax.get_legend_handles_labels(), strict=True)
-        if ax.get_legend():
-            ax.get_legend().remove()
+        if own := ax.get_legend():
+            own.remove()
     shown = {label: artist for artist, label in artists}
     if shown:
         room = figure.get_figwidth() / (0.45 + 0.078 * max(map(len, shown)))
         columns = min(len(shown), max(1, int(room)))
         lines = -(-len(shown) // columns) + bool(title)
         figure.set_figheight(figure.get_figheight() + 0.21 * lines)
-        place = {"loc": "outside lower center", "ncols": columns, "title": title or None}
-        figure.legend([*shown.values()], [*shown], **place)
+        place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns}
+        figure.legend([*shown.values()], [*shown], title=title or None, **place)
 
 
 @contextmanager

@@ -170,7 +170,8 @@ shown = ours.kept_by_views.values
 chosen = backbone_features[shown]
 flat = PCA(min(30, *chosen.shape), random_state=seed).fit_transform(chosen)
 points = TSNE(perplexity=min(30, len(flat) / 4), random_state=seed, init="pca").fit_transform(flat)
-names, (prompt, of_cluster) = np.array(card.class_names), ours[["label", "feature_label"]].values[shown].T
+names = np.array(card.class_names)
+prompt, of_cluster = ours[["label", "feature_label"]].values[shown].T
 fates = ["prompt and cluster disagree", "agree, correct"]
 fates = np.select([prompt != of_cluster, prompt == labels[shown]], fates, "agree, incorrect")
 groups = {"true class": names[labels[shown]], "class of the cluster": names[of_cluster],

@@ -59,7 +59,7 @@ record: venv ## Run all folds, seeds and ablations of DATASET and publish their 
 	@$(RUN) figures.publish record "$$DATASET" $${VLM:+"$$VLM"}
 
 data: venv ## Download DATASET, or say where to get it
-	@$(RUN) data.prepare.download -- "$$DATASET"
+	@$(RUN) data.prepare -- "$$DATASET"
 
 own: venv ## Label and classify the images in TILES by the words in CLASSES; ends with a page
 	@[ "$$TILES" ] || { echo "name a folder of images: make own TILES=folder CLASSES=..." >&2; exit 1; }

@@ -155,7 +155,7 @@ class Run:
 
         size: of the model's input, without it that of the run; shift: see `lib.data.shifts`.
         """
-        folder = datasets.prepare(read_card(self.dataset))
+        folder = datasets.locate_tiles(read_card(self.dataset))
         size = size or self.settings["input_size"]
         return decode_tiles(self.load("tiles"), folder, self.dataset, size, shift=shift)
 

@@ -25,7 +25,8 @@
 import numpy as np
 import pandas as pd
 
-from lib.data import cards, datasets, splits, tiles
+from data.prepare.datasets import missing_tiles, prepare
+from lib.data import cards, splits, tiles
 from lib.figures import step_plots
 from lib.run_folder import open_run
 
@@ -55,8 +56,8 @@ print(f"results go to {run.folder}")
 
 # %%
 card = cards.read_card(dataset)
-folder = datasets.prepare(card)
-print(cards.credits(card), f"Tiles: {folder}", sep="\n")
+folder = prepare(card)
+print(cards.citation_lines(card), f"Tiles: {folder}", sep="\n")
 lines = [{"class": c.name, "prompts": " · ".join(c.prompts)} for c in card.classes]
 pd.DataFrame(lines).style.format(escape="html").hide()
 
@@ -68,7 +69,7 @@ pd.DataFrame(lines).style.format(escape="html").hide()
 
 # %%
 table = tiles.read_tile_table(card, folder)
-for line in datasets.missing_tiles(card, table):
+for line in missing_tiles(card, table):
     print(f"WARNING: not the published number of tiles: {line}")
 table.head()
 

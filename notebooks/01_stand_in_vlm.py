@@ -31,7 +31,8 @@ import torch
 from open_clip import ClipLoss
 
 from lib import paths
-from lib.data import cards, datasets, tiles
+from data.prepare.datasets import prepare, prepare_source
+from lib.data import cards, tiles
 from lib.figures import step_plots
 from lib.run_folder import open_run
 from lib.vlm import stand_in
@@ -56,11 +57,12 @@ model_folder = paths.model_folder(vlm, seed)
 # Another dataset than the target. No file may be in both; this is checked byte by byte.
 
 # %%
+prepare_source(vlm)
 source, source_table, pixels_file = stand_in.read_source(vlm, image_size)
 target = cards.read_card(dataset)
 assert source.name != dataset
 if target.slides is None:  # of slides nothing is cut yet
-    target_table = tiles.read_tile_table(target, datasets.prepare(target))
+    target_table = tiles.read_tile_table(target, prepare(target))
     assert not set(source_table.digest) & set(target_table.digest)
 print(f"source: {source.title}, {len(source_table)} tiles; no file shared with {dataset}")
 

@@ -24,6 +24,7 @@
 import h5py
 import numpy as np
 
+from data.prepare.datasets import prepare
 from lib.data import cards
 from lib.figures import slide_plots
 from lib.run_folder import open_run
@@ -43,7 +44,7 @@ part = 0  # this job
 # %%
 run = open_run("02_slide_features", globals())
 card = cards.read_card(dataset)
-folder = cohort.prepare(card)
+folder = prepare(card)
 table = cohort.with_tissue(cohort.read_slide_table(card, folder), tissue)
 mine = table[table.slide % parts == part]
 print(f"{dataset}: {len(mine)} of {len(table)} slides, {table.group.nunique()} cases")

@@ -31,7 +31,7 @@ from lib.data import cards
 from lib.figures import step_plots
 from lib.report import evaluation, metrics
 from lib.run_folder import open_run
-from lib.vlm.cards import credits
+from lib.vlm.cards import vlm_citations
 from lib.vlm.inference import class_probabilities, embed_prompts, embed_tiles
 from lib.vlm.loading import load_vlm
 from lib.vlm.prompts import TEMPLATES, class_prompts, parse_templates
@@ -49,7 +49,7 @@ card, table = cards.read_card(dataset), run.load("tiles")
 model = load_vlm(vlm, seed=seed)
 for m in model.members:
     print(f"{m.name} on {m.device}, {m.dtype}, {m.image_size} px, scale {m.scale:.1f}")
-print(credits(vlm))
+print(vlm_citations(vlm))
 
 # %% [markdown]
 # ## Prompts

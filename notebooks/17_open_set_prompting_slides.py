@@ -31,7 +31,7 @@ import pandas as pd
 
 from lib import paths
 from lib.artefacts import atomic
-from lib.data import cards, splits
+from lib.data import cards, datasets, splits
 from lib.figures import slide_plots
 from lib.run_folder import open_run
 from apps.slide_viewer import page
@@ -60,7 +60,7 @@ run = open_run("17_open_set_prompting_slides", globals())
 
 # %%
 card = cards.read_card(dataset)
-folder = cohort.prepare(card)
+folder = datasets.locate_tiles(card)
 table = cohort.read_slide_table(card, folder)
 table["fold"] = splits.assign_folds(card, table)
 train, test = table[table.fold != fold], table[table.fold == fold]

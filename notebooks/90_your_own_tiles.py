@@ -35,14 +35,15 @@ from apps.own_tiles import classifier
 from lib import consensus, paths
 from lib.alarm import label_free_alarms
 from lib.clusters import lift_clusters
-from lib.data import cards, datasets, tiles
+from data.prepare.datasets import prepare, prepare_source
+from lib.data import cards, tiles
 from apps.labelling import exchange
 from lib.labels import UNLABELLED
 from lib.learning import losses, networks, setups, trainer
 from apps.own_tiles import gallery
 from lib.figures import step_plots
 from lib.vlm import stand_in
-from lib.vlm.cards import credits, describe_vlm
+from lib.vlm.cards import describe_vlm, vlm_citations
 from lib.vlm.inference import embed_prompts, embed_tiles, embed_views
 from lib.vlm.loading import load_vlm
 from lib.vlm.prompts import PAPERS, class_prompts, parse_classes, parse_templates
@@ -85,7 +86,7 @@ pd.DataFrame(lines).style.format(escape="html").hide()
 # folders and images that cannot be read, is named here, in `left_out.csv` and on the page.
 
 # %%
-tiles_folder = Path(folder).expanduser() if folder else datasets.prepare(demo)
+tiles_folder = Path(folder).expanduser() if folder else prepare(demo)
 table = classifier.list_tiles(tiles_folder, by_folder=by_folder)
 unique = classifier.unique_tiles(table)
 left = classifier.left_out(tiles_folder, table)
@@ -120,12 +121,13 @@ print(f"{len(said)} tiles are labelled in {labels or 'no file'}", *problems, sep
 
 # %%
 for member in filter(lambda name: name.startswith(paths.STAND_IN), vlm.split("+")):
+    prepare_source(member)
     source_table = stand_in.prepare(member, image_size=image_size, seed=seed)
     shared = set(source_table.digest) & set(unique.digest)
     assert not shared, f"{member} has seen some of these tiles"
 model = load_vlm(vlm, seed=seed)
 print(f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}")
-print(credits(vlm))
+print(vlm_citations(vlm))
 
 # %% [markdown]
 # All tiles are decoded now, those of the second folder too. What had to be converted to 8-bit colour is named.

@@ -30,7 +30,8 @@ from IPython.display import display
 
 from apps.own_tiles import classifier
 from lib import paths
-from lib.data import cards, datasets
+from data.prepare.datasets import prepare
+from lib.data import cards
 from apps.labelling import answers, exchange, label_studio, people, session
 from apps.labelling.widget import LabelGrid
 
@@ -52,7 +53,7 @@ ask = "query"  # second: tiles that others have labelled; disputed: where people
 # this loop or in another. Lines that are no answers are named here, and left out.
 
 # %%
-tiles_folder = Path(folder).expanduser() if folder else datasets.prepare(cards.read_card("demo"))
+tiles_folder = Path(folder).expanduser() if folder else prepare(cards.read_card("demo"))
 out = paths.own_folder(dataset, vlm, seed, tiles_folder)
 own = session.own_tiles(out, tiles_folder)
 names, digests = own.class_names, own.unique.digest.tolist()

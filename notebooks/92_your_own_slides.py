@@ -27,12 +27,13 @@ from pathlib import Path
 import numpy as np
 
 from lib import paths
+from data.prepare.datasets import prepare, prepare_source
 from lib.data import cards
 from lib.figures import slide_plots
 from apps.slide_viewer import page
 from lib.slides import cohort, open_set, study
 from lib.vlm import stand_in
-from lib.vlm.cards import credits, describe_vlm
+from lib.vlm.cards import describe_vlm, vlm_citations
 from lib.vlm.inference import embed_prompts
 from lib.vlm.loading import load_vlm
 from lib.vlm.prompts import PAPERS, by_semicolon, parse_classes, parse_templates
@@ -78,7 +79,7 @@ print(f"classes: {', '.join(names)}\nother tissue: {', '.join(others)}")
 # ## Slides and model
 
 # %%
-where = Path(folder).expanduser() if folder else cohort.prepare(demo)
+where = Path(folder).expanduser() if folder else prepare(demo)
 slides, left_out = cohort.list_slides(where, Path(table).expanduser() if table else None)
 slides = cohort.with_tissue(slides, tissue, left_out)
 out = paths.own_folder(dataset, vlm, seed, where)
@@ -87,10 +88,11 @@ print(f"{len(slides)} slides; results go to {out}")
 
 # %%
 if vlm.startswith(paths.STAND_IN):
+    prepare_source(vlm)
     stand_in.prepare(vlm, image_size=image_size, seed=seed)
 model = load_vlm(vlm, seed=seed)
 print(f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}")
-print(credits(vlm))
+print(vlm_citations(vlm))
 
 # %% [markdown]
 # ## Tissue, grid and features

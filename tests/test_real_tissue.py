@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from data.prepare.datasets import prepare
 from lib import consensus, paths
-from lib.data import cards, datasets, tiles
+from lib.data import cards, tiles
 from lib.labels import UNLABELLED
 from lib.learning import losses, setups
 from lib.learning.trainer import TrainingTiles
@@ -19,7 +20,7 @@ def read(dataset, every=1):
     """Table and decoded tiles of every n-th group of a dataset."""
     card = cards.read_card(dataset)
     try:
-        folder = datasets.prepare(card)
+        folder = prepare(card)
     except FileNotFoundError:
         pytest.skip(f"{dataset} is not here")
     table = tiles.read_tile_table(card, folder)

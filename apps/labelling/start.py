@@ -48,9 +48,10 @@ def label_notebook(given: Mapping[str, Any]) -> Path:
 
 
 def _demo_tiles() -> Path:
-    from lib.data import cards, datasets
+    from data.prepare.datasets import prepare
+    from lib.data.cards import read_card
 
-    return datasets.prepare(cards.read_card("demo"))
+    return prepare(read_card("demo"))
 
 
 def _has_result(out: Path, folder: Path, own: Mapping[str, Any]) -> bool:

@@ -1,34 +1,22 @@
-"""Fetch what a dataset card names: download, check and unpack it, or say where to get it.
+"""Download one file over http(s): resumed, checked, bounded, and complete or not there.
 
-    python -m data.prepare.download ebhi
-
-What stands under its final name is complete. What is on its way lies in `data/raw/.downloads`
-until then; any interruption is taken up again by the next call.
+pooch, which gives the checksums, starts a download that broke off from the beginning; the archives
+here have up to 12 GB.
 """
 
-import argparse
 import json
 import re
-import shutil
-import signal
-import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pooch
 import requests
 import urllib3
-from pooch.utils import unique_file_name
 from tqdm import tqdm
 
-from data.prepare.archives import arriving, check_contains, check_room, is_archive, unpack
-from lib import paths
-from lib.artefacts import locked, remove_leftovers
-from lib.data import datasets
-from lib.data.cards import Card, credits, read_card
+from data.prepare.archives import check_room
 
 TRIES = 5  # requests of one call: the first, and those after it broke off
 PAUSE = 1.0  # seconds before the second try, twice as many before the third, …
@@ -36,9 +24,6 @@ TIMEOUT = (10, 60)  # seconds to connect, and without a byte
 SLOWEST = 1000  # bytes a second, over the last minute
 CHUNK = 2**16  # bytes; what of one has arrived is lost when the connection breaks
 BUSY = {408, 429, 500, 502, 503, 504}  # HTTP answers after which it is worth trying again
-
-
-# --- downloading -------------------------------------------------------------------------------
 
 
 def download(url: str, file: Path, known_hash: str | None = None) -> None:
@@ -49,7 +34,7 @@ def download(url: str, file: Path, known_hash: str | None = None) -> None:
     `SLOWEST` or leads to anything but http(s); ValueError naming both hashes if it gives another
     file than expected (which is removed), and OSError before the disk is full.
     """
-    if file.exists() and not _other_hash(file, known_hash):
+    if file.exists() and not wrong_hash(file, known_hash):
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(file, ".part")
@@ -67,7 +52,7 @@ def download(url: str, file: Path, known_hash: str | None = None) -> None:
             time.sleep(PAUSE * attempt)
         except requests.RequestException as error:  # such as a scheme that is not http(s)
             raise ConnectionError(f"{url} cannot be downloaded: {error}") from error
-    problem = _other_hash(part, known_hash)
+    problem = wrong_hash(part, known_hash)
     if problem:
         part.unlink()
         _beside(part, ".json").unlink()
@@ -78,7 +63,7 @@ def download(url: str, file: Path, known_hash: str | None = None) -> None:
     _beside(part, ".json").unlink()
 
 
-def _other_hash(file: Path, known_hash: str | None) -> str:
+def wrong_hash(file: Path, known_hash: str | None) -> str:
     """What is wrong with the hash of a file; empty if nothing is, or none is known."""
     if known_hash is None:
         return ""
@@ -166,127 +151,3 @@ def _write(response: requests.Response, part: Path, start: int, size: int | None
                 began, arrived = time.monotonic(), 0
     if size not in (None, part.stat().st_size):
         raise requests.ConnectionError("it broke off")
-
-
-# --- datasets ----------------------------------------------------------------------------------
-
-
-def fetch(card: Card) -> Path:
-    """The folder of a dataset as its source gives it, downloaded and unpacked if it is not here.
-
-    Raises FileNotFoundError saying where to get it and where to put it if no address is known, and
-    what `download` and `unpack` raise.
-    """
-    if not card.archives:
-        return datasets.locate(card)
-    for root in paths.raw_folders():
-        if not datasets.absent(card, root / card.folder):
-            return root / card.folder
-    raw = paths.raw_folders()[0]
-    folder, downloads = raw / card.folder, raw / ".downloads" / paths.file_name(card.folder)
-    with locked(folder.with_name(f".{folder.name}.lock")):
-        try:
-            remove_leftovers(raw)
-            missing = datasets.absent(card, folder)
-            for n_done, archive in enumerate(missing, 1):
-                needed_again = [later.get("url") for later in missing[n_done:]]
-                if "url" not in archive:
-                    unpack(_brought(card, archive), folder, archive["contains"])
-                    continue
-                file = _downloaded(card, archive, downloads)
-                _put(archive, file, folder)
-                if archive["url"] not in needed_again:
-                    for done in downloads.glob(f"{file.name}*"):
-                        done.unlink()
-        finally:
-            with suppress(OSError):  # where something waits for the next call
-                downloads.rmdir()
-                downloads.parent.rmdir()
-    return folder
-
-
-def _downloaded(card: Card, archive: Mapping[str, str], folder: Path) -> Path:
-    file = folder / unique_file_name(archive["url"])
-    try:
-        download(archive["url"], file, archive.get("hash"))
-    except ConnectionError as error:
-        raise ConnectionError(f"{error}. The page of the dataset is {card.source}") from error
-    return file
-
-
-def _put(archive: Mapping[str, str], file: Path, folder: Path) -> None:
-    """Bring a downloaded file to its place: unpacked, or as it is if it is no archive."""
-    contains = archive["contains"]
-    try:
-        if is_archive(file):
-            unpack(file, folder, contains)
-            return
-        with file.open("rb") as opened:
-            begins = opened.read(256).lstrip().lower()
-        if not Path(contains).suffix or begins.startswith((b"<!doctype html", b"<html")):
-            raise ValueError(f"{archive['url']} gives no archive; perhaps it asks for a login")
-        with arriving(folder, contains) as place:
-            shutil.copyfile(file, place)
-    except ValueError:
-        if (
-            "hash" not in archive
-        ):  # nothing says that it is the right file: let it be asked for again
-            file.unlink()
-        raise
-
-
-def _brought(card: Card, archive: Mapping[str, str]) -> Path:
-    """The archive that the user has put into the dataset's folder."""
-    folder, contains = paths.raw_folders()[0] / card.folder, archive["contains"]
-    others = ""
-    for file in sorted(folder.glob("*")):
-        if file.is_file() and is_archive(file):
-            problem = _problem(file, archive)
-            if not problem:
-                return file
-            others += f" {file.name} is not it: {problem}."
-    access = f" ({card.access})" if card.access else ""
-    known = f" with {archive['hash']}" if "hash" in archive else ""
-    raise FileNotFoundError(
-        f"{contains!r} of dataset {card.name!r} is not here and has to be fetched by hand. Get it "
-        f"from {card.source}{access}, put the archive{known} into {folder} and give the same "
-        f"command again, or put {contains!r} itself there.{others}"
-    )
-
-
-def _problem(file: Path, archive: Mapping[str, str]) -> str:
-    """Why a file is not the archive that is looked for; empty if it is."""
-    if "hash" in archive:
-        return _other_hash(file, archive["hash"])
-    try:
-        check_contains(file, archive["contains"])
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m data.prepare.download", description=__doc__)
-    parser.add_argument("dataset", help="a card in data/cards")
-    options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporaries are removed
-    try:
-        card = read_card(options.dataset)
-        print(credits(card), flush=True)
-        if card.synthetic is None:
-            folder = fetch(card)
-        if card.synthetic is not None or card.patching is not None:
-            folder = datasets.prepare(card)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    print(f"{card.name} is at {folder}")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

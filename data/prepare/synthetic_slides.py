@@ -235,7 +235,7 @@ def _dealt_tiles(tissue: Mapping[str, str], rng: np.random.Generator) -> pd.Data
     tables = []
     for name in dict.fromkeys(tissue.values()):
         card = cards.read_card(name)
-        place = datasets.prepare(card)
+        place = datasets.locate_tiles(card)
         table = read_tile_table(card, place)
         table["kind"] = np.array(card.class_names)[table.label.values]
         table = table[table.kind.isin([kind for kind, own in tissue.items() if own == name])]

@@ -70,9 +70,9 @@ Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 Side = Annotated[int, Field(strict=True, ge=1, le=1024)]
 
 GROUP = _fields(
-    "pattern", "table", "column", "name", "relative_to", "copies", "is",
-    pattern=Annotated[Text, Field(max_length=200)], table=Inside, column=Text, name=Text,
-    relative_to=Inside, copies=Beside, **{"is": Text},
+    "pattern", "table", "sample", "column", "name", "relative_to", "copies", "is",
+    pattern=Annotated[Text, Field(max_length=200)], table=Inside, sample=Beside, column=Text,
+    name=Text, relative_to=Inside, copies=Beside, **{"is": Text},
 )  # fmt: skip
 IMAGES = _fields("masks", "count", images=Inside, masks=Inside, count=Count)
 PATCHING = _fields(
@@ -120,8 +120,9 @@ class Card:
     group: what must not straddle a split: `{table, column, relative_to}` (a CSV with a `path`
     column, or with the column of file names that `name` says), `{pattern}` (a regular expression on
     the file name with one group), or None (every tile is its own group). Its `is` says in a word
-    what a group is; `groups_from` says where to get the table. With a table there may be `copies`,
-    a CSV beside the card: pairs of file names, `tile` and `copy`, that show one picture, so that
+    what a group is; `groups_from` says where to get the table. `sample` in place of `table` is
+    a CSV beside the card, and tiles that it does not name are left out. Besides, `copies` may be a
+    CSV beside the card: pairs of file names, `tile` and `copy`, that show one picture, so that
     their groups are one group, by the smallest of their names.
     splits: the dataset's own division: for `train` and for `test` the folder that holds the class
     folders, or a JSON list of `{name, label}`; a class's `folder` is then its label there.
@@ -225,10 +226,9 @@ def card_files(dataset: str) -> list[Path]:
     return list(files.values())
 
 
-def copies_file(card: Card) -> Path:
-    """The table of near-copies that the card's rule for groups names."""
-    assert card.group is not None
-    return paths.card_file(card.name).with_name(card.group["copies"])
+def beside(card: Card, name: str) -> Path:
+    """A file beside the card."""
+    return paths.card_file(card.name).with_name(name)
 
 
 def groups_by_pattern(pattern: str, names: Sequence[str]) -> list[str | None]:
@@ -262,8 +262,8 @@ def _read(file: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
     return _read(paths.card_file(base), (*extending, file)) | values
 
 
-def credits(card: Card) -> str:
-    """Three lines to show with a dataset: title, licence, whom to cite and where it is from."""
+def citation_lines(card: Card) -> str:
+    """Title, licence, whom to cite and where it is from: three lines to show with a dataset."""
     return f"{card.title}\nLicence: {card.licence}\nCitation: {card.citation} From: {card.source}"
 
 
@@ -303,10 +303,11 @@ def _wrong(card: Card) -> list[tuple[bool, str]]:
     return [
         (n_classes < 2, f"at least two classes are needed, it has {n_classes}"),
         *((True, f"two classes have the name or folder {text!r}") for text in _twice(card)),
-        (bool(group) and "pattern" not in group and not {"table", "column"} <= set(group),
-         "group needs either 'pattern' or 'table' and 'column'"),
-        ("pattern" in group and bool({"table", "copies"} & set(group)),
-         "group, pattern excludes 'table' and 'copies'"),
+        (bool(group) and "pattern" not in group
+         and not ("column" in group and ("table" in group) != ("sample" in group)),
+         "group needs either 'pattern', or 'column' and one of 'table' and 'sample'"),
+        ("pattern" in group and bool({"table", "sample", "copies"} & set(group)),
+         "group, pattern excludes 'table', 'sample' and 'copies'"),
         ("pattern" in group and not _has_one_group(group["pattern"]),
          "group, pattern must be a regular expression of RE2 with one group"),
         (bool(patching and card.splits), "patching and splits exclude each other"),

@@ -1,20 +1,15 @@
-"""Where a dataset lies, what of it is missing, and the tiles that are drawn or cut for it."""
+"""Where a dataset lies, and how to get it. `data/prepare` brings it here."""
 
-import json
 import os
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from data.prepare import patches, synthetic
 from lib import paths
-from lib.artefacts import atomic, digest_of, locked
+from lib.artefacts import digest_of
 from lib.data.cards import Card, read_card
 
-RECIPE = "recipe.json"  # in a folder that was made here
 # Those of the papers; cards of subsets of them are for the results here.
 PUBLIC = ("hph", "lc25000", "nct_crc", "digestpath", "crc5000", "chaoyang", "ebhi")
 
@@ -36,6 +31,26 @@ def locate(card: Card) -> Path:
         f"dataset {card.name!r} is not here. {how_to_get(card)} Or name the folder that holds "
         f"{card.folder!r} with DATA_ROOT. Looked in: " + ", ".join(map(str, tried))
     )
+
+
+def made_folder(card: Card) -> Path | None:
+    """The folder of tiles or slides that are made here; None where the source's own are used."""
+    raw = paths.raw_folders()[0]
+    if card.patching is not None:
+        return raw / f"{card.name}-tiles"
+    return raw / card.folder if card.drawn or "composed" in (card.slides or {}) else None
+
+
+def locate_tiles(card: Card) -> Path:
+    """The folder of a dataset's tiles or slides, where `data.prepare` has made them if need be.
+
+    Raises FileNotFoundError saying how to get them.
+    """
+    folder = made_folder(card)
+    if folder is not None and not folder.is_dir():
+        command = f"make data DATASET={card.name}"
+        raise FileNotFoundError(f"{folder} is not made yet: run `{command}`")
+    return folder or locate(card)
 
 
 def _refuse_links(card: Card, folder: Path) -> None:
@@ -71,89 +86,6 @@ def how_to_get(card: Card) -> str:
     unpacks = f"; {command} unpacks what lies there" if card.archives else ""
     place = paths.raw_folders()[0] / card.folder
     return f"Get it from {card.source}{access} and put it at {place}{unpacks}."
-
-
-def prepare(card: Card) -> Path:
-    """The folder of a dataset's tiles.
-
-    That of `locate`, unless the card says that the tiles are drawn, or cut from larger images: then
-    they are made in `data/raw` by the first call. Raises FileNotFoundError as `locate` does.
-    """
-    kinds = [c.folder for c in card.classes]
-    if card.synthetic is not None:
-        folder = paths.raw_folders()[0] / card.folder
-        return made(folder, {**card.synthetic, "kinds": kinds}, synthetic.write_dataset)
-    if card.patching is None:
-        return locate(card)
-    source = locate(card)
-    folder = paths.raw_folders()[0] / f"{card.name}-tiles"
-    recipe = {**card.patching, "kinds": kinds}
-    return made(folder, recipe, partial(patches.cut_images, source), patches.count(source, recipe))
-
-
-def made(folder: Path, recipe: dict[str, Any], write: Callable[..., None], n: int = 0) -> Path:
-    """The folder, written unless it already holds what the recipe (of n images) gives.
-
-    Of several processes that ask at once, one writes and the others wait for it. Raises
-    FileExistsError for a folder that is there and was not made so: it is left as it is.
-    """
-    wanted = recipe | ({"of_images": n} if n else {})
-    if _recipe(folder) == wanted:  # where nothing may be written, such as on a read-only disk, too
-        return folder
-    with locked(folder.with_name(f".{folder.name}.lock")):
-        made_before = _recipe(folder)
-        if made_before == wanted:
-            return folder
-        alike = made_before.keys() - {"of_images"} == recipe.keys()
-        if os.path.lexists(folder) and not alike:
-            raise FileExistsError(
-                f"{folder} was not made by this card, and is left alone. Move it away, or name "
-                "another folder in the card"
-            )
-        with atomic(folder) as temporary:
-            write(temporary, **recipe)
-            (temporary / RECIPE).write_text(json.dumps(wanted))
-    return folder
-
-
-def _recipe(folder: Path) -> dict[str, Any]:
-    """What a folder was made by; nothing if it was not made here."""
-    try:
-        recipe = json.loads((folder / RECIPE).read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return recipe if isinstance(recipe, dict) else {}
-
-
-def missing_tiles(card: Card, table: pd.DataFrame) -> list[str]:
-    """What differs from the published numbers of tiles, a line each; nothing if complete.
-
-    table: as `tiles.read_tile_table` gives it. Where tiles are cut, the images are counted.
-    """
-    if card.patching is not None:
-        return _missing_images(card)
-    lines = []
-    for split, published in card.published.items():
-        labels = table.label[table.part == split]
-        counts = {name: int((labels == c).sum()) for c, name in enumerate(card.class_names)}
-        counts["all"] = len(labels)
-        differing = [f"{c} {counts[c]:,} of {n:,}" for c, n in published.items() if counts[c] != n]
-        if differing:
-            title = f"{card.name}, {split}" if split else card.name
-            total = f"{len(labels):,} of {sum(published.values()):,} tiles"
-            per_class = ", ".join(line for line in differing if not line.startswith("all "))
-            lines.append(f"{title}: {total}" + (f"; {per_class}" if per_class else ""))
-    return lines
-
-
-def _missing_images(card: Card) -> list[str]:
-    assert card.patching is not None
-    lines = []
-    for entry in card.patching["images"]:
-        n, published = patches.count(locate(card), {"images": [entry]}), entry.get("count")
-        if published not in (None, n):
-            lines.append(f"{card.name}, {entry['images']}: {n:,} of {published:,} images")
-    return lines
 
 
 def datasets_table() -> pd.DataFrame:

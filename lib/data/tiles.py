@@ -19,7 +19,7 @@ from lib import paths
 from lib.artefacts import atomic, new_array
 from lib.csv_tables import path_key, read_table, refuse
 from lib.data import shifts
-from lib.data.cards import Card, copies_file, groups_by_pattern
+from lib.data.cards import Card, beside, groups_by_pattern
 from lib.data.images import FORMATS, read_square
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ def read_tile_table(card: Card, folder: Path) -> pd.DataFrame:
         raise ValueError(f"{card.name}: {claim} claim the tile {twice.path.iloc[0]}")
     table.insert(0, "tile", -1)
     table["group"] = _groups(card, folder, table.path)
+    table = table[table.group.notna()]  # of a sample, those that its table names
     table = table[_between(table.group, *card.group_hash_range)].reset_index(drop=True)
     table["tile"] = np.arange(len(table))
     table["digest"] = digests(folder, table.path)
@@ -218,15 +219,18 @@ def _groups(card: Card, folder: Path, tile_paths: pd.Series) -> pd.Series:
         groups = pd.Series(groups_by_pattern(card.group["pattern"], names.tolist()), names.index)
         where = f"the pattern {card.group['pattern']!r} of card {card.name!r}"
     else:
-        file = folder / card.group["table"]
+        sampled = "sample" in card.group
+        file = beside(card, card.group["sample"]) if sampled else folder / card.group["table"]
         if not file.is_file():
             raise ValueError(f"the group table {file} is missing. Get it from {card.groups_from}")
         by_name = "name" in card.group
         listed = _listed_groups(card.group, folder, file)
         if "copies" in card.group:
-            listed = _with_copies(listed, copies_file(card))
+            listed = _with_copies(listed, beside(card, card.group["copies"]))
         keys = _once(names, file) if by_name else tile_paths.map(path_key)
         groups = keys.map(listed)
+        if sampled and groups.notna().any():
+            return groups
         where = str(file)
     without = tile_paths[groups.isna()]
     if len(without):

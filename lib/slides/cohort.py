@@ -19,7 +19,6 @@ from data.prepare import synthetic_slides
 from lib import paths
 from lib.artefacts import digest_of
 from lib.csv_tables import number, path_key, read_table, refuse
-from lib.data import datasets
 from lib.data.cards import Card
 from lib.slides.features_file import read_made_from, write_features
 from lib.slides.grid import read_tiles, tile_grid
@@ -31,22 +30,6 @@ from lib.vlm.views import plain_view
 COLUMNS = ("path", "label")  # of a slide table; case, mpp and fold may be there too
 TISSUE = ".tissue.geojson"
 ALGORITHM = 1  # one more where the same slide is to have other tissue, tiles or pixels than before
-
-
-def prepare(card: Card) -> Path:
-    """The folder of a dataset's slides; those drawn or composed are made by the first call.
-
-    Raises FileNotFoundError as `datasets.locate` does.
-    """
-    assert card.slides is not None
-    folder, targets = paths.raw_folders()[0] / card.folder, [c.folder for c in card.classes]
-    for kind, write in (
-        ("drawn", synthetic_slides.write_drawn_slides),
-        ("composed", synthetic_slides.write_composed_slides),
-    ):
-        if kind in card.slides:
-            return datasets.made(folder, {**card.slides[kind], "targets": targets}, write)
-    return datasets.locate(card)
 
 
 def read_slide_table(card: Card, folder: Path) -> pd.DataFrame:

@@ -39,15 +39,15 @@ class VLMCard:
     access: Text = ""
 
     @property
-    def credits(self) -> str:
+    def citation_line(self) -> str:
         """Title, licence and citation in one line, to be shown where the model is first used."""
         return f"{self.title}. Licence: {self.licence}. {self.citation}"
 
 
-def credits(vlm: str) -> str:
-    """Title, licence and citation, a line for each VLM of an ensemble that has a card."""
+def vlm_citations(vlm: str) -> str:
+    """Title, licence and citation: a line for each VLM of an ensemble that has a card."""
     known = read_vlm_cards()
-    return "\n".join(known[name].credits for name in vlm.split("+") if name in known)
+    return "\n".join(known[name].citation_line for name in vlm.split("+") if name in known)
 
 
 def read_vlm_cards() -> dict[str, VLMCard]:

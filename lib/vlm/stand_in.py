@@ -170,7 +170,7 @@ def read_source(name: str, image_size: int) -> tuple[cards.Card, pd.DataFrame, P
 
 
 def _read_part(card: cards.Card, image_size: int) -> tuple[pd.DataFrame, Path]:
-    folder = datasets.prepare(card)
+    folder = datasets.locate_tiles(card)
     table = read_tile_table(card, folder)
     return table, decode_tiles(table, folder, card.name, image_size, shift=card.shift)
 

@@ -14,8 +14,9 @@ from cases import case
 from matplotlib import pyplot
 from miniatures import MAKERS, make
 
+from data.prepare.datasets import missing_tiles, prepare
 from lib import parameters, paths, runner
-from lib.data import cards, datasets, splits, tiles
+from lib.data import cards, splits, tiles
 from lib.vlm import stand_in
 
 SIZE = 32  # pixels, of the model
@@ -58,7 +59,7 @@ def made(request, tmp_path_factory):
         patch.delenv("DATA_ROOT", raising=False)
         source = make(request.param, root / "data" / "raw")
         card = cards.read_card(request.param)
-        folder = datasets.prepare(card)
+        folder = prepare(card)
         yield Miniature(root, source, card, folder, tiles.read_tile_table(card, folder))
 
 
@@ -95,7 +96,7 @@ def test_no_group_is_divided_by_the_folds(miniature):
 
 
 def test_the_numbers_that_differ_from_the_published_ones_are_said(miniature):
-    text = "\n".join(datasets.missing_tiles(miniature.card, miniature.table))
+    text = "\n".join(missing_tiles(miniature.card, miniature.table))
     expected = {
         "hph": "hph, TRAIN/IMAGES/*.png: 8 of 1,000 images\nhph, TEST/IMAGES/*.png: 4 of 500",
         "lc25000": "lc25000: 100 of 25,000 tiles; colon_n 20 of 5,000, colon_aca 20 of 5,000",
@@ -125,7 +126,7 @@ def test_nothing_is_said_of_a_complete_dataset(miniature):
             for split, rows in table.groupby("part")
         }
         card = replace(card, counts=counts if card.splits else counts[""])
-    assert datasets.missing_tiles(card, table) == []
+    assert missing_tiles(card, table) == []
 
 
 def build_vlm(miniature):
@@ -158,7 +159,7 @@ def elsewhere(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUTPUT_ROOT", str(tmp_path_factory.mktemp("elsewhere")))
         card, table, _ = stand_in.read_source(STAND_IN, SIZE)
-        return datasets.prepare(card), table
+        return prepare(card), table
 
 
 @pytest.mark.slow
@@ -337,7 +338,7 @@ def sample(dataset, folder, monkeypatch):
     """Card, folder and table of a sample that lies in `folder/<its folder>`."""
     monkeypatch.setenv("DATA_ROOT", str(folder))
     card = cards.read_card(dataset)
-    return card, datasets.prepare(card)
+    return card, prepare(card)
 
 
 @needs_samples
@@ -350,7 +351,7 @@ def test_the_sample_of_crc5000_reads(tmp_path, monkeypatch):
     assert table[table.label == 7].group.nunique() == 2  # the class "empty"
     split = splits.divide(table.label.values, table.group.values)
     assert (pd.Series(split).groupby(table.group.to_numpy()).nunique() == 1).all()
-    (line,) = datasets.missing_tiles(card, table)
+    (line,) = missing_tiles(card, table)
     assert line.startswith("crc5000: 240 of 5,000 tiles; tumour 30 of 625,")
 
 
@@ -385,7 +386,7 @@ def test_the_sample_of_ebhi_reads(monkeypatch):
     listed = cases[table.path.str.removeprefix("EBHI-SEG/")].to_numpy()
     assert pd.Series(listed).nunique() == 293 and table.group.nunique() == 277
     assert (table.groupby(listed).group.nunique() == 1).all()
-    (line,) = datasets.missing_tiles(card, table)
+    (line,) = missing_tiles(card, table)
     assert line.startswith("ebhi: 1,783 of 2,228 tiles; normal 68 of 76")
 
 
@@ -400,8 +401,8 @@ def test_the_samples_of_settings_that_chose_nothing_are_whole_or_say_what_is_mis
             card, folder = sample(dataset, SHARED, monkeypatch)
             table = tiles.read_tile_table(card, folder)
             assert np.bincount(table.label).tolist() == counts
-            assert "".join(datasets.missing_tiles(card, table)).startswith(missing)
-            assert bool(datasets.missing_tiles(card, table)) == bool(missing)
+            assert "".join(missing_tiles(card, table)).startswith(missing)
+            assert bool(missing_tiles(card, table)) == bool(missing)
 
 
 @needs_samples

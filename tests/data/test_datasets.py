@@ -1,17 +1,11 @@
 """Datasets are found in order, made once, and what of them is missing is said."""
 
-import shutil
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pandas as pd
 import pytest
-from cases import case
 from miniatures import CARD_FIELDS
 
-from data.prepare import download
+from data.prepare.datasets import prepare
 from lib import paths
 from lib.data import cards, datasets, splits, tiles
 
@@ -31,14 +25,14 @@ def two_places(tmp_path, monkeypatch):
 def test_a_dataset_is_looked_up_in_data_raw_before_data_root(write_card, two_places):
     card, (first, second) = write_card(CARD_FIELDS), two_places
     (second / "toy").mkdir(parents=True)
-    assert datasets.locate(card) == datasets.prepare(card) == second / "toy"
+    assert datasets.locate(card) == prepare(card) == second / "toy"
     (first / "toy").mkdir(parents=True)
-    assert datasets.locate(card) == datasets.prepare(card) == first / "toy"
+    assert datasets.locate(card) == prepare(card) == first / "toy"
 
 
 def test_a_dataset_that_is_nowhere_names_both_places_and_its_source(write_card, two_places):
     with pytest.raises(FileNotFoundError) as error:
-        datasets.prepare(write_card(CARD_FIELDS))
+        prepare(write_card(CARD_FIELDS))
     for named in ("'toy'", *(str(place / "toy") for place in two_places), CARD_FIELDS["source"]):
         assert named in str(error.value)
 
@@ -46,7 +40,7 @@ def test_a_dataset_that_is_nowhere_names_both_places_and_its_source(write_card, 
 def test_without_data_root_one_place_is_named(write_card, tmp_path, monkeypatch):
     monkeypatch.delenv("DATA_ROOT", raising=False)
     with pytest.raises(FileNotFoundError, match="DATA_ROOT") as error:
-        datasets.prepare(write_card(CARD_FIELDS))
+        prepare(write_card(CARD_FIELDS))
     assert str(error.value).endswith(f"Looked in: {tmp_path / 'data' / 'raw' / 'toy'}")
 
 
@@ -70,110 +64,6 @@ def test_how_to_get_a_dataset_is_a_command_or_a_place(write_card, two_places):
         f"Get it from https://example.org/toy (a form) and put it at {place}; "
         "`make data DATASET=toy` unpacks what lies there."
     )
-
-
-# --- making --------------------------------------------------------------------------------------
-
-RECIPE = {"slides": 2, "tiles": 8, "size": 32, "shift": 0.0, "seed": 0}
-SYNTHETIC = CARD_FIELDS | {
-    "classes": [{"name": "fat", "folder": "adipose"}, {"name": "muscle", "folder": "smooth_muscle"}]
-}
-
-
-def test_a_synthetic_dataset_is_made_once_and_again_for_another_recipe(write_card, two_places):
-    card = write_card(SYNTHETIC | {"synthetic": RECIPE})
-    folder = datasets.prepare(card)
-    assert folder == two_places[0] / "toy"
-    table = tiles.read_tile_table(card, folder)
-    assert np.bincount(table.label).tolist() == [4, 4]
-    written = {file: file.stat().st_mtime_ns for file in folder.rglob("*.png")}
-    assert datasets.prepare(card) == folder
-    assert written == {file: file.stat().st_mtime_ns for file in folder.rglob("*.png")}
-    datasets.prepare(write_card(SYNTHETIC | {"synthetic": RECIPE | {"tiles": 6}}))
-    assert len(list(folder.rglob("*.png"))) == 6
-    assert not list(folder.parent.glob(".part-*"))
-
-
-def test_of_two_that_ask_at_once_one_writes_and_the_other_waits(tmp_path):
-    calls, asked = [], threading.Barrier(2)
-
-    def write(folder, *, parts):
-        calls.append(folder)
-        folder.mkdir()
-        for part in range(parts):
-            (folder / f"{part}.txt").write_text("whole")
-            time.sleep(0.02)
-
-    def ask(_):
-        asked.wait()
-        folder = datasets.made(tmp_path / "toy", {"parts": 10}, write)
-        return sorted(file.name for file in folder.glob("*.txt"))
-
-    with ThreadPoolExecutor(2) as pool:
-        seen = list(pool.map(ask, range(2)))
-    assert seen == [[f"{part}.txt" for part in range(10)]] * 2
-    assert len(calls) == 1
-
-
-def test_a_recipe_that_cannot_be_followed_leaves_nothing(write_card, two_places):
-    card = write_card(SYNTHETIC | {"synthetic": RECIPE | {"tiles": 1}})
-    with pytest.raises(ValueError, match="tiles"):
-        datasets.prepare(card)
-    assert not list(two_places[0].iterdir())
-
-
-NOT_OURS = {
-    "no recipe": None,
-    "an empty one": "{}",
-    "another program's": '{"flour": 500}',
-    "of another kind": '{"images": [], "kinds": [], "size": 8}',
-    "a list": "[1]",
-    "half a recipe": '{"slides": 2',
-    "no text": "\udcff",
-    "one that is too deep": "[" * 10**5,
-}
-
-
-def test_what_was_not_made_here_is_never_replaced(write_card, two_places, capsys):
-    folder, written = two_places[0] / "toy", {**SYNTHETIC, "synthetic": RECIPE}
-    for what, recipe in NOT_OURS.items():
-        (folder / "adipose").mkdir(parents=True)
-        (folder / "adipose" / "real.png").write_bytes(b"of a year's work")
-        if recipe is not None:
-            (folder / "recipe.json").write_text(recipe, errors="surrogateescape")
-        with case(what):
-            with pytest.raises(FileExistsError, match=r"raw/toy was not made by this card"):
-                datasets.prepare(write_card(written))
-            assert download.main(["toy"]) == 1
-            assert "error: " in capsys.readouterr().err
-            assert (folder / "adipose" / "real.png").read_bytes() == b"of a year's work"
-        shutil.rmtree(folder)
-    folder.write_text("a file")
-    with pytest.raises(FileExistsError, match=r"raw/toy was not made by this card"):
-        datasets.prepare(write_card(written))
-    assert folder.read_text() == "a file" and list(folder.parent.iterdir()) == [folder]
-
-
-def test_nothing_is_drawn_through_a_link_to_what_was_not_made_here(write_card, two_places):
-    thesis = two_places[0].parent.parent / "thesis"
-    thesis.mkdir()
-    (thesis / "thesis.tex").write_text("all of it")
-    two_places[0].mkdir(parents=True)
-    (two_places[0] / "toy").symlink_to(thesis)
-    with pytest.raises(FileExistsError):
-        datasets.prepare(write_card(SYNTHETIC | {"synthetic": RECIPE}))
-    assert (thesis / "thesis.tex").read_text() == "all of it"
-
-
-def test_the_folder_for_cut_tiles_is_left_alone_where_it_holds_others(write_card, two_places):
-    rule = {"size": 8, "overlap": 0, "tissue": 0, "above": 0, "share": 0}
-    card = write_card(CARD_FIELDS | {"patching": rule | {"images": [{"images": "*.png"}]}})
-    (two_places[1] / "toy").mkdir(parents=True)
-    (two_places[0] / "toy-tiles").mkdir(parents=True)
-    (two_places[0] / "toy-tiles" / "mine.png").write_bytes(b"mine")
-    with pytest.raises(FileExistsError, match=r"toy-tiles was not made by this card"):
-        datasets.prepare(card)
-    assert (two_places[0] / "toy-tiles" / "mine.png").read_bytes() == b"mine"
 
 
 def test_a_dataset_may_be_a_link_but_none_of_its_class_folders(write_card, two_places, tmp_path):
@@ -201,7 +91,7 @@ def test_a_dataset_that_is_here_has_the_tiles_its_card_says(dataset, monkeypatch
     if shared.is_dir():
         monkeypatch.setenv("DATA_ROOT", str(shared))
     try:
-        folder = datasets.prepare(card)
+        folder = prepare(card)
     except FileNotFoundError:
         pytest.skip(f"{dataset} is not here")
     if card.group and not (folder / card.group.get("table", ".")).exists():
@@ -214,33 +104,6 @@ def test_a_dataset_that_is_here_has_the_tiles_its_card_says(dataset, monkeypatch
     tolerance = 0.05 if table.group.nunique() > 50 else 0.1  # ten slides do not divide evenly
     assert np.bincount(folds) / len(table) == pytest.approx(0.2, abs=tolerance)
     assert card.group is None or table.group.nunique() < len(table)
-
-
-# --- published numbers ---------------------------------------------------------------------------
-
-LABELS = pd.DataFrame({"label": [0, 0, 0, 1, 1], "part": ""})
-
-
-def test_missing_tiles_are_said_by_class_and_so_are_surplus_ones(write_card):
-    for counts, lines in (
-        ({"a": 3, "b": 2}, []),
-        ({"all": 5}, []),
-        (None, []),
-        ({"all": 1000}, ["toy: 5 of 1,000 tiles"]),
-        ({"a": 3, "b": 20}, ["toy: 5 of 23 tiles; b 2 of 20"]),
-        ({"a": 2, "b": 3}, ["toy: 5 of 5 tiles; a 3 of 2, b 2 of 3"]),
-        ({"a": 1, "b": 1}, ["toy: 5 of 2 tiles; a 3 of 1, b 2 of 1"]),
-    ):
-        card = write_card(CARD_FIELDS | {"counts": counts})
-        assert datasets.missing_tiles(card, LABELS) == lines, counts
-
-
-def test_missing_tiles_are_said_by_split(write_card):
-    table = LABELS.assign(part=["train"] * 3 + ["test"] * 2)
-    counts = {"train": 4, "test": {"a": 0, "b": 2}}
-    splits = {"train": "there", "test": "here"}
-    card = write_card(CARD_FIELDS | {"splits": splits, "counts": counts})
-    assert datasets.missing_tiles(card, table) == ["toy, train: 3 of 4 tiles"]
 
 
 # --- in short ------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from cases import case
 from PIL import Image
 
 from data.prepare import patches
+from data.prepare.datasets import missing_tiles, prepare
 from lib.data import cards, datasets, images, tiles
 
 KINDS = ["normal", "cancer"]
@@ -300,27 +301,27 @@ def card(source, output_root):
 
 
 def test_tiles_are_cut_once_and_again_when_an_image_is_added(card, output_root):
-    folder = datasets.prepare(card)
+    folder = prepare(card)
     assert folder == output_root / "data" / "raw" / "hph-tiles"
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
-    assert datasets.prepare(card) == folder
+    assert prepare(card) == folder
     assert before == {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
     table = tiles.read_tile_table(card, folder)
     image, mask = picture(7, 40, 40)
     for place, array in (("IMAGES", image), ("MASKS", mask)):
         save(array, datasets.locate(card) / place / "P7_1.png")
-    assert len(tiles.read_tile_table(card, datasets.prepare(card))) > len(table)
+    assert len(tiles.read_tile_table(card, prepare(card))) > len(table)
     assert json.loads((folder / "recipe.json").read_text())["of_images"] == 4
 
 
 def test_another_rule_cuts_again(card):
-    n = len(tiles.read_tile_table(card, datasets.prepare(card)))
+    n = len(tiles.read_tile_table(card, prepare(card)))
     finer = replace(card, patching=card.patching | {"size": 8})
-    assert len(tiles.read_tile_table(finer, datasets.prepare(finer))) > n
+    assert len(tiles.read_tile_table(finer, prepare(finer))) > n
 
 
 def test_the_pattern_of_the_card_gives_the_patient_of_a_cut_tile(card):
-    table = tiles.read_tile_table(card, datasets.prepare(card))
+    table = tiles.read_tile_table(card, prepare(card))
     stems = table.path.str.extract(r"/(P\d+)_", expand=False)
     assert table.group.tolist() == stems.tolist() and table.group.nunique() > 1
 
@@ -328,17 +329,17 @@ def test_the_pattern_of_the_card_gives_the_patient_of_a_cut_tile(card):
 def test_a_refusal_leaves_nothing_half_written(card, output_root):
     save(np.zeros((9, 9), np.uint8), datasets.locate(card) / "MASKS" / "P2_1.png")
     with pytest.raises(ValueError, match=r"P2_1\.png"):
-        datasets.prepare(card)
+        prepare(card)
     left = {file.name for file in (output_root / "data" / "raw").iterdir()}
     assert left == {"hph"}
 
 
 def test_missing_images_are_said_and_so_are_surplus_ones(card):
-    table = tiles.read_tile_table(card, datasets.prepare(card))
-    assert datasets.missing_tiles(card, table) == []
+    table = tiles.read_tile_table(card, prepare(card))
+    assert missing_tiles(card, table) == []
     for count in (2, 1000):
         other = replace(card, patching=card.patching | {"images": [IMAGES[0] | {"count": count}]})
-        lines = datasets.missing_tiles(other, table)
+        lines = missing_tiles(other, table)
         assert lines == [f"hph, IMAGES/*.png: 3 of {count:,} images"]
 
 

@@ -16,6 +16,7 @@ from slides.made_up_slides import piece, tissue_slide, write_dicom
 from small_models import write_model
 
 from data.prepare import synthetic_slides
+from data.prepare.datasets import prepare
 from lib.data import cards
 from lib.slides import cohort
 from lib.slides.features_file import read_features
@@ -405,7 +406,7 @@ def test_tcga_rcc_is_a_folder_of_slides_and_a_table_of_their_projects(tmp_path, 
     monkeypatch.setenv("DATA_ROOT", str(tmp_path / "data"))
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "out"))
     card = cards.read_card("tcga_rcc")
-    table = cohort.read_slide_table(card, cohort.prepare(card))
+    table = cohort.read_slide_table(card, prepare(card))
     assert [card.class_names[label] for label in table.label] == [
         "clear_cell", "chromophobe", "papillary",
     ]  # fmt: skip

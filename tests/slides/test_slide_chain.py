@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 
 from apps.slide_viewer.annotations import check_geojson
+from data.prepare.datasets import prepare
 from lib import record
 from lib.data import cards
-from lib.slides import cohort, open_set, scores
+from lib.slides import open_set, scores
 from lib.slides.features_file import read_features
 
 pytestmark = pytest.mark.slow
@@ -38,7 +39,7 @@ def chain(tmp_path_factory) -> tuple[Path, str, dict[str, int]]:
     folder = tmp_path_factory.mktemp("slides")
     os.environ["OUTPUT_ROOT"], before = str(folder), os.environ.get("OUTPUT_ROOT")
     try:
-        slides = cohort.prepare(cards.read_card("smoke_slides"))
+        slides = prepare(cards.read_card("smoke_slides"))
     finally:
         os.environ.pop("OUTPUT_ROOT") if before is None else os.environ.update(OUTPUT_ROOT=before)
     damaged = slides / "slide03.tif"

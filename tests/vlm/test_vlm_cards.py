@@ -44,8 +44,8 @@ def test_a_card_says_where_what_and_under_which_licence(name):
     assert card.input_size % 16 == 0
     assert card.title and card.licence and re.search(r"\b20\d\d\b", card.citation)
     for part in (card.title, card.licence, card.citation):
-        assert part in card.credits
-    assert "\n" not in card.credits
+        assert part in card.citation_line
+    assert "\n" not in card.citation_line
 
 
 def test_only_conch_has_to_be_asked_for():

@@ -13,6 +13,7 @@ import sys
 from lib import parameters, paths, runner
 from lib.chain import CHAIN, variant
 from lib.data import cards, datasets, splits
+from lib.vlm.cards import check_vlm
 
 # What make is told comes through the environment: nothing parses it there, as it does --config.
 NAMES = ("dataset", "seeds", "folds", "vlm", "method")
@@ -43,6 +44,7 @@ try:  # what cannot run is refused, in one line, before anything starts
     if DATASET != "demo" and not TOLD.get("vlm") and not paths.params_file(DATASET).is_file():
         raise ValueError(f"no VLM is set for {DATASET}: name one, as in VLM=plip")
     VLM = str(TOLD.get("vlm") or parameters.default_vlm(DATASET))
+    check_vlm(VLM)
     known_folds = range(1 if CARD.splits else splits.FOLDS)
     if not set(FOLDS) <= set(known_folds):
         raise ValueError(f"folds={TOLD['folds']}: {DATASET} has {', '.join(map(str, known_folds))}")

@@ -21,6 +21,7 @@ from typing import Any
 from lib import chain, paths, record
 from lib.artefacts import atomic, locked, remove_leftovers, scratch_folder
 from lib.parameters import declared_parameters, resolve_parameters
+from lib.vlm.cards import check_vlm
 from lib.yaml_files import parse_yaml
 
 
@@ -81,6 +82,7 @@ def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
     same notebook of the same run, this one says so and waits for it.
     """
     parameters = resolve_parameters(notebook, given)
+    check_vlm(parameters["vlm"])
     name, folder = name_of(notebook, parameters), run_of(parameters) / "executed"
     lock = folder / f".{name}.lock"
     try:

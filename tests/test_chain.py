@@ -297,7 +297,7 @@ def test_a_chain_that_cannot_run_is_refused_before_it_starts(tmp_path):
     environment.pop("DATA_ROOT", None)
     environment |= {"DATASET": "smoke", "SEEDS": "0"}  # as from make; --config comes first
     for given, message in (
-        ("dataset=nope", "Known datasets: "),
+        ("dataset=nope", "there is no dataset 'nope': there are "),
         ("dataset=lc25k_restained", "no VLM is set for lc25k_restained"),
         ("dataset=lc25k_colon", "put it at"),
         ("dataset=smoke folds=5", "smoke has 0, 1, 2, 3, 4"),

@@ -177,7 +177,7 @@ MAY_IMPORT = {
     "report": {"consensus", "alarm", "learning", "active"},  # of the last two, types alone
     "quality": {"learning", "active", "consensus", "clusters", "alarm", "report"},
     "figures": {"alarm", "consensus", "report", "slides", "quality"},
-    "runner": set(),
+    "runner": {"vlm"},
     "run_folder": {"data"},
 }
 

@@ -32,7 +32,7 @@ def calls(run: subprocess.CompletedProcess) -> list[list[str]]:
 
 
 def test_a_call_is_one_command_whatever_vlm_and_folders_are_called(tmp_path):
-    hostile = 'plip\'; touch P; echo "$(touch P) `touch P`" {seed} {x} {{y}} \\ %s #\nb'
+    hostile = 'local-dir:plip\'; touch P; echo "$(touch P) `touch P`" {seed} {x} {{y}} \\ %s #\nb'
     root = tmp_path / 'it\'s a $HOME; `x` "y" %s #'
     for name in ("lib", "notebooks", "data/cards"):
         shutil.copytree(ROOT / name, root / name)
@@ -62,7 +62,7 @@ def test_what_cannot_run_is_refused_in_one_line(tmp_path):
     for told, message in (
         ({"SEEDS": "a"}, "seeds=a: numbers are wanted"),
         ({"FOLDS": ","}, "folds=,: numbers are wanted"),
-        ({"DATASET": "nope"}, "Known datasets: "),
+        ({"DATASET": "nope"}, "there is no dataset 'nope': there are "),
         ({"OUTPUT_ROOT": str(tmp_path / "{x}")}, "Snakemake takes braces"),
     ):
         with case(told):

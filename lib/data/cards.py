@@ -2,8 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -200,18 +201,24 @@ class Card:
 def read_card(dataset: str) -> Card:
     """The card of a dataset.
 
-    Raises FileNotFoundError naming the known cards, and ValueError naming the file and the field
+    Raises FileNotFoundError naming the nearest cards, and ValueError naming the file and the field
     that is missing, unknown or wrong.
     """
     file = paths.card_file(dataset)
     if not file.is_file():
-        known = ", ".join(sorted(f.stem for f in file.parent.glob("*.yaml")))
-        raise FileNotFoundError(f"no card {file} for dataset {dataset!r}. Known datasets: {known}")
+        names = sorted(other.stem for other in file.parent.glob("*.yaml"))
+        raise FileNotFoundError(f"there is no dataset {dataset!r}{near_names(dataset, names)}")
     card: Card = checked(Card, _read(file), str(file), name=dataset)
     for wrong, message in _wrong(card):
         if wrong:
             raise ValueError(f"{file}: {message}")
     return card
+
+
+def near_names(name: str, known: Iterable[str]) -> str:
+    """Names like one that there is not, for an error; all of them where none is like it."""
+    near = get_close_matches(name, known := list(known), cutoff=0.7)
+    return f": did you mean {' or '.join(near)}?" if near else f": there are {', '.join(known)}"
 
 
 def card_files(dataset: str) -> list[Path]:

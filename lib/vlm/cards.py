@@ -7,10 +7,11 @@ import pandas as pd
 from pydantic import BeforeValidator
 
 from lib import paths
-from lib.data.cards import Address, Share, Side, Text, checked, read_card
+from lib.data.cards import Address, Share, Side, Text, checked, near_names, read_card
 from lib.yaml_files import read_yaml
 
 NOT_STATED = "not stated"
+SCHEMES = ("local-dir:", "hf-hub:", "hf-clip:", "conch:")  # of names without a card
 Colours = Annotated[
     tuple[Share, Share, Share] | None, BeforeValidator(lambda v: None if v == NOT_STATED else v)
 ]
@@ -57,6 +58,21 @@ def read_vlm_cards() -> dict[str, VLMCard]:
     if not isinstance(entries, dict):
         raise ValueError(f"{file} must hold named models")
     return {n: checked(VLMCard, entry, f"{file}, {n}", name=n) for n, entry in entries.items()}
+
+
+def check_vlm(vlm: str) -> None:
+    """Raise ValueError or FileNotFoundError, with the near names, for a VLM that there is not.
+
+    Whether its weights are within reach is seen only when it is loaded.
+    """
+    if vlm.startswith(SCHEMES) or "/" in vlm:
+        return
+    known = read_vlm_cards()
+    for name in vlm.split("+"):
+        if name.startswith(paths.STAND_IN):
+            read_card(name.removeprefix(paths.STAND_IN))
+        elif name not in known:
+            raise ValueError(f"there is no VLM {name!r}{near_names(name, known)}")
 
 
 def vlms_table() -> pd.DataFrame:

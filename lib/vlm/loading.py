@@ -9,7 +9,7 @@ from typing import Any
 from lib import paths
 from lib.artefacts import scratch_folder
 from lib.vlm import conch, hf_clip
-from lib.vlm.cards import VLMCard, read_vlm_cards
+from lib.vlm.cards import VLMCard, check_vlm, read_vlm_cards
 from lib.vlm.inference import VLM, as_vlm, ensemble
 from lib.vlm.model_files import (
     RECIPE,
@@ -60,6 +60,8 @@ def load_vlm(name: str, *, seed: int = 0, device: str | None = None) -> VLM:
     if len(names) > 1:
         return ensemble([load_vlm(member, seed=seed, device=device) for member in names])
     card = _card_of(name)
+    if card is None and not name.startswith(paths.STAND_IN):
+        check_vlm(name)
     weights = card.weights if card else _built(name, seed)
     try:
         model, tokenizer = _open(weights, pickled=card is not None)

@@ -52,6 +52,7 @@ def new_model(folder: Path, image_size: int, seed: int) -> Any:
     torch.manual_seed(seed)
     # Both libraries warn of what is intended: no CLIP weights yet, no pooler of the text tower.
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     logging.disable(logging.WARNING)
     try:
         model = open_clip.create_model(f"local-dir:{folder}", pretrained_text=True)

@@ -37,7 +37,8 @@ def test_every_card_reads_and_can_be_used():
                 assert all(isinstance(text, str) and text.strip() for text in texts)
                 assert len({*tissue_class.prompts}) == len(tissue_class.prompts)
             group = card.group
-            assert group is None or "pattern" in group or {"table", "column"} <= set(group)
+            rules = ("pattern", "table", "sample")
+            assert group is None or sum(rule in group for rule in rules) == 1
             for text in (card.title, card.licence, card.citation, card.source):
                 assert isinstance(text, str) and text
 
@@ -116,7 +117,7 @@ def test_classes_that_are_no_list_of_fields_are_refused_by_file(write_card):
 
 def test_a_group_without_its_rule_is_refused_by_file(write_card):
     for group in ({"table": "t.csv"}, {"column": "slide"}, {"is": "slide"}):
-        message = r"toy\.yaml: group needs either 'pattern' or 'table'"
+        message = r"toy\.yaml: group needs either 'pattern', or 'column' and"
         with case(group), pytest.raises(ValueError, match=message):
             write_card(CARD_FIELDS | {"group": group})
 
@@ -337,7 +338,9 @@ def test_only_two_classes_are_cut(write_card):
 def test_copies_need_a_table_of_groups_and_are_a_csv(write_card):
     table = {"table": "t.csv", "column": "c"}
     card = write_card(CARD_FIELDS | {"group": table | {"copies": "toy_copies.csv"}})
-    assert cards.copies_file(card) == paths.card_file("toy").with_name("toy_copies.csv")
+    assert cards.beside(card, card.group["copies"]) == paths.card_file("toy").with_name(
+        "toy_copies.csv"
+    )
     for group in ({"pattern": "(.)", "copies": "c.csv"}, table | {"copies": "c"}):
         with case(group), pytest.raises(ValueError, match=r"toy\.yaml: group, .*copies"):
             write_card(CARD_FIELDS | {"group": group})
@@ -347,7 +350,9 @@ def test_the_tables_of_copies_exist_and_name_pairs():
     for dataset in CARDS:
         card = cards.read_card(dataset)
         if "copies" in (card.group or {}):
-            header, *pairs = card_lines = cards.copies_file(card).read_text().splitlines()
+            header, *pairs = card_lines = (
+                cards.beside(card, card.group["copies"]).read_text().splitlines()
+            )
             assert header == "tile,copy" and pairs and len({*card_lines}) == len(card_lines)
 
 

@@ -277,7 +277,7 @@ def test_the_command_fails_in_one_line(server, raw, write_archives, capsys):
     shown = capsys.readouterr().err
     assert shown.startswith("error: ") and shown.count("\n") == 1 and "404" in shown
     assert main(["nothing"]) == 1
-    assert "error: no card" in capsys.readouterr().err
+    assert "error: there is no dataset" in capsys.readouterr().err
 
 
 def test_an_interrupted_command_says_so(raw, write_archives, capsys, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lib import paths
-from lib.vlm.cards import VLMCard, describe_vlm, read_vlm_cards, vlms_table
+from lib.vlm.cards import VLMCard, check_vlm, describe_vlm, read_vlm_cards, vlms_table
 
 CARDS = read_vlm_cards()
 NAMES = ["clip-b-32", "clip-b-16", "plip", "biomedclip", "quiltnet-b-32", "quiltnet-b-16", "conch"]
@@ -126,3 +126,23 @@ def test_a_stand_in_says_what_it_learnt_on():
     text = describe_vlm("stand-in-lc25k_restained")
     assert "a fifth of its source tiles, re-stained" in text
     assert describe_vlm("ViT-B-32/openai") == "ViT-B-32/openai"
+
+
+@pytest.mark.parametrize(
+    "vlm, message",
+    [
+        ("plipp", "there is no VLM 'plipp': did you mean plip?"),
+        ("plip+biomedclp", "there is no VLM 'biomedclp': did you mean biomedclip?"),
+        ("gpt", f"there is no VLM 'gpt': there are {', '.join(NAMES)}"),
+        ("stand-in-ebi", "there is no dataset 'ebi': did you mean ebhi?"),
+    ],
+)
+def test_a_name_that_there_is_not_gets_one_line_with_the_near_ones(vlm, message):
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        check_vlm(vlm)
+    assert str(error.value) == message
+
+
+def test_names_of_others_are_left_to_the_loader():
+    for vlm in (*NAMES, "plip+stand-in-ebhi", "ViT-B-32/openai", "hf-hub:a/b", "local-dir:a+b"):
+        check_vlm(vlm)

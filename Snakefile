@@ -84,7 +84,7 @@ def cores(step):
 
 
 # Their output is kept until its recipe changes, so a change of the code makes nothing else run again.
-RECIPES = ("synthetic", "patches", "download", "archives", "datasets")
+RECIPES = ("synthetic", "laboratory", "patches", "download", "archives", "datasets")
 
 
 def executed(name, vlm=VLM):

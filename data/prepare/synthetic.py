@@ -1,7 +1,7 @@
 """Procedural H&E tiles for the embedded `demo` dataset: tissue drawn as stain concentrations.
 
 A tile is drawn in µm as three concentration maps (haematoxylin, eosin, red cells), then stained
-and scanned by `lib.data.staining`. Nothing is downloaded; the same seed gives the same bytes.
+and scanned by `laboratory`. Nothing is downloaded; the same seed gives the same bytes.
 """
 
 from collections import deque
@@ -16,8 +16,8 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
+from data.prepare.laboratory import SUPERSAMPLE, Array, StainedSlide, draw_slide, scan
 from lib.artefacts import atomic
-from lib.data.staining import SUPERSAMPLE, Array, StainedSlide, draw_slide, scan
 from lib.workers import worker_pool
 
 FIELD_UM = 110.0  # side of a field of view

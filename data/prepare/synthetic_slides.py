@@ -17,11 +17,11 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
+from data.prepare.laboratory import draw_slide
 from data.prepare.synthetic import tissue_tile
 from lib.data import cards, datasets
 from lib.data.images import open_image
 from lib.data.splits import FOLDS
-from lib.data.staining import draw_slide
 from lib.data.tiles import read_tile_table
 from lib.slides.reading import write_pyramid
 from lib.workers import worker_pool
@@ -161,7 +161,7 @@ def write_drawn_slides(
     """Write a cohort of drawn slides to an empty folder; see the module for the files.
 
     targets, others: kinds of `synthetic`; targets take turns. side: of an island in
-    pixels of level 0; mpp: µm per pixel, of the slides in turn; shift: see `staining.draw_slide`.
+    pixels of level 0; mpp: µm per pixel, of the slides in turn; shift: see `laboratory.draw_slide`.
     """
     recipe = {"targets": targets, "others": others, "islands": islands, "columns": columns}
     recipe |= {"side": side, "irrelevant": irrelevant, "mpp": mpp, "shift": shift, "seed": seed}

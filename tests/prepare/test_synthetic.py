@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.prepare import synthetic
+from data.prepare.laboratory import beer_lambert, draw_slide
 from data.prepare.synthetic import KINDS, tissue_tile, write_dataset
-from lib.data.staining import beer_lambert, draw_slide
 
 
 def rng(*seed: int) -> np.random.Generator:

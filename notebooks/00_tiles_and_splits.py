@@ -50,28 +50,29 @@ print(f"results go to {run.folder}")
 # %% [markdown]
 # ## The card
 #
-# A dataset is looked up in `data/raw`, then in `DATA_ROOT`. The tiles of `demo` are drawn, and those
-# of a dataset with masks are cut out of its images, the first time they are needed. The prompts are
-# what the VLM will be asked: one sentence or more per class.
+# A dataset is looked for in `data/raw`, then in `DATA_ROOT`. `prepare` paints the synthetic tiles of
+# `demo`, and cuts the tiles of a dataset that has masks in place of classes, the first time they are
+# needed; `make data DATASET=...` downloads. The prompts are what the VLM will be asked, at least one
+# sentence for each class.
 
 # %%
 card = cards.read_card(dataset)
 folder = prepare(card)
-print(cards.citation_lines(card), f"Tiles: {folder}", sep="\n")
+print(cards.citation_lines(card))
 lines = [{"class": c.name, "prompts": " · ".join(c.prompts)} for c in card.classes]
 pd.DataFrame(lines).style.format(escape="html").hide()
 
 # %% [markdown]
 # ## The tiles
 #
-# One row per file. If the numbers differ from the published ones, a warning names what is missing,
-# and the run goes on with the tiles that are there.
+# One row per file; five of them are shown. Where the numbers differ from the published ones, a warning
+# says what is missing, and the run goes on with the tiles that are there.
 
 # %%
 table = tiles.read_tile_table(card, folder)
 for line in missing_tiles(card, table):
     print(f"WARNING: not the published number of tiles: {line}")
-table.head()
+table.drop(columns=["part", "digest"]).sample(5, random_state=seed).sort_index()
 
 # %% [markdown]
 # ## Groups and folds
@@ -82,17 +83,18 @@ table.head()
 # %%
 table["fold"] = splits.assign_folds(card, table)
 run.save(tiles=table)
-pd.crosstab(np.array(card.class_names)[table.label], table.fold, rownames=["class"], margins=True)
+per_fold = pd.crosstab(np.array(card.class_names)[table.label], table.fold, rownames=["tiles"])
+per_fold.loc["groups"] = table.groupby("fold").group.nunique()
+per_fold
 
 # %% [markdown]
-# Tiles of one slide look alike. If some were learnt from and others tested, a test score would measure
-# memory. So no group may be in two folds. Identical files in two folds would be copies that the
-# card's groups do not know of; they are counted here.
+# Columns are folds. Tiles of one slide look alike: with some of them in training and others in the test
+# set, a test score would measure memory. So no group may be in two folds. Identical files in two folds
+# would be copies that the card does not know of; they are counted here.
 
 # %%
 folds_of_group = table.groupby("group").fold.nunique()
 folds_of_file = table.groupby("digest").fold.nunique()
-print(table.groupby("fold").group.nunique().rename("groups").to_string())
 print(f"identical files in two folds: {(folds_of_file > 1).sum()}")
 assert (folds_of_group == 1).all(), "a group is divided"
 

@@ -11,12 +11,13 @@
 #
 # The pathology VLMs of the papers (PLIP, BiomedCLIP, …) are loaded by name where their weights can be
 # downloaded. Everywhere else a **stand-in** takes their place: an open_clip model with the same
-# interface and the same weakness, for it was trained on other images and is wrong in places here. It
+# interface and the same weakness, for it was trained on other images and makes mistakes on these. It
 # is not PLIP, and its results carry its own name.
 #
 # Two locked towers (EfficientNet-Lite0 with ImageNet weights for images, MiniLM for text) get
 # projections $W_f, W_g$ and a scale $s$. These are learnt with the contrastive loss of CLIP on
-# captioned tiles of a **source** dataset that shares no tile or slide, and where it can no hospital, with the target:
+# captioned tiles of a **source** dataset. It shares no tile and no slide with the target, and no hospital where that is
+# possible:
 #
 # $$\mathcal L = -\tfrac{1}{2B}\sum_i \Big(\log \frac{e^{s\,u_i\cdot v_i}}{\sum_j e^{s\,u_i\cdot v_j}} + \log \frac{e^{s\,u_i\cdot v_i}}{\sum_j e^{s\,u_j\cdot v_i}}\Big), \qquad u = \tfrac{W_f f(x)}{\|\cdot\|},\; v = \tfrac{W_g g(t)}{\|\cdot\|}$$
 #

@@ -14,19 +14,13 @@ from cases import case
 from matplotlib import pyplot
 from miniatures import MAKERS, make
 
-from data.prepare.datasets import missing_tiles, prepare
+from data.prepare.datasets import missing_tiles, prepare, prepare_source
 from lib import parameters, paths, runner
 from lib.data import cards, splits, tiles
 from lib.vlm import stand_in
 
 SIZE = 32  # pixels, of the model
-CHAIN = ("00_tiles_and_splits", "10_zero_shot_inference", "11_multi_view_consensus",
-         "12_prompt_feature_consensus", "13_high_confidence_cross_supervision")  # fmt: skip
 STAND_IN = "stand-in-smoke_other_lab"
-SMALL = {"seed": 0, "image_size": SIZE, "n_views": 4, "n_steps": 60}
-# Of the first notebook on, a dataset is a table. Run whole are those with masks, with lists, and
-# with a class that is in two groups alone.
-WHOLE = ("hph", "chaoyang", "crc5000")
 # dataset: tiles, groups, tiles of the first class
 HERE = {
     # nine and four tiles of an image, less the one that is glass
@@ -129,16 +123,6 @@ def test_nothing_is_said_of_a_complete_dataset(miniature):
     assert missing_tiles(card, table) == []
 
 
-def build_vlm(miniature):
-    """A small model that has seen the miniature's tiles with the card's prompts."""
-    folder = miniature.root / "vlm"
-    store = tiles.decode_tiles(miniature.table, miniature.folder, miniature.card.name, SIZE)
-    captions = [c.prompts for c in miniature.card.classes]
-    labels = miniature.table.label.to_numpy()
-    stand_in.build(folder, store, labels, captions, image_size=SIZE, seed=0, steps=150)
-    return f"local-dir:{folder}"
-
-
 def execute(name, given):
     """Run the code cells of a notebook with those of the parameters that it declares."""
     notebook = paths.notebook_file(name)
@@ -155,177 +139,96 @@ def execute(name, given):
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
-    """The folder and the table of a stand-in's source, drawn once for all miniatures."""
+    """The table of a stand-in's source, painted once for all miniatures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUTPUT_ROOT", str(tmp_path_factory.mktemp("elsewhere")))
-        card, table, _ = stand_in.read_source(STAND_IN, SIZE)
-        return prepare(card), table
+        prepare_source(STAND_IN)
+        return stand_in.read_source(STAND_IN, SIZE)[1]
 
 
 @pytest.mark.slow
 def test_the_source_of_a_stand_in_shares_no_tile_with_it(miniature, elsewhere):
-    _, source = elsewhere
-    assert len(source) and not set(source.digest) & set(miniature.table.digest)
+    assert len(elsewhere) and not set(elsewhere.digest) & set(miniature.table.digest)
 
 
 @pytest.mark.slow
 def test_the_notebook_of_tiles_and_splits_runs_on_it(miniature):
     matplotlib.use("Agg")
     dataset = miniature.card.name
-    execute("00_tiles_and_splits", SMALL | {"dataset": dataset, "vlm": STAND_IN})
+    given = {"dataset": dataset, "vlm": STAND_IN, "seed": 0, "image_size": SIZE}
+    execute("00_tiles_and_splits", given)
     table = pd.read_parquet(paths.run_folder(dataset, STAND_IN, 0) / "tiles.parquet")
     assert table.path.tolist() == miniature.table.path.tolist()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("made", WHOLE[:1], indirect=True)
-def test_a_stand_in_is_built_for_it_elsewhere(miniature, elsewhere):
-    matplotlib.use("Agg")
-    folder, _ = elsewhere
-    shutil.copytree(folder, miniature.root / "data" / "raw" / folder.name)
-    given = {"dataset": miniature.card.name, "vlm": STAND_IN, "steps": 40}
-    execute("01_stand_in_vlm", SMALL | given)
-    assert (paths.model_folder(STAND_IN, 0) / "open_clip_model.safetensors").is_file()
+# --- lists and tables ----------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("made", WHOLE, indirect=True)
-def test_every_notebook_of_the_chain_runs_on_it(miniature):
-    matplotlib.use("Agg")
-    dataset = miniature.card.name
-    given = SMALL | {"dataset": dataset, "vlm": build_vlm(miniature)}
-    for name in CHAIN:
-        with case(name):
-            execute(name, given)
-    folder = paths.run_folder(dataset, given["vlm"], 0, 0)
-    predictions = pd.read_parquet(folder / "predictions.parquet")
-    test = predictions[predictions.split == "test"]
-    assert len(predictions) == len(miniature.table)
-    assert (test.ours_label == test.label).mean() > 0.6
+def entry(**changes):
+    """A change of the third entry of Chaoyang's list for training."""
+
+    def change(folder):
+        file = folder / "train.json"
+        entries = json.loads(file.read_text())
+        entries[2] |= {name: value(folder) if callable(value) else value
+                       for name, value in changes.items()}  # fmt: skip
+        file.write_text(json.dumps(entries))
+
+    return change
 
 
-# --- lists ---------------------------------------------------------------------------------------
+def text(file, content):
+    return lambda folder: (folder / file).write_text(content)
 
 
-@pytest.fixture
-def chaoyang(tmp_path):
-    return cards.read_card("chaoyang"), make("chaoyang", tmp_path)
+def first(split, prefix=""):
+    return lambda folder: prefix + json.loads((folder / f"{split}.json").read_text())[0]["name"]
 
 
-def with_entry(folder, **changes):
-    """Change the third entry of the list for training."""
-    file = folder / "train.json"
-    entries = json.loads(file.read_text())
-    entries[2] |= changes
-    file.write_text(json.dumps(entries))
-    return entries
-
-
-def test_an_absent_tile_of_a_list_is_named(chaoyang):
-    card, folder = chaoyang
-    with_entry(folder, name="train/gone.JPG")
-    with pytest.raises(ValueError, match=r"train\.json.*train/gone\.JPG"):
-        tiles.read_tile_table(card, folder)
-
-
-def test_an_unknown_label_of_a_list_is_named_with_its_tile(chaoyang):
-    card, folder = chaoyang
-    for label in (4, -1, "adenoma", None):
-        entries = with_entry(folder, label=label)
-        message = rf"train\.json.*{entries[2]['name']}.*unknown label"
-        with case(label), pytest.raises(ValueError, match=message):
-            tiles.read_tile_table(card, folder)
-
-
-def test_a_path_of_a_list_that_leaves_the_folder_is_named(chaoyang):
-    card, folder = chaoyang
-    for name in ("../other/a.JPG", "train/../../a.JPG", "/etc/hosts"):
-        with_entry(folder, name=name)
-        message = rf"train\.json: '{name}' leaves the folder"
-        with case(name), pytest.raises(ValueError, match=message):
-            tiles.read_tile_table(card, folder)
-
-
-def test_a_tile_listed_twice_is_named(chaoyang):
-    card, folder = chaoyang
-    first = json.loads((folder / "train.json").read_text())[0]["name"]
-    with_entry(folder, name=f"./{first}")
-    with pytest.raises(ValueError, match=rf"train\.json names '\./{first}' twice"):
-        tiles.read_tile_table(card, folder)
-
-
-def test_a_tile_of_both_lists_is_named(chaoyang):
-    card, folder = chaoyang
-    first = json.loads((folder / "test.json").read_text())[0]["name"]
-    with_entry(folder, name=first)
-    with pytest.raises(ValueError, match=rf"both splits claim the tile {first}"):
-        tiles.read_tile_table(card, folder)
-
-
-def test_a_list_of_another_form_is_named(chaoyang):
-    card, folder = chaoyang
-    for text in ("", "{", '{"name": 1}', '["a"]', '[{"name": "train/a.JPG"}]'):
-        (folder / "train.json").write_text(text)
-        message = r"train\.json is no list of names and labels"
-        with case(text), pytest.raises(ValueError, match=message):
-            tiles.read_tile_table(card, folder)
-
-
-def test_a_missing_list_is_named(chaoyang):
-    card, folder = chaoyang
-    (folder / "test.json").unlink()
-    with pytest.raises(ValueError, match=r"the list .*test\.json is missing"):
-        tiles.read_tile_table(card, folder)
-
-
-def test_a_class_that_a_list_leaves_out_is_named(chaoyang):
-    card, folder = chaoyang
+def without_adenoma(folder):
     entries = json.loads((folder / "test.json").read_text())
     (folder / "test.json").write_text(json.dumps([e for e in entries if e["label"] != 3]))
-    with pytest.raises(ValueError, match=r"'adenoma' has no tile in .*test\.json"):
-        tiles.read_tile_table(card, folder)
 
 
-# --- groups by name ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def lc25000(tmp_path):
-    return cards.read_card("lc25000"), make("lc25000", tmp_path)
-
-
-def test_groups_by_name_are_those_of_the_table(lc25000):
-    card, folder = lc25000
-    table = tiles.read_tile_table(card, folder)
-    rows = pd.read_csv(folder / "lc25000_image_groups.csv", dtype=str).set_index("filename")
-    names = [Path(path).name for path in table.path]
-    assert table.group.tolist() == rows.group_id[names].tolist()
-
-
-def test_a_name_of_two_tiles_is_refused(lc25000):
-    card, folder = lc25000
+def one_name_twice(folder):
     where = folder / "lung_colon_image_set" / "colon_image_sets"
-    (where / "colon_n" / "colonca7.jpeg").write_bytes(
-        (where / "colon_aca" / "colonca7.jpeg").read_bytes()
-    )
-    with pytest.raises(ValueError, match=r"two tiles have 'colonca7\.jpeg'"):
-        tiles.read_tile_table(card, folder)
+    shutil.copy(where / "colon_aca" / "colonca7.jpeg", where / "colon_n" / "colonca7.jpeg")
 
 
-def test_a_name_of_two_rows_is_refused(lc25000):
-    card, folder = lc25000
-    file = folder / "lc25000_image_groups.csv"
-    file.write_text(file.read_text() + "lungn1,lungn1.jpeg,lung_n,lung,8,28\n")
-    with pytest.raises(ValueError, match=r"two rows have 'lungn1\.jpeg'"):
-        tiles.read_tile_table(card, folder)
+def table(change):
+    def write(folder):
+        file = folder / "lc25000_image_groups.csv"
+        file.write_text(change(file.read_text()))
+
+    return write
 
 
-def test_a_tile_that_the_table_of_names_leaves_out_is_named(lc25000):
-    card, folder = lc25000
-    file = folder / "lc25000_image_groups.csv"
-    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-3]))
-    with pytest.raises(ValueError, match=r"gives no group to 2 tiles.*lungscc"):
-        tiles.read_tile_table(card, folder)
+FAULTS = [
+    ("chaoyang", entry(name="train/gone.JPG"), r"train\.json.*train/gone\.JPG"),
+    *(("chaoyang", entry(label=label), r"train\.json.*train/.*unknown label")
+      for label in (4, -1, "adenoma", None)),
+    *(("chaoyang", entry(name=name), rf"train\.json: '{name}' leaves the folder")
+      for name in ("../other/a.JPG", "train/../../a.JPG", "/etc/hosts")),
+    ("chaoyang", entry(name=first("train", "./")), r"train\.json names '\./.*' twice"),
+    ("chaoyang", entry(name=first("test")), "both splits claim the tile"),
+    *(("chaoyang", text("train.json", content), r"train\.json is no list of names and labels")
+      for content in ("", "{", '{"name": 1}', '["a"]', '[{"name": "train/a.JPG"}]')),
+    ("chaoyang", lambda folder: (folder / "test.json").unlink(), r"list .*test\.json is missing"),
+    ("chaoyang", without_adenoma, r"'adenoma' has no tile in .*test\.json"),
+    ("lc25000", one_name_twice, r"two tiles have 'colonca7\.jpeg'"),
+    ("lc25000", table(lambda rows: rows + "lungn1,lungn1.jpeg,lung_n,lung,8,28\n"),
+     r"two rows have 'lungn1\.jpeg'"),
+    ("lc25000", table(lambda rows: "".join(rows.splitlines(keepends=True)[:-3])),
+     r"gives no group to 2 tiles.*lungscc"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dataset, change, message", FAULTS)
+def test_what_is_wrong_in_a_list_or_table_is_named(tmp_path, dataset, change, message):
+    folder = make(dataset, tmp_path)
+    change(folder)
+    with pytest.raises(ValueError, match=message):
+        tiles.read_tile_table(cards.read_card(dataset), folder)
 
 
 # --- real samples --------------------------------------------------------------------------------
@@ -403,34 +306,3 @@ def test_the_samples_of_settings_that_chose_nothing_are_whole_or_say_what_is_mis
             assert np.bincount(table.label).tolist() == counts
             assert "".join(missing_tiles(card, table)).startswith(missing)
             assert bool(missing_tiles(card, table)) == bool(missing)
-
-
-@needs_samples
-@pytest.mark.slow
-def test_lc25k_and_the_source_of_its_stand_in_share_no_group(monkeypatch):
-    card, folder = sample("lc25k", SHARED, monkeypatch)
-    target = tiles.read_tile_table(card, folder)
-    source = tiles.read_tile_table(cards.read_card("lc25k_restained"), folder)
-    assert not {*target.group} & {*source.group} and len(target) + len(source) == 4000
-
-
-@needs_samples
-@pytest.mark.slow
-def test_the_sample_of_lc25000_reads_with_a_table_of_names(tmp_path, monkeypatch):
-    rows = pd.read_csv(SHARED / "lc25000" / "source_tiles.csv")
-    (tmp_path / "lc25000").mkdir()
-    (tmp_path / "lc25000" / "lung_colon_image_set").symlink_to(
-        SHARED / "lc25000" / "lung_colon_image_set"
-    )
-    rows = rows.assign(filename=rows.path.map(lambda path: Path(path).name))
-    rows = rows.rename(columns={"source_tile": "group_id"})
-    rows.to_csv(tmp_path / "lc25000" / "lc25000_image_groups.csv", index=False)
-    card, folder = sample("lc25000", tmp_path, monkeypatch)
-    table = tiles.read_tile_table(card, folder)
-    assert np.bincount(table.label).tolist() == [800] * 5 and table.group.nunique() == 971
-    by_path = tiles.read_tile_table(
-        replace(cards.read_card("lc25k_colon"), classes=card.classes), SHARED / "lc25000"
-    )
-    assert by_path.group.tolist() == table.group.tolist()
-    group_of = {Path(path).name: group for path, group in zip(table.path, table.group, strict=True)}
-    assert group_of["lungn745.jpeg"] == group_of["lungn2452.jpeg"]

@@ -73,6 +73,8 @@ def test_in_the_published_layout_the_whole_takes_groups_from_the_public_table(ro
     pd.DataFrame(rows).to_csv(root / "lc25000_image_groups.csv", index=False)
     card, table = read("lc25000")
     assert np.bincount(table.label).tolist() == [4] * 5 and table.group.nunique() == 10
+    group_of = {row["filename"]: str(row["group_id"]) for row in rows}
+    assert table.group.tolist() == [group_of[path.split("/")[-1]] for path in table.path]
     assert missing_tiles(card, table)[0].startswith(
         "lc25000: 20 of 25,000 tiles; colon_n 4 of 5,000"
     )

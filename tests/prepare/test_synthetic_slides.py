@@ -112,7 +112,7 @@ def composed(tmp_path_factory, sources):
     folder = tmp_path_factory.mktemp("composed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic_slides.cards, "read_card", known.get)
-        patch.setattr(synthetic_slides.datasets, "prepare", lambda card: root / card.folder)
+        patch.setattr(synthetic_slides.datasets, "locate_tiles", lambda card: root / card.folder)
         synthetic_slides.write_composed_slides(folder, **COMPOSED)
     return folder
 

@@ -69,13 +69,6 @@ def test_names_are_put_in_as_they_are(name):
 # --- cards ---------------------------------------------------------------------------------------
 
 
-def test_a_cards_prompts_are_its_own_unless_there_are_templates():
-    for name in CARDS:
-        card = cards.read_card(name)
-        assert class_prompts(card) == [list(c.prompts) for c in card.classes], name
-        assert class_prompts(card, []) == class_prompts(card, ()), name
-
-
 def test_the_papers_template_gives_the_papers_prompts_back():
     for name in CARDS:
         card = cards.read_card(name)
@@ -132,21 +125,6 @@ def test_names_and_wordings_are_read_from_one_line(text, classes):
     in_papers = {name: [f"An H&E image of {w}" for w in words] for name, words in classes.items()}
     assert parse_classes(text) == in_papers
     assert list(parse_classes(text)) == list(classes)  # the order is that of the text
-
-
-def test_each_wording_is_put_into_each_template():
-    found = parse_classes("a = fat | lipid; muscle", ["{}", "some {}"])
-    assert found == {
-        "a": ["fat", "lipid", "some fat", "some lipid"],
-        "muscle": ["muscle", "some muscle"],
-    }
-
-
-def test_thirty_classes_are_read():
-    text = ";".join(f"class {n} = tissue {n} | Gewebe {n}" for n in range(30))
-    found = parse_classes(text)
-    assert list(found) == [f"class {n}" for n in range(30)]
-    assert found["class 29"] == ["An H&E image of tissue 29", "An H&E image of Gewebe 29"]
 
 
 @pytest.mark.parametrize(

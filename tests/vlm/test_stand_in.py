@@ -187,7 +187,7 @@ def sources(monkeypatch, tmp_path):
         (tmp_path / name / kind).mkdir(parents=True)
         Image.new("RGB", (40, 40), (50 * n, 0, 0)).save(tmp_path / name / kind / "tile.png")
     monkeypatch.setattr(stand_in.cards, "read_card", known.get)
-    monkeypatch.setattr(stand_in.datasets, "prepare", lambda card: tmp_path / card.folder)
+    monkeypatch.setattr(stand_in.datasets, "locate_tiles", lambda card: tmp_path / card.folder)
     return known
 
 

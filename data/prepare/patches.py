@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,37 +26,56 @@ def count(source: Path, recipe: Mapping[str, Any]) -> int:
     return len(_list_images(source, recipe["images"]))
 
 
+@dataclass(frozen=True)
+class Rule:
+    """Which tiles an image gives, and of which class.
+
+    Tiles of `size` px overlap by `overlap` px, from the upper left; what remains at the right and
+    lower edge, smaller than a tile, is left out. A tile with a smaller `tissue_share` than `tissue`
+    is dropped. A mask pixel counts if its value is above `above` (0–255); the tile is of the second
+    class if more than `share` of its mask counts. VLM-CPL's rule for HPH, any tumour pixel, is a
+    share of 0. Raises ValueError for an overlap that no grid has.
+    """
+
+    size: int
+    overlap: int
+    tissue: float
+    above: int
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap < self.size:
+            raise ValueError(f"tiles of {self.size} px cannot overlap by {self.overlap} px")
+
+
 def cut_images(
     source: Path,
     folder: Path,
     *,
     kinds: Sequence[str],
     images: Sequence[Mapping[str, Any]],
-    size: int,
-    overlap: int,
-    tissue: float,
-    above: int,
-    share: float,
+    **rule: Any,
 ) -> None:
     """Cut images into square tiles in two class folders, labelled by their masks.
 
-    The grid: tiles of `size` px that overlap by `overlap` px, from the upper left; what is left at
-    the right and lower edge, smaller than a tile, is left out. A tile with a smaller share of
-    tissue (`tissue_share`) than `tissue` is dropped. A mask pixel counts if its value is above
-    `above` (0–255); the tile is of the second of the two `kinds` if more than `share` of its mask
-    counts, else of the first. VLM-CPL's rule for HPH, any tumour pixel, is a share of 0.
+    Writes `folder/<class>/<image's name>_<left>_<top>` (PNG of PNG, else JPEG of quality 95) and
+    `folder/tiles.csv`: path, class, image, left, top, tissue, mask (the shares). The same images
+    give the same bytes. Images are decoded one at a time.
 
-    images: `{images, masks}`, a file pattern below `source` and the path of the mask, with `{stem}`
-    for the image's name; without `masks` all tiles are of the first kind.
-    Written are `folder/<kind>/<image's name>_<left>_<top>` (PNG of PNG, else JPEG of quality 95)
-    and `folder/tiles.csv`: path, class, image, left, top, tissue, mask (the shares). The same
-    images give the same bytes. Images are decoded one at a time.
+    Parameters
+    ----------
+    kinds : names of the two class folders
+    images : `{images, masks}`, a file pattern below `source` and the path of the mask, with
+        `{stem}` for the image's name; without `masks` all tiles are of the first class
+    rule : the fields of `Rule`
 
-    Raises ValueError naming the mask that is missing or not of its image's size, the image that
-    cannot be read, and two images with one name.
+    Raises
+    ------
+    ValueError
+        naming the mask that is missing or not of its image's size, the image that cannot be read,
+        and two images with one name
     """
-    if not 0 <= overlap < size:
-        raise ValueError(f"tiles of {size} px cannot overlap by {overlap} px")
+    by = Rule(**rule)
     listed = _list_images(source, images)
     _check_names(listed)
     for kind in kinds:
@@ -63,14 +83,14 @@ def cut_images(
     rows: list[dict[str, Any]] = []
     with _larger_images(), ThreadPoolExecutor(os.cpu_count()) as pool:
         for file, mask in tqdm(listed, "cutting images", unit="image"):
-            image, marked = _read(file, mask, above)
-            patches = _tiles(image, marked, size, size - overlap, tissue)
+            image, marked = _read(file, mask, by.above)
+            patches = _tiles(image, marked, by)
             for row in patches:
-                kind = kinds[int(row["mask"] > share)]
+                kind = kinds[int(row["mask"] > by.share)]
                 name = f"{file.stem}_{row['left']}_{row['top']}{_ending(file)}"
                 row |= {"path": f"{kind}/{name}", "class": kind}
                 row |= {"image": file.relative_to(source).as_posix()}
-            list(pool.map(lambda row: _save(image, row, size, folder), patches))  # noqa: B023
+            list(pool.map(lambda row: _save(image, row, by.size, folder), patches))  # noqa: B023
             rows += patches
     pd.DataFrame(rows, columns=COLUMNS).to_csv(folder / "tiles.csv", index=False)
 
@@ -139,15 +159,13 @@ def _decode(file: Path, mode: str) -> Image.Image:
         raise ValueError(f"{file} cannot be read; remove or replace it ({error})") from error
 
 
-def _tiles(
-    image: Image.Image, marked: np.ndarray, size: int, step: int, tissue: float
-) -> list[dict[str, Any]]:
-    """Place and shares of every tile of the grid that holds enough tissue."""
-    tiles = []
+def _tiles(image: Image.Image, marked: np.ndarray, rule: Rule) -> list[dict[str, Any]]:
+    """Position and shares of every tile of the grid that holds enough tissue."""
+    tiles, size, step = [], rule.size, rule.size - rule.overlap
     for top in range(0, image.height - size + 1, step):
         for left in range(0, image.width - size + 1, step):
             stained = tissue_share(image.crop((left, top, left + size, top + size)))
-            if stained >= tissue:
+            if stained >= rule.tissue:
                 mask = float(marked[top : top + size, left : left + size].mean())
                 tiles.append({"left": left, "top": top, "tissue": stained, "mask": mask})
     return tiles

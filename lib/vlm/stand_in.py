@@ -31,7 +31,7 @@ from lib.vlm.views import plain_view
 
 EMBEDDING = 512
 CONTEXT = 64  # tokens of a prompt
-BATCH = 64
+BATCH, SOURCE_BATCH = 64, 256  # tiles: of the encoder, and of a step of pre-training
 
 
 def new_model(folder: Path, image_size: int, seed: int) -> Any:
@@ -113,8 +113,6 @@ def pretrain(
     *,
     seed: int,
     steps: int = 400,
-    batch_size: int = 256,
-    learning_rate: float = 1e-3,
 ) -> list[float]:
     """Learn the projections and the logit scale with open_clip's `ClipLoss`; returns the losses.
 
@@ -125,12 +123,12 @@ def pretrain(
 
     loss_function = ClipLoss()
     learnt = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(learnt, lr=learning_rate, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(learnt, lr=1e-3, weight_decay=0.01)
     draw = np.random.default_rng(seed)
     losses = []
     for _ in tqdm(range(steps), "pre-training the projections", unit="step"):
-        idx = draw.integers(len(images), size=batch_size)
-        captions = caption_of[idx, draw.integers(caption_of.shape[1], size=batch_size)]
+        idx = draw.integers(len(images), size=SOURCE_BATCH)
+        captions = caption_of[idx, draw.integers(caption_of.shape[1], size=SOURCE_BATCH)]
         image = F.normalize(model.visual.head(images[idx]), dim=-1)
         text = F.normalize(model.text.proj(texts[captions]), dim=-1)
         loss = loss_function(image, text, model.logit_scale.exp())

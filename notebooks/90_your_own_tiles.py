@@ -31,22 +31,10 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from apps.own_tiles import classifier
-from lib import consensus, paths
-from lib.alarm import label_free_alarms
-from lib.clusters import lift_clusters
-from data.prepare.datasets import prepare, prepare_source
-from lib.data import cards, tiles
 from apps.labelling import exchange
-from lib.labels import UNLABELLED
-from lib.learning import losses, networks, setups, trainer
-from apps.own_tiles import gallery
-from lib.figures import step_plots
-from lib.vlm import stand_in
-from lib.vlm.cards import describe_vlm, vlm_citations
-from lib.vlm.inference import embed_prompts, embed_tiles, embed_views
-from lib.vlm.loading import load_vlm
-from lib.vlm.prompts import PAPERS, class_prompts, parse_classes, parse_templates
+from apps.own_tiles import classifier, gallery, results, steps
+from apps.own_tiles.tile_folder import list_tiles, tiles_folder
+from lib import paths
 
 # %% tags=["parameters"]
 dataset = "demo"  # names the folder of the results
@@ -64,160 +52,119 @@ keep_ratio = 0.3  # ρ; published
 n_steps = 1000  # of training
 
 # %% [markdown]
-# ## The classes
+# ## Classes, tiles and labels
 #
-# Words for each class, put into the template of the papers. Without words and without a folder: the
-# classes of the demo.
+# Words, folders and tables are checked before any model is loaded. The words of each class stand in the papers'
+# template; without words and without a folder they are those of the demo.
 
 # %%
-demo, wordings = cards.read_card("demo"), parse_templates(templates)
-if folder or classes:
-    prompts = parse_classes(classes, wordings or [PAPERS])
-else:
-    prompts = dict(zip(demo.class_names, class_prompts(demo, wordings), strict=True))
+prompts = steps.prompts_of_classes(classes, templates, demo=not folder)
 names = list(prompts)
 lines = {"class": names, "prompts": [" · ".join(texts) for texts in prompts.values()]}
 pd.DataFrame(lines).style.format(escape="html").hide()
 
 # %% [markdown]
-# ## The tiles
-#
-# Every image below the folder. Copies of a file count once. What is left out, such as files of other kinds, links to
-# folders and images that cannot be read, is named here, in `left_out.csv` and on the page.
+# Copies of a file count once. What is left out, such as other kinds of files, links to folders and images that cannot
+# be read, is named here, in `left_out.csv` and on the page.
 
 # %%
-tiles_folder = Path(folder).expanduser() if folder else prepare(demo)
-table = classifier.list_tiles(tiles_folder, by_folder=by_folder)
-unique = classifier.unique_tiles(table)
-left = classifier.left_out(tiles_folder, table)
-out = paths.own_folder(dataset, vlm, seed, tiles_folder)
-print(f"{len(table)} files, {len(table) - len(unique)} of them copies; results go to {out}")
-print(*classifier.left_out_lines(tiles_folder, left, len(table)), sep="\n")
-
-# %%
-left_other = None
-if other:
-    other_folder = Path(other).expanduser()
-    other_table = classifier.list_tiles(other_folder)
-    left_other = classifier.left_out(other_folder, other_table)
-    print(*classifier.left_out_lines(other_folder, left_other, len(other_table)), sep="\n")
+listed = list_tiles(tiles_folder(folder), by_folder=by_folder)
+other_tiles = list_tiles(Path(other).expanduser()) if other else None
+out = paths.own_folder(dataset, vlm, seed, listed.folder)
+n_copies = len(listed.table) - len(listed.unique)
+print(f"{len(listed.table)} files, {n_copies} of them copies; results go to {out}")
 
 # %% [markdown]
-# ## Labels of yours
-#
-# None is needed. Those that there are (`labels`, from `91_label_tiles` or a table of your own) stand in place of the
-# pseudo labels, and a tile that you call none of the classes loses its own.
+# No label is needed. Labels in a file (`labels`, from `91_label_tiles` or a table of yours) replace pseudo labels, and
+# a tile that you call none of the classes loses its pseudo label.
 
 # %%
-said, problems = exchange.read_labels(Path(labels), table, names) if labels else ({}, [])
-sizes = {"image_size": image_size, "n_views": n_views, "keep_ratio": keep_ratio, "n_steps": n_steps}
-origin = classifier.made_from(unique, labels, **sizes)
+said, problems = exchange.read_labels(Path(labels), listed.table, names) if labels else ({}, [])
+settings = {"image_size": image_size, "n_views": n_views, "keep_ratio": keep_ratio, "n_steps": n_steps}
+origin = results.made_from(listed.unique, labels, **settings)
 print(f"{len(said)} tiles are labelled in {labels or 'no file'}", *problems, sep="\n")
 
 # %% [markdown]
-# ## The model
+# ## The model reads the tiles
 #
-# A stand-in is built if it is not there; it may not have learnt on any of these tiles.
+# A stand-in is built if it is not there; it may not have learned on any of these tiles. Each tile is decoded once.
 
 # %%
-for member in filter(lambda name: name.startswith(paths.STAND_IN), vlm.split("+")):
-    prepare_source(member)
-    source_table = stand_in.prepare(member, image_size=image_size, seed=seed)
-    shared = set(source_table.digest) & set(unique.digest)
-    assert not shared, f"{member} has seen some of these tiles"
-model = load_vlm(vlm, seed=seed)
-print(f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}")
-print(vlm_citations(vlm))
-
-# %% [markdown]
-# All tiles are decoded now, those of the second folder too. What had to be converted to 8-bit colour is named.
+model = steps.load_model(vlm, listed.unique, image_size=image_size, seed=seed)
 
 # %%
-pixels_file = tiles.decode_tiles(unique, tiles_folder, dataset, model.image_size)
-decoded = np.load(pixels_file, mmap_mode="r", allow_pickle=False)
-if other:
-    other_unique = classifier.unique_tiles(other_table)
-    tiles.decode_tiles(other_unique, other_folder, "own", model.image_size)
-print(f"{decoded.shape} {decoded.dtype}")
+tiles, pixels_file = listed.decode(dataset, model.image_size)
+pixels = np.load(pixels_file, mmap_mode="r", allow_pickle=False)
+if other_tiles:
+    other_tiles, _ = other_tiles.decode("own", model.image_size)
+    print(*other_tiles.left_out_lines(), sep="\n")
+print(f"{pixels.shape} {pixels.dtype}", *tiles.left_out_lines(), sep="\n")
 
 # %% [markdown]
 # ## Prompts label, views vote
 #
-# As in `10_zero_shot_inference` and `11_multi_view_consensus`.
+# As in `10_zero_shot_inference` and `11_multi_view_consensus`: zero-shot probabilities $p(c \mid x)$ of each tile, and the
+# votes of $V$ random views of it.
 
 # %%
-text = embed_prompts(model, list(prompts.values()))
-embed_tiles(model, pixels_file, text, out)
-embed_views(model, pixels_file, unique.tile.values, text, out, n_views=n_views, seed=seed)
-files = ("probs", "agree", "image_embeds", "backbone_features", "votes", "view_probs")
-arrays = [np.load(out / f"{name}.npy", allow_pickle=False) for name in files]
-probs, agree, image_embeds, backbone_features, votes, view_probs = arrays
+steps.embed(model, pixels_file, list(prompts.values()), out, n_views=n_views, seed=seed)
 
 # %% [markdown]
-# ## Views and clusters decide
+# ## Filters choose, two networks learn
 #
-# As in `12_prompt_feature_consensus`, in our setting: labels by lift, ties by probability, the fraction ρ
-# of every predicted class, three clusters per class on the features before their projection to the space
-# of the text.
+# As in `12_prompt_feature_consensus` and `13_high_confidence_cross_supervision`, in our setting: labels by lift, ties by
+# probability, the fraction ρ of each predicted class, three clusters per class. The networks of the last step are taken
+# as they are: no label chooses among them.
 
 # %%
-features = {"projected": image_embeds, "unprojected": backbone_features}
-choice = consensus.VARIANTS["ours"] | {"keep_ratio": keep_ratio, "seed": seed, "candidates": agree}
-given = (votes, view_probs, features, probs.argmax(1))
-every = consensus.label_by_consensus("", *given, **choice)  # before a filter
-pseudo_labels = consensus.label_by_consensus("mvc+pfc", *given, **choice)
-kept = pseudo_labels != UNLABELLED
-learnt = exchange.overrule(pseudo_labels, unique.digest, said)
-
-# %%
-unique = gallery.consensus_columns(unique, names, every, kept, votes, view_probs)
-columns = {"kept": ["size", "sum"], "vote_entropy": "mean"}
-unique.groupby("prompt_class").agg(columns).round(3)
+sizes = {"keep_ratio": keep_ratio, "n_steps": n_steps}
+learned = steps.learn(out, tiles.unique, names, said, **sizes, seed=seed)
+classifier.save_classifier(
+    out / "classifier", out / "hcs", model=model, seed=seed, classes=prompts, origin=origin
+)
 
 # %% [markdown]
-# `size` tiles got the label, `sum` of them keep it. A class with a high vote entropy is one that the
-# prompts describe badly: try other words. A class without kept tiles cannot be learnt.
-#
-# What else can be seen to be wrong without a label, and what to do:
+# What looks wrong without a label:
 
 # %%
-cluster, lift = lift_clusters(backbone_features, view_probs, seed=seed, candidates=agree)
-evidence = (view_probs, every, kept, cluster, lift, names)
-for found in label_free_alarms(*evidence):
-    print(f"{found.name}: {found.text}")
-
-# %% [markdown]
-# ## Two networks learn
-#
-# Heads on the features of the views that voted; see `13_high_confidence_cross_supervision`. The networks of the last
-# step are taken as they are: no label chooses among them. Labels of yours stand in place of the pseudo labels.
+print(*(f"alarm: {alarm.name}: {alarm.text}" for alarm in learned.alarms), sep="\n")
+print("" if learned.alarms else "Nothing does.")
 
 # %%
-setup = setups.frozen(out, unique.tile.values, len(names), steps=n_steps, seed=seed)
-data = trainer.TrainingTiles(unique.tile.values, learnt, names)
-objective = losses.HighConfidenceCrossSupervision()
-given = (objective, setup.make_network, setup.sampler, data)
-pair, curve = trainer.train(*given, schedule=setup.schedule, seed=seed, folder=out / "hcs")
-classifier.save_classifier(out / "classifier", out / "hcs", model, seed, prompts, origin)
-step_plots.training_curves({"ours": curve}, objective.threshold)
+unique = learned.tiles
+by_class = unique.groupby("prompt_class")
+by_class.agg(tiles=("kept", "size"), kept=("kept", "sum"), vote_entropy=("vote_entropy", "mean")).round(3)
 
 # %% [markdown]
-# The losses should settle, and more and more tiles without a label should be predicted with
-# confidence. Whether they are right cannot be seen here: nobody knows the true labels.
+# A class with a high vote entropy is one that the prompts describe badly: try other words. A class without kept tiles
+# cannot be learned.
+
+# %%
+learned.training_curve()
+
+# %% [markdown]
+# The losses should settle, and more and more tiles without a label should be predicted with confidence. Whether they
+# are correct cannot be seen here: nobody knows the true labels.
 #
 # ## Tables
 #
 # One row per file; a copy of another file gets the same labels and names it in `copy_of`.
 
 # %%
-probs = networks.predict(pair, setup.reader, unique.tile.values)
-predicted = classifier.predictions(table, probs, names)
-groups = classifier.per_group(predicted, names) if by_folder else None
-others = classifier.predict(out / "classifier", other_folder) if other else None
-csv = {"pseudo_labels": gallery.per_file(table, unique), "predictions": predicted, "groups": groups}
-rest = {"predictions_other": others, "left_out": left, "left_out_other": left_other}
-classifier.write_tables(out, csv | rest)
+predicted = results.predictions(tiles.table, learned.probs, names)
+groups = results.per_group(predicted, names) if by_folder else None
+tables = {"pseudo_labels": results.per_file(tiles.table, unique), "predictions": predicted}
+tables |= {"groups": groups, "left_out": tiles.left_out}
+results.write_tables(out, tables)
 predicted.head().round(3)
+
+# %%
+others, left_other = None, None
+if other_tiles:
+    others, other_tiles = classifier.predict_tiles(out / "classifier", other_tiles, model)
+    left_other = other_tiles.left_out
+results.write_tables(out, {"predictions_other": others, "left_out_other": left_other})
+others.head().round(3) if other_tiles else None
 
 # %% [markdown]
 # ## The gallery
@@ -228,30 +175,31 @@ predicted.head().round(3)
 # %%
 shown = unique.merge(predicted.drop(columns="group"), on="path")
 chosen = gallery.choose(shown, names)
-for name, sheet in gallery.write_sheets(out / "gallery", chosen, decoded).items():
+for name, sheet in gallery.write_sheets(out / "gallery", chosen, pixels).items():
     display(name, sheet)
 
 # %% [markdown]
 # Look at the second and the third row of each class first: errors are most likely there. If the first
-# row shows wrong tiles, the words of the class mean something else to the model.
+# row shows tiles of another class, the words of the class mean something else to the model.
 #
 # ## The page
 #
-# The same pictures with their file names, for any browser, in one file that can be passed on. What is suspicious
-# stands at its head, with classes that the networks never predict.
+# The same pictures with their file names, for any browser, in one file that can be passed on, with the alarms at its
+# head.
 
 # %%
 overview = gallery.overview(shown, prompts)
-alarms = label_free_alarms(*evidence, predicted=probs)
-tables = {"Classes": overview, "Groups": groups, "Left out": left}
-facts = gallery.facts(table, unique, kept, vlm, n_views, left)
-page = {"facts": facts, "alarms": alarms, "tables": tables, "chosen": chosen}
-gallery.write_page(out / "index.html", title=tiles_folder.resolve().name, decoded=decoded, **page)
-print(*(f"alarm: {a.name}: {a.text}" for a in alarms), f"open {out / 'index.html'}", sep="\n")
+page = {
+    "title": tiles.folder.resolve().name, "alarms": learned.alarms, "chosen": chosen, "pixels": pixels,
+    "facts": gallery.facts(tiles, unique.kept, vlm, n_views),
+    "tables": {"Classes": overview, "Groups": groups, "Left out": tiles.left_out},
+}
+gallery.write_page(out / "index.html", **page)
+print(f"open {out / 'index.html'}")
 overview
 
 # %% [markdown]
-# **Recap.** `predictions.csv` holds the class of every tile, `index.html` shows what to check, and
+# **Recap.** `predictions.csv` holds the class of each tile, `index.html` shows what to check, and
 # `apps.own_tiles.classifier.predict(classifier, folder)` classifies other tiles. What the confidence is worth, and
 # where the method falls short, is measured in `14_comparison`. To correct it with a few labels of your
 # own, go on with `91_label_tiles`.

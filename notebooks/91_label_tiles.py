@@ -10,36 +10,31 @@
 # # Label tiles
 #
 # UniSAL on your own tiles, with a person as the oracle. It starts where `90_your_own_tiles` ended: the two networks
-# $A$, $B$ of VLM-CPL, which no label has taught, choose the first query: one tile of each compact cluster of all features
-# $z$ (CS), so that it shows what they do not know, and how far to trust them. Later $A$, $B$ are what your labels teach,
+# $A$, $B$ of VLM-CPL, which have learned from no label, choose the first query: one tile of each compact cluster of all features
+# $z$ (CS), so that it shows what they do not know, and how far to trust them. Later $A$, $B$ learn from your labels,
 # and of the tiles $U$ without an answer those come first on which they disagree (DUS), of these the compact ones:
 #
 # $$U' = \{\,x \in U : \arg\max_c p_A(c \mid x) \neq \arg\max_c p_B(c \mid x)\,\}, \qquad Q = \text{CS}_{|Q|}\big(\{z(x) : x \in U'\}\big)$$
 #
-# - In: the results of `90_your_own_tiles` for the same folder; without one, for the drawn tiles of the demo.
+# - In: the results of `90_your_own_tiles` for the same folder; without a folder, for the synthetic tiles of the demo.
 # - Out: the answers, a line each, in `data/labels/`, which nothing removes or overwrites; `rounds/`,
 #   `predictions_labelled.csv`, `labels.csv` and files for Label Studio among the results.
 #
 # `make label TILES=folder CLASSES="benign colonic tissue; colon adenocarcinoma"` runs notebook 90 and opens this one.
 
 # %%
-from pathlib import Path
-
-import pandas as pd
 from IPython.display import display
 
-from apps.own_tiles import classifier
-from lib import paths
-from data.prepare.datasets import prepare
-from lib.data import cards
-from apps.labelling import answers, exchange, label_studio, people, session
+from apps.labelling import answers, exchange, people, session
 from apps.labelling.widget import LabelGrid
+from apps.own_tiles.tile_folder import tiles_folder
+from lib import paths
 
 # %% tags=["parameters"]
 dataset = "demo"  # names the folder of the results
 vlm = "stand-in-demo_other_lab"  # as in notebook 90
 seed = 0  # likewise
-folder = ""  # of your tiles; empty: the drawn tiles of the demo
+folder = ""  # of your tiles; empty: the synthetic tiles of the demo
 labeller = "me"  # the name that your answers carry
 query_size = 20  # tiles of a query
 strategy = "unisal-coverage"  # how they are chosen; see lib/active/strategies.py
@@ -47,36 +42,35 @@ n_steps = 400  # of training in each round
 ask = "query"  # second: tiles that others have labelled; disputed: where people differ
 
 # %% [markdown]
-# ## What is there already
+# ## Tiles and answers so far
 #
-# Tiles, classes, features and networks of notebook 90, and every answer on file: yours and those of others, given in
+# Tiles, classes, features and networks of notebook 90, and all answers on file: yours and those of others, given in
 # this loop or in another. Lines that are no answers are named here, and left out.
 
 # %%
-tiles_folder = Path(folder).expanduser() if folder else prepare(cards.read_card("demo"))
-out = paths.own_folder(dataset, vlm, seed, tiles_folder)
-own = session.own_tiles(out, tiles_folder)
+tiles = tiles_folder(folder)
+own = session.own_tiles(paths.own_folder(dataset, vlm, seed, tiles), tiles)
 names, digests = own.class_names, own.unique.digest.tolist()
 print(f"{len(digests)} tiles, {len(names)} classes: {', '.join(names)}")
 
 # %%
-file = paths.answers_file(tiles_folder)
+file = paths.answers_file(tiles)
 oracle = answers.AnswersOracle(file, names, own.unique.tile.values, digests)
-on_file = oracle.read()
-print(f"{len(on_file.lines)} lines in {file}", *on_file.problems, sep="\n")
+lines, problems = oracle.read()
+print(f"{len(lines)} answers in {file}", *problems, sep="\n")
 
 # %% [markdown]
 # ## The query
 #
-# Rounds whose queries are answered are trained now, on all answers so far and, ever less, on the labels that VLM-CPL
-# kept, as in `30_cold_start`. What the next one asks for waits for you.
+# Rounds whose queries are answered are trained now, on all answers so far and, with less and less weight, on the labels
+# that VLM-CPL kept, as in `30_cold_start`. The tiles of the next query wait for you.
 
 # %%
 loop = session.LabellingLoop(
     own, oracle, strategy=strategy, query_size=query_size, steps=n_steps, seed=seed
 )
 query = loop.advance()
-again = people.to_reread(oracle.read().lines, labeller, ask)
+again = people.to_reread(lines, labeller, ask)
 wanted = query if ask == "query" else [digests.index(digest) for digest in again]
 print(f"{len(wanted)} tiles wait for {labeller}")
 
@@ -86,26 +80,25 @@ print(f"{len(wanted)} tiles wait for {labeller}")
 # <kbd>1</kbd> … <kbd>9</kbd> are the classes, <kbd>0</kbd> says none of these, or cannot be judged. <kbd>u</kbd> takes
 # the last answer back, <kbd>s</kbd> skips, <kbd>←</kbd> <kbd>→</kbd> go to tiles that are done. <kbd>m</kbd> shows
 # what the model thinks, which is hidden so that it does not steer you; whether it was shown is noted with each answer.
-# <kbd>Enter</kbd> finishes the round: the networks learn, and the next query appears. Every answer is on the disk
+# <kbd>Enter</kbd> finishes the round: the networks learn, and the next query appears. Each answer is on the disk
 # before the next tile is shown: close the tab whenever you like.
 
 # %%
-pictures = session.pictures(own, loop.predict())
 finish = loop.advance if ask == "query" else None
-grid = LabelGrid(pictures, wanted, names, file, labeller, ask=ask, on_finish=finish)
+grid = LabelGrid(own, loop.predict(), wanted, file, who=labeller, ask=ask, on_finish=finish)
 grid
 
 # %% [markdown]
 # ## What the labels say
 #
 # Run the cells from here on again when you have labelled. First, how the rounds went: tiles labelled when each was
-# trained, the share of the others with a pseudo label, and how many the networks disagree on.
+# trained, the share of the others with a pseudo label, and how many the networks disagree on. Then what each person did.
 
 # %%
 loop.history.rounds.round(3)
 
 # %%
-lines = oracle.read().lines
+lines, _ = oracle.read()
 people.progress(lines, names)
 
 # %% [markdown]
@@ -118,28 +111,18 @@ people.progress(lines, names)
 # %%
 differently = people.seen_differently(lines)
 display(people.agreement(lines).round(3))
-own.unique[["digest", "path"]].merge(differently, left_on="digest", right_index=True)
+own.unique[["digest", "path"]].merge(differently, left_on="digest", right_index=True).drop(columns="digest")
 
 # %% [markdown]
 # ## Tables
 #
-# The class of every file by the newest networks, and the label where there is one.
+# The class of each file by the newest networks, and the label where there is one. The answers also become `labels.csv`,
+# and tasks with predictions for Label Studio; `apps.labelling.exchange` reads such files back, and makes an image folder
+# of the labelled tiles.
 
 # %%
-probs = loop.predict()
-predicted = exchange.with_labels(classifier.predictions(own.table, probs, names), own, lines)
-classifier.write_tables(out, {"predictions_labelled": predicted})
+predicted = exchange.write_results(own, loop.predict(), lines, version=vlm)
 predicted.head().round(3)
-
-# %% [markdown]
-# For other tools: the answers as a CSV, and tasks with predictions and the configuration for Label Studio.
-# `apps.labelling.exchange` reads such files back, and makes an image folder of the labelled tiles.
-
-# %%
-exchange.write_csv(out / "labels.csv", lines, own.unique)
-root = tiles_folder.resolve().name  # below Label Studio's document root
-label_studio.write_project(out / "label_studio", own.unique, probs, names, vlm, root)
-pd.DataFrame({"file": ["labels.csv", "label_studio/"], "for": ["tables", "Label Studio"]})
 
 # %% [markdown]
 # **Recap.** Answers lie in one file that is only ever added to; they belong to the pictures, so another strategy, VLM or

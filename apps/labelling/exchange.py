@@ -6,35 +6,51 @@ import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from apps.labelling import answers
-from apps.labelling.answers import Answer
-from apps.labelling.session import OwnTiles
+from apps.labelling.answers import Answer, Problems, class_called
+from apps.own_tiles.results import predictions, write_tables
 from apps.slide_viewer.annotations import read_tiles_geojson
 from lib import paths
 from lib.artefacts import atomic
 from lib.csv_tables import number, path_key, read_table, refuse
 from lib.labels import NONE_OF_THESE, REFUSED, UNLABELLED
 
+if TYPE_CHECKING:
+    from apps.labelling.session import OwnTiles
+
 OTHER_TISSUE = "other tissue"  # the class of a slide's tiles that show none of its classes
+
+
+class _OneLabelEach(dict[tuple[str, str], tuple[Answer, str]]):
+    """Answers by tile and person, with the line of each."""
+
+    def add(self, answer: Answer, where: str) -> None:
+        """Raises ValueError for another label by the same person for the same tile."""
+        first, line = self.setdefault((answer.tile, answer.who), (answer, where))
+        if first.label != answer.label:
+            raise ValueError(f"{answer.who} gives this tile two classes, the first in {line}")
+
+    def answers(self) -> list[Answer]:
+        return [answer for answer, _ in self.values()]
+
 
 # --- CSV -----------------------------------------------------------------------------------------
 
 
 def write_csv(file: Path, lines: pd.DataFrame, unique: pd.DataFrame) -> None:
-    """What each person says of each tile: path, label, who, when, seconds, suggestion, tile.
+    """Write what each person says of each tile: path, label, who, when, seconds, suggestion, tile.
 
     unique: path and digest of the tiles; answers to others have an empty path. `NONE_OF_THESE`
     stands where a tile shows no class.
     """
     latest = answers.standing(lines).query("action == 'label'")
-    latest = latest.assign(
-        label=latest.label.fillna(NONE_OF_THESE),
-        path=latest.tile.map(dict(zip(unique.digest, unique.path, strict=True))),
-    )
+    path_of = dict(zip(unique.digest, unique.path, strict=True))
+    latest = latest.assign(label=latest.label.fillna(NONE_OF_THESE), path=latest.tile.map(path_of))
     columns = ["path", "label", "who", "when", "seconds", "suggestion", "tile"]
     with atomic(file) as temporary:
         latest[columns].to_csv(temporary, index=False)
@@ -43,7 +59,7 @@ def write_csv(file: Path, lines: pd.DataFrame, unique: pd.DataFrame) -> None:
 def read_csv(
     file: Path, table: pd.DataFrame, class_names: Sequence[str], who: str = "csv"
 ) -> list[Answer]:
-    """Answers of a CSV with the columns path and label, and perhaps who, when and seconds.
+    """Read answers from a CSV with the columns path and label, and perhaps who, when and seconds.
 
     table: path and digest of every file, whose paths count from the folder of the tiles. Lines
     without a label are passed over. Raises ValueError as `read_table` does, and naming every line
@@ -52,92 +68,75 @@ def read_csv(
     """
     rows = read_table(file, ("path", "label"), ("who", "when", "seconds"))
     digests = table.groupby(table.path.map(path_key)).digest.unique()
-    said: dict[tuple[str, str], tuple[Answer, int]] = {}
-    problems = []
+    said, problems = _OneLabelEach(), Problems()
     for row in rows[rows.label != ""].to_dict("records"):
-        where = f"line {row['line']}"
-        try:
-            answer = _csv_answer(row, digests, class_names, who)
-        except ValueError as error:
-            problems.append(f"{where}: {error}")
-            continue
-        first, line = said.setdefault((answer.tile, answer.who), (answer, row["line"]))
-        if first.label != answer.label:
-            two = f"{answer.who} gives {row['path']!r} two labels"
-            problems.append(f"{where}: {two}, the first in line {line}")
+        with problems.at(where := f"line {row['line']}"):
+            tiles = digests.get(path_key(row["path"]), ())
+            if len(tiles) != 1:
+                what = "several tiles are" if len(tiles) else "there is no tile"
+                raise ValueError(f"{what} called {row['path']!r} in the folder of the tiles")
+            label = class_called(row["label"], class_names)
+            seconds = number(row["seconds"], "seconds") if row.get("seconds") else None
+            by = row.get("who") or who
+            said.add(Answer(tiles[0], label, by, row.get("when", ""), seconds), where)
     refuse(str(file), problems)
-    return [answer for answer, _ in said.values()]
-
-
-def _csv_answer(
-    row: Mapping[str, str], digests: pd.Series, class_names: Sequence[str], who: str
-) -> Answer:
-    tiles = digests.get(path_key(row["path"]), ())
-    if len(tiles) != 1:
-        what = "there is no tile" if not len(tiles) else "not one but several tiles are called"
-        raise ValueError(f"{what} {row['path']!r} in the folder of the tiles")
-    label = checked_class(row["label"], class_names)
-    seconds = number(row["seconds"], "seconds") if row.get("seconds") else None
-    answer = Answer(tiles[0], label, row.get("who") or who, row.get("when", ""), seconds)
-    answers.line_of(answer)  # raises for what is no answer
-    return answer
-
-
-def checked_class(label: str, class_names: Sequence[str]) -> str | None:
-    """A class name, or None for `NONE_OF_THESE`. Raises ValueError for another."""
-    if NONE_OF_THESE in class_names:
-        raise ValueError(f"rename the class {NONE_OF_THESE!r}: it says that a tile shows no class")
-    if label == NONE_OF_THESE:
-        return None
-    name = answers.matching_class(label, class_names)
-    if name is None:
-        raise ValueError(f"the class {label!r} is none of {', '.join(class_names)}")
-    return name
+    return said.answers()
 
 
 def read_labels(
     file: Path, table: pd.DataFrame, class_names: Sequence[str]
 ) -> tuple[dict[str, int], list[str]]:
-    """Labels by digest as `answers.resolve` has them, of a file of answers or a CSV; and problems.
+    """Read labels by digest, as `answers.resolve` has them, from a file of answers or a CSV.
 
-    table: path and digest of every file. Of a file of answers, lines that are none are problems, in
-    words, and left out. Raises ValueError for a CSV that `read_csv` refuses, for another kind of
-    file, and where no answer is left.
+    table: path and digest of every file. Second, in words, the lines of a file of answers that are
+    none, which are left out. Raises ValueError for a CSV that `read_csv` refuses, for another
+    format, and where no answer is left.
     """
     if not file.is_file():
         raise ValueError(f"there is no file of labels {file}")
-    if file.suffix.lower() == ".jsonl":
-        read = answers.read(file, class_names, table.digest)
-        lines, problems = read.lines, read.problems
-    elif file.suffix.lower() == ".csv":
-        given = read_csv(file, table, class_names)
-        lines, problems = answers.table_of([vars(a) for a in given]), []
-    else:
+    if file.suffix.lower() not in (".csv", ".jsonl"):
         raise ValueError(f"{file}: labels are read from .csv and .jsonl")
+    if file.suffix.lower() == ".jsonl":
+        lines, problems = answers.read(file, class_names, table.digest)
+    else:
+        lines, problems = answers.table_of(read_csv(file, table, class_names)), []
     if not len(lines):
         more = f"; the first problem: {problems[0]}" if problems else ""
         raise ValueError(f"{file} holds no answer for these tiles and classes{more}")
     return answers.resolve(lines, class_names), problems
 
 
-def overrule(labels: np.ndarray, digests: Sequence[str], given: Mapping[str, int]) -> np.ndarray:
-    """Pseudo labels with what people say in their place, int64 [N].
+def overrule(labels: np.ndarray, digests: Sequence[str], said: Mapping[str, int]) -> np.ndarray:
+    """Put what people say in the place of pseudo labels, int64 [N].
 
-    given: from `read_labels`. A class replaces the pseudo label; a tile that shows no class, or
-    that people see differently, loses it.
+    said: from `read_labels`. A class replaces the pseudo label; a tile that shows no class, or that
+    people see differently, loses it.
     """
-    answered = (given.get(digest) for digest in digests)
-    pairs = zip(answered, labels.tolist(), strict=True)
-    new = [label if g is None else g if g >= 0 else UNLABELLED for g, label in pairs]
-    return np.array(new, np.int64)
+    by_people = pd.Series(digests).map(said)
+    new = by_people.where(by_people >= 0, UNLABELLED).where(by_people.notna(), labels)
+    return new.to_numpy(np.int64)
 
 
-def with_labels(predicted: pd.DataFrame, own: OwnTiles, lines: pd.DataFrame) -> pd.DataFrame:
-    """The table of predictions with a column `label`: what people agree on, else empty."""
-    resolved = answers.resolve(lines, own.class_names)
-    names = {k: name for k, name in enumerate(own.class_names)} | {REFUSED: NONE_OF_THESE}
-    label = own.table.digest.map(resolved).map(names).fillna("")
-    return predicted.assign(label=label.values)
+def write_results(
+    own: "OwnTiles", probs: np.ndarray, lines: pd.DataFrame, *, version: str
+) -> pd.DataFrame:
+    """Write `predictions_labelled.csv`, `labels.csv` and `label_studio/` beside the result.
+
+    probs: [N, C]; lines: answers; version: what Label Studio calls the predictions. Returns the
+    predictions of all files with a column `label`: what people agree on, "" without an answer.
+    """
+    from apps.labelling.label_studio import write_project
+
+    predicted = predictions(own.table, probs, own.class_names)
+    names = dict(enumerate(own.class_names)) | {REFUSED: NONE_OF_THESE}
+    resolved = own.table.digest.map(answers.resolve(lines, own.class_names))
+    predicted["label"] = resolved.map(names).fillna("")
+    write_tables(own.out, {"predictions_labelled": predicted})
+    write_csv(own.out / "labels.csv", lines, own.unique)
+    root = own.folder.resolve().name  # below Label Studio's document root
+    project = own.out / "label_studio", own.unique, probs, own.class_names
+    write_project(*project, version=version, root=root)
+    return predicted
 
 
 # --- QuPath --------------------------------------------------------------------------------------
@@ -149,52 +148,47 @@ def read_qupath(
     class_names: Sequence[str],
     who: str = "qupath",
     *,
-    every: bool = False,
+    unchanged: bool = False,
 ) -> list[Answer]:
-    """Tiles that somebody gave another class in QuPath, from its GeoJSON.
+    """Read tiles that somebody gave another class in QuPath, from its GeoJSON.
 
     table: x, y (top left, level-0 pixels, from the bounds) and digest of the slide's tiles. QuPath
     does not say which tiles a person has looked at: taken are those whose class is not the one that
-    `annotations.tiles_geojson` wrote, or with `every` all that have a class. Tiles of which the
+    `annotations.tiles_geojson` wrote, or with `unchanged` all that have a class. Tiles of which the
     file does not say what was written are left out, with a warning. Raises ValueError naming the
-    file and every taken tile that has an unknown class or two, or is not in the table.
+    file and each of these tiles that has an unknown class or two, or is not in the table.
     """
     objects = read_tiles_geojson(file)
     objects = objects[objects["class"] != ""]
-    if not every:
+    if not unchanged:
         unknown = objects.written == ""
         if unknown.any():
             warnings.warn(
                 f"{file} does not say which class {unknown.sum()} tiles had before somebody could "
-                "change it: they are left out. every=True takes each as a label",
+                "change it: they are left out. unchanged=True takes each as a label",
                 stacklevel=2,
             )
         changed = objects["class"].map(_in_qupath) != objects.written.map(_in_qupath)
         objects = objects[changed & ~unknown]
-    corners = zip(table.x, table.y, table.digest, strict=True)
-    places = {(round(x), round(y)): digest for x, y, digest in corners}
-    names = {_in_qupath(name): name for name in (NONE_OF_THESE, OTHER_TISSUE, *class_names)}
-    said: dict[str, Answer] = {}
-    problems = []
+    corners = zip(table.x.round(), table.y.round(), table.digest, strict=True)
+    digest_at = {(x, y): digest for x, y, digest in corners}
+    names = {_in_qupath(name): name for name in (OTHER_TISSUE, NONE_OF_THESE, *class_names)}
+    said, problems = _OneLabelEach(), Problems()
     for tile in objects.to_dict("records"):
-        where = f"tile at ({tile['x']:g}, {tile['y']:g})"
-        digest = places.get((round(tile["x"]), round(tile["y"])))
-        name = names.get(_in_qupath(tile["class"]))
-        if digest is None:
-            problems.append(f"{where}: there is no such tile")
-        elif name is None:
-            known = ", ".join(class_names)
-            problems.append(f"{where}: the class {tile['class']!r} is none of {known}")
-        else:
-            answer = Answer(digest, name if name in class_names else None, who)
-            if said.setdefault(digest, answer) != answer:
-                problems.append(f"{where}: it has two classes")
+        with problems.at(where := f"tile at ({tile['x']:g}, {tile['y']:g})"):
+            digest = digest_at.get((round(tile["x"]), round(tile["y"])))
+            if digest is None:
+                raise ValueError("there is no such tile")
+            name = names.get(_in_qupath(tile["class"]), tile["class"])
+            other = name == OTHER_TISSUE and name not in class_names
+            label = None if other else class_called(name, class_names)
+            said.add(Answer(digest, label, who), where)
     refuse(str(file), problems)
-    return list(said.values())
+    return said.answers()
 
 
 def _in_qupath(name: str) -> str:
-    """A class name as QuPath writes it, which takes a colon for a step to a finer class."""
+    """Spell a class name as QuPath does, which takes a colon for a step to a finer class."""
     steps = unicodedata.normalize("NFC", name).split(":")
     return ": ".join(step.strip() for step in steps)
 
@@ -203,37 +197,27 @@ def _in_qupath(name: str) -> str:
 
 
 def write_image_folder(
-    target: Path,
-    folder: Path,
-    unique: pd.DataFrame,
-    labels: Mapping[str, int],
-    class_names: Sequence[str],
-    *,
-    link: bool = False,
+    target: Path, folder: Path, label_of: Mapping[str, str], *, link: bool = False
 ) -> int:
-    """The labelled tiles in a folder for each class, copied or linked; returns how many.
+    """Copy or link the labelled tiles to a folder for each class; returns their number.
 
-    folder: of the tiles; unique: path and digest; labels: by digest, as `answers.resolve` has them.
-    A tile keeps its path below its class. The folder appears when it is complete. Raises ValueError
-    where there is something already, and where two classes have the same folder name.
+    folder: of the tiles; label_of: class name by path, of which "" and `NONE_OF_THESE` are left
+    out. A tile keeps its path below its class. The folder appears when it is complete. Raises
+    ValueError where there is something already, and where two classes have the same folder name.
     """
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise ValueError(f"{target} is there already: remove it, or name a new folder")
-    named = [paths.file_name(name) for name in class_names]
-    if len({name.casefold() for name in named}) < len(named):
-        raise ValueError(f"two classes have the same folder name: {', '.join(sorted(named))}")
-    n = 0
+    labels = {path: name for path, name in label_of.items() if name not in ("", NONE_OF_THESE)}
+    folder_of = {name: paths.file_name(name) for name in labels.values()}
+    if len({name.casefold() for name in folder_of.values()}) < len(folder_of):
+        raise ValueError(f"two classes have the same folder name: {', '.join(sorted(folder_of))}")
     with atomic(target) as temporary:
         temporary.mkdir()
-        for path, digest in zip(unique.path, unique.digest, strict=True):
-            label = labels.get(digest, UNLABELLED)
-            if label < 0:
-                continue
-            goal = temporary / named[label] / path
-            goal.parent.mkdir(parents=True, exist_ok=True)
+        for path, name in labels.items():
+            copied = temporary / folder_of[name] / path
+            copied.parent.mkdir(parents=True, exist_ok=True)
             if link:
-                os.symlink((folder / path).resolve(), goal)
+                os.symlink((folder / path).resolve(), copied)
             else:
-                shutil.copy2(folder / path, goal)
-            n += 1
-    return n
+                shutil.copy2(folder / path, copied)
+    return len(labels)

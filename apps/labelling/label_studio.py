@@ -1,51 +1,60 @@
 """Label Studio: its configuration and tasks with predictions; its exports, read back as answers."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 import pandas as pd
 
-from apps.labelling.answers import Answer, line_of
-from apps.labelling.exchange import checked_class
+from apps.labelling.answers import Answer, Problems, class_called
 from lib.artefacts import atomic
 from lib.labels import NONE_OF_THESE
 
 CONTROL, IMAGE = "choice", "image"
-BROKEN = (AttributeError, LookupError, TypeError)  # raised by what has another form than a task
 
 
 def configuration(class_names: Sequence[str]) -> str:
-    """The labelling interface: one image and one choice; keys 1 … 9, and 0 for none of these."""
-    keys = [*map(str, range(1, 10))][: len(class_names)]
-    keys += [""] * (len(class_names) - len(keys)) + ["0"]
-    choices = [
-        f"    <Choice value={quoteattr(name)}" + (f' hotkey="{key}"/>' if key else "/>")
-        for name, key in zip([*class_names, NONE_OF_THESE], keys, strict=True)
-    ]
-    head = f'<View>\n  <Image name="{IMAGE}" value="$image"/>\n  <Choices name="{CONTROL}"'
-    head += f' toName="{IMAGE}" choice="single-radio" showInline="true" required="true">'
-    return "\n".join([head, *choices, "  </Choices>\n</View>\n"])
+    """Make the labelling interface: one image, one choice; keys 1 … 9, and 0 for none of these."""
+    view = ET.Element("View")
+    ET.SubElement(view, "Image", name=IMAGE, value="$image")
+    options = {"choice": "single-radio", "showInline": "true", "required": "true"}
+    choices = ET.SubElement(view, "Choices", {"name": CONTROL, "toName": IMAGE} | options)
+    for k, name in enumerate(class_names, 1):
+        ET.SubElement(choices, "Choice", {"value": name} | ({"hotkey": str(k)} if k < 10 else {}))
+    ET.SubElement(choices, "Choice", value=NONE_OF_THESE, hotkey="0")
+    ET.indent(view)
+    return ET.tostring(view, encoding="unicode")
 
 
-def tasks(
+def write_project(
+    folder: Path,
     unique: pd.DataFrame,
     probs: np.ndarray,
     class_names: Sequence[str],
+    *,
     version: str,
     root: str,
-) -> list[dict[str, Any]]:
-    """A task with its prediction for each tile.
+) -> None:
+    """Write `configuration.xml` and, with a prediction for each tile, `tasks.json` of a project.
 
-    unique: path and digest; probs: [N, C]; version: what the predictions are called; root: the name
-    of the tiles' folder, which must be a local storage of the project. The folder above it is Label
-    Studio's document root, which cannot be a storage itself.
+    Whatever else is in the folder, such as an export, stays there.
+
+    Parameters
+    ----------
+    folder : where the two files go
+    unique : path and digest of each tile
+    probs : [N, C]
+    class_names : C names
+    version : what the predictions are called
+    root : name of the tiles' folder, which must be a local storage of the project; the folder
+        above it is Label Studio's document root, which cannot be a storage itself
+
     """
-    made = []
+    tasks = []
     for path, digest, row in zip(unique.path, unique.digest, probs, strict=True):
         result = {
             "id": digest[:10],
@@ -55,41 +64,20 @@ def tasks(
             "value": {"choices": [class_names[int(row.argmax())]]},
         }
         prediction = {"model_version": version, "score": float(row.max()), "result": [result]}
-        data = {
-            "image": f"/data/local-files/?d={quote(f'{root}/{path}')}",
-            "tile": digest,
-            "path": path,
-        }
-        made.append({"data": data, "predictions": [prediction]})
-    return made
-
-
-def write_project(
-    folder: Path,
-    unique: pd.DataFrame,
-    probs: np.ndarray,
-    class_names: Sequence[str],
-    version: str,
-    root: str,
-) -> None:
-    """`configuration.xml` and `tasks.json`, for a new project; see `tasks`.
-
-    Whatever else is in the folder, such as an export, stays there.
-    """
-    made = tasks(unique, probs, class_names, version, root)
-    texts = {
-        "configuration.xml": configuration(class_names),
-        "tasks.json": json.dumps(made, ensure_ascii=False, indent=1, allow_nan=False),
-    }
-    for name, text in texts.items():
-        with atomic(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        image = f"/data/local-files/?d={quote(f'{root}/{path}')}"
+        data = {"image": image, "tile": digest, "path": path}
+        tasks.append({"data": data, "predictions": [prediction]})
+    with atomic(folder / "configuration.xml") as temporary:
+        temporary.write_text(configuration(class_names), encoding="utf-8")
+    with atomic(folder / "tasks.json") as temporary:
+        text = json.dumps(tasks, ensure_ascii=False, indent=1, allow_nan=False)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_export(
     file: Path, class_names: Sequence[str], digests: Sequence[str]
 ) -> tuple[list[Answer], list[str]]:
-    """Answers of an export, full (JSON) or JSON_MIN, and in words what was left out.
+    """Read answers from an export, full (JSON) or JSON_MIN, and in words what was left out.
 
     Each annotator is a person, `label studio <id or e-mail>`. Cancelled annotations are left out,
     which a full export alone tells. Left out and named by task are also those without a choice or
@@ -98,45 +86,37 @@ def read_export(
     """
     try:
         exported = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is no export of Label Studio (JSON or JSON_MIN)") from error
-    if not isinstance(exported, list) or not all(isinstance(task, dict) for task in exported):
-        raise ValueError(f"{file} is no export of Label Studio (JSON or JSON_MIN)")
-    known, read, problems = set(digests), [], []
+        if not all(isinstance(task, dict) for task in exported):
+            raise ValueError
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(f"{file} is no export of Label Studio (JSON or JSON_MIN)") from None
+    tiles, read, problems = set(digests), list[Answer](), Problems()
     for task in exported:
         where = f"{file}, task {task.get('id')}"
-        try:
+        annotations: list[dict[str, Any]] = []
+        with problems.at(where):
             tile = task.get("data", task).get("tile")
-            if tile not in known:
+            if tile not in tiles:
                 raise ValueError(f"no tile here has the digest {tile!r}")
-            annotations = list(_annotations(task))
-        except (ValueError, *BROKEN) as error:
-            problems.append(f"{where}: {_words(error)}")
-            continue
+            annotations = _annotations(task)
         for annotation in annotations:
-            try:
+            with problems.at(where):
                 read.append(_answer(tile, annotation, class_names))
-            except (ValueError, *BROKEN) as error:
-                problems.append(f"{where}: {_words(error)}")
-    return sorted(read, key=lambda answer: answer.when), problems
+    return sorted(read, key=lambda answer: answer.when), list(problems)
 
 
-def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, ValueError) else f"it is no task ({error!r})"
-
-
-def _annotations(task: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The annotations of a task of either format, in the words of the full one."""
-    if "annotations" in task:
-        for annotation in task["annotations"]:
-            results = [r for r in annotation["result"] if r.get("from_name") == CONTROL]
-            choices = [choice for r in results for choice in r["value"].get("choices", [])]
-            yield annotation | {"choices": choices}
-    else:
+def _annotations(task: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the annotations of a task of either format, in the words of the full one."""
+    if "annotations" not in task:
         choice = task.get(CONTROL, [])
-        listed = choice.get("choices", []) if isinstance(choice, dict) else choice
-        choices = listed if isinstance(listed, list) else [listed]
-        yield {**task, "choices": choices, "completed_by": task.get("annotator")}
+        choices = choice.get("choices", []) if isinstance(choice, dict) else choice
+        listed = choices if isinstance(choices, list) else [choices]
+        return [{**task, "choices": listed, "completed_by": task.get("annotator")}]
+    made = []
+    for annotation in task["annotations"]:
+        results = [r["value"] for r in annotation["result"] if r.get("from_name") == CONTROL]
+        made.append(annotation | {"choices": [c for r in results for c in r.get("choices", [])]})
+    return made
 
 
 def _answer(tile: str, annotation: Mapping[str, Any], class_names: Sequence[str]) -> Answer:
@@ -145,10 +125,8 @@ def _answer(tile: str, annotation: Mapping[str, Any], class_names: Sequence[str]
     choices = annotation["choices"]
     if len(choices) != 1:
         raise ValueError(f"{len(choices)} choices, not one")
-    label = checked_class(choices[0], class_names)
     by = annotation.get("completed_by")
     person = by.get("email", by.get("id")) if isinstance(by, dict) else by
     when = annotation.get("updated_at") or annotation.get("created_at") or ""
-    answer = Answer(tile, label, f"label studio {person}", when, annotation.get("lead_time"))
-    line_of(answer)  # raises for what is no answer
-    return answer
+    label = class_called(choices[0], class_names)
+    return Answer(tile, label, f"label studio {person}", when, annotation.get("lead_time"))

@@ -9,9 +9,11 @@ import pandas as pd
 from apps.labelling.answers import standing
 from lib.labels import NONE_OF_THESE
 
+ASK = ("query", "second", "disputed")
+
 
 def side_by_side(lines: pd.DataFrame) -> pd.DataFrame:
-    """What each person says of each tile: a row per digest, a column per person.
+    """Show what each person says of each tile: a row per digest, a column per person.
 
     A class name or `NONE_OF_THESE`; NaN where the person has not judged the tile.
     """
@@ -21,13 +23,13 @@ def side_by_side(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def seen_differently(lines: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `side_by_side` in which people differ; they count when they no longer do."""
+    """Take the rows of `side_by_side` in which people differ."""
     table = side_by_side(lines)
     return table[table.nunique(axis=1) > 1]
 
 
 def agreement(lines: pd.DataFrame) -> pd.DataFrame:
-    """A line per pair of people: tiles that both judged, the share seen alike, and Cohen's κ.
+    """Compare each two people: tiles that both judged, the share seen alike, and Cohen's κ.
 
     κ = (p_o − p_e) / (1 − p_e), with p_e the agreement of chance (Cohen 1960); "none of these" is a
     class of its own. NaN where both use one and the same class throughout, which leaves κ open.
@@ -36,27 +38,26 @@ def agreement(lines: pd.DataFrame) -> pd.DataFrame:
 
     table, rows = side_by_side(lines), []
     for one, other in combinations(table.columns, 2):
-        both = table[[one, other]].dropna()
-        alike = both[one] == both[other]
-        varied = len(both) and len(np.unique(both.values.astype(str))) > 1
+        both = table[[one, other]].dropna().astype(str)
+        varied = len(np.unique(both.values)) > 1
         kappa = cohen_kappa_score(both[one], both[other]) if varied else np.nan
-        share = alike.mean() if len(both) else np.nan
+        share = (both[one] == both[other]).mean() if len(both) else np.nan
         rows.append((one, other, len(both), share, kappa))
     return pd.DataFrame(rows, columns=["one", "other", "tiles", "alike", "kappa"])
 
 
 def progress(lines: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
-    """A row per person: tiles of each class, none of these, skipped, and seconds per tile."""
+    """Count for each person the tiles of each class, none of these and skipped; median seconds."""
     latest = standing(lines)
-    kind = latest.label.fillna(NONE_OF_THESE).where(latest.action == "label", "skipped")
+    said = latest.label.fillna(NONE_OF_THESE).where(latest.action == "label", "skipped")
     columns = [*class_names, NONE_OF_THESE, "skipped"]
-    counts = pd.crosstab(latest.who, kind).reindex(columns=columns, fill_value=0)
-    seconds = pd.to_numeric(latest.seconds).groupby(latest.who).median()
+    counts = pd.crosstab(latest.who, said).reindex(columns=columns, fill_value=0)
+    seconds = latest.seconds.groupby(latest.who).median()
     return counts.assign(**{"median seconds": seconds}).rename_axis(index=None, columns=None)
 
 
 def to_reread(lines: pd.DataFrame, who: str, ask: str) -> list[str]:
-    """Digests that a person is asked for beside the queries.
+    """List digests of tiles that a person is asked for beside the queries.
 
     ask: "second" for tiles that others have judged and this person has not, "disputed" for those
     that people see differently; nothing for "query".

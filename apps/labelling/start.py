@@ -1,4 +1,4 @@
-"""Open JupyterLab; with parameters on the first query: own tiles, then notebook 91 with the same.
+"""Open JupyterLab: on the first notebook, or with parameters on 91, to label own tiles.
 
 python -m apps.labelling.start -p folder my_tiles -p classes "benign tissue; adenocarcinoma"
 
@@ -14,69 +14,66 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from apps.own_tiles.classifier import DESCRIPTION
+from apps.own_tiles.results import made_from
+from apps.own_tiles.tile_folder import list_tiles, tiles_folder
 from lib import parameters, paths, runner
 from lib.artefacts import atomic
+from lib.vlm.prompts import PAPERS, parse_classes, parse_templates
 
-RESULT, LABEL = "90_your_own_tiles", "91_label_tiles"
+FIRST, RESULT, LABEL = "00_tiles_and_splits", "90_your_own_tiles", "91_label_tiles"
+MANAGER = "apps.labelling.notebook_files.NotebookFiles"
 
 
-def label_notebook(given: Mapping[str, Any]) -> Path:
-    """Notebook 91 with its parameters filled in, beside the result of notebook 90.
+def label_notebook(values: Mapping[str, Any]) -> Path:
+    """Write notebook 91 with its parameters filled in, beside the result of notebook 90.
 
-    given: parameters of either; notebook 90 is run first unless its result for the same classes is
-    there. Raises ValueError for an unknown parameter and RuntimeError when notebook 90 fails.
+    values: parameters of either; notebook 90 is run first unless its result for the same tiles,
+    words, labels and settings is there. Raises ValueError for an unknown parameter and RuntimeError
+    when notebook 90 fails.
     """
     sources = {name: paths.notebook_file(name) for name in (RESULT, LABEL)}
     declared = {name: parameters.declared_parameters(file) for name, file in sources.items()}
-    for name in given.keys() - declared[RESULT].keys() - declared[LABEL].keys():
+    for name in values.keys() - declared[RESULT].keys() - declared[LABEL].keys():
         raise ValueError(f"unknown parameter {name!r}")
-    if given.get("folder"):
-        given = dict(given) | {"folder": str(Path(given["folder"]).expanduser().resolve())}
-    of = {name: {k: v for k, v in given.items() if k in declared[name]} for name in sources}
-    own = parameters.resolve_parameters(sources[RESULT], of[RESULT])
-    label = parameters.resolve_parameters(sources[LABEL], of[LABEL])
-    folder = Path(own["folder"]) if own["folder"] else _demo_tiles()
-    out = paths.own_folder(own["dataset"], own["vlm"], own["seed"], folder)
-    if not _has_result(out, folder, own):
+    if values.get("folder"):
+        values = dict(values) | {"folder": str(Path(values["folder"]).expanduser().resolve())}
+    for_own, for_label = (
+        {k: v for k, v in values.items() if k in declared[name]} for name in (RESULT, LABEL)
+    )
+    own = parameters.resolve_parameters(sources[RESULT], for_own)
+    label = parameters.resolve_parameters(sources[LABEL], for_label)
+    tiles = tiles_folder(own["folder"])
+    out = paths.own_folder(own["dataset"], own["vlm"], own["seed"], tiles)
+    if not has_result(out, tiles, own):
         print(f"{RESULT} runs first …", file=sys.stderr, flush=True)
-        runner.run_notebook(sources[RESULT], of[RESULT])
-    notebook = out / f"{LABEL}.ipynb"
-    with atomic(notebook) as file:
+        runner.run_notebook(sources[RESULT], for_own)
+    with atomic(out / f"{LABEL}.ipynb") as file:
         file.write_text(_filled(sources[LABEL], label))
-    return notebook
+    return out / f"{LABEL}.ipynb"
 
 
-def _demo_tiles() -> Path:
-    from data.prepare.datasets import prepare
-    from lib.data.cards import read_card
-
-    return prepare(read_card("demo"))
-
-
-def _has_result(out: Path, folder: Path, own: Mapping[str, Any]) -> bool:
-    """Whether notebook 90 has been here with these tiles, words, labels and settings.
+def has_result(out: Path, tiles: Path, own: Mapping[str, Any]) -> bool:
+    """Check whether notebook 90 has been here with these tiles, words, labels and settings.
 
     Without words, with whatever they were. own: parameters of notebook 90.
     """
-    from apps.own_tiles import classifier
-    from lib.vlm.prompts import PAPERS, parse_classes, parse_templates
-
-    file = out / "classifier" / classifier.DESCRIPTION
-    if not file.is_file():
+    if not (out / "classifier" / DESCRIPTION).is_file():
         return False
-    description = json.loads(file.read_text())
-    sizes = {name: own[name] for name in ("image_size", "n_views", "keep_ratio", "n_steps")}
-    unique = classifier.unique_tiles(classifier.list_tiles(folder))
-    if description.get("made_from") != classifier.made_from(unique, own["labels"], **sizes):
+    description = json.loads((out / "classifier" / DESCRIPTION).read_text())
+    settings = {name: own[name] for name in ("image_size", "n_views", "keep_ratio", "n_steps")}
+    unique = list_tiles(tiles).unique
+    if description.get("made_from") != made_from(unique, own["labels"], **settings):
         print(f"tiles, labels or settings have changed since {out}", file=sys.stderr)
         return False
     templates = parse_templates(own["templates"]) or [PAPERS]
     return not own["classes"] or description["classes"] == parse_classes(own["classes"], templates)
 
 
-def _filled(notebook: Path, parameters: Mapping[str, Any]) -> str:
-    """The notebook as .ipynb, its literals replaced by the parameters."""
+def _filled(notebook: Path, values: Mapping[str, Any]) -> str:
+    """Write the notebook as .ipynb, its literals replaced by the parameters."""
     import jupytext
 
     content = jupytext.read(notebook)
@@ -84,26 +81,33 @@ def _filled(notebook: Path, parameters: Mapping[str, Any]) -> str:
         if "parameters" in cell.metadata.get("tags", []):
             lines = (re.match(r"(\w+) = .*?(  # .*)", line) for line in cell.source.splitlines())
             pairs = [(line[1], line[2]) for line in lines if line]
-            cell.source = "\n".join(f"{name} = {parameters[name]!r}{end}" for name, end in pairs)
+            cell.source = "\n".join(f"{name} = {values[name]!r}{end}" for name, end in pairs)
     return jupytext.writes(content, fmt="ipynb")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; does not return once JupyterLab has taken over."""
+    """Run the command line; does not return once JupyterLab has taken over."""
     parser = argparse.ArgumentParser(prog="python -m apps.labelling.start", description=__doc__)
     parser.add_argument("-p", action="append", type=runner.name_and_value, metavar="NAME VALUE")
     arguments = runner.joined_parameters(sys.argv[1:] if arguments is None else arguments)
     options, lab = parser.parse_known_args(arguments)
     try:
-        lab += _words("LAB_ARGS")
-        notebook = label_notebook(dict(options.p)) if options.p else None
+        more = _words("LAB_ARGS")
+        notebook = label_notebook(dict(options.p)) if options.p else paths.notebook_file(FIRST)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if notebook:
-        print(f"open {notebook} and run all cells", file=sys.stderr, flush=True)
-        lab.insert(0, str(notebook))
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *lab])
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    # JupyterLab prints the address that it opens, with its token.
+    root = notebook.parent if options.p else paths.ROOT
+    address = quote(f"/lab/tree/{notebook.relative_to(root).as_posix()}")
+    opened = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url={address}"]
+    opened.append(f"--ServerApp.contents_manager_class={MANAGER}")
+    if options.p:
+        print(f"run all cells of {notebook}", file=sys.stderr, flush=True)
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *opened, *lab, *more])
 
 
 def _words(variable: str) -> list[str]:

@@ -6,11 +6,10 @@ a closed tab or a killed kernel, and several tabs or people can label side by si
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anywidget
 import numpy as np
@@ -20,49 +19,34 @@ from PIL import Image
 
 from apps.labelling import answers
 from apps.labelling.answers import Answer
-from apps.labelling.people import seen_differently
+from apps.labelling.people import ASK, seen_differently
 from lib.data.images import open_image, read_square
 from lib.labels import NONE_OF_THESE, REFUSED
 
-ASK = ("query", "second", "disputed")
+if TYPE_CHECKING:
+    from apps.labelling.session import OwnTiles
+
 NEIGHBOURS = 8
 LARGE, SMALL = 640, 144  # pixels of a side
 SKIPPED = -1  # in `status`; a class index or REFUSED is an answer
-CHUNK = 4096
 PICTURES = 1000  # kept in memory
 
 
-@dataclass(frozen=True)
-class Tiles:
-    """Where the pictures are and what the model says.
-
-    folder, paths, digests: [N] files; features: [N, E], in which neighbours are near; probs:
-    [N, C], the suggestions.
-    """
-
-    folder: Path
-    paths: Sequence[str]
-    digests: Sequence[str]
-    features: np.ndarray
-    probs: np.ndarray
-
-
 def neighbours(features: np.ndarray, tile: int, n: int = NEIGHBOURS) -> np.ndarray:
-    """The n other tiles with the highest cosine to one, nearest first; a chunk at a time."""
-    one = features[tile].astype(np.float32)
-    cosine = np.empty(len(features), np.float32)
-    for start in range(0, len(features), CHUNK):
-        rows = features[start : start + CHUNK].astype(np.float32)
-        cosine[start : start + CHUNK] = rows @ one / np.maximum(np.linalg.norm(rows, axis=1), 1e-12)
+    """Find the n other tiles with the highest cosine to one, nearest first."""
+    one, cosine = features[tile].astype(np.float32), np.empty(len(features), np.float32)
+    for start in range(0, len(features), 4096):  # the features may be larger than the memory
+        rows = features[start : start + 4096].astype(np.float32)
+        cosine[start : start + 4096] = rows @ one / np.maximum(np.linalg.norm(rows, axis=1), 1e-12)
     cosine[tile] = -np.inf
     return np.argsort(-cosine, kind="stable")[: min(n, len(features) - 1)]
 
 
-def picture(file: Path, most: int) -> bytes:
-    """A tile as a JPEG of at most `most` pixels a side."""
+def picture(file: Path, max_side: int) -> bytes:
+    """Read a tile as a JPEG of at most max_side pixels a side."""
     with open_image(file) as opened:
         side = min(opened.size)
-    tile, _ = read_square(file, min(side, most))
+    tile, _ = read_square(file, min(side, max_side))
     buffer = BytesIO()
     Image.fromarray(tile).save(buffer, "JPEG", quality=92, subsampling=0)
     return buffer.getvalue()
@@ -71,11 +55,22 @@ def picture(file: Path, most: int) -> bytes:
 class LabelGrid(anywidget.AnyWidget):
     """Label the tiles of a query with the keyboard or the mouse; every answer is on disk at once.
 
-    wanted: tile numbers, in the order in which they are shown. file: of the answers. who: the name
-    that they get. ask: "query" for tiles that nobody has judged, "second" for those that this
-    person has not, "disputed" to ask once more for what people see differently. on_finish: called
-    when the person has finished; returns the tiles of the next query, none when there is none.
-    Raises ValueError for an empty name, another `ask`, and a class called "none of these".
+    Parameters
+    ----------
+    own : tiles, classes and features, in which neighbours are near
+    probs : [N, C], the suggestions
+    wanted : tile numbers, in the order in which they are shown
+    file : of the answers
+    who : the name that they get
+    ask : "query" for tiles that nobody has judged, "second" for those that this person has not,
+        "disputed" to ask once more for what people see differently
+    on_finish : called when the person has finished; returns the tiles of the next query, none when
+        there is none
+
+    Raises
+    ------
+    ValueError : for an empty name, another `ask`, and a class called "none of these"
+
     """
 
     _esm = Path(__file__).with_name("widget.js")
@@ -91,12 +86,12 @@ class LabelGrid(anywidget.AnyWidget):
 
     def __init__(
         self,
-        tiles: Tiles,
+        own: "OwnTiles",
+        probs: np.ndarray,
         wanted: Sequence[int],
-        class_names: Sequence[str],
         file: Path,
-        who: str,
         *,
+        who: str,
         ask: str = "query",
         on_finish: Callable[[], Sequence[int]] | None = None,
     ):
@@ -104,12 +99,13 @@ class LabelGrid(anywidget.AnyWidget):
             raise ValueError(f"ask must be {', '.join(ASK)}, not {ask!r}")
         if not who.strip():
             raise ValueError("say who labels: answers carry a name")
-        if NONE_OF_THESE in class_names:
+        if NONE_OF_THESE in own.class_names:
             raise ValueError(f"{NONE_OF_THESE!r} stands for no class: call it otherwise")
-        self.tiles, self.file, self.on_finish = tiles, file, on_finish
+        self.own, self.probs, self.file, self.on_finish = own, probs, file, on_finish
+        self._digests = own.unique.digest.tolist()
         self._picture = lru_cache(PICTURES)(picture)
         self._since = len(self._lines())
-        super().__init__(classes=list(class_names), who=who.strip(), ask=ask)
+        super().__init__(classes=list(own.class_names), who=who.strip(), ask=ask)
         self._show(wanted)
         self.on_msg(self._receive)
 
@@ -118,6 +114,11 @@ class LabelGrid(anywidget.AnyWidget):
     def _lines(self) -> pd.DataFrame:
         return answers.read(self.file).lines
 
+    def _asked(self) -> pd.DataFrame:
+        """What counts as answered here: of disputed tiles only what was said since they are."""
+        lines = self._lines()
+        return answers.standing(lines[self._since :] if self.ask == "disputed" else lines)
+
     def _show(self, wanted: Sequence[int]) -> None:
         self.wanted = [int(tile) for tile in wanted]
         number = self.query.get("number", 0) + 1
@@ -125,18 +126,15 @@ class LabelGrid(anywidget.AnyWidget):
         self.phase = "label" if self.wanted else "done"
 
     def _status(self) -> list[dict[str, Any]]:
-        """What this person has answered for each tile, and whether it is still to be labelled."""
-        lines = self._lines()
-        latest = answers.standing(lines)
-        others = set(latest.tile[latest.who != self.who])
+        """Say what this person has answered for each tile, and whether it is still open."""
+        lines, latest = self._lines(), self._asked()
+        others = set(answers.standing(lines).query("who != @self.who").tile)
         if self.ask == "disputed":
-            others = others - set(seen_differently(lines).index)
-            latest = answers.standing(lines[self._since :])
-        mine = {a.tile: a for a in latest[latest.who == self.who].itertuples()}
+            others -= set(seen_differently(lines).index)
+        mine = {a.tile: self._code(a) for a in latest[latest.who == self.who].itertuples()}
         status = []
-        for tile in self.wanted:
-            digest = self.tiles.digests[tile]
-            code = self._code(mine[digest]) if digest in mine else None
+        for digest in (self._digests[tile] for tile in self.wanted):
+            code = mine.get(digest)
             judged = code is not None or (self.ask != "second" and digest in others)
             status.append({"mine": code, "open": not judged})
         return status
@@ -151,20 +149,20 @@ class LabelGrid(anywidget.AnyWidget):
     # --- messages of the browser
 
     def _receive(self, _: Any, content: Mapping[str, Any], __: Any) -> None:
-        kind = content.get("kind")
-        reply: dict[str, Any] = {"kind": kind, "id": content.get("id")}
+        what = content.get("kind")
+        reply: dict[str, Any] = {"kind": what, "id": content.get("id")}
         buffers: list[bytes] = []
         try:
             if content.get("query") != self.query["number"]:
                 raise ValueError("this query is done: another tab has finished it")
-            if kind == "tile":
+            if what == "tile":
                 more, buffers = self._tile(content["n"])
                 reply |= more
-            elif kind in ("label", "skip"):
+            elif what in ("label", "skip"):
                 self._answer(content)
-            elif kind == "undo":
+            elif what == "undo":
                 reply["n"] = self._undo()
-            elif kind == "finish":
+            elif what == "finish":
                 self._finish()
         except Exception as error:  # whatever it is, the person must see it: nothing was saved
             reply["error"] = f"{type(error).__name__}: {error}"
@@ -172,49 +170,41 @@ class LabelGrid(anywidget.AnyWidget):
 
     def _tile(self, n: int) -> tuple[dict[str, Any], list[bytes]]:
         tile = self.wanted[n]
-        near = neighbours(self.tiles.features, tile)
+        near = neighbours(self.own.features, tile)
         latest = answers.standing(self._lines())
         latest = latest[(latest.who == self.who) & (latest.action == "label")]
         mine = dict(zip(latest.tile, latest.label, strict=True))
-        captions = [mine.get(self.tiles.digests[other], "") or "" for other in near]
-        probs = self.tiles.probs[tile]
+        captions = [mine.get(self._digests[other], "") or "" for other in near]
+        probs = self.probs[tile]
         suggestion = {"class": int(probs.argmax()), "probability": float(probs.max())}
-        files = [self.tiles.folder / self.tiles.paths[t] for t in (tile, *near)]
+        files = [self.own.folder / self.own.unique.path[t] for t in (tile, *near)]
         pictures = [self._picture(files[0], LARGE), *(self._picture(f, SMALL) for f in files[1:])]
-        text = {"n": n, "path": self.tiles.paths[tile], "captions": captions}
+        text = {"n": n, "path": self.own.unique.path[tile], "captions": captions}
         return text | {"suggestion": suggestion}, pictures
 
     def _answer(self, content: Mapping[str, Any]) -> None:
-        label, digest = content.get("label"), self.tiles.digests[self.wanted[content["n"]]]
-        named = None if label in (None, REFUSED) else self.classes[label]
-        seconds = round(float(content["seconds"]), 2)
-        line = Answer(
-            digest, named, self.who, seconds=seconds, suggestion=bool(content["suggestion"]),
-            action=content["kind"],
-        )  # fmt: skip
-        self._write([line])
+        label, digest = content.get("label"), self._digests[self.wanted[content["n"]]]
+        name = None if label in (None, REFUSED) else self.classes[label]
+        noted = {"seconds": round(float(content["seconds"]), 2), "action": content["kind"]}
+        suggestion = bool(content["suggestion"])
+        self._write([Answer(digest, name, self.who, suggestion=suggestion, **noted)])
 
     def _undo(self) -> int | None:
-        """Take back this person's last answer in the query; its place, or None if there is none."""
-        lines = self._lines()
-        if self.ask == "disputed":
-            lines = lines[self._since :]
-        place = {self.tiles.digests[tile]: n for n, tile in enumerate(self.wanted)}
-        latest = answers.standing(lines)
-        latest = latest[(latest.who == self.who) & latest.tile.isin(list(place))].sort_values(
-            "line"
-        )
-        if latest.empty:
+        """Take back this person's last answer in the query; returns which tile of it it was."""
+        position = {self._digests[tile]: n for n, tile in enumerate(self.wanted)}
+        latest = self._asked()
+        mine = latest[(latest.who == self.who) & latest.tile.isin(list(position))]
+        if mine.empty:
             return None
-        digest = latest.tile.iloc[-1]
+        digest = mine.tile[mine.line.idxmax()]
         self._write([Answer(digest, None, self.who, action="undo")])
-        return place[digest]
+        return position[digest]
 
     def _finish(self) -> None:
         """Leave out what is still open, and show the next query."""
         status = self._status()
         left = [t for t, s in zip(self.wanted, status, strict=True) if s["open"]]
-        self._write([Answer(self.tiles.digests[t], None, self.who, action="skip") for t in left])
+        self._write([Answer(self._digests[t], None, self.who, action="skip") for t in left])
         if self.on_finish is None:
             self.phase = "done"
             return

@@ -19,8 +19,8 @@ from lib import paths
 from lib.artefacts import atomic, new_array
 from lib.csv_tables import path_key, read_table, refuse
 from lib.data import shifts
-from lib.data.cards import Card, beside, groups_by_pattern
-from lib.data.images import FORMATS, read_square
+from lib.data.cards import Card, copies_file, groups_by_pattern
+from lib.data.images import FORMATS, open_image, read_square
 
 if TYPE_CHECKING:
     import torch
@@ -94,12 +94,12 @@ def holds_results(folder: Path) -> bool:
 
 
 def read_digests(folder: Path, tile_paths: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Of each image all pixels are decoded: its digest and "", or "" and why that fails."""
+    """Open each image without reading its pixels: its digest and "", or "" and why that fails."""
 
     def read(path: str) -> tuple[str, str]:
         try:
-            read_square(folder / path, 8)
-            return _digest(folder / path), ""
+            with open_image(folder / path):
+                return _digest(folder / path), ""
         except (OSError, ValueError) as error:
             return "", str(getattr(error, "strerror", None) or error)
 

@@ -22,14 +22,15 @@ NOTEBOOK = """\
 # %%
 from pathlib import Path
 import numpy as np
-from apps.own_tiles import classifier
-from apps.labelling.widget import LabelGrid, Tiles
+from apps.own_tiles.tile_folder import list_tiles
+from apps.labelling.session import OwnTiles
+from apps.labelling.widget import LabelGrid
 folder = Path("tiles")
-table = classifier.list_tiles(folder)
+table = list_tiles(folder).table
 features, probs = np.load("features.npy"), np.load("probs.npy")
-tiles = Tiles(folder, table.path, table.digest, features, probs)
+own = OwnTiles(Path(), folder, table, table, {kinds}, features, probs, None)
 # %%
-grid = LabelGrid(tiles, range(len(table)), {kinds}, Path("answers.jsonl"), "anna")
+grid = LabelGrid(own, probs, range(len(table)), Path("answers.jsonl"), who="anna")
 grid
 """
 
@@ -45,10 +46,10 @@ def place(tmp_path):
     np.save(tmp_path / "features.npy", np.random.default_rng(0).normal(size=(N, 8)))
     np.save(tmp_path / "probs.npy", np.random.default_rng(1).dirichlet(np.ones(3), N))
     notebook = jupytext.reads(NOTEBOOK.format(kinds=list(KINDS)), fmt="py:percent")
-    notebook.metadata["kernelspec"] = {
-        "display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3",
-    }  # fmt: skip
+    names = {"display_name": "Python 3 (ipykernel)", "name": "python3", "language": "python"}
+    notebook.metadata["kernelspec"] = names
     jupytext.write(notebook, tmp_path / "label.ipynb")
+    jupytext.write(notebook, tmp_path / "script.py", fmt="py:percent")
     return tmp_path
 
 
@@ -64,6 +65,12 @@ def key_of(path):
 
 def test_keys_alone_label_and_nothing_is_lost(place):
     with jupyter_lab(place) as address, browser() as opened:
+        tab = LabellingTab(opened, address, "script.py")
+        widget = "jupyterapp.shell.currentWidget.context.model"
+        assert not tab.page.evaluate(f"{widget}.dirty") and tab.page.evaluate(
+            f"{widget}.toJSON().metadata.language_info.name"
+        )
+        tab.page.close()
         tab = LabellingTab(opened, address, "label.ipynb")
         tab.run_all()
         tab.focus()
@@ -108,8 +115,8 @@ def test_keys_alone_label_and_nothing_is_lost(place):
         # Going back and answering again is a further line.
         tab.press("ArrowLeft")
         tab.press("3")
-        tab.page.wait_for_function("() => document.querySelector('.label-grid .last').textContent"
-                                   ".includes('adipose')")  # fmt: skip
+        last = "document.querySelector('.label-grid .last').textContent"
+        tab.page.wait_for_function(f"() => {last}.includes('adipose')")
         said = answers.standing(on_file(place))
         assert len(on_file(place)) == 10 and len(said) == 5
 

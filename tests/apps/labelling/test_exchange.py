@@ -49,33 +49,31 @@ def test_a_csv_comes_back_as_it_went(tmp_path, lines):
 def test_a_plain_csv_needs_path_and_label(tmp_path):
     file = tmp_path / "plain.csv"
     file.write_text(f'path,label\na.png,gland\ndeep/b.png,\n"c,\'.png",{NONE_OF_THESE}\n')
-    assert said(exchange.read_csv(file, TABLE, CLASSES)) == {
-        ("da", "csv"): "gland",
-        ("dc", "csv"): None,
-    }
+    expected = {("da", "csv"): "gland", ("dc", "csv"): None}
+    assert said(exchange.read_csv(file, TABLE, CLASSES)) == expected
 
 
 BAD = {
     "path,class\na.png,gland\n": "has no column 'label'",
-    "path,label\na.png,gland\nz.png,gland\n": r"line 3: there is no tile 'z\.png'",
-    "path,label\n~/a.png,gland\n": r"line 2: there is no tile '~/a\.png'",
+    "path,label\na.png,gland\nz.png,gland\n": r"line 3: there is no tile called 'z\.png'",
+    "path,label\n~/a.png,gland\n": r"line 2: there is no tile called '~/a\.png'",
     "path,label\na.png,Gland\n": "line 2: the class 'Gland' is none of",
-    "path,label\na.png,gland\na.png,stroma\n": r"line 3: csv gives 'a\.png' two labels.*line 2",
+    "path,label\na.png,gland\na.png,stroma\n": "line 3: csv gives this tile two classes.*line 2",
     "path,label,seconds\na.png,gland,soon\n": "line 2: seconds: 'soon' is no number",
     "path,label,seconds\na.png,gland,inf\n": "line 2: seconds: 'inf' is no number",
-    "path,label,seconds\na.png,gland,-2\n": r"line 2: this is no answer, seconds is -2\.0",
-    "path,label,when\na.png,gland,1.2.2026\n": r"line 2: .*when is '1\.2\.2026', no ISO time",
+    "path,label,seconds\na.png,gland,-2\n": r"line 2: seconds -2\.0: Input",
+    "path,label,when\na.png,gland,1.2.2026\n": r"line 2: when '1\.2\.2026': .*isoformat",
     "path,label\nx,y\na.png,y\nz,gland\n": "line 2: there.*line 3: the class 'y'.*line 4: there",
 }
 
 
-def test_a_bad_csv_is_refused_by_file_and_line(tmp_path):
-    for text, problem in BAD.items():
-        file = tmp_path / "bad.csv"
-        file.write_text(text)
-        with pytest.raises(ValueError, match=problem) as refused:
-            exchange.read_csv(file, TABLE, CLASSES)
-        assert str(file) in str(refused.value)
+@pytest.mark.parametrize("text", BAD)
+def test_a_bad_csv_is_refused_by_file_and_line(tmp_path, text):
+    file = tmp_path / "bad.csv"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=BAD[text]) as refused:
+        exchange.read_csv(file, TABLE, CLASSES)
+    assert str(file) in str(refused.value)
 
 
 def test_classes_are_words_whatever_they_look_like(tmp_path):
@@ -85,8 +83,6 @@ def test_classes_are_words_whatever_they_look_like(tmp_path):
     file.write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
     labels, problems = exchange.read_labels(file, table, classes)
     assert labels == dict(zip("abcdef", range(6), strict=True)) and not problems
-    with pytest.raises(ValueError, match="rename the class 'none of these'"):
-        exchange.read_csv(file, table, [*classes, NONE_OF_THESE])
 
 
 def test_tiles_are_found_by_any_spelling_of_their_path_and_copies_are_one_tile(tmp_path):
@@ -96,11 +92,11 @@ def test_tiles_are_found_by_any_spelling_of_their_path_and_copies_are_one_tile(t
     (answer,) = exchange.read_csv(file, table, CLASSES)
     assert (answer.tile, answer.label, answer.seconds) == ("d", "gland", 1.5)
     file.write_text("path,label\nd/ü.png,gland\ncopy.png,stroma\n")
-    with pytest.raises(ValueError, match=r"line 3: csv gives 'copy\.png' two labels.*line 2"):
+    with pytest.raises(ValueError, match=r"line 3: csv gives this tile two classes.*line 2"):
         exchange.read_csv(file, table, CLASSES)
     twins = table.assign(path=["ü.png", "u\u0308.png"], digest=["d", "e"])
     file.write_text("path,label\nü.png,gland\n")
-    with pytest.raises(ValueError, match=r"line 2: not one but several tiles are called 'ü\.png'"):
+    with pytest.raises(ValueError, match=r"line 2: several tiles are called 'ü\.png'"):
         exchange.read_csv(file, twins, CLASSES)
 
 
@@ -154,7 +150,7 @@ def test_tiles_whose_class_was_changed_in_qupath_come_back(tmp_path):
     table = qupath_file(file, [0, 1, 2], reclassify([0, 2, 3]))
     changed = exchange.read_qupath(file, table, CLASSES, "anna")
     assert said(changed) == {("db", "anna"): "gland", ("dc", "anna"): None}
-    assert len(exchange.read_qupath(file, table, CLASSES, every=True)) == 3
+    assert len(exchange.read_qupath(file, table, CLASSES, unchanged=True)) == 3
     table = qupath_file(file, [0, 1, 0], lambda f: f[2]["properties"].pop("classification"))
     assert exchange.read_qupath(file, table, CLASSES) == []
 
@@ -180,7 +176,7 @@ def test_what_nobody_touched_in_qupath_is_no_label(tmp_path):
     table = qupath_file(file, [0, 1, 5], without("name"))
     with pytest.warns(UserWarning, match="does not say which class 3 tiles had"):
         assert exchange.read_qupath(file, table, CLASSES) == []
-    taken = exchange.read_qupath(file, table, CLASSES, every=True)
+    taken = exchange.read_qupath(file, table, CLASSES, unchanged=True)
     assert [answer.label for answer in taken] == [*CLASSES[:2], None]
 
 
@@ -210,34 +206,30 @@ def test_a_class_or_a_tile_that_qupath_made_up_is_named(tmp_path):
     assert len(exchange.read_qupath(file, table, CLASSES)) == 2
     qupath_file(file, [0, 1, 1], reclassify([1, 0, 2]))
     file.write_text(file.read_text().replace("200", "100"))
-    with pytest.raises(ValueError, match=r"tile at \(100, 0\): it has two classes"):
+    with pytest.raises(ValueError, match=r"tile at \(100, 0\): qupath gives this tile two classes"):
         exchange.read_qupath(file, table, CLASSES)
 
 
 # --- image folder --------------------------------------------------------------------------------
 
 
-FAT = paths.file_name(CLASSES[1])
-
-
 def test_labelled_tiles_become_an_image_folder_and_replace_none(tmp_path):
     for path in TABLE.path:
         (tmp_path / "tiles" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tiles" / path).write_bytes(path.encode())
-    labels = {"da": 1, "db": 1, "dc": REFUSED}
+    labels = dict(zip(TABLE.path, [CLASSES[1], CLASSES[1], NONE_OF_THESE], strict=True))
     for link in (False, True):
         target = tmp_path / f"set {link}"
         target.mkdir()
-        n = exchange.write_image_folder(
-            target, tmp_path / "tiles", TABLE, labels, CLASSES, link=link
-        )
+        assert exchange.write_image_folder(target, tmp_path / "tiles", labels, link=link) == 2
         files = {f.relative_to(target).as_posix(): f for f in target.rglob("*") if f.is_file()}
-        assert n == 2 and set(files) == {f"{FAT}/a.png", f"{FAT}/deep/b.png"}
+        fat = paths.file_name(CLASSES[1])
+        assert set(files) == {f"{fat}/a.png", f"{fat}/deep/b.png"}
         for name, file in files.items():
             assert file.read_bytes() == name.partition("/")[2].encode()
             assert file.is_symlink() == link
         with pytest.raises(ValueError, match="is there already"):
-            exchange.write_image_folder(target, tmp_path / "tiles", TABLE, labels, CLASSES)
+            exchange.write_image_folder(target, tmp_path / "tiles", labels)
     with pytest.raises(ValueError, match="the same folder name"):
-        exchange.write_image_folder(tmp_path / "x", tmp_path, TABLE, labels, ["Fat", "fat"])
+        exchange.write_image_folder(tmp_path / "x", tmp_path, {"a.png": "Fat", "c,'.png": "fat"})
     assert not (tmp_path / "x").exists()

@@ -11,7 +11,8 @@ from PIL import Image
 
 from apps.labelling import answers, session, start
 from apps.labelling.answers import Answer, AnswersOracle
-from apps.own_tiles import classifier
+from apps.own_tiles import classifier, results
+from apps.own_tiles.tile_folder import list_tiles
 from data.prepare import synthetic
 from lib import parameters, paths, runner
 from lib.active.inputs import make_pool
@@ -38,7 +39,7 @@ def make_result(tmp_path, names):
         draw = np.random.default_rng(n)
         tile = synthetic.tissue_tile(KINDS[n % 3], synthetic.draw_slide(0.3, draw), 24, draw)
         Image.fromarray(tile).save(folder / f"{n:02d}.png")
-    unique = classifier.unique_tiles(classifier.list_tiles(folder))
+    unique = list_tiles(folder).unique
     draw, truth = np.random.default_rng(7), np.arange(N) % 3
     out = paths.own_folder("mine", "some-vlm", 0, folder)
     out.mkdir(parents=True)
@@ -48,22 +49,17 @@ def make_result(tmp_path, names):
     np.save(out / "view_features.npy", views.astype(np.float16))
     setup = setups.frozen(out, unique.tile.values, 3, steps=8, seed=0)
     data = trainer.TrainingTiles(unique.tile.values, np.where(np.arange(N) % 2, truth, -1), names)
-    filtered = {
-        "path": unique.path,
-        "prompt_class": np.array(names)[truth],
-        "kept": data.labels >= 0,
-    }
-    pd.DataFrame(filtered).to_csv(out / "pseudo_labels.csv", index=False)
+    filtered = unique.assign(prompt_class=np.array(names)[truth], kept=data.labels >= 0)
+    filtered.drop(columns="tile").to_csv(out / "pseudo_labels.csv", index=False)
     objective = losses.HighConfidenceCrossSupervision()
-    trainer.train(objective, setup.make_network, setup.sampler, data, schedule=setup.schedule,
-                  seed=0, folder=out / "hcs")  # fmt: skip
+    setups.fit(objective, setup, data.tiles, data.labels, names, out / "hcs", seed=0)
     (out / "classifier").mkdir()
     for file in (out / "hcs").glob("network_*.safetensors"):
         (out / "classifier" / file.name).write_bytes(file.read_bytes())
     sizes = {"image_size": 96, "n_views": 10, "keep_ratio": 0.3, "n_steps": 1000}
-    description = {"vlm": "some-vlm", "vlm_seed": 0, "vlm_digest": "", "image_size": 24,
-                   "networks": 2, "classes": {name: [f"An H&E image of {name}"] for name in names},
-                   "made_from": classifier.made_from(unique, "", **sizes)}  # fmt: skip
+    description = {"vlm": "some-vlm", "vlm_seed": 0, "vlm_digest": "", "networks": 2}
+    description["classes"] = {name: [f"An H&E image of {name}"] for name in names}
+    description["made_from"] = results.made_from(unique, "", **sizes)
     (out / "classifier" / classifier.DESCRIPTION).write_text(json.dumps(description))
     return folder, out, dict(zip(unique.digest, truth.tolist(), strict=True))
 
@@ -71,8 +67,8 @@ def make_result(tmp_path, names):
 def execute(folder, **given):
     """The notebook's cells in this process; the names that they leave."""
     matplotlib.use("Agg")
-    fixed = {"dataset": "mine", "vlm": "some-vlm", "folder": str(folder), "query_size": 6,
-             "n_steps": 10}  # fmt: skip
+    fixed = {"dataset": "mine", "vlm": "some-vlm", "folder": str(folder), "query_size": 6}
+    fixed |= {"n_steps": 10}
     namespace = {"__name__": "__main__"}
     for cell in runner.cells(NOTEBOOK):
         if cell.cell_type == "code":
@@ -165,16 +161,16 @@ def test_a_result_of_other_words_tiles_settings_or_labels_is_made_anew(mine, cha
     folder, out, _ = mine
     own = {"folder": str(folder), "classes": "; ".join(KINDS), "templates": "", "labels": ""}
     own |= {"image_size": 96, "n_views": 10, "keep_ratio": 0.3, "n_steps": 1000}
-    assert start._has_result(out, folder, own)
+    assert start.has_result(out, folder, own)
     if change == "tiles":
         (folder / "00.png").unlink()
     elif change == "labels":
         (folder / "labels.csv").write_text("path,label\n")
         own["labels"] = str(folder / "labels.csv")
     else:
-        own |= {"words": {"classes": "; ".join(f"{k} = {k} tissue" for k in KINDS)},
-                "settings": {"n_views": 30}}[change]  # fmt: skip
-    assert not start._has_result(out, folder, own)
+        words = "; ".join(f"{k} = {k} tissue" for k in KINDS)
+        own |= {"classes": words} if change == "words" else {"n_views": 30}
+    assert not start.has_result(out, folder, own)
 
 
 def test_classes_with_names_that_tables_guess_at_keep_their_labels(tmp_path):
@@ -187,8 +183,8 @@ def test_classes_with_names_that_tables_guess_at_keep_their_labels(tmp_path):
 
 def test_the_opened_notebook_has_the_parameters_and_no_second_run_of_90(mine):
     folder, out, _ = mine
-    given = {"dataset": "mine", "vlm": "some-vlm", "folder": str(folder), "labeller": "it's me",
-             "classes": "normal_mucosa; lymphocytes; adipose"}  # fmt: skip
+    given = {"dataset": "mine", "vlm": "some-vlm", "folder": str(folder), "labeller": "it's me"}
+    given["classes"] = "normal_mucosa; lymphocytes; adipose"
     notebook = start.label_notebook(given)
     assert notebook == out / "91_label_tiles.ipynb"
     cells = json.loads(notebook.read_text())["cells"]

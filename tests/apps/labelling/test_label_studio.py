@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from apps.labelling import answers, label_studio
-from apps.own_tiles import classifier
+from apps.own_tiles.tile_folder import list_tiles
 from lib.labels import NONE_OF_THESE, UNANSWERED
 
 CLASSES = ["stroma", 'fat & <b>"adipose"', "gland"]
@@ -29,19 +29,18 @@ def said(given):
 
 
 # Of the fields that a server of version 1.23 exports, those that are read and some that are not.
-ANNOTATION = {
-    "id": 1, "completed_by": 1, "was_cancelled": False, "ground_truth": False,
-    "created_at": "2026-11-26T11:20:31.904712Z", "updated_at": "2026-11-26T11:20:31.904738Z",
-    "lead_time": 2.5, "draft_created_at": None,
-}  # fmt: skip
+TIMES = {"created_at": "2026-11-26T11:20:31.904712Z", "updated_at": "2026-11-26T11:20:31.904738Z"}
+ANNOTATION = {"id": 1, "completed_by": 1, "was_cancelled": False, "lead_time": 2.5} | TIMES
+
+
+NAMED = {"from_name": "choice", "to_name": "image", "type": "choices"}
 
 
 def full_task(number, tile, *annotations):
     listed = []
     for label, other in annotations:
         choices = [] if label is None else [label]
-        result = {"from_name": "choice", "to_name": "image", "type": "choices",
-                  "value": {"choices": choices}}  # fmt: skip
+        result = NAMED | {"value": {"choices": choices}}
         listed.append(ANNOTATION | {"result": [result]} | other)
     data = {"image": f"/data/local-files/?d={tile}", "tile": tile, "path": tile}
     return {"id": number, "annotations": listed, "drafts": [], "data": data, "predictions": [1]}
@@ -66,51 +65,48 @@ def test_a_task_holds_the_prediction_as_the_configuration_names_it(tmp_path):
     probs = np.array([[0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]])
     (tmp_path / "ls").mkdir()
     (tmp_path / "ls" / "export.json").write_text("stays")
-    label_studio.write_project(tmp_path / "ls", TABLE, probs, CLASSES, "vlm-cpl", root="my tiles")
+    label_studio.write_project(
+        tmp_path / "ls", TABLE, probs, CLASSES, version="vlm-cpl", root="my tiles"
+    )
     assert (tmp_path / "ls" / "export.json").read_text() == "stays"
     task = json.loads((tmp_path / "ls" / "tasks.json").read_text())[1]
-    assert task["data"] == {
-        "image": "/data/local-files/?d=my%20tiles/deep/b.png", "tile": "db", "path": "deep/b.png",
-    }  # fmt: skip
+    image = "/data/local-files/?d=my%20tiles/deep/b.png"
+    assert task["data"] == {"image": image, "tile": "db", "path": "deep/b.png"}
     (prediction,) = task["predictions"]
     (result,) = prediction["result"]
     root = ET.fromstring((tmp_path / "ls" / "configuration.xml").read_text())
-    assert (result["from_name"], result["to_name"]) == (
-        root.find("Choices").get("name"), root.find("Image").get("name"),
-    )  # fmt: skip
+    assert result["from_name"] == root.find("Choices").get("name")
+    assert result["to_name"] == root.find("Image").get("name")
     assert result["value"] == {"choices": ["stroma"]} and prediction["score"] == 0.6
 
 
 def test_a_full_export_comes_back_with_every_annotator_but_nothing_cancelled(tmp_path):
     by_two = {"completed_by": {"id": 7, "email": "bob@example.org"}}
-    file = write(tmp_path / "full.json", [
+    tasks = [
         full_task(1, "da", (CLASSES[1], {}), (CLASSES[0], by_two)),
         full_task(2, "db", (NONE_OF_THESE, {})),
         full_task(3, "dc", (CLASSES[0], {"was_cancelled": True}), (None, {}), ("Gland", {})),
         full_task(4, "gone", (CLASSES[0], {})),
         full_task(5, "dc"),
-    ])  # fmt: skip
+    ]
+    file = write(tmp_path / "full.json", tasks)
     given, problems = label_studio.read_export(file, CLASSES, TABLE.digest.tolist())
-    assert said(given) == {
-        ("da", "label studio 1"): CLASSES[1], ("da", "label studio bob@example.org"): CLASSES[0],
-        ("db", "label studio 1"): None,
-    }  # fmt: skip
+    by_one = {("da", "label studio 1"): CLASSES[1], ("db", "label studio 1"): None}
+    assert said(given) == by_one | {("da", "label studio bob@example.org"): CLASSES[0]}
     assert {(a.when, a.seconds) for a in given} == {("2026-11-26T11:20:31.904738Z", 2.5)}
-    for task, problem in ((3, "was cancelled"), (3, "0 choices"), (3, "the class 'Gland' is none"),
-                          (4, "no tile here has the digest 'gone'")):  # fmt: skip
-        assert any(f"task {task}: " in text and problem in text for text in problems), problem
-    assert len(problems) == 4
+    expected = ["was cancelled", "0 choices", "the class 'Gland' is none", "the digest 'gone'"]
+    for task, problem, text in zip([3, 3, 3, 4], expected, problems, strict=True):
+        assert f"task {task}: " in text and problem in text
     assert answers.add_new(tmp_path / "a.jsonl", given) == 3
     assert answers.resolve(answers.read(tmp_path / "a.jsonl").lines, CLASSES)["da"] == UNANSWERED
 
 
 def test_a_small_export_comes_back_the_same(tmp_path):
-    tasks = [
-        {"image": "/data/local-files/?d=a", "tile": tile, "path": "a", "id": n, "choice": label,
-         "annotator": n, "annotation_id": n, "created_at": "2026-11-26T11:20:31.904712Z",
-         "updated_at": f"2026-11-26T11:20:3{9 - n}.904738Z", "lead_time": 2.5}
-        for n, (tile, label) in enumerate([("da", "gland"), ("db", NONE_OF_THESE), ("dc", "what")])
-    ]  # fmt: skip
+    tasks = []
+    for n, (tile, label) in enumerate([("da", "gland"), ("db", NONE_OF_THESE), ("dc", "what")]):
+        task = {"image": "a", "tile": tile, "path": "a", "id": n, "choice": label, "annotator": n}
+        updated = {"updated_at": f"2026-11-26T11:20:3{9 - n}.904738Z"}
+        tasks.append(task | TIMES | updated | {"annotation_id": n, "lead_time": 2.5})
     file = write(tmp_path / "min.json", tasks)
     given, problems = label_studio.read_export(file, CLASSES, TABLE.digest.tolist())
     assert said(given) == {("da", "label studio 0"): "gland", ("db", "label studio 1"): None}
@@ -164,11 +160,12 @@ def server(tmp_path):
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(tmp_path),
         "LABEL_STUDIO_BASE_DATA_DIR": str(tmp_path / "server"),
-        "COLLECT_ANALYTICS": "false", "LATEST_VERSION_CHECK": "false",
-    }  # fmt: skip
-    line = [EXECUTABLE, "start", "--no-browser", "--internal-host", "127.0.0.1", "--port",
-            address.rpartition(":")[2], "--username", "a@example.org", "--password", "a long one",
-            "--enable-legacy-api-token", "--user-token", TOKEN]  # fmt: skip
+        "COLLECT_ANALYTICS": "false",
+        "LATEST_VERSION_CHECK": "false",
+    }
+    options = f"--no-browser --internal-host 127.0.0.1 --port {address.rpartition(':')[2]} "
+    options += "--username a@example.org --password password --enable-legacy-api-token"
+    line = [EXECUTABLE, "start", *options.split(), "--user-token", TOKEN]
     process = subprocess.Popen(line, env=os.environ | settings, start_new_session=True)
 
     def call(path, content=None):
@@ -200,9 +197,11 @@ def test_a_server_shows_every_picture_and_gives_the_answers_back(tmp_path, serve
     names = ["a b.png", "#1.png", "50%.png", "ü.png", "a&b.png", "a+b.png", "deep/c?d=e.png"]
     for n, name in enumerate(names):
         Image.new("RGB", (8, 8), (n, 0, 0)).save(tiles / name)
-    unique = classifier.unique_tiles(classifier.list_tiles(tiles))
+    unique = list_tiles(tiles).unique
     probs = np.eye(len(CLASSES))[np.arange(len(names)) % len(CLASSES)]
-    label_studio.write_project(tmp_path / "ls", unique, probs, CLASSES, "v", root=tiles.name)
+    label_studio.write_project(
+        tmp_path / "ls", unique, probs, CLASSES, version="v", root=tiles.name
+    )
 
     configuration = (tmp_path / "ls" / "configuration.xml").read_text()
     made = server("/api/projects/", {"title": "tiles", "label_config": configuration})
@@ -212,8 +211,7 @@ def test_a_server_shows_every_picture_and_gives_the_answers_back(tmp_path, serve
     listed = json.loads(server(f"/api/tasks?project={project}&page_size=100"))["tasks"]
     expected = {}
     for task, label in zip(listed, [*CLASSES, NONE_OF_THESE], strict=False):
-        result = [{"from_name": "choice", "to_name": "image", "type": "choices",
-                   "value": {"choices": [label]}}]  # fmt: skip
+        result = [NAMED | {"value": {"choices": [label]}}]
         server(f"/api/tasks/{task['id']}/annotations/", {"result": result, "lead_time": 1.5})
         expected[task["data"]["tile"], "label studio 1"] = None if label == NONE_OF_THESE else label
     assert len(listed) == len(names)

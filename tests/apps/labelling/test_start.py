@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from apps.labelling import start
+from lib import paths
 
 
 @pytest.fixture
@@ -19,8 +20,12 @@ def opened(monkeypatch) -> list[list[str]]:
 def test_words_for_jupyterlab_are_quoted_as_in_a_shell_and_none_is_run(opened, monkeypatch):
     monkeypatch.setenv("LAB_ARGS", "--port=1 'two words' $(touch x) \"it's\" -x")
     start.main(["--no-browser"])
+    first = "--LabApp.default_url=/lab/tree/notebooks/00_tiles_and_splits.py"
     words = ["--no-browser", "--port=1", "two words", "$(touch", "x)", "it's", "-x"]
-    assert opened == [[sys.executable, "-m", "jupyterlab", *words]]
+    ((*command, _),) = [[*line, ""] for line in opened]
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"]
+    assert command[3:5] == [f"--ServerApp.root_dir={paths.ROOT}", first]
+    assert command[-len(words) :] == words
 
 
 def test_a_quote_that_does_not_end_is_refused_in_a_line(opened, monkeypatch, capsys):
@@ -30,8 +35,13 @@ def test_a_quote_that_does_not_end_is_refused_in_a_line(opened, monkeypatch, cap
     assert not opened
 
 
-def test_a_value_may_begin_with_a_dash(opened, monkeypatch):
-    named = {"folder": "-x", "classes": "--help", "vlm": "a=b"}
-    monkeypatch.setattr(start, "label_notebook", lambda values: values)
+def test_a_value_may_begin_with_a_dash_and_the_address_of_the_notebook_is_opened(
+    opened, monkeypatch, tmp_path
+):
+    named, values = {"folder": "-x", "classes": "--help", "vlm": "a=b"}, []
+    file = tmp_path / "my tiles" / "91_label_tiles.ipynb"
+    monkeypatch.setattr(start, "label_notebook", lambda given: values.append(given) or file)
     start.main([word for pair in named.items() for word in ("-p", *pair)])
-    assert opened == [[sys.executable, "-m", "jupyterlab", str(named)]]
+    assert values == [named]
+    assert f"--ServerApp.root_dir={file.parent}" in opened[0]
+    assert "--LabApp.default_url=/lab/tree/91_label_tiles.ipynb" in opened[0]

@@ -1,0 +1,65 @@
+"""Tables of own tiles: what was predicted for each file, in each group, and from what."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lib.artefacts import atomic, digest_of
+
+
+def predictions(table: pd.DataFrame, probs: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:
+    """Table the predictions by file: path, group, class, confidence, copy_of, p(class) of each.
+
+    table: of a `TileFolder`; probs: [tiles, C], by tile number. `copy_of` names the first of equal
+    files, and is empty for that one.
+    """
+    file_probs = probs[table.tile]
+    first = table.groupby("tile").path.transform("first")
+    predicted = table[["path", "group"]].assign(
+        **{"class": np.array(class_names, dtype=object)[file_probs.argmax(1)]},
+        confidence=file_probs.max(1),
+        copy_of=first.where(first != table.path, ""),
+    )
+    columns = [f"p({name})" for name in class_names]
+    return pd.concat([predicted, pd.DataFrame(file_probs, table.index, columns)], axis=1)
+
+
+def per_file(table: pd.DataFrame, unique: pd.DataFrame) -> pd.DataFrame:
+    """Give each file the columns of its tile, copies included."""
+    columns = unique.drop(columns=["path", "group", "digest"])
+    return table.merge(columns, on="tile").drop(columns="tile")
+
+
+def per_group(predicted: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
+    """Count the files of each group and the share of them that each class has.
+
+    predicted: from `predictions`. Columns: group, files, share(class) for each class.
+    """
+    shares = pd.crosstab(predicted.group, predicted["class"], normalize="index")
+    shares = shares.reindex(columns=list(class_names), fill_value=0.0)
+    shares.columns = [f"share({name})" for name in class_names]
+    shares.insert(0, "files", predicted.groupby("group").size())
+    return shares.reset_index()
+
+
+def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame | None]) -> None:
+    """Write each table to `<name>.csv`; for None or no rows, remove that of an earlier run."""
+    for name, table in tables.items():
+        if table is None or not len(table):
+            (folder / f"{name}.csv").unlink(missing_ok=True)
+            continue
+        with atomic(folder / f"{name}.csv") as file:
+            table.to_csv(file, index=False, float_format="%.4f")
+
+
+def made_from(unique: pd.DataFrame, labels: str, **settings: float) -> dict[str, Any]:
+    """Note what decides a result besides the model and the words, to be recognised later.
+
+    unique: path and digest of the tiles that are listed; labels: a file, or "".
+    """
+    labelled = digest_of({}, Path(labels).expanduser()) if labels else ""
+    files = unique[["path", "digest"]].values.tolist()
+    return {"tiles": digest_of({"files": files}), "labels": labelled, **settings}

@@ -1,0 +1,146 @@
+"""VLM-CPL on own tiles, step by step. What is heavy is imported when the inputs are checked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from lib import paths
+from lib.alarm import Alarm
+from lib.data import cards
+from lib.labels import UNLABELLED
+from lib.vlm.prompts import PAPERS, class_prompts, parse_classes, parse_templates
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from lib.vlm.inference import VLM
+
+
+def prompts_of_classes(classes: str, templates: str, *, demo: bool) -> dict[str, list[str]]:
+    """Read the words of each class, or with `demo` and without words those of the demo.
+
+    Raises ValueError as `parse_classes` and `parse_templates` do.
+    """
+    wordings = parse_templates(templates)
+    if classes or not demo:
+        return parse_classes(classes, wordings or [PAPERS])
+    card = cards.read_card("demo")
+    return dict(zip(card.class_names, class_prompts(card, wordings), strict=True))
+
+
+def load_model(vlm: str, unique: pd.DataFrame, *, image_size: int, seed: int) -> "VLM":
+    """Load a VLM and say what it is; a stand-in is built first, of that image size.
+
+    Raises ValueError for a stand-in that has learned on one of these tiles.
+    """
+    from lib.vlm import stand_in
+    from lib.vlm.cards import credits, describe_vlm
+    from lib.vlm.loading import load_vlm
+
+    for member in vlm.split("+"):
+        if member.startswith(paths.STAND_IN):
+            source = stand_in.prepare(member, image_size=image_size, seed=seed)
+            if shared := set(source.digest) & set(unique.digest):
+                raise ValueError(
+                    f"{member} has learned on {len(shared)} of these tiles: its labels would be no "
+                    "guess. Name another model (vlm, VLM=) or other tiles"
+                )
+    model = load_vlm(vlm, seed=seed)
+    print(f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}", credits(vlm), sep="\n")
+    return model
+
+
+def embed(
+    model: "VLM",
+    pixels: Path,
+    prompts: Sequence[Sequence[str]],
+    out: Path,
+    *,
+    n_views: int,
+    seed: int,
+) -> None:
+    """Write features, probabilities and the votes of the views to `out`; see `embed_views`."""
+    from lib.vlm.inference import embed_prompts, embed_tiles, embed_views
+
+    text = embed_prompts(model, prompts)
+    embed_tiles(model, pixels, text, out)
+    tiles = np.arange(len(np.load(pixels, mmap_mode="r", allow_pickle=False)))
+    embed_views(model, pixels, tiles, text, out, n_views=n_views, seed=seed)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What VLM-CPL made of the tiles.
+
+    tiles: a row per tile with prompt_class, kept, vote_entropy and view_entropy; kept: bool [N], of
+    the filters; probs: [N, C], by the networks; curve: of their training.
+    """
+
+    tiles: pd.DataFrame
+    probs: np.ndarray
+    alarms: list[Alarm]
+    curve: pd.DataFrame
+    threshold: float
+
+    def training_curve(self) -> "Figure":
+        """Draw the losses and the share of confident predictions."""
+        from lib.figures.step_plots import training_curve
+
+        return training_curve(self.curve, self.threshold)
+
+
+def learn(
+    out: Path,
+    unique: pd.DataFrame,
+    class_names: Sequence[str],
+    said: Mapping[str, int],
+    *,
+    keep_ratio: float,
+    n_steps: int,
+    seed: int,
+) -> Learned:
+    """Filter the labels in our setting, train two networks (in `out/hcs`) and look for alarms.
+
+    Parameters
+    ----------
+    out : folder with what `embed` wrote
+    unique : a row per tile
+    class_names : C names
+    said : labels of people by digest, which replace pseudo labels; see `exchange.overrule`
+    keep_ratio, n_steps, seed : ρ, steps of training, of clusters and networks
+
+    """
+    from apps.labelling.exchange import overrule
+    from lib import consensus
+    from lib.learning import losses, networks, setups
+    from lib.learning.trials import Evidence
+
+    tiles, rules = unique.tile.values, consensus.SETTINGS["ours"]
+    inputs = Evidence.of_folder(out, tiles, keep_ratio=keep_ratio, seed=seed)
+    labels = inputs.pseudo_labels("", **rules)
+    pseudo_labels = inputs.pseudo_labels("mvc+pfc", **rules)
+    setup = setups.frozen(out, tiles, len(class_names), steps=n_steps, seed=seed)
+    objective = losses.HighConfidenceCrossSupervision()
+    pair = setups.fit(
+        objective,
+        setup,
+        tiles,
+        overrule(pseudo_labels, unique.digest, said),
+        class_names,
+        out / "hcs",
+        seed=seed,
+    )
+    probs, kept = networks.predict(pair, setup.reader, tiles), pseudo_labels != UNLABELLED
+    table = unique.assign(
+        prompt_class=np.array(class_names, dtype=object)[labels],
+        kept=kept,
+        vote_entropy=consensus.vote_entropy(inputs.votes, len(class_names)),
+        view_entropy=consensus.entropy(inputs.view_probs),
+    )
+    curve = pd.read_parquet(out / "hcs" / "curve.parquet")
+    alarms = inputs.alarms("ours", kept, class_names, probs)
+    return Learned(table, probs, alarms, curve, objective.threshold)

@@ -77,8 +77,8 @@ def read_csv(
                 raise ValueError(f"{what} called {row['path']!r} in the folder of the tiles")
             label = class_called(row["label"], class_names)
             seconds = number(row["seconds"], "seconds") if row.get("seconds") else None
-            by = row.get("who") or who
-            said.add(Answer(tiles[0], label, by, row.get("when", ""), seconds), where)
+            by, when = row.get("who") or who, row.get("when", "")
+            said.add(Answer(tiles[0], label, by, when=when, seconds=seconds), where)
     refuse(str(file), problems)
     return said.answers()
 

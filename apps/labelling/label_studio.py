@@ -86,9 +86,9 @@ def read_export(
     """
     try:
         exported = json.loads(file.read_bytes())
-        if not all(isinstance(task, dict) for task in exported):
+        if not isinstance(exported, list) or not all(isinstance(t, dict) for t in exported):
             raise ValueError
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, RecursionError):
         raise ValueError(f"{file} is no export of Label Studio (JSON or JSON_MIN)") from None
     tiles, read, problems = set(digests), list[Answer](), Problems()
     for task in exported:
@@ -129,4 +129,5 @@ def _answer(tile: str, annotation: Mapping[str, Any], class_names: Sequence[str]
     person = by.get("email", by.get("id")) if isinstance(by, dict) else by
     when = annotation.get("updated_at") or annotation.get("created_at") or ""
     label = class_called(choices[0], class_names)
-    return Answer(tile, label, f"label studio {person}", when, annotation.get("lead_time"))
+    seconds = annotation.get("lead_time")
+    return Answer(tile, label, f"label studio {person}", when=when, seconds=seconds)

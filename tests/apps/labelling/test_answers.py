@@ -82,7 +82,7 @@ def test_a_last_line_without_an_end_that_is_whole_counts(file):
 
 EDITED = {
     "no whole line of JSON": "nonsense",
-    "'[1]'": "[1]",
+    "[1]: Input should be an object": "[1]",
     "who": {"who": ...},
     "mood 'good': Unexpected": {"mood": "good"},
     "the class 'gland' is none of stroma, adipose": {"label": "gland"},
@@ -94,9 +94,9 @@ EDITED = {
     "label is 'stroma', action 'undo'": {"action": "undo"},
     "seconds -1": {"seconds": -1},
     "seconds nan": {"seconds": float("nan")},
-    "seconds '": {"seconds": 10**400},
+    "seconds 1": {"seconds": 10**400},
     "seconds inf": '{"tile": "t1", "who": "anna", "label": null, "seconds": 1e999}',
-    "seconds": '{"tile": "t1", "who": "anna", "label": null, "seconds": ' + "1" * 5000 + "}",
+    "no whole": '{"tile": "t1", "who": "anna", "label": null, "seconds": ' + "1" * 5000 + "}",
     "no whole line of JSON in UTF-8": "[" * 100_000,
     "no whole line of JSON in UTF": {"who": "\ud800"},
     "suggestion 'no'": {"suggestion": "no"},

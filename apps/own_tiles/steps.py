@@ -117,10 +117,10 @@ def learn(
     from apps.labelling.exchange import overrule
     from lib import consensus
     from lib.learning import losses, networks, setups
-    from lib.learning.trials import Evidence
+    from lib.learning.trials import FilterInputs
 
-    tiles, rules = unique.tile.values, consensus.SETTINGS["ours"]
-    inputs = Evidence.of_folder(out, tiles, keep_ratio=keep_ratio, seed=seed)
+    tiles, rules = unique.tile.values, consensus.VARIANTS["ours"]
+    inputs = FilterInputs.load(out, tiles, keep_ratio=keep_ratio, seed=seed)
     labels = inputs.pseudo_labels("", **rules)
     pseudo_labels = inputs.pseudo_labels("mvc+pfc", **rules)
     setup = setups.frozen(out, tiles, len(class_names), steps=n_steps, seed=seed)

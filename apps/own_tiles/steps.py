@@ -37,12 +37,14 @@ def load_model(vlm: str, unique: pd.DataFrame, *, image_size: int, seed: int) ->
 
     Raises ValueError for a stand-in that has learned on one of these tiles.
     """
+    from data.prepare.datasets import prepare_source
     from lib.vlm import stand_in
-    from lib.vlm.cards import credits, describe_vlm
+    from lib.vlm.cards import describe_vlm, vlm_citations
     from lib.vlm.loading import load_vlm
 
     for member in vlm.split("+"):
         if member.startswith(paths.STAND_IN):
+            prepare_source(member)
             source = stand_in.prepare(member, image_size=image_size, seed=seed)
             if shared := set(source.digest) & set(unique.digest):
                 raise ValueError(
@@ -50,7 +52,11 @@ def load_model(vlm: str, unique: pd.DataFrame, *, image_size: int, seed: int) ->
                     "guess. Name another model (vlm, VLM=) or other tiles"
                 )
     model = load_vlm(vlm, seed=seed)
-    print(f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}", credits(vlm), sep="\n")
+    print(
+        f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}",
+        vlm_citations(vlm),
+        sep="\n",
+    )
     return model
 
 
@@ -88,9 +94,9 @@ class Learned:
 
     def training_curve(self) -> "Figure":
         """Draw the losses and the share of confident predictions."""
-        from lib.figures.step_plots import training_curve
+        from lib.figures.step_plots import training_curves
 
-        return training_curve(self.curve, self.threshold)
+        return training_curves({"ours": self.curve}, self.threshold)
 
 
 def learn(

@@ -67,9 +67,10 @@ def tiles_folder(folder: str) -> Path:
     """Return a user's folder; without a name that of the synthetic tiles of the demo."""
     if folder:
         return Path(folder).expanduser()
-    from lib.data import cards, datasets
+    from data.prepare.datasets import prepare
+    from lib.data.cards import read_card
 
-    return datasets.prepare(cards.read_card("demo"))
+    return prepare(read_card("demo"))
 
 
 def list_tiles(folder: Path, *, by_folder: bool = False) -> TileFolder:

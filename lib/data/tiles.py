@@ -19,7 +19,7 @@ from lib import paths
 from lib.artefacts import atomic, new_array
 from lib.csv_tables import path_key, read_table, refuse
 from lib.data import shifts
-from lib.data.cards import Card, copies_file, groups_by_pattern
+from lib.data.cards import Card, beside, groups_by_pattern
 from lib.data.images import FORMATS, open_image, read_square
 
 if TYPE_CHECKING:

@@ -80,7 +80,8 @@ print(f"{len(listed.table)} files, {n_copies} of them copies; results go to {out
 
 # %%
 said, problems = exchange.read_labels(Path(labels), listed.table, names) if labels else ({}, [])
-settings = {"image_size": image_size, "n_views": n_views, "keep_ratio": keep_ratio, "n_steps": n_steps}
+settings = {"image_size": image_size, "n_views": n_views}
+settings |= {"keep_ratio": keep_ratio, "n_steps": n_steps}
 origin = results.made_from(listed.unique, labels, **settings)
 print(f"{len(said)} tiles are labelled in {labels or 'no file'}", *problems, sep="\n")
 
@@ -132,8 +133,9 @@ print("" if learned.alarms else "Nothing does.")
 
 # %%
 unique = learned.tiles
-by_class = unique.groupby("prompt_class")
-by_class.agg(tiles=("kept", "size"), kept=("kept", "sum"), vote_entropy=("vote_entropy", "mean")).round(3)
+columns = {"tiles": ("kept", "size"), "kept": ("kept", "sum")}
+columns["vote_entropy"] = ("vote_entropy", "mean")
+unique.groupby("prompt_class").agg(**columns).round(3)
 
 # %% [markdown]
 # A class with a high vote entropy is one that the prompts describe badly: try other words. A class without kept tiles
@@ -190,7 +192,8 @@ for name, sheet in gallery.write_sheets(out / "gallery", chosen, pixels).items()
 # %%
 overview = gallery.overview(shown, prompts)
 page = {
-    "title": tiles.folder.resolve().name, "alarms": learned.alarms, "chosen": chosen, "pixels": pixels,
+    "title": tiles.folder.resolve().name, "alarms": learned.alarms,
+    "chosen": chosen, "pixels": pixels,
     "facts": gallery.facts(tiles, unique.kept, vlm, n_views),
     "tables": {"Classes": overview, "Groups": groups, "Left out": tiles.left_out},
 }

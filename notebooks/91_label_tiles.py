@@ -111,7 +111,7 @@ people.progress(lines, names)
 # %%
 differently = people.seen_differently(lines)
 display(people.agreement(lines).round(3))
-own.unique[["digest", "path"]].merge(differently, left_on="digest", right_index=True).drop(columns="digest")
+own.unique[["digest", "path"]].merge(differently, left_on="digest", right_index=True)
 
 # %% [markdown]
 # ## Tables

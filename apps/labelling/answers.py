@@ -22,7 +22,6 @@ import pandas as pd
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from lib.active.loop import Waiting
 from lib.artefacts import locked
 from lib.labels import NONE_OF_THESE, REFUSED, UNANSWERED
 
@@ -229,6 +228,8 @@ class AnswersOracle:
         return {tile: resolved[d] for tile, d in self.digest.items() if d in resolved}
 
     def label(self, tiles: np.ndarray) -> dict[int, int]:
+        from lib.active.loop import Waiting  # PyTorch, which reading answers does not need
+
         lines = self.read().lines
         seen, resolved = set(standing(lines).tile), resolve(lines, self.class_names)
         n_open = sum(self.digest[tile] not in seen for tile in tiles.tolist())

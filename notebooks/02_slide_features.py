@@ -10,7 +10,7 @@
 # # From slides to features
 #
 # A slide has too many pixels for any network, and most of it is glass. Here each slide becomes a list of tiles and
-# their features: tissue is found at 8 µm per pixel, a grid of tiles is laid over it, and the vision-language model
+# their features: tissue is detected at 8 µm per pixel, a grid of tiles is laid over it, and the vision-language model
 # encodes every tile. A tile of $P$ pixels at $m$ µm per pixel covers, in a slide of $m_0$ µm per pixel, a square of
 #
 # $$ s_0 = P \cdot \frac{m}{m_0} \ \text{pixels of the finest level,} $$
@@ -28,7 +28,8 @@ from data.prepare.datasets import prepare
 from lib.data import cards
 from lib.figures import slide_plots
 from lib.run_folder import open_run
-from lib.slides import cohort
+from lib.slides.cohort import Cohort, embed_slides
+from lib.slides.slide_table import read_slide_table, with_tissue
 from lib.vlm.cards import describe_vlm
 from lib.vlm.loading import load_vlm
 
@@ -37,7 +38,7 @@ dataset = "demo_slides"  # a card in data/cards that names a table of slides
 vlm = "stand-in-demo_other_lab"  # see load_vlm
 seed = 0  # of a stand-in
 tile_mpp = 1.146  # µm per pixel of the tiles; as those that the model has learnt from
-tissue = ""  # a folder with corrected <slide>.tissue.geojson; empty: tissue is found
+tissue = ""  # a folder with corrected <slide>.tissue.geojson; empty: tissue is detected
 parts = 2  # jobs that share the slides
 part = 0  # this job
 
@@ -45,7 +46,7 @@ part = 0  # this job
 run = open_run("02_slide_features", globals())
 card = cards.read_card(dataset)
 folder = prepare(card)
-table = cohort.with_tissue(cohort.read_slide_table(card, folder), tissue)
+table = with_tissue(read_slide_table(card, folder), tissue)
 mine = table[table.slide % parts == part]
 print(f"{dataset}: {len(mine)} of {len(table)} slides, {table.group.nunique()} cases")
 
@@ -57,10 +58,11 @@ print(f"{dataset}: {len(mine)} of {len(table)} slides, {table.group.nunique()} c
 
 # %%
 model = load_vlm(vlm, seed=seed)
+cohort = Cohort(folder, mine, run.file("slides"), model.image_size, tile_mpp)
 print(f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}")
 
 # %%
-slide_plots.tissue_and_grid(folder, mine.iloc[0], model.image_size, tile_mpp)
+slide_plots.tissue_and_grid(cohort, mine.iloc[0])
 
 # %% [markdown]
 # ## Features
@@ -70,8 +72,7 @@ slide_plots.tissue_and_grid(folder, mine.iloc[0], model.image_size, tile_mpp)
 # its tissue, its µm per pixel, the tiles or the model.
 
 # %%
-out = run.file("slides")
-report = cohort.embed_slides(model, folder, mine, out, mpp=tile_mpp)
+report = embed_slides(model, cohort)
 report.round(2)
 
 # %%
@@ -85,9 +86,9 @@ assert failed.empty, f"{len(failed)} of {len(mine)} slides failed: {why}"
 # The tiles of the first slide lie side by side: each begins at a multiple of $s_0$, rounded to whole pixels.
 
 # %%
-with cohort.open_listed(folder, mine.iloc[0]) as slide:
+with cohort.open(mine.iloc[0]) as slide:
     (m_0, _), (left, *_), P = slide.mpp, slide.bounds, model.image_size
-with h5py.File(out / f"{mine.iloc[0]['name']}.h5") as file:
+with h5py.File(cohort.out / f"{mine.iloc[0]['name']}.h5") as file:
     x = file["coords"][:, 0] - left
 
 # %% tags=["algorithm"]
@@ -97,5 +98,5 @@ assert np.array_equal(x, np.round(k * s_0))
 print(f"{P} px at {tile_mpp} µm/px are {s_0:.2f} px at {m_0:.4f} µm/px")
 
 # %% [markdown]
-# **Recap.** Every slide has its features beside its coordinates, in the layout that TRIDENT and its followers read.
+# **Recap.** All slides have their features beside their coordinates, in the layout that TRIDENT and its followers read.
 # Next: `17_open_set_prompting_slides` leaves out what is no target and labels the slides.

@@ -29,15 +29,17 @@
 import numpy as np
 import pandas as pd
 
+from apps.slide_viewer import page
+from data.prepare import synthetic_slides
 from lib import paths
 from lib.artefacts import atomic
 from lib.data import cards, datasets, splits
 from lib.figures import slide_plots
 from lib.run_folder import open_run
-from apps.slide_viewer import page
-from lib.slides import cohort, open_set, scores, study
+from lib.slides import open_set, scores, study
+from lib.slides.cohort import Cohort, embed_slides
+from lib.slides.slide_table import read_slide_table, with_tissue
 from lib.vlm.cards import describe_vlm
-from lib.vlm.inference import embed_prompts
 from lib.vlm.loading import load_vlm
 
 # %% tags=["parameters"]
@@ -61,49 +63,45 @@ run = open_run("17_open_set_prompting_slides", globals())
 # %%
 card = cards.read_card(dataset)
 folder = datasets.locate_tiles(card)
-table = cohort.read_slide_table(card, folder)
+table = with_tissue(read_slide_table(card, folder), run.settings["tissue"])
 table["fold"] = splits.assign_folds(card, table)
-train, test = table[table.fold != fold], table[table.fold == fold]
+table["learnt_from"] = table.fold != fold
+test = table[~table.learnt_from]
 print(f"{dataset} with {describe_vlm(vlm)}")
-print(f"{len(train)} slides to learn from, {len(test)} to label")
+print(f"{len(table) - len(test)} slides to learn from, {len(test)} to label")
 
 # %% [markdown]
 # ## Which tiles count?
 #
-# The softmax of every tile over the prompts of the targets and of other tissue.
+# The softmax of each tile over the prompts of the targets and of other tissue.
 
 # %%
 model = load_vlm(vlm, seed=seed)
 
 # %%
-out, table = run.shared / "slides", cohort.with_tissue(table, run.settings["tissue"])
-done = cohort.embed_slides(model, folder, table, out, mpp=run.settings["tile_mpp"])
+out = run.shared / "slides"
+cohort = Cohort(folder, table, out, model.image_size, run.settings["tile_mpp"])
+done = embed_slides(model, cohort)
 assert not done.error.any(), f"features that are missing or old: {done.error.max()}"
-tiles = study.gather(table, out)
-names = list(card.other_tissue or open_set.OTHER_TISSUE)
-prompts = [list(c.prompts) for c in card.classes]
-text = embed_prompts(model, prompts + open_set.other_prompts(names))
-probs = study.tile_probabilities(model, out, text)
+prompts = {c.name: c.prompts for c in card.classes}
+tiles = study.prompted_tiles(model, cohort, prompts, card.other_tissue)
 
 # %%
-n_classes = len(prompts)
-relevant = open_set.relevant_tiles(probs, n_classes)
-truth = cohort.relevant_tissue(card, folder, table, tiles)
-print(f"{len(tiles)} tiles in {len(table)} slides, {relevant.mean():.0%} of them count")
-open_set.dropped_tiles(probs, n_classes, names, truth)
+truth = synthetic_slides.relevant_tissue(card, cohort, tiles.table)
+print(f"{len(tiles.probs)} tiles in {len(table)} slides, {tiles.relevant.mean():.0%} of them count")
+open_set.dropped_tiles(tiles.probs, tiles.others, truth)
 
 # %% [markdown]
 # `wrongly`, where the truth is known: dropped tiles that do show a target. Tiles that each prompt took, the surest
 # first; those of the classes count:
 
 # %%
-slide_plots.taken_tiles(folder, table, tiles, probs, card.class_names, names,
-                        pixels=model.image_size, mpp=run.settings["tile_mpp"])
+slide_plots.taken_tiles(tiles)
 
 # %% [markdown]
 # ## Views vote, filters choose, networks learn
 #
-# As in `11_multi_view_consensus` to `13_high_confidence_cross_supervision`, in our setting, on tiles drawn from all
+# As in `11_multi_view_consensus` to `13_high_confidence_cross_supervision`, in our setting, on tiles sampled from all
 # slides, three times: from all tissue; from the tiles that count by their prompt (*open set*, as published); and once
 # more from all tissue, with every other tissue as a class too (*open set, learnt*, ours). There the views, the
 # clusters and the networks have a say in what is no target, and not one prompt alone; a tile counts if the networks
@@ -111,20 +109,15 @@ slide_plots.taken_tiles(folder, table, tiles, probs, card.class_names, names,
 
 # %%
 views = {"n_views": n_views, "hue": hue, "batch_size": batch_size, "seed": seed}
-choice = {"mpp": run.settings["tile_mpp"], "most": tiles_per_slide, "views": views}
-every = np.arange(len(tiles))
-rows = {open_set.ALL_TISSUE: every, open_set.OPEN_SET: every[relevant], open_set.LEARNT: every}
-given = rows, model, folder, table, tiles, card.class_names, names, text, out
-voted = study.vote_on(*given, **choice)
+choices = open_set.ALL_TISSUE, open_set.OPEN_SET, open_set.LEARNT
+voted = study.vote_on(model, tiles, choices, max_tiles=tiles_per_slide, views=views)
 
 # %%
-zero_shot = open_set.target_probabilities(probs, n_classes)
-given = (out, tiles.slide.values, zero_shot, table.label.values, (table.fold != fold).values)
-given += (card.class_names, run.settings)
-folders = {setting: run.file(f"slides-{paths.file_name(setting)}") for setting in voted}
-found = {setting: study.label_slides(own, *given, folders[setting], seed=seed)
-         for setting, own in voted.items()}
-{setting: f"{each.kept:.0%} of the drawn tiles kept" for setting, each in found.items()}
+found = {}
+for choice in choices:
+    networks = run.file(f"slides-{paths.file_name(choice)}")
+    found[choice] = study.label_slides(tiles, voted[choice], run.settings, networks, seed=seed)
+    print(f"{choice}: {found[choice].kept:.0%} of the sampled tiles kept")
 
 # %%
 for setting, each in found.items():
@@ -135,7 +128,8 @@ for setting, each in found.items():
 # gives the slide its class, wrongly.
 
 # %%
-masks = {} if truth is None else {s: np.isin(every, each.rows) for s, each in found.items()}
+rows = np.arange(len(tiles.probs))
+masks = {} if truth is None else {s: np.isin(rows, each.rows) for s, each in found.items()}
 quality = {s: open_set.open_set_quality(mask, truth) for s, mask in masks.items()}
 pd.DataFrame(quality).T.round(3)
 
@@ -146,11 +140,9 @@ pd.DataFrame(quality).T.round(3)
 # slides*: the same attention taught by what nobody had to know here.
 
 # %%
-outcomes = [outcome for each in found.values() for outcome in each.outcomes]
-given = outcomes, test.slide.values, test.label.values, card.class_names, quality
-rows = run.record(scores.evaluate_slides(*given, device=str(model.device)))
-right = scores.right_per_slide(outcomes, test, vlm=vlm, seed=seed, fold=fold)
-run.save(slides=right)
+evaluated = scores.evaluate_slides(found, test, tiles.targets, quality, device=str(model.device))
+rows = run.record(evaluated)
+run.save(slides=scores.right_per_slide(found, test, vlm=vlm, seed=seed, fold=fold))
 scores.slides_table(rows)
 
 # %% [markdown]
@@ -163,15 +155,14 @@ scores.slides_table(rows)
 
 # %%
 shown, ours = test[test.label == test.label.max()].iloc[0], found[open_set.LEARNT]
-tile_probs, attention = ours.of_tiles(len(tiles))
-best = ours.probs("vlm-cpl", "mean")[shown.slide].argmax()
-own = (tiles.slide == shown.slide).values
-maps = {f"p({card.class_names[best]})": tile_probs[own, best],
-        "attention, its highest is 1": attention[own] / np.nanmax(attention[own])}
-places = tiles.loc[own, ["x", "y"]].values, tiles.side[own].iloc[0]
+tile_probs, attention = ours.of_tiles(len(tiles.probs))
+best = ours.probs["vlm-cpl", "mean"][shown.slide].argmax()
+inside = tiles.slide_of == shown.slide
+maps = {f"p({tiles.targets[best]})": tile_probs[inside, best],
+        "attention, its highest is 1": attention[inside] / np.nanmax(attention[inside])}
 
 # %%
-figure = slide_plots.heat_maps(folder, shown, *places, maps)
+figure = slide_plots.heat_maps(cohort, shown, tiles.table[inside], maps)
 with atomic(run.file("slides") / "heat_map.png") as file:
     figure.savefig(file)
 figure
@@ -187,8 +178,7 @@ figure
 
 # %%
 title = f"{card.title}, fold {fold}"
-seen = folder, test, tiles, ours, probs, card.class_names, names
-print("open", page.write_study_page(run.file("slides"), *seen, title=title))
+print("open", page.write_study_page(run.file("slides"), tiles, ours, title=title, slides=test))
 
 # %% [markdown]
 # **Recap.** Slides are labelled without a label, and it shows which tissue was left out and where the networks

@@ -20,7 +20,7 @@ import pandas as pd
 import tifffile
 from small_models import write_model
 
-from lib.slides import cohort
+from lib.slides.cohort import Cohort, embed_slides
 from lib.slides.grid import read_tiles, tile_grid
 from lib.slides.reading import open_slide
 from lib.slides.tissue import TISSUE_MPP, tissue_mask
@@ -75,8 +75,9 @@ def write_large(file: Path, side: int, island: int) -> None:
 def embed(folder: Path, names: list[str], model: Path, out) -> None:
     """Embed slides in this process and report its peak memory in MiB."""
     vlm = load_vlm(f"local-dir:{model}", seed=0)
-    lines = [{"path": f"{name}.tif", "name": name, "mpp": np.nan} for name in names]
-    report = cohort.embed_slides(vlm, folder, pd.DataFrame(lines), folder / "out", mpp=0.5)
+    table = pd.DataFrame({"name": names, "mpp": np.nan, "tissue": ""})
+    table["path"] = table.name + ".tif"
+    report = embed_slides(vlm, Cohort(folder, table, folder / "out", vlm.image_size, 0.5))
     assert (report.error == "").all(), report.error.tolist()
     status = Path("/proc/self/status").read_text()
     out.put((int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024, int(report.tiles.sum())))
@@ -112,10 +113,10 @@ def reading(folder: Path, model: Path) -> None:
     with open_slide(folder / "slide.tif") as slide:
         mask = tissue_mask(slide)
         for mpp in (MPP, 0.5, 0.2653 * 2):
-            coords = tile_grid(slide, mask, TISSUE_MPP, 224, mpp)[:2800]
+            coords = tile_grid(slide, mask, TISSUE_MPP, 224, mpp=mpp)[:2800]
             rates = {"bare": bare(folder / "slide.tif", coords, mpp)}
             for workers in (1, 2):
-                batches = read_tiles(slide, coords, 224, mpp, workers, 64)
+                batches = read_tiles(slide, coords, 224, mpp, workers=workers)
                 for _ in range(2 * workers + 1):  # until all have started, and what waits is read
                     next(batches)
                 started, rest = time.perf_counter(), 0

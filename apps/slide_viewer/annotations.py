@@ -1,209 +1,82 @@
 """Tiles of a slide with what was predicted for them, as GeoJSON that QuPath (0.4 and later) opens.
 
-Coordinates are level-0 pixels. QuPath crops a slide to the part that was scanned, so positions
-count from the top left of OpenSlide's bounds.
+A table of tiles has a line per tile: x, y (top left) and side, in level-0 pixels; class, "" without
+one; and measurements, which are all other columns.
 """
 
-import json
 import math
 import re
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgb
 
-from lib.artefacts import atomic
+from lib.slides.geojson import class_of, feature, polygons, read_geojson, write_geojson
 
-OBJECT_TYPES = ("annotation", "detection", "tile", "cell", "tmaCore")
-DIGITS = 4  # of every number
+DIGITS = 4  # of all numbers
+POSITION = ("x", "y", "side", "class")
 
 
-def tiles_geojson(
+def write_tiles_geojson(
+    file: Path,
+    tiles: pd.DataFrame,
     name: str,
-    coords: np.ndarray,
-    side: float | tuple[float, float],
-    classes: np.ndarray,
-    probs: np.ndarray,
-    class_names: Sequence[str],
-    colours: Sequence[str],
+    colours: Mapping[str, str],
     bounds: tuple[float, float] = (0, 0),
-    extra: Mapping[str, np.ndarray] | None = None,
-) -> dict[str, Any]:
-    """A FeatureCollection with a square and its measurements for each tile.
-
-    name: of the slide; coords: [N, 2], x and y of the tiles' top left; side: width and height of a
-    tile, or one for both; classes: int [N], into class_names; probs: [N, C], of the first C
-    class_names, the others being classes without probabilities, such as irrelevant tissue;
-    colours: of class_names, as matplotlib names them; bounds: x and y of the scanned part; extra:
-    more measurements by name, [N] each. Lengths are level-0 pixels. A measurement that is not
-    finite is left out. The same tiles have the same ids at every call. Raises ValueError where
-    the sizes do not agree or a class has no name.
-    """
-    extra = extra or {}
-    _check_sizes(coords, classes, probs, class_names, colours, extra)
-    width, height = side if isinstance(side, tuple) else (side, side)
-    colour = [[round(255 * part) for part in to_rgb(c)] for c in colours]
-    titles = [f"prob {title}" for title in class_names[: probs.shape[1]]] + list(extra)
-    values = np.column_stack([probs, *extra.values()]).astype(float)
-    features = []
-    for (x, y), k, measured in zip(coords.tolist(), classes.tolist(), values.tolist(), strict=True):
-        identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{name}\n{x:.{DIGITS}f} {y:.{DIGITS}f}")
-        left, top = x - bounds[0], y - bounds[1]
-        properties = {
-            "objectType": "tile",
-            "name": f"{class_names[k]} ({round(x)}, {round(y)})",
-            "isLocked": True,
-            "classification": {"name": class_names[k], "color": colour[k]},
-            "measurements": _finite(titles, measured),
-        }
-        features.append(
-            {
-                "type": "Feature",
-                "id": str(identity),
-                "geometry": _square(left, top, left + width, top + height),
-                "properties": properties,
-            }
-        )
-    return {"type": "FeatureCollection", "features": features}
-
-
-def _check_sizes(
-    coords: np.ndarray,
-    classes: np.ndarray,
-    probs: np.ndarray,
-    class_names: Sequence[str],
-    colours: Sequence[str],
-    extra: Mapping[str, np.ndarray],
 ) -> None:
-    n = len(coords)
-    shapes = {"coords": coords.shape[1:], "classes": classes.shape, "probs": probs.shape[:1]}
-    wanted: dict[str, tuple[int, ...]] = {"coords": (2,), "classes": (n,), "probs": (n,)}
-    shapes |= {title: values.shape for title, values in extra.items()}
-    wanted |= {title: (n,) for title in extra}
-    wrong = [title for title, shape in shapes.items() if shape != wanted[title]]
-    if wrong or probs.ndim != 2:
-        raise ValueError(f"{', '.join(wrong) or 'probs'} do not fit {n} tiles")
-    if len(colours) != len(class_names) or probs.shape[1] > len(class_names):
-        raise ValueError(
-            f"{len(class_names)} class names, {len(colours)} colours and probabilities of "
-            f"{probs.shape[1]} classes"
-        )
-    if n and not (0 <= classes.min() and classes.max() < len(class_names)):
-        raise ValueError(f"a tile is of a class that is none of {list(class_names)}")
+    """Write a square with its measurements for each tile; the same tiles have the same ids.
 
+    Parameters
+    ----------
+    file : of GeoJSON
+    tiles : see the module; what is not finite is left out, as it breaks QuPath's import
+    name : of the slide
+    colours : of the classes, as matplotlib names them
+    bounds : x and y of the part that was scanned, from which QuPath counts
 
-def _finite(titles: Sequence[str], values: Sequence[float]) -> dict[str, float]:
-    """Measurements without NaN and infinity, which break QuPath's import."""
-    pairs = zip(titles, values, strict=True)
-    return {title: round(value, DIGITS) for title, value in pairs if math.isfinite(value)}
-
-
-def _square(left: float, top: float, right: float, bottom: float) -> dict[str, Any]:
-    ring = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
-    rounded = [[round(x, DIGITS), round(y, DIGITS)] for x, y in ring]
-    return {"type": "Polygon", "coordinates": [rounded]}
-
-
-def check_geojson(collection: Mapping[str, Any]) -> None:
-    """Raise ValueError naming the first feature that QuPath would refuse or misread.
-
-    Polygons and multipolygons with closed rings; a known objectType; a classification with name
-    and colour; finite measurements.
     """
-    if collection.get("type") != "FeatureCollection":
-        raise ValueError(f"a FeatureCollection is needed, not {collection.get('type')!r}")
-    for number, feature in enumerate(collection["features"]):
-        for problem in _problems(feature):
-            raise ValueError(f"feature {number} ({feature.get('id')}): {problem}")
-
-
-def _problems(feature: Mapping[str, Any]) -> Iterator[str]:
-    if feature.get("type") != "Feature":
-        yield f"its type is {feature.get('type')!r}"
-    try:
-        uuid.UUID(feature.get("id"))
-    except (ValueError, TypeError, AttributeError):
-        yield "its id is no UUID"
-    yield from _geometry_problems(feature.get("geometry") or {})
-    properties = feature.get("properties") or {}
-    if properties.get("objectType") not in OBJECT_TYPES:
-        yield f"objectType is {properties.get('objectType')!r}, none of {', '.join(OBJECT_TYPES)}"
-    if "classification" in properties:
-        yield from _classification_problems(properties["classification"])
-    measurements = properties.get("measurements", {})
-    if not isinstance(measurements, Mapping):
-        yield "measurements are no object"
-    for title, value in dict(measurements).items():
-        if not _is_number(value):
-            yield f"measurement {title!r} is {value!r}"
-
-
-def _geometry_problems(geometry: Mapping[str, Any]) -> Iterator[str]:
-    if geometry.get("type") not in ("Polygon", "MultiPolygon"):
-        yield f"its geometry is {geometry.get('type')!r}, no Polygon or MultiPolygon"
-        return
-    coordinates = geometry["coordinates"]
-    polygons = [coordinates] if geometry["type"] == "Polygon" else coordinates
-    rings = [ring for polygon in polygons for ring in polygon]
-    if not rings:
-        yield "its geometry is empty"
-    for ring in rings:
-        if len(ring) < 4 or ring[0] != ring[-1]:
-            yield "a ring is not closed"
-        if not all(len(point) == 2 and all(map(_is_number, point)) for point in ring):
-            yield "a coordinate is not a pair of finite numbers"
-
-
-def _classification_problems(classification: Any) -> Iterator[str]:
-    if not isinstance(classification, Mapping) or not classification.get("name"):
-        yield "its classification has no name"
-        return
-    colour = classification.get("color")
-    if colour is None:
-        yield f"the classification {classification['name']!r} has no color"
-    elif len(colour) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in colour):
-        yield f"color is {colour!r}, not three whole numbers up to 255"
-
-
-def _is_number(value: Any) -> bool:
-    real = isinstance(value, int | float) and not isinstance(value, bool)
-    return real and math.isfinite(value)
-
-
-def write_geojson(file: Path, collection: Mapping[str, Any]) -> None:
-    """Write what `check_geojson` accepts; the file appears when it is complete."""
-    check_geojson(collection)
-    text = json.dumps(collection, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    with atomic(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    rgb = {c: [round(255 * part) for part in to_rgb(colour)] for c, colour in colours.items()}
+    features = []
+    for row in tiles.to_dict("records"):
+        x, y, side, class_name = (row.pop(column) for column in POSITION)
+        left, top = x - bounds[0], y - bounds[1]
+        right, bottom = left + side, top + side
+        ring = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+        position = f"{name}\n{x:.{DIGITS}f} {y:.{DIGITS}f}"
+        features.append(
+            feature(
+                uuid.uuid5(uuid.NAMESPACE_OID, position),
+                [[[round(float(end), DIGITS) for end in point] for point in ring]],
+                "tile",
+                class_name=class_name,
+                colour=rgb[class_name],
+                name=f"{class_name} ({round(x)}, {round(y)})",
+                isLocked=True,
+                measurements={k: round(v, DIGITS) for k, v in row.items() if math.isfinite(v)},
+            )
+        )
+    write_geojson(file, features)
 
 
 def read_tiles_geojson(file: Path) -> pd.DataFrame:
-    """The tiles of a file that `write_geojson` or QuPath wrote: their measurements, and as follows.
+    """Read the tiles of a file that was written here or by QuPath; positions are from the bounds.
 
-    x, y: top left, from the bounds, and side: width, all in level-0 pixels; class, "" without one;
-    written: the class that `tiles_geojson` wrote, which the name of a tile keeps when its class is
-    changed, "" where it does not say. A measurement that a tile lacks is NaN. A collection, a list
-    of features or a single one is read. Whatever is no tile, a polygon with finite corners, is left
-    out with a warning. Raises ValueError naming a file that is no JSON.
+    A further column, written, is the class that `write_tiles_geojson` wrote, which the name of a
+    tile keeps when its class is changed, "" where it does not say. A measurement that a tile lacks
+    is NaN.
+    Whatever is no tile, a polygon with finite corners, is left out with a warning. Raises
+    ValueError naming a file that is no GeoJSON.
     """
-    try:
-        content = json.loads(Path(file).read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is no GeoJSON: {error}") from error
-    features = content.get("features", [content]) if isinstance(content, dict) else content
-    if not isinstance(features, list):
-        raise ValueError(f"{file} is no GeoJSON: it holds no features")
     lines, others = [], []
-    for number, feature in enumerate(features):
+    features = read_geojson(Path(file))
+    for number, item in enumerate(features):
         try:
-            lines.append(_tile_of(feature))
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            lines.append(_tile_of(item))
+        except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError):
             others.append(str(number))
     if others:
         more = f" and {len(others) - 10} more" if len(others) > 10 else ""
@@ -212,26 +85,21 @@ def read_tiles_geojson(file: Path) -> pd.DataFrame:
             f"features {', '.join(others[:10])}{more}, counted from 0",
             stacklevel=2,
         )
-    return pd.DataFrame(lines, columns=None if lines else ["x", "y", "side", "class", "written"])
+    return pd.DataFrame(lines, columns=None if lines else [*POSITION, "written"])
 
 
-def _tile_of(feature: Mapping[str, Any]) -> dict[str, Any]:
+def _tile_of(item: Mapping[str, Any]) -> dict[str, Any]:
     """A line of `read_tiles_geojson`. Raises one of several errors for what is no tile."""
-    properties, geometry = feature["properties"], feature["geometry"]
-    if properties["objectType"] != "tile" or geometry["type"] != "Polygon":
+    properties = item["properties"]
+    if properties["objectType"] != "tile" or item["geometry"]["type"] != "Polygon":
         raise ValueError
-    ring = np.array([point[:2] for point in geometry["coordinates"][0]], dtype=float)
-    if not np.isfinite(ring).all():
-        raise ValueError
+    ring = polygons(item)[0][0]
     (x, y), (right, _) = ring.min(0), ring.max(0)
-    named = properties.get("classification") or ""
-    if isinstance(named, Mapping):
-        named = ": ".join(named.get("names") or [named.get("name") or ""])
     name = re.fullmatch(r"(.+) \(-?\d+, -?\d+\)", str(properties.get("name")), re.DOTALL)
     measured = properties.get("measurements")
     numbers = {
-        title: float(value) if _is_number(value) else math.nan
+        title: float(value) if type(value) in (int, float) and math.isfinite(value) else math.nan
         for title, value in (measured.items() if isinstance(measured, Mapping) else ())
     }
-    line = {"x": x, "y": y, "side": round(right - x, DIGITS)}
-    return numbers | line | {"class": str(named), "written": name[1] if name else ""}
+    line = {"x": x, "y": y, "side": round(right - x, DIGITS), "class": class_of(item)}
+    return numbers | line | {"written": name[1] if name else ""}

@@ -10,13 +10,14 @@ from openslide.deepzoom import DeepZoomGenerator
 from PIL import Image
 
 from lib.artefacts import atomic
+from lib.slides.reading import Slide
 
 TILE_SIZE, OVERLAP = 254, 1  # 256 with its borders, as OpenSlide's own viewer has it
 READ_SIZE = 4096  # side of what is read of the slide at once, in pixels of its level
 QUALITY = 80  # of the JPEGs
 
 
-def write_deep_zoom(slide_path: Path, folder: Path, max_pixels: int = 4096) -> dict[str, Any]:
+def write_deep_zoom(slide: Slide, folder: Path, max_pixels: int = 4096) -> dict[str, Any]:
     """Write a slide as `<level>/<column>_<row>.jpeg`; returns what a viewer has to know of it.
 
     The slide is halved until its longer side is at most `max_pixels`; of that and of each half of
@@ -28,32 +29,24 @@ def write_deep_zoom(slide_path: Path, folder: Path, max_pixels: int = 4096) -> d
     The folder appears when it is complete. Raises ValueError naming a slide that cannot be read.
     """
     try:
-        with openslide.OpenSlide(slide_path) as slide:
-            picture, downsample = _picture(slide, max_pixels)
-            properties = slide.properties
-            x, y = (int(properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
-            width, height = _generator(slide).level_dimensions[-1]
+        picture, downsample = _picture(slide.opened, max_pixels)
     except openslide.OpenSlideError as error:
-        raise ValueError(f"{slide_path} cannot be read: {error}") from error
-    min_level, max_level = _write_tiles(picture, folder)
-    return {
-        "width": picture.width,
-        "height": picture.height,
-        "tile_size": TILE_SIZE,
-        "overlap": OVERLAP,
-        "format": "jpeg",
-        "min_level": min_level,
-        "max_level": max_level,
-        "downsample": downsample,
-        "x": x,
-        "y": y,
-        "slide_width": width,
-        "slide_height": height,
-    }
-
-
-def _generator(slide: openslide.AbstractSlide, side: int = READ_SIZE) -> DeepZoomGenerator:
-    return DeepZoomGenerator(slide, side, overlap=0, limit_bounds=True)
+        slide.close()
+        raise ValueError(f"{slide.path} cannot be read: {error}") from error
+    tiles = DeepZoomGenerator(openslide.ImageSlide(picture), TILE_SIZE, OVERLAP)
+    min_level = max(k for k, count in enumerate(tiles.level_tiles) if count == (1, 1))
+    with atomic(folder) as temporary:
+        for level in range(min_level, tiles.level_count):
+            (temporary / str(level)).mkdir(parents=True)
+            for column, row in np.ndindex(*tiles.level_tiles[level]):
+                file = temporary / str(level) / f"{column}_{row}.jpeg"
+                tiles.get_tile(level, (column, row)).save(file, quality=QUALITY)
+    x, y, width, height = slide.bounds
+    sizes = {"width": picture.width, "height": picture.height, "downsample": downsample}
+    form = {"tile_size": TILE_SIZE, "overlap": OVERLAP, "format": "jpeg"}
+    levels = {"min_level": min_level, "max_level": tiles.level_count - 1}
+    shown = {"x": x, "y": y, "slide_width": width, "slide_height": height}
+    return sizes | form | levels | shown
 
 
 def _picture(slide: openslide.AbstractSlide, max_pixels: int) -> tuple[Image.Image, int]:
@@ -62,64 +55,48 @@ def _picture(slide: openslide.AbstractSlide, max_pixels: int) -> tuple[Image.Ima
     Read piece by piece: the smaller levels are then made from it, for of a slide without a pyramid
     they would each read all of level 0 at once.
     """
-    generator = _generator(slide)
-    sizes = generator.level_dimensions
+    sizes = DeepZoomGenerator(slide, READ_SIZE, overlap=0, limit_bounds=True).level_dimensions
     level = max(k for k, size in enumerate(sizes) if max(size) <= max_pixels or k == 0)
     downsample = 2 ** (len(sizes) - 1 - level)
-    at = slide.level_downsamples[slide.get_best_level_for_downsample(downsample)]
-    side = max(1, int(READ_SIZE * at / downsample))
-    generator = _generator(slide, side)
+    read_at = slide.level_downsamples[slide.get_best_level_for_downsample(downsample)]
+    side = max(1, int(READ_SIZE * read_at / downsample))
+    generator = DeepZoomGenerator(slide, side, overlap=0, limit_bounds=True)
     picture = Image.new("RGB", sizes[level], "white")
-    columns, rows = generator.level_tiles[level]
-    for column in range(columns):
-        for row in range(rows):
-            piece = generator.get_tile(level, (column, row))
-            picture.paste(piece, (column * side, row * side))
+    for column, row in np.ndindex(*generator.level_tiles[level]):
+        picture.paste(generator.get_tile(level, (column, row)), (column * side, row * side))
     return picture, downsample
-
-
-def _write_tiles(picture: Image.Image, folder: Path) -> tuple[int, int]:
-    """Deep Zoom's levels of a picture from the largest of a single tile up, first and last."""
-    tiles = DeepZoomGenerator(openslide.ImageSlide(picture), TILE_SIZE, OVERLAP)
-    min_level = max(k for k, count in enumerate(tiles.level_tiles) if count == (1, 1))
-    with atomic(folder) as temporary:
-        for level in range(min_level, tiles.level_count):
-            (temporary / str(level)).mkdir(parents=True)
-            columns, rows = tiles.level_tiles[level]
-            for column in range(columns):
-                for row in range(rows):
-                    file = temporary / str(level) / f"{column}_{row}.jpeg"
-                    tiles.get_tile(level, (column, row)).save(file, quality=QUALITY)
-    return min_level, tiles.level_count - 1
 
 
 def write_overlay(
     file: Path,
     coords: np.ndarray,
-    side: float | tuple[float, float],
+    side: float,
     values: np.ndarray,
-    size: tuple[int, int],
     *,
+    size: tuple[int, int],
     colour_map: Callable[[np.ndarray], np.ndarray],
-    scale: float,
 ) -> dict[str, float]:
-    """Write values of tiles as a PNG, transparent where there is no tile; returns where it lies.
+    """Write values of tiles as a PNG, transparent where there is no tile.
 
-    coords: [N, 2], top left of the tiles; side: width and height of a tile, or one for both;
-    values: [N], in 0 ... 1, NaN for a tile without a value; size: of the slide; all in level-0
-    pixels. colour_map: RGBA in 0 ... 1, [N, 4], from values, such as a colour map of matplotlib;
-    scale: pixels of the PNG per level-0 pixel: a tile should have some, for its borders are
-    rounded to them. Returned: x, y, width, height of the PNG on the slide, which it does not cover
-    beyond its tiles. Raises ValueError when a tile begins outside of the slide or a value is not in
-    0 ... 1.
+    A tile has eight pixels, or fewer where the PNG of a large slide would pass 4096.
+
+    Parameters
+    ----------
+    file : of the PNG
+    coords : [N, 2], top left of the tiles in level-0 pixels
+    side : of a tile, likewise
+    values : [N], in 0 … 1, NaN for a tile without a value
+    size : of the slide, likewise
+    colour_map : RGBA in 0 … 1, [N, 4], from values, such as a colour map of matplotlib
+
+    Returns
+    -------
+    x, y, width, height of the PNG on the slide, which it does not cover beyond its tiles
+
     """
-    coords, values = np.asarray(coords, float).reshape(-1, 2), np.asarray(values, float)
-    if len(coords) and ((coords < 0).any() or (coords >= size).any()):
-        raise ValueError(f"{file.name}: a tile begins outside of the slide of {size} pixels")
+    scale = min(8 / side, 4096 / max(size))
     known = np.isfinite(values)
-    if ((values[known] < 0) | (values[known] > 1)).any():
-        raise ValueError(f"{file.name}: values are in 0 ... 1")
-    coords, values = coords[known], values[known]
+    coords, values = coords[known].astype(float), values[known]
     origin = coords.min(0) if len(coords) else np.zeros(2)
     begins = np.round((coords - origin) * scale).astype(int)
     ends = np.round((coords - origin + side) * scale).astype(int)
@@ -132,9 +109,3 @@ def write_overlay(
         Image.fromarray(image).save(temporary, "PNG")
     x, y = origin.tolist()
     return {"x": x, "y": y, "width": columns / scale, "height": rows / scale}
-
-
-def overlay_scale(side: float | tuple[float, float], size: tuple[int, int]) -> float:
-    """Eight pixels per tile, or fewer where the PNG of a large slide would pass 4096."""
-    shorter = min(side) if isinstance(side, tuple) else side
-    return min(8 / shorter, 4096 / max(size))

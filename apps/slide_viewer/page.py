@@ -8,361 +8,247 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.colors import to_hex, to_rgb
-from scipy.stats import rankdata
 
-from apps.slide_viewer.annotations import tiles_geojson, write_geojson
-from apps.slide_viewer.deep_zoom import overlay_scale, write_deep_zoom, write_overlay
+from apps.slide_viewer.annotations import write_tiles_geojson
+from apps.slide_viewer.deep_zoom import write_deep_zoom, write_overlay
 from lib import paths
 from lib.alarm import Alarm
 from lib.artefacts import atomic
-from lib.slides.cohort import open_listed
-
-if TYPE_CHECKING:
-    from lib.slides.study import SlideStudy
+from lib.slides.reading import Slide
+from lib.slides.study import CohortTiles, SlideStudy
 
 HERE = Path(__file__).parent
-VIEWER = ("page.css", "slide.js", "table.js", "openseadragon/openseadragon.min.js",
-          "openseadragon/LICENSE.txt")  # fmt: skip
+OPENSEADRAGON = ("openseadragon/openseadragon.min.js", "openseadragon/LICENSE.txt")
+VIEWER = ("page.css", "slide.js", "table.js", *OPENSEADRAGON)
 ATTENTION, IRRELEVANT = "#ffd400", "#505050"
-COLUMNS = ("slide", "class", "tiles", "irrelevant")
+OTHER = "other tissue"  # the class of tiles that show no target
 
 
 @dataclass
 class SlideView:
-    """A slide and what was predicted for its tiles.
+    """A slide as its page shows it.
 
-    name: as in the table; path: of the file that OpenSlide reads; mpp: micrometres per pixel, x and
-    y or one for both, None where unknown; coords: [N, 2], top left of the tiles; side: width and
-    height of a tile, or one for both; all at level 0. probs: [N, C];
-    attention: [N] or None, NaN for tiles that have none; relevant: bool [N], tiles that count;
-    other: [N], the best prompt of other tissue for each tile that does not count, or None;
-    geojson: a file to hand on for QuPath, which is copied into the page's folder, or None.
+    name: as in the table; slide: open or not; tiles: a line per tile with x, y, side (level-0
+    pixels), class (`OTHER` if the tile does not count), other (the best prompt of other tissue),
+    attention (NaN without one) and "prob <class>"; line: of the table of slides; geojson: a file
+    for QuPath, which is copied into the page's folder.
     """
 
     name: str
-    path: Path
-    mpp: float | tuple[float, float] | None
-    coords: np.ndarray
-    side: float | tuple[float, float]
-    probs: np.ndarray
-    attention: np.ndarray | None
-    relevant: np.ndarray
-    other: Sequence[str] | None = None
-    geojson: Path | None = None
+    slide: Slide
+    tiles: pd.DataFrame
+    line: Mapping[str, Any]
+    geojson: Path
+
+
+def write_study_page(
+    out: Path,
+    tiles: CohortTiles,
+    study: SlideStudy,
+    *,
+    title: str,
+    slides: pd.DataFrame,
+    left_out: Mapping[str, str] | None = None,
+) -> Path:
+    """Write the page of a study and a GeoJSON of the tiles of each slide to a folder.
+
+    Parameters
+    ----------
+    out : folder, which may be there
+    tiles, study : of `prompted_tiles` and `label_slides`
+    title : of the page
+    slides : lines of the cohort's table, of the slides to show
+    left_out : by file, why it is no part of the cohort
+
+    Returns
+    -------
+    Path of the page's index.html
+
+    """
+    colours = {name: to_hex(f"C{k}") for k, name in enumerate(tiles.targets)}
+    table, (classes, pooled) = _tile_table(tiles, study), study.classes(tiles.targets)
+    out.mkdir(parents=True, exist_ok=True)
+    views = []
+    for _, line in slides.iterrows():
+        of_slide = table[table.slide == line.slide].drop(columns="slide")
+        slide, geojson = tiles.cohort.open(line), out / f"{line['name']}.geojson"
+        measured = of_slide.drop(columns="other")
+        write_tiles_geojson(
+            geojson, measured, line["name"], {**colours, OTHER: IRRELEVANT}, slide.bounds[:2]
+        )
+        shown = {
+            "slide": line["name"],
+            "class": classes[line.slide],
+            "probs": [None if np.isnan(p) else float(p) for p in pooled[line.slide]],
+            "tiles": len(of_slide),
+            "irrelevant": float((of_slide["class"] == OTHER).mean()),
+            "label": tiles.targets[line.label] if line.label >= 0 else None,
+        }
+        views.append(SlideView(line["name"], slide, of_slide, shown, geojson))
+    labelled = sum(view.line["class"] != "" for view in views)
+    facts = [
+        f"{labelled} of {len(views)} slide{'s' * (len(views) != 1)} labelled, by words alone: "
+        f"{', '.join(tiles.targets)}.",
+        f"Tiles of other tissue were left out: {', '.join(tiles.others)}.",
+    ]
+    told: dict[str, Any] = {"title": title, "facts": facts, "alarms": study.alarms}
+    write_slides_page(out / "page", views, colours, left_out=left_out or {}, **told)
+    return out / "page" / "index.html"
+
+
+def _tile_table(tiles: CohortTiles, study: SlideStudy) -> pd.DataFrame:
+    """A line per tile of the cohort: slide, and the columns of `SlideView.tiles`."""
+    probs, attention = study.of_tiles(len(tiles.table))
+    counts, n_targets = np.isfinite(probs[:, 0]), len(tiles.targets)
+    best = np.where(counts, np.nan_to_num(probs).argmax(1), n_targets)
+    table = tiles.table[["slide", "x", "y", "side"]].copy()
+    table["class"] = np.array([*tiles.targets, OTHER], object)[best]
+    table["other"] = np.array(tiles.others, object)[tiles.probs[:, n_targets:].argmax(1)]
+    for name, column in zip(tiles.targets, probs.T, strict=True):
+        table[f"prob {name}"] = column
+    return table.assign(attention=attention)
 
 
 def write_slides_page(
     folder: Path,
+    views: Sequence[SlideView],
+    colours: Mapping[str, str],
     *,
     title: str,
     facts: Sequence[str],
-    slides: pd.DataFrame,
-    views: Sequence[SlideView],
-    class_names: Sequence[str],
-    colours: Sequence[str],
     alarms: Sequence[Alarm] = (),
-    left_out: Mapping[str, str] | None = None,
-    max_pixels: int = 4096,
+    left_out: Mapping[str, str],
 ) -> None:
-    """Write the page; `folder` is replaced when all is written. To be opened: its `index.html`.
+    """Write the page; `folder` is replaced when all is written.
 
-    facts: sentences at its head; slides: a line per slide with slide (name), class (predicted, ""
-    if none), tiles (of tissue), irrelevant (share of them, 0 ... 1), "prob <class>" for each class
-    (NaN without one), and label where it is known (a column that may be missing); views: of all of
-    the slides or of some; colours: of class_names; alarms, left_out (file and reason): shown at the
-    head; max_pixels: see `write_deep_zoom`. A slide that can no longer be read has no view, and the
-    head says so. Raises ValueError naming what does not fit together.
+    A slide that can no longer be read has no view, and the head says so. colours: of the classes.
     """
-    _check(slides, views, class_names, colours)
-    left_out = {**(left_out or {})}
+    left_out, shown = {**left_out}, {}
     places = {v.name: f"{n:03d}-{paths.file_name(v.name)}" for n, v in enumerate(views, 1)}
-    hexes = [to_hex(colour) for colour in colours]
-    lines = _lines(slides, class_names, hexes)
-    classes = list(zip(class_names, hexes, strict=True))
+    lines = [_line(view.line, colours) for view in views]
+    told = {"title": title, "alarms": alarms, "classes": list(colours.items())}
     with atomic(folder) as temporary:
         temporary.mkdir()
         (temporary / "viewer").mkdir()
         for name in VIEWER:
             shutil.copyfile(HERE / name, temporary / "viewer" / Path(name).name)
-        shown = {}
         for view in views:
-            place = temporary / places[view.name]
             try:
-                shown[view.name] = _write_view(place, view, class_names, hexes, max_pixels)
+                shown[view.name] = _write_view(temporary / places[view.name], view, colours)
             except ValueError as error:  # of a slide that is damaged where it has no tile
                 left_out[f"the view of {view.name}"] = str(error)
-                shutil.rmtree(place)
-        viewed = [view for view in views if view.name in shown]
+                shutil.rmtree(temporary / places[view.name])
+            view.slide.close()
+        names = list(shown)
+        for before, name, after in zip([None, *names], names, [*names[1:], None], strict=False):
+            beside = {"previous": before, "next": after}
+            around = {key: (n, places[n]) if n else None for key, n in beside.items()}
+            line = lines[[view.name for view in views].index(name)]
+            known = {**told, **shown[name], "line": line, "around": around}
+            _render(temporary / places[name] / "index.html", "slide.html.jinja", known)
         thumbnails = {
             name: f"{places[name]}/tiles/{known['picture']['min_level']}/0_0.jpeg"
             for name, known in shown.items()
         }
-        for number, view in enumerate(viewed):
-            around = {
-                key: (other.name, places[other.name]) if other else None
-                for key, other in zip(
-                    ("previous", "next"), _neighbours(viewed, number), strict=True
-                )
-            }
-            line = next(line for line in lines if line["slide"] == view.name)
-            _render(
-                temporary / places[view.name] / "index.html", "slide.html.jinja", title=title,
-                line=line, view=view, around=around, classes=classes, alarms=alarms,
-                **shown[view.name],
-            )  # fmt: skip
-        _render(
-            temporary / "index.html", "slides.html.jinja", title=title, facts=facts, lines=lines,
-            classes=classes, places={name: places[name] for name in shown}, thumbnails=thumbnails,
-            alarms=alarms, left_out=left_out,
-        )  # fmt: skip
+        listed = {"facts": facts, "lines": lines, "left_out": left_out, "thumbnails": thumbnails}
+        listed["places"] = {name: places[name] for name in shown}
+        _render(temporary / "index.html", "slides.html.jinja", {**told, **listed})
 
 
-def _check(
-    slides: pd.DataFrame,
-    views: Sequence[SlideView],
-    class_names: Sequence[str],
-    colours: Sequence[str],
-) -> None:
-    if len(colours) != len(class_names):
-        raise ValueError(f"{len(class_names)} classes, but {len(colours)} colours")
-    missing = {*COLUMNS, *(f"prob {name}" for name in class_names)} - {*slides.columns}
-    if missing:
-        raise ValueError(f"the table of slides has no column {', '.join(sorted(missing))}")
-    for names in (slides.slide.tolist(), [view.name for view in views]):
-        if len({*names}) != len(names):
-            raise ValueError("two slides have the same name")
-    for view in views:
-        if view.name not in set(slides.slide):
-            raise ValueError(f"{view.name} is no slide of the table")
-        n = len(view.coords)
-        given = (view.probs, view.relevant, view.attention, view.other)
-        if any(len(values) != n for values in given if values is not None):
-            raise ValueError(f"{view.name}: what was predicted does not fit its {n} tiles")
-        if view.probs.shape[1] != len(class_names):
-            raise ValueError(f"{view.name}: probabilities of {view.probs.shape[1]} classes")
+def _line(line: Mapping[str, Any], colours: Mapping[str, str]) -> dict[str, Any]:
+    """A line of the table for the templates; `differs` is None where the label is not known."""
+    label, predicted = line["label"], line["class"]
+    differs = None if label is None or not predicted else label != predicted
+    shades = {"colour": colours.get(predicted, "#999999")}
+    shades["label_colour"] = colours.get(label or "", "#999999")
+    return {**line, **shades, "differs": differs}
 
 
-def _neighbours(
-    views: Sequence[SlideView], number: int
-) -> tuple[SlideView | None, SlideView | None]:
-    before = views[number - 1] if number else None
-    return before, views[number + 1] if number + 1 < len(views) else None
-
-
-def _lines(
-    slides: pd.DataFrame, class_names: Sequence[str], hexes: Sequence[str]
-) -> list[dict[str, Any]]:
-    """The table as the templates show it; `differs` is None where the label is not known."""
-    colour_of = dict(zip(class_names, hexes, strict=True))
-    lines = []
-    for row in slides.to_dict("records"):
-        label = row.get("label")
-        label = None if label is None or pd.isna(label) else str(label)
-        lines.append(
-            {
-                "slide": row["slide"],
-                "class": row["class"],
-                "colour": colour_of.get(row["class"], "#999999"),
-                "probs": [
-                    None if pd.isna(p := row[f"prob {name}"]) else float(p) for name in class_names
-                ],
-                "tiles": int(row["tiles"]),
-                "irrelevant": float(row["irrelevant"]),
-                "label": label,
-                "label_colour": colour_of.get(label or "", "#999999"),
-                "differs": None if label is None or not row["class"] else label != row["class"],
-            }
-        )
-    return lines
-
-
-def _write_view(
-    place: Path, view: SlideView, class_names: Sequence[str], hexes: Sequence[str], max_pixels: int
-) -> dict[str, Any]:
-    """Pictures, overlays and GeoJSON of a slide; what its page has to know of them."""
+def _write_view(place: Path, view: SlideView, colours: Mapping[str, str]) -> dict[str, Any]:
+    """Write pictures, overlays and GeoJSON of a slide; returns what its page has to know."""
     place.mkdir()
-    picture = write_deep_zoom(view.path, place / "tiles", max_pixels)
-    shift = np.array([picture["x"], picture["y"]])
+    picture = write_deep_zoom(view.slide, place / "tiles")
+    tiles, side = view.tiles, float(view.tiles.side.iloc[0])
+    coords = tiles[["x", "y"]].values - [picture["x"], picture["y"]]
     size = picture["slide_width"], picture["slide_height"]
-    width, height = view.side if isinstance(view.side, tuple) else (view.side, view.side)
-    coords = np.asarray(view.coords).reshape(-1, 2) - shift
     overlays = {}
-    for key, (values, colour_map) in _overlays(view, hexes).items():
+    for key, (values, colour_map) in _overlays(tiles, colours).items():
         file = place / "overlays" / f"{key}.png"
-        where = write_overlay(
-            file, coords, (width, height), values, size, colour_map=colour_map,
-            scale=overlay_scale((width, height), size),
-        )  # fmt: skip
+        where = write_overlay(file, coords, side, values, size=size, colour_map=colour_map)
         overlays[key] = {"file": f"overlays/{file.name}", **where}
-    if view.geojson:
-        shutil.copyfile(view.geojson, place / f"{place.name.partition('-')[2]}.geojson")
-    mpp = view.mpp if isinstance(view.mpp, tuple) or view.mpp is None else (view.mpp, view.mpp)
-    data = {
-        "picture": picture,
-        "mpp": mpp[0] if mpp else None,
-        "overlays": overlays,
-        "classes": [list(pair) for pair in zip(class_names, hexes, strict=True)],
-        "tiles": _tiles(view, coords, width, height),
+    geojson = f"{place.name.partition('-')[2]}.geojson"
+    shutil.copyfile(view.geojson, place / geojson)
+    counts = tiles["class"].value_counts()
+    percent = 100 * tiles[[f"prob {name}" for name in colours]].fillna(0).values
+    mean = tiles.attention.mean()
+    relative = tiles.attention / mean if mean else tiles.attention * np.nan
+    read_out = {
+        "width": side,
+        "height": side,
+        "coords": np.round(coords).astype(int).tolist(),
+        "percent": np.round(percent).astype(int).tolist(),
+        "relevant": (tiles["class"] != OTHER).astype(int).tolist(),
+        "attention": [None if np.isnan(a) else round(a, 2) for a in relative],
+        "other": list(tiles.other),
     }
+    data = {"picture": picture, "mpp": view.slide.mpp[0], "overlays": overlays}
     return {
-        "data": data,
+        "data": {**data, "classes": [list(pair) for pair in colours.items()], "tiles": read_out},
         "picture": picture,
-        "mpp": mpp,
-        "counts": np.bincount(_best(view), minlength=len(class_names) + 1)[:-1].tolist(),
-        "n_irrelevant": int((~view.relevant).sum()),
-        "geojson": f"{place.name.partition('-')[2]}.geojson" if view.geojson else None,
+        "mpp": view.slide.mpp,
+        "counts": [int(counts.get(name, 0)) for name in colours],
+        "n_irrelevant": int(counts.get(OTHER, 0)),
+        "geojson": geojson,
         "attention_colour": ATTENTION,
         "irrelevant_colour": IRRELEVANT,
     }
 
 
-def _best(view: SlideView) -> np.ndarray:
-    """Most probable class of each tile, the number of classes for one that does not count."""
-    n_classes = view.probs.shape[1]
-    return np.where(view.relevant, view.probs.argmax(1), n_classes).astype(int)
-
-
 def _overlays(
-    view: SlideView, hexes: Sequence[str]
+    tiles: pd.DataFrame, colours: Mapping[str, str]
 ) -> dict[str, tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]]:
-    """Values in 0 ... 1 and colour map of each overlay; NaN for the tiles that it leaves out."""
-    counts = view.relevant
-    palette = np.array([(*to_rgb(colour), 1) for colour in hexes])
-    best = np.where(counts, _best(view) / len(hexes), np.nan)
-    overlays = {"class": (best, lambda v: palette[np.round(v * len(hexes)).astype(int)])}
-    for k, colour in enumerate(hexes):
-        shown = np.where(counts, np.clip(view.probs[:, k], 0, 1), np.nan)
-        overlays[f"prob-{k + 1}"] = shown, _fading(colour)
-    if view.attention is not None:
-        overlays["attention"] = _rank(np.where(counts, view.attention, np.nan)), _fading(ATTENTION)
-    overlays["irrelevant"] = np.where(counts, np.nan, 1.0), _fading(IRRELEVANT)
+    """Values in 0 … 1 and colour map of each overlay; NaN for the tiles that it leaves out."""
+    names, irrelevant = list(colours), (tiles["class"] == OTHER).values
+    palette = np.array([(*to_rgb(colour), 1) for colour in colours.values()])
+    best = tiles["class"].map({name: k / len(names) for k, name in enumerate(names)})
+    overlays = {"class": (best.values, lambda v: palette[np.round(v * len(names)).astype(int)])}
+    for k, (name, colour) in enumerate(colours.items()):
+        values = np.where(irrelevant, np.nan, tiles[f"prob {name}"].clip(0, 1))
+        overlays[f"prob-{k + 1}"] = values, _fading(colour)
+    looked = tiles.attention.where(~irrelevant)
+    ranks = (looked.rank() - 0.5) / max(1, looked.notna().sum())
+    overlays["attention"] = ranks.values, _fading(ATTENTION)
+    overlays["irrelevant"] = np.where(irrelevant, 1.0, np.nan), _fading(IRRELEVANT)
     return overlays
 
 
 def _fading(colour: str) -> Callable[[np.ndarray], np.ndarray]:
     """From transparent at zero to the colour at one."""
-
-    def colours(values: np.ndarray) -> np.ndarray:
-        return np.column_stack([np.tile(to_rgb(colour), (len(values), 1)), values])
-
-    return colours
+    return lambda values: np.column_stack([np.tile(to_rgb(colour), (len(values), 1)), values])
 
 
-def _rank(values: np.ndarray) -> np.ndarray:
-    """Ranks in 0 ... 1, the highest value nearest to 1; equal values have equal ones, NaN stays."""
-    known = np.isfinite(values)
-    ranks = np.full(len(values), np.nan)
-    ranks[known] = (rankdata(values[known]) - 0.5) / max(1, known.sum())
-    return ranks
-
-
-def _tiles(view: SlideView, coords: np.ndarray, width: float, height: float) -> dict[str, Any]:
-    """Tiles for the read-out: positions on the picture, per cent, attention per mean attention."""
-    attention = None
-    if view.attention is not None:
-        shown = np.where(view.relevant, view.attention, np.nan).astype(float)
-        known = np.isfinite(shown)
-        mean = shown[known].mean() if known.any() else 1
-        attention = [
-            round(a / mean, 2) if ok and mean else None for a, ok in zip(shown, known, strict=True)
-        ]
-    return {
-        "width": width,
-        "height": height,
-        "coords": np.round(coords).astype(int).tolist(),
-        "percent": np.round(100 * np.nan_to_num(view.probs)).astype(int).tolist(),
-        "relevant": view.relevant.astype(int).tolist(),
-        "attention": attention,
-        "other": None if view.other is None else [str(name) for name in view.other],
-    }
-
-
-def _render(file: Path, template: str, **values: Any) -> None:
+def _render(file: Path, template: str, values: Mapping[str, Any]) -> None:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     file.write_text(environment.get_template(template).render(values), encoding="utf-8")
 
 
-# --- of a study ----------------------------------------------------------------------------------
-
-
-def write_study_page(
-    out: Path,
-    folder: Path,
-    table: pd.DataFrame,
-    tiles: pd.DataFrame,
-    found: "SlideStudy",
-    prompted: np.ndarray,
-    class_names: Sequence[str],
-    other_tissue: Sequence[str],
-    *,
-    title: str,
-    left_out: Mapping[str, str] | None = None,
-) -> Path:
-    """Write the page of some slides (`write_slides_page`) to `out`; returns its index.html.
-
-    folder, table: of `read_slide_table`, or some of its lines; tiles: of `gather`; prompted:
-    [N, C + K], of `tile_probabilities`; other_tissue: [K]; left_out: files that are no part of the
-    table, and why. The alarms of the study stand at its head.
-    """
-    probs, attention = found.of_tiles(len(tiles))
-    counts, n_classes = np.isfinite(probs[:, 0]), len(class_names)
-    other = np.array(other_tissue, object)[prompted[:, n_classes:].argmax(1)]
-    colours = [f"C{k}" for k in range(n_classes)]
-    (of_slides, pooled), views, lines = found.classes(class_names), [], []
-    out.mkdir(parents=True, exist_ok=True)
-    for _, line in table.iterrows():
-        own = (tiles.slide == line.slide).values
-        geojson = out / f"{line['name']}.geojson"
-        with open_listed(folder, line) as slide:
-            mpp, bounds = slide.mpp, slide.bounds[:2]
-        view = SlideView(
-            line["name"], folder / line.path, mpp, tiles.loc[own, ["x", "y"]].values,
-            float(tiles.side[own].iloc[0]), probs[own], attention[own], counts[own], other[own],
-            geojson,
-        )  # fmt: skip
-        best = np.where(counts[own], np.nan_to_num(probs[own]).argmax(1), n_classes)
-        write_geojson(geojson, tiles_geojson(
-            view.name, view.coords, view.side, best, view.probs, [*class_names, "other tissue"],
-            [*colours, "#505050"], bounds, {"attention": attention[own]},
-        ))  # fmt: skip
-        views.append(view)
-        named = {f"prob {k}": p for k, p in zip(class_names, pooled[line.slide], strict=True)}
-        lines.append({
-            "slide": view.name, "class": of_slides[line.slide], "tiles": own.sum(),
-            "irrelevant": 1 - counts[own].mean(), **named,
-            "label": class_names[line.label] if line.label >= 0 else None,
-        })  # fmt: skip
-    labelled = sum(line["class"] != "" for line in lines)
-    several = "s" * (len(table) != 1)
-    facts = [
-        f"{labelled} of {len(table)} slide{several} labelled, by words alone: "
-        f"{', '.join(class_names)}.",
-        f"Tiles of other tissue were left out: {', '.join(other_tissue)}.",
-    ]
-    write_slides_page(
-        out / "page", title=title, facts=facts, slides=pd.DataFrame(lines), views=views,
-        class_names=class_names, colours=colours, alarms=found.alarms, left_out=left_out,
-    )  # fmt: skip
-    return out / "page" / "index.html"
-
-
-def slides_csv(
-    file: Path, table: pd.DataFrame, found: "SlideStudy", class_names: Sequence[str]
+def write_slides_csv(
+    file: Path, slides: pd.DataFrame, study: SlideStudy, class_names: Sequence[str]
 ) -> pd.DataFrame:
     """Write a line per slide: path, class and the probability of each class; returns the table.
 
     Of a slide without a class (see `SlideStudy.classes`) these are empty.
     """
-    classes, probs = found.classes(class_names)
-    lines = pd.DataFrame({"path": table.path, "class": classes})
+    classes, probs = study.classes(class_names)
+    lines = pd.DataFrame({"path": slides.path, "class": classes})
     for name, column in zip(class_names, probs.T, strict=True):
         lines[f"prob {name}"] = column
     with atomic(file) as temporary:

@@ -44,7 +44,7 @@ def prepare(card: Card) -> Path:
     slides = card.slides or {}
     if "drawn" in slides:
         recipe = {**slides["drawn"], "targets": classes}
-        return made(folder, recipe, synthetic_slides.write_drawn_slides)
+        return made(folder, recipe, synthetic_slides.write_synthetic_slides)
     for name in dict.fromkeys(slides["composed"]["tissue"].values()):
         prepare(read_card(name))
     recipe = {**slides["composed"], "targets": classes}

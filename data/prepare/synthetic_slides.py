@@ -1,8 +1,8 @@
-"""Slides whose truth is known: drawn ones, and real tiles composed into slides.
+"""Slides whose truth is known: synthetic ones, and real tiles composed into slides.
 
 A slide is glass with islands of tissue. One kind of tissue gives the slide its label, all others
 are irrelevant. What is written: `<slide>.tif`, a pyramid; `truth/<slide>.png`, the kind of tissue
-at every 16th pixel; `slides.csv`; the names of the kinds in `kinds.json`.
+at each 16th pixel; `slides.csv`; the names of the kinds in `kinds.json`.
 """
 
 import json
@@ -18,12 +18,13 @@ from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from data.prepare.laboratory import draw_slide
+from data.prepare.pyramids import write_pyramid
 from data.prepare.synthetic import tissue_tile
 from lib.data import cards, datasets
 from lib.data.images import open_image
 from lib.data.splits import FOLDS
 from lib.data.tiles import read_tile_table
-from lib.slides.reading import write_pyramid
+from lib.slides.cohort import Cohort
 from lib.workers import worker_pool
 
 TRUTH_STEP = 16  # pixels of level 0
@@ -103,8 +104,10 @@ def _stroke(image: Image.Image, rng: np.random.Generator) -> None:
 # --- fields of tissue ----------------------------------------------------------------------------
 
 
-def drawn_field(kind: str, side: int, rng: np.random.Generator, *, stain: Any, mpp: float) -> Any:
-    """Procedural tissue, uint8 [side, side, 3], at `mpp` µm/px. stain: of the whole slide."""
+def synthetic_field(
+    kind: str, side: int, rng: np.random.Generator, *, stain: Any, mpp: float
+) -> Any:
+    """Synthetic tissue, uint8 [side, side, 3], at `mpp` µm/px. stain: of the whole slide."""
     if kind != "adipose":
         return tissue_tile(kind, stain, side, rng, field=side * mpp, mixed=0.0)
     half = -(-side // 2)  # the time to draw fat grows with the fourth power of the field
@@ -144,89 +147,54 @@ def islands_of(
     return rng.permutation(kinds).tolist()
 
 
-def write_drawn_slides(
-    folder: Path,
-    *,
-    targets: Sequence[str],
-    others: Sequence[str],
-    slides: int,
-    islands: int,
-    columns: int,
-    side: int,
-    irrelevant: float,
-    mpp: Sequence[float],
-    shift: float,
-    seed: int,
-) -> None:
-    """Write a cohort of drawn slides to an empty folder; see the module for the files.
+def write_synthetic_slides(folder: Path, **recipe: Any) -> None:
+    """Write a cohort of synthetic slides to an empty folder; see the module for the files.
 
-    targets, others: kinds of `synthetic`; targets take turns. side: of an island in
-    pixels of level 0; mpp: µm per pixel, of the slides in turn; shift: see `laboratory.draw_slide`.
+    recipe: slides, their number; targets and others, kinds of `synthetic`, of which targets take
+    turns; islands of a slide, in so many columns, of `side` pixels of level 0; irrelevant, share of
+    the islands that are of others; mpp, µm per pixel, of the slides in turn; shift, see
+    `laboratory.draw_slide`; seed.
     """
-    recipe = {"targets": targets, "others": others, "islands": islands, "columns": columns}
-    recipe |= {"side": side, "irrelevant": irrelevant, "mpp": mpp, "shift": shift, "seed": seed}
-    work = partial(_write_drawn, folder=folder, recipe=recipe)
-    _write_cohort(folder, work, slides, [*targets, *others])
+    kinds = [*recipe["targets"], *recipe["others"]]
+    _write_cohort(folder, partial(_synthetic, recipe=recipe), recipe["slides"], kinds)
 
 
-def _write_cohort(
-    folder: Path, work: Callable[[int], dict[str, Any]], slides: int, kinds: Sequence[str]
-) -> None:
-    """Write slides side by side in processes, and their table. work: writes one, by its number."""
-    (folder / "truth").mkdir(parents=True)
-    (folder / "kinds.json").write_text(json.dumps(list(kinds)))
-    with worker_pool() as pool:
-        lines = list(tqdm(pool.map(work, range(slides)), "making slides", slides, unit="slide"))
-    pd.DataFrame(lines).to_csv(folder / "slides.csv", index=False)
-
-
-def _write_drawn(number: int, folder: Path, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Write one slide; it depends on the recipe and its number alone. Its line of the table."""
+def _synthetic(number: int, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A slide, which depends on the recipe and its number alone, for `_write_slide`."""
     rng = np.random.default_rng([recipe["seed"], number])
     target = recipe["targets"][number % len(recipe["targets"])]
     mpp = recipe["mpp"][number // len(recipe["targets"]) % len(recipe["mpp"])]
     stain = draw_slide(recipe["shift"], rng)
     kinds = islands_of(target, recipe["others"], recipe["islands"], recipe["irrelevant"], rng)
-    field = partial(drawn_field, stain=stain, mpp=mpp)
+    field = partial(synthetic_field, stain=stain, mpp=mpp)
     picture, truth = slide_picture(kinds, recipe["columns"], field, recipe["side"], rng)
-    return write_slide(
-        folder, f"slide{number:02d}", picture, truth, [*dict.fromkeys(kinds)], mpp, target
-    )
+    return {
+        "picture": picture,
+        "truth": truth,
+        "kinds": kinds,
+        "line": {"label": target, "mpp": mpp},
+    }
 
 
-def write_composed_slides(
-    folder: Path,
-    *,
-    targets: Sequence[str],
-    tissue: Mapping[str, str],
-    slides: int,
-    islands: int,
-    columns: int,
-    side: int,
-    irrelevant: float,
-    mpp: float,
-    seed: int,
-) -> None:
+def write_composed_slides(folder: Path, *, tissue: Mapping[str, str], **recipe: Any) -> None:
     """Write a cohort of slides composed of real tiles to an empty folder; see the module.
 
     tissue: by kind the card that has a class of that name; kinds that are no target are other
-    tissue. mpp: said by the files; the tiles are pasted pixel by pixel, whatever their own scale.
-    All else as in `write_drawn_slides`.
+    tissue. recipe: as of `write_synthetic_slides`, without others and shift. Its mpp is what the
+    files say; the tiles are pasted pixel by pixel, whatever their own scale.
 
     Beside the other files `sources.csv`: slide, kind, card and path of all tiles that a slide may
     show. Each slide has its own groups of target tiles; the slides of a fold share other tissue;
-    slides of two folds share no group of tiles, so the table of slides gives the folds. Raises
+    slides of two folds share no group of tiles, so the table of slides has the folds. Raises
     ValueError naming a card whose groups are too few for that.
     """
-    rng = np.random.default_rng(seed)
-    tiles = _dealt_tiles(tissue, rng)
-    recipe = {"targets": targets, "islands": islands, "columns": columns, "side": side}
-    recipe |= {"irrelevant": irrelevant, "mpp": mpp, "seed": seed, "slides": slides}
-    recipe["others"] = others = [kind for kind in tissue if kind not in targets]
-    own = [_tiles_of_slide(tiles, n, recipe).assign(slide=f"slide{n:02d}") for n in range(slides)]
-    work = partial(_write_composed, folder=folder, recipe=recipe, tiles=own)
-    _write_cohort(folder, work, slides, [*targets, *others])
-    sources = pd.concat(own)[["slide", "kind", "card", "path"]]
+    tiles = _dealt_tiles(tissue, np.random.default_rng(recipe["seed"]))
+    n, targets = recipe["slides"], recipe["targets"]
+    recipe |= {"others": [kind for kind in tissue if kind not in targets]}
+    shown = [_tiles_of_slide(tiles, k, recipe).assign(slide=f"slide{k:02d}") for k in range(n)]
+    work = partial(_composed, recipe=recipe, tiles=shown)
+    _write_cohort(folder, work, n, [*targets, *recipe["others"]])
+    sources = pd.concat(shown)[["slide", "kind", "card", "path"]]
     sources.to_csv(folder / "sources.csv", index=False)
 
 
@@ -235,12 +203,12 @@ def _dealt_tiles(tissue: Mapping[str, str], rng: np.random.Generator) -> pd.Data
     tables = []
     for name in dict.fromkeys(tissue.values()):
         card = cards.read_card(name)
-        place = datasets.locate_tiles(card)
-        table = read_tile_table(card, place)
+        folder = datasets.locate_tiles(card)
+        table = read_tile_table(card, folder)
         table["kind"] = np.array(card.class_names)[table.label.values]
-        table = table[table.kind.isin([kind for kind, own in tissue.items() if own == name])]
+        table = table[table.kind.isin([kind for kind, of in tissue.items() if of == name])]
         fold = deal_groups(table.group.values, table.kind.values, FOLDS, rng, name)
-        files = [place / path for path in table.path]
+        files = [folder / path for path in table.path]
         tables.append(table[["kind", "path", "group"]].assign(card=name, file=files, fold=fold))
     return pd.concat(tables, ignore_index=True)
 
@@ -248,17 +216,18 @@ def _dealt_tiles(tissue: Mapping[str, str], rng: np.random.Generator) -> pd.Data
 def deal_groups(
     groups: np.ndarray, kinds: np.ndarray, n: int, rng: np.random.Generator, name: str
 ) -> np.ndarray:
-    """Deal groups to n hands by chance, until every hand has every kind: int [N].
+    """Deal groups to n hands by chance, until each hand has all kinds: int [N].
 
     groups, kinds: [N], of tiles. Raises ValueError with the name of the dataset if it cannot be.
     """
-    known = np.unique(groups)
+    names, group_of = np.unique(groups, return_inverse=True)
     for _ in range(1000):
-        hand_of = dict(zip(rng.permutation(known), np.arange(len(known)) % n, strict=True))
-        hands = np.array([hand_of[group] for group in groups])
+        hand_of = np.empty(len(names), int)
+        hand_of[rng.permutation(len(names))] = np.arange(len(names)) % n
+        hands = hand_of[group_of]
         if (pd.crosstab(kinds, hands).reindex(columns=range(n), fill_value=0) > 0).all(axis=None):
             return hands
-    raise ValueError(f"{name}: its {len(known)} groups cannot give {n} folds tiles of every kind")
+    raise ValueError(f"{name}: its {len(names)} groups cannot give {n} folds tiles of all kinds")
 
 
 def _tiles_of_slide(tiles: pd.DataFrame, number: int, recipe: Mapping[str, Any]) -> pd.DataFrame:
@@ -270,43 +239,68 @@ def _tiles_of_slide(tiles: pd.DataFrame, number: int, recipe: Mapping[str, Any])
     alike = -(-recipe["slides"] // (len(targets) * FOLDS))
     if len(groups) < alike:
         raise ValueError(f"{len(groups)} groups of {target} are too few for {alike} slides a fold")
-    own = of_fold.group.isin(groups[turn // FOLDS :: alike]) & (of_fold.kind == target)
-    return of_fold[own | of_fold.kind.isin(recipe["others"])]
+    of_slide = of_fold.group.isin(groups[turn // FOLDS :: alike]) & (of_fold.kind == target)
+    return of_fold[of_slide | of_fold.kind.isin(recipe["others"])]
 
 
-def _write_composed(
-    number: int, folder: Path, recipe: Mapping[str, Any], tiles: Sequence[pd.DataFrame]
+def _composed(
+    number: int, recipe: Mapping[str, Any], tiles: Sequence[pd.DataFrame]
 ) -> dict[str, Any]:
-    """Write one slide; its line of the table. tiles: of all slides, from `_tiles_of_slide`."""
+    """A slide for `_write_slide`. tiles: of all slides, from `_tiles_of_slide`."""
     rng = np.random.default_rng([recipe["seed"], number])
     target = recipe["targets"][number % len(recipe["targets"])]
-    files = {kind: list(own.file) for kind, own in tiles[number].groupby("kind")}
+    files = {kind: list(of_kind.file) for kind, of_kind in tiles[number].groupby("kind")}
     kinds = islands_of(target, recipe["others"], recipe["islands"], recipe["irrelevant"], rng)
     field = partial(mosaic_field, tiles=files)
     picture, truth = slide_picture(kinds, recipe["columns"], field, recipe["side"], rng)
-    name, shown = f"slide{number:02d}", [*dict.fromkeys(kinds)]
-    line = write_slide(folder, name, picture, truth, shown, recipe["mpp"], target)
-    return line | {"fold": int(tiles[number].fold.iloc[0])}
+    line = {"label": target, "mpp": recipe["mpp"], "fold": int(tiles[number].fold.iloc[0])}
+    return {"picture": picture, "truth": truth, "kinds": kinds, "line": line}
 
 
-def write_slide(
-    folder: Path,
-    name: str,
-    picture: np.ndarray,
-    truth: np.ndarray,
-    kinds: Sequence[str],
-    mpp: float,
-    label: str,
+def _write_cohort(
+    folder: Path, make: Callable[[int], dict[str, Any]], slides: int, kinds: Sequence[str]
+) -> None:
+    """Write slides side by side in processes, and their table. make: one, by its number."""
+    (folder / "truth").mkdir(parents=True)
+    (folder / "kinds.json").write_text(json.dumps(list(kinds)))
+    work = partial(_write_slide, make=make, folder=folder, all_kinds=kinds)
+    with worker_pool() as pool:
+        lines = list(tqdm(pool.map(work, range(slides)), "making slides", slides, unit="slide"))
+    pd.DataFrame(lines).to_csv(folder / "slides.csv", index=False)
+
+
+def _write_slide(
+    number: int, make: Callable[[int], dict[str, Any]], folder: Path, all_kinds: Sequence[str]
 ) -> dict[str, Any]:
-    """Write a slide and its truth; returns its line of `slides.csv`.
+    """Write a slide and its truth; returns its line of `slides.csv`."""
+    made, name = make(number), f"slide{number:02d}"
+    line = {"path": f"{name}.tif", "label": made["line"].pop("label"), "case": name, **made["line"]}
+    write_pyramid(folder / line["path"], made["picture"], line["mpp"])
+    numbers = [GLASS, *(1 + all_kinds.index(kind) for kind in dict.fromkeys(made["kinds"]))]
+    truth = np.array(numbers, np.uint8)[made["truth"]]
+    Image.fromarray(truth).save(folder / "truth" / f"{name}.png")
+    return line
 
-    picture, truth: from `slide_picture`; kinds: what the numbers in truth stand for, from 1.
+
+# --- its truth -----------------------------------------------------------------------------------
+
+
+def relevant_tissue(card: cards.Card, cohort: Cohort, tiles: pd.DataFrame) -> np.ndarray | None:
+    """Tiles that show mostly what gives their slide its label, bool [N]; None where unknown.
+
+    Known of slides that were made here; it judges open-set prompting and decides nothing. tiles: a
+    line per tile with columns slide, x, y and side, the last three in pixels of level 0.
     """
-    write_pyramid(folder / f"{name}.tif", picture, mpp)
-    everything = json.loads((folder / "kinds.json").read_text())
-    numbers = np.array([GLASS, *(1 + everything.index(kind) for kind in kinds)], np.uint8)
-    Image.fromarray(numbers[truth]).save(folder / "truth" / f"{name}.png")
-    return {"path": f"{name}.tif", "label": label, "case": name, "mpp": mpp}
+    if not (cohort.folder / "kinds.json").is_file():
+        return None
+    relevant = np.zeros(len(tiles), bool)
+    slides = cohort.table.set_index("slide")
+    for number, rows in tiles.groupby("slide").indices.items():
+        line, of_slide = slides.loc[number], tiles.iloc[rows]
+        side = float(of_slide.side.iloc[0])
+        kinds = kinds_of_tiles(cohort.folder, line["name"], of_slide[["x", "y"]].values, side)
+        relevant[rows] = kinds == card.classes[line.label].folder
+    return relevant
 
 
 def kinds_of_tiles(folder: Path, slide: str, coords: np.ndarray, side: float) -> np.ndarray:
@@ -316,8 +310,6 @@ def kinds_of_tiles(folder: Path, slide: str, coords: np.ndarray, side: float) ->
     """
     kinds = np.array(["", *json.loads((folder / "kinds.json").read_text())], object)
     truth = np.asarray(open_image(folder / "truth" / f"{slide}.png"))
-    starts = np.round(coords / TRUTH_STEP).astype(int)
-    n = max(1, round(side / TRUTH_STEP))
-    most = [np.bincount(truth[y : y + n, x : x + n].ravel(), minlength=len(kinds)).argmax()
-            for x, y in starts]  # fmt: skip
-    return kinds[np.array(most, int)]
+    n, starts = max(1, round(side / TRUTH_STEP)), np.round(coords / TRUTH_STEP).astype(int)
+    squares = [truth[y : y + n, x : x + n].ravel() for x, y in starts]
+    return kinds[[np.bincount(square, minlength=len(kinds)).argmax() for square in squares]]

@@ -136,7 +136,7 @@ class Card:
     synthetic: the arguments of `synthetic.write_dataset` for a dataset that is generated.
     slides: of a dataset of whole slides, which has no tiles: `table`, a CSV below the folder with
     columns path and label (a class's `folder`), and perhaps case, mpp and fold; `drawn` or
-    `composed`, the arguments of `synthetic_slides.write_drawn_slides` for generated slides,
+    `composed`, the arguments of `synthetic_slides.write_synthetic_slides` for generated slides,
     or of `write_composed_slides` for those made of real tiles, by kind the card whose
     class of that name they are from.
     other_tissue: what is in the slides and is no target class, in words for prompts.

@@ -1,7 +1,6 @@
 """Figures of whole slides: tissue and grid, tiles that a prompt took, heat maps, a scale bar."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,26 +12,20 @@ from matplotlib.patches import Rectangle
 
 from lib.figures.step_plots import tile_sheet
 from lib.figures.style import CORRECT, closed, panels
-from lib.slides.cohort import open_listed, read_listed, tissue_listed
-from lib.slides.grid import tile_grid
+from lib.slides.cohort import Cohort
 from lib.slides.reading import Slide
-from lib.slides.tissue import TISSUE_MPP
+from lib.slides.study import CohortTiles
 
 PICTURE = 900  # pixels of a slide's longer side in a figure
 BARS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # µm
 
 
-def tissue_and_grid(folder: Path, line: Any, pixels: int, mpp: float) -> Figure:
-    """Show a slide, its tissue and the tiles that lie in it, side by side.
-
-    line: of the table of slides; pixels, mpp: of a tile.
-    """
-    with open_listed(folder, line) as slide:
-        mask, source = tissue_listed(slide, line)
-        coords = tile_grid(slide, mask, TISSUE_MPP, pixels, mpp)
+def tissue_and_grid(cohort: Cohort, line: Any) -> Figure:
+    """Draw a slide's tissue and the tiles in it side by side. line: of the table of slides."""
+    with cohort.open(line) as slide:
+        mask, coords, source = cohort.tissue(slide, line)
         picture, scale = _picture(slide)
-        figure, rows = panels(1, 2, height=3.6)
-        axes = rows[0]
+        figure, (axes,) = panels(1, 2, height=3.6)
         for ax, title in zip(axes, (f"tissue, {source}", f"{len(coords)} tiles"), strict=True):
             _show(ax, picture, scale)
             ax.set_title(title)
@@ -40,52 +33,38 @@ def tissue_and_grid(folder: Path, line: Any, pixels: int, mpp: float) -> Figure:
         axes[0].contour(
             mask, [0.5], colors=[CORRECT], linewidths=1.2, extent=extent, origin="upper"
         )
-        axes[1].add_collection(_squares(coords, slide.side(pixels, mpp)[0], edgecolor=CORRECT))
+        side = slide.side(cohort.pixels, cohort.mpp)[0]
+        axes[1].add_collection(_squares(coords, side, edgecolor=CORRECT))
         _scale_bar(axes[0], slide)
     return closed(figure)
 
 
-def taken_tiles(
-    folder: Path,
-    table: pd.DataFrame,
-    tiles: pd.DataFrame,
-    probs: np.ndarray,
-    class_names: Sequence[str],
-    other_tissue: Sequence[str],
-    *,
-    pixels: int,
-    mpp: float,
-    columns: int = 8,
-) -> Figure:
-    """Show the surest tiles of each prompt that has some, those of the targets first.
-
-    probs: [N, C + K]; pixels, mpp: of a tile.
-    """
-    best, sure = probs.argmax(1), probs.max(1)
-    names = [*class_names, *(f"dropped: {name}" for name in other_tissue)]
+def taken_tiles(tiles: CohortTiles, columns: int = 8) -> Figure:
+    """Show the surest tiles of each prompt, those of the targets first, where it has any."""
+    best, sure = tiles.probs.argmax(1), tiles.probs.max(1)
+    names = [*tiles.targets, *(f"dropped: {name}" for name in tiles.others)]
     rows = {}
     for k, name in enumerate(names):
         of_prompt = np.flatnonzero(best == k)
-        chosen = of_prompt[np.argsort(-sure[of_prompt], kind="stable")][:columns]
-        if len(chosen):
-            pictures = np.empty((len(chosen), pixels, pixels, 3), np.uint8)
-            given = folder, table, tiles.loc[chosen], pixels, mpp
-            rows[f"{name} ({len(of_prompt)})"] = read_listed(*given, pictures)
+        surest = of_prompt[np.argsort(-sure[of_prompt], kind="stable")][:columns]
+        if len(surest):
+            pictures = tiles.cohort.read(tiles.table.loc[surest])
+            rows[f"{name} ({len(of_prompt)})"] = pictures
     return tile_sheet(rows, columns=columns)
 
 
 def heat_maps(
-    folder: Path, line: Any, coords: np.ndarray, side: float, values: Mapping[str, np.ndarray]
+    cohort: Cohort, line: Any, tiles: pd.DataFrame, values: Mapping[str, np.ndarray]
 ) -> Figure:
-    """Show a slide beside its tiles coloured by some values in 0 … 1, with a scale bar.
+    """Draw a slide beside its tiles coloured by some values in 0 … 1, with a scale bar.
 
-    line: of the table of slides; coords: [N, 2]; side: of a tile, pixels of level 0; values: title
-    → [N], NaN for a tile that is not coloured.
+    line: of the table of slides; tiles: of it, with x, y and side in pixels of level 0; values: by
+    title [N], NaN for a tile that is not coloured.
     """
-    with open_listed(folder, line) as slide:
+    coords, side = tiles[["x", "y"]].values, tiles.side.iloc[0]
+    with cohort.open(line) as slide:
         picture, scale = _picture(slide)
-        figure, rows = panels(1, 1 + len(values), height=3.2)
-        axes = rows[0]
+        figure, (axes,) = panels(1, 1 + len(values), height=3.2)
         for ax, title in zip(axes, ("", *values), strict=True):
             _show(ax, picture, scale)
             ax.set_title(title)

@@ -1,282 +1,155 @@
-"""The slides of a dataset: their table, and one file of features for each of them."""
+"""The slides of a run: their tissue and tiles, and one file of features for each of them."""
 
 import errno
-import os
 import time
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import BrokenExecutor
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from openslide import OpenSlide, OpenSlideError
+from openslide import OpenSlideError
 
-from apps.slide_viewer.annotations import write_geojson
-from data.prepare import synthetic_slides
-from lib import paths
-from lib.artefacts import digest_of
-from lib.csv_tables import number, path_key, read_table, refuse
-from lib.data.cards import Card
-from lib.slides.features_file import read_made_from, write_features
+from lib.artefacts import atomic, digest_of
+from lib.slides.features_file import read_features, read_made_from, write_features
+from lib.slides.geojson import write_geojson
 from lib.slides.grid import read_tiles, tile_grid
-from lib.slides.reading import MPP_RANGE, Slide, companions, identity_of, open_slide, series_of
-from lib.slides.tissue import TISSUE_MPP, mask_to_geojson, tissue_of
+from lib.slides.reading import Slide, open_slide
+from lib.slides.slide_table import TISSUE
+from lib.slides.tissue import TISSUE_MPP, mask_to_outlines, tissue_of
 from lib.vlm.inference import VLM, encode_images, weights_digest
 from lib.vlm.views import plain_view
 
-COLUMNS = ("path", "label")  # of a slide table; case, mpp and fold may be there too
-TISSUE = ".tissue.geojson"
 ALGORITHM = 1  # one more where the same slide is to have other tissue, tiles or pixels than before
 
 
-def read_slide_table(card: Card, folder: Path) -> pd.DataFrame:
-    """All slides of a dataset, in the order of their paths.
+@dataclass(frozen=True)
+class Cohort:
+    """The slides of a run, the size of their tiles and the folder of their features.
 
-    Columns: slide (int64, 0 … S−1), name (see `_names`), path (below `folder`), label (int64, index
-    of the class; a class's `folder` is its label in the file), group (the case, or the slide
-    itself), mpp (float, µm per pixel of level 0, NaN where the file says it), tissue (see
-    `with_tissue`), and fold where the file gives it. Raises ValueError naming the file and the
-    column that is missing, or all lines that are wrong and why.
+    folder: that the paths in the table begin in; table: of `read_slide_table` or `list_slides`, or
+    some of its lines; out: folder of `<name>.h5` and `<name>.tissue.geojson`; pixels, mpp: side of
+    a tile in pixels, which is the model's, and µm per pixel.
     """
-    assert card.slides is not None
-    file = folder / card.slides["table"]
-    if not file.is_file():
-        raise ValueError(f"{card.name}: the table of slides {file} is missing")
-    listed = read_table(file, COLUMNS, ("case", "mpp", "fold"))
-    label_of = {c.folder: n for n, c in enumerate(card.classes)}
-    on_disk = {path: _on_disk(folder, path) for path in listed.path}
-    problems = []
-    for line, path, label in zip(listed.line, listed.path, listed.label, strict=True):
-        if label not in label_of:
-            known = ", ".join(label_of)
-            problems.append(f"line {line}: {path} has the unknown label {label!r}. Known: {known}")
-        if not on_disk[path]:
-            problems.append(
-                f"line {line}: names the absent slide {path!r}; paths begin in {folder}"
+
+    folder: Path
+    table: pd.DataFrame
+    out: Path
+    pixels: int
+    mpp: float
+
+    def open(self, line: Any) -> Slide:
+        """Open the slide of a line of the table. Errors as in `open_slide`."""
+        return open_slide(
+            self.folder / line["path"], None if np.isnan(line["mpp"]) else line["mpp"]
+        )
+
+    def tissue(self, slide: Slide, line: Any) -> tuple[np.ndarray, np.ndarray, str]:
+        """Find a slide's tissue and the tiles in it.
+
+        Returns the mask at `TISSUE_MPP`, the tiles' top left corners, int64 [N, 2], and where the
+        tissue is from. Errors as in `tissue_of`, and ValueError where no tile fits in.
+        """
+        mask, source = tissue_of(slide, Path(line["tissue"]) if line["tissue"] else None)
+        coords = tile_grid(slide, mask, TISSUE_MPP, self.pixels, mpp=self.mpp)
+        if not len(coords):
+            size = f"{self.pixels} px at {self.mpp} µm/px"
+            raise ValueError(f"{slide.name}: no tile of {size} in tissue")
+        return mask, coords, source
+
+    def read(
+        self, tiles: pd.DataFrame, pixels: int = 0, into: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Read some tiles, uint8 [n, pixels, pixels, 3], in their order; a slide is opened once.
+
+        tiles: a line per tile with columns slide, x and y (top left, pixels of level 0); pixels: of
+        their side, where it is not that of the cohort; into: an array to fill and return.
+        """
+        pixels = pixels or self.pixels
+        mpp = self.mpp if pixels == self.pixels else self.pixels * self.mpp / pixels
+        pictures = np.empty((len(tiles), pixels, pixels, 3), np.uint8) if into is None else into
+        table = self.table.set_index("slide")
+        for number, rows in tiles.groupby("slide").indices.items():
+            with self.open(table.loc[number]) as slide:
+                for row, (x, y) in zip(rows, tiles[["x", "y"]].values[rows].tolist(), strict=True):
+                    pictures[row] = slide.read(x, y, pixels, mpp)
+        return pictures
+
+    def gather_tiles(self) -> pd.DataFrame:
+        """Put the features of all slides side by side: arrays of all tiles in `out`.
+
+        These are backbone_features.npy and image_embeds.npy. Returns a line per tile, in the order
+        of the rows: slide, x, y (top left, pixels of level 0) and side (float, likewise). Raises
+        ValueError naming slides that have no features, and a file that is not of `embed_slides`.
+        """
+        files = [self.out / f"{name}.h5" for name in self.table.name]
+        if missing := [file.stem for file in files if not file.is_file()]:
+            raise ValueError(
+                f"{len(missing)} of {len(files)} slides have no features, the first: {missing[0]}. "
+                "Run 02_slide_features again, or take their lines out of the table of slides"
             )
-    if "fold" in listed:
-        wrong = listed[~listed.fold.str.fullmatch("[0-9]{1,9}")]
-        problems += [f"line {line}: {fold!r} is no fold"
-                     for line, fold in zip(wrong.line, wrong.fold, strict=True)]  # fmt: skip
-    mpp = _mpp_by_path(file, listed, problems)
-    listed["path"] = listed.path.map(on_disk)
-    listed = listed.sort_values("path", ignore_index=True)
-    table = _numbered(listed.path, mpp).assign(label=listed.label.map(label_of).astype(np.int64))
-    if "case" in listed:
-        table["group"] = listed["case"].where(listed["case"] != "", table.name)
-    return table.assign(fold=listed.fold.astype(int)) if "fold" in listed else table
-
-
-def list_slides(folder: Path, listed: Path | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The slides below a folder, of unknown class, and why each other file below it is left out.
-
-    The table is as of `read_slide_table`, with label −1. Whatever OpenSlide can read counts, but
-    hidden files; one of several files counts once, and its parts are not left out. listed: a CSV
-    with columns path and mpp, for slides that do not say their µm per pixel. Raises
-    FileNotFoundError without the folder, ValueError without a slide in it or naming all lines of
-    `listed` that are wrong.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
-    below = {f.relative_to(folder).as_posix(): f for f in sorted(folder.rglob("*"))}
-    below = {p: f for p, f in below.items() if not any(n[0] == "." for n in p.split("/"))}
-    files = {p: f for p, f in below.items() if not f.is_dir() or f.is_symlink()}
-    reasons = {path: _why_no_slide(path, file) for path, file in files.items()}
-    first: dict[tuple[Path, str], str] = {}  # of each DICOM series
-    parts: set[str] = set()
-    for path in [path for path, reason in reasons.items() if not reason]:
-        series = series_of(files[path])
-        if series and first.setdefault((files[path].parent, series), path) != path:
-            parts.add(path)
-        parts.update(p.relative_to(folder).as_posix() for p in companions(files[path]))
-    slides = [path for path in files if path not in parts and not reasons[path]]
-    left_out = {_shown(p): reason for p, reason in reasons.items() if reason and p not in parts}
-    if not slides:
-        raise ValueError(f"{folder} holds {len(files)} files, and none is a slide")
-    mpp: dict[str, float] = {}
-    if listed:
-        lines = read_table(listed, ("path", "mpp"))
-        known = {path_key(path) for path in [*slides, *left_out]}
-        strange = lines[~lines.path.map(path_key).isin(known)]
-        mpp = _mpp_by_path(listed, lines, [
-            f"line {line}: names {path!r}, which is no slide in {folder}"
-            for line, path in zip(strange.line, strange.path, strict=True)
-        ])  # fmt: skip
-    return _numbered(pd.Series(slides), mpp).assign(label=-1), left_out
-
-
-def _why_no_slide(path: str, file: Path) -> str:
-    if file.is_dir():
-        return "a link to a folder is not followed"
-    try:
-        path.encode()
-        if file.is_file() and OpenSlide.detect_format(file):
-            return ""
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
-    except OSError as error:
-        return str(error)
-    return "no slide that OpenSlide reads: empty, cut, or of another format"
-
-
-def _on_disk(folder: Path, path: str) -> str | None:
-    """The path of a table as the disk spells it; None where it is not there or leads elsewhere."""
-    key = path_key(path)
-    if key.startswith(("/", "../")):
-        return None
-    spelled = (key, unicodedata.normalize("NFD", key), path)
-    return next((p for p in spelled if os.path.isfile(folder / p)), None)
-
-
-def _mpp_by_path(file: Path, listed: pd.DataFrame, problems: Sequence[str]) -> dict[str, float]:
-    """The µm per pixel in a table, by `path_key`, without empty cells.
-
-    problems: of its lines so far. Raises ValueError naming these, each line whose µm per pixel no
-    slide has, and each that names a slide for the second time.
-    """
-    problems, mpp, (low, high) = [*problems], {}, MPP_RANGE
-    for row in listed[listed.path.map(path_key).duplicated()].itertuples():
-        problems.append(f"line {row.line}: {row.path!r} is listed twice")
-    for row in listed[listed["mpp"] != ""].itertuples() if "mpp" in listed else ():
-        try:
-            mpp[path_key(row.path)] = number(row.mpp, f"line {row.line}: mpp")
-            if not low <= mpp[path_key(row.path)] <= high:
-                problems.append(f"line {row.line}: mpp is {row.mpp}, not in {low} … {high} µm/px")
-        except ValueError as error:
-            problems.append(str(error))
-    refuse(str(file), problems)
-    return mpp
-
-
-def _numbered(paths_: pd.Series, mpp: Mapping[str, float]) -> pd.DataFrame:
-    names = _names(paths_)
-    return pd.DataFrame(
-        {
-            "slide": np.arange(len(paths_)),
-            "name": names,
-            "path": paths_,
-            "group": names,
-            "mpp": paths_.map(path_key).map(mpp).astype(float),
-            "tissue": "",
-        }
-    )
-
-
-def _names(paths_: pd.Series) -> pd.Series:
-    """What the files of each slide are called: as the slide, where no other is called so.
-
-    Else, and where the name would not do for a file, it ends in a digest of the path. Capitals make
-    no other name, as on some disks they do not; and tiles of `a.tissue` would be tissue of `a`.
-    """
-    names = paths_.map(lambda path: paths.file_name(PurePosixPath(path).stem))
-    folded = names.str.casefold()
-    alike = folded.duplicated(keep=False) | folded.str.endswith(".tissue")
-    return names.mask(alike, paths_.map(lambda path: paths.file_name(f"./{path}")))
-
-
-def with_tissue(table: pd.DataFrame, tissue: str, left_out: Iterable[str] = ()) -> pd.DataFrame:
-    """The table with the column tissue: for each slide its file in the folder `tissue`, or "".
-
-    Such a file, `<name>.tissue.geojson`, drawn or corrected in QuPath, stands for the tissue that
-    would be found. left_out: paths of slides that are not in the table. Raises FileNotFoundError
-    without the folder, and ValueError naming files that are of no slide, or if there are none.
-    """
-    if not tissue:
-        return table.assign(tissue="")
-    folder = Path(tissue).expanduser()
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder} with corrected tissue")
-    files = {f.name.removesuffix(TISSUE): str(f) for f in folder.glob(f"*{TISSUE}")}
-    expected = {*table.name, *_names(pd.Series([*left_out], dtype=str))}
-    if not files:
-        raise ValueError(f"{folder} holds no *{TISSUE}")
-    if strange := sorted(files.keys() - expected):
-        refuse(str(folder), [f"{name}{TISSUE} is of no slide" for name in strange])
-    return table.assign(tissue=table.name.map(files).fillna(""))
-
-
-def open_listed(folder: Path, line: Any) -> Slide:
-    """The slide of a line of `read_slide_table`. Errors as in `open_slide`."""
-    return open_slide(folder / line["path"], None if np.isnan(line["mpp"]) else line["mpp"])
-
-
-def read_listed(
-    folder: Path,
-    table: pd.DataFrame,
-    tiles: pd.DataFrame,
-    pixels: int,
-    mpp: float,
-    into: np.ndarray,
-) -> np.ndarray:
-    """Read some tiles into an array [n, pixels, pixels, 3] and return it; a slide is opened once.
-
-    folder, table: of `read_slide_table`; tiles: a line per tile with columns slide, x and y (top
-    left, pixels of level 0); mpp: µm per pixel. Errors as in `open_slide`.
-    """
-    places = pd.Series(np.arange(len(tiles)), tiles.index)
-    for of, of_slide in tiles.groupby("slide"):
-        with open_listed(folder, table.iloc[int(of)]) as slide:
-            for row, x, y in of_slide[["x", "y"]].itertuples():
-                into[places[row]] = slide.read(x, y, pixels, mpp)
-    return into
-
-
-def tissue_listed(slide: Slide, line: Any) -> tuple[np.ndarray, str]:
-    """`tissue_of` a slide of the table, from its file of corrected tissue if it has one."""
-    return tissue_of(slide, Path(line["tissue"]) if line["tissue"] else None)
+        read = [read_features(file) for file in files]
+        for file, of_slide in zip(files, read, strict=True):
+            if "image_embeds" not in of_slide.extra or "made_from" not in of_slide.attributes:
+                raise ValueError(f"{file} is of another program: remove it")
+        for name, arrays in (
+            ("backbone_features", [of_slide.features for of_slide in read]),
+            ("image_embeds", [of_slide.extra["image_embeds"] for of_slide in read]),
+        ):
+            with atomic(self.out / f"{name}.npy") as temporary, temporary.open("wb") as opened:
+                np.save(opened, np.concatenate(arrays))
+        lines = [
+            pd.DataFrame(of_slide.coords, columns=["x", "y"]).assign(
+                slide=number, side=of_slide.attributes["patch_size_level0_exact"]
+            )
+            for number, of_slide in zip(self.table.slide, read, strict=True)
+        ]
+        return pd.concat(lines, ignore_index=True)
 
 
 def embed_slides(
-    vlm: VLM,
-    folder: Path,
-    table: pd.DataFrame,
-    out: Path,
-    *,
-    mpp: float,
-    workers: int = 2,
-    batch_size: int = 64,
+    vlm: VLM, cohort: Cohort, *, workers: int = 2, batch_size: int = 64
 ) -> pd.DataFrame:
-    """Tissue, grid and features of each slide: `<name>.h5` and `<name>.tissue.geojson` in `out`.
+    """Write tissue, grid and features of each slide.
 
-    folder, table: of `read_slide_table`, or some of its lines; mpp: µm per pixel of the tiles,
-    whose side in pixels is the VLM's. A slide is passed over if its features are there and were
-    made from the same slide, tissue, model and settings; one that cannot be read or has no tissue
-    stops no other. Returns a line per slide: name, tiles, waiting (seconds for tiles to be read),
-    encoding (seconds), anew (what has changed since features that were there, "" if there were
-    none) and error, "" if none. Raises OSError when the disk is full.
+    A slide is passed over if its features are there and were made from the same slide, tissue,
+    model and settings; one that cannot be read or has no tissue stops no other. In its file are
+    `features` [N, E], before the projection, and `image_embeds` [N, D], which meet the prompts,
+    both float16.
+
+    Returns a line per slide: name, tiles, waiting (seconds for tiles to be read), encoding
+    (seconds), anew (what has changed since features that were there, "" if there were none) and
+    error, "" if none. Raises OSError when the disk is full.
+
     """
     lines = []
     towers = [(member.mean, member.std, repr(member.model.visual)) for member in vlm.members]
     of_all = {
         "vlm": f"{vlm.name} {weights_digest(vlm)} {digest_of({'towers': towers})}",
-        "tile": f"{vlm.image_size} px, {mpp} µm/px",
+        "tile": f"{cohort.pixels} px, {cohort.mpp} µm/px",
+        "algorithm": str(ALGORITHM),
     }
-    for _, line in table.iterrows():
+    for _, line in cohort.table.iterrows():
         report = {"name": line["name"], "tiles": 0, "waiting": 0.0, "encoding": 0.0, "anew": ""}
         try:
-            made_from = of_all | _made_from(folder, line)
-            changed = _changed(out, line, made_from)
-            if changed is not None:
-                report["anew"] = changed
-                report |= _embed(vlm, folder, line, out, made_from, mpp, (workers, batch_size))
+            with cohort.open(line) as slide:
+                tissue = digest_of({}, Path(line["tissue"])) if line["tissue"] else "detected"
+                made_from = of_all | {"slide": slide.identity(), "µm/px": f"{slide.mpp}"}
+                made_from |= {"tissue": tissue}
+                changed = _changed(cohort.out, line, made_from)
+                if changed is not None:
+                    report["anew"] = changed
+                    reading = {"workers": workers, "batch": batch_size}
+                    report |= _embed(vlm, cohort, slide, line, made_from=made_from, reading=reading)
             report["error"] = ""
-        except (ValueError, OSError, OpenSlideError, BrokenExecutor) as error:
+        except (ValueError, OSError, OpenSlideError) as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             report["error"] = str(error)
         lines.append(report)
     return pd.DataFrame(lines)
-
-
-def _made_from(folder: Path, line: Any) -> dict[str, str]:
-    """What the features of a slide depend on beside the model. Errors as in `open_slide`."""
-    with open_listed(folder, line) as slide:
-        of_slide = {"slide": identity_of(slide.path), "µm/px": f"{slide.mpp}"}
-    tissue = digest_of({}, Path(line["tissue"])) if line["tissue"] else "found"
-    return of_slide | {"tissue": tissue, "algorithm": str(ALGORITHM)}
 
 
 def _changed(out: Path, line: Any, made_from: Mapping[str, str]) -> str | None:
@@ -302,77 +175,32 @@ def _changed(out: Path, line: Any, made_from: Mapping[str, str]) -> str | None:
 @torch.inference_mode()
 def _embed(
     vlm: VLM,
-    folder: Path,
+    cohort: Cohort,
+    slide: Slide,
     line: Any,
-    out: Path,
+    *,
     made_from: Mapping[str, str],
-    mpp: float,
-    reading: tuple[int, int],
+    reading: Mapping[str, int],
 ) -> dict[str, float]:
-    """Write one slide. Its features appear last, so a slide with them is complete.
-
-    In the file: the backbone features [N, E] and as `image_embeds` [N, D] those that meet the
-    prompts, both float16. reading: see `read_tiles`.
-    """
-    file, outlines = out / f"{line['name']}.h5", out / f"{line['name']}{TISSUE}"
-    found: dict[int, list[np.ndarray]] = {}
+    """Write one slide. Its features appear last, so a slide with them is complete."""
+    file, outlines = (cohort.out / f"{line['name']}{end}" for end in (".h5", TISSUE))
+    mask, coords, _ = cohort.tissue(slide, line)
+    encoded: dict[int, list[np.ndarray]] = {}
     seconds = {"waiting": 0.0, "encoding": 0.0}
-    with open_listed(folder, line) as slide:
-        mask, _ = tissue_listed(slide, line)
-        coords = tile_grid(slide, mask, TISSUE_MPP, vlm.image_size, mpp)
-        if not len(coords):
-            raise ValueError(
-                f"{slide.name}: no tile of {vlm.image_size} px at {mpp} µm/px in tissue"
-            )
+    clock = time.perf_counter()
+    for numbers, images in read_tiles(slide, coords, cohort.pixels, cohort.mpp, **reading):
+        read = time.perf_counter()
+        pixels = plain_view(images.to(vlm.device), cohort.pixels)
+        encoded[numbers[0]] = [f.half().cpu().numpy() for f in encode_images(vlm, pixels)]
+        seconds["waiting"] += read - clock
         clock = time.perf_counter()
-        for rows, images in read_tiles(slide, coords, vlm.image_size, mpp, *reading):
-            read = time.perf_counter()
-            pixels = plain_view(torch.from_numpy(images).to(vlm.device), vlm.image_size)
-            found[rows.start] = [f.half().cpu().numpy() for f in encode_images(vlm, pixels)]
-            seconds["waiting"] += read - clock
-            clock = time.perf_counter()
-            seconds["encoding"] += clock - read
+        seconds["encoding"] += clock - read
     file.unlink(missing_ok=True)  # made from something else
     if not (outlines.is_file() and line["tissue"] and outlines.samefile(line["tissue"])):
-        write_geojson(outlines, mask_to_geojson(mask, TISSUE_MPP, slide))
-    in_order = zip(*(found[start] for start in sorted(found)), strict=True)
+        write_geojson(outlines, mask_to_outlines(mask, slide, TISSUE_MPP))
+    in_order = zip(*(encoded[first] for first in sorted(encoded)), strict=True)
     backbone_features, image_embeds = map(np.concatenate, in_order)
-    write_features(
-        file, coords, backbone_features, slide=slide, pixels=vlm.image_size, mpp=mpp,
-        extra={"image_embeds": image_embeds},
-        made_from={**made_from, "outlines": digest_of({}, outlines)},
-    )  # fmt: skip
+    arrays = {"coords": coords, "features": backbone_features, "image_embeds": image_embeds}
+    made_from = {**made_from, "outlines": digest_of({}, outlines)}
+    write_features(file, arrays, slide, pixels=cohort.pixels, mpp=cohort.mpp, made_from=made_from)
     return {"tiles": len(coords), **seconds}
-
-
-def left_out_lines(left_out: Mapping[str, str], most: int = 20) -> str:
-    """A line for each file that is left out and why, or for the first and how many more."""
-    lines = [f"left out: {path}: {reason}" for path, reason in left_out.items()][:most]
-    if len(left_out) > most:
-        lines.append(f"left out: {len(left_out) - most} files more")
-    return "\n".join(map(_shown, lines))
-
-
-def _shown(text: str) -> str:
-    """A text that stays a line of letters, whatever a file is called."""
-    return "".join(c if c.isprintable() else "�" for c in text)
-
-
-def relevant_tissue(
-    card: Card, folder: Path, table: pd.DataFrame, tiles: pd.DataFrame
-) -> np.ndarray | None:
-    """Tiles that show mostly what gives their slide its label, bool [N]; None where unknown.
-
-    Known of slides that were made here; it judges open-set prompting and decides nothing. tiles: a
-    line per tile with columns slide, x, y and side, the last three in pixels of level 0.
-    """
-    if not (folder / "kinds.json").is_file():
-        return None
-    relevant = np.zeros(len(tiles), bool)
-    for slide, of_slide in tiles.groupby("slide"):
-        line = table.iloc[int(slide)]
-        kinds = synthetic_slides.kinds_of_tiles(
-            folder, line["name"], of_slide[["x", "y"]].values, float(of_slide.side.iloc[0])
-        )
-        relevant[of_slide.index] = kinds == card.classes[line["label"]].folder
-    return relevant

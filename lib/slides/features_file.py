@@ -21,7 +21,7 @@ from lib.slides.reading import Slide
 LAYOUT = ("coords", "features")
 MADE_FROM = "made_from"  # an attribute of `coords`
 FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, checksum, LZF: HDF5 loads others as libraries
-MOST_GAIN = 100  # by compression; features gain little, what fills memory much
+MAX_GAIN = 100  # by compression; features gain little, what fills memory much
 
 
 @dataclass(frozen=True)
@@ -39,69 +39,67 @@ class FeaturesFile:
 
 def write_features(
     file: Path,
-    coords: np.ndarray,
-    features: np.ndarray,
-    *,
+    arrays: Mapping[str, np.ndarray],
     slide: Slide,
+    *,
     pixels: int,
     mpp: float,
-    extra: Mapping[str, np.ndarray] | None = None,
     made_from: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the features of tiles of `pixels` at `mpp` µm/px; the file appears when complete.
+    """Write the features of a slide's tiles; the file appears when complete.
 
-    coords: int [N, 2]; features: float16 or float32 [N, D]; extra: more arrays by name; made_from:
-    what `read_made_from` is to tell. Besides TRIDENT's attributes there are the µm/px of the tiles
-    and of level 0 (x, y), the source of the latter, and the side of a tile in level-0 pixels before
-    it is rounded (its mean where x and y differ). Raises ValueError for arrays that do not go
-    together.
+    Besides TRIDENT's attributes there are the µm/px of the tiles and of level 0 (x, y), the source
+    of the latter, and the side of a tile in level-0 pixels before it is rounded (its mean where x
+    and y differ).
+
+    Parameters
+    ----------
+    file : of HDF5
+    arrays : coords, int [N, 2]; features, float16 or float32 [N, D]; others by name, [N, …]
+    slide : that the tiles are of
+    pixels, mpp : side of a tile in pixels and µm per pixel
+    made_from : what `read_made_from` is to tell
+
+    Raises
+    ------
+    ValueError : arrays that do not go together
+
     """
-    extra = extra or {}
+    coords, features = (arrays[name] for name in LAYOUT)
     if coords.ndim != 2 or coords.shape[1] != 2 or coords.dtype.kind not in "iu":
         raise ValueError(f"coords are int [N, 2], not {coords.dtype} {list(coords.shape)}")
     if features.dtype not in (np.float16, np.float32) or features.ndim != 2:
-        kind = f"{features.dtype} {list(features.shape)}"
-        raise ValueError(f"features are float16 or float32 [N, D], not {kind}")
+        shown = f"{features.dtype} {list(features.shape)}"
+        raise ValueError(f"features are float16 or float32 [N, D], not {shown}")
     if len(coords) != len(features):
         raise ValueError(f"{len(features)} rows of features for {len(coords)} tiles")
-    if taken := [name for name in LAYOUT if name in extra]:
-        raise ValueError(f"an extra array cannot be called {taken[0]!r}")
-    with atomic(Path(file)) as temporary, h5py.File(temporary, "w") as opened:
-        dataset = opened.create_dataset("coords", data=coords.astype(np.int64))
-        dataset.attrs.update(_attributes(Path(file), slide, pixels, mpp))
-        if made_from:
-            dataset.attrs[MADE_FROM] = json.dumps(made_from)
-        opened.create_dataset("features", data=features)
-        for name, array in extra.items():
-            opened.create_dataset(name, data=array)
-
-
-def _attributes(file: Path, slide: Slide, pixels: int, mpp: float) -> dict[str, Any]:
-    side = float(np.mean(slide.side(pixels, mpp)))
-    width, height = slide.size
-    return {
+    side, mpp_0 = float(np.mean(slide.side(pixels, mpp))), float(np.mean(slide.mpp))
+    attributes = {
         "patch_size": pixels,
         "patch_size_level0": round(side),
-        "level0_magnification": _magnification(float(np.mean(slide.mpp))),
-        "target_magnification": _magnification(mpp),
+        "level0_magnification": max(1, round(10 / mpp_0)),
+        "target_magnification": max(1, round(10 / mpp)),
         "overlap": 0,
         "name": slide.name,
-        "savetodir": file.parent.name,
-        "level0_width": width,
-        "level0_height": height,
+        "savetodir": Path(file).parent.name,
+        "level0_width": slide.size[0],
+        "level0_height": slide.size[1],
         "mpp": float(mpp),
         "mpp_source": slide.mpp_source,
         "level0_mpp": np.array(slide.mpp),
         "patch_size_level0_exact": side,
     }
-
-
-def _magnification(mpp: float) -> int:
-    return max(1, round(10 / mpp))
+    with atomic(Path(file)) as temporary, h5py.File(temporary, "w") as opened:
+        for name, array in arrays.items():
+            data = array.astype(np.int64) if name == "coords" else array
+            opened.create_dataset(name, data=data)
+        opened["coords"].attrs.update(attributes)
+        if made_from:
+            opened["coords"].attrs[MADE_FROM] = json.dumps(made_from)
 
 
 def read_made_from(file: Path) -> dict[str, str]:
-    """What the features of a file were made from, by name; empty where nothing tells."""
+    """Read what the features of a file were made from, by name; empty where nothing tells."""
     try:
         with _opened(file) as opened:
             return dict(json.loads(opened["coords"].attrs[MADE_FROM]))
@@ -117,17 +115,16 @@ def read_features(file: Path) -> FeaturesFile:
     numbers, does not lie in the file itself or would take far more memory than the file.
     """
     with _opened(file) as opened:
-        room = MOST_GAIN * (file.stat().st_blocks * 512 or file.stat().st_size)
-        found = {name: item for name, item in opened.items() if isinstance(item, h5py.Dataset)}
+        room = MAX_GAIN * (file.stat().st_blocks * 512 or file.stat().st_size)
+        datasets = {name: item for name, item in opened.items() if isinstance(item, h5py.Dataset)}
         for name in LAYOUT:
-            if name not in found:
+            if name not in datasets:
                 raise ValueError(f"{file} has no array {name!r}")
-        for name, item in found.items():
-            room -= _bytes_needed(item, f"{file}: the array {name!r}")
-        if room < 0:
+        needed = [_bytes_needed(d, f"{file}: the array {name!r}") for name, d in datasets.items()]
+        if sum(needed) > room:
             raise ValueError(f"{file}: its arrays claim far more bytes than the file has")
-        arrays = {name: item[()] for name, item in found.items()}
-        attributes = {name: _plain(value) for name, value in found["coords"].attrs.items()}
+        arrays = {name: item[()] for name, item in datasets.items()}
+        attributes = {name: _plain(value) for name, value in datasets["coords"].attrs.items()}
     coords, features = (arrays.pop(name) for name in LAYOUT)
     if features.ndim == 3 and len(features) == 1:
         features = features[0]

@@ -1,23 +1,14 @@
 """Tiles of a slide: where they lie, and reading them with several processes."""
 
-import math
-import multiprocessing
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
-from contextlib import ExitStack
-from typing import Any
 
 import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from lib.slides.reading import Slide
-from lib.workers import worker_pool
 
-AHEAD = 2  # batches in flight per worker
-MOST_TILES = 20_000_000  # of a slide, in tissue or not
-
-_slide: Slide  # of a worker, as is the next
-_places: np.ndarray
+MAX_TILES = 20_000_000  # of a slide, in tissue or not
 
 
 def tile_grid(
@@ -25,16 +16,31 @@ def tile_grid(
     mask: np.ndarray,
     mask_mpp: float,
     pixels: int,
+    *,
     mpp: float,
     min_tissue: float = 0.5,
 ) -> np.ndarray:
-    """Top left corners of the tiles in tissue, int64 [N, 2]: x and y in level-0 pixels.
+    """Lay a grid over a slide and keep the tiles that lie in tissue.
 
     Tiles lie side by side in the slide's bounds, row by row, and have a side of exactly
     pixels · mpp µm: the k-th begins at the rounded k-fold side, so that errors do not add up, and
-    one that would end outside (by more than rounding) is left out. mask: bool, of
-    `slide.shape_at(mask_mpp)`; min_tissue: share of a tile's area in it. Raises ValueError for a
-    mask of another shape, and naming the slide for more than `MOST_TILES`.
+    one that would end outside (by more than rounding) is left out.
+
+    Parameters
+    ----------
+    slide : whose bounds and µm per pixel count
+    mask, mask_mpp : the tissue, bool of `slide.shape_at(mask_mpp)`
+    pixels, mpp : side of a tile in pixels and µm per pixel
+    min_tissue : share of a tile's area that has to lie in the mask
+
+    Returns
+    -------
+    x and y of the tiles' top left corners in level-0 pixels, int64 [N, 2]
+
+    Raises
+    ------
+    ValueError : naming the slide, for a mask of another shape or more than `MAX_TILES`
+
     """
     if mask.shape != slide.shape_at(mask_mpp):
         raise ValueError(
@@ -43,18 +49,14 @@ def tile_grid(
         )
     left, top, width, height = slide.bounds
     side_x, side_y = slide.side(pixels, mpp)
-    if not (width / side_x) * (height / side_y) <= MOST_TILES:
-        raise ValueError(
-            f"{slide.name}: more than {MOST_TILES} tiles of {pixels} px at {mpp} µm/px"
-        )
+    if not (width / side_x) * (height / side_y) <= MAX_TILES:
+        raise ValueError(f"{slide.name}: more than {MAX_TILES} tiles of {pixels} px at {mpp} µm/px")
     x, y = left + _starts(width, side_x), top + _starts(height, side_y)
     if not len(x) or not len(y):
         return np.empty((0, 2), np.int64)
-    to_mask = slide.mpp[0] / mask_mpp, slide.mpp[1] / mask_mpp
-    edges_x = np.stack([x, x + side_x]) * to_mask[0]
-    edges_y = np.stack([y, y + side_y]) * to_mask[1]
-    area = side_x * to_mask[0] * side_y * to_mask[1]
-    share = _sums(mask, edges_y, edges_x) / area
+    scale_x, scale_y = slide.mpp[0] / mask_mpp, slide.mpp[1] / mask_mpp
+    areas = _areas(mask, np.stack([y, y + side_y]) * scale_y, np.stack([x, x + side_x]) * scale_x)
+    share = areas / (side_x * scale_x * side_y * scale_y)
     rows, columns = np.nonzero(share >= min_tissue - 1e-9)
     return np.stack([x[columns], y[rows]], axis=1)
 
@@ -65,7 +67,7 @@ def _starts(length: int, side: float) -> np.ndarray:
     return np.rint(np.arange(count) * side).astype(np.int64)
 
 
-def _sums(mask: np.ndarray, edges_y: np.ndarray, edges_x: np.ndarray) -> np.ndarray:
+def _areas(mask: np.ndarray, edges_y: np.ndarray, edges_x: np.ndarray) -> np.ndarray:
     """Area of the mask within rectangles, float64 [R, C]; edges: [2, R] and [2, C], in its pixels.
 
     The integral image is linear within a pixel along each axis, so that fractions are exact.
@@ -86,73 +88,52 @@ def _interpolated(values: np.ndarray, at: np.ndarray) -> np.ndarray:
     return values[below] * (1 - share) + values[below + 1] * share
 
 
+class _Tiles(Dataset):
+    """The tiles of a slide by number; each process opens the slide when it first reads."""
+
+    def __init__(self, slide: Slide, coords: np.ndarray, pixels: int, mpp: float):
+        self.slide, self.coords, self.pixels, self.mpp = slide, coords.tolist(), pixels, mpp
+
+    def __getitem__(self, number: int) -> tuple[int, np.ndarray]:
+        x, y = self.coords[number]
+        return number, self.slide.read(x, y, self.pixels, self.mpp)
+
+
 def read_tiles(
-    slide: Slide,
-    coords: np.ndarray,
-    pixels: int,
-    mpp: float,
-    workers: int = 2,
-    batch: int = 64,
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """The tiles at `coords`: slices of the rows, and uint8 [B, pixels, pixels, 3].
+    slide: Slide, coords: np.ndarray, pixels: int, mpp: float, *, workers: int = 2, batch: int = 64
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Read the tiles at `coords` in batches: their numbers, and uint8 [B, pixels, pixels, 3].
 
-    coords: int [N, 2], see `tile_grid`. Each of the workers is a process that opens the slide
-    itself, with at most `AHEAD` batches under way; without workers this process reads. Neighbours
-    share blocks of the file, which a process keeps for a while: so each worker reads one run of the
-    rows, and the slices come from these runs in turn. Closing the iterator ends the workers. Raises
-    ValueError as `Slide.read` does.
+    Neighbours share blocks of the file, which a process keeps for a while: so each of the workers,
+    which are processes, reads one run of the rows, and the batches come from these runs in turn.
+    Without workers this process reads. Closing the iterator ends the workers.
+
+    Parameters
+    ----------
+    slide : to read
+    coords : int [N, 2], top left corners, see `tile_grid`
+    pixels, mpp : side of a tile in pixels and µm per pixel
+    workers, batch : number of processes, and of tiles that come at once
+
+    Raises
+    ------
+    ValueError : naming the slide when it is damaged, also where a worker read it
+
     """
-    parts = [slice(k, min(k + batch, len(coords))) for k in range(0, len(coords), batch)]
-    if workers and len(parts) > 1:
-        yield from _in_workers(slide, coords, pixels, mpp, min(workers, len(parts)), parts)
-        return
-    for part in parts:
-        tiles = np.empty((part.stop - part.start, pixels, pixels, 3), np.uint8)
-        yield part, _read(slide, coords[part], mpp, tiles)
-
-
-def _in_workers(
-    slide: Slide, coords: np.ndarray, pixels: int, mpp: float, workers: int, parts: list[slice]
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """`read_tiles` with processes that leave the pixels in shared memory: pipes are slow."""
-    places = AHEAD * workers
-    shape = (places, parts[0].stop, pixels, pixels, 3)
-    runs = np.array_split(np.arange(len(parts)), workers)
-    turns = [(w, run[k]) for k in range(len(runs[0])) for w, run in enumerate(runs) if k < len(run)]
-    waiting: deque[tuple[int, slice, Future[None]]] = deque()
-    shared = multiprocessing.get_context("spawn").RawArray("B", math.prod(shape))
-    tiles = np.frombuffer(shared, np.uint8).reshape(shape)
-    with ExitStack() as pools:
-        started = [worker_pool(1, _start, (slide, shared, shape)) for _ in runs]
-        for pool in started:
-            pools.callback(pool.shutdown, cancel_futures=True)
-
-        def next_done() -> tuple[slice, np.ndarray]:
-            place, part, done = waiting.popleft()
-            done.result()
-            return part, np.array(tiles[place, : part.stop - part.start])
-
-        for turn, (worker, number) in enumerate(turns):
-            if len(waiting) == places:
-                yield next_done()
-            part, place = parts[number], turn % places
-            work = started[worker].submit(_read_in_worker, coords[part], mpp, place)
-            waiting.append((place, part, work))
-        while waiting:
-            yield next_done()
-
-
-def _read(slide: Slide, coords: np.ndarray, mpp: float, tiles: np.ndarray) -> np.ndarray:
-    """Fill the tiles, uint8 [B, pixels, pixels, 3]."""
-    for tile, (x, y) in zip(tiles, coords.tolist(), strict=True):
-        tile[:] = slide.read(x, y, len(tile), mpp)
-    return tiles
-
-
-def _read_in_worker(coords: np.ndarray, mpp: float, place: int) -> None:
-    _read(_slide, coords, mpp, _places[place, : len(coords)])
-
-
-def _start(slide: Slide, shared: Any, shape: tuple[int, ...]) -> None:
-    global _slide, _places
-    _slide, _places = slide, np.frombuffer(shared, np.uint8).reshape(shape)
+    batches = [range(k, min(k + batch, len(coords))) for k in range(0, len(coords), batch)]
+    workers = min(workers, len(batches)) if len(batches) > 1 else 0
+    runs = np.array_split(np.arange(len(batches)), max(1, workers))
+    # The loader deals batches to its workers in turn, and the first runs are the longer ones.
+    turns = [run[k] for k in range(len(runs[0])) for run in runs if k < len(run)]
+    loader = DataLoader(
+        _Tiles(slide, coords, pixels, mpp),
+        batch_sampler=[batches[turn] for turn in turns],
+        num_workers=workers,
+    )
+    try:
+        for numbers, tiles in loader:
+            yield numbers.numpy(), tiles
+    except ValueError as error:  # a worker's traceback stands before its message
+        raise ValueError(str(error).strip().rpartition("ValueError: ")[2]) from error
+    except RuntimeError as error:
+        raise ChildProcessError(f"{slide.path}: reading broke off: {error}") from error

@@ -11,10 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lib.vlm.prompts import PAPERS, fill
-
 # Which tiles count: all; those whose best prompt is a target's; those that networks leave, which
-# learn every other tissue as a class too.
+# learn other tissue as further classes.
 ALL_TISSUE, OPEN_SET, LEARNT = "all tissue", "open set", "open set, learnt"
 # OpenPath's first three, the neighbouring pool of its group, and what glass and pens leave.
 OTHER_TISSUE = (
@@ -22,11 +20,6 @@ OTHER_TISSUE = (
     *("adipose tissue", "smooth muscle", "lymphocytes", "necrotic tissue", "debris"),
     *("squamous epithelium", "nerves", "vessels", "blood", "background"),
 )
-
-
-def other_prompts(names: Sequence[str], templates: Sequence[str] = ()) -> list[list[str]]:
-    """Prompts of tissue that is no target, one list per name. templates: the papers' by default."""
-    return fill([[name] for name in names], templates or [PAPERS])
 
 
 def relevant_tiles(probs: np.ndarray, n_targets: int) -> np.ndarray:
@@ -50,23 +43,23 @@ def target_probabilities(probs: np.ndarray, n_targets: int) -> np.ndarray:
 
 
 def dropped_tiles(
-    probs: np.ndarray, n_targets: int, names: Sequence[str], relevant: np.ndarray | None = None
+    probs: np.ndarray, others: Sequence[str], relevant: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """What each other tissue took: a line per name with tiles, share of all, and how rightly.
+    """Count the tiles that each other tissue took: a line per name, sorted by tiles.
 
-    probs: [N, C + K]; names: [K]; relevant: bool [N], tiles that do show a target, where that is
-    known: then `wrongly` counts those among the dropped. Sorted by tiles.
+    probs: [N, C + K]; others: [K], their names; relevant: bool [N], tiles that do show a target,
+    where that is known: then `wrongly` counts those among the dropped.
     """
-    best = probs.argmax(1)
-    lines = []
-    for k, name in enumerate(names):
-        took = best == n_targets + k
-        line = {"other tissue": name, "tiles": int(took.sum()), "share": took.mean()}
-        if relevant is not None:
-            line["wrongly"] = int((took & relevant).sum())
-        lines.append(line)
-    table = pd.DataFrame(lines).sort_values("tiles", ascending=False, kind="stable")
-    return table.reset_index(drop=True)
+    best = probs.argmax(1) - (probs.shape[1] - len(others))
+
+    def counts(took: np.ndarray) -> np.ndarray:
+        return np.bincount(took[took >= 0], minlength=len(others))
+
+    table = pd.DataFrame({"other tissue": others, "tiles": counts(best)})
+    table["share"] = table.tiles / len(probs)
+    if relevant is not None:
+        table["wrongly"] = counts(best[relevant])
+    return table.sort_values("tiles", ascending=False, kind="stable", ignore_index=True)
 
 
 def open_set_quality(kept: np.ndarray, relevant: np.ndarray) -> dict[str, float | None]:
@@ -74,12 +67,6 @@ def open_set_quality(kept: np.ndarray, relevant: np.ndarray) -> dict[str, float 
 
     kept, relevant: bool [N]. A share of no tiles is None.
     """
-
-    def share(of: np.ndarray) -> float | None:
-        return float((~kept)[of].mean()) if of.any() else None
-
-    return {
-        "irrelevant": float((~relevant).mean()),
-        "irrelevant_dropped": share(~relevant),
-        "relevant_dropped": share(relevant),
-    }
+    groups = {"irrelevant_dropped": ~relevant, "relevant_dropped": relevant}
+    shares = {name: float((~kept)[g].mean()) if g.any() else None for name, g in groups.items()}
+    return {"irrelevant": float((~relevant).mean()), **shares}

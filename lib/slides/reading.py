@@ -6,7 +6,7 @@ Coordinates are level-0 pixels, lengths of the picture micrometres: magnificatio
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -14,16 +14,12 @@ from typing import Any
 
 import numpy as np
 import openslide
-import tifffile
 from PIL import Image
-
-from lib.artefacts import atomic
 
 MPP_RANGE = (0.05, 10.0)  # µm/px of a microscope; 72 dpi, which programs write unasked, is 353
 SUPPORT = 2  # pixels that the bicubic filter reaches to each side, at its coarser grid
 BLOCK = 4096  # side of what is read at once for a thumbnail, in pixels of the level
-SMALLEST_LEVEL = 512  # longer side in pixels
-MOST_PIXELS = 150e6  # of a picture of a whole slide; of tissue at 8 µm/px that is 96 cm²
+MAX_PIXELS = 150e6  # of a picture of a whole slide; of tissue at 8 µm/px that is 96 cm²
 
 
 @dataclass
@@ -33,6 +29,7 @@ class Slide:
     size: width and height at level 0. mpp: micrometres per level-0 pixel, x and y; mpp_source: who
     says so, "file" or "table". bounds: x, y, width and height of the part that was scanned, in
     level-0 pixels. levels: downsample of each level, as its size shows and as OpenSlide states.
+    quickhash: OpenSlide's hash of the slide, which for DICOM is of the series.
     """
 
     path: Path
@@ -41,6 +38,7 @@ class Slide:
     mpp_source: str
     bounds: tuple[int, int, int, int]
     levels: tuple[tuple[float, float], ...]
+    quickhash: str = ""
     _opened: tuple[int, openslide.OpenSlide] | None = field(default=None, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -57,25 +55,38 @@ class Slide:
         """The file's name without its ending."""
         return self.path.stem
 
+    @property
+    def opened(self) -> openslide.OpenSlide:
+        """OpenSlide's view of the file, of this process: a fork must not share it."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), _open(self.path)
+        return self._opened[1]
+
     def close(self) -> None:
         """Free the file and its cache; the next read opens it again."""
         if self._opened and self._opened[0] == os.getpid():
             self._opened[1].close()
         self._opened = None
 
-    def shape_at(self, mpp: float) -> tuple[int, int]:
-        """Rows and columns of the whole slide at `mpp` µm/px, rounded, at least one.
+    def identity(self) -> str:
+        """Digest what tells the slide from another, or from an earlier scan, of the same name."""
+        status = [(f.name, f.stat()) for f in (self.path, *companions(self.path))]
+        told = [(name, s.st_size, s.st_mtime_ns) for name, s in status]
+        text = repr([self.quickhash, *told]).encode(errors="surrogateescape")
+        return blake2b(text, digest_size=16).hexdigest()
 
-        Raises ValueError naming the slide where these are more than `MOST_PIXELS`.
+    def shape_at(self, mpp: float) -> tuple[int, int]:
+        """Count the rows and columns of the whole slide at `mpp` µm/px, at least one.
+
+        Raises ValueError naming the slide where these are more than `MAX_PIXELS`.
         """
-        width, height = (
-            max(1, round(side * own / mpp)) for side, own in zip(self.size, self.mpp, strict=True)
-        )
-        if width * height > MOST_PIXELS:
+        sides = zip(self.size, self.mpp, strict=True)
+        width, height = (max(1, round(side * mpp_0 / mpp)) for side, mpp_0 in sides)
+        if width * height > MAX_PIXELS:
             raise ValueError(
                 f"{self.path} claims {self.size[0]} × {self.size[1]} pixels of {self.mpp[0]:.4g} × "
                 f"{self.mpp[1]:.4g} µm, more than a slide has: at {mpp:.4g} µm/px at most "
-                f"{MOST_PIXELS:.0f} pixels are looked at"
+                f"{MAX_PIXELS:.0f} pixels are looked at"
             )
         return height, width
 
@@ -89,7 +100,7 @@ class Slide:
         return pixels * mpp / self.mpp[0], pixels * mpp / self.mpp[1]
 
     def read(self, x: int, y: int, pixels: int, mpp: float) -> np.ndarray:
-        """The square with its top left at level-0 pixel (x, y), uint8 [pixels, pixels, 3].
+        """Read the square with its top left at level-0 pixel (x, y), uint8 [pixels, pixels, 3].
 
         Its side is exactly pixels · mpp micrometres: read from the coarsest level that is as fine,
         and resampled (bicubic, antialiased). White where the slide is transparent or ends. Raises
@@ -98,7 +109,7 @@ class Slide:
         return np.array(self._resampled(x, y, (pixels, pixels), mpp))
 
     def thumbnail(self, mpp: float) -> np.ndarray:
-        """The whole slide, uint8 [H, W, 3], see `shape_at`; pixel (i, j) begins at (i, j) · mpp µm.
+        """Read the whole slide, uint8 [H, W, 3] of `shape_at`; pixel (i, j) begins at (i, j) · mpp.
 
         Read block by block, so that memory does not grow with the slide. Errors as in `read`.
         """
@@ -126,11 +137,13 @@ class Slide:
         level = self._level(mpp)
         factor, stated = self.levels[level]
         axes = [
-            _window(position / factor, length, mpp / (factor * own), stated, int(whole / factor))
-            for position, length, own, whole in zip((x, y), size, self.mpp, self.size, strict=True)
+            _window(position / factor, length, mpp / (factor * mpp_0), stated, int(whole / factor))
+            for position, length, mpp_0, whole in zip(
+                (x, y), size, self.mpp, self.size, strict=True
+            )
         ]
         location, read = (axes[0][0], axes[1][0]), (axes[0][1], axes[1][1])
-        if math.prod(read) > MOST_PIXELS:
+        if math.prod(read) > MAX_PIXELS:
             raise ValueError(f"{self.path} has no level for {size[0]} pixels at {mpp} µm/px")
         region = self._region(location, level, read)
         if read == size:
@@ -140,9 +153,7 @@ class Slide:
 
     def _region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
         try:
-            if self._opened is None or self._opened[0] != os.getpid():
-                self._opened = os.getpid(), openslide.OpenSlide(self.path)
-            region = self._opened[1].read_region(location, level, size)
+            region = self.opened.read_region(location, level, size)
         except (openslide.OpenSlideError, OSError) as error:
             self.close()  # OpenSlide answers nothing more after an error
             x, y = location
@@ -179,32 +190,41 @@ def _window(
 
 
 def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
-    """A slide that OpenSlide can read. mpp: µm per level-0 pixel, where the file's is not right.
+    """Open a slide that OpenSlide can read. mpp: µm per level-0 pixel, if the file's is not right.
 
     Raises FileNotFoundError, and ValueError naming the file when it cannot be read, has no µm/px
-    and none is given, or one that no microscope has (outside `MPP_RANGE`).
+    and none is named, or one that no microscope has (outside `MPP_RANGE`).
     """
     path = Path(path)
+    with _open(path) as opened:
+        properties = opened.properties
+        sizes, stated = opened.level_dimensions, opened.level_downsamples
+        levels = [
+            (_factor(sizes[0], *level), level[1]) for level in zip(sizes, stated, strict=True)
+        ]
+        bounds = [
+            properties.get(f"openslide.bounds-{key}") for key in ("x", "y", "width", "height")
+        ]
+        return Slide(
+            path,
+            sizes[0],
+            _micrometres_per_pixel(path, properties, mpp),
+            "file" if mpp is None else "table",
+            (0, 0, *sizes[0]) if None in bounds else _bounds(path, bounds, sizes[0]),
+            tuple(levels),
+            properties.get("openslide.quickhash-1", ""),
+        )
+
+
+def _open(path: Path) -> openslide.OpenSlide:
     if not path.is_file():
         raise FileNotFoundError(f"the slide {path} is missing")
     try:
-        with openslide.OpenSlide(path) as opened:
-            properties = dict(opened.properties)
-            sizes, stated = opened.level_dimensions, opened.level_downsamples
+        return openslide.OpenSlide(path)
     except (openslide.OpenSlideError, OSError) as error:
         raise ValueError(
             f"{path} is damaged or no slide that OpenSlide reads, such as a tiled TIFF: {error}"
         ) from error
-    width, height = sizes[0]
-    bounds = [properties.get(f"openslide.bounds-{key}") for key in ("x", "y", "width", "height")]
-    return Slide(
-        path,
-        (width, height),
-        _micrometres_per_pixel(path, properties, mpp),
-        "file" if mpp is None else "table",
-        (0, 0, width, height) if None in bounds else _bounds(path, bounds, sizes[0]),
-        tuple((_factor(sizes[0], *level), level[1]) for level in zip(sizes, stated, strict=True)),
-    )
 
 
 def _bounds(path: Path, values: Sequence[Any], size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -215,7 +235,7 @@ def _bounds(path: Path, values: Sequence[Any], size: tuple[int, int]) -> tuple[i
 
 
 def companions(path: Path) -> list[Path]:
-    """The other files of a slide: a MIRAX slide's folder, or what a VMS or VMU file names."""
+    """List the other files of a slide: a MIRAX slide's folder, or what a VMS or VMU file names."""
     if path.suffix.lower() == ".mrxs":
         return sorted(file for file in path.with_suffix("").rglob("*") if file.is_file())
     if path.suffix.lower() not in (".vms", ".vmu"):
@@ -225,51 +245,22 @@ def companions(path: Path) -> list[Path]:
     return sorted(file for file in path.parent.iterdir() if file.name in named)
 
 
-def series_of(path: Path) -> str:
-    """The series of a DICOM file, all files of which are one slide; "" for any other slide.
-
-    A file that OpenSlide cannot open has none.
-    """
-    if openslide.OpenSlide.detect_format(path) != "dicom":
-        return ""
-    try:
-        with openslide.OpenSlide(path) as opened:
-            return opened.properties.get("dicom.SeriesInstanceUID", "")
-    except openslide.OpenSlideError:
-        return ""
-
-
-def identity_of(path: Path) -> str:
-    """Digest of what tells a slide from another, or from an earlier scan, of the same name.
-
-    The names, sizes and times of its files, and OpenSlide's own hash, which for DICOM is of the
-    series. Errors as in `open_slide`.
-    """
-    with openslide.OpenSlide(path) as opened:
-        told: list[Any] = [opened.properties.get("openslide.quickhash-1")]
-    for file in (path, *companions(path)):
-        status = file.stat()
-        told.append((file.name, status.st_size, status.st_mtime_ns))
-    return blake2b(repr(told).encode(errors="surrogateescape"), digest_size=16).hexdigest()
-
-
 def _micrometres_per_pixel(
-    path: Path, properties: dict[str, str], given: float | None
+    path: Path, properties: Mapping[str, str], listed: float | None
 ) -> tuple[float, float]:
-    way_out = "give its µm/px at level 0 in the column `mpp` of the slide table"
-    if given is None:
-        stated = [properties.get(f"openslide.mpp-{axis}", "") for axis in "xy"]
-        if "" in stated:
-            raise ValueError(f"{path} does not say how large its pixels are: {way_out}")
-        try:
-            x, y = map(float, stated)
-        except ValueError:
-            raise ValueError(f"{path}: its µm/px are no numbers, {stated}: {way_out}") from None
-    else:
-        x = y = float(given)
+    way_out = "write its µm/px at level 0 into the column `mpp` of the slide table"
+    stated = [properties.get(f"openslide.mpp-{axis}", "") for axis in "xy"]
+    if listed is not None:
+        stated = [str(float(listed))] * 2
+    if "" in stated:
+        raise ValueError(f"{path} does not say how large its pixels are: {way_out}")
+    try:
+        x, y = map(float, stated)
+    except ValueError:
+        raise ValueError(f"{path}: its µm/px are no numbers, {stated}: {way_out}") from None
     low, high = MPP_RANGE
     if not (low <= x <= high and low <= y <= high):
-        source = "the file says" if given is None else "the slide table says"
+        source = "the file says" if listed is None else "the slide table says"
         raise ValueError(
             f"{path}: {source} {x:.4g} × {y:.4g} µm/px, and no slide is outside {low} … {high}: "
             + way_out
@@ -286,41 +277,3 @@ def _factor(size: tuple[int, int], level: tuple[int, int], stated: float) -> flo
     whole = round(stated)
     fits = [side // whole <= at <= -(-side // whole) for side, at in zip(size, level, strict=True)]
     return float(whole) if all(fits) else stated
-
-
-def write_pyramid(
-    file: Path,
-    image: np.ndarray,
-    mpp: float | tuple[float, float] | None,
-    *,
-    lossless: bool = False,
-) -> None:
-    """Write an image as a tiled, pyramidal TIFF that OpenSlide reads with its µm/px.
-
-    image: uint8 [H, W, 3]; each level is half the one before until the longer side is at most
-    `SMALLEST_LEVEL`. JPEG of quality 90, or deflate if `lossless`. mpp: x and y, or one for both;
-    None writes no resolution. Raises ValueError for any other kind of image.
-    """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"a slide is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
-    x, y = mpp if isinstance(mpp, tuple) else (mpp, mpp)
-    picture = Image.fromarray(image)
-    level = 0
-    with atomic(Path(file)) as temporary, tifffile.TiffWriter(temporary, bigtiff=True) as tiff:
-        while True:
-            scale = 1e4 / 2**level  # pixels per centimetre at one µm/px
-            tiff.write(
-                np.asarray(picture),
-                tile=(256, 256),
-                photometric="rgb",
-                compression="adobe_deflate" if lossless else "jpeg",
-                compressionargs={} if lossless else {"level": 90},
-                metadata=None,
-                software=False,
-                subfiletype=int(level > 0),  # without it OpenSlide sees one level
-                resolution=(scale / x, scale / y) if x and y else None,
-                resolutionunit="CENTIMETER" if x else "NONE",
-            )
-            if max(picture.size) <= SMALLEST_LEVEL:
-                break
-            picture, level = picture.reduce(2), level + 1

@@ -13,7 +13,7 @@ from lib.report.format import differences, with_interval
 from lib.slides.open_set import ALL_TISSUE, LEARNT, OPEN_SET
 
 if TYPE_CHECKING:  # making tables needs no torch
-    from lib.slides.study import SlideOutcome
+    from lib.slides.study import SlideStudy
 
 METHODS = {
     "zero-shot": "zero-shot tiles",
@@ -28,43 +28,42 @@ SPLIT = "slides"  # of the rows: of test slides, never of tiles
 
 
 def evaluate_slides(
-    outcomes: Sequence["SlideOutcome"],
-    tested: np.ndarray,
-    labels: np.ndarray,
+    studies: Mapping[str, "SlideStudy"],
+    test: pd.DataFrame,
     class_names: Sequence[str],
     quality: Mapping[str, Mapping[str, float | None]],
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """Outcomes as evaluations for `Run.record`.
+    """Score what studies found, by setting, as evaluations for `Run.record`.
 
-    tested: [S], slides of the fold; labels: [S]; quality: of each setting which tiles were dropped,
-    see `open_set_quality`; empty where the truth is unknown.
+    test: the slides of the fold, columns slide and label; quality: of each setting which tiles were
+    dropped, see `open_set_quality`; empty where the truth is unknown.
     """
+    slides, labels = test.slide.values, test.label.values
     return [
         evaluate_probs(
-            outcome.method, outcome.probs[tested], labels, class_names, setting=outcome.setting,
-            split=SPLIT, network="frozen", params={"pooling": outcome.pooling},
-            labels=quality.get(outcome.setting), **fields,
+            method, probs[slides], labels, class_names, setting=setting, split=SPLIT,
+            network="frozen", params={"pooling": pooling}, labels=quality.get(setting), **fields,
         )
-        for outcome in outcomes
+        for setting, study in studies.items()
+        for (method, pooling), probs in study.probs.items()
     ]  # fmt: skip
 
 
 def right_per_slide(
-    outcomes: Sequence["SlideOutcome"], test: pd.DataFrame, **of_run: Any
+    studies: Mapping[str, "SlideStudy"], test: pd.DataFrame, **of_run: Any
 ) -> pd.DataFrame:
-    """Whether each outcome is right on each slide of the fold, for `statistics.grouped`.
+    """Tell whether each outcome is right on each slide of the fold, for `statistics.grouped`.
 
-    test: columns slide, label, group. of_run: vlm, seed, fold.
+    studies: by setting; test: columns slide, label, group. of_run: vlm, seed, fold.
     """
-    lines = [
-        test[["group", "label"]].assign(
-            method=o.method, pooling=o.pooling, setting=o.setting, n=1,
-            right=o.probs[test.slide].argmax(1) == test.label.values, **of_run,
-        )
-        for o in outcomes
-    ]  # fmt: skip
-    return pd.concat(lines, ignore_index=True).astype({"right": int})
+    lines = []
+    for setting, study in studies.items():
+        for (method, pooling), probs in study.probs.items():
+            right = (probs[test.slide].argmax(1) == test.label.values).astype(int)
+            kind = {"method": method, "pooling": pooling, "setting": setting}
+            lines.append(test[["group", "label"]].assign(**kind, n=1, right=right, **of_run))
+    return pd.concat(lines, ignore_index=True)
 
 
 def groups_of_runs(runs: Path) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """VLM-CPL on slides: from features of their tiles to labels of slides, one setting at a time.
 
 A setting says which tiles count: all tissue; those that open-set prompting leaves ("open set", as
-published); or those that the networks leave, for which every other tissue is a class too ("open
+published); or those that the networks leave, for which other tissue gives further classes ("open
 set, learnt", ours), so that views and clusters confirm what is no target.
 """
 
@@ -26,70 +26,77 @@ from lib.learning.pooling import Bags, attention_setup, pool_slides, poolings, p
 from lib.learning.samplers import mapped, plain_features
 from lib.learning.trials import FilterInputs
 from lib.random_draws import tile_draws
-from lib.slides.cohort import read_listed
-from lib.slides.features_file import read_features
-from lib.slides.open_set import LEARNT, relevant_tiles, target_probabilities
-from lib.vlm.inference import VLM, class_probabilities, embed_tiles, embed_views
+from lib.slides.cohort import Cohort
+from lib.slides.open_set import LEARNT, OPEN_SET, OTHER_TISSUE, relevant_tiles, target_probabilities
+from lib.vlm.inference import VLM, class_probabilities, embed_prompts, embed_tiles, embed_views
+from lib.vlm.prompts import PAPERS, fill
 
-CHUNK = 8192
+CHUNK = 8192  # tiles
 DRAW_STREAM = 5_000_011  # keeps these draws apart from those of views
+TARGETS, EVERYTHING = "targets", "targets-and-other-tissue"  # sets of prompts
 
 
-# --- features of a cohort ------------------------------------------------------------------------
+# --- prompts and votes ---------------------------------------------------------------------------
 
 
-def gather(table: pd.DataFrame, out: Path) -> pd.DataFrame:
-    """Join the features of all slides: backbone_features.npy and image_embeds.npy in `out`.
+@dataclass(frozen=True)
+class CohortTiles:
+    """The tiles in the tissue of a cohort, and what the prompts say of them.
 
-    table: of `read_slide_table`; out: where `embed_slides` wrote. Returns a line per tile, in the
-    order of the rows: slide, x, y (top left, pixels of level 0) and side (float, likewise). Raises
-    ValueError naming slides that have no features, and a file that is not of `embed_slides`.
+    table: a line per tile, see `Cohort.gather_tiles`; targets, others: names of the C target
+    classes and of K other tissues; text: [C + K, D], their embedded prompts, targets first; probs:
+    [N, C + K], softmax over all prompts.
     """
-    missing = [name for name in table.name if not (out / f"{name}.h5").is_file()]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(table)} slides have no features, the first: {missing[0]}. "
-            "Run 02_slide_features again, or take their lines out of the table of slides"
-        )
-    read = [read_features(out / f"{name}.h5") for name in table.name]
-    for name, file in zip(table.name, read, strict=True):
-        if "image_embeds" not in file.extra or "patch_size_level0_exact" not in file.attributes:
-            raise ValueError(f"{out / name}.h5 is of another program: remove it")
-    for name, arrays in (
-        ("backbone_features", [file.features for file in read]),
-        ("image_embeds", [file.extra["image_embeds"] for file in read]),
-    ):
-        with atomic(out / f"{name}.npy") as temporary, temporary.open("wb") as opened:
-            np.save(opened, np.concatenate(arrays))
-    lines = [
-        pd.DataFrame(file.coords, columns=["x", "y"]).assign(
-            slide=slide, side=file.attributes["patch_size_level0_exact"]
-        )
-        for slide, file in zip(table.slide, read, strict=True)
-    ]
-    return pd.concat(lines, ignore_index=True)
+
+    cohort: Cohort
+    table: pd.DataFrame
+    targets: Sequence[str]
+    others: Sequence[str]
+    text: torch.Tensor
+    probs: np.ndarray
+
+    @property
+    def slide_of(self) -> np.ndarray:
+        """The slide of each tile, int [N]."""
+        return self.table.slide.values
+
+    @property
+    def relevant(self) -> np.ndarray:
+        """Tiles whose best prompt is a target's, bool [N]."""
+        return relevant_tiles(self.probs, len(self.targets))
 
 
 @torch.inference_mode()
-def tile_probabilities(vlm: VLM, out: Path, text: torch.Tensor) -> np.ndarray:
-    """Softmax over the prompts of every tile, float32 [N, C + K]. text: from `embed_prompts`."""
-    features = mapped(out / "image_embeds.npy")
-    probs = [
-        class_probabilities(
-            vlm, torch.from_numpy(np.array(features[start : start + CHUNK], np.float32)), text.cpu()
-        ).numpy()
-        for start in range(0, len(features), CHUNK)
-    ]
-    return np.concatenate(probs)
+def prompted_tiles(
+    vlm: VLM, cohort: Cohort, prompts: Mapping[str, Sequence[str]], others: Sequence[str] = ()
+) -> CohortTiles:
+    """Gather the tiles of a cohort and compare them with the prompts.
+
+    Parameters
+    ----------
+    vlm, cohort : the model, and the slides that it has embedded
+    prompts : one or more by target
+    others : names of other tissue, put into the papers' words; `OTHER_TISSUE` by default
+
+    """
+    others = list(others or OTHER_TISSUE)
+    filled = fill([[name] for name in others], [PAPERS])
+    text = embed_prompts(vlm, [*map(list, prompts.values()), *filled])
+    table, probs = cohort.gather_tiles(), []
+    embeds = mapped(cohort.out / "image_embeds.npy")
+    for start in range(0, len(embeds), CHUNK):
+        chunk = torch.from_numpy(np.array(embeds[start : start + CHUNK], np.float32))
+        probs.append(class_probabilities(vlm, chunk, text.cpu()).numpy())
+    return CohortTiles(cohort, table, list(prompts), others, text, np.concatenate(probs))
 
 
 @dataclass(frozen=True)
 class VotedTiles:
     """Tiles that may be relevant in one setting, and the votes of views on some of them.
 
-    names: of the classes that views vote for, targets first; rows: [n], which of the tiles of
-    `gather`; drawn: [M], those that views voted on; places: [M], their places among the tiles of
-    the folder `votes`; text: the set of prompts that they voted for, see `embed_views`.
+    names: of the classes that views vote for, targets first; rows: [n], which of the tiles of the
+    cohort; drawn: [M], those that views voted on; places: [M], their places among the tiles of the
+    folder `votes`; text: the set of prompts that they voted for, see `embed_views`.
     """
 
     setting: str
@@ -101,114 +108,93 @@ class VotedTiles:
     text: str
 
 
-TARGETS, EVERYTHING = "targets", "targets-and-other-tissue"  # sets of prompts
-
-
 def vote_on(
-    rows: Mapping[str, np.ndarray],
     vlm: VLM,
-    folder: Path,
-    table: pd.DataFrame,
-    tiles: pd.DataFrame,
-    class_names: Sequence[str],
-    other_names: Sequence[str],
-    text: torch.Tensor,
-    out: Path,
+    tiles: CohortTiles,
+    settings: Sequence[str],
     *,
-    mpp: float,
-    most: int,
+    max_tiles: int,
     views: Mapping[str, Any],
 ) -> dict[str, VotedTiles]:
-    """Draw some of the tiles from every slide, read them again and let views vote.
+    """Sample some of the tiles of each slide, read them again and let views vote.
 
-    rows: of each setting, [n], tiles that may be relevant; folder, table: of `read_slide_table`;
-    tiles, out: of `gather`; class_names, other_names: of the targets [C] and of other tissue [K];
-    text: [C + K, D], of their prompts. Views vote for a target, in the setting "open set, learnt"
-    for other tissue as well. most: tiles of a slide that are drawn, so that the cost of the views
-    does not grow with its size; views: n_views, hue, batch_size and seed. Every tile is encoded
-    once for all settings. Features and votes are kept in `out`, by model, tiles and settings: the
-    folds of a run share them, and a second call finds them.
+    Views vote for a target, in the setting "open set, learnt" for other tissue as well. A tile is
+    encoded once for all settings. Features and votes are kept beside those of the cohort, by model,
+    tiles and settings: the folds of a run share them, and a second call finds them.
+
+    Parameters
+    ----------
+    vlm, tiles : the model, and the tiles that it has embedded
+    settings : `ALL_TISSUE`, `OPEN_SET`, `LEARNT` or some of them
+    max_tiles : sampled of a slide, so that the views cost no more on a larger one
+    views : n_views, hue, batch_size and seed
+
     """
-    slide_of = tiles.slide.values
-    drawn = {s: draw_tiles(own, slide_of, most, seed=views["seed"]) for s, own in rows.items()}
+    cohort, targets, seed = tiles.cohort, list(tiles.targets), views["seed"]
+    rows = {s: np.flatnonzero(tiles.relevant | (s != OPEN_SET)) for s in settings}
+    drawn = {s: sample_tiles(r, tiles.slide_of, max_tiles, seed=seed) for s, r in rows.items()}
     joined = np.unique(np.concatenate(list(drawn.values())))
-    texts = {TARGETS: text[: len(class_names)], EVERYTHING: text}
-    used = {"rows": joined.tolist(), "mpp": mpp, **views, "targets": len(class_names)}
-    used["text"] = text.tolist()
-    votes = out / f"votes-{digest_of(used, out / 'backbone_features.npy')}"
+    texts = {TARGETS: tiles.text[: len(targets)], EVERYTHING: tiles.text}
+    used = {"rows": joined.tolist(), "mpp": cohort.mpp, **views, "targets": len(targets)}
+    used["text"] = tiles.text.tolist()
+    votes = cohort.out / f"votes-{digest_of(used, cohort.out / 'backbone_features.npy')}"
     with locked(votes.with_suffix(".lock")):
         if not votes.is_dir():
-            # as all decoded tiles: larger than the input, so that views are crops of it
-            stored = stored_size(vlm.image_size)
-            read_at = vlm.image_size * mpp / stored
+            # As all files of pixels: larger than the input, so that views are crops of it.
+            side = stored_size(vlm.image_size)
             with atomic(votes) as made:
                 made.mkdir()
-                pixels_file = made / "tiles.npy"
-                decoded = new_array(pixels_file, (len(joined), stored, stored, 3), np.uint8)
-                read_listed(folder, table, tiles.loc[joined], stored, read_at, decoded)
-                embed_tiles(vlm, pixels_file, texts, made, batch_size=views["batch_size"])
+                pixels = made / "tiles.npy"
+                into = new_array(pixels, (len(joined), side, side, 3), np.uint8)
+                cohort.read(tiles.table.loc[joined], side, into)
+                embed_tiles(vlm, pixels, texts, made, batch_size=views["batch_size"])
                 numbers = np.arange(len(joined))
-                embed_views(vlm, pixels_file, numbers, texts, made, progress=False, **views)
-                pixels_file.unlink()
+                embed_views(vlm, pixels, numbers, texts, made, progress=False, **views)
+                pixels.unlink()
     return {
-        setting: VotedTiles(
-            setting,
-            [*class_names, *other_names] if setting == LEARNT else class_names,
-            rows[setting],
-            own,
-            np.searchsorted(joined, own),
+        s: VotedTiles(
+            s,
+            [*targets, *tiles.others] if s == LEARNT else targets,
+            rows[s],
+            sampled,
+            np.searchsorted(joined, sampled),
             votes,
-            EVERYTHING if setting == LEARNT else TARGETS,
+            EVERYTHING if s == LEARNT else TARGETS,
         )
-        for setting, own in drawn.items()
+        for s, sampled in drawn.items()
     }
 
 
-def draw_tiles(rows: np.ndarray, slide_of: np.ndarray, most: int, *, seed: int) -> np.ndarray:
-    """At most `most` of the rows of each slide, by chance: int64, sorted.
+def sample_tiles(rows: np.ndarray, slide_of: np.ndarray, max_tiles: int, *, seed: int) -> Any:
+    """Sample at most `max_tiles` of the rows of each slide: int64, sorted.
 
     rows: [n]; slide_of: int [N].
     """
     chance = tile_draws(rows, 1, seed, DRAW_STREAM)[:, 0]
     frame = pd.DataFrame({"row": rows, "slide": slide_of[rows], "chance": chance})
-    drawn = frame.sort_values("chance", kind="stable").groupby("slide").head(most)
-    return np.sort(drawn.row.to_numpy(np.int64))
+    sampled = frame.sort_values("chance", kind="stable").groupby("slide").head(max_tiles)
+    return np.sort(sampled.row.to_numpy(np.int64))
 
 
 # --- one fold ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class SlideOutcome:
-    """Probabilities [S, C] of slides by one way to learn and to pool, in one setting."""
-
-    method: str
-    pooling: str
-    setting: str
-    probs: np.ndarray
-
-
-@dataclass(frozen=True)
 class SlideStudy:
     """What `label_slides` finds in one setting.
 
-    rows: [n], tiles that count, in the order of slides; tile_probs: [n, C], of these, by VLM-CPL;
-    attention: of each slide, in the order of its tiles that count; kept: the share of drawn
-    training tiles that the filters keep; alarms: what is suspicious about that, see
-    `alarm.label_free_alarms`.
+    probs: [S, C] by method and pooling; rows: [n], tiles that count, in the order of slides;
+    tile_probs: [n, C], of these, by VLM-CPL; attention: of each slide, in the order of its tiles
+    that count; kept: the share of sampled training tiles that the filters keep; alarms: what is
+    suspicious about that, see `alarm.label_free_alarms`.
     """
 
-    outcomes: Sequence[SlideOutcome]
+    probs: Mapping[tuple[str, str], np.ndarray]
     rows: np.ndarray
     tile_probs: np.ndarray
     attention: Sequence[np.ndarray]
     kept: float
     alarms: Sequence[Alarm]
-
-    def probs(self, method: str, pooling: str) -> np.ndarray:
-        """Probabilities [S, C] of slides by one of the outcomes."""
-        (found,) = [o for o in self.outcomes if (o.method, o.pooling) == (method, pooling)]
-        return found.probs
 
     def classes(self, class_names: Sequence[str]) -> tuple[list[str], np.ndarray]:
         """Class of each slide by the mean of VLM-CPL, and the probabilities [S, C].
@@ -216,15 +202,14 @@ class SlideStudy:
         A slide without a tile that counts has the class "", and so have all of them where no class
         has labels to learn from; their probabilities are NaN.
         """
-        probs = self.probs("vlm-cpl", "mean").copy()
+        probs = self.probs["vlm-cpl", "mean"].copy()
         without = [a.text for a in self.alarms if a.name == "class without labels"]
         if all(any(text.startswith(f"{name}: ") for text in without) for name in class_names):
             probs[:] = np.nan
         probs[[not len(attention) for attention in self.attention]] = np.nan
-        best = np.nan_to_num(probs).argmax(1)
-        return [
-            "" if np.isnan(p[k]) else class_names[k] for k, p in zip(best, probs, strict=True)
-        ], probs
+        names = np.array([*class_names, ""], object)
+        best = np.where(np.isnan(probs).any(1), -1, np.nan_to_num(probs).argmax(1))
+        return names[best].tolist(), probs
 
     def of_tiles(self, n_tiles: int) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities [N, C] and attention [N] of all tiles, NaN where a tile does not count."""
@@ -235,73 +220,71 @@ class SlideStudy:
 
 
 def label_slides(
-    voted: VotedTiles,
-    out: Path,
-    slide_of: np.ndarray,
-    zero_shot: np.ndarray,
-    labels: np.ndarray | None,
-    trained_on: np.ndarray,
-    class_names: Sequence[str],
-    settings: Mapping[str, Any],
-    folder: Path,
-    *,
-    seed: int,
+    tiles: CohortTiles, voted: VotedTiles, settings: Mapping[str, Any], folder: Path, *, seed: int
 ) -> SlideStudy:
-    """Label all slides of a cohort in one setting, without a label, and once with true labels.
+    """Label all slides of a cohort in one setting without a label, and once with true labels.
 
-    out: of `gather`; slide_of: int [N]; zero_shot: [N, C], of the targets; labels: [S], true, seen
-    by full supervision alone, which is left out without them; trained_on: bool [S], the slides to
-    learn from; settings: see `learn_tiles`, and slide_steps; folder: for the networks. Attention
-    learns from `pseudo_labels_of_slides`.
+    Attention learns from `pseudo_labels_of_slides`.
+
+    Parameters
+    ----------
+    tiles : the table of their cohort has the columns learnt_from, bool, the slides to learn from,
+        and label, seen by full supervision alone, which is left out where a slide has none (−1)
+    voted : of the setting
+    settings : see `learn_tiles`, and slide_steps
+    folder : for the networks
+    seed : of draws, clusters, networks and batches
+
     """
-    n_slides, n_targets = len(trained_on), len(class_names)
-    learnt_from = trained_on[slide_of[voted.drawn]]
-    evidence, kept, networks = learn_tiles(voted, learnt_from, settings, folder, seed=seed)
-    features, every = plain_features(out / "backbone_features.npy"), voted.rows
-    predicted = {method: predict(pair, features, every) for method, pair in networks.items()}
-    alarms = evidence.alarms("ours", kept, voted.names, predicted["vlm-cpl"])
-    by_method = {} if voted.setting == LEARNT else {"zero-shot": (every, zero_shot[every])}
-    for method, probs in predicted.items():
+    slides, slide_of, n_targets = tiles.cohort.table, tiles.slide_of, len(tiles.targets)
+    learnt_from, labels = slides.learnt_from.values, slides.label.values
+    of_training = learnt_from[slide_of[voted.drawn]]
+    inputs, kept, networks = learn_tiles(voted, of_training, settings, folder, seed=seed)
+    file, by_method = tiles.cohort.out / "backbone_features.npy", {}
+    if voted.setting != LEARNT:
+        by_method["zero-shot"] = (
+            voted.rows,
+            target_probabilities(tiles.probs, n_targets)[voted.rows],
+        )
+    for method, pair in networks.items():
+        probs = predict(pair, plain_features(file), voted.rows)
+        if method == "vlm-cpl":
+            alarms = inputs.alarms("ours", kept, voted.names, probs)
         counts = relevant_tiles(probs, n_targets)
-        by_method[method] = every[counts], target_probabilities(probs[counts], n_targets)
-    outcomes = [
-        SlideOutcome(method, name, voted.setting,
-                     pool_slides(probs, slide_of[rows], n_slides, pool))
+        by_method[method] = voted.rows[counts], target_probabilities(probs[counts], n_targets)
+    found = {
+        (method, name): pool_slides(probs, slide_of[rows], len(slides), pool)
         for method, (rows, probs) in by_method.items()
         for name, pool in poolings().items()
-    ]  # fmt: skip
+    }
     rows, tile_probs = by_method["vlm-cpl"]
-    bags = Bags(out / "backbone_features.npy", rows_of_slides(rows, slide_of, n_slides))
-    mean = pool_slides(tile_probs, slide_of[rows], n_slides)
-    pseudo = pseudo_labels_of_slides(voted.setting, mean, trained_on)
-    attentions = []
-    taught_by = {"vlm-cpl-slides": pseudo}
-    taught_by |= {} if labels is None else {"full-supervision": labels}
-    for method, taught in taught_by.items():
-        probs, attention = learn_slides(
-            bags, np.flatnonzero(trained_on), taught, class_names, folder / method,
-            steps=settings["slide_steps"], seed=seed,
-        )  # fmt: skip
-        outcomes.append(SlideOutcome(method, "attention", voted.setting, probs))
-        attentions.append(attention)
-    return SlideStudy(outcomes, rows, tile_probs, attentions[0], float(kept.mean()), alarms)
+    bags = Bags(file, tuple(rows[slide_of[rows] == slide] for slide in range(len(slides))))
+    mean = found["vlm-cpl", "mean"]
+    teachers = {"vlm-cpl-slides": pseudo_labels_of_slides(voted.setting, mean, learnt_from)}
+    teachers |= {"full-supervision": labels} if (labels >= 0).all() else {}
+    attention = {}
+    for method, of_slides in teachers.items():
+        found[method, "attention"], attention[method] = learn_slides(
+            bags,
+            np.where(learnt_from, of_slides, UNLABELLED),
+            tiles.targets,
+            folder / method,
+            steps=settings["slide_steps"],
+            seed=seed,
+        )
+    looked = attention["vlm-cpl-slides"]
+    return SlideStudy(found, rows, tile_probs, looked, float(kept.mean()), alarms)
 
 
-def pseudo_labels_of_slides(setting: str, probs: np.ndarray, trained_on: np.ndarray) -> np.ndarray:
-    """Labels [S] that teach the attention, from the mean of the tile probabilities, [S, C].
+def pseudo_labels_of_slides(setting: str, probs: np.ndarray, learnt_from: np.ndarray) -> np.ndarray:
+    """Labels [S] that the attention learns, from the mean of the tile probabilities, [S, C].
 
     The most probable class (VLM-CPL). In our setting, "open set, learnt", the class that gains most
     on its mean over the slides to learn from, as for tiles: see `consensus.labels_by_rule`.
-    trained_on: bool [S].
+    learnt_from: bool [S].
     """
     rule = VARIANTS["ours" if setting == LEARNT else "published filters"]["label_rule"]
-    return labels_by_rule(rule, probs.argmax(1), probs, trained_on)
-
-
-def rows_of_slides(rows: np.ndarray, slide_of: np.ndarray, n_slides: int) -> tuple[np.ndarray, ...]:
-    """The rows of each slide. rows: [n], of tiles that count; slide_of: int [N]."""
-    of_rows = slide_of[rows]
-    return tuple(rows[of_rows == slide] for slide in range(n_slides))
+    return labels_by_rule(rule, probs.argmax(1), probs, learnt_from)
 
 
 def learn_tiles(
@@ -312,18 +295,18 @@ def learn_tiles(
     *,
     seed: int,
 ) -> tuple[FilterInputs, np.ndarray, dict[str, list]]:
-    """MVC, PFC in our setting and two ways to learn from what they keep.
+    """Filter by MVC and PFC in our setting, and learn from what they keep in two ways.
 
-    learnt_from: bool [M], the drawn tiles of training slides; settings: keep_ratio, threshold,
+    learnt_from: bool [M], the sampled tiles of training slides; settings: keep_ratio, threshold,
     cross_weight and n_steps; folder: for the networks. Returns what the filters saw, what they
     keep, bool [n], and the networks by method: "ce-kept" learns from the kept tiles alone,
     "vlm-cpl" by cross supervision from all.
     """
     votes, names, places = voted.votes, voted.names, voted.places[learnt_from]
-    evidence = FilterInputs.load(
+    inputs = FilterInputs.load(
         votes, places, keep_ratio=settings["keep_ratio"], seed=seed, text=voted.text
     )
-    labels = evidence.pseudo_labels("mvc+pfc", **VARIANTS["ours"])
+    labels = inputs.pseudo_labels("mvc+pfc", **VARIANTS["ours"])
     setup = setups.frozen(votes, places, len(names), steps=settings["n_steps"], seed=seed)
     objectives: dict[str, Objective] = {
         "ce-kept": Supervised(),
@@ -333,12 +316,11 @@ def learn_tiles(
         method: setups.fit(objective, setup, places, labels, names, folder / method, seed=seed)
         for method, objective in objectives.items()
     }
-    return evidence, labels != UNLABELLED, networks
+    return inputs, labels != UNLABELLED, networks
 
 
 def learn_slides(
     bags: Bags,
-    slides: np.ndarray,
     labels: np.ndarray,
     class_names: Sequence[str],
     folder: Path,
@@ -346,17 +328,22 @@ def learn_slides(
     steps: int,
     seed: int,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Gated attention learnt from labels of slides; probabilities and attention of every slide.
+    """Learn gated attention from labels of slides; probabilities and attention of all slides.
 
-    slides: those to train on; labels: [S], of all slides, pseudo labels, or true ones for full
-    supervision. Slides without a tile that counts are left out of the training; if none has one,
-    nothing is known of any slide.
+    labels: [S], pseudo or true, `UNLABELLED` for slides that are not learnt from; nor is a slide
+    without a tile that counts. If there is no other, nothing is known of any slide.
     """
-    slides = np.array([slide for slide in slides if len(bags.rows[slide])], int)
+    slides = np.flatnonzero(
+        [
+            label != UNLABELLED and len(rows) > 0
+            for label, rows in zip(labels, bags.rows, strict=True)
+        ]
+    )
     if not len(slides):
         alike = np.full((len(bags.rows), len(class_names)), 1 / len(class_names))
         return alike, [np.zeros(len(rows)) for rows in bags.rows]
     setup = attention_setup(bags, slides, len(class_names), steps=steps, seed=seed)
-    given = Supervised(), setup, slides, labels[slides], class_names
-    networks = setups.fit(*given, folder, seed=seed)
+    networks = setups.fit(
+        Supervised(), setup, slides, labels[slides], class_names, folder, seed=seed
+    )
     return predict_slides(networks, bags, np.arange(len(bags.rows)))

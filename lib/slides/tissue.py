@@ -1,12 +1,11 @@
-"""Where a slide has tissue: found by colour, or drawn and corrected by hand in QuPath.
+"""Where a slide has tissue: detected by colour, or outlined and corrected by hand in QuPath.
 
 The picture is always looked at in the same µm/px, so that the result does not depend on the levels
 of the file or on the machine.
 """
 
-import json
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,10 @@ from uuid import NAMESPACE_URL, uuid5
 
 import numpy as np
 from contourpy import FillType, contour_generator
+from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from lib.slides.geojson import MAX_BYTES, class_of, feature, polygons, read_geojson
 from lib.slides.reading import Slide
 
 TISSUE_MPP = 8.0  # µm/px of a mask
@@ -34,17 +35,14 @@ BLACK_INK = (0.8, 0.75)  # lightest to darkest; haematoxylin lets blue through, 
 PEN_DENSITY = (0.3, 0.5)  # in red of coloured ink, in the lightest of black
 
 NAME, COLOUR = "Tissue", (0, 160, 80)
-# Of outlines that are drawn; those of a slide's tissue stay far below.
-MOST_BYTES = 64 * 2**20
-MOST_ROWS = 10_000_000  # of the mask that all edges cross, one at a time
-FARTHEST = 1e9  # level-0 pixels
+MAX_WORK = 1e10  # corners of outlines times rows of the mask; those of a slide's tissue: 1e8
 
 
-# --- found ---------------------------------------------------------------------------------------
+# --- detected ------------------------------------------------------------------------------------
 
 
 def tissue_mask(slide: Slide, mpp: float = TISSUE_MPP) -> np.ndarray:
-    """Tissue at `mpp` µm/px, bool, of `slide.shape_at(mpp)`.
+    """Detect tissue at `mpp` µm/px: bool, of `slide.shape_at(mpp)`.
 
     Tissue is what has colour beside the glass, which may be grey. Blue, green and black ink is left
     out with a margin, and so are specks and neutral dirt; small holes are filled. Folds stay: they
@@ -118,62 +116,52 @@ def _large(mask: np.ndarray, area: float) -> np.ndarray:
 
 
 def tissue_of(slide: Slide, edited: Path | None = None) -> tuple[np.ndarray, str]:
-    """Mask at `TISSUE_MPP` and where it is from: "found", or "edited" for a GeoJSON file.
+    """Detect the tissue of a slide, or read it from a GeoJSON file that was corrected in QuPath.
 
-    Raises ValueError naming the slide without tissue, or what is wrong with the edited file.
+    Returns the mask at `TISSUE_MPP` µm/px and where it is from, "detected" or "edited". Raises
+    ValueError naming the slide without tissue, or what is wrong with the edited file.
     """
     if edited is None:
         mask = tissue_mask(slide)
         if not mask.any():
             raise ValueError(
-                f"no tissue found in {slide.name}: draw it in QuPath and give it as GeoJSON, or "
+                f"no tissue detected in {slide.name}: draw it in QuPath and give it as GeoJSON, or "
                 "take the slide out of the table"
             )
-        return mask, "found"
+        return mask, "detected"
+    features = read_geojson(edited, MAX_BYTES)
     try:
-        if edited.stat().st_size > MOST_BYTES:
-            raise ValueError(f"larger than {MOST_BYTES >> 20} MB; simplify its outlines in QuPath")
-        geojson = json.loads(edited.read_text(encoding="utf-8"))
-        mask = geojson_to_mask(geojson, slide.shape_at(TISSUE_MPP), TISSUE_MPP, slide)
-    except (ValueError, RecursionError) as error:  # json's and Unicode's are ValueErrors too
+        mask = outlines_to_mask(features, slide, TISSUE_MPP)
+    except ValueError as error:
         raise ValueError(f"{edited}: {error}") from error
     if not mask.any():
-        raise ValueError(f"{edited}: no tissue of {slide.name} lies in what is drawn")
+        raise ValueError(f"{edited}: no tissue of {slide.name} lies in what is outlined")
     return mask, "edited"
 
 
-# --- drawn ---------------------------------------------------------------------------------------
+# --- outlines ------------------------------------------------------------------------------------
 
 
-def mask_to_geojson(mask: np.ndarray, mpp: float, slide: Slide) -> dict[str, Any]:
-    """Outlines of a mask as QuPath reads them: annotations, polygons with holes.
+def mask_to_outlines(mask: np.ndarray, slide: Slide, mpp: float) -> list[dict[str, Any]]:
+    """Outline a mask, bool [H, W] at `mpp` µm/px: annotations of QuPath, polygons with holes.
 
-    mask: bool [H, W] at `mpp` µm/px. Coordinates are level-0 pixels within `slide.bounds`, which
-    is all that QuPath shows. Corners are cut, `geojson_to_mask` gives back the same mask.
+    Coordinates are level-0 pixels within `slide.bounds`, which is all that QuPath shows. Corners
+    are cut; `outlines_to_mask` gives back the same mask.
     """
     generator = contour_generator(
         z=np.pad(mask, 1).astype(np.float32), fill_type=FillType.OuterOffset
     )
     filled: Any = generator.filled(0.5, math.inf)  # a union of all its fill types
-    scale = np.array([mpp / slide.mpp[0], mpp / slide.mpp[1]])
+    scale = mpp / np.array(slide.mpp)
     features = []
     for number, (points, offset) in enumerate(zip(*filled, strict=True)):
         placed = (points - 0.5) * scale - slide.bounds[:2]  # a pixel's middle is at + 0.5, less pad
-        rings = [placed[start:end] for start, end in pairwise(offset)]
-        rounded = [np.round(_corners(ring), 2).tolist() for ring in rings]
+        rings = [_corners(placed[start:end]).round(2).tolist() for start, end in pairwise(offset)]
+        identity = uuid5(NAMESPACE_URL, f"{slide.name}/tissue/{number}")
         features.append(
-            {
-                "type": "Feature",
-                "id": str(uuid5(NAMESPACE_URL, f"{slide.name}/tissue/{number}")),
-                "geometry": {"type": "Polygon", "coordinates": rounded},
-                "properties": {
-                    "objectType": "annotation",
-                    "isLocked": False,
-                    "classification": {"name": NAME, "color": list(COLOUR)},
-                },
-            }
+            feature(identity, rings, "annotation", class_name=NAME, colour=COLOUR, isLocked=False)
         )
-    return {"type": "FeatureCollection", "features": features}
+    return features
 
 
 def _corners(ring: np.ndarray) -> np.ndarray:
@@ -183,88 +171,35 @@ def _corners(ring: np.ndarray) -> np.ndarray:
     return ring[np.concatenate([[True], turns, [True]])]
 
 
-def geojson_to_mask(geojson: Any, shape: tuple[int, int], mpp: float, slide: Slide) -> np.ndarray:
-    """Mask, bool of `shape`, of the polygons in a GeoJSON object that QuPath wrote or can read.
+def outlines_to_mask(features: Sequence[Any], slide: Slide, mpp: float) -> np.ndarray:
+    """Fill outlines of tissue that QuPath wrote: bool, of `slide.shape_at(mpp)`.
 
-    A feature, a list or a collection of features that are Polygons or MultiPolygons, with or
-    without holes, of the class "Tissue" or none; coordinates as in `mask_to_geojson`. What lies
-    beside the slide is cut off. Raises ValueError saying what else was found.
+    features: Polygons or MultiPolygons, with or without holes, of the class "Tissue" or none;
+    coordinates as in `mask_to_outlines`. What lies beside the slide is cut off. Raises ValueError
+    saying what else is there.
     """
-    mask, rows = np.zeros(shape, bool), 0.0
-    scale = np.array([slide.mpp[0] / mpp, slide.mpp[1] / mpp])
-    for rings in _polygons(geojson):
-        # The middle of a pixel is at whole numbers from here on.
-        placed = [(ring + slide.bounds[:2]) * scale - 0.5 for ring in rings]
-        rows += sum(np.abs(np.diff(np.clip(ring[:, 1], 0, shape[0]))).sum() for ring in placed)
-        if rows > MOST_ROWS:
-            raise ValueError("its outlines wind too much; simplify them in QuPath")
-        low = np.clip(np.ceil(placed[0].min(0)), 0, shape[::-1]).astype(int)
-        high = np.clip(np.floor(placed[0].max(0)) + 1, 0, shape[::-1]).astype(int)
-        if (high > low).all():
-            inside = _inside([ring - low for ring in placed], *(high - low)[::-1])
-            mask[low[1] : high[1], low[0] : high[0]] |= inside
+    mask = np.zeros(slide.shape_at(mpp), bool)
+    height, width = mask.shape
+    scale = np.array(slide.mpp) / mpp
+    work = 0
+    for item in features:
+        areas = polygons(item)
+        if class_of(item) not in ("", NAME):
+            raise ValueError(f"an area has the class {class_of(item)!r}: only {NAME!r} or none is")
+        for rings in areas:
+            # In half pixels, whose middles are at even numbers: Pillow fills up to an edge and
+            # includes it, and outlines of a mask cross the rows of middles at odd numbers.
+            placed = [np.rint(2 * ((ring + slide.bounds[:2]) * scale - 0.5)) for ring in rings]
+            low = np.clip(placed[0].min(0) // 2, 0, (width, height)).astype(int)
+            high = np.clip(placed[0].max(0) // 2 + 2, 0, (width, height)).astype(int)
+            work += sum(map(len, rings)) * 2 * int((high - low)[1])
+            if work > MAX_WORK:
+                raise ValueError("its outlines wind too much; simplify them in QuPath")
+            if (high > low).all():
+                picture = Image.new("1", tuple((2 * (high - low)).tolist()))
+                pen = ImageDraw.Draw(picture)
+                for number, ring in enumerate(placed):
+                    pen.polygon((ring - 2 * low).ravel().tolist(), fill=int(number == 0))
+                inside = np.asarray(picture)[::2, ::2]
+                mask[low[1] : high[1], low[0] : high[0]] |= inside
     return mask
-
-
-def _inside(rings: list[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Pixels whose middle an odd number of outlines surrounds, bool [height, width].
-
-    Along a row a pixel is inside if edges cross an odd number of times on its left; bytes that
-    overflow keep what is odd.
-    """
-    crossings = np.zeros((height, width + 1), np.uint8)
-    for ring in rings:
-        x, y = ring.T
-        across, down = np.roll(x, -1) - x, np.roll(y, -1) - y
-        first, last = (
-            np.clip(np.ceil(end), 0, height).astype(int)
-            for end in (np.minimum(y, y + down), np.maximum(y, y + down))
-        )
-        edge = np.repeat(np.arange(len(ring)), last - first)
-        row = np.arange(len(edge)) - np.searchsorted(edge, edge) + first[edge]
-        column = np.ceil(x[edge] + (row - y[edge]) / down[edge] * across[edge])
-        np.add.at(crossings, (row, np.clip(column, 0, width).astype(int)), 1)
-    return np.cumsum(crossings[:, :width], axis=1, dtype=np.uint8) % 2 == 1
-
-
-def _polygons(geojson: Any) -> Iterator[list[np.ndarray]]:
-    """Rings [K, 2] of each polygon, the outer one first."""
-    for feature in _features(geojson):
-        geometry = _object(feature.get("geometry"))
-        kind = geometry.get("type")
-        if kind not in ("Polygon", "MultiPolygon"):
-            raise ValueError(f"a {kind or 'feature without geometry'} is no area of tissue")
-        named = _object(feature.get("properties")).get("classification")
-        if named and _object(named).get("name") != NAME:
-            raise ValueError(f"an area has the class {named}: only {NAME!r} or none is tissue")
-        polygons = geometry.get("coordinates") or []
-        one = kind == "Polygon" or not isinstance(polygons, list)
-        for polygon in [polygons] if one else polygons:
-            yield _rings(polygon)
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _features(geojson: Any) -> list[dict[str, Any]]:
-    if isinstance(geojson, dict) and geojson.get("type") == "Feature":
-        geojson = [geojson]
-    if isinstance(geojson, dict) and geojson.get("type") == "FeatureCollection":
-        geojson = geojson.get("features")
-    if not isinstance(geojson, list) or not all(isinstance(f, dict) for f in geojson):
-        kind = geojson.get("type") if isinstance(geojson, dict) else type(geojson).__name__
-        raise ValueError(f"a {kind} is no collection of GeoJSON features")
-    return geojson
-
-
-def _rings(polygon: Any) -> list[np.ndarray]:
-    try:
-        rings = [np.asarray(ring, np.float64)[:, :2] for ring in polygon]
-        if any(ring.ndim != 2 or ring.shape[1] != 2 for ring in rings):
-            raise ValueError
-    except (TypeError, ValueError, IndexError, OverflowError) as error:
-        raise ValueError("a polygon whose coordinates are no pairs of numbers") from error
-    if not rings or not all(len(r) > 2 and (np.abs(r) <= FARTHEST).all() for r in rings):
-        raise ValueError("a polygon of fewer than three points, or of infinite ones")
-    return rings

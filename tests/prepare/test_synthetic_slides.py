@@ -1,6 +1,7 @@
 """Made slides: what is written is what the recipe says, and the truth is where the tissue is."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 
 from data.prepare import synthetic_slides
 from lib.data.cards import Card, TissueClass
+from lib.slides.cohort import Cohort
 from lib.slides.reading import open_slide
 from lib.slides.tissue import TISSUE_MPP, tissue_mask
 
@@ -22,7 +24,7 @@ RECIPE = {
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cohort")
-    synthetic_slides.write_drawn_slides(folder, **RECIPE)
+    synthetic_slides.write_synthetic_slides(folder, **RECIPE)
     return folder
 
 
@@ -37,7 +39,7 @@ def test_slides_take_turns_in_label_and_resolution(cohort):
 
 
 def test_the_same_recipe_gives_the_same_pixels(cohort, tmp_path):
-    synthetic_slides.write_drawn_slides(tmp_path, **RECIPE | {"slides": 1})
+    synthetic_slides.write_synthetic_slides(tmp_path, **RECIPE | {"slides": 1})
     one, other = (np.asarray(Image.open(folder / "slide00.tif")) for folder in (cohort, tmp_path))
     assert np.array_equal(one, other)
 
@@ -73,6 +75,19 @@ def test_a_mosaic_is_made_of_the_tiles_of_its_kind(tmp_path):
     rng = np.random.default_rng(0)
     field = synthetic_slides.mosaic_field("dark", 50, rng, tiles=tiles)
     assert field.shape == (50, 50, 3) and (field == 50).all()
+
+
+def test_which_tiles_are_relevant_is_known_of_slides_made_here_alone(cohort, tmp_path):
+    table = pd.DataFrame({"slide": [0], "name": ["slide01"], "label": [1]})
+    card = SimpleNamespace(
+        classes=[TissueClass("a", "adenocarcinoma"), TissueClass("b", "lymphocytes")]
+    )
+    tiles = pd.DataFrame({"slide": 0, "x": [160, 480, 0], "y": [160, 160, 0], "side": 64.0})
+    made, other = (Cohort(folder, table, tmp_path, 32, 1.0) for folder in (cohort, tmp_path))
+    kinds = synthetic_slides.kinds_of_tiles(cohort, "slide01", tiles[["x", "y"]].values, 64.0)
+    relevant = synthetic_slides.relevant_tissue(card, made, tiles)
+    assert relevant.tolist() == (kinds == "lymphocytes").tolist() and relevant.sum() == 1
+    assert synthetic_slides.relevant_tissue(card, other, tiles) is None
 
 
 # --- composed slides -----------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from data.prepare.pyramids import write_pyramid
 from lib import paths
-from lib.slides.reading import open_slide, write_pyramid
+from lib.slides.reading import open_slide
 
 GLASS = (243, 242, 244)
 PINK, PURPLE = (215, 140, 185), (120, 70, 150)

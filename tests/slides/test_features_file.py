@@ -17,19 +17,20 @@ def slide(tmp_path):
     return textured_slide(tmp_path)[0]
 
 
-def write(file, slide, coords=COORDS, features=FEATURES, **kwargs):
-    write_features(file, coords, features, slide=slide, pixels=224, mpp=0.2653, **kwargs)
+def write(file, slide, made_from=None, **arrays):
+    arrays = {"coords": COORDS, "features": FEATURES, **arrays}
+    write_features(file, arrays, slide, pixels=224, mpp=0.2653, made_from=made_from)
     return file
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
 def test_what_is_written_is_read_back(tmp_path, slide, kind):
-    extra = {"projected": FEATURES[:, :2], "row": np.arange(3)}
-    file = write(tmp_path / "s" / "a.h5", slide, features=FEATURES.astype(kind), extra=extra)
+    extra = {"image_embeds": FEATURES[:, :2], "row": np.arange(3)}
+    file = write(tmp_path / "s" / "a.h5", slide, features=FEATURES.astype(kind), **extra)
     read = read_features(file)
     assert np.array_equal(read.coords, COORDS) and read.coords.dtype == np.int64
     assert np.array_equal(read.features, FEATURES.astype(kind)) and read.features.dtype == kind
-    assert list(read.extra) == ["projected", "row"]
+    assert list(read.extra) == ["image_embeds", "row"]
     for name, array in extra.items():
         assert np.array_equal(read.extra[name], array) and read.extra[name].dtype == array.dtype
 
@@ -159,7 +160,6 @@ def test_arrays_that_do_not_go_together_are_refused(tmp_path, slide):
         ({"coords": COORDS.astype(float)}, "coords are int"),
         ({"features": FEATURES.astype(float)}, "features are float16 or float32"),
         ({"features": FEATURES[0]}, "features are float16 or float32"),
-        ({"extra": {"coords": COORDS}}, "cannot be called 'coords'"),
     ):
         with case(message), pytest.raises(ValueError, match=message):
             write(tmp_path / "out" / "a.h5", slide, **wrong)

@@ -24,28 +24,20 @@ def test_target_probabilities_are_the_softmax_over_targets_alone():
     assert open_set.target_probabilities(certain, 2).tolist() == [[0.5, 0.5]]
 
 
-def test_every_dropped_tile_was_taken_by_one_other_tissue():
+def test_each_dropped_tile_was_taken_by_one_other_tissue():
     relevant = np.arange(200) % 2 == 0
-    table = open_set.dropped_tiles(PROBS, 2, NAMES, relevant)
+    table = open_set.dropped_tiles(PROBS, NAMES, relevant)
     kept = open_set.relevant_tiles(PROBS, 2)
     assert set(table["other tissue"]) == set(NAMES) and table.tiles.sum() == (~kept).sum()
     assert table.wrongly.sum() == (~kept & relevant).sum()
     assert table.tiles.is_monotonic_decreasing
     assert table.share.sum() == pytest.approx((~kept).mean())
-    assert "wrongly" not in open_set.dropped_tiles(PROBS, 2, NAMES)
+    assert "wrongly" not in open_set.dropped_tiles(PROBS, NAMES)
 
 
 def test_quality_is_the_share_of_each_kind_that_was_dropped():
     kept = np.array([True, False, False, True])
     relevant = np.array([True, True, False, False])
-    assert open_set.open_set_quality(kept, relevant) == {
-        "irrelevant": 0.5, "irrelevant_dropped": 0.5, "relevant_dropped": 0.5,
-    }  # fmt: skip
+    expected = {"irrelevant": 0.5, "irrelevant_dropped": 0.5, "relevant_dropped": 0.5}
+    assert open_set.open_set_quality(kept, relevant) == expected
     assert open_set.open_set_quality(kept, np.ones(4, bool))["irrelevant_dropped"] is None
-
-
-def test_prompts_of_other_tissue_are_in_the_words_of_the_papers():
-    assert open_set.other_prompts(["fat"]) == [["An H&E image of fat"]]
-    assert open_set.other_prompts(["fat"], ["{}", "some {}"]) == [["fat", "some fat"]]
-    prompts = [p for texts in open_set.other_prompts(open_set.OTHER_TISSUE) for p in texts]
-    assert len(set(prompts)) == len(open_set.OTHER_TISSUE) == len(prompts)

@@ -12,8 +12,9 @@ from cases import case
 from PIL import Image
 from slides.made_up_slides import real_slide, texture, textured_slide
 
+from data.prepare.pyramids import write_pyramid
 from lib.slides import reading
-from lib.slides.reading import open_slide, write_pyramid
+from lib.slides.reading import open_slide
 
 
 def resized(image, x, y, pixels, side_x, side_y=None):
@@ -215,12 +216,10 @@ def test_a_slide_of_a_single_column_is_read(tmp_path):
 
 
 def test_a_slide_is_told_from_another_of_its_name(tmp_path):
-    (tmp_path / "b").mkdir()
     slide, _ = textured_slide(tmp_path)
-    before = reading.identity_of(slide.path)
-    assert reading.identity_of(slide.path) == before
-    textured_slide(tmp_path, width=1802)
-    assert reading.identity_of(slide.path) != before
+    assert open_slide(slide.path).identity() == slide.identity()
+    before = slide.identity()
+    assert textured_slide(tmp_path, width=1802)[0].identity() != before
 
 
 def test_what_is_no_slide_is_refused_by_name(tmp_path):
@@ -270,28 +269,3 @@ def test_a_forked_process_does_not_share_the_open_file(tmp_path):
     assert forked._opened[1] is not opened
     slide.read(0, 0, 10, 0.3)
     assert slide._opened[1] is opened, "and is not closed by it"
-
-
-# --- writing -------------------------------------------------------------------------------------
-
-
-def test_the_same_picture_gives_the_same_bytes(tmp_path):
-    for name in ("a.tif", "b.tif"):
-        write_pyramid(tmp_path / name, texture(900, 700), 0.5)
-    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
-
-
-def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Image.Image, "reduce", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_pyramid(tmp_path / "a.tif", texture(900, 700), 0.5)
-    assert not list(tmp_path.iterdir())
-
-
-def test_other_images_are_refused(tmp_path):
-    for image in (np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3), np.float32)):
-        with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\]"):
-            write_pyramid(tmp_path / "a.tif", image, 0.5)

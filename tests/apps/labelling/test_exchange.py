@@ -8,7 +8,7 @@ import pytest
 
 from apps.labelling import answers, exchange
 from apps.labelling.answers import Answer
-from apps.slide_viewer.annotations import tiles_geojson, write_geojson
+from apps.slide_viewer.annotations import write_tiles_geojson
 from lib import paths
 from lib.labels import NONE_OF_THESE, REFUSED, UNANSWERED, UNLABELLED
 
@@ -135,14 +135,13 @@ NAMES = [*CLASSES, NONE_OF_THESE, "bubble", "other tissue"]
 
 
 def qupath_file(file, classes, change=lambda features: None, names=NAMES):
-    coords = np.array([[0, 0], [100, 0], [200, 0]])
-    probs = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
-    made = tiles_geojson(
-        "slide", coords, 100, np.array(classes), probs, names, ["red"] * len(names)
-    )
+    tiles = pd.DataFrame({"x": [0, 100, 200], "y": 0, "side": 100, "prob": [0.8, 0.7, 0.9]})
+    tiles["class"] = [names[k] for k in classes]
+    write_tiles_geojson(file, tiles, "slide", dict.fromkeys(names, "red"))
+    made = json.loads(file.read_text())
     change(made["features"])
-    write_geojson(file, made)
-    return pd.DataFrame({"x": coords[:, 0], "y": coords[:, 1], "digest": TABLE.digest})
+    file.write_text(json.dumps(made))
+    return tiles[["x", "y"]].assign(digest=TABLE.digest)
 
 
 def test_tiles_whose_class_was_changed_in_qupath_come_back(tmp_path):

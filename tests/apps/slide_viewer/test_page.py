@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from functools import partial
 from itertools import chain
 from urllib.parse import unquote
 
@@ -11,46 +12,57 @@ import pandas as pd
 import pytest
 from html_page import Page
 from PIL import Image
+from qupath import features_for_qupath
 from slides.made_up_slides import textured_slide
 
 from apps.slide_viewer import page
-from apps.slide_viewer.annotations import tiles_geojson, write_geojson
 from lib.alarm import Alarm
+from lib.slides.cohort import Cohort
+from lib.slides.study import CohortTiles, SlideStudy
 
 NASTY = """<b>&"'</script>"""
-NAMES, COLOURS = [NASTY, "normal"], ["#D55E00", "#0072B2"]
+NAMES = [NASTY, "normal"]
+CORNERS = [(x, y) for y in (100, 300, 500) for x in (200, 400, 600)]
+COUNTS = np.tile(np.arange(9) % 3 > 0, 2)  # the two right columns of each slide
 
 
-def view(folder, name):
-    (folder / "raw").mkdir(exist_ok=True)
-    slide, _ = textured_slide(folder / "raw")
-    coords = np.array([[x, y] for y in (100, 300, 500) for x in (200, 400, 600)])
-    probs = np.random.default_rng(0).dirichlet([1, 1], 9)
-    relevant = np.arange(9) % 3 > 0
-    attention = np.where(relevant, 1 / 6, np.nan)
-    file = folder / "t.geojson"
-    write_geojson(file, tiles_geojson("s", coords, 200, probs.argmax(1), probs, NAMES, COLOURS))
-    other = np.where(relevant, "", NASTY).tolist()
-    return page.SlideView(name, slide.path, slide.mpp, coords, 200.0, probs, attention,
-                          relevant, other, file)  # fmt: skip
+@pytest.fixture(autouse=True, scope="module")
+def small_pictures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "write_deep_zoom", partial(page.write_deep_zoom, max_pixels=600))
+        yield
 
 
-def write(folder, views=(), **changed):
-    lines = [{"slide": f"slide {NASTY}", "class": NASTY, "tiles": 9, "irrelevant": 1 / 3,
-              f"prob {NASTY}": 0.7, "prob normal": 0.3, "label": "normal"},
-             {"slide": "second", "class": "normal", "tiles": 1, "irrelevant": 0.0,
-              f"prob {NASTY}": 0.2, "prob normal": 0.8, "label": None}]  # fmt: skip
-    given = {"title": NASTY, "facts": [f"A fact {NASTY}."], "slides": pd.DataFrame(lines),
-             "views": views, "class_names": NAMES, "colours": COLOURS,
-             "max_pixels": 600}  # fmt: skip
-    page.write_slides_page(folder / "page", **given | changed)
+def made(folder):
+    """Two slides of nine tiles each, the first of class NASTY, the second of unknown label."""
+    folder.mkdir(exist_ok=True)
+    slide, _ = textured_slide(folder)
+    shutil.copy(slide.path, folder / "second.tif")
+    table = pd.DataFrame({"slide": [0, 1], "name": [f"slide {NASTY}", "second"]})
+    table = table.assign(path=[slide.path.name, "second.tif"], mpp=np.nan, label=[1, -1], tissue="")
+    tiles = pd.DataFrame(CORNERS * 2, columns=["x", "y"])
+    tiles = tiles.assign(slide=np.repeat([0, 1], 9), side=200.0)
+    probs = np.random.default_rng(0).dirichlet([1, 1], 18)
+    prompted = np.column_stack([probs, np.ones(18)])
+    cohort = Cohort(folder, table, folder, 16, 1.0)
+    probs_of_slides = {("vlm-cpl", "mean"): np.array([[0.7, 0.3], [0.2, 0.8]])}
+    attention = [np.full(6, 1 / 6)] * 2
+    study = SlideStudy(probs_of_slides, np.flatnonzero(COUNTS), probs[COUNTS], attention, 0.3, [])
+    return CohortTiles(cohort, tiles, NAMES, [NASTY], None, prompted), study
+
+
+def write(folder, alarms=(), lines=slice(None), **changed):
+    tiles, study = made(folder / "raw")
+    study = SlideStudy(**{**vars(study), "alarms": alarms, **changed.pop("study", {})})
+    shown = {"title": NASTY, "slides": tiles.cohort.table.iloc[lines]}
+    left_out = changed.get("left_out")
+    page.write_study_page(folder, tiles, study, **shown, left_out=left_out)
     return folder / "page"
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("page")
-    return write(folder, [view(folder, f"slide {NASTY}"), view(folder, "second")])
+    return write(tmp_path_factory.mktemp("page"))
 
 
 def read(file):
@@ -63,12 +75,12 @@ def test_the_table_has_a_line_per_slide_and_names_stay_text(written):
     table = read(written / "index.html")
     assert "b" not in table.tags and table.by_tag["h1"] == [NASTY]
     assert [text for text in table.by_tag["a"] if text] == [f"slide {NASTY}", "second"]
-    assert f"A fact {NASTY}." in table.by_tag["p"]
+    assert f"2 of 2 slides labelled, by words alone: {NASTY}, normal." in table.by_tag["p"]
     assert "≠ predicted" in table.by_tag["span"] and "unknown" in table.by_tag["span"]
     assert table.by_tag["strong"] == ["0 of 1"]
 
 
-def test_every_slide_has_its_view_with_all_overlays(written):
+def test_each_slide_has_its_view_with_all_overlays_and_its_tiles_for_qupath(written):
     for folder in sorted(written.glob("0*")):
         shown = read(folder / "index.html")
         assert "b" not in shown.tags
@@ -76,65 +88,43 @@ def test_every_slide_has_its_view_with_all_overlays(written):
         assert values == ["none", "class", "prob-1", "prob-2", "attention"]
         files = {file.stem for file in (folder / "overlays").iterdir()}
         assert files == {"class", "prob-1", "prob-2", "attention", "irrelevant"}
-        assert list(folder.glob("*.geojson"))
+        (geojson,) = folder.glob("*.geojson")
+        features = features_for_qupath(geojson)
+        classes = [f["properties"]["classification"]["name"] for f in features]
+        assert [name != page.OTHER for name in classes] == COUNTS[:9].tolist()
 
 
-def test_everything_that_is_linked_is_there_and_nothing_is_fetched(written):
+def test_all_that_is_linked_is_there_and_nothing_is_fetched(written):
     for file in written.rglob("*.html"):
         shown = read(file)
-        links = [shown.values(tag, name) for tag, name in
-                 (("a", "href"), ("img", "src"), ("link", "href"), ("script", "src"))]  # fmt: skip
-        for link in filter(None, chain(*links)):
+        tags = (("a", "href"), ("img", "src"), ("link", "href"), ("script", "src"))
+        for link in filter(None, chain(*(shown.values(*tag) for tag in tags))):
             assert "://" not in link
             assert (file.parent / unquote(link)).resolve().exists(), f"{file}: {link}"
         assert "http" not in file.read_text(encoding="utf-8")
-    own = [file for file in (written / "viewer").iterdir() if "openseadragon" not in file.name]
-    assert not [f for f in own if "http" in f.read_text() and f.name != "LICENSE.txt"]
+    viewer = [file for file in (written / "viewer").iterdir() if "openseadragon" not in file.name]
+    assert not [f for f in viewer if "http" in f.read_text() and f.name != "LICENSE.txt"]
 
 
 def test_overlays_show_tiles_that_count_or_those_that_do_not(written):
     folder = sorted(written.glob("0*"))[0]
-    shown = {name: np.asarray(Image.open(folder / "overlays" / f"{name}.png"))[..., 3] > 0
-             for name in ("class", "irrelevant")}  # fmt: skip
-    assert shown["class"].mean() == 1.0, "columns two and three of three"
-    assert shown["irrelevant"].mean() == 1.0, "the first column"
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"colours": ["red"]}, "2 classes, but 1 colours"),
-        ({"slides": pd.DataFrame({"slide": ["a"]})}, "has no column class"),
-    ],
-)
-def test_what_does_not_fit_is_named_and_nothing_written(tmp_path, changed, message):
-    with pytest.raises(ValueError, match=message):
-        write(tmp_path, **changed)
-    assert not (tmp_path / "page").exists()
-
-
-def test_a_view_of_no_slide_and_arrays_of_other_lengths_are_refused(tmp_path):
-    one = view(tmp_path, "nobody")
-    with pytest.raises(ValueError, match="nobody is no slide"):
-        write(tmp_path, [one])
-    one.name, one.relevant = "second", one.relevant[:3]
-    with pytest.raises(ValueError, match="second: what was predicted"):
-        write(tmp_path, [one])
+    for name, width in (("class", 16), ("irrelevant", 8)):
+        shown = np.asarray(Image.open(folder / "overlays" / f"{name}.png"))
+        assert (shown[..., 3] > 0).all() and shown.shape[1] == width, "two columns, or the first"
 
 
 def test_an_interruption_keeps_the_page_of_before(tmp_path, monkeypatch):
-    folder = write(tmp_path, [view(tmp_path, "second")])
+    folder = write(tmp_path)
     before = (folder / "index.html").read_bytes()
     monkeypatch.setattr(page, "write_deep_zoom", lambda *_: (_ for _ in ()).throw(OSError))
     with pytest.raises(OSError):
-        write(tmp_path, [view(tmp_path, "second")], title="new")
+        write(tmp_path, lines=[0])
     assert (folder / "index.html").read_bytes() == before
 
 
-def test_alarms_and_what_is_left_out_stand_before_the_table(tmp_path):
+def test_alarms_and_what_is_left_out_stand_before_the_table(tmp_path, written):
     alarms = [Alarm("flat clusters", NASTY), Alarm("class without labels", "normal: 0 of 9")]
-    left_out = {"cut.svs": "damaged", NASTY: NASTY}
-    folder = write(tmp_path, [view(tmp_path, "second")], alarms=alarms, left_out=left_out)
+    folder = write(tmp_path, alarms, [1], left_out={"cut.svs": "damaged", NASTY: NASTY})
     text = (folder / "index.html").read_text()
     head = text[: text.index("<table>")]
     for said in ("flat clusters", "normal: 0 of 9", "Left out: 2", "cut.svs", "damaged"):
@@ -142,28 +132,40 @@ def test_alarms_and_what_is_left_out_stand_before_the_table(tmp_path):
     assert "b" not in read(folder / "index.html").tags
     (shown,) = folder.glob("0*/index.html")
     assert "2 alarms" in read(shown).by_tag["a"]
-    assert 'class="alarms"' not in (write(tmp_path) / "index.html").read_text()
+    assert 'class="alarms"' not in (written / "index.html").read_text()
 
 
-def test_a_slide_without_a_class_is_not_labelled(tmp_path):
-    line = {"slide": "second", "class": "", "tiles": 1, "irrelevant": 1.0, "label": "normal",
-            f"prob {NASTY}": np.nan, "prob normal": np.nan}  # fmt: skip
-    one = view(tmp_path, "second")
-    folder = write(tmp_path, [one], slides=pd.DataFrame([line]))
+def test_a_slide_without_a_class_is_not_labelled_on_the_page_and_in_the_table(tmp_path):
+    nothing = {"attention": [np.full(12, 1 / 12), np.empty(0)]}
+    folder = write(tmp_path, lines=[1], study=nothing)
     table = read(folder / "index.html")
     assert "not labelled" in table.by_tag["span"] and "nan" not in "".join(table.by_tag["td"])
     (shown,) = folder.glob("0*/index.html")
     assert read(shown).by_tag["strong"][0] == "not labelled"
+    tiles, study = made(tmp_path / "raw")
+    study = SlideStudy(**{**vars(study), **nothing})
+    slides = tiles.cohort.table
+    written = page.write_slides_csv(tmp_path / "slides.csv", slides, study, tiles.targets)
+    again = pd.read_csv(tmp_path / "slides.csv", keep_default_na=False)
+    assert list(again) == ["path", "class", f"prob {NASTY}", "prob normal"]
+    assert again["class"].tolist() == [NASTY, ""] and again["prob normal"].tolist() == ["0.3", ""]
+    assert written["prob normal"].isna().tolist() == [False, True]
 
 
-def test_a_slide_that_can_no_longer_be_read_has_no_view_and_stops_no_other(tmp_path):
-    whole, cut = view(tmp_path, f"slide {NASTY}"), view(tmp_path, "second")
-    cut.path = tmp_path / "cut.tif"
-    cut.path.write_bytes(whole.path.read_bytes()[:1000])
-    folder = write(tmp_path, [whole, cut])
+def test_a_slide_that_can_no_longer_be_read_has_no_view_and_stops_no_other(tmp_path, monkeypatch):
+    whole = page.write_deep_zoom
+
+    def damaged(slide, folder):
+        if slide.name == "second":
+            raise ValueError("damaged")
+        return whole(slide, folder)
+
+    monkeypatch.setattr(page, "write_deep_zoom", damaged)
+    folder = write(tmp_path)
     assert len([*folder.glob("0*")]) == 1
     assert "the view of second" in (folder / "index.html").read_text()
-    assert [text for text in read(folder / "index.html").by_tag["a"] if text] == [whole.name]
+    linked = [text for text in read(folder / "index.html").by_tag["a"] if text]
+    assert linked == [f"slide {NASTY}"]
 
 
 @pytest.mark.slow
@@ -176,11 +178,9 @@ def test_a_browser_shows_the_slide_and_its_overlay_from_the_file(written, tmp_pa
         file = tmp_path / f"{n}.png"
         source = f'<iframe src="{address}#overlay={overlay}" width="1000" height="700"></iframe>'
         frame.write_text(f"<!doctype html><body style='margin: 0'>{source}", encoding="utf-8")
-        command = [
-            "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-            f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000",
-            "--window-size=1000,700", f"--screenshot={file}", frame.as_uri(),
-        ]  # fmt: skip
+        options = "--headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1000,700"
+        profile = f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000"
+        command = ["chromium", *options.split(), *profile, f"--screenshot={file}", frame.as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         pictures.append(np.asarray(Image.open(file).convert("RGB")).astype(int))
     middle = [picture[250:550, 150:600] for picture in pictures]

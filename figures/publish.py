@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from figures import front_page, results
+from figures.card_tables import datasets_table, vlms_table
 from figures.sections import Rows
 from lib import parameters, paths
-from lib.data import cards, datasets
+from lib.data import cards
 from lib.record import read_rows
 from lib.report import comparison
-from lib.vlm.cards import describe_vlm, vlms_table
+from lib.vlm.cards import describe_vlm
 
 
 def page_of_runs(dataset: str, vlm: str) -> results.Page:
@@ -46,7 +47,7 @@ def publish_record() -> Path:
     rows = comparison.of_own_vlm(recorded, own)
     results.of_record(rows, _about(rows), recorded, paths.record_folder()).write(folder)
     front_page.write(rows, folder)
-    of_cards = {"datasets": datasets.datasets_table(), "vlms": vlms_table()}
+    of_cards = {"datasets": datasets_table(), "vlms": vlms_table()}
     front_page.write_blocks(root / "README.md", front_page.tables(rows))
     front_page.write_blocks(root / "data" / "README.md", of_cards)
     return folder

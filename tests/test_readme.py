@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from small_models import SMALL, write_model
 
+from figures.card_tables import PUBLIC, vlms_table
 from lib import parameters
-from lib.data import cards, datasets
+from lib.data import cards
 from lib.learning import setups
 from lib.learning.setups import frozen
 from lib.vlm import loading
-from lib.vlm.cards import vlms_table
 from lib.vlm.loading import load_vlm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,7 +103,7 @@ def test_files_named_in_code_exist():
 
 def test_datasets_and_models_are_listed_on_the_page_of_the_data():
     listed = (ROOT / "data" / "README.md").read_text()
-    for name in datasets.PUBLIC:
+    for name in PUBLIC:
         assert f"[`{name}`]" in listed
     for name in vlms_table().model:
         assert name in listed

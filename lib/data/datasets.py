@@ -4,14 +4,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
-
 from lib import paths
 from lib.artefacts import digest_of
-from lib.data.cards import Card, read_card
-
-# Those of the papers; cards of subsets of them are for the results here.
-PUBLIC = ("hph", "lc25000", "nct_crc", "digestpath", "crc5000", "chaoyang", "ebhi")
+from lib.data.cards import Card
 
 
 def locate(card: Card) -> Path:
@@ -86,26 +81,3 @@ def how_to_get(card: Card) -> str:
     unpacks = f"; {command} unpacks what lies there" if card.archives else ""
     place = paths.raw_folders()[0] / card.folder
     return f"Get it from {card.source}{access} and put it at {place}{unpacks}."
-
-
-def datasets_table() -> pd.DataFrame:
-    """How to get each public dataset, its published number of tiles, how it is divided."""
-    return pd.DataFrame([_in_short(read_card(name)) for name in PUBLIC])
-
-
-def _in_short(card: Card) -> dict[str, str]:
-    return {
-        "dataset": f"[`{card.name}`]({card.source}) {card.title}",
-        "to get it": card.access or f"`make data DATASET={card.name}`",
-        "tiles": _published_tiles(card),
-        "split": "its own" if card.splits else "4:1",
-        "grouped by": (card.group or {}).get("is", "tile"),
-        "licence": card.licence,
-    }
-
-
-def _published_tiles(card: Card) -> str:
-    if card.patching is not None:
-        images = sum(entry.get("count", 0) for entry in card.patching["images"])
-        return f"cut from {images:,} images"
-    return f"{sum(sum(counts.values()) for counts in card.published.values()):,}"

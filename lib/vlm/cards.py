@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-import pandas as pd
 from pydantic import BeforeValidator
 
 from lib import paths
@@ -73,30 +72,6 @@ def check_vlm(vlm: str) -> None:
             read_card(name.removeprefix(paths.STAND_IN))
         elif name not in known:
             raise ValueError(f"there is no VLM {name!r}{near_names(name, known)}")
-
-
-def vlms_table() -> pd.DataFrame:
-    """One row per card for the README. Columns: model, from, input, prompts, licence."""
-    rows = []
-    for card in read_vlm_cards().values():
-        repository = "/".join(card.source.split("/")[-2:])
-        rows.append(
-            {
-                "model": f"`{card.name}`",
-                "from": f"[{repository}]({card.source})" + (", on request" if card.access else ""),
-                "input": f"{card.input_size} px, {_normalisation(card)}",
-                "prompts": card.prompt_style,
-                "licence": card.licence,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _normalisation(card: VLMCard) -> str:
-    if card.mean is None or card.std is None:
-        return f"normalisation {NOT_STATED}"
-    mean, std = (" ".join(f"{v:.3f}" for v in values) for values in (card.mean, card.std))
-    return f"mean {mean}, std {std}"
 
 
 def describe_vlm(vlm: str) -> str:

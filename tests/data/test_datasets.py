@@ -6,6 +6,7 @@ import pytest
 from miniatures import CARD_FIELDS
 
 from data.prepare.datasets import prepare
+from figures.card_tables import PUBLIC, datasets_table
 from lib import paths
 from lib.data import cards, datasets, splits, tiles
 
@@ -110,12 +111,12 @@ def test_a_dataset_that_is_here_has_the_tiles_its_card_says(dataset, monkeypatch
 
 
 def test_the_table_of_datasets_says_how_to_get_each_and_how_it_is_divided():
-    table = datasets.datasets_table()
+    table = datasets_table()
     assert table.columns.tolist() == [
         "dataset", "to get it", "tiles", "split", "grouped by", "licence",
     ]  # fmt: skip
     table.index = pd.Index(table.dataset.str.extract(r"\[`(\w+)`\]", expand=False))
-    assert (table.tiles != "0").all() and table.index.tolist() == list(datasets.PUBLIC)
+    assert (table.tiles != "0").all() and table.index.tolist() == list(PUBLIC)
     rows = table.drop(columns=["dataset", "licence"]).T.to_dict("list")
     assert rows["crc5000"] == ["`make data DATASET=crc5000`", "5,000", "4:1", "slide"]
     assert rows["nct_crc"] == ["`make data DATASET=nct_crc`", "107,180", "its own", "tile"]

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 
 from figures import front_page, results, sections
+from figures.card_tables import datasets_table, vlms_table
 from lib import consensus, parameters, paths, record
-from lib.data import cards, datasets
+from lib.data import cards
 from lib.report import comparison, format
-from lib.vlm.cards import describe_vlm, vlms_table
+from lib.vlm.cards import describe_vlm
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "data" / "record"
@@ -60,7 +61,7 @@ def test_the_tables_of_the_readme_are_those_of_the_record(published):
 
 def test_the_tables_of_datasets_and_models_are_those_of_the_cards():
     file = ROOT / "data" / "README.md"
-    assert block(file, "datasets") == format.markdown(datasets.datasets_table()), REMEDY
+    assert block(file, "datasets") == format.markdown(datasets_table()), REMEDY
     assert block(file, "vlms") == format.markdown(vlms_table()), REMEDY
 
 

@@ -7,8 +7,9 @@ import open_clip
 import pytest
 import yaml
 
+from figures.card_tables import vlms_table
 from lib import paths
-from lib.vlm.cards import VLMCard, check_vlm, describe_vlm, read_vlm_cards, vlms_table
+from lib.vlm.cards import VLMCard, check_vlm, describe_vlm, read_vlm_cards
 
 CARDS = read_vlm_cards()
 NAMES = ["clip-b-32", "clip-b-16", "plip", "biomedclip", "quiltnet-b-32", "quiltnet-b-16", "conch"]

@@ -134,7 +134,7 @@ first_captions = embed_prompts(model, [of_class[:1] for of_class in captions])
 
 # %% tags=["algorithm"]
 batch = np.random.default_rng(seed).permutation(len(labels))[:256]
-u = torch.from_numpy(np.load(model_folder / "source" / "features.npy")[batch]).float()
+u = torch.from_numpy(np.load(model_folder / "source" / "image_embeds.npy")[batch]).float()
 v = first_captions[labels[batch]].cpu()
 logits = model.scale * u @ v.T
 loss = -(logits.log_softmax(1).diagonal() + logits.log_softmax(0).diagonal()).mean() / 2

@@ -1,4 +1,4 @@
-"""Datasets as files: cards, where they lie, tile tables, images, drawn tissue, patches, downloads.
+"""Datasets as files: cards, where they lie, tile tables, folds, images and their stains.
 
 Every other room may import from here; this one imports the leaves of `lib` alone.
 """

@@ -19,11 +19,10 @@ NEVER_TESTED = -1
 def assign_folds(card: Card, table: pd.DataFrame) -> np.ndarray:
     """The fold in which each tile is tested, int64 [N], `NEVER_TESTED` for tiles that never are.
 
-    A dataset with a division of its own has one fold, 0: its test set. Folds that the table of its
-    slides gives are taken. The others have five, which stand in `data/splits/<dataset>.csv` (path,
-    fold); without that file they are made and written there. A file that leaves out tiles that are
-    here, as one made from a part of the dataset does, is not used: the tiles are divided by
-    `divide`, with a warning.
+    A dataset that comes with a test set has one fold, 0. Folds in the table of its slides are used
+    as they are. All other datasets use five folds, stored in `data/splits/<dataset>.csv` (path,
+    fold); without that file they are made and written there. A file that does not list all tiles,
+    as one made from a part of the dataset, is not used: `divide` divides them, with a warning.
 
     table: from `tiles.read_tile_table` or `cohort.read_slide_table`. Raises ValueError as `divide`
     and `own_division` do, and naming the file when its folds divide a group, and its line that is

@@ -84,9 +84,7 @@ def _train_and_predict(
     drawing = {name: settings[name] for name in ("n_views", "hue", "batch_size")}
     with scratch_folder() as folder:
         embed_tiles(model, pixels_file, text, folder)
-        embed_views(
-            model, pixels_file, data.tiles, text, folder, seed=seed, progress=False, **drawing
-        )
+        embed_views(model, pixels_file, data.tiles, text, folder, seed=seed, **drawing)
         setup = frozen(folder, data.tiles, len(class_names), steps=settings["n_steps"], seed=seed)
         setup = replace(setup, reader=plain_features(run / "backbone_features.npy"))
         n_tiles = len(np.load(run / "backbone_features.npy", mmap_mode="r", allow_pickle=False))

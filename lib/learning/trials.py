@@ -347,7 +347,7 @@ def embed_shifted(
                     every = np.arange(len(np.load(file, mmap_mode="r", allow_pickle=False)))
                     embed_views(
                         model, file, every, text, folder, n_views=settings["n_views"], seed=seed,
-                        hue=settings["hue"], batch_size=settings["batch_size"], progress=False,
+                        hue=settings["hue"], batch_size=settings["batch_size"],
                     )  # fmt: skip
     return folders
 

@@ -149,7 +149,7 @@ def vote_on(
                 cohort.read(tiles.table.loc[joined], side, into)
                 embed_tiles(vlm, pixels, texts, made, batch_size=views["batch_size"])
                 numbers = np.arange(len(joined))
-                embed_views(vlm, pixels, numbers, texts, made, progress=False, **views)
+                embed_views(vlm, pixels, numbers, texts, made, **views)
                 pixels.unlink()
     return {
         s: VotedTiles(

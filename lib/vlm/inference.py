@@ -205,38 +205,37 @@ def member_probabilities(vlm: VLM, image_embeds: torch.Tensor, text: torch.Tenso
 def embed_tiles(
     vlm: VLM, pixels_file: Path, text: Texts, run: Path, *, batch_size: int = 64
 ) -> None:
-    """Zero-shot inference on all decoded tiles, without augmentation.
+    """Embed and classify all decoded tiles, without augmentation (zero-shot inference).
 
-    Writes to `run`: image_embeds.npy [N, D] float16 (projected, L2-normalised),
-    backbone_features.npy [N, E] float16 (before the projection), probs.npy [N, C] float32,
-    agree.npy [N] bool (whether all members of an ensemble predict the same class; true everywhere
-    for one VLM). text: [C, D] from `embed_prompts`; of several sets of prompts by
-    name, probs and agree are written to the folder `run/<name>`.
+    Parameters
+    ----------
+    pixels_file : decoded tiles, uint8 [N, S, S, 3]
+    text : [C, D] from `embed_prompts`; of several sets of prompts by name, probs and agree are
+        written to the folder `run/<name>`
+    run : gets image_embeds.npy [N, D] float16 (projected, L2-normalised), backbone_features.npy
+        [N, E] float16 (before the projection), probs.npy [N, C] float32 and agree.npy [N] bool,
+        whether all members of an ensemble predict the same class (true for one VLM)
     """
     tiles = np.arange(len(np.load(pixels_file, mmap_mode="r", allow_pickle=False)))
-    texts = _by_name(text)
     backbone_size, size = feature_sizes(vlm)
     with _NewArrays() as arrays:
         all_backbone = arrays.add(run / "backbone_features.npy", (len(tiles), backbone_size), "f2")
         all_embeds = arrays.add(run / "image_embeds.npy", (len(tiles), size), "f2")
-        of_texts = [
+        outputs = [
             (
-                own,
-                arrays.add(run / name / "probs.npy", (len(tiles), len(own)), "f4"),
+                class_features,
+                arrays.add(run / name / "probs.npy", (len(tiles), len(class_features)), "f4"),
                 arrays.add(run / name / "agree.npy", (len(tiles),), "?"),
             )
-            for name, own in texts.items()
+            for name, class_features in _by_name(text).items()
         ]
-        for idx, images in _progress(
-            read_batches(pixels_file, tiles, batch_size, vlm.device), tiles
-        ):
-            backbone_features, image_embeds = encode_images(
-                vlm, views.plain_view(images, vlm.image_size)
-            )
+        for idx, images in _batches(vlm, pixels_file, tiles, batch_size):
+            plain = views.plain_view(images, vlm.image_size)
+            backbone_features, image_embeds = encode_images(vlm, plain)
             all_backbone[idx] = backbone_features.cpu()
             all_embeds[idx] = image_embeds.cpu()
-            for own, all_probs, all_agree in of_texts:
-                probs = member_probabilities(vlm, image_embeds, own)
+            for class_features, all_probs, all_agree in outputs:
+                probs = member_probabilities(vlm, image_embeds, class_features)
                 all_probs[idx] = probs.mean(0).cpu()
                 all_agree[idx] = (probs.argmax(2) == probs[0].argmax(1)).all(0).cpu()
 
@@ -252,42 +251,49 @@ def embed_views(
     seed: int,
     hue: float = 0.05,
     batch_size: int = 64,
-    progress: bool = True,
 ) -> None:
     """Embed and classify V random views of each tile (VLM-CPL, multi-view consensus).
 
-    tiles: [N] tile numbers, also rows of the pixels. Writes to `run`: view_features.npy [V, N, E]
-    float16 (before the projection), votes.npy [V, N] int16 (argmax of each view), view_probs.npy
-    [N, C] float32 (mean over the views). text: as for `embed_tiles`; of several sets of prompts by
-    name, votes and view_probs are written to the folder `run/<name>`, and a view is encoded once.
-    See `views.random_view` for `hue`.
+    Parameters
+    ----------
+    tiles : [N], tile numbers, which are rows of the pixels
+    text : as for `embed_tiles`; a view is encoded once for all sets of prompts
+    run : gets view_features.npy [V, N, E] float16 (before the projection), votes.npy [V, N] int16
+        (argmax of each view) and view_probs.npy [N, C] float32 (mean over the views)
+    hue : see `views.random_view`
     """
-    shape, texts = (n_views, len(tiles)), _by_name(text)
+    shape = (n_views, len(tiles))
     with _NewArrays() as arrays:
         all_features = arrays.add(run / "view_features.npy", (*shape, feature_sizes(vlm)[0]), "f2")
-        of_texts = [
+        outputs = [
             (
-                own,
+                class_features,
                 arrays.add(run / name / "votes.npy", shape, "i2"),
-                arrays.add(run / name / "view_probs.npy", (len(tiles), len(own)), "f4"),
+                arrays.add(run / name / "view_probs.npy", (len(tiles), len(class_features)), "f4"),
             )
-            for name, own in texts.items()
+            for name, class_features in _by_name(text).items()
         ]
-        batches = read_batches(pixels_file, tiles, batch_size, vlm.device)
-        for idx, images in _progress(batches, tiles, progress):
-            sums = [torch.zeros(len(idx), len(own), device=vlm.device) for own in texts.values()]
+        for idx, images in _batches(vlm, pixels_file, tiles, batch_size):
+            sums = [torch.zeros(len(idx), len(f), device=vlm.device) for f, _, _ in outputs]
             for view in range(n_views):
                 pixels = views.random_view(
                     images, vlm.image_size, tiles=tiles[idx], view=view, seed=seed, hue=hue
                 )
                 backbone_features, image_embeds = encode_images(vlm, pixels)
                 all_features[view, idx] = backbone_features.cpu()
-                for (own, all_votes, _), total in zip(of_texts, sums, strict=True):
-                    probs = class_probabilities(vlm, image_embeds, own)
+                for (class_features, all_votes, _), total in zip(outputs, sums, strict=True):
+                    probs = class_probabilities(vlm, image_embeds, class_features)
                     all_votes[view, idx] = probs.argmax(1).cpu()
                     total += probs / n_views
-            for (_, _, mean_probs), total in zip(of_texts, sums, strict=True):
+            for (_, _, mean_probs), total in zip(outputs, sums, strict=True):
                 mean_probs[idx] = total.cpu()
+
+
+def _batches(vlm: VLM, pixels_file: Path, tiles: np.ndarray, batch_size: int) -> Iterator:
+    with tqdm(total=len(tiles), desc="embedding", unit="tile") as bar:
+        for idx, images in read_batches(pixels_file, tiles, batch_size, vlm.device):
+            yield idx, images
+            bar.update(len(idx))
 
 
 def has_views(run: Path) -> bool:
@@ -329,11 +335,3 @@ class _NewArrays(ExitStack):
     def add(self, file: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         temporary = self.enter_context(atomic(file))
         return new_array(temporary, shape, dtype)
-
-
-def _progress(batches: Iterator, tiles: np.ndarray, shown: bool = True) -> Iterator:
-    hidden = {} if shown else {"disable": True}
-    with tqdm(total=len(tiles), desc="embedding", unit="tile", **hidden) as bar:
-        for idx, images in batches:
-            yield idx, images
-            bar.update(len(idx))

@@ -210,9 +210,7 @@ def embed(model, store, folder):
     """Arrays of the plain tiles and of three views."""
     text = torch.cat([telling(member, store) for member in model.members], dim=1)
     inference.embed_tiles(model, store, text, folder, batch_size=7)
-    inference.embed_views(
-        model, store, np.arange(N), text, folder, n_views=3, seed=2, batch_size=9, progress=False
-    )
+    inference.embed_views(model, store, np.arange(N), text, folder, n_views=3, seed=2, batch_size=9)
     return read(folder)
 
 

@@ -11,7 +11,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-from apps.labelling.start import MANAGER
+from apps.labelling.start import FILES, MANAGER
 
 ROOT = Path(__file__).resolve().parents[1]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
@@ -38,7 +38,7 @@ def jupyter_lab(folder: Path):
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}"]
     command += ["--IdentityProvider.token=", f"--ServerApp.root_dir={folder}"]
     command += ["--ServerApp.port_retries=0", "--LabApp.expose_app_in_browser=True"]
-    command += [f"--ServerApp.contents_manager_class={MANAGER}"]
+    command += [f"{MANAGER}={FILES}"]
     quiet = folder / ".settings" / "@jupyterlab" / "apputils-extension"
     quiet.mkdir(parents=True, exist_ok=True)
     (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')

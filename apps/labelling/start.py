@@ -24,7 +24,7 @@ from lib.artefacts import atomic
 from lib.vlm.prompts import PAPERS, parse_classes, parse_templates
 
 FIRST, RESULT, LABEL = "00_tiles_and_splits", "90_your_own_tiles", "91_label_tiles"
-MANAGER = "apps.labelling.notebook_files.NotebookFiles"
+MANAGER, FILES = "--ServerApp.contents_manager_class", "apps.labelling.notebook_files.NotebookFiles"
 
 
 def label_notebook(values: Mapping[str, Any]) -> Path:
@@ -100,14 +100,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    # JupyterLab prints the address that it opens, with its token.
+    # JupyterLab prints the address that it opens, with its token. It takes each option once.
     root = notebook.parent if options.p else paths.ROOT
     address = quote(f"/lab/tree/{notebook.relative_to(root).as_posix()}")
-    opened = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url={address}"]
-    opened.append(f"--ServerApp.contents_manager_class={MANAGER}")
+    lab, named = [*lab, *more], {option.partition("=")[0] for option in [*lab, *more]}
+    ours = {"--ServerApp.root_dir": root, "--LabApp.default_url": address, MANAGER: FILES}
+    lab = [f"{name}={value}" for name, value in ours.items() if name not in named] + lab
     if options.p:
         print(f"run all cells of {notebook}", file=sys.stderr, flush=True)
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *opened, *lab, *more])
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *lab])
 
 
 def _words(variable: str) -> list[str]:

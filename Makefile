@@ -94,8 +94,8 @@ smoke: venv ## Run the whole chain on a handful of tiny tiles, in a temporary fo
 figures: venv ## Make tables and figures from data/record alone, without training
 	@$(RUN) figures.publish
 
-lab: venv ## Open JupyterLab on notebooks/; a click on a script opens it as a notebook
-	@$(RUN) apps.labelling.start --ServerApp.root_dir=. --ServerApp.preferred_dir=notebooks
+lab: venv ## Open JupyterLab on the first notebook; a click on a script opens it as a notebook
+	@$(RUN) apps.labelling.start
 
 check: venv ## Check style and types, change nothing
 	@$(RUN) ruff check .

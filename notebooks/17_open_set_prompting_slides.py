@@ -14,15 +14,18 @@
 #
 # $$ \arg\max_{j \in C \cup O} \cos\big(f(x), g(T_j)\big) \in C $$
 #
-# Consensus and cross supervision then learn from the tiles that count, and a slide is labelled by the mean of its
-# tiles' probabilities, $p(c \mid S) = \frac{1}{|S|} \sum_{x \in S} p(c \mid x)$. These labels teach a gated attention
-# (Ilse et al. 2018) which tiles of a slide to look at. Everything is done three times: on all tissue, with open-set
-# prompting, and with networks that learn other tissue too (ours). There the attention learns from the class that gains
-# most on its mean over the slides, $\arg\max_c p(c \mid S) / \bar p(c)$, as the filters do with tiles: a class that the
-# prompts name too seldom is not lost.
+# Consensus and cross supervision learn from the tiles that count, and a slide gets the mean of its tiles'
+# probabilities, $p(c \mid S) = \frac{1}{|S|} \sum_{x \in S} p(c \mid x)$. From these labels gated attention (Ilse et al.
+# 2018) learns which tiles of a slide to look at. Three choices of tiles are compared: all tissue; those that open-set
+# prompting leaves; and those that networks leave which learn other tissue too (ours). In the last the attention learns
+# the class that gains most on its mean over the slides, $\arg\max_c p(c \mid S) / \bar p(c)$, as the filters do with
+# tiles, so that a class that the prompts name too seldom is not lost.
+#
+# In the paper: part d of the method's figure, on TCGA's kidney tumours; no published value could be read. Ours, on
+# composed slides, stands row by row in [What of each paper stands where](README.md#vlm-cpl).
 #
 # - In: the features of `02_slide_features`, slides and their table.
-# - Out: `slides.parquet` (what is right, by each way, on each slide of the fold), rows, `slides/page/index.html` and a
+# - Out: `slides.parquet` (whether each way is correct on each slide of the fold), rows, `slides/page/index.html` and a
 #   GeoJSON of the tiles of each slide.
 
 # %%
@@ -103,9 +106,9 @@ slide_plots.taken_tiles(tiles)
 #
 # As in `11_multi_view_consensus` to `13_high_confidence_cross_supervision`, in our setting, on tiles sampled from all
 # slides, three times: from all tissue; from the tiles that count by their prompt (*open set*, as published); and once
-# more from all tissue, with every other tissue as a class too (*open set, learnt*, ours). There the views, the
-# clusters and the networks have a say in what is no target, and not one prompt alone; a tile counts if the networks
-# think most of a target. The filters and the networks see the tiles of the training slides alone.
+# more from all tissue, with other tissue as further classes (*open set, learnt*, ours). There the views, the clusters
+# and the networks have a say in what is no target, and not one prompt alone; a tile counts if the networks find a
+# target most probable. The filters and the networks see the tiles of the training slides alone.
 
 # %%
 views = {"n_views": n_views, "hue": hue, "batch_size": batch_size, "seed": seed}
@@ -124,8 +127,8 @@ for setting, each in found.items():
     print("\n".join(f"alarm: {setting}: {a.text}" for a in each.alarms) or f"{setting}: no alarm")
 
 # %% [markdown]
-# Shares of the tiles that do not count in the end, where the truth is known: of other tissue, rightly, and of what
-# gives the slide its class, wrongly.
+# Where the truth is known: shares of the tiles that do not count in the end, of other tissue (correctly) and of what
+# gives the slide its class (incorrectly).
 
 # %%
 rows = np.arange(len(tiles.probs))
@@ -137,7 +140,7 @@ pd.DataFrame(quality).T.round(3)
 # ## Slides of this fold
 #
 # Each way to learn and to pool, with the three choices of tiles: accuracy / balanced accuracy. *True labels of
-# slides*: the same attention taught by what nobody had to know here.
+# slides*: the same attention learns from the true labels, an upper bound.
 
 # %%
 evaluated = scores.evaluate_slides(found, test, tiles.targets, quality, device=str(model.device))
@@ -181,5 +184,5 @@ title = f"{card.title}, fold {fold}"
 print("open", page.write_study_page(run.file("slides"), tiles, ours, title=title, slides=test))
 
 # %% [markdown]
-# **Recap.** Slides are labelled without a label, and it shows which tissue was left out and where the networks
-# looked. `40_record` pools the folds.
+# **Recap.** Each slide of the fold has a class, without a label to learn from; the page shows which tissue was left out
+# and where the networks looked. The scores of one fold are of few slides: `40_record` pools the folds.

@@ -155,25 +155,7 @@ def write_synthetic_slides(folder: Path, **recipe: Any) -> None:
     the islands that are of others; mpp, µm per pixel, of the slides in turn; shift, see
     `laboratory.draw_slide`; seed.
     """
-    kinds = [*recipe["targets"], *recipe["others"]]
-    _write_cohort(folder, partial(_synthetic, recipe=recipe), recipe["slides"], kinds)
-
-
-def _synthetic(number: int, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A slide, which depends on the recipe and its number alone, for `_write_slide`."""
-    rng = np.random.default_rng([recipe["seed"], number])
-    target = recipe["targets"][number % len(recipe["targets"])]
-    mpp = recipe["mpp"][number // len(recipe["targets"]) % len(recipe["mpp"])]
-    stain = draw_slide(recipe["shift"], rng)
-    kinds = islands_of(target, recipe["others"], recipe["islands"], recipe["irrelevant"], rng)
-    field = partial(synthetic_field, stain=stain, mpp=mpp)
-    picture, truth = slide_picture(kinds, recipe["columns"], field, recipe["side"], rng)
-    return {
-        "picture": picture,
-        "truth": truth,
-        "kinds": kinds,
-        "line": {"label": target, "mpp": mpp},
-    }
+    _write_cohort(folder, recipe)
 
 
 def write_composed_slides(folder: Path, *, tissue: Mapping[str, str], **recipe: Any) -> None:
@@ -189,13 +171,48 @@ def write_composed_slides(folder: Path, *, tissue: Mapping[str, str], **recipe: 
     ValueError naming a card whose groups are too few for that.
     """
     tiles = _dealt_tiles(tissue, np.random.default_rng(recipe["seed"]))
-    n, targets = recipe["slides"], recipe["targets"]
-    recipe |= {"others": [kind for kind in tissue if kind not in targets]}
-    shown = [_tiles_of_slide(tiles, k, recipe).assign(slide=f"slide{k:02d}") for k in range(n)]
-    work = partial(_composed, recipe=recipe, tiles=shown)
-    _write_cohort(folder, work, n, [*targets, *recipe["others"]])
+    recipe["others"] = [kind for kind in tissue if kind not in recipe["targets"]]
+    numbers = range(recipe["slides"])
+    shown = [_tiles_of_slide(tiles, k, recipe).assign(slide=f"slide{k:02d}") for k in numbers]
+    _write_cohort(folder, recipe, shown)
     sources = pd.concat(shown)[["slide", "kind", "card", "path"]]
     sources.to_csv(folder / "sources.csv", index=False)
+
+
+def _write_cohort(
+    folder: Path, recipe: Mapping[str, Any], tiles: Sequence[pd.DataFrame] = ()
+) -> None:
+    """Write slides side by side in processes, and their table. tiles: that each may show."""
+    n, kinds = recipe["slides"], [*recipe["targets"], *recipe["others"]]
+    (folder / "truth").mkdir(parents=True)
+    (folder / "kinds.json").write_text(json.dumps(kinds))
+    work = partial(_write_slide, folder=folder, recipe=recipe)
+    with worker_pool() as pool:
+        written = pool.map(work, range(n), tiles or [None] * n)
+        lines = list(tqdm(written, "making slides", n, unit="slide"))
+    pd.DataFrame(lines).to_csv(folder / "slides.csv", index=False)
+
+
+def _write_slide(
+    number: int, tiles: pd.DataFrame | None, folder: Path, recipe: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write a slide, which depends on the recipe and its number alone; its line of the table."""
+    rng = np.random.default_rng([recipe["seed"], number])
+    targets, others, mpp = recipe["targets"], recipe["others"], recipe["mpp"]
+    target, name, fold = targets[number % len(targets)], f"slide{number:02d}", {}
+    if tiles is None:
+        mpp = mpp[number // len(targets) % len(mpp)]
+        stain = draw_slide(recipe["shift"], rng)
+        field = partial(synthetic_field, stain=stain, mpp=mpp)
+    else:
+        files = {kind: list(of_kind.file) for kind, of_kind in tiles.groupby("kind")}
+        field, fold = partial(mosaic_field, tiles=files), {"fold": int(tiles.fold.iloc[0])}
+    kinds = islands_of(target, others, recipe["islands"], recipe["irrelevant"], rng)
+    picture, truth = slide_picture(kinds, recipe["columns"], field, recipe["side"], rng)
+    write_pyramid(folder / f"{name}.tif", picture, mpp)
+    numbers = [GLASS, *(1 + [*targets, *others].index(kind) for kind in dict.fromkeys(kinds))]
+    Image.fromarray(np.array(numbers, np.uint8)[truth]).save(folder / "truth" / f"{name}.png")
+    return {"path": f"{name}.tif", "label": target, "case": name, "mpp": mpp, **fold}
 
 
 def _dealt_tiles(tissue: Mapping[str, str], rng: np.random.Generator) -> pd.DataFrame:
@@ -241,45 +258,6 @@ def _tiles_of_slide(tiles: pd.DataFrame, number: int, recipe: Mapping[str, Any])
         raise ValueError(f"{len(groups)} groups of {target} are too few for {alike} slides a fold")
     of_slide = of_fold.group.isin(groups[turn // FOLDS :: alike]) & (of_fold.kind == target)
     return of_fold[of_slide | of_fold.kind.isin(recipe["others"])]
-
-
-def _composed(
-    number: int, recipe: Mapping[str, Any], tiles: Sequence[pd.DataFrame]
-) -> dict[str, Any]:
-    """A slide for `_write_slide`. tiles: of all slides, from `_tiles_of_slide`."""
-    rng = np.random.default_rng([recipe["seed"], number])
-    target = recipe["targets"][number % len(recipe["targets"])]
-    files = {kind: list(of_kind.file) for kind, of_kind in tiles[number].groupby("kind")}
-    kinds = islands_of(target, recipe["others"], recipe["islands"], recipe["irrelevant"], rng)
-    field = partial(mosaic_field, tiles=files)
-    picture, truth = slide_picture(kinds, recipe["columns"], field, recipe["side"], rng)
-    line = {"label": target, "mpp": recipe["mpp"], "fold": int(tiles[number].fold.iloc[0])}
-    return {"picture": picture, "truth": truth, "kinds": kinds, "line": line}
-
-
-def _write_cohort(
-    folder: Path, make: Callable[[int], dict[str, Any]], slides: int, kinds: Sequence[str]
-) -> None:
-    """Write slides side by side in processes, and their table. make: one, by its number."""
-    (folder / "truth").mkdir(parents=True)
-    (folder / "kinds.json").write_text(json.dumps(list(kinds)))
-    work = partial(_write_slide, make=make, folder=folder, all_kinds=kinds)
-    with worker_pool() as pool:
-        lines = list(tqdm(pool.map(work, range(slides)), "making slides", slides, unit="slide"))
-    pd.DataFrame(lines).to_csv(folder / "slides.csv", index=False)
-
-
-def _write_slide(
-    number: int, make: Callable[[int], dict[str, Any]], folder: Path, all_kinds: Sequence[str]
-) -> dict[str, Any]:
-    """Write a slide and its truth; returns its line of `slides.csv`."""
-    made, name = make(number), f"slide{number:02d}"
-    line = {"path": f"{name}.tif", "label": made["line"].pop("label"), "case": name, **made["line"]}
-    write_pyramid(folder / line["path"], made["picture"], line["mpp"])
-    numbers = [GLASS, *(1 + all_kinds.index(kind) for kind in dict.fromkeys(made["kinds"]))]
-    truth = np.array(numbers, np.uint8)[made["truth"]]
-    Image.fromarray(truth).save(folder / "truth" / f"{name}.png")
-    return line
 
 
 # --- its truth -----------------------------------------------------------------------------------

@@ -91,21 +91,19 @@ class Cohort:
                 "Run 02_slide_features again, or take their lines out of the table of slides"
             )
         read = [read_features(file) for file in files]
-        for file, of_slide in zip(files, read, strict=True):
-            if "image_embeds" not in of_slide.extra or "made_from" not in of_slide.attributes:
+        lines = []
+        for number, file, (arrays, attributes) in zip(self.table.slide, files, read, strict=True):
+            if "image_embeds" not in arrays or "made_from" not in attributes:
                 raise ValueError(f"{file} is of another program: remove it")
-        for name, arrays in (
-            ("backbone_features", [of_slide.features for of_slide in read]),
-            ("image_embeds", [of_slide.extra["image_embeds"] for of_slide in read]),
-        ):
+            side = attributes["patch_size_level0_exact"]
+            corners = pd.DataFrame(arrays["coords"], columns=["x", "y"])
+            lines.append(corners.assign(slide=number, side=side))
+        for stored, name in {
+            "features": "backbone_features",
+            "image_embeds": "image_embeds",
+        }.items():
             with atomic(self.out / f"{name}.npy") as temporary, temporary.open("wb") as opened:
-                np.save(opened, np.concatenate(arrays))
-        lines = [
-            pd.DataFrame(of_slide.coords, columns=["x", "y"]).assign(
-                slide=number, side=of_slide.attributes["patch_size_level0_exact"]
-            )
-            for number, of_slide in zip(self.table.slide, read, strict=True)
-        ]
+                np.save(opened, np.concatenate([arrays[stored] for arrays, _ in read]))
         return pd.concat(lines, ignore_index=True)
 
 

@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,9 @@ import numpy as np
 from lib.artefacts import atomic
 from lib.slides.reading import Slide
 
-LAYOUT = ("coords", "features")
 MADE_FROM = "made_from"  # an attribute of `coords`
 FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, checksum, LZF: HDF5 loads others as libraries
 MAX_GAIN = 100  # by compression; features gain little, what fills memory much
-
-
-@dataclass(frozen=True)
-class FeaturesFile:
-    """coords: int64 [N, 2], x and y of the top left in level-0 pixels; features: float [N, D].
-
-    attributes: of `coords`, as Python values; extra: all other arrays of the file by name.
-    """
-
-    coords: np.ndarray
-    features: np.ndarray
-    attributes: dict[str, Any]
-    extra: dict[str, np.ndarray]
 
 
 def write_features(
@@ -55,24 +40,11 @@ def write_features(
     Parameters
     ----------
     file : of HDF5
-    arrays : coords, int [N, 2]; features, float16 or float32 [N, D]; others by name, [N, …]
+    arrays : coords, int64 [N, 2]; features, float16 or float32 [N, D]; others by name, [N, …]
     slide : that the tiles are of
     pixels, mpp : side of a tile in pixels and µm per pixel
     made_from : what `read_made_from` is to tell
-
-    Raises
-    ------
-    ValueError : arrays that do not go together
-
     """
-    coords, features = (arrays[name] for name in LAYOUT)
-    if coords.ndim != 2 or coords.shape[1] != 2 or coords.dtype.kind not in "iu":
-        raise ValueError(f"coords are int [N, 2], not {coords.dtype} {list(coords.shape)}")
-    if features.dtype not in (np.float16, np.float32) or features.ndim != 2:
-        shown = f"{features.dtype} {list(features.shape)}"
-        raise ValueError(f"features are float16 or float32 [N, D], not {shown}")
-    if len(coords) != len(features):
-        raise ValueError(f"{len(features)} rows of features for {len(coords)} tiles")
     side, mpp_0 = float(np.mean(slide.side(pixels, mpp))), float(np.mean(slide.mpp))
     attributes = {
         "patch_size": pixels,
@@ -88,14 +60,12 @@ def write_features(
         "mpp_source": slide.mpp_source,
         "level0_mpp": np.array(slide.mpp),
         "patch_size_level0_exact": side,
+        MADE_FROM: json.dumps(made_from or {}),
     }
     with atomic(Path(file)) as temporary, h5py.File(temporary, "w") as opened:
         for name, array in arrays.items():
-            data = array.astype(np.int64) if name == "coords" else array
-            opened.create_dataset(name, data=data)
+            opened.create_dataset(name, data=array)
         opened["coords"].attrs.update(attributes)
-        if made_from:
-            opened["coords"].attrs[MADE_FROM] = json.dumps(made_from)
 
 
 def read_made_from(file: Path) -> dict[str, str]:
@@ -107,31 +77,27 @@ def read_made_from(file: Path) -> dict[str, str]:
         return {}
 
 
-def read_features(file: Path) -> FeaturesFile:
-    """Read a file of `write_features` or one of a peer, which may have no attributes.
+def read_features(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read the arrays of a file by name, and the attributes of `coords`.
 
-    Features of shape [1, N, D] are taken as [N, D]. Raises ValueError naming the file when it is no
-    HDF5, lacks one of the two arrays, has them of different lengths, or has an array that is not of
-    numbers, does not lie in the file itself or would take far more memory than the file.
+    Raises ValueError naming the file when it is no HDF5, lacks one of the two arrays, has them of
+    different lengths, or has an array that is not of numbers, does not lie in the file itself or
+    would take far more memory than the file.
     """
     with _opened(file) as opened:
-        room = MAX_GAIN * (file.stat().st_blocks * 512 or file.stat().st_size)
         datasets = {name: item for name, item in opened.items() if isinstance(item, h5py.Dataset)}
-        for name in LAYOUT:
-            if name not in datasets:
-                raise ValueError(f"{file} has no array {name!r}")
+        if lacking := {"coords", "features"} - datasets.keys():
+            raise ValueError(f"{file} has no array {min(lacking)!r}")
         needed = [_bytes_needed(d, f"{file}: the array {name!r}") for name, d in datasets.items()]
-        if sum(needed) > room:
+        if sum(needed) > MAX_GAIN * (file.stat().st_blocks * 512 or file.stat().st_size):
             raise ValueError(f"{file}: its arrays claim far more bytes than the file has")
         arrays = {name: item[()] for name, item in datasets.items()}
-        attributes = {name: _plain(value) for name, value in datasets["coords"].attrs.items()}
-    coords, features = (arrays.pop(name) for name in LAYOUT)
-    if features.ndim == 3 and len(features) == 1:
-        features = features[0]
+        attributes = dict(datasets["coords"].attrs)
+    coords, features = arrays["coords"], arrays["features"]
     if features.ndim != 2 or coords.shape != (len(features), 2):
         shapes = f"{list(coords.shape)} and {list(features.shape)}"
         raise ValueError(f"{file}: coords and features are {shapes}, not [N, 2] and [N, D]")
-    return FeaturesFile(coords.astype(np.int64), features, attributes, arrays)
+    return arrays, attributes
 
 
 @contextmanager
@@ -158,10 +124,3 @@ def _bytes_needed(dataset: h5py.Dataset, where: str) -> int:
         raise ValueError(f"{where} needs another file or a library to be read")
     cells = max(math.prod(dataset.shape), math.prod(dataset.chunks or ()))
     return cells * dataset.dtype.itemsize
-
-
-def _plain(value: Any) -> Any:
-    """A number, text or list instead of NumPy's."""
-    if isinstance(value, bytes):
-        return value.decode()
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

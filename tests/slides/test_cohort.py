@@ -78,23 +78,24 @@ def test_slides_that_cannot_be_read_are_named_and_all_others_are_done(vlm, folde
     assert "column `mpp`" in report.error["silent"] and not report.tiles["silent"]
     assert (report.error[["a", "b"]] == "").all() and (report.tiles[["a", "b"]] > 0).all()
     assert {file.name for file in (tmp_path / "out").glob("*.h5")} == {"a.h5", "b.h5"}
-    read = read_features(tmp_path / "out" / "a.h5")
-    assert read.features.shape == (report.tiles["a"], 48) and read.features.dtype == np.float16
-    assert read.extra["image_embeds"].shape == (report.tiles["a"], 16)
-    assert read.attributes["patch_size"] == 32 and read.attributes["mpp"] == MPP
+    arrays, attributes = read_features(tmp_path / "out" / "a.h5")
+    assert arrays["features"].shape == (report.tiles["a"], 48)
+    assert arrays["image_embeds"].shape == (report.tiles["a"], 16)
+    assert arrays["features"].dtype == np.float16
+    assert attributes["patch_size"] == 32 and attributes["mpp"] == MPP
 
 
 def test_features_are_those_of_the_tiles_however_many_processes_read_them(vlm, folder, tmp_path):
     embed(vlm, folder, tmp_path / "out", workers=2, batch_size=4)
-    read = read_features(tmp_path / "out" / "b.h5")
-    assert len(read.coords) > 12
+    arrays, _ = read_features(tmp_path / "out" / "b.h5")
+    assert len(arrays["coords"]) > 12
     with open_slide(folder / "b.tif") as slide:
-        tiles = np.stack([slide.read(*corner, 32, MPP) for corner in read.coords.tolist()])
+        tiles = np.stack([slide.read(*corner, 32, MPP) for corner in arrays["coords"].tolist()])
     pixels = torch.from_numpy(tiles).permute(0, 3, 1, 2).float() / 255
     expected, projected = cohorts.encode_images(vlm, pixels)
-    assert np.allclose(read.features, expected.numpy(), atol=0.02, rtol=0.02)
-    assert np.allclose(read.extra["image_embeds"], projected.numpy(), atol=0.02)
-    shifted = np.roll(read.features, 4, axis=0)
+    assert np.allclose(arrays["features"], expected.numpy(), atol=0.02, rtol=0.02)
+    assert np.allclose(arrays["image_embeds"], projected.numpy(), atol=0.02)
+    shifted = np.roll(arrays["features"], 4, axis=0)
     assert not np.allclose(shifted, expected.numpy(), atol=0.02, rtol=0.02), "their order shows"
 
 
@@ -123,7 +124,10 @@ def test_features_are_made_anew_from_what_has_changed_and_the_report_says_what(
         line = cohort.table.iloc[0]
         with cohort.open(line) as slide:
             _, tiles, source = cohort.tissue(slide, line)
-        assert source == "edited" and read_features(out / "a.h5").coords.tolist() == tiles.tolist()
+        assert (
+            source == "edited"
+            and read_features(out / "a.h5")[0]["coords"].tolist() == tiles.tolist()
+        )
         return report.anew[["a", "b"]].tolist()
 
     assert anew() == ["", ""] and anew() == ["", ""]
@@ -154,7 +158,7 @@ def test_tissue_that_was_corrected_beside_the_results_is_neither_lost_nor_ignore
     assert (out / "a.tissue.geojson").read_text() == text and report.error["b"] == ""
     other = str(edited(tmp_path / "edited", SQUARE))
     assert embed(vlm, folder, out, tissue=other).anew["a"] == "tissue"
-    coords = read_features(out / "a.h5").coords
+    coords = read_features(out / "a.h5")[0]["coords"]
     assert len(coords) and (coords >= 100 - 64).all() and (coords <= 400).all()
     with open_slide(folder / "a.tif") as slide:
         masks = [tissue_of(slide, f / "a.tissue.geojson")[0] for f in (out, tmp_path / "edited")]
@@ -214,11 +218,11 @@ def test_slides_without_features_and_files_of_other_programs_are_refused_by_name
     tiles = cohort.gather_tiles()
     stored = np.load(cohort.out / "backbone_features.npy")
     assert len(stored) == len(tiles) and tiles.slide.unique().tolist() == [0, 1]
-    read = read_features(cohort.out / "b.h5")
-    assert np.array_equal(stored[tiles.slide == 1], read.features)
+    arrays, _ = read_features(cohort.out / "b.h5")
+    assert np.array_equal(stored[tiles.slide == 1], arrays["features"])
     (cohort.out / "b.h5").unlink()
     with cohorts.open_slide(folder / "b.tif") as slide:
-        arrays = {"coords": np.zeros((2, 2), int), "features": np.zeros((2, 3), np.float16)}
+        del arrays["image_embeds"]
         cohorts.write_features(cohort.out / "b.h5", arrays, slide, pixels=16, mpp=1.0)
     with pytest.raises(ValueError, match=r"b\.h5 is of another program"):
         cohort.gather_tiles()

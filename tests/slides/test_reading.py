@@ -141,59 +141,44 @@ def test_a_real_pyramid_is_read_where_level_0_says():
 # --- opening -------------------------------------------------------------------------------------
 
 
-def test_the_micrometres_of_the_table_go_before_those_of_the_file(tmp_path):
+def test_micrometres_are_those_of_the_table_else_of_the_file_and_never_guessed(tmp_path):
     slide, _ = textured_slide(tmp_path)
-    given = open_slide(slide.path, 0.5)
-    assert given.mpp == (0.5, 0.5) and given.mpp_source == "table"
-
-
-def test_without_micrometres_a_slide_is_refused_by_name(tmp_path):
+    listed = open_slide(slide.path, 0.5)
+    assert listed.mpp == (0.5, 0.5) and listed.mpp_source == "table"
     write_pyramid(tmp_path / "bare.tif", texture(300, 300), None)
-    with pytest.raises(ValueError, match=r"bare\.tif does not say.*column `mpp`"):
-        open_slide(tmp_path / "bare.tif")
     assert open_slide(tmp_path / "bare.tif", 0.25).mpp == (0.25, 0.25)
+    dots = {"resolution": (72, 72), "resolutionunit": "INCH", "tile": (256, 256)}
+    tifffile.imwrite(tmp_path / "dpi.tif", texture(300, 300), photometric="rgb", **dots)
+    for name, mpp, message in (
+        ("bare.tif", None, r"bare\.tif does not say.*column `mpp`"),
+        ("dpi.tif", None, r"dpi\.tif: the file says 352\.8"),
+        *(
+            ("bare.tif", mpp, r"bare\.tif: the slide table says.*column `mpp`")
+            for mpp in (0, -0.25, math.nan, math.inf, 0.01, 40)
+        ),
+    ):
+        with case(name, mpp), pytest.raises(ValueError, match=message):
+            open_slide(tmp_path / name, mpp)
 
 
-@pytest.mark.parametrize("mpp", [0, -0.25, math.nan, math.inf, 0.01, 40])
-def test_absurd_micrometres_are_refused(tmp_path, mpp):
-    write_pyramid(tmp_path / "a.tif", texture(300, 300), 0.5)
-    with pytest.raises(ValueError, match=r"a\.tif: the slide table says.*column `mpp`"):
-        open_slide(tmp_path / "a.tif", mpp)
-
-
-def test_the_default_resolution_of_programs_is_refused(tmp_path):
-    tifffile.imwrite(tmp_path / "dpi.tif", texture(300, 300), tile=(256, 256), photometric="rgb",
-                     resolution=(72, 72), resolutionunit="INCH")  # fmt: skip
-    with pytest.raises(ValueError, match=r"dpi\.tif: the file says 352\.8"):
-        open_slide(tmp_path / "dpi.tif")
-
-
-def test_bounds_are_those_of_the_scanned_part(tmp_path, monkeypatch):
+def test_bounds_are_those_of_the_scanned_part_and_lie_in_the_slide(tmp_path, monkeypatch):
     slide, _ = textured_slide(tmp_path)
     stated = {"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"}
-    bounds = {"x": "100", "y": "200", "width": "900", "height": "800"}
-    stated |= {f"openslide.bounds-{key}": value for key, value in bounds.items()}
     monkeypatch.setattr(openslide.OpenSlide, "properties", property(lambda _: stated))
-    assert open_slide(slide.path).bounds == (100, 200, 900, 800)
 
+    def bounds(*values):
+        for key, value in zip(("x", "y", "width", "height"), values, strict=True):
+            stated[f"openslide.bounds-{key}"] = str(value)
+        return open_slide(slide.path).bounds
 
-def test_bounds_beside_the_slide_and_micrometres_that_are_no_numbers_are_refused(
-    tmp_path, monkeypatch
-):
-    slide, _ = textured_slide(tmp_path)
-    with monkeypatch.context() as patched:
-        stated = {"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"}
-        patched.setattr(openslide.OpenSlide, "properties", property(lambda _: stated))
-        for name, box in {"x": 1700, "y": 0, "width": 900, "height": 800}.items():
-            stated[f"openslide.bounds-{name}"] = str(box)
-        assert open_slide(slide.path).bounds == (1700, 0, 101, 800)
-        stated["openslide.bounds-x"] = "-5"
-        with pytest.raises(ValueError, match=r"textured\.tif: what was scanned"):
+    assert bounds(100, 200, 900, 800) == (100, 200, 900, 800)
+    assert bounds(1700, 0, 900, 800) == (1700, 0, 101, 800)
+    with pytest.raises(ValueError, match=r"textured\.tif: what was scanned"):
+        bounds(-5, 0, 900, 800)
+    for wrong in ("inf", "nan", "words"):
+        stated["openslide.mpp-x"] = wrong
+        with case(wrong), pytest.raises(ValueError, match=r"textured\.tif.*column `mpp`"):
             open_slide(slide.path)
-        for wrong in ("inf", "nan", "words"):
-            stated["openslide.mpp-x"] = wrong
-            with case(wrong), pytest.raises(ValueError, match=r"textured\.tif.*column `mpp`"):
-                open_slide(slide.path)
 
 
 def test_a_slide_that_claims_more_pixels_than_a_slide_has_is_not_looked_at(tmp_path):
@@ -250,22 +235,17 @@ def test_a_slide_damaged_in_one_place_is_refused_there(tmp_path):
     assert np.array_equal(read, image[:100, :100]), "the slide opens again"
 
 
-def test_a_slide_is_pickled_without_what_is_open(tmp_path):
+def test_a_slide_is_pickled_without_what_is_open_and_a_fork_opens_it_anew(tmp_path):
     slide, _ = textured_slide(tmp_path)
     tile = slide.read(5, 6, 50, 0.3)
     again = pickle.loads(pickle.dumps(slide))
     assert again == slide and again._opened is None and slide._opened is not None
     assert np.array_equal(again.read(5, 6, 50, 0.3), tile)
-    slide.close()
-    assert np.array_equal(slide.read(5, 6, 50, 0.3), tile), "it opens again"
-
-
-def test_a_forked_process_does_not_share_the_open_file(tmp_path):
-    slide, _ = textured_slide(tmp_path)
-    slide.read(0, 0, 10, 0.3)
     process, opened = slide._opened
     forked = replace(slide, _opened=(process + 1, opened))
     forked.read(0, 0, 10, 0.3)
     assert forked._opened[1] is not opened
     slide.read(0, 0, 10, 0.3)
     assert slide._opened[1] is opened, "and is not closed by it"
+    slide.close()
+    assert np.array_equal(slide.read(5, 6, 50, 0.3), tile), "it opens again"

@@ -86,7 +86,9 @@ def test_each_tile_has_its_features_and_each_slide_its_score(chain):
     runs, _, _ = chain
     stored = np.load(runs / "slides" / "backbone_features.npy", allow_pickle=False)
     files = sorted((runs / "slides").glob("*.h5"))
-    assert np.array_equal(stored, np.concatenate([read_features(file).features for file in files]))
+    assert np.array_equal(
+        stored, np.concatenate([read_features(file)[0]["features"] for file in files])
+    )
     right = pd.read_parquet(runs / "fold0" / "slides.parquet")
     assert (right.groupby(scores.KIND).group.nunique() == 2).all()  # of ten slides a fifth
     rows = record.read_rows(runs / "fold0" / "rows" / "17_open_set_prompting_slides.jsonl")
@@ -109,7 +111,7 @@ def test_the_page_and_the_geojson_of_the_slides_of_the_fold_are_there(chain):
     collections = sorted(out.glob("*.geojson"))
     assert len(collections) == 2 and (out / "page" / "index.html").is_file()
     for file in collections:
-        tiles = read_features(runs / "slides" / f"{file.stem}.h5").coords
+        tiles = read_features(runs / "slides" / f"{file.stem}.h5")[0]["coords"]
         assert len(features_for_qupath(file)) == len(tiles)
 
 

@@ -72,7 +72,7 @@ pd.DataFrame(lines).style.format(escape="html").hide()
 table = tiles.read_tile_table(card, folder)
 for line in missing_tiles(card, table):
     print(f"WARNING: not the published number of tiles: {line}")
-table.drop(columns=["part", "digest"]).sample(5, random_state=seed).sort_index()
+table.drop(columns=["tile", "part", "digest"]).sample(5, random_state=seed).sort_index()
 
 # %% [markdown]
 # ## Groups and folds

@@ -124,29 +124,29 @@ class Bags:
         return bags
 
     def sample(
-        self, slides: np.ndarray, network: int, step: int, *, seed: int, most: int
+        self, slides: np.ndarray, network: int, step: int, *, seed: int, max_tiles: int
     ) -> Tensor:
-        """Bags of slides [B] for a step of training, of at most `most` tiles drawn by chance.
+        """Bags of slides [B] for a step of training, of at most `max_tiles` tiles drawn by chance.
 
         The draws depend on tile, network, step and seed alone.
         """
         chosen = []
         for slide in slides:
             rows = self.rows[slide]
-            if len(rows) > most:
+            if len(rows) > max_tiles:
                 draws = tile_draws(rows, 1, seed, BAG_STREAM + 2 * step + network)[:, 0]
-                rows = np.sort(rows[np.argpartition(draws, most)[:most]])
+                rows = np.sort(rows[np.argpartition(draws, max_tiles)[:max_tiles]])
             chosen.append(rows)
         return self.padded(chosen)
 
 
 def attention_setup(
-    bags: Bags, slides: np.ndarray, n_classes: int, *, steps: int, seed: int, most: int = 256
+    bags: Bags, slides: np.ndarray, n_classes: int, *, steps: int, seed: int, max_tiles: int = 256
 ) -> TrainingSetup:
     """Attention classifiers on the features of slides, for `trainer.train`; its tiles are slides.
 
     slides: [S], those to train on; only their tiles give the mean and deviation that features are
-    standardised by. most: tiles of a slide in a step. Raises ValueError when none of them has a
+    standardised by. max_tiles: tiles of a slide in a step. Raises ValueError when none of them has a
     tile.
     """
     rows = np.concatenate([bags.rows[slide] for slide in slides])
@@ -155,7 +155,7 @@ def attention_setup(
     mean, std = feature_statistics(mapped(bags.file)[None], rows)
     return TrainingSetup(
         partial(AttentionClassifier, torch.as_tensor(mean), torch.as_tensor(std), n_classes),
-        partial(bags.sample, seed=seed, most=most),
+        partial(bags.sample, seed=seed, max_tiles=max_tiles),
         lambda chosen: bags.padded([bags.rows[slide] for slide in chosen]),
         Schedule(steps=steps, batch_size=BATCH),
     )

@@ -109,21 +109,21 @@ def test_a_bag_holds_the_tiles_of_its_slide_and_padding(cohort):
 def test_a_step_sees_at_most_so_many_tiles_drawn_by_chance(cohort):
     bags, _ = cohort
     slides = np.arange(4)
-    drawn = [bags.sample(slides, network, step, seed=0, most=4) for network, step in
+    drawn = [bags.sample(slides, network, step, seed=0, max_tiles=4) for network, step in
              ((0, 0), (0, 0), (1, 0), (0, 1))]  # fmt: skip
     assert all(batch.shape == (4, 4, E + 1) for batch in drawn)
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[3])
-    alone = bags.sample(slides[1:2], 0, 0, seed=0, most=4)
+    alone = bags.sample(slides[1:2], 0, 0, seed=0, max_tiles=4)
     assert torch.equal(alone[0], drawn[0][1]), "draws do not depend on the batch"
-    every = bags.sample(slides, 0, 0, seed=0, most=100)
+    every = bags.sample(slides, 0, 0, seed=0, max_tiles=100)
     assert torch.equal(every, bags.padded([bags.rows[slide] for slide in slides]))
 
 
 def fit(cohort, folder, steps=60):
     bags, labels = cohort
     slides = np.arange(N_SLIDES)
-    setup = pooling.attention_setup(bags, slides, C, steps=steps, seed=0, most=12)
+    setup = pooling.attention_setup(bags, slides, C, steps=steps, seed=0, max_tiles=12)
     data = trainer.TrainingTiles(slides, labels, [*"abc"])
     networks, _ = trainer.train(
         Supervised(), setup.make_network, setup.sampler, data, schedule=setup.schedule, seed=0,

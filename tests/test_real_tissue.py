@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data.prepare.datasets import prepare
-from lib import consensus, paths
+from lib import consensus
 from lib.data import cards, tiles
 from lib.labels import UNLABELLED
 from lib.learning import losses, setups
@@ -35,9 +35,6 @@ def labelled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("real")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUTPUT_ROOT", str(folder))
-        shared = paths.ROOT.parent / "shared" / "data"
-        if shared.is_dir():
-            patch.setenv("DATA_ROOT", str(shared))
         source, source_table, source_store = read("ebhi", every=2)
         captions = [c.captions for c in source.classes]
         stand_in.build(

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from lib import paths
@@ -270,31 +272,28 @@ def _lies_in(folder: Path, tile: str) -> bool:
 
 
 def _with_copies(listed: Mapping[str, str], file: Path) -> dict[str, str]:
-    """Groups that hold near-copies of one picture, joined: each has the smallest of their names.
+    """Join groups that hold near-copies of one picture: each has the smallest of their names.
 
     listed: groups by the path or name of a tile; file: a CSV of pairs of file names, `tile` and
     `copy`, which may name more than is listed. Raises ValueError for a name of several tiles.
     """
-    by_name: dict[str, list[str]] = {}
+    tiles_named: dict[str, list[str]] = {}
     for tile, group in listed.items():
-        by_name.setdefault(posixpath.basename(tile), []).append(group)
-    joined = {group: group for group in listed.values()}
-
-    def smallest(group: str) -> str:
-        while joined[group] != group:
-            group = joined[group]
-        return group
-
-    rows, problems = read_table(file, ("tile", "copy")), []
-    for *names, line in zip(rows.tile, rows["copy"], rows.line, strict=True):
-        groups = [by_name.get(posixpath.basename(path_key(name)), []) for name in names]
+        tiles_named.setdefault(posixpath.basename(tile), []).append(group)
+    rows, problems, pairs = read_table(file, ("tile", "copy")), [], [(0, 0)]
+    names = sorted(set(listed.values())) or [""]
+    number = {name: n for n, name in enumerate(names)}
+    for *pair, line in zip(rows.tile, rows["copy"], rows.line, strict=True):
+        groups = [tiles_named.get(posixpath.basename(path_key(name)), []) for name in pair]
         if max(map(len, groups)) > 1:
-            problems.append(f"line {line}: several tiles have one of the names {names}")
+            problems.append(f"line {line}: several tiles have one of the names {pair}")
         elif all(groups):
-            low, high = sorted(smallest(group) for (group,) in groups)
-            joined[high] = low
+            pairs.append((number[groups[0][0]], number[groups[1][0]]))
     refuse(str(file), problems)
-    return {tile: smallest(group) for tile, group in listed.items()}
+    ends = tuple(np.array(pairs).T)
+    graph = coo_array((np.ones(len(pairs)), ends), shape=(len(names), len(names)))
+    joined = pd.Series(names).groupby(connected_components(graph)[1]).transform("first")
+    return {tile: joined[number[group]] for tile, group in listed.items()}
 
 
 def _once(names: pd.Series, file: Path) -> pd.Series:
@@ -309,9 +308,20 @@ def decode_tiles(
 ) -> Path:
     """Decode every tile once into a uint8 array [N, S, S, 3] and return its `.npy` file.
 
-    S is 8/7 of `image_size`, the size that random views are cropped from: see `images.read_square`;
-    then `shifts.shift` by that name. The file is named after the digests, so that it serves every
-    run on the same images. Raises `UnreadableTiles`, and ValueError for a shift that is none.
+    The file is named after the digests of the tiles, so that it serves all runs on these images.
+
+    Parameters
+    ----------
+    table : columns path and digest
+    image_size : input of the model in pixels; S is 8/7 of it, for random crops of that size
+    shift : a name of `lib.data.shifts`, or none
+
+    Raises
+    ------
+    UnreadableTiles
+        for images that cannot be decoded
+    ValueError
+        for a shift that is none
     """
     size = stored_size(image_size)
     content = blake2b(" ".join(table.digest).encode(), digest_size=8).hexdigest()

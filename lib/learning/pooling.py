@@ -146,7 +146,7 @@ def attention_setup(
     """Attention classifiers on the features of slides, for `trainer.train`; its tiles are slides.
 
     slides: [S], those to train on; only their tiles give the mean and deviation that features are
-    standardised by. max_tiles: of a slide in a step. Raises ValueError when none of them has a tile.
+    standardised by. max_tiles: of a slide in a step. Raises ValueError where no slide has a tile.
     """
     rows = np.concatenate([bags.rows[slide] for slide in slides])
     if not len(rows):

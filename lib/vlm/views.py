@@ -42,10 +42,19 @@ def random_view(
 ) -> torch.Tensor:
     """One random view of each tile (VLM-CPL, multi-view consensus).
 
-    Random crop of `size` from the stored S = 8/7 · size, quarter turn, flip, and with
-    `jitter_probability` a colour jitter: brightness, contrast and saturation by 1 ± `jitter`, hue
-    by ± `hue` of the colour circle. images: uint8 [B, S, S, 3]; tiles: [B] tile numbers; returns
-    float [B, 3, size, size] in 0 … 1. A tile's draw depends on `seed`, `view` and its number alone.
+    Random crop, quarter turn, flip, and colour jitter. A tile's draw depends on `seed`, `view` and
+    its number alone.
+
+    Parameters
+    ----------
+    images : uint8 [B, S, S, 3], S = 8/7 · size
+    tiles : [B], tile numbers
+    jitter, hue : brightness, contrast and saturation change by 1 ± jitter, the hue by ± hue of the
+        colour circle, with `jitter_probability`
+
+    Returns
+    -------
+    float [B, 3, size, size] in 0 … 1
 
     Deviation: the four colour operations are applied in one fixed order as a single affine map of
     the colours, with the hue turned in the YIQ plane instead of HSV, and clipped once at the end.

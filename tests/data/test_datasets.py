@@ -88,9 +88,6 @@ REAL = [name for name in CARDS if cards.read_card(name).synthetic is None]
 @pytest.mark.parametrize("dataset", REAL)
 def test_a_dataset_that_is_here_has_the_tiles_its_card_says(dataset, monkeypatch):
     card = cards.read_card(dataset)
-    shared = paths.ROOT.parent / "shared" / "data"
-    if shared.is_dir():
-        monkeypatch.setenv("DATA_ROOT", str(shared))
     try:
         folder = prepare(card)
     except FileNotFoundError:

@@ -30,8 +30,16 @@ LONGEST_HEADER, LONGEST_LIST = 2**16, 2**25
 LONGEST_END = 2**20  # bytes of zeros after the last member of a tar; tar itself fills up 10 KiB
 RESERVE = 2**29  # bytes of a disk that stay free
 NOT_DATA = {"__MACOSX", ".DS_Store"}  # what a Mac adds at the top of an archive
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError,
-          RecursionError, MemoryError, OverflowError)  # fmt: skip
+DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RecursionError,
+    MemoryError,
+    OverflowError,
+)
 
 
 @dataclass(frozen=True)

@@ -330,8 +330,14 @@ KINDS: tuple[str, ...] = tuple(_DRAW)
 
 
 def tissue_tile(
-    kind: str, slide: StainedSlide, size: int, rng: np.random.Generator, *, field: float = FIELD_UM,
-    mixed: float = 0.35) -> Array:  # fmt: skip
+    kind: str,
+    slide: StainedSlide,
+    size: int,
+    rng: np.random.Generator,
+    *,
+    field: float = FIELD_UM,
+    mixed: float = 0.35,
+) -> Array:
     """Draw one tile, uint8 [size, size, 3]: a random window of about `field` µm whatever its size.
 
     The share `mixed` of tiles hold 10-40 % of another kind. Raises ValueError for an unknown kind.

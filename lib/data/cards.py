@@ -71,27 +71,49 @@ Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 Side = Annotated[int, Field(strict=True, ge=1, le=1024)]
 
 GROUP = _fields(
-    "pattern", "table", "sample", "column", "name", "relative_to", "copies", "is",
-    pattern=Annotated[Text, Field(max_length=200)], table=Inside, sample=Beside, column=Text,
-    name=Text, relative_to=Inside, copies=Beside, **{"is": Text},
-)  # fmt: skip
+    "pattern",
+    "table",
+    "sample",
+    "column",
+    "name",
+    "relative_to",
+    "copies",
+    "is",
+    pattern=Annotated[Text, Field(max_length=200)],
+    table=Inside,
+    sample=Beside,
+    column=Text,
+    name=Text,
+    relative_to=Inside,
+    copies=Beside,
+    **{"is": Text},
+)
 IMAGES = _fields("masks", "count", images=Inside, masks=Inside, count=Count)
 PATCHING = _fields(
-    size=Side, overlap=Annotated[int, Field(strict=True, ge=0)], tissue=Share, share=Share,
+    size=Side,
+    overlap=Annotated[int, Field(strict=True, ge=0)],
+    tissue=Share,
+    share=Share,
     above=Annotated[int, Field(strict=True, ge=0, le=255)],
     images=Annotated[list[Annotated[dict, IMAGES]], Field(min_length=1)],
-)  # fmt: skip
+)
 SYNTHETIC = _fields(slides=Count, tiles=Count, size=Side, shift=Shift, seed=Seed)
 SLIDES: Any = {"slides": Count, "islands": Few, "columns": Few, "side": Side, "seed": Seed}
 DRAWN = _fields(
-    others=list[Name], irrelevant=Share, mpp=Annotated[list[Mpp], Field(min_length=1)],
-    shift=Shift, **SLIDES,
-)  # fmt: skip
+    others=list[Name],
+    irrelevant=Share,
+    mpp=Annotated[list[Mpp], Field(min_length=1)],
+    shift=Shift,
+    **SLIDES,
+)
 COMPOSED = _fields(tissue=dict[Name, Name], irrelevant=Share, mpp=Mpp, **SLIDES)
 OF_SLIDES = _fields(
-    "drawn", "composed",
-    table=Inside, drawn=Annotated[dict, DRAWN], composed=Annotated[dict, COMPOSED],
-)  # fmt: skip
+    "drawn",
+    "composed",
+    table=Inside,
+    drawn=Annotated[dict, DRAWN],
+    composed=Annotated[dict, COMPOSED],
+)
 ARCHIVE = _fields("url", "hash", contains=Content, url=Address, hash=Hash)
 
 

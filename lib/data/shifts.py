@@ -17,8 +17,15 @@ from scipy.ndimage import gaussian_filter
 from lib.data import staining
 
 DIRECTIONS = (
-    "haematoxylin-", "haematoxylin+", "eosin-", "eosin+", "stain-", "stain+", "blur", "jpeg",
-)  # fmt: skip
+    "haematoxylin-",
+    "haematoxylin+",
+    "eosin-",
+    "eosin+",
+    "stain-",
+    "stain+",
+    "blur",
+    "jpeg",
+)
 
 
 def parse(name: str) -> tuple[str, float]:

@@ -22,7 +22,7 @@ from lib.vlm.model_files import (
     read_json,
     snapshot,
     weights_in,
-)  # fmt: skip
+)
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = (
@@ -32,9 +32,17 @@ WEIGHTS = (
 )
 PICKLED = ("open_clip_pytorch_model.bin", "pytorch_model.bin")  # of open_clip, of transformers
 MODEL_FIELDS = {
-    "embed_dim", "vision_cfg", "text_cfg", "multimodal_cfg", "custom_text", "quick_gelu",
-    "init_logit_scale", "init_logit_bias", "nonscalar_logit_scale", "pad_id",
-}  # fmt: skip
+    "embed_dim",
+    "vision_cfg",
+    "text_cfg",
+    "multimodal_cfg",
+    "custom_text",
+    "quick_gelu",
+    "init_logit_scale",
+    "init_logit_bias",
+    "nonscalar_logit_scale",
+    "pad_id",
+}
 KWARGS = {  # fields whose content open_clip passes on to a constructor: what its own models use
     "tokenizer_kwargs": {"clean", "strip_sep_token"},
     "norm_kwargs": {"eps"},
@@ -136,9 +144,13 @@ def _open(weights: str, *, pickled: bool) -> tuple[Any, Any]:
             text |= {"hf_model_name": _text_tower(text["hf_model_name"], folder, scratch)}
             text["hf_model_pretrained"] = False
         model = open_clip.create_model(
-            name, tag, text_cfg=text, require_pretrained=True, pretrained_text=False,
+            name,
+            tag,
+            text_cfg=text,
+            require_pretrained=True,
+            pretrained_text=False,
             weights_only=True,
-        )  # fmt: skip
+        )
     return model, tokenizer
 
 

@@ -97,7 +97,7 @@ RENAMED = {
 
 def _renamed(row: dict[str, Any]) -> dict[str, Any]:
     """The row with its parameters named as today; rows of `30_cold_start` rest on 13 and on 22."""
-    params = row["params"] or {}
+    params = row.get("params") or {}
     if not params.keys() & {"hcs_weight", "tau"}:
         return row
     both = {"hcs_weight", "tau"} <= params.keys()

@@ -43,19 +43,22 @@ override SHELL := /bin/sh
 override export GOAL := $(firstword $(MAKECMDGOALS))
 override RUN := PATH="$$(CDPATH= cd -- "$$VENV/bin" && pwd):$$PATH" "$$VENV/bin/python" -m
 override PYTEST := $(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-override SNAKEMAKE := $(RUN) snakemake --cores all --nolock --rerun-incomplete --quiet rules host
+# An interrupted command has said so: make and its shell say nothing more.
+override QUIETLY := trap : INT;
+override END := || [ "$$?" = 130 ]
+override REPRODUCE := $(RUN) lib.reproduce
 override WITH_VLM := $${VLM:+-p vlm "$$VLM"}
 
 reproduce: venv ## Run every notebook on DATASET for SEEDS and FOLDS; ends with tables and figures
-	@$(SNAKEMAKE)
+	@$(QUIETLY) $(REPRODUCE) $(END)
 
 ablations: venv ## Run the ablations of DATASET for SEEDS and FOLDS, after reproduce
-	@$(SNAKEMAKE) ablations
+	@$(QUIETLY) $(REPRODUCE) ablations $(END)
 
 # The protocol of the record: what is published has three seeds, ablations have one.
 record: venv ## Run all folds, seeds and ablations of DATASET and publish their rows; hours
-	@FOLDS=0,1,2,3,4 SEEDS=0,1,2 $(SNAKEMAKE)
-	@FOLDS=0,1,2,3,4 SEEDS=0 $(SNAKEMAKE) ablations
+	@FOLDS=0,1,2,3,4 SEEDS=0,1,2 $(REPRODUCE)
+	@FOLDS=0,1,2,3,4 SEEDS=0 $(REPRODUCE) ablations
 	@$(RUN) figures.publish record "$$DATASET" $${VLM:+"$$VLM"}
 
 data: venv ## Download DATASET, or say where to get it
@@ -63,19 +66,19 @@ data: venv ## Download DATASET, or say where to get it
 
 own: venv ## Label and classify the images in TILES by the words in CLASSES; ends with a page
 	@[ "$$TILES" ] || { echo "name a folder of images: make own TILES=folder CLASSES=..." >&2; exit 1; }
-	@$(RUN) lib.runner notebooks/90_your_own_tiles.py -p dataset own -p folder "$$TILES" \
+	@$(QUIETLY) $(RUN) lib.runner notebooks/90_your_own_tiles.py -p dataset own -p folder "$$TILES" \
 	  -p classes "$$CLASSES" -p other "$$OTHER" -p by_folder "$$BY_FOLDER" \
-	  -p labels "$$LABELS" $(WITH_VLM)
+	  -p labels "$$LABELS" $(WITH_VLM) $(END)
 
 # notebooks/91_label_tiles.py, after notebook 90; without TILES on the drawn tiles
 label: venv ## Label TILES in JupyterLab, from what make own says of them; without TILES drawn ones
-	@$(RUN) apps.labelling.start $${TILES:+-p dataset own} -p folder "$$TILES" \
-	  -p classes "$$CLASSES" $(WITH_VLM)
+	@$(QUIETLY) $(RUN) apps.labelling.start $${TILES:+-p dataset own} -p folder "$$TILES" \
+	  -p classes "$$CLASSES" $(WITH_VLM) $(END)
 
 slides: venv ## Label the slides in SLIDES by the words in CLASSES; ends with a page
 	@[ "$$SLIDES" ] || { echo "name a folder of slides: make slides SLIDES=folder CLASSES=..." >&2; exit 1; }
-	@$(RUN) lib.runner notebooks/92_your_own_slides.py -p dataset own -p folder "$$SLIDES" \
-	  -p classes "$$CLASSES" -p other_tissue "$$OTHER_TISSUE" -p table "$$SLIDE_TABLE" $(WITH_VLM)
+	@$(QUIETLY) $(RUN) lib.runner notebooks/92_your_own_slides.py -p dataset own -p folder "$$SLIDES" \
+	  -p classes "$$CLASSES" -p other_tissue "$$OTHER_TISSUE" -p table "$$SLIDE_TABLE" $(WITH_VLM) $(END)
 
 test: venv ## Run all tests
 	@$(PYTEST)
@@ -87,7 +90,7 @@ test-fast: venv ## Run the tests that take no more than about a second each
 smoke: venv ## Run the whole chain on a handful of tiny tiles, in a temporary folder
 	@folder=$$(mktemp -d) && export DATASET=smoke OUTPUT_ROOT="$$folder" || exit 1; \
 	trap 'trap "" HUP INT TERM; kill -- "-$$!"; wait; rm -rf -- "$$folder"; exit 1' HUP INT TERM; \
-	setsid env $(SNAKEMAKE) --directory "$$folder" & \
+	setsid env $(REPRODUCE) --directory "$$folder" & \
 	if wait "$$!"; then rm -rf -- "$$folder"; echo "The chain runs."; \
 	else echo "The chain broke; what it wrote is in $$folder" >&2; exit 1; fi
 

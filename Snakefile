@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 
-from lib import parameters, paths, runner
+from lib import parameters, paths, reproduce, runner
 from lib.chain import CHAIN, variant
 from lib.data import cards, datasets, splits
 from lib.vlm.cards import check_vlm
@@ -184,4 +184,4 @@ rule page:
 
 
 onsuccess:
-    print(runner.summary(paths.runs_folder(DATASET, VLM)))
+    print(reproduce.summary(paths.runs_folder(DATASET, VLM)))

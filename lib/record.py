@@ -59,19 +59,38 @@ def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         temporary.write_text(_lines(rows))
 
 
-def headline(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The one number of a notebook's rows that says how it went; empty without rows.
+HEADLINES = {
+    "cold-start": "UniSAL after VLM-CPL",
+    "unisal-coverage": "UniSAL",
+    "vlm-cpl": "VLM-CPL",
+    "zero-shot": "zero-shot",
+    "mvc+pfc": "MVC, then PFC",
+    "mvc": "MVC",
+}
 
-    Of the last row in our setting, or else of the last: accuracy on the test set where it was
-    measured, else the pseudo-label precision.
+
+def headline(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Name VLM-CPL or UniSAL in our setting and its accuracy on the test set; empty without it.
+
+    Of notebooks before the training: zero-shot, or the precision of the pseudo labels.
     """
-    if not rows:
-        return ""
-    last = [row for row in rows if row["setting"] == "ours"][-1:] or rows[-1:]
-    scores, labels = last[0]["scores"], last[0]["labels"] or {}
-    if scores is not None and last[0]["split"] == "test":
-        return f"accuracy {scores['accuracy']:.3f}"
-    return f"pseudo-label precision {labels['precision']:.3f}" if "precision" in labels else ""
+    for method, name in HEADLINES.items():
+        rated = [row for row in rows if row["method"] == method and not _varied(row)]
+        rated = [row for row in rated if row["setting"] == "ours"] or rated
+        tested = [row for row in rated if row["scores"] and row["split"] == "test"]
+        aligned = [row for row in tested if row["training"] in (None, "dual-view-aligned")]
+        for row in sorted(aligned or tested, key=lambda row: row["budget"] or 0)[-1:]:
+            labels = f", {row['budget']} labels" if row["budget"] else ""
+            setting = f", {row['setting']}" if row["setting"] else ""
+            return f"{name}{setting}{labels}: accuracy {row['scores']['accuracy']:.3f}"
+        for row in rated[-1:]:
+            if "precision" in (row["labels"] or {}):
+                return f"{name}, ours: pseudo-label precision {row['labels']['precision']:.3f}"
+    return ""
+
+
+def _varied(row: Mapping[str, Any]) -> bool:
+    return bool((row["params"] or {}).get("varied"))
 
 
 def read_rows(*files: Path) -> list[dict[str, Any]]:

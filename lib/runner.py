@@ -3,16 +3,17 @@
     python -m lib.runner notebooks/11_multi_view_consensus.py -p dataset lc25k_colon -p n_views 30
 
 The percent script becomes `executed/11_multi_view_consensus.ipynb` in the run folder. Parameters
-are the defaults of its tagged cell, then `notebooks/params/<dataset>.yaml`, then each `-p`.
+are the defaults of its tagged cell, then `notebooks/params/<dataset>.yaml`, then each `-p`; the
+executed copy has them in place of the defaults.
 """
 
 import argparse
 import ast
-import json
 import os
-import shutil
+import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,9 +21,20 @@ from typing import Any
 
 from lib import chain, paths, record
 from lib.artefacts import atomic, locked, remove_leftovers, scratch_folder
-from lib.parameters import declared_parameters, resolve_parameters
+from lib.parameters import declared_parameters, near, resolve_parameters
 from lib.vlm.cards import check_vlm
 from lib.yaml_files import parse_yaml
+
+INTERRUPTED = "interrupted; the same command goes on"
+# glibc gives the buffers of each layer back to the system and faults them in again at the next:
+# told to keep them, the encoder was measured 1.4 times as fast on two cores.
+KEEP_BUFFERS = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+# An executed notebook shows no progress bars, ours or those of transformers and its downloads.
+NO_BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+PACKAGES = ("lib", "apps", "data", "figures")
+# What a notebook prints that its caller has to see.
+TOLD = ("left out", "alarm: ", "open ")
+SHORT = 3  # seconds: the heading of a section that takes longer is printed
 
 
 def cells(notebook: Path) -> list[Any]:
@@ -32,7 +44,17 @@ def cells(notebook: Path) -> list[Any]:
     return jupytext.read(notebook).cells
 
 
-PACKAGES = ("lib", "apps", "data", "figures")
+def filled(notebook: Path, parameters: Mapping[str, Any]) -> Any:
+    """A notebook whose parameters cell has these values in place of the defaults."""
+    import jupytext
+
+    content = jupytext.read(notebook)
+    for cell in content.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            lines = (re.match(r"(\w+) = .*?(  # .*|$)", line) for line in cell.source.splitlines())
+            pairs = [(line[1], line[2]) for line in lines if line]
+            cell.source = "\n".join(f"{name} = {parameters[name]!r}{end}" for name, end in pairs)
+    return content
 
 
 def modules_used(file: Path) -> list[Path]:
@@ -42,11 +64,8 @@ def modules_used(file: Path) -> list[Path]:
     while waiting:
         for node in ast.walk(ast.parse(waiting.pop().read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
-                names = [node.module or ""] + [
-                    f"{node.module}.{alias.name}" for alias in node.names
-                ]
-                for name in names:
-                    module = paths.ROOT / (name.replace(".", "/") + ".py")
+                for name in ["", *(f".{alias.name}" for alias in node.names)]:
+                    module = paths.ROOT / (f"{node.module}{name}".replace(".", "/") + ".py")
                     if module.is_file() and module not in found:
                         found[module] = None
                         waiting.append(module)
@@ -63,43 +82,33 @@ def run_of(parameters: Mapping[str, Any]) -> Path:
 
 def name_of(notebook: Path, parameters: Mapping[str, Any]) -> str:
     """What the executed notebook and its rows are called."""
-    given = {name: parameters[name] for name in ("network", "part") if name in parameters}
-    return notebook.stem + chain.variant(**given)
+    return notebook.stem + chain.variant(
+        **{name: parameters[name] for name in ("network", "part") if name in parameters}
+    )
 
 
-# glibc gives the buffers of each layer back to the system and faults them in again at the next:
-# told to keep them, the encoder was measured 1.4 times as fast on two cores.
-KEEP_BUFFERS = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
-# An executed notebook shows no progress bars, ours or those of transformers and its downloads.
-NO_BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+def run_notebook(notebook: Path, passed: Mapping[str, Any]) -> Path:
+    """Execute a percent script from the repository's root; prints the headings that take long.
 
-
-def run_notebook(notebook: Path, given: Mapping[str, Any]) -> Path:
-    """Execute a percent script with papermill from the repository's root.
-
-    Returns the executed notebook. On an error the partial one is kept as `<name>.failed.ipynb`
-    and a RuntimeError names the notebook, the cell and the error. Where another process runs the
-    same notebook of the same run, this one says so and waits for it.
+    Returns the executed notebook. On an error the partial one is kept as `<name>.failed.ipynb` and
+    a RuntimeError says what happened. Where another process runs the same notebook of the same
+    run, this one says so and waits for it.
     """
-    parameters = resolve_parameters(notebook, given)
-    check_vlm(parameters["vlm"])
+    parameters = resolve_parameters(notebook, passed)
     name, folder = name_of(notebook, parameters), run_of(parameters) / "executed"
     lock = folder / f".{name}.lock"
     try:
         with locked(lock, wait=False):
             return _execute(notebook, parameters, folder / f"{name}.ipynb")
     except BlockingIOError as error:
-        print(f"{name} is run by {error}; waiting for it", file=sys.stderr, flush=True)
+        _say(f"{name} is run by {error}; waiting for it")
     with locked(lock):
         return _execute(notebook, parameters, folder / f"{name}.ipynb")
 
 
 def _execute(notebook: Path, parameters: Mapping[str, Any], done: Path) -> Path:
-    import jupytext
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-    from traitlets.config import Config
+    import nbformat
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     for touched in (
         done.parents[1],
@@ -108,72 +117,76 @@ def _execute(notebook: Path, parameters: Mapping[str, Any], done: Path) -> Path:
     ):
         remove_leftovers(touched)
     os.environ |= KEEP_BUFFERS | NO_BARS | os.environ  # the kernel inherits it
-    failed = done.with_suffix(".failed.ipynb")
+    failed, content = done.with_suffix(".failed.ipynb"), filled(notebook, parameters)
+    started = time.perf_counter()
     with scratch_folder() as scratch, atomic(done) as partial:
-        source = scratch / f"{notebook.stem}.ipynb"
-        jupytext.write(jupytext.read(notebook), source, fmt="ipynb")
         try:
-            papermill.execute_notebook(
-                source,
-                partial,
-                parameters=parameters,
-                kernel_name="python3",
-                cwd=paths.ROOT,
-                progress_bar=False,
-                # Sockets as files: no ports that kernels running side by side could collide on.
-                config=Config(
-                    {
-                        "KernelManager": {
-                            "transport": "ipc",
-                            "ip": f"{scratch}/kernel",
-                            "connection_file": f"{scratch}/kernel.json",
-                        }
-                    }
-                ),
-            )
-        except (PapermillExecutionError, DeadKernelError) as error:
-            shutil.move(partial, failed)
-            last = f"the kernel died ({error}), perhaps for lack of memory"
-            if isinstance(error, PapermillExecutionError):
-                last = f"cell {error.cell_index}: {error.ename}: {error.evalue}".strip()
-            raise RuntimeError(
-                f"{notebook.stem} failed in {last}\nThe notebook up to there: {failed}"
-            ) from None
+            _run_cells(content, scratch, done.stem)
+        except (CellExecutionError, DeadKernelError) as error:
+            with atomic(failed) as file:
+                nbformat.write(content, file)
+            raise RuntimeError(f"{done.stem}: {_explained(error)}\nup to there: {failed}") from None
+        content.metadata["seconds"] = round(time.perf_counter() - started, 1)
+        nbformat.write(content, partial)
     failed.unlink(missing_ok=True)
     return done
 
 
-def notebook_seconds(folder: Path) -> dict[str, float]:
-    """Seconds that each executed notebook below `folder` took, by name."""
-    seconds = {}
-    for file in sorted(folder.rglob("executed/[0-9]*.ipynb")):
-        if not file.name.endswith(".failed.ipynb"):
-            papermill_data = json.loads(file.read_text())["metadata"]["papermill"]
-            seconds[str(file.relative_to(folder))] = papermill_data["duration"]
-    return seconds
+def _run_cells(content: Any, scratch: Path, name: str) -> None:
+    """Run the code cells of a notebook in a kernel of its own."""
+    from nbclient import NotebookClient
+    from traitlets.config import Config
+
+    # Sockets as files: no ports that kernels running side by side could collide on.
+    connection = {"transport": "ipc", "ip": f"{scratch}/kernel"}
+    connection["connection_file"] = f"{scratch}/kernel.json"
+    client = NotebookClient(
+        content,
+        timeout=None,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(paths.ROOT)}},
+        config=Config({"KernelManager": connection}),
+    )
+    section = threading.Timer(0, str)
+    with client.setup_kernel():
+        try:
+            for number, cell in enumerate(content.cells):
+                for heading in re.findall(r"^## +(.+)$", cell.source, re.MULTILINE):
+                    section.cancel()
+                    section = threading.Timer(SHORT, _say, [f"  {name[:2]} {heading} …"])
+                    section.start()
+                if cell.cell_type == "code":
+                    client.execute_cell(cell, number)
+            client.set_widgets_metadata()
+        finally:
+            section.cancel()
 
 
-def summary(folder: Path) -> str:
-    """Seconds per notebook of a dataset with a VLM, and its tables if they are made."""
-    seconds = notebook_seconds(folder)
-    lines = [f"\n{folder}: seconds per notebook (of its last run)"]
-    lines += [f"{value:8.1f}  {name}" for name, value in seconds.items()]
-    lines.append(f"{sum(seconds.values()):8.1f}  in all")
-    tables = folder / "figures" / "RESULTS.md"
-    if tables.is_file():
-        lines.append("\n" + tables.read_text())
-    return "\n".join(lines)
+def _say(line: str) -> None:
+    """Print at once and in one piece: several notebooks may run side by side."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
-TOLD = ("left out", "alarm: ", "open ")
+def _explained(error: Exception) -> str:
+    """What stopped a notebook, and what to do about it."""
+    kind, text = getattr(error, "ename", ""), str(getattr(error, "evalue", "")).strip()
+    if not kind:
+        return (
+            "its process ended, most often for lack of memory: close other programs, or pass a "
+            "smaller batch_size or fewer tiles"
+        )
+    if kind in ("ValueError", "OSError", "FileNotFoundError", "UnreadableTile") and text:
+        return text  # these say what to do
+    return f"{kind}: {text}\nThis should not happen; please report it with the notebook"
 
 
 def _told(executed: Path) -> list[str]:
     """What a notebook printed that its caller has to see: left out, alarms, where its page is."""
-    outputs = [
-        o for cell in json.loads(executed.read_text())["cells"] for o in cell.get("outputs", [])
-    ]
-    printed = "".join("".join(o["text"]) for o in outputs if o.get("name") == "stdout")
+    import nbformat
+
+    outputs = [o for c in nbformat.read(executed, 4).cells for o in c.get("outputs", [])]
+    printed = "".join(o.text for o in outputs if o.get("name") == "stdout")
     lines = dict.fromkeys(line for line in printed.splitlines() if line.startswith(TOLD))
     return sorted(lines, key=lambda line: line.startswith("open "))
 
@@ -192,43 +205,43 @@ def name_and_value(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _run(notebook: Path, options: Sequence[tuple[str, str]]) -> None:
+    """Run a notebook and print what its caller wants to know."""
+    if not notebook.is_file():
+        names = [f"notebooks/{file.name}" for file in paths.notebook_file("x").parent.glob("*.py")]
+        raise ValueError(f"no such notebook: {notebook}.{near(str(notebook), names)}")
+    declared = declared_parameters(notebook)
+    passed = {
+        n: v if type(declared.get(n)) is str else parse_yaml(v, f"parameter {n!r}")
+        for n, v in options
+    }
+    parameters = resolve_parameters(notebook, passed)
+    name = name_of(notebook, parameters)
+    of_run = (parameters[n] for n in ("dataset", "vlm", "seed", "fold") if n in parameters)
+    _say(f"{name} ({' '.join(map(str, of_run))}) …")
+    started = time.perf_counter()
+    told = _told(run_notebook(notebook, passed))
+    rows = run_of(parameters) / "rows" / f"{name}.jsonl"
+    result = record.headline(record.read_rows(rows)) if rows.is_file() else ""
+    first = f"{name} {time.perf_counter() - started:.0f} s  {result}".rstrip()
+    _say("\n".join([first, *told]))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m lib.runner", description=__doc__)
     parser.add_argument("notebook", type=Path, help="percent script, e.g. notebooks/10_….py")
-    parser.add_argument(
-        "-p", action="append", default=[], type=name_and_value, metavar="NAME VALUE",
-        help="parameter",
-    )  # fmt: skip
+    parser.add_argument("-p", action="append", default=[], type=name_and_value, help="NAME VALUE")
     options = parser.parse_args(joined_parameters(sys.argv[1:] if arguments is None else arguments))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporaries are removed
     try:
-        if not options.notebook.is_file():
-            raise ValueError(f"no such notebook: {options.notebook}")
-        declared = declared_parameters(options.notebook)
-        given = {
-            n: v if type(declared.get(n)) is str else parse_yaml(v, f"parameter {n!r}")
-            for n, v in options.p
-        }
-        parameters = resolve_parameters(options.notebook, given)
-        name = name_of(options.notebook, parameters)
-        of_run = [n for n in ("dataset", "vlm", "seed", "fold") if n in parameters]
-        where = " ".join(str(parameters[n]) for n in of_run)
-        print(f"{name} ({where}) …", file=sys.stderr, flush=True)
-        started = time.perf_counter()
-        done = run_notebook(options.notebook, given)
-        rows = run_of(parameters) / "rows" / f"{name}.jsonl"
-        result = record.headline(record.read_rows(rows)) if rows.is_file() else ""
-        told = _told(done)
+        _run(options.notebook, options.p)
     except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        _say(INTERRUPTED)
         return 130
-    seconds = time.perf_counter() - started
-    first = f"{name} {seconds:.0f} s  {result}".rstrip()
-    print("\n".join([first, *told]), file=sys.stderr, flush=True)
     return 0
 
 

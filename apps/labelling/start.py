@@ -8,7 +8,6 @@ Arguments of JupyterLab may follow, and more in the environment's `LAB_ARGS`, qu
 import argparse
 import json
 import os
-import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,6 +33,8 @@ def label_notebook(values: Mapping[str, Any]) -> Path:
     words, labels and settings is there. Raises ValueError for an unknown parameter and RuntimeError
     when notebook 90 fails.
     """
+    import jupytext
+
     sources = {name: paths.notebook_file(name) for name in (RESULT, LABEL)}
     declared = {name: parameters.declared_parameters(file) for name, file in sources.items()}
     for name in values.keys() - declared[RESULT].keys() - declared[LABEL].keys():
@@ -51,7 +52,7 @@ def label_notebook(values: Mapping[str, Any]) -> Path:
         print(f"{RESULT} runs first …", file=sys.stderr, flush=True)
         runner.run_notebook(sources[RESULT], for_own)
     with atomic(out / f"{LABEL}.ipynb") as file:
-        file.write_text(_filled(sources[LABEL], label))
+        file.write_text(jupytext.writes(runner.filled(sources[LABEL], label), fmt="ipynb"))
     return out / f"{LABEL}.ipynb"
 
 
@@ -70,19 +71,6 @@ def has_result(out: Path, tiles: Path, own: Mapping[str, Any]) -> bool:
         return False
     templates = parse_templates(own["templates"]) or [PAPERS]
     return not own["classes"] or description["classes"] == parse_classes(own["classes"], templates)
-
-
-def _filled(notebook: Path, values: Mapping[str, Any]) -> str:
-    """Write the notebook as .ipynb, its literals replaced by the parameters."""
-    import jupytext
-
-    content = jupytext.read(notebook)
-    for cell in content.cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            lines = (re.match(r"(\w+) = .*?(  # .*)", line) for line in cell.source.splitlines())
-            pairs = [(line[1], line[2]) for line in lines if line]
-            cell.source = "\n".join(f"{name} = {values[name]!r}{end}" for name, end in pairs)
-    return jupytext.writes(content, fmt="ipynb")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,112 @@
+"""Run the chain of notebooks as make asks for it; it ends with where the results are.
+
+    DATASET=lc25k_colon SEEDS=0,1,2 python -m lib.reproduce [ablations]
+
+Snakemake runs in a session of its own: an interruption ends all its jobs, and one line says so.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from lib import paths
+from lib.artefacts import atomic
+from lib.runner import INTERRUPTED
+
+SNAKEMAKE = "--cores all --nolock --rerun-incomplete --quiet rules host progress".split()
+# Lines of Snakemake that say nothing to who called make.
+NOISE = re.compile(
+    r"Complete log|Shutting down|Exiting because|At least one job|Terminating processes|"
+    r"Cancelling snakemake|Removing output files|Assuming unrestricted|Building DAG|Using shell|"
+    r"Select jobs|Execute \d+ jobs|\s*$"
+)
+
+
+INDEX = """<!doctype html><meta charset="utf-8"><title>{title}</title>
+<style>body {{ font: 16px/1.5 sans-serif; margin: 2em auto; max-width: 45em }}
+td {{ padding-right: 2em }}</style>
+<h1>{title}</h1><table>{rows}</table>
+"""
+
+
+def summary(folder: Path) -> str:
+    """Three lines: where the tables, the executed notebooks and the page with all figures are.
+
+    folder: of the runs of a dataset with a VLM.
+    """
+    index = write_pages(folder)
+    lines = {
+        "results": folder / "figures" / "RESULTS.md",
+        "notebooks": index,
+        "page": index.with_name("40_record.html"),
+    }
+    return "\n".join(f"{name + ':':10} {path}" for name, path in lines.items() if path.is_file())
+
+
+def write_pages(folder: Path) -> Path:
+    """Write every executed notebook below a folder as HTML, and an index of them in their order.
+
+    Pages that are newer than their notebook stay. Returns the index.
+    """
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    out, exporter = folder / "html", HTMLExporter(embed_images=True)
+    files = [f for f in folder.rglob("executed/[0-9]*.ipynb") if ".failed" not in f.name]
+    links = []
+    for file in sorted(files, key=lambda file: (file.name, str(file))):
+        run = file.parents[1].relative_to(folder).as_posix().replace("/", ", ").strip(".")
+        page = out / ("-".join([file.stem, *run.split(", ")]).strip("-") + ".html")
+        notebook = nbformat.read(file, 4)
+        title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
+        if not page.is_file() or page.stat().st_mtime < file.stat().st_mtime:
+            body, _ = exporter.from_notebook_node(
+                notebook, {"metadata": {"name": f"{file.stem[:2]} {title}"}}
+            )
+            with atomic(page) as temporary:
+                temporary.write_text(body)
+        link = f'<a href="{page.name}">{escape(title)}</a>'
+        cells = [file.stem[:2], link, escape(run), f"{notebook.metadata.get('seconds', 0):.0f} s"]
+        links.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    with atomic(out / "index.html") as temporary:
+        title = escape(" with ".join(folder.parts[-2:]))
+        temporary.write_text(INDEX.format(title=title, rows="\n".join(links)))
+    return out / "index.html"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run snakemake with further arguments; returns the exit status."""
+    targets = sys.argv[1:] if arguments is None else [*arguments]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "Snakefile")]
+    signals = {signal.SIGTERM, signal.SIGHUP}
+    for number in signals:
+        signal.signal(number, signal.default_int_handler)
+    with subprocess.Popen(
+        [*command, *SNAKEMAKE, *targets],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if not NOISE.match(line):
+                    print(line, end="", file=sys.stderr, flush=True)
+            return process.wait()
+        except KeyboardInterrupt:
+            for number in {signal.SIGINT, *signals}:
+                signal.signal(number, lambda *_: os.killpg(process.pid, signal.SIGKILL))
+            os.killpg(process.pid, signal.SIGINT)
+            process.communicate()
+            print(INTERRUPTED, file=sys.stderr)
+            return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 
-from lib import parameters, paths, reproduce, runner
+from lib import parameters, paths, runner
 from lib.chain import CHAIN, variant
 from lib.data import cards, datasets, splits
 from lib.vlm.cards import check_vlm
@@ -26,7 +26,7 @@ def words(name, default):
 
 def numbers(name, default="0"):
     if not re.fullmatch("[0-9]{1,9}( [0-9]{1,9})*", " ".join(words(name, default))):
-        raise ValueError(f"{name}={TOLD[name]}: numbers are wanted, as in 0 or 0,1,2")
+        raise ValueError(f"{name}={TOLD[name]}: whole numbers, as in {name.upper()}=0 or {name.upper()}=0,1,2")
     return list(dict.fromkeys(map(int, words(name, default))))
 
 
@@ -75,6 +75,9 @@ try:  # what cannot run is refused, in one line, before anything starts
         SETTINGS[name, vlm]["files"] = FILES if first else []
 except (ValueError, OSError) as error:
     sys.exit(f"error: {error}")
+
+
+print("runs in", paths.runs_folder(DATASET, VLM))  # read by lib/reproduce.py
 
 
 # The encoder, whose results serve all folds, takes all cores. Heads are so small that a second thread
@@ -181,7 +184,3 @@ rule page:
         call=lambda _: shlex.join([sys.executable, *PUBLISH, DATASET, VLM]),
     shell:
         "{params.call}"
-
-
-onsuccess:
-    print(reproduce.summary(paths.runs_folder(DATASET, VLM)))

@@ -7,7 +7,7 @@ that declare the name, and below a notebook's name what holds for that notebook 
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,10 @@ def default_vlm(dataset: str) -> str:
     return resolve_parameters(paths.notebook_file("40_record"), {"dataset": dataset})["vlm"]
 
 
-def near(name: str, names: list[str]) -> str:
-    """Ask whether a similar name was meant; empty if there is none."""
-    similar = get_close_matches(name, names, 3, 0.6)
-    return f" Did you mean {' or '.join(similar)}?" if similar else ""
+def near_names(name: str, known: Iterable[str]) -> str:
+    """Names like one that there is not, for an error; all of them where none is like it."""
+    near = get_close_matches(name, known := list(known), cutoff=0.6)
+    return f": did you mean {' or '.join(near)}?" if near else f": there are {', '.join(known)}"
 
 
 def _of_dataset(file: Path, notebook: Path) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _of_dataset(file: Path, notebook: Path) -> dict[str, Any]:
     sections = {name: common.pop(name) for name, v in [*common.items()] if isinstance(v, dict)}
     for name, section in sections.items():
         if name not in every:
-            raise ValueError(f"{file}: there is no notebook {name!r}.{near(name, [*every])}")
+            raise ValueError(f"{file}: there is no notebook {name!r}{near_names(name, every)}")
         _checked(section, every[name], f"{file}, {name}")
     for name in common:
         defaults = {stem: declared[name] for stem, declared in every.items() if name in declared}
@@ -94,9 +94,7 @@ def _checked(
     checked = {}
     for name, value in values.items():
         if name not in declared:
-            valid = ", ".join(f"{n}={v!r}" for n, v in declared.items())
-            meant = near(name, [*declared])
-            raise ValueError(f"{where}: unknown parameter {name!r}.{meant} Valid: {valid}")
+            raise ValueError(f"{where}: unknown parameter {name!r}{near_names(name, declared)}")
         wanted = type(declared[name])
         exponent = isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value)
         if exponent and wanted is float:

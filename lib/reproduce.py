@@ -27,6 +27,7 @@ NOISE = re.compile(
 )
 
 
+RUNS = "runs in "  # what the Snakefile prints first
 INDEX = """<!doctype html><meta charset="utf-8"><title>{title}</title>
 <style>body {{ font: 16px/1.5 sans-serif; margin: 2em auto; max-width: 45em }}
 td {{ padding-right: 2em }}</style>
@@ -96,9 +97,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                if not NOISE.match(line):
+                if line.startswith(RUNS):
+                    folder = Path(line.removeprefix(RUNS).rstrip("\n"))
+                elif not NOISE.match(line):
                     print(line, end="", file=sys.stderr, flush=True)
-            return process.wait()
+            if process.wait() == 0:
+                print(summary(folder))
+            return process.returncode
         except KeyboardInterrupt:
             for number in {signal.SIGINT, *signals}:
                 signal.signal(number, lambda *_: os.killpg(process.pid, signal.SIGKILL))

@@ -216,6 +216,7 @@ def _run(notebook: Path, options: Sequence[tuple[str, str]]) -> None:
         for n, v in options
     }
     parameters = resolve_parameters(notebook, passed)
+    check_vlm(parameters["vlm"])
     name = name_of(notebook, parameters)
     of_run = (parameters[n] for n in ("dataset", "vlm", "seed", "fold") if n in parameters)
     _say(f"{name} ({' '.join(map(str, of_run))}) …")

@@ -60,8 +60,8 @@ def test_a_call_is_one_command_whatever_vlm_and_folders_are_called(tmp_path):
 
 def test_what_cannot_run_is_refused_in_one_line(tmp_path):
     for told, message in (
-        ({"SEEDS": "a"}, "seeds=a: numbers are wanted"),
-        ({"FOLDS": ","}, "folds=,: numbers are wanted"),
+        ({"SEEDS": "a"}, "seeds=a: whole numbers, as in SEEDS=0"),
+        ({"FOLDS": ","}, "folds=,: whole numbers, as in FOLDS=0"),
         ({"DATASET": "nope"}, "there is no dataset 'nope': there are "),
         ({"OUTPUT_ROOT": str(tmp_path / "{x}")}, "Snakemake takes braces"),
     ):

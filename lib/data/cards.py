@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +20,7 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from lib import paths
+from lib.parameters import near_names
 from lib.yaml_files import read_yaml
 
 only = with_config(ConfigDict(extra="forbid"))
@@ -234,12 +234,6 @@ def read_card(dataset: str) -> Card:
     for problem in _problems(card):
         raise ValueError(f"{file}: {problem}")
     return card
-
-
-def near_names(name: str, known: Iterable[str]) -> str:
-    """Names like one that there is not, for an error; all of them where none is like it."""
-    near = get_close_matches(name, known := list(known), cutoff=0.7)
-    return f": did you mean {' or '.join(near)}?" if near else f": there are {', '.join(known)}"
 
 
 def card_files(dataset: str) -> list[Path]:

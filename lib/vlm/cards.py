@@ -6,7 +6,8 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from lib import paths
-from lib.data.cards import Address, Share, Side, Text, checked, near_names, read_card
+from lib.data.cards import Address, Share, Side, Text, checked, read_card
+from lib.parameters import near_names
 from lib.yaml_files import read_yaml
 
 NOT_STATED = "not stated"

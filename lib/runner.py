@@ -12,6 +12,7 @@ import ast
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -148,7 +149,8 @@ def _run_cells(content: Any, scratch: Path, name: str) -> None:
         config=Config({"KernelManager": connection}),
     )
     section = threading.Timer(0, str)
-    with client.setup_kernel():
+    # What the kernel says to the terminal at its end is for nobody; cells have their own output.
+    with client.setup_kernel(stderr=subprocess.DEVNULL):
         try:
             for number, cell in enumerate(content.cells):
                 for heading in re.findall(r"^## +(.+)$", cell.source, re.MULTILINE):
@@ -208,8 +210,8 @@ def name_and_value(text: str) -> tuple[str, str]:
 def _run(notebook: Path, options: Sequence[tuple[str, str]]) -> None:
     """Run a notebook and print what its caller wants to know."""
     if not notebook.is_file():
-        names = [f"notebooks/{file.name}" for file in paths.notebook_file("x").parent.glob("*.py")]
-        raise ValueError(f"no such notebook: {notebook}.{near(str(notebook), names)}")
+        names = [file.stem for file in paths.notebook_file("").parent.glob("[0-9]*.py")]
+        raise ValueError(f"no such notebook: {notebook}.{near(notebook.stem, names)}")
     declared = declared_parameters(notebook)
     passed = {
         n: v if type(declared.get(n)) is str else parse_yaml(v, f"parameter {n!r}")

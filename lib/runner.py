@@ -22,7 +22,7 @@ from typing import Any
 
 from lib import chain, paths, record
 from lib.artefacts import atomic, locked, remove_leftovers, scratch_folder
-from lib.parameters import declared_parameters, near, resolve_parameters
+from lib.parameters import declared_parameters, near_names, resolve_parameters
 from lib.vlm.cards import check_vlm
 from lib.yaml_files import parse_yaml
 
@@ -211,7 +211,7 @@ def _run(notebook: Path, options: Sequence[tuple[str, str]]) -> None:
     """Run a notebook and print what its caller wants to know."""
     if not notebook.is_file():
         names = [file.stem for file in paths.notebook_file("").parent.glob("[0-9]*.py")]
-        raise ValueError(f"no such notebook: {notebook}.{near(notebook.stem, names)}")
+        raise ValueError(f"there is no {notebook}{near_names(notebook.stem, names)}")
     declared = declared_parameters(notebook)
     passed = {
         n: v if type(declared.get(n)) is str else parse_yaml(v, f"parameter {n!r}")

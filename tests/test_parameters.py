@@ -38,9 +38,9 @@ def test_a_section_holds_for_one_notebook_and_wins_over_what_holds_for_all(write
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("rat: 0.1\n", r"toy\.yaml: unknown parameter 'rat'\. Did you mean rate\?"),
-        ("10_toy: {sede: 1}\n", r"toy\.yaml, 10_toy: unknown parameter 'sede'\. Did you mean seed"),
-        ("10_tog: {seed: 1}\n", r"toy\.yaml: there is no notebook '10_tog'\. .* 10_toy"),
+        ("rat: 0.1\n", r"toy\.yaml: unknown parameter 'rat': did you mean rate"),
+        ("10_toy: {sede: 1}\n", r"toy\.yaml, 10_toy: unknown parameter 'sede': did you mean seed"),
+        ("10_tog: {seed: 1}\n", r"toy\.yaml: there is no notebook '10_tog': .* 10_toy"),
         ("seed: many\n", r"toy\.yaml.*'seed' must be int"),
         ("share: 5\n", "'share' is another parameter in each of 10_toy, 20_other: write it below"),
     ],
@@ -53,7 +53,7 @@ def test_a_parameter_file_that_fits_no_notebook_is_refused(write_notebook, text,
 
 
 def test_an_unknown_parameter_is_named_with_the_valid_ones(write_notebook):
-    with pytest.raises(ValueError, match=r"10_toy: unknown parameter 'sede'.*seed=0.*rate=0\.5"):
+    with pytest.raises(ValueError, match=r"10_toy: unknown parameter 'sede': did you mean seed"):
         resolve_parameters(write_notebook(), {"sede": 1})
 
 

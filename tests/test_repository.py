@@ -178,6 +178,7 @@ MAY_IMPORT = {
     "quality": {"learning", "active", "consensus", "clusters", "alarm", "report"},
     "figures": {"alarm", "consensus", "report", "slides", "quality"},
     "runner": {"vlm"},
+    "reproduce": {"runner"},
     "run_folder": {"data"},
 }
 

@@ -69,7 +69,7 @@ LAST_SCORES = {
 def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
     """Blocks of the README. rows: of the record, with each dataset's own VLM."""
     frame = no_labels_table(rows)
-    controls = frame.dataset.isin(CONTROLS)
+    controls = frame.get("dataset", pd.Series(dtype=object)).isin(CONTROLS)
     few = few_labels_table(rows)
     return {"no-labels": frame[~controls], "controls": frame[controls], "few-labels": few}
 

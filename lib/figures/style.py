@@ -1,4 +1,4 @@
-"""The look of all figures: width, colours, legends.
+"""The look of all figures and tables: width, colours, legends, titles.
 
 A figure is nine inches wide at most, at which a notebook shows it pixel by pixel, so that its text
 has one size wherever it stands.
@@ -6,15 +6,18 @@ has one size wherever it stands.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from pandas.io.formats.style import Styler
 
 plt.style.use(Path(__file__).with_name("style.mplstyle"))
 
@@ -94,3 +97,18 @@ def name_matrix(ax: Axes, xlabel: str, ylabel: str = "", title: str = "") -> Non
     ax.tick_params(axis="y", rotation=0)
     ax.tick_params(axis="x", rotation=30)
     plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
+
+
+def show_table(table: pd.DataFrame, title: str = "", columns: Sequence[str] = ()) -> Styler:
+    """Show a table in a notebook: a title above, whole names and numbers, no empty columns.
+
+    columns: those to show, of which a page has room for eight; without any, all.
+    """
+    shown = table[[name for name in columns if name in table]] if columns else table
+    shown = shown.replace("", None).dropna(axis=1, how="all").convert_dtypes()
+    styled = shown.style.format(precision=3, na_rep="", escape="html")
+    for axis in (0, 1):
+        styled.format_index(escape="html", axis=axis)
+    caption = "caption-side: top; text-align: left; font-weight: bold; padding: 0.5em 0"
+    styled.set_caption(escape(title)).set_table_styles([{"selector": "caption", "props": caption}])
+    return styled.hide() if isinstance(table.index, pd.RangeIndex) else styled

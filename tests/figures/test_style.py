@@ -1,10 +1,12 @@
 """All figures: as wide as a page at most, closed, and with names shown as they are."""
 
 import io
+import re
 import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.text import Text
 
 from lib.figures import consensus_plots, step_plots, style
@@ -53,3 +55,15 @@ def test_a_name_is_drawn_as_it_is_and_never_a_formula():
             figure.savefig(io.BytesIO(), dpi=20)
             texts = {text.get_text() for text in figure.findobj(Text)}
             assert any(name in text for text in texts)
+
+
+def test_a_table_has_a_title_whole_numbers_and_names_and_no_empty_columns():
+    table = pd.DataFrame({"round": [0, 1.0, np.nan], "accuracy": [0.51234, 0.7, 0.8]})
+    table = table.assign(name=["<b>", "x" * 80, ""], empty="", none=None)
+    page = style.show_table(table, "a <title>").to_html()
+    cells = re.findall("<td[^>]*>(.*?)</td>", page)
+    assert cells == ["0", "0.512", "&lt;b&gt;", "1", "0.700", "x" * 80, "", "0.800", ""]
+    assert "a &lt;title&gt;</caption>" in page and "row_heading" not in page
+    page = style.show_table(table.set_index("name"), columns=["accuracy", "absent"]).to_html()
+    assert re.findall("<td[^>]*>(.*?)</td>", page) == ["0.512", "0.700", "0.800"]
+    assert "&lt;b&gt;</th>" in page

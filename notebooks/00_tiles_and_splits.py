@@ -28,6 +28,7 @@ import pandas as pd
 from data.prepare.datasets import missing_tiles, prepare
 from lib.data import cards, splits, tiles
 from lib.figures import step_plots
+from lib.figures.style import show_table
 from lib.run_folder import open_run
 
 # %% tags=["parameters"]
@@ -60,7 +61,7 @@ card = cards.read_card(dataset)
 folder = prepare(card)
 print(cards.citation_lines(card))
 lines = [{"class": c.name, "prompts": " · ".join(c.prompts)} for c in card.classes]
-pd.DataFrame(lines).style.format(escape="html").hide()
+show_table(pd.DataFrame(lines))
 
 # %% [markdown]
 # ## The tiles

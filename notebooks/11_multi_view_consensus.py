@@ -29,6 +29,7 @@ from lib import consensus
 from lib.data import cards
 from lib.data.staining import separate_stains
 from lib.figures import consensus_plots, plots
+from lib.figures.style import show_table
 from lib.random_draws import tile_draws
 from lib.report import evaluation, pseudo_labels
 from lib.run_folder import open_run
@@ -121,7 +122,7 @@ assert np.array_equal(kept, consensus.multi_view_consensus(
 # The two settings also cluster different features, as the next notebook explains.
 
 # %%
-pd.DataFrame(consensus.VARIANTS).T
+show_table(pd.DataFrame(consensus.VARIANTS).T)
 
 # %% [markdown]
 # ## Two tiles and their votes
@@ -172,7 +173,8 @@ plots.precision_against_keep_ratio(mvc)
 # that keeps one class only can be very precise. The smallest class and the lost classes tell:
 
 # %%
-pseudo_labels.consensus_table(mvc).drop(columns=["worst run", "seeds"]).set_index("labels")
+columns = ["labels", "setting", "kept", "pseudo-label precision", "smallest class kept", "classes lost"]
+show_table(pseudo_labels.consensus_table(mvc), columns=columns)
 
 # %%
 plots.kept_per_class(pseudo_labels.per_class_frame(mvc), card.class_names)

@@ -35,6 +35,7 @@ from lib import clusters, consensus
 from lib.alarm import label_free_alarms
 from lib.data import cards
 from lib.figures import consensus_plots, step_plots
+from lib.figures.style import show_table
 from lib.report import evaluation, pseudo_labels
 from lib.run_folder import open_run
 
@@ -153,8 +154,8 @@ evaluations = evaluation.evaluate_filters(
     *given, labels, card.class_names, tiles=numbers, **rules
 )
 frame = pseudo_labels.pseudo_label_frame(run.record(evaluations))
-by_filter = pseudo_labels.consensus_table(frame).set_index("labels")
-by_filter.drop(columns=["worst run", "folds", "seeds"])
+columns = ["labels", "setting", "kept", "pseudo-label precision", "smallest class kept", "classes lost"]
+show_table(pseudo_labels.consensus_table(frame), columns=columns)
 
 # %% [markdown]
 # PFC alone keeps many labels, and many wrong ones with them. Both filters together keep fewer, and of

@@ -75,7 +75,8 @@ if network == "frozen":
 else:
     setup = setups.fine_tune(run.pixels_file(), input_size, **kwargs)
 run.decide(learning_rate=setup.schedule.learning_rate)
-setup.schedule
+schedule = setup.schedule
+print(f"{schedule.steps} steps, {schedule.batch_size} tiles a batch, learning rate {schedule.learning_rate:g}")
 
 # %% [markdown]
 # ## Labelled and unlabelled tiles
@@ -150,9 +151,9 @@ for setting in consensus.VARIANTS:
 step_plots.training_curves(curves, threshold)
 
 # %% [markdown]
-# The training in our setting. Left, the losses fall, rise when the warm-up is over and $D_u$ joins in, and fall again. Right, the
-# share of $D_u$ that passes γ grows fast at first, then slowly: what is left is hard. Without true labels
-# only that share could be drawn; the precision of the pseudo labels would stay unknown.
+# Left, the losses fall, rise when the warm-up is over and $D_u$ joins in, and fall again. In the middle, the share of $D_u$
+# that passes γ grows fast at first, then slowly: what is left is hard. Right, the precision of these pseudo labels, which
+# nobody would know without true labels.
 #
 # ## Which tiles pass γ?
 #

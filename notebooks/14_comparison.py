@@ -32,6 +32,7 @@ from lib.learning.source_only import source_only_probabilities
 from lib.learning.losses import CoTeaching, EarlyLearningRegularisation, Supervised
 from lib.learning.losses import generalised_cross_entropy
 from lib.figures import plots
+from lib.figures.style import show_table
 from lib.report import comparison
 from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
@@ -65,7 +66,8 @@ if network == "frozen":
 else:
     setup = setups.fine_tune(run.pixels_file(), run.settings["input_size"], **options)
 assert setup.schedule.learning_rate == run.settings["learning_rate"]
-setup.schedule
+schedule = setup.schedule
+print(f"{schedule.steps} steps, {schedule.batch_size} tiles a batch, learning rate {schedule.learning_rate:g}")
 
 # %% [markdown]
 # ## Methods that take noisy labels as they are
@@ -105,7 +107,9 @@ noisy = trials.noisy_label_trials(evidence, losses, suspected)
 # %%
 full = trials.full_supervision(train.label.values)
 planned = trials.select_trials([*noisy, full, *trials.filter_trials(evidence)], only)
-comparison.trials_table(planned, train.label.values, card.class_names)
+planned_table = comparison.trials_table(planned, train.label.values, card.class_names)
+columns = ["method", "setting", "labels", "tiles", "pseudo-label precision", "classes without"]
+show_table(planned_table, columns=columns)
 
 # %% [markdown]
 # Fewer tiles and a higher precision is the trade of the filters; the losses of the first lines try to do
@@ -162,7 +166,9 @@ run.save(comparison=right)
 # %%
 measured = run.rows("10_zero_shot_inference", "13_high_confidence_cross_supervision") + rows
 same_network = [row for row in measured if row["network"] in (None, network)]
-comparison.scores_table(same_network, comparison.groups_frame(right))
+scores = comparison.scores_table(same_network, comparison.groups_frame(right))
+columns = ["method", "setting", "accuracy", "balanced accuracy", "ours is better by"]
+show_table(scores, f"fold {fold}, seed {seed}", columns)
 
 # %%
 frame = comparison.score_frame(same_network)

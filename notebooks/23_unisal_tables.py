@@ -28,6 +28,7 @@ from lib import paths
 from lib.record import read_rows
 from figures import results
 from lib.figures import active_plots
+from lib.figures.style import show_table
 from lib.report import active_learning, overviews
 from lib.vlm.cards import describe_vlm
 
@@ -43,7 +44,7 @@ curves = active_learning.by_network(frame, dataset)
 print(f"{dataset} with {describe_vlm(vlm)}; "
       f"folds: {frame.fold.nunique()}, seeds: {frame.seed.nunique()}")
 kinds = frame[frame.varied == ()].groupby(["network", "training", "method"], sort=False)
-kinds.agg(rounds=("round", "nunique"), folds=("fold", "nunique"), seeds=("seed", "nunique"))
+show_table(kinds.agg(rounds=("round", "nunique"), folds=("fold", "nunique"), seeds=("seed", "nunique")))
 
 # %% [markdown]
 # ## Learning curves
@@ -62,15 +63,17 @@ for title, lines in curves.items():
 # ## Tables
 #
 # "UniSAL is better by": AULC of UniSAL with the training of the line minus that of the line, over the folds and seeds
-# that both have; "published UniSAL": with dual-view training, whatever the line's; "UniSAL, ours": aligned, half of
-# each query coverage, so that in aligned lines the training is the same. The interval of 95 % and the p come from a
+# that both have; "UniSAL, ours": aligned, half of each query coverage, so that in aligned lines the training is the same. The interval of 95 % and the p come from a
 # bootstrap over folds and the groups in them, in which the seeds of a group stay together; p is corrected by Holm over
 # the lines of the table, and there is none with a single seed. "Labels for 95%": the budget from which on the curve
-# stays at or above that fraction of full supervision, at every later budget too.
+# stays at or above that fraction of full supervision, at every later budget too. `figures/RESULTS.md` has the balanced
+# accuracy and the other columns.
 
 # %%
+columns = ["training", "strategy", "AULC", "UniSAL is better by", "UniSAL, ours, is better by",
+           "accuracy", "labels for 95%"]
 for title, table in active_learning.rounds_tables(curves, groups):
-    display(title, table)
+    display(show_table(table, title, columns))
 
 # %% [markdown]
 # Compare within a training to judge a strategy, and across trainings to judge what unlabelled tiles are worth.
@@ -82,11 +85,11 @@ for title, table in active_learning.rounds_tables(curves, groups):
 # because it was too small.
 
 # %%
-active_learning.disagreement_table(frame)
+show_table(active_learning.disagreement_table(frame))
 
 # %% [markdown]
-# Networks that teach each other come to agree, so the set shrinks from round to round. Once it is smaller than
-# the query, UniSAL chooses by entropy in part.
+# The set shrinks from round to round in all trainings, in supervised ones too, where no network teaches the other: more
+# labels make both networks agree. Once it is smaller than the query, UniSAL chooses by entropy in part.
 
 # %% [markdown]
 # ## All datasets of the record
@@ -97,7 +100,7 @@ active_learning.disagreement_table(frame)
 # %%
 recorded = read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
 published = active_learning.rounds_frame(recorded)
-active_learning.summary_table(published)
+show_table(active_learning.summary_table(published))
 
 # %% [markdown]
 # ## Where it falls short
@@ -107,11 +110,11 @@ active_learning.summary_table(published)
 # entropy.
 
 # %%
-overviews.shortfall_table(published)
+show_table(overviews.shortfall_table(published))
 
 # %% [markdown]
-# Three limits hold by construction. Two heads on the same features that teach each other come to agree, and a query
-# that the disagreement set cannot fill is filled by entropy: DUS and CS are tested by the rest alone. A first query by
+# Three limits hold by construction. Two heads on the same features soon agree, and a query that the disagreement set
+# cannot fill is filled by entropy: DUS and CS are tested by the rest alone. A first query by
 # chance can begin without a rare class, and pseudo labels cannot bring it in. And whichever strategy the tables show to
 # be best was best on these test sets; the defaults were not set by them.
 

@@ -28,6 +28,7 @@ from IPython.display import display
 
 from figures import publish, results
 from lib import paths
+from lib.figures.style import show_table
 from lib.record import read_rows
 
 # %% tags=["parameters"]
@@ -43,72 +44,40 @@ vlm = "stand-in-demo_other_lab"  # names the run folders
 rows = results.rows_of_runs(paths.runs_folder(dataset, vlm))
 page = publish.page_of_runs(dataset, vlm)
 kinds = pd.DataFrame(rows).groupby(["dataset", "vlm"])
-kinds.agg(rows=("method", "size"), folds=("fold", "nunique"), seeds=("seed", "nunique"))
+counted = kinds.agg(rows=("method", "size"), folds=("fold", "nunique"), seeds=("seed", "nunique"))
+show_table(counted)
 
 # %% [markdown]
 # ## At a glance
 #
-# The best other method or strategy is chosen on the test sets. Where VLM-CPL could raise an alarm, a table says how
-# often it did and how often it was right: a run went wrong if it is far below full supervision or has lost a class.
+# Pooled over the folds that were run. The best other method or strategy is chosen on the test sets. Where VLM-CPL could
+# raise an alarm, a table says how often it did and how often that was correct: a run went wrong if it is far below full
+# supervision or has lost a class.
 
 # %%
-display(*page.overviews.values())
+for title, table in page.overviews.items():
+    display(show_table(table, title, list(table.columns[:8])))
 
 # %% [markdown]
-# ## How right are the labels that are kept?
+# ## Accuracy of all methods
 #
-# The filters see no label; labels only judge them.
+# A point is a run, a bar the value pooled over folds. `14_comparison` explains the methods, for one fold.
 
 # %%
-display(*page.outputs("pseudo labels"))
+figures = {section.topic: section.figure for section in page.sections if section.figure}
+display(*[figures[topic] for topic in ("comparison", "slides") if topic in figures])
 
 # %% [markdown]
-# A filter is worth as much as the precision that it adds and the classes that it leaves; both stand in the table.
+# ## Accuracy against labels
 #
-# ## How many to keep, and does every class survive?
+# From a first query by chance (`22_active_learning_rounds`, `23_unisal_tables`), and from zero labels on
+# (`30_cold_start`). What `15_ablations`, `16_robustness` and `24_unisal_ablations` have measured is drawn below, where
+# they were run.
 
 # %%
-display(*page.outputs("keep ratio", "kept per class"))
-
-# %% [markdown]
-# A filter can be precise because it keeps a single class: look at both figures.
-#
-# ## How good are the classifiers?
-
-# %%
-display(*page.outputs("comparison"))
-
-# %% [markdown]
-# What `15_ablations` and `16_robustness` have measured, where they were run:
-
-# %%
-display(*page.outputs("ablations of VLM-CPL", "robustness"))
-
-# %% [markdown]
-# ## Whole slides
-#
-# Where `17_open_set_prompting_slides` was run.
-
-# %%
-display(*page.outputs("slides"))
-
-# %% [markdown]
-# ## How many labels are needed?
-#
-# Active learning, where `22_active_learning_rounds` was run; `23_unisal_tables` explains the columns, and
-# `24_unisal_ablations` has the ablations.
-
-# %%
-display(*page.outputs("active learning", "ablations of UniSAL", "from zero labels on"))
-
-# %% [markdown]
-# ## How good is it, without a test set?
-#
-# Audits of a few labels and estimates without any against the true accuracy, and what the last rounds changed, where
-# `31_how_good_is_it` was run.
-
-# %%
-display(*page.outputs("How good is it?"))
+topics = ("active learning", "from zero labels on", "ablations of VLM-CPL", "robustness",
+          "ablations of UniSAL")
+display(*[figures[topic] for topic in topics if topic in figures])
 
 # %% [markdown]
 # ## These runs beside the record
@@ -118,7 +87,16 @@ display(*page.outputs("How good is it?"))
 # %%
 recorded = read_rows(*sorted(paths.record_folder().glob(f"{dataset}.jsonl")))
 same = [row for row in recorded if row["vlm"] == vlm]
-display(results.against_record(rows, same))
+show_table(results.against_record(rows, same))
+
+# %% [markdown]
+# ## All tables
+#
+# Every number of these runs, with intervals and what each column means, stands in `figures/RESULTS.md` of the run
+# folder; `figures/RESULTS.md` of the repository has the published runs of all datasets. The sections of the page:
+
+# %%
+print(*[section.heading for section in page.sections], sep="\n")
 
 # %% [markdown]
 # **Recap.** The tables say what each step is worth. To see why, step through `10_zero_shot_inference` to

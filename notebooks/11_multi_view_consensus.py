@@ -173,8 +173,8 @@ plots.precision_against_keep_ratio(mvc)
 # that keeps one class only can be very precise. The smallest class and the lost classes tell:
 
 # %%
-columns = ["labels", "setting", "kept", "pseudo-label precision", "smallest class kept", "classes lost"]
-show_table(pseudo_labels.consensus_table(mvc), columns=columns)
+by_rule = pseudo_labels.consensus_table(mvc)
+show_table(by_rule.drop(columns=["worst run", "folds", "seeds"]))
 
 # %%
 plots.kept_per_class(pseudo_labels.per_class_frame(mvc), card.class_names)

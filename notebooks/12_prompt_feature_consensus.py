@@ -154,8 +154,8 @@ evaluations = evaluation.evaluate_filters(
     *given, labels, card.class_names, tiles=numbers, **rules
 )
 frame = pseudo_labels.pseudo_label_frame(run.record(evaluations))
-columns = ["labels", "setting", "kept", "pseudo-label precision", "smallest class kept", "classes lost"]
-show_table(pseudo_labels.consensus_table(frame), columns=columns)
+by_filter = pseudo_labels.consensus_table(frame)
+show_table(by_filter.drop(columns=["worst run", "folds", "seeds"]))
 
 # %% [markdown]
 # PFC alone keeps many labels, and many wrong ones with them. Both filters together keep fewer, and of

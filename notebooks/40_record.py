@@ -56,7 +56,8 @@ show_table(counted)
 
 # %%
 for title, table in page.overviews.items():
-    display(show_table(table, title, list(table.columns[:8])))
+    few = table.T if len(table) < 3 else table[table.columns[:8]]
+    display(show_table(few, title))
 
 # %% [markdown]
 # ## Accuracy of all methods

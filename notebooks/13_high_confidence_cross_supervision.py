@@ -75,8 +75,8 @@ if network == "frozen":
 else:
     setup = setups.fine_tune(run.pixels_file(), input_size, **kwargs)
 run.decide(learning_rate=setup.schedule.learning_rate)
-schedule = setup.schedule
-print(f"{schedule.steps} steps, {schedule.batch_size} tiles a batch, learning rate {schedule.learning_rate:g}")
+rules = vars(setup.schedule)
+print("{steps} steps, {batch_size} tiles a batch, learning rate {learning_rate:g}".format(**rules))
 
 # %% [markdown]
 # ## Labelled and unlabelled tiles

@@ -66,8 +66,8 @@ if network == "frozen":
 else:
     setup = setups.fine_tune(run.pixels_file(), run.settings["input_size"], **options)
 assert setup.schedule.learning_rate == run.settings["learning_rate"]
-schedule = setup.schedule
-print(f"{schedule.steps} steps, {schedule.batch_size} tiles a batch, learning rate {schedule.learning_rate:g}")
+rules = vars(setup.schedule)
+print("{steps} steps, {batch_size} tiles a batch, learning rate {learning_rate:g}".format(**rules))
 
 # %% [markdown]
 # ## Methods that take noisy labels as they are

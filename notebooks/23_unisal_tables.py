@@ -44,7 +44,8 @@ curves = active_learning.by_network(frame, dataset)
 print(f"{dataset} with {describe_vlm(vlm)}; "
       f"folds: {frame.fold.nunique()}, seeds: {frame.seed.nunique()}")
 kinds = frame[frame.varied == ()].groupby(["network", "training", "method"], sort=False)
-show_table(kinds.agg(rounds=("round", "nunique"), folds=("fold", "nunique"), seeds=("seed", "nunique")))
+counted = kinds.agg(rounds=("round", "nunique"), folds=("fold", "nunique"), seeds=("seed", "nunique"))
+show_table(counted)
 
 # %% [markdown]
 # ## Learning curves

@@ -44,8 +44,7 @@ curves = active_learning.by_network(frame, dataset)
 print(f"{dataset} with {describe_vlm(vlm)}; "
       f"folds: {frame.fold.nunique()}, seeds: {frame.seed.nunique()}")
 kinds = frame[frame.varied == ()].groupby(["network", "training", "method"], sort=False)
-counted = kinds.agg(rounds=("round", "nunique"), folds=("fold", "nunique"), seeds=("seed", "nunique"))
-show_table(counted)
+show_table(kinds[["round", "fold", "seed"]].nunique().add_suffix("s"))
 
 # %% [markdown]
 # ## Learning curves

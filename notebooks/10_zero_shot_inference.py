@@ -131,7 +131,7 @@ step_plots.confusion(labels, {"zero-shot": predicted}, card.class_names)
 surest = np.argsort(-probs.max(1), kind="stable")[: int(0.3 * len(table))]
 correct = (predicted == labels).mean(), (predicted == labels)[surest].mean()
 print("correct: {:.1%} of all labels, {:.1%} of the 30 % most confident".format(*correct))
-step_plots.confidence_histogram(probs, labels)
+step_plots.judged_histogram(probs.max(1), predicted == labels, "confidence", log=True)
 
 # %% [markdown]
 # The number of tiles is on a logarithmic scale. Confident labels are more often correct, so a threshold on the

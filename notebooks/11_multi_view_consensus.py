@@ -28,7 +28,7 @@ import pandas as pd
 from lib import consensus
 from lib.data import cards
 from lib.data.staining import separate_stains
-from lib.figures import consensus_plots, plots
+from lib.figures import consensus_plots, plots, step_plots
 from lib.figures.style import show_table
 from lib.random_draws import tile_draws
 from lib.report import evaluation, pseudo_labels
@@ -146,7 +146,10 @@ consensus_plots.tile_votes(pictures, images, votes[:, two], card.class_names)
 # ## Ties are the rule
 
 # %%
-consensus_plots.vote_entropy_histogram(votes, n_classes, prompt_labels == labels, keep_ratio)
+cut = np.quantile(H, keep_ratio, method="inverted_cdf")
+ties = np.isclose(H, cut).mean()
+print(f"the lowest {keep_ratio:.0%} end at H = {cut:.2f}, where {ties:.0%} of all tiles tie")
+step_plots.judged_histogram(H, prompt_labels == labels, "vote entropy (nats)", cut=cut)
 
 # %% [markdown]
 # Low entropy means fewer wrong labels, so the ranking is a good one. But the cut falls into a bar of

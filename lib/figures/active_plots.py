@@ -165,7 +165,7 @@ def contrast_pairs(
     order = np.lexsort((~labelled, group))
     sizes = np.bincount(group, minlength=len(class_names) + 1)
     ends = np.cumsum(sizes) - 0.5
-    figure, axes = panels(1, 1 + len(cosines), height=3.9)
+    figure, axes = panels(1, 1 + len(cosines), height=2.9)
     # The two views of a tile attract each other where there is a tile to be told from.
     kinds = np.where(np.diag(apart.any(1)), 0, np.where(apart, 1, 2))
     pictures = {"pairs of the loss": kinds, **cosines}

@@ -5,7 +5,6 @@ Each function takes arrays and returns a closed figure.
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,7 +15,7 @@ from matplotlib.patches import Rectangle
 from lib.consensus import vote_entropy, vote_histogram
 from lib.figures import style
 from lib.figures.step_plots import tile_sheet
-from lib.figures.style import CORRECT, INCORRECT, WIDTH, bare, closed, panels
+from lib.figures.style import CORRECT, WIDTH, bare, closed, panels
 
 
 def stains_and_views(tile: np.ndarray, stains: np.ndarray, views: np.ndarray) -> Figure:
@@ -66,31 +65,6 @@ def tile_votes(
         bars.grid(axis="y", visible=False)
         bars.invert_yaxis()
     return closed(figure)
-
-
-def vote_entropy_histogram(
-    votes: np.ndarray, n_classes: int, correct: np.ndarray, keep_ratio: float
-) -> Figure:
-    """Draw the vote entropy of correct and incorrect prompt labels, with the cut at the keep ratio.
-
-    votes: [V, N]; correct: bool [N]. Tiles left of the cut are kept; those in its own bar tie.
-    """
-    entropies = vote_entropy(votes, n_classes)
-    figure, axes = panels(width=7.0, height=3.4)
-    ax = axes[0, 0]
-    parts = [entropies[mask] for mask in (correct, ~correct)]
-    look: dict[str, Any] = {"rwidth": 0.85, "stacked": True}
-    look |= {"color": [CORRECT, INCORRECT], "label": ["prompt label correct", "incorrect"]}
-    step = max(entropies.max(), 0.1) / 30
-    ax.hist(parts, bins=[step * (k - 0.5) for k in range(32)], **look)
-    cut = np.quantile(entropies, keep_ratio, method="inverted_cdf")
-    ties = (entropies.round(6) == round(float(cut), 6)).mean()
-    ax.axvline(cut, color="black", lw=1, ls=":")
-    text = f"the lowest {keep_ratio:.0%} end here; {ties:.0%} of all tiles tie"
-    place = {"xytext": (6, -4), "textcoords": "offset points", "va": "top"}
-    ax.annotate(text, (cut, ax.get_ylim()[1]), **place)
-    ax.set(xlabel="vote entropy (nats)", ylabel="tiles")
-    return closed(figure, legend=True)
 
 
 @style.plain_names()

@@ -5,6 +5,7 @@ in `consensus_plots`; figures of results, made from rows of the record, are in `
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -148,14 +149,25 @@ def confusion(
     return closed(figure)
 
 
-def confidence_histogram(probs: np.ndarray, labels: np.ndarray) -> Figure:
-    """Draw the confidence of correct and incorrect labels, tiles on a log scale. probs: [N, C]."""
-    figure, axes = panels(width=6.0, height=2.8)
-    correct, bins = probs.argmax(1) == labels, np.linspace(1 / probs.shape[1], 1, 26)
-    parts = [probs.max(1)[mask] for mask in (correct, ~correct)]
-    look = {"color": [CORRECT, INCORRECT], "label": ["correct", "incorrect"]}
-    axes[0, 0].hist(parts, bins=bins.tolist(), **look)
-    axes[0, 0].set(xlabel="confidence", ylabel="tiles", yscale="log")
+def judged_histogram(
+    values: np.ndarray,
+    correct: np.ndarray,
+    xlabel: str,
+    *,
+    log: bool = False,
+    cut: float | None = None,
+) -> Figure:
+    """Draw how a value of the tiles is distributed, of correct and of incorrect labels.
+
+    values, correct: [N]; log: the scale of the number of tiles; cut: a value to be marked.
+    """
+    figure, axes = panels(width=6.5, height=2.8)
+    look: dict[str, Any] = {"bins": 30, "rwidth": 0.85, "stacked": not log}
+    look |= {"color": [CORRECT, INCORRECT], "label": ["correct", "incorrect"]}
+    axes[0, 0].hist([values[correct], values[~correct]], **look)
+    if cut is not None:
+        axes[0, 0].axvline(cut, color="black", lw=1, ls=":", label="cut")
+    axes[0, 0].set(xlabel=xlabel, ylabel="tiles", yscale="log" if log else "linear")
     return closed(figure, legend=True)
 
 

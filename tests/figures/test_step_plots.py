@@ -62,13 +62,12 @@ def test_a_tile_without_the_threshold_stands_in_no_confident_row():
     assert edges == [INCORRECT, CORRECT]
     counts = [row[0].texts[0].get_text().split("\n")[1] for row in rows]
     assert counts == ["(2 of 4)", "(1 of 4)", "(1 of 4)"]
-
-
-def test_no_tile_above_the_threshold_leaves_empty_rows():
-    probs, rest = np.full((2, 2, 2), 0.5), (np.zeros(2, int), np.arange(2), TILES, ["a", "b"])
-    figure = step_plots.confident_sheet(probs, *rest, threshold=0.9, seed=0)
+    unsure = np.full((2, 4, 2), 0.5)
+    figure = step_plots.confident_sheet(
+        unsure, labels, tiles, TILES, ["a", "b"], threshold=0.9, seed=0
+    )
     rows = np.array(figure.axes).reshape(3, -1)
-    assert [len(captions(row)) for row in rows] == [0, 0, 2]
+    assert [len(captions(row)) for row in rows] == [0, 0, 4]
 
 
 def test_bars_are_the_probabilities_and_the_highest_is_judged():
@@ -100,10 +99,12 @@ def test_reliability_is_the_share_correct_at_each_confidence():
     assert line.get_ydata().tolist() == [0.5, 0.75]
 
 
-def test_each_tile_is_in_the_histogram_of_confidences():
-    probs = np.array([[0.9, 0.1], [0.4, 0.6], [1.0, 0.0]])
-    bars = step_plots.confidence_histogram(probs, np.array([0, 0, 0])).axes[0].containers
-    assert [sum(bar.get_height() for bar in group) for group in bars] == [2, 1]
+@pytest.mark.parametrize("log", [False, True])
+def test_each_tile_is_in_the_histogram(log):
+    values, correct = np.array([0.9, 0.6, 1.0, 0.9]), np.array([True, False, True, True])
+    (ax,) = step_plots.judged_histogram(values, correct, "confidence", log=log, cut=0.7).axes
+    heights = [sum(bar.get_height() for bar in group) for group in ax.containers]
+    assert heights == [3, 1] and ax.lines[0].get_xdata()[0] == 0.7
 
 
 def test_maps_show_each_tile_in_the_colour_of_its_group_and_ring_the_chosen():

@@ -47,7 +47,7 @@ def tile_votes(
     entropies = vote_entropy(votes, len(class_names))
     bands = figure.subfigures(len(tiles), 1, squeeze=False)[:, 0]
     for row, (band, (title, tile)) in enumerate(zip(bands, tiles.items(), strict=True)):
-        grid = band.add_gridspec(2, 8, width_ratios=[1.6, *[1] * 5, 0.9, 1.6])
+        grid = band.add_gridspec(2, 7, width_ratios=[1.5, *[1] * 5, 1.3])
         picture = band.add_subplot(grid[:, 0])
         picture.imshow(tile)
         picture.set_title(title)
@@ -56,8 +56,8 @@ def tile_votes(
             ax = band.add_subplot(grid[v // 5, 1 + v % 5])
             ax.imshow(view)
             bare(ax, frame=colours[vote])
-            ax.set_xlabel(textwrap.fill(class_names[vote], 14), labelpad=2)
-        bars = band.add_subplot(grid[:, 7])
+            ax.set_xlabel(textwrap.fill(class_names[vote], 14), labelpad=2, fontsize=8)
+        bars = band.add_subplot(grid[:, 6])
         bars.barh(range(len(class_names)), shares[row], color=colours)
         bars.set_yticks(range(len(class_names)), class_names)
         bars.set(xlim=(0, 1), xlabel="share of the votes, h")

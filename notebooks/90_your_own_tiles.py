@@ -40,7 +40,7 @@ from lib import paths
 dataset = "demo"  # names the folder of the results
 vlm = "stand-in-demo_other_lab"  # see load_vlm; several joined by +
 seed = 0  # of the views, the clusters and the networks
-folder = ""  # of your tiles; empty: the drawn tiles of the demo
+folder = ""  # of your tiles; empty: the synthetic tiles of the demo
 classes = ""  # words for each class, by semicolon; names and more wordings: lib/vlm/prompts.py
 other = ""  # a second folder to predict; empty: none
 by_folder = False  # subfolders are slides or cases: a table of them is made
@@ -83,7 +83,7 @@ said, problems = exchange.read_labels(Path(labels), listed.table, names) if labe
 settings = {"image_size": image_size, "n_views": n_views}
 settings |= {"keep_ratio": keep_ratio, "n_steps": n_steps}
 origin = results.made_from(listed.unique, labels, **settings)
-print(f"{len(said)} tiles are labelled in {labels or 'no file'}", *problems, sep="\n")
+print(f"{len(said)} tiles have a label of a person", *problems, sep="\n")
 
 # %% [markdown]
 # ## The model reads the tiles
@@ -128,8 +128,8 @@ classifier.save_classifier(
 # What looks wrong without a label:
 
 # %%
-print(*(f"alarm: {alarm.name}: {alarm.text}" for alarm in learned.alarms), sep="\n")
-print("" if learned.alarms else "Nothing does.")
+lines = [f"alarm: {alarm.name}: {alarm.text}" for alarm in learned.alarms]
+print(*lines or ["nothing"], sep="\n")
 
 # %%
 unique = learned.tiles
@@ -178,7 +178,8 @@ others.head().round(3) if other_tiles else None
 shown = unique.merge(predicted.drop(columns="group"), on="path")
 chosen = gallery.choose(shown, names)
 for name, sheet in gallery.write_sheets(out / "gallery", chosen, pixels).items():
-    display(name, sheet)
+    print(name)
+    display(sheet)
 
 # %% [markdown]
 # Look at the second and the third row of each class first: errors are most likely there. If the first

@@ -154,7 +154,7 @@ def read_qupath(
 
     table: x, y (top left, level-0 pixels, from the bounds) and digest of the slide's tiles. QuPath
     does not say which tiles a person has looked at: taken are those whose class is not the one that
-    `annotations.tiles_geojson` wrote, or with `unchanged` all that have a class. Tiles of which the
+    `annotations.write_tiles_geojson` wrote, or with `unchanged` all that have a class. Tiles of which the
     file does not say what was written are left out, with a warning. Raises ValueError naming the
     file and each of these tiles that has an unknown class or two, or is not in the table.
     """

@@ -94,7 +94,7 @@ def overview(tiles: pd.DataFrame, prompts: Mapping[str, Sequence[str]]) -> pd.Da
     table = pd.DataFrame({"class": names})
     for title, n in counts.items():
         table[title] = n.reindex(names, fill_value=0).to_numpy(int)
-    confidence = predicted.confidence.mean().round(3).reindex(names)
+    confidence = predicted.confidence.mean().astype(float).round(3).reindex(names)
     table["mean confidence"] = confidence.astype(object).where(confidence.notna(), "").to_numpy()
     return table.assign(prompts=[" · ".join(texts) for texts in prompts.values()])
 

@@ -75,7 +75,7 @@ def test_the_choice_is_that_of_sorted_lists():
 def test_the_overview_counts_as_by_hand():
     columns = {
         "class": ["fat", "fat", "gland", "fat", "gland"],
-        "confidence": [0.9, 0.8, 0.7, 0.7, 0.6],
+        "confidence": np.array([0.9, 0.8, 0.7, 0.7, 0.6], np.float32),
         "prompt_class": ["fat", "gland", "gland", "bone", "gland"],
         "kept": [True, False, True, False, True],
     }

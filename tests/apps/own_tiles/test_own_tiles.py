@@ -282,7 +282,7 @@ def test_labels_of_a_person_stand_in_place_of_pseudo_labels(
     pd.DataFrame({"path": labels.path, "label": turned}).to_csv(tmp_path / "mine.csv", index=False)
     file = str(tmp_path / "mine.csv")
     out = execute(**main_parameters(material, labels=file))["out"]
-    assert "24 tiles are labelled in" in capsys.readouterr().out
+    assert "24 tiles have a label of a person" in capsys.readouterr().out
     predicted = read_csv(out / "predictions.csv")["class"].to_numpy()
     assert np.mean(predicted == turned) > 0.6 > np.mean(predicted == labels.prompt_class)
 

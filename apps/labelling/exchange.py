@@ -152,11 +152,22 @@ def read_qupath(
 ) -> list[Answer]:
     """Read tiles that somebody gave another class in QuPath, from its GeoJSON.
 
-    table: x, y (top left, level-0 pixels, from the bounds) and digest of the slide's tiles. QuPath
-    does not say which tiles a person has looked at: taken are those whose class is not the one that
-    `annotations.write_tiles_geojson` wrote, or with `unchanged` all that have a class. Tiles of which the
-    file does not say what was written are left out, with a warning. Raises ValueError naming the
-    file and each of these tiles that has an unknown class or two, or is not in the table.
+    QuPath does not say which tiles a person has looked at: taken are those whose class is not the
+    one that `annotations.write_tiles_geojson` wrote. Tiles of which the file does not say what was
+    written are left out, with a warning.
+
+    Parameters
+    ----------
+    file : GeoJSON
+    table : x, y (top left, level-0 pixels, from the bounds) and digest of the slide's tiles
+    class_names : C names
+    who : the name that the answers get
+    unchanged : whether to take all tiles that have a class
+
+    Raises
+    ------
+    ValueError : naming the file and each of these tiles that has an unknown class or two, or is not
+        in the table
     """
     objects = read_tiles_geojson(file)
     objects = objects[objects["class"] != ""]

@@ -48,6 +48,7 @@ tissue = ""  # a folder with corrected <slide>.tissue.geojson; empty: tissue is 
 templates = ""  # by semicolon, with {} for the class; empty: the papers'
 image_size = 96  # of a stand-in, in pixels; every other VLM has its own
 tile_mpp = 1.146  # µm per pixel of the tiles; as those that the model has learnt from
+min_stained = 0.1  # share of a tile that has to have colour: bare glass is no tile
 tiles_per_slide = 40  # that views vote on, sampled
 n_views = 10  # V
 hue = 0.05  # colour jitter, ± share of the colour circle; the published code's is 0.2 or more
@@ -91,7 +92,7 @@ print(f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}\n{vlm_citat
 # as `tissue`.
 
 # %%
-cohort = Cohort(where, slides, out, model.image_size, tile_mpp)
+cohort = Cohort(where, slides, out, model.image_size, tile_mpp, min_stained)
 cohort, unread = own_slides.without_failed(cohort, embed_slides(model, cohort))
 left_out |= unread
 print(*own_slides.left_out_lines(left_out), sep="\n")

@@ -18,7 +18,7 @@ from lib.slides.geojson import write_geojson
 from lib.slides.grid import read_tiles, tile_grid
 from lib.slides.reading import Slide, open_slide
 from lib.slides.slide_table import TISSUE
-from lib.slides.tissue import TISSUE_MPP, mask_to_outlines, tissue_of
+from lib.slides.tissue import TISSUE_MPP, mask_to_outlines, stained_mask, tissue_of
 from lib.vlm.inference import VLM, encode_images, weights_digest
 from lib.vlm.views import plain_view
 
@@ -31,7 +31,8 @@ class Cohort:
 
     folder: that the paths in the table begin in; table: of `read_slide_table` or `list_slides`, or
     some of its lines; out: folder of `<name>.h5` and `<name>.tissue.geojson`; pixels, mpp: side of
-    a tile in pixels, which is the model's, and µm per pixel.
+    a tile in pixels, which is the model's, and µm per pixel; min_stained: share of a tile that has
+    to have colour, for holes in tissue belong to it and may be as large as a tile.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class Cohort:
     out: Path
     pixels: int
     mpp: float
+    min_stained: float = 0.0
 
     def open(self, line: Any) -> Slide:
         """Open the slide of a line of the table. Errors as in `open_slide`."""
@@ -54,6 +56,11 @@ class Cohort:
         """
         mask, source = tissue_of(slide, Path(line["tissue"]) if line["tissue"] else None)
         coords = tile_grid(slide, mask, TISSUE_MPP, self.pixels, mpp=self.mpp)
+        if self.min_stained:
+            size = {"mpp": self.mpp, "min_tissue": self.min_stained}
+            stained = tile_grid(slide, stained_mask(slide), TISSUE_MPP, self.pixels, **size)
+            corners = {*map(tuple, stained.tolist())}
+            coords = coords[[tuple(corner) in corners for corner in coords.tolist()]]
         if not len(coords):
             size = f"{self.pixels} px at {self.mpp} µm/px"
             raise ValueError(f"{slide.name}: no tile of {size} in tissue")
@@ -126,7 +133,7 @@ def embed_slides(
     towers = [(member.mean, member.std, repr(member.model.visual)) for member in vlm.members]
     of_all = {
         "vlm": f"{vlm.name} {weights_digest(vlm)} {digest_of({'towers': towers})}",
-        "tile": f"{cohort.pixels} px, {cohort.mpp} µm/px",
+        "tile": f"{cohort.pixels} px, {cohort.mpp} µm/px, {cohort.min_stained:g} stained",
         "algorithm": str(ALGORITHM),
     }
     for _, line in cohort.table.iterrows():

@@ -50,14 +50,23 @@ def tissue_mask(slide: Slide, mpp: float = TISSUE_MPP) -> np.ndarray:
     tissue that shows through thin ink. Fat of large cells may be lost: it is mostly glass.
     """
     density = _optical_density(slide.thumbnail(mpp), SMOOTHING / mpp)
-    colour = density.max(2) - density.min(2)
+    stained = _stained(density)
     pen = _large(_ink(density), SMALLEST_PEN / mpp**2)
     clean = ~pen
     if pen.any():
         clean = ndimage.distance_transform_edt(clean) > PEN_MARGIN / mpp
-    tissue = _closed((colour > TISSUE_COLOUR) & clean, CLOSING / mpp) & clean
+    tissue = _closed(stained & clean, CLOSING / mpp) & clean
     tissue = _large(tissue, SMALLEST_TISSUE / mpp**2)
     return ~_large(~tissue, LARGEST_HOLE / mpp**2) & clean
+
+
+def stained_mask(slide: Slide, mpp: float = TISSUE_MPP) -> np.ndarray:
+    """Detect what has colour at `mpp` µm/px: tissue without gaps and holes that belong to it."""
+    return _stained(_optical_density(slide.thumbnail(mpp), SMOOTHING / mpp))
+
+
+def _stained(density: np.ndarray) -> np.ndarray:
+    return density.max(2) - density.min(2) > TISSUE_COLOUR
 
 
 def _optical_density(image: np.ndarray, sigma: float) -> np.ndarray:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from openslide import OpenSlideError
-from slides.made_up_slides import piece, tissue_slide
+from slides.made_up_slides import GLASS, piece, tissue_slide
 from small_models import write_model
 
 from lib.slides import cohort as cohorts
@@ -194,6 +194,20 @@ def test_an_interrupted_slide_leaves_no_features(vlm, folder, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         embed(vlm, folder, tmp_path / "out")
     assert not list((tmp_path / "out").rglob("*"))
+
+
+def test_tiles_of_bare_glass_within_tissue_are_left_out_where_asked_for(tmp_path):
+    def hole(pen):
+        piece(pen, (60, 80, 520, 500))
+        pen.rectangle((150, 330, 205, 385), fill=GLASS)  # 220 µm a side: it belongs to the tissue
+
+    slide = tissue_slide(tmp_path / "a.tif", hole)
+    cohort = Cohort(tmp_path, pd.DataFrame(), tmp_path, 8, 16.0)
+    line = {"tissue": ""}
+    _, with_glass, _ = cohort.tissue(slide, line)
+    _, without, _ = replace(cohort, min_stained=0.1).tissue(slide, line)
+    left_out = {*map(tuple, with_glass.tolist())} - {*map(tuple, without.tolist())}
+    assert left_out and all(150 <= x <= 174 and 330 <= y <= 354 for x, y in left_out)
 
 
 def test_tiles_are_read_in_their_order_whatever_slide_they_are_of(folder, tmp_path):

@@ -50,7 +50,7 @@ dataset = "demo_slides"  # a card in data/cards that names a table of slides
 vlm = "stand-in-demo_other_lab"  # see load_vlm
 seed = 0  # of the draws, the networks, the batches and the views
 fold = 0  # whose slides are labelled
-tiles_per_slide = 40  # that views vote on, drawn by chance among those that count
+tiles_per_slide = 40  # that views vote on, sampled from those that may count
 n_views = 10  # V
 hue = 0.05  # colour jitter of the views, ± share of the colour circle
 batch_size = 64  # of the encoder
@@ -120,11 +120,11 @@ found = {}
 for choice in choices:
     networks = run.file(f"slides-{paths.file_name(choice)}")
     found[choice] = study.label_slides(tiles, voted[choice], run.settings, networks, seed=seed)
-    print(f"{choice}: {found[choice].kept:.0%} of the sampled tiles kept")
+    print(f"{found[choice].kept:.0%} of the sampled tiles kept: {choice}")
 
 # %%
 for setting, each in found.items():
-    print("\n".join(f"alarm: {setting}: {a.text}" for a in each.alarms) or f"{setting}: no alarm")
+    print("\n".join(f"alarm: {setting}: {a.text}" for a in each.alarms) or f"no alarm: {setting}")
 
 # %% [markdown]
 # Where the truth is known: shares of the tiles that do not count in the end, of other tissue (correctly) and of what

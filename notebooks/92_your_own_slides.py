@@ -74,7 +74,8 @@ print(f"classes: {', '.join(prompts)}\nother tissue: {', '.join(others)}")
 where = Path(folder).expanduser() if folder else prepare(synthetic)
 slides, left_out = own_slides.list_slides(where, Path(table).expanduser() if table else None)
 slides = with_tissue(slides, tissue, left_out).assign(learnt_from=True)
-print(f"{len(slides)} slides; {len(left_out)} other files are left out")
+n_files = len(slides) + len(left_out)
+print(f"{len(slides)} slides in {n_files} files")
 
 # %%
 if vlm.startswith(paths.STAND_IN):
@@ -96,6 +97,7 @@ cohort = Cohort(where, slides, out, model.image_size, tile_mpp, min_stained)
 cohort, unread = own_slides.without_failed(cohort, embed_slides(model, cohort))
 left_out |= unread
 print(*own_slides.left_out_lines(left_out), sep="\n")
+print(f"left out in all: {len(left_out)} of {n_files} files")
 
 # %%
 slide_plots.tissue_and_grid(cohort, cohort.table.iloc[0])

@@ -17,6 +17,8 @@ from lib.slides.reading import companions
 from lib.slides.slide_table import mpp_by_path, number_slides
 from lib.vlm.prompts import PAPERS, by_semicolon, parse_classes, parse_templates
 
+SHOWN = 3  # files of a line
+
 
 def words(
     classes: str, other_tissue: str, templates: str, card: Card | None = None
@@ -100,11 +102,14 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "�" for c in text)
 
 
-def left_out_lines(left_out: Mapping[str, str], max_lines: int = 20) -> list[str]:
-    """Say of each file that is left out why, or of the first ones and how many more there are."""
-    lines = [_printable(f"left out: {path}: {reason}") for path, reason in left_out.items()]
-    more = len(lines) - max_lines
-    return lines[:max_lines] + ([f"left out: {more} files more"] if more > 0 else [])
+def left_out_lines(left_out: Mapping[str, str]) -> list[str]:
+    """Say why files are left out, a line per reason with the first files that it is true of."""
+    lines = []
+    for reason in dict.fromkeys(left_out.values()):
+        files = [file for file, why in left_out.items() if why == reason]
+        more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+        lines.append(_printable(f"left out: {', '.join(files[:SHOWN])}{more}: {reason}"))
+    return lines
 
 
 def without_failed(cohort: Cohort, report: pd.DataFrame) -> tuple[Cohort, dict[str, str]]:
@@ -118,14 +123,14 @@ def without_failed(cohort: Cohort, report: pd.DataFrame) -> tuple[Cohort, dict[s
     unread = dict(zip(cohort.table.path[failed], report.error[failed], strict=True))
     table = cohort.table[~failed].reset_index(drop=True)
     if table.empty:
-        raise ValueError("; ".join(["no slide could be read", *left_out_lines(unread, 5)]))
+        raise ValueError("; ".join(["no slide could be read", *left_out_lines(unread)]))
     return replace(cohort, table=table.assign(slide=range(len(table)))), unread
 
 
 def alarm_lines(alarms: Sequence[Alarm]) -> Iterator[str]:
     """Say what the alarms say, those of one name together, with their advice once."""
-    yield f"{len(alarms)} alarms" if alarms else "no alarm"
+    yield f"alarm: {len(alarms)} in all" if alarms else "no alarm"
     for name, alike in groupby(alarms, lambda alarm: alarm.name):
         texts = [alarm.text.split(". ", 1) for alarm in alike]
-        yield f"\n{name}: {texts[0][-1]}"
-        yield from (f"  - {text[0]}" for text in texts)
+        yield f"alarm: {name}. {texts[0][-1]}"
+        yield from (f"alarm:   - {text[0]}" for text in texts)

@@ -54,12 +54,11 @@ def chain(tmp_path_factory) -> tuple[Path, str, dict[str, int]]:
     return runs, first.stdout + first.stderr, written
 
 
-def test_drawn_slides_have_to_be_nowhere_before(tmp_path):
+def test_synthetic_slides_need_not_be_there_before(tmp_path):
     environment = os.environ | {"OUTPUT_ROOT": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    planned = subprocess.run(
-        [*CHAIN[:-3], "--dry-run", *CHAIN[-3:]], cwd=tmp_path, env=environment,
-        capture_output=True, text=True,
-    )  # fmt: skip
+    command = [*CHAIN[:-3], "--dry-run", *CHAIN[-3:]]
+    shown = {"capture_output": True, "text": True}
+    planned = subprocess.run(command, cwd=tmp_path, env=environment, **shown)
     assert planned.returncode == 0, planned.stdout + planned.stderr
     assert "02_slide_features" in planned.stdout and "10_zero_shot" not in planned.stdout
 
@@ -76,8 +75,8 @@ def test_a_slide_that_fails_is_named_and_a_rerun_takes_up_that_one_alone(chain):
 
 def test_every_notebook_of_slides_ran_and_no_other(chain):
     runs, _, _ = chain
-    executed = {file.stem for folder in (runs, runs / "fold0", runs.parent)
-                for file in folder.glob("executed/*.ipynb")}  # fmt: skip
+    folders = runs, runs / "fold0", runs.parent
+    executed = {file.stem for f in folders for file in f.glob("executed/*.ipynb")}
     parts = {f"02_slide_features-part{part}" for part in (0, 1)}
     assert executed == parts | {"01_stand_in_vlm", "17_open_set_prompting_slides", "40_record"}
 
@@ -98,11 +97,8 @@ def test_each_tile_has_its_features_and_each_slide_its_score(chain):
         same = right[(right.method == row["method"]) & (right.pooling == pooling)]
         same = same[same.setting == setting]
         assert same.right.mean() == row["scores"]["accuracy"]
-    assert {row["setting"] for row in rows} == {
-        open_set.ALL_TISSUE,
-        open_set.OPEN_SET,
-        open_set.LEARNT,
-    }
+    settings = {open_set.ALL_TISSUE, open_set.OPEN_SET, open_set.LEARNT}
+    assert {row["setting"] for row in rows} == settings
 
 
 def test_the_page_and_the_geojson_of_the_slides_of_the_fold_are_there(chain):

@@ -63,9 +63,9 @@ def test_all_files_that_are_no_slides_are_left_out_by_name_and_reason(folder, tm
     _, left_out = own_slides.list_slides(folder)
     names = {"cut.svs", "empty.tif", "picture.bmp", "two�lines", "link", "lost", "notes.txt"}
     assert left_out.keys() == names and left_out["link"] == "a link to a folder is not followed"
-    lines = own_slides.left_out_lines(left_out, 3)
-    assert len(lines) == 4 and all(line.startswith("left out: ") for line in lines)
-    assert lines[-1] == "left out: 4 files more"
+    lines = own_slides.left_out_lines(left_out)
+    assert len(lines) == 2 and all(line.startswith("left out: ") for line in lines)
+    assert lines[0].startswith("left out: cut.svs, empty.tif, lost and 3 more: no slide that")
 
 
 def test_a_slide_of_several_dicom_files_is_one(tmp_path):
@@ -113,7 +113,9 @@ def test_slides_that_failed_leave_the_cohort_and_are_named(tmp_path):
     left, unread = own_slides.without_failed(cohort, report)
     assert left.table.path.tolist() == ["a.tif", "c.tif"] and left.table.slide.tolist() == [0, 1]
     assert unread == {"b.tif": "damaged"}
-    with pytest.raises(ValueError, match=r"no slide could be read; left out: a\.tif: damaged"):
+    with pytest.raises(
+        ValueError, match=r"no slide could be read; left out: a\.tif, b\.tif, c\.tif: damaged"
+    ):
         own_slides.without_failed(cohort, report.assign(error="damaged"))
 
 
@@ -121,8 +123,9 @@ def test_alarms_of_one_name_stand_together_with_their_advice_once():
     lacking = [Alarm("class without labels", f"{c}: 0 of 9. Label it.") for c in "ab"]
     lines = list(own_slides.alarm_lines([*lacking, Alarm("flat clusters", "a: flat. Look.")]))
     assert lines == [
-        *("3 alarms", "\nclass without labels: Label it.", "  - a: 0 of 9", "  - b: 0 of 9"),
-        *("\nflat clusters: Look.", "  - a: flat"),
+        *("alarm: 3 in all", "alarm: class without labels. Label it."),
+        *("alarm:   - a: 0 of 9", "alarm:   - b: 0 of 9"),
+        *("alarm: flat clusters. Look.", "alarm:   - a: flat"),
     ]
     assert list(own_slides.alarm_lines([])) == ["no alarm"]
 

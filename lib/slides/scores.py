@@ -42,12 +42,20 @@ def evaluate_slides(
     slides, labels = test.slide.values, test.label.values
     return [
         evaluate_probs(
-            method, probs[slides], labels, class_names, setting=setting, split=SPLIT,
-            network="frozen", params={"pooling": pooling}, labels=quality.get(setting), **fields,
+            method,
+            probs[slides],
+            labels,
+            class_names,
+            setting=setting,
+            split=SPLIT,
+            network="frozen",
+            params={"pooling": pooling},
+            labels=quality.get(setting),
+            **fields,
         )
         for setting, study in studies.items()
         for (method, pooling), probs in study.probs.items()
-    ]  # fmt: skip
+    ]
 
 
 def right_per_slide(

@@ -16,9 +16,17 @@ from lib.slides.reading import open_slide
 from lib.slides.tissue import TISSUE_MPP, tissue_mask
 
 RECIPE = {
-    "targets": ["adenocarcinoma", "lymphocytes"], "others": ["stroma"], "slides": 3, "islands": 2,
-    "columns": 2, "side": 256, "irrelevant": 0.5, "mpp": [1.0, 0.8], "shift": 0.5, "seed": 4,
-}  # fmt: skip
+    "targets": ["adenocarcinoma", "lymphocytes"],
+    "others": ["stroma"],
+    "slides": 3,
+    "islands": 2,
+    "columns": 2,
+    "side": 256,
+    "irrelevant": 0.5,
+    "mpp": [1.0, 0.8],
+    "shift": 0.5,
+    "seed": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +102,16 @@ def test_which_tiles_are_relevant_is_known_of_slides_made_here_alone(cohort, tmp
 
 KINDS = {"a": (150, 60, 120), "b": (90, 60, 150), "fat": (215, 190, 205), "muscle": (205, 90, 130)}
 COMPOSED = {
-    "targets": ["a", "b"], "tissue": {"a": "one", "b": "one", "fat": "two", "muscle": "two"},
-    "slides": 20, "islands": 3, "columns": 3, "side": 96, "irrelevant": 0.6, "mpp": 1.0, "seed": 2,
-}  # fmt: skip
+    "targets": ["a", "b"],
+    "tissue": {"a": "one", "b": "one", "fat": "two", "muscle": "two"},
+    "slides": 20,
+    "islands": 3,
+    "columns": 3,
+    "side": 96,
+    "irrelevant": 0.6,
+    "mpp": 1.0,
+    "seed": 2,
+}
 
 
 def write_tiles(folder, kinds, n_groups):
@@ -161,10 +176,13 @@ def test_composed_slides_show_the_tiles_that_their_table_names(composed, sources
             inside = binary_erosion(truth == number)
             shown = picture[::step, ::step][inside].astype(float)
             own = may_show[(may_show.slide == slide) & (may_show.kind == kinds[number])]
-            known = np.array([
-                np.asarray(Image.open(root / card / path))[0, 0]
-                for card, path in zip(own.card, own.path, strict=True)
-            ], float)  # fmt: skip
+            known = np.array(
+                [
+                    np.asarray(Image.open(root / card / path))[0, 0]
+                    for card, path in zip(own.card, own.path, strict=True)
+                ],
+                float,
+            )
             distance = abs(shown[:, None] - known[None]).max(2).min(1)
             assert np.median(distance) < 8, "JPEG and noise move a colour by a few"
 

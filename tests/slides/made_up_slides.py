@@ -88,15 +88,28 @@ def write_dicom(file, series, tiles):
     frames = item(b"") + item(frame) * count + item(b"", 0xE0DD)
     pixels = struct.pack("<HH2sHL", 0x7FE0, 0x10, b"OB", 0, 0xFFFFFFFF) + frames
     elements = [
-        (0x08, 0x08, "CS", kind), (0x08, 0x16, "UI", storage), (0x08, 0x18, "UI", uid),
-        (0x08, 0x60, "CS", "SM"), (0x20, 0x0D, "UI", "1.9"), (0x20, 0x0E, "UI", series),
-        (0x20, 0x52, "UI", "1.8"), (0x20, 0x9311, "CS", "TILED_FULL"), (0x28, 0x02, "US", 3),
-        (0x28, 0x04, "CS", "YBR_FULL_422"), (0x28, 0x06, "US", 0), (0x28, 0x08, "IS", str(count)),
-        (0x28, 0x10, "US", 256), (0x28, 0x11, "US", 256), (0x28, 0x100, "US", 8),
-        (0x28, 0x101, "US", 8), (0x28, 0x102, "US", 7), (0x28, 0x103, "US", 0),
-        (0x48, 0x06, "UL", 256 * tiles), (0x48, 0x07, "UL", 256 * tiles),
+        (0x08, 0x08, "CS", kind),
+        (0x08, 0x16, "UI", storage),
+        (0x08, 0x18, "UI", uid),
+        (0x08, 0x60, "CS", "SM"),
+        (0x20, 0x0D, "UI", "1.9"),
+        (0x20, 0x0E, "UI", series),
+        (0x20, 0x52, "UI", "1.8"),
+        (0x20, 0x9311, "CS", "TILED_FULL"),
+        (0x28, 0x02, "US", 3),
+        (0x28, 0x04, "CS", "YBR_FULL_422"),
+        (0x28, 0x06, "US", 0),
+        (0x28, 0x08, "IS", str(count)),
+        (0x28, 0x10, "US", 256),
+        (0x28, 0x11, "US", 256),
+        (0x28, 0x100, "US", 8),
+        (0x28, 0x101, "US", 8),
+        (0x28, 0x102, "US", 7),
+        (0x28, 0x103, "US", 0),
+        (0x48, 0x06, "UL", 256 * tiles),
+        (0x48, 0x07, "UL", 256 * tiles),
         (0x5200, 0x9229, "SQ", measures),
-    ]  # fmt: skip
+    ]
     content = b"".join(element(*e) for e in elements) + pixels
     length = element(2, 0, "UL", len(meta))
     file.write_bytes(b"\0" * 128 + b"DICM" + length + meta + content)

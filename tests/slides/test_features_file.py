@@ -103,8 +103,10 @@ def array(**kwargs):
     ("made", "message"),
     [
         (array(shape=(3, 2**36), dtype="f4", chunks=(1, 1024)), "claim far more bytes"),
-        (array(shape=(3, 5), dtype="f4", chunks=(2**10, 2**14), maxshape=(None, None)),
-         "claim far more bytes"),
+        (
+            array(shape=(3, 5), dtype="f4", chunks=(2**10, 2**14), maxshape=(None, None)),
+            "claim far more bytes",
+        ),
         (array(shape=(3, 5), dtype="f4", external="secret"), "needs another file"),
         (virtual, "needs another file"),
         (filtered, "or a library"),
@@ -114,7 +116,7 @@ def array(**kwargs):
         (array(data=np.zeros(3, "V8")), "not of numbers"),
         (array(data=np.zeros(3, [("a", "f4"), ("b", "i4")])), "not of numbers"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("name", ["features", "more"])
 def test_arrays_that_are_not_numbers_in_the_file_are_refused_before_they_are_read(
     tmp_path, name, made, message

@@ -167,15 +167,23 @@ def test_polygons_edited_by_hand_are_read_with_their_holes(bounded):
     slide = replace(bounded, mpp=(0.5, 0.5))
     drawn = [
         feature("Polygon", [square(60, 120, 320), square(140, 200, 80)]),
-        feature("MultiPolygon", [[square(700, 120, 160)], [square(1340, 940, 999)]],
-                classification={"name": "Tissue", "color": [1, 2, 3]}),
+        feature(
+            "MultiPolygon",
+            [[square(700, 120, 160)], [square(1340, 940, 999)]],
+            classification={"name": "Tissue", "color": [1, 2, 3]},
+        ),
         feature("Polygon", [square(150, 210, 32)], classification=None),
         feature("Polygon", [square(-5000, 0, 90)]),
-    ]  # fmt: skip
+    ]
     shape = slide.shape_at(8.0)
     expected = np.zeros(shape, bool)
-    for x, y, side, value in ((60, 120, 320, True), (140, 200, 80, False), (700, 120, 160, True),
-                              (1340, 940, 999, True), (150, 210, 32, True)):  # fmt: skip
+    for x, y, side, value in (
+        (60, 120, 320, True),
+        (140, 200, 80, False),
+        (700, 120, 160, True),
+        (1340, 940, 999, True),
+        (150, 210, 32, True),
+    ):
         left, top = round((x + 100) / 16), round((y + 40) / 16)
         expected[top : round((y + 40 + side) / 16), left : round((x + 100 + side) / 16)] = value
     wrong = outlines_to_mask(drawn, slide, 8.0) ^ expected

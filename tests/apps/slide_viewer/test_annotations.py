@@ -10,15 +10,17 @@ from qupath import features_for_qupath
 from apps.slide_viewer.annotations import read_tiles_geojson, write_tiles_geojson
 
 COLOURS = {"tumour": "#c80000", "normal": "blue", "irrelevant": "0.5"}
-TILES = pd.DataFrame({
-    "x": [100, 324, 100],
-    "y": [50, 50, 274],
-    "side": 223.5,
-    "class": list(COLOURS),
-    "prob tumour": [0.9, 0.25, np.nan],
-    "prob normal": [0.1, 0.75, 1 / 3],
-    "attention": [0.5, np.inf, 0.25],
-})  # fmt: skip
+TILES = pd.DataFrame(
+    {
+        "x": [100, 324, 100],
+        "y": [50, 50, 274],
+        "side": 223.5,
+        "class": list(COLOURS),
+        "prob tumour": [0.9, 0.25, np.nan],
+        "prob normal": [0.1, 0.75, 1 / 3],
+        "attention": [0.5, np.inf, 0.25],
+    }
+)
 
 
 def write(file, tiles=TILES, name="s", **kwargs):

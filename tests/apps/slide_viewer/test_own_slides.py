@@ -113,9 +113,7 @@ def test_slides_that_failed_leave_the_cohort_and_are_named(tmp_path):
     left, unread = own_slides.without_failed(cohort, report)
     assert left.table.path.tolist() == ["a.tif", "c.tif"] and left.table.slide.tolist() == [0, 1]
     assert unread == {"b.tif": "damaged"}
-    with pytest.raises(
-        ValueError, match=r"no slide could be read; left out: a\.tif, b\.tif, c\.tif: damaged"
-    ):
+    with pytest.raises(ValueError, match=r"no slide could be read; left out: a\.tif, .*: damaged"):
         own_slides.without_failed(cohort, report.assign(error="damaged"))
 
 

@@ -62,8 +62,8 @@ class Cohort:
             corners = {*map(tuple, stained.tolist())}
             coords = coords[[tuple(corner) in corners for corner in coords.tolist()]]
         if not len(coords):
-            size = f"{self.pixels} px at {self.mpp} µm/px"
-            raise ValueError(f"{slide.name}: no tile of {size} in tissue")
+            shown = f"{self.pixels} px at {self.mpp} µm/px"
+            raise ValueError(f"{slide.name}: no tile of {shown} in tissue")
         return mask, coords, source
 
     def read(

@@ -43,10 +43,10 @@ def label_free_alarms(
 ) -> list[Alarm]:
     """What is suspicious about a run, without a label; empty when nothing is.
 
-    view_probs: [N, C]; labels: [N], what the prompts say by the label rule of the setting; kept:
-    bool [N], which of these are learnt from; clusters and lift: from `clusters.lift_clusters`, [N]
-    and [K, C]; predicted: [M, C], probabilities by the networks of any tiles. No class is taken to
-    be as frequent as another.
+    view_probs: [N, C]; labels: [N], what the prompts say by the label rule of the variant; kept:
+    bool [N], which of these are learnt from; clusters and lift: of `FilterInputs.lift_clusters`,
+    [N] and [K, C]; predicted: [M, C], probabilities by the networks of any tiles. No class is taken
+    to be as frequent as another.
     """
     found = [*_without_labels(labels, kept, class_names)]
     if predicted is not None:

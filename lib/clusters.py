@@ -6,7 +6,6 @@ is seen, and no result depends on the order of the rows.
 """
 
 import warnings
-from typing import Any
 
 import numpy as np
 
@@ -70,28 +69,6 @@ def match_clusters(agreement: np.ndarray) -> np.ndarray:
     return linear_sum_assignment(agreement, maximize=True)[1]
 
 
-def feature_labels(
-    features: np.ndarray,
-    prompt_labels: np.ndarray,
-    n_classes: int,
-    *,
-    clusters_per_class: int = 1,
-    seed: int = 0,
-    tiles: np.ndarray | None = None,
-    candidates: np.ndarray | None = None,
-) -> np.ndarray:
-    """Labels from the features alone, int64 [N], `UNLABELLED` outside `candidates`.
-
-    K-means with C clusters (times `clusters_per_class`) on the image features, then
-    `match_clusters` to the prompt labels. features: [N, D]; prompt_labels: [N]; see
-    `cluster_features` for tiles, candidates and errors.
-    """
-    n_clusters = clusters_per_class * n_classes
-    clusters = cluster_features(features, n_clusters, seed=seed, tiles=tiles, candidates=candidates)
-    class_of_cluster = match_clusters(cluster_agreement(clusters, prompt_labels, n_classes))
-    return np.where(clusters == UNLABELLED, UNLABELLED, class_of_cluster[clusters])
-
-
 def cluster_lift(clusters: np.ndarray, view_probs: np.ndarray) -> np.ndarray:
     """How much more probable each class is in a cluster than in all tiles, float64 [K, C].
 
@@ -133,47 +110,3 @@ def classes_by_lift(lift: np.ndarray) -> np.ndarray:
     taken = np.isin(columns, missing)
     class_of_cluster[rows[taken]] = columns[taken]
     return class_of_cluster
-
-
-def lift_clusters(
-    features: np.ndarray, view_probs: np.ndarray, *, clusters_per_class: int = 3, **kwargs: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """Clusters of all tiles, int [N], and the lift of every class in each of them, [K, C].
-
-    K-means with `clusters_per_class` · C clusters. features: [N, D]; view_probs: [N, C]; see
-    `cluster_features` for seed, tiles, candidates and errors.
-    """
-    n_clusters = clusters_per_class * view_probs.shape[1]
-    clusters = cluster_features(features, n_clusters, **kwargs)
-    return clusters, cluster_lift(clusters, view_probs)
-
-
-def lift_labels(features: np.ndarray, view_probs: np.ndarray, **kwargs: Any) -> np.ndarray:
-    """Labels from the lift clusters, int64 [N], `UNLABELLED` outside `candidates`.
-
-    Ours: the clusters are of all tiles and not of those that the views agree on, so a class of
-    which few are kept still has its clusters. See `lift_clusters` for the arguments.
-    """
-    clusters, lift = lift_clusters(features, view_probs, **kwargs)
-    return np.where(clusters == UNLABELLED, UNLABELLED, classes_by_lift(lift)[clusters])
-
-
-def labels_by_clusters(
-    cluster_rule: str,
-    features: np.ndarray,
-    labels: np.ndarray,
-    view_probs: np.ndarray,
-    *,
-    candidates: np.ndarray,
-    kept: np.ndarray,
-    **clustering: Any,
-) -> np.ndarray:
-    """Labels from the features by a rule, int64 [N], `UNLABELLED` elsewhere.
-
-    "matched": clusters of the kept tiles, matched to the labels that they bear (`feature_labels`,
-    published); "lift": clusters of all tiles in `candidates` (`lift_labels`). labels: [N];
-    view_probs: [N, C]; candidates, kept: bool [N]; clustering: seed, tiles and clusters_per_class.
-    """
-    if cluster_rule == "lift":
-        return lift_labels(features, view_probs, **clustering, candidates=candidates)
-    return feature_labels(features, labels, view_probs.shape[1], **clustering, candidates=kept)

@@ -2,6 +2,14 @@
 
 import numpy as np
 
+# Streams of draws, far enough apart for a number per view or step to be added. The views of a tile
+# have those from 0 on.
+TIES = 1_000_003
+TRAINING_VIEWS = 2_000_003
+AUDIT = 3_000_017
+BAGS = 4_000_037
+SLIDE_TILES = 5_000_011
+
 
 def tile_draws(tiles: np.ndarray, n: int, seed: int, stream: int = 0) -> np.ndarray:
     """Uniform random numbers in [0, 1), float64 [len(tiles), n], fixed by seed, stream and tile.

@@ -35,9 +35,8 @@ from sklearn.cluster import KMeans
 from torch import nn
 from torch.nn import functional as F
 
-from lib.consensus import TIE_STREAM
 from lib.figures.style import closed
-from lib.random_draws import tile_draws
+from lib.random_draws import TIES, tile_draws
 from lib.run_folder import open_run
 
 # %% tags=["parameters"]
@@ -81,7 +80,7 @@ print(f"right: {(prompt_labels == truth).mean():.3f} of {len(tiles)} prompt labe
 # %% tags=["algorithm"]
 h = np.stack([(votes[:, tiles] == c).mean(0) for c in range(n_classes)], axis=1)
 H = -(h * np.log(np.maximum(h, 1e-12))).sum(1).round(9)
-ranking = np.lexsort((tile_draws(tiles, 1, seed, TIE_STREAM)[:, 0], H))
+ranking = np.lexsort((tile_draws(tiles, 1, seed, TIES)[:, 0], H))
 agreed = np.sort(ranking[: int(setting["keep_ratio"] * len(H) + 1e-9)])  # 0.3 · 10 is 3
 print(f"right: {(prompt_labels == truth)[agreed].mean():.3f} of {len(agreed)} that views agree on")
 

@@ -17,20 +17,21 @@
 #
 # - In: `tiles.parquet`, `probs.npy` (prompt labels), `agree.npy`, the VLM and its prompts.
 # - Out: `view_features.npy` [V, N, E], `votes.npy` [V, N], `view_probs.npy` [N, C] of all tiles, which
-#   the folds share. Rows `mean-of-views` and `mvc` of the record, of the training tiles of each fold.
+#   the folds share. `kept_by_views.parquet`: which training tiles of each fold the filter keeps, in both variants.
+#   Rows `mean-of-views` and `mvc` of the record.
 
 # %%
 import time
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 
-from lib import consensus
+from lib import consensus, random_draws
 from lib.data import cards
 from lib.data.staining import separate_stains
 from lib.figures import consensus_plots, plots, step_plots
 from lib.figures.style import show_table
-from lib.random_draws import tile_draws
 from lib.report import evaluation, pseudo_labels
 from lib.run_folder import open_run
 from lib.vlm.inference import embed_prompts, embed_views
@@ -84,11 +85,13 @@ seconds = time.perf_counter() - started
 print(f"{len(table)} tiles × {n_views} views in {seconds:.1f} s")
 
 # %%
-votes, view_probs, probs, agree = run.load("votes", "view_probs", "probs", "agree")
-prompt_labels, labels, n_classes = probs.argmax(1), table.label.values, len(card.classes)
+numbers, labels, n_classes = table.tile.values, table.label.values, len(card.classes)
+choice = {"keep_ratio": keep_ratio, "seed": seed, "features": False}
+inputs = consensus.FilterInputs.load(run.folder, numbers, **choice)
+votes, view_probs, prompt_labels = inputs.votes, inputs.view_probs, inputs.prompt_labels
 print(f"votes {votes.shape}, view_probs {view_probs.shape}")
 assert votes.shape == (n_views, len(table)) and np.allclose(view_probs.sum(1), 1, atol=1e-4)
-chance = tile_draws(table.tile.values, 1, seed, consensus.TIE_STREAM)[:, 0]  # of each tile
+chance = random_draws.tile_draws(numbers, 1, seed, random_draws.TIES)[:, 0]  # of each tile
 
 # %% [markdown]
 # ## The filter in numpy
@@ -102,8 +105,8 @@ h = np.stack([(votes == c).mean(0) for c in range(n_classes)], axis=1)
 H = -(h * np.log(np.where(h > 0, h, 1))).sum(1)
 kept = np.zeros(len(table), bool)
 kept[np.lexsort((chance, H.round(9)))[: int(keep_ratio * len(table) + 1e-9)]] = True
-assert np.array_equal(kept, consensus.multi_view_consensus(
-    votes, view_probs, prompt_labels, keep_ratio=keep_ratio, seed=seed, tiles=table.tile.values))
+published = consensus.VARIANTS["published filters"]
+assert np.array_equal(kept, consensus.multi_view_consensus(inputs, published))
 
 # %% [markdown]
 # ## Two rules are left open, and one is changed
@@ -122,7 +125,7 @@ assert np.array_equal(kept, consensus.multi_view_consensus(
 # The two settings also cluster different features, as the next notebook explains.
 
 # %%
-show_table(pd.DataFrame(consensus.VARIANTS).T)
+show_table(pd.DataFrame(map(asdict, consensus.VARIANTS.values()), consensus.VARIANTS))
 
 # %% [markdown]
 # ## Two tiles and their votes
@@ -131,7 +134,7 @@ show_table(pd.DataFrame(consensus.VARIANTS).T)
 # the word below it, is the class that it votes for; $h$ counts the votes of all $V$ views.
 
 # %%
-ranking = consensus.rank_by_consensus(votes, view_probs, tie_break="probability", seed=seed)
+ranking = consensus.rank_by_consensus(inputs, "probability")
 two = ranking[[0, -1]]
 true_names = np.array(card.class_names)[labels[two]]
 titles = [f"agreed\ntrue: {true_names[0]}", f"not agreed\ntrue: {true_names[1]}"]
@@ -162,11 +165,14 @@ step_plots.judged_histogram(H, prompt_labels == labels, "vote entropy (nats)", c
 # which no rule sees either.
 
 # %%
-fields = {"seed": seed, "seconds": seconds, "device": str(model.device)}
-rows = run.record(evaluation.evaluate_views(
-    table, votes, view_probs, prompt_labels, card.class_names,
-    keep_ratio=keep_ratio, candidates=agree, **fields,
-))
+fields = {"seconds": seconds, "device": str(model.device)}
+of_folds = {fold: consensus.FilterInputs.load(run.folder, training_tiles, **choice)
+            for fold, training_tiles, _ in evaluation.fold_tiles(table)}
+kept_by_views = evaluation.keep_by_views(of_folds)
+run.save(kept_by_views=kept_by_views)
+rows = run.record(
+    evaluation.evaluate_views(of_folds, kept_by_views, table, card.class_names, **fields)
+)
 mvc = pseudo_labels.pseudo_label_frame(rows).query("method == 'mvc'")
 plots.precision_against_keep_ratio(mvc)
 

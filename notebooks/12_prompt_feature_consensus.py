@@ -20,22 +20,23 @@
 #
 # $$\pi(k) = \arg\max_c \text{lift}_{kc}, \qquad \text{lift}_{kc} = \bar p_c(\text{cluster } k) \,/\, \bar p_c(\text{all tiles})$$
 #
-# - In: `tiles.parquet`, features, `probs.npy`, `agree.npy`, `votes.npy`, `view_probs.npy`.
+# - In: `tiles.parquet`, `image_embeds.npy`, `backbone_features.npy`, `probs.npy`, `view_probs.npy`, `kept_by_views.parquet`.
 # - Out: `pseudo_labels.parquet` (setting, tile, label, feature_label, vote_entropy, kept_by_views,
-#   kept), rows `pfc`, `mvc+pfc` and `pfc+mvc` of the record.
+#   kept, training_label), rows `pfc`, `mvc+pfc` and `pfc+mvc` of the record.
 
 # %%
 import numpy as np
+import pandas as pd
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from lib import clusters, consensus
-from lib.alarm import label_free_alarms
 from lib.data import cards
 from lib.figures import consensus_plots, step_plots
 from lib.figures.style import show_table
+from lib.learning.vlm_cpl import raise_alarms
 from lib.report import evaluation, pseudo_labels
 from lib.run_folder import open_run
 
@@ -53,10 +54,12 @@ numbers, labels, n_classes = train.tile.values, train.label.values, len(card.cla
 print(f"fold {fold}: {len(train)} training tiles, {len(test)} to test on, which no filter sees")
 
 # %%
-per_tile = run.load("probs", "agree", "view_probs", "image_embeds", "backbone_features")
-probs, agree, view_probs, image_embeds, backbone_features = (array[numbers] for array in per_tile)
-votes, prompt_labels = run.load("votes")[:, numbers], probs.argmax(1)
-rules = {"keep_ratio": run.settings["keep_ratio"], "seed": seed, "candidates": agree}
+inputs = consensus.FilterInputs.load(
+    run.shared, numbers, keep_ratio=run.settings["keep_ratio"], seed=seed
+)
+prompt_labels, image_embeds = inputs.prompt_labels, inputs.image_embeds
+backbone_features, kept_by_views = inputs.backbone_features, run.load("kept_by_views")
+kept_by_views = kept_by_views[kept_by_views.fold == fold].reset_index(drop=True)
 
 # %% [markdown]
 # ## Which features?
@@ -66,8 +69,7 @@ rules = {"keep_ratio": run.settings["keep_ratio"], "seed": seed, "candidates": a
 # the projection was trained to agree with text, so its clusters are hardly a second opinion.
 
 # %%
-features = {"projected": image_embeds, "unprojected": backbone_features}
-{name: array.shape for name, array in features.items()}
+{"image_embeds": image_embeds.shape, "backbone_features": backbone_features.shape}
 
 # %% [markdown]
 # ## Clusters meet classes: published filters
@@ -76,21 +78,19 @@ features = {"projected": image_embeds, "unprojected": backbone_features}
 # cluster bear each prompt label $\hat y$. Hungarian matching gives every cluster one class so that as many tiles as
 # possible agree, and tiles whose cluster has their prompt label are confirmed.
 
-# %%
-choice = {"seed": seed, "tiles": numbers}
-given = votes, view_probs, prompt_labels
-kept_by_views = consensus.multi_view_consensus(*given, tiles=numbers, **rules)
-
 # %% tags=["algorithm"]
-rows, y = np.flatnonzero(kept_by_views), prompt_labels[kept_by_views]
+published = kept_by_views["published filters"].values
+rows, y = np.flatnonzero(published), prompt_labels[published]
 points = image_embeds[rows].astype(np.float32)
 k = KMeans(n_classes, n_init=10, random_state=seed).fit_predict(points)
 agreement = np.zeros((n_classes, n_classes), int)
 np.add.at(agreement, (k, y), 1)
 _, class_of_cluster = linear_sum_assignment(agreement, maximize=True)
 confirmed = rows[class_of_cluster[k] == y]
-assert np.array_equal(confirmed, np.flatnonzero(0 <= consensus.label_by_consensus(
-    "mvc+pfc", votes, view_probs, features, prompt_labels, tiles=numbers, **rules)))
+by_lib = consensus.filter_tiles(
+    inputs, consensus.VARIANTS["published filters"], kept_by_views=published
+)
+assert np.array_equal(confirmed, np.flatnonzero(by_lib.kept))
 
 # %%
 consensus_plots.cluster_matrix(agreement, class_of_cluster, card.class_names)
@@ -109,10 +109,8 @@ consensus_plots.cluster_matrix(agreement, class_of_cluster, card.class_names)
 # another.
 
 # %%
-ours = consensus.VARIANTS["ours"]
-choice |= {"candidates": agree, "clusters_per_class": ours["clusters_per_class"]}
-cluster, lift = clusters.lift_clusters(backbone_features, view_probs, **choice)
-sizes = np.bincount(cluster[agree], minlength=len(lift))
+cluster, lift = inputs.lift_clusters()
+sizes = np.bincount(cluster[inputs.candidates], minlength=len(lift))
 best = clusters.classes_by_lift(lift)
 consensus_plots.cluster_matrix(lift, best, card.class_names, n_tiles=sizes)
 
@@ -125,8 +123,11 @@ consensus_plots.cluster_matrix(lift, best, card.class_names, n_tiles=sizes)
 # MVC, then PFC, in both settings. Precision is measured with labels that no filter has seen.
 
 # %%
-given = votes, view_probs, features, prompt_labels
-pseudo = consensus.pseudo_label_table(numbers, *given, **rules)
+pseudo = pd.concat([
+    consensus.filter_tiles(inputs, rules, kept_by_views=kept_by_views[variant].values)
+    .assign(setting=variant)
+    for variant, rules in consensus.VARIANTS.items()
+], ignore_index=True)
 run.save(pseudo_labels=pseudo)
 pseudo["right"] = pseudo.label.values == pseudo.tile.map(train.set_index("tile").label)
 precision = pseudo[pseudo.kept].groupby("setting").right.mean()
@@ -142,17 +143,14 @@ assert pseudo.tile.isin(numbers).all() and not (pseudo.kept & ~pseudo.kept_by_vi
 
 # %%
 ours = pseudo[pseudo.setting == "ours"].reset_index(drop=True)
-judged = view_probs, ours.label.values, ours.kept.values
-alarms = label_free_alarms(*judged, cluster, lift, card.class_names)
+alarms = raise_alarms(inputs, ours, card.class_names)
 print("\n".join(f"{alarm.name}: {alarm.text}" for alarm in alarms) or "no alarm")
 
 # %% [markdown]
 # ## Both filters, alone and in both orders
 
 # %%
-evaluations = evaluation.evaluate_filters(
-    *given, labels, card.class_names, tiles=numbers, **rules
-)
+evaluations = evaluation.evaluate_filters(inputs, pseudo, labels, card.class_names)
 frame = pseudo_labels.pseudo_label_frame(run.record(evaluations))
 by_filter = pseudo_labels.consensus_table(frame)
 show_table(by_filter.drop(columns=["worst run", "folds", "seeds"]))

@@ -35,9 +35,9 @@ from torch.nn import functional as F
 
 from lib import consensus, paths
 from lib.data import cards
-from lib.labels import UNLABELLED
-from lib.learning import networks, setups, trainer, trials
+from lib.learning import setups, trainer
 from lib.learning.losses import HighConfidenceCrossSupervision
+from lib.learning.vlm_cpl import train_vlm_cpl
 from lib.figures import step_plots
 from lib.report import evaluation
 from lib.run_folder import open_run
@@ -87,9 +87,8 @@ print("{steps} steps, {batch_size} tiles a batch, learning rate {learning_rate:g
 # %%
 data = {}
 for setting, subset in pseudo.groupby("setting"):
-    given_labels = np.where(subset.kept, subset.label, UNLABELLED)
     data[setting] = trainer.TrainingTiles(
-        subset.tile.values, given_labels, card.class_names, truth=train.label.values
+        subset.tile.values, subset.training_label.values, card.class_names, train.label.values
     )
 
 # %% [markdown]
@@ -138,17 +137,22 @@ print(f"right on the test set after a hundred steps: {(predicted == test.label.v
 # gains over the hundred steps is seen under *Predictions*. A training that was interrupted goes on where it stopped.
 
 # %%
-recipe = (objective, setup.make_network, setup.sampler)
-probs, seconds, curves = {}, {}, {}
-for setting in consensus.VARIANTS:
-    started, folder = time.perf_counter(), run.file(f"hcs{run.variant}") / paths.file_name(setting)
-    pair, curves[setting] = trainer.train(*recipe, data[setting], schedule=setup.schedule,
-                                          seed=seed, folder=folder)
-    probs[setting] = networks.predict(pair, setup.reader, table.tile.values)
-    seconds[setting] = time.perf_counter() - started
+inputs = consensus.FilterInputs.load(
+    run.shared, train.tile.values, keep_ratio=run.settings["keep_ratio"], seed=seed
+)
+trained, seconds = {}, {}
+for variant in consensus.VARIANTS:
+    started, folder = time.perf_counter(), run.file(f"hcs{run.variant}") / paths.file_name(variant)
+    labels = pseudo[pseudo.setting == variant].assign(truth=train.label.values)
+    trained[variant] = train_vlm_cpl(
+        inputs, setup, card.class_names, run.settings,
+        tiles=table.tile.values, pseudo=labels, folder=folder,
+    )
+    seconds[variant] = time.perf_counter() - started
+probs = {variant: own.probs for variant, own in trained.items()}
 
 # %%
-step_plots.training_curves(curves, threshold)
+step_plots.training_curves({name: own.curve for name, own in trained.items()}, threshold)
 
 # %% [markdown]
 # Left, the losses fall, rise when the warm-up is over and $D_u$ joins in, and fall again. In the middle, the share of $D_u$
@@ -184,10 +188,7 @@ step_plots.confident_sheet(both, rest_labels, rest, decoded, card.class_names,
 # As in the notebook before, now with what the networks predict: a class that they never predict.
 
 # %%
-choice = {"keep_ratio": run.settings["keep_ratio"], "seed": seed}
-evidence = trials.FilterInputs.load(run.shared, train.tile.values, **choice)
-alarms = {setting: evidence.alarms(setting, subset.kept.values, card.class_names, probs[setting])
-          for setting, subset in pseudo.groupby("setting")}
+alarms = {variant: own.alarms for variant, own in trained.items()}
 for setting, found in alarms.items():
     print(f"{setting}:", "; ".join(f"{alarm.name}: {alarm.text}" for alarm in found) or "no alarm")
 
@@ -199,7 +200,7 @@ for setting, found in alarms.items():
 # %%
 probs = {"zero-shot": np.array(run.load("probs")), **probs}
 run.save(predictions=evaluation.prediction_table(table, fold, probs))
-device = str(next(pair[0].parameters()).device)
+device = str(next(trained["ours"].networks[0].parameters()).device)
 fields = {"seconds": seconds, "alarms": alarms, "network": network, "device": device}
 run.record(evaluation.evaluate_vlm_cpl(probs, pseudo, train, test, card.class_names, **fields))
 labels, on_test = test.label.values, {name: p[test.tile] for name, p in probs.items()}

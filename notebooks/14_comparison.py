@@ -26,6 +26,7 @@
 # %%
 import pandas as pd
 
+from lib.consensus import FilterInputs
 from lib.data import cards
 from lib.learning import baselines, setups, trials
 from lib.learning.source_only import source_only_probabilities
@@ -79,10 +80,10 @@ print("{steps} steps, {batch_size} tiles a batch, learning rate {learning_rate:g
 # that it takes for wrong and learns plainly from the others.
 
 # %%
-evidence = trials.FilterInputs.load(
+inputs = FilterInputs.load(
     run.shared, train.tile.values, keep_ratio=run.settings["keep_ratio"], seed=seed
 )
-features, prompt_labels = evidence.features["unprojected"], evidence.prompt_labels
+features, prompt_labels = inputs.backbone_features, inputs.prompt_labels
 suspected = baselines.suspected_labels(features, prompt_labels, train.group.values)
 wrong = prompt_labels != train.label.values
 print(f"wrong: {wrong.mean():.1%} of the zero-shot labels; suspected: {suspected.mean():.1%}")
@@ -94,7 +95,7 @@ losses = {
     "elr": EarlyLearningRegularisation(len(train), len(card.classes)),
     "co-teaching": CoTeaching(forget_rate=0.2),
 }
-noisy = trials.noisy_label_trials(evidence, losses, suspected)
+noisy = trials.noisy_label_trials(inputs, losses, suspected)
 
 # %% [markdown]
 # ## Filters with plain training
@@ -106,7 +107,8 @@ noisy = trials.noisy_label_trials(evidence, losses, suspected)
 
 # %%
 full = trials.full_supervision(train.label.values)
-planned = trials.select_trials([*noisy, full, *trials.filter_trials(evidence)], only)
+by_filters = trials.filter_trials(inputs, run.load("pseudo_labels"))
+planned = trials.select_trials([*noisy, full, *by_filters], only)
 planned_table = comparison.trials_table(planned, train.label.values, card.class_names)
 columns = ["method", "setting", "labels", "tiles", "pseudo-label precision", "classes without"]
 show_table(planned_table, columns=columns)
@@ -131,7 +133,7 @@ print(f"{len(outcomes)} trainings in {sum(o.seconds for o in outcomes):.0f} s")
 model = load_vlm(vlm, seed=seed)
 text = embed_prompts(model, run.settings["prompts"])
 if network == "frozen":
-    untrained = trials.untrained_outcomes(model, run.shared, text, evidence, test.tile.values)
+    untrained = trials.untrained_outcomes(model, run.shared, text, inputs, test.tile.values)
     outcomes += untrained
 
 # %% [markdown]

@@ -29,6 +29,7 @@ import pandas as pd
 from IPython.display import display
 
 from lib import paths
+from lib.consensus import FilterInputs
 from lib.data import cards
 from lib.learning import setups, trials
 from lib.record import read_rows
@@ -87,8 +88,8 @@ vote_again = partial(vote, model, run.pixels_file(), train.tile.values, text, se
 # %%
 tile_numbers = train.tile.values
 options = {"keep_ratio": run.settings["keep_ratio"], "seed": seed}
-evidence = trials.FilterInputs.load(run.shared, tile_numbers, **options)
-planned = trials.ablation_trials(grid, evidence, lambda n_views: vote_again(n_views=n_views))
+inputs, pseudo = FilterInputs.load(run.shared, tile_numbers, **options), run.load("pseudo_labels")
+planned = trials.ablation_trials(grid, inputs, pseudo, vote_again)
 shown = comparison.trials_table(planned, train.label.values, card.class_names)
 shown.drop(columns=["method", "labels"])
 

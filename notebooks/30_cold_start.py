@@ -38,11 +38,13 @@ from sklearn.preprocessing import StandardScaler, normalize
 from lib.active import cold_start
 from lib.active.loop import ActiveLearningConfig, TableOracle, read_rounds, run_rounds
 from lib.active.trainings import voronoi_weights, training_by_name, training_setup
+from lib.consensus import FilterInputs
 from lib.data import cards, shifts as tile_shifts
 from lib.figures import active_plots
 from lib.labels import UNLABELLED
 from lib.learning import networks, setups, trials
 from lib.learning.losses import Supervised
+from lib.learning.vlm_cpl import read_vlm_cpl, train_vlm_cpl
 from lib.learning.trainer import TrainingTiles
 from lib.report import active_learning
 from lib.report.active_evaluation import evaluate_cold_starts, queries_per_class, right_per_group
@@ -91,17 +93,27 @@ folders = {"": run.shared} | dict(zip(names, shifted, strict=True))
 
 # %%
 place = run.file("cold_start")
-from_13, given = run.file("hcs") / "ours", (pool, class_names, vlm_cpl)
-begun = {"": cold_start.vlm_cpl_cold_start(run.shared, *given, from_13, seed=seed, trained=True)}
-for shift in names:
-    begun[shift] = cold_start.vlm_cpl_cold_start(folders[shift], *given, place / shift, seed=seed)
-starts = {shift: replace(found[0], pseudo_counts=pseudo_counts) for shift, found in begun.items()}
+make = partial(setups.frozen, tiles=pool, n_classes=len(class_names), seed=seed)
+inputs = {shift: FilterInputs.load(folder, pool, keep_ratio=vlm_cpl["keep_ratio"], seed=seed)
+          for shift, folder in folders.items()}
+heads = {shift: make(folder, steps=vlm_cpl["n_steps"]) for shift, folder in folders.items()}
+kept = run.load("pseudo_labels").query("setting == 'ours'")
+trained = {"": read_vlm_cpl(inputs[""], heads[""], class_names, tiles=pool, pseudo=kept,
+                            folder=run.file("hcs") / "ours")}
+trained |= {shift: train_vlm_cpl(inputs[shift], heads[shift], class_names, vlm_cpl, tiles=pool,
+                                 folder=place / shift) for shift in names}
 
 # %%
-for shift, (_, alarms, doubtful) in begun.items():
-    print(shift or "no shift", *[alarm.text for alarm in alarms] or ["no alarm"], sep="\n  ")
-    if doubtful is not None:
-        print(f"  doubtful: {doubtful.sum()} of {len(pool)} tiles")
+starts, doubtful = {}, {}
+for shift, own in trained.items():
+    start, doubtful[shift] = cold_start.vlm_cpl_cold_start(inputs[shift], own)
+    starts[shift] = replace(start, pseudo_counts=pseudo_counts)
+
+# %%
+for shift, own in trained.items():
+    print(shift or "no shift", *[alarm.text for alarm in own.alarms] or ["no alarm"], sep="\n  ")
+    if doubtful[shift] is not None:
+        print(f"  doubtful: {doubtful[shift].sum()} of {len(pool)} tiles")
 
 # %% [markdown]
 # ## The loops
@@ -119,12 +131,11 @@ query_size = max(1, round(unisal["query_share"] * len(pool)))
 base = {"strategy": strategy, "objective": training_by_name(training, **weights)[0], "seed": seed,
         "query_size": query_size, "truth": train.label.values}
 base |= {name: unisal[name] for name in ("n_rounds", "restart")}
-make = partial(setups.frozen, tiles=pool, n_classes=len(class_names), seed=seed)
 setup = {shift: training_setup(training, partial(make, folder, steps=unisal["n_steps"]))
          for shift, folder in folders.items()}
 
 # %%
-ways = {shift: cold_start.variants(start, begun[shift][2]) for shift, start in starts.items()}
+ways = {shift: cold_start.variants(start, doubtful[shift]) for shift, start in starts.items()}
 named = [(shift, name, way) for shift, own in ways.items() for name, way in own.items()
          if seed == 0 or name == "cold-start"] + [(shift, strategy, None) for shift in names]
 loops = {(shift, name): ActiveLearningConfig(

@@ -29,10 +29,13 @@ from IPython.display import display
 
 from lib import paths
 from lib.active.loop import TableOracle, read_rounds
+from lib.consensus import VARIANTS, FilterInputs
 from lib.data import cards
 from lib.data.shifts import parse_list
 from lib.figures import quality_plots
 from lib.learning import setups, trials
+from lib.learning.vlm_cpl import read_vlm_cpl
+from lib.paths import file_name
 from lib.quality import audit, estimates, prediction_sources, stopping, estimate_tables
 from lib.record import read_rows
 from lib.run_folder import open_run
@@ -67,8 +70,14 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(test)} predictions to judge, {n
 kwargs = {"steps": run.settings["n_steps"], "seed": seed}
 setup = setups.frozen(run.shared, train.tile.values, len(card.classes), **kwargs)
 pseudo = run.load("pseudo_labels")
-trained = prediction_sources.load_trained(run.file("hcs"), setup, pseudo, split[0])
-said = {"": prediction_sources.collect(run.shared, setup, trained, *split, seed=seed)}
+inputs = FilterInputs.load(run.shared, split[0], keep_ratio=run.settings["keep_ratio"], seed=seed)
+trained = {
+    variant: read_vlm_cpl(
+        inputs, setup, card.class_names, tiles=split[1], pseudo=pseudo[pseudo.setting == variant],
+        folder=run.file("hcs") / file_name(variant))
+    for variant in VARIANTS
+}
+said = {"": prediction_sources.collect(run.shared, setup, trained, split[1], seed=seed)}
 ours = said[""]["ours"]
 before = run.load("predictions").set_index("tile").ours_label.loc[split[1]]
 assert np.mean(before == ours.predicted) > 0.99
@@ -144,7 +153,8 @@ if names:
 # %%
 for shift, folder in zip(names, folders, strict=True):
     given = folder, *split, card.class_names, run.settings
-    said[shift] = prediction_sources.collect_at_shift(*given, seed=seed)
+    setup, trained = prediction_sources.train_at_shift(*given, seed=seed)
+    said[shift] = prediction_sources.collect(folder, setup, trained, split[1], seed=seed)
 
 # %% [markdown]
 # ## When to stop

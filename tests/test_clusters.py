@@ -6,7 +6,6 @@ import references
 from cases import case
 
 from lib import clusters
-from lib.labels import UNLABELLED
 
 
 def random_lift(seed, neglected=0):
@@ -78,24 +77,6 @@ def test_a_class_that_no_prompt_predicts_has_a_cluster_where_it_stands_out():
     for seed in range(10):
         features, probs, truth = two_kinds(seed)
         assert not probs.argmax(1).any()
-        found = clusters.lift_labels(features, probs, seed=seed)
+        of_tile = clusters.cluster_features(features, 6, seed=seed)
+        found = clusters.classes_by_lift(clusters.cluster_lift(of_tile, probs))[of_tile]
         assert np.array_equal(found, truth), seed
-
-
-def test_lift_labels_do_not_depend_on_the_order_of_the_rows_nor_on_tiles_outside_among():
-    for seed in range(5):
-        rng = np.random.default_rng(seed)
-        features, probs = rng.normal(size=(80, 4)), rng.dirichlet(np.ones(3), 80)
-        tiles, candidates = rng.permutation(300)[:80], rng.random(80) < 0.8
-        found = clusters.lift_labels(features, probs, seed=seed, tiles=tiles, candidates=candidates)
-        rows = rng.permutation(80)
-        moved = clusters.lift_labels(
-            features[rows], probs[rows], seed=seed, tiles=tiles[rows], candidates=candidates[rows]
-        )
-        features[~candidates], probs[~candidates] = 9, [1, 0, 0]
-        without = clusters.lift_labels(
-            features, probs, seed=seed, tiles=tiles, candidates=candidates
-        )
-        with case(seed):
-            assert np.array_equal(moved, found[rows]) and np.array_equal(without, found)
-            assert (found[~candidates] == UNLABELLED).all() and set(found[candidates]) == {0, 1, 2}

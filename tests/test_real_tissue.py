@@ -46,21 +46,17 @@ def labelled(tmp_path_factory):
     text = inference.embed_prompts(model, [c.prompts for c in card.classes])
     inference.embed_tiles(model, store, text, folder)
     inference.embed_views(model, store, table.tile.index.values, text, folder, n_views=6, seed=0)
-    names = ("probs", "image_embeds", "backbone_features", "votes", "view_probs")
-    arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
-    return table.label.values, arrays | {"folder": folder}
+    probs = np.load(folder / "probs.npy", allow_pickle=False)
+    return table.label.values, {"probs": probs, "folder": folder}
 
 
 def kept_by(labelled, order, setting):
     """Labels that are kept, and whether the prompts alone are right."""
     labels, arrays = labelled
-    features = {"projected": arrays["image_embeds"], "unprojected": arrays["backbone_features"]}
-    prompts = arrays["probs"].argmax(1)
-    found = consensus.label_by_consensus(
-        order, arrays["votes"], arrays["view_probs"], features, prompts,
-        **consensus.VARIANTS[setting],
-    )  # fmt: skip
-    return found, prompts == labels
+    tiles = np.arange(len(labels))
+    inputs = consensus.FilterInputs.load(arrays["folder"], tiles, keep_ratio=0.3, seed=0)
+    found = consensus.filter_tiles(inputs, consensus.VARIANTS[setting], order)
+    return found.training_label.values, inputs.prompt_labels == labels
 
 
 def test_the_stand_in_is_wrong_in_places(labelled):

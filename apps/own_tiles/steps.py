@@ -11,7 +11,6 @@ import pandas as pd
 from lib import paths
 from lib.alarm import Alarm
 from lib.data import cards
-from lib.labels import UNLABELLED
 from lib.vlm.prompts import PAPERS, class_prompts, parse_classes, parse_templates
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ class Learned:
 
     tiles: pd.DataFrame
     probs: np.ndarray
-    alarms: list[Alarm]
+    alarms: Sequence[Alarm]
     curve: pd.DataFrame
     threshold: float
 
@@ -121,32 +120,22 @@ def learn(
 
     """
     from apps.labelling.exchange import overrule
-    from lib import consensus
-    from lib.learning import losses, networks, setups
-    from lib.learning.trials import FilterInputs
+    from lib.consensus import FilterInputs, entropy, filter_tiles
+    from lib.learning import setups
+    from lib.learning.vlm_cpl import train_vlm_cpl
 
-    tiles, rules = unique.tile.values, consensus.VARIANTS["ours"]
+    tiles, settings = unique.tile.values, {"threshold": 0.95, "cross_weight": 0.5}
     inputs = FilterInputs.load(out, tiles, keep_ratio=keep_ratio, seed=seed)
-    labels = inputs.pseudo_labels("", **rules)
-    pseudo_labels = inputs.pseudo_labels("mvc+pfc", **rules)
+    pseudo = filter_tiles(inputs)
+    pseudo["training_label"] = overrule(pseudo.training_label.values, unique.digest, said)
     setup = setups.frozen(out, tiles, len(class_names), steps=n_steps, seed=seed)
-    objective = losses.HighConfidenceCrossSupervision()
-    pair = setups.fit(
-        objective,
-        setup,
-        tiles,
-        overrule(pseudo_labels, unique.digest, said),
-        class_names,
-        out / "hcs",
-        seed=seed,
+    trained = train_vlm_cpl(
+        inputs, setup, class_names, settings, tiles=tiles, pseudo=pseudo, folder=out / "hcs"
     )
-    probs, kept = networks.predict(pair, setup.reader, tiles), pseudo_labels != UNLABELLED
     table = unique.assign(
-        prompt_class=np.array(class_names, dtype=object)[labels],
-        kept=kept,
-        vote_entropy=consensus.vote_entropy(inputs.votes, len(class_names)),
-        view_entropy=consensus.entropy(inputs.view_probs),
+        prompt_class=np.array(class_names, dtype=object)[pseudo.label],
+        kept=pseudo.kept.values,
+        vote_entropy=pseudo.vote_entropy.values,
+        view_entropy=entropy(inputs.view_probs),
     )
-    curve = pd.read_parquet(out / "hcs" / "curve.parquet")
-    alarms = inputs.alarms("ours", kept, class_names, probs)
-    return Learned(table, probs, alarms, curve, objective.threshold)
+    return Learned(table, trained.probs, trained.alarms, trained.curve, settings["threshold"])

@@ -14,9 +14,8 @@ a tenth. That later queries cover the pool with one half was kept after seed 0 o
 and of ebhi.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,14 +23,10 @@ from torch import nn
 
 from lib.active.strategies import Pool, Query, select
 from lib.active.trainings import effective_number
-from lib.alarm import Alarm
 from lib.clusters import classes_by_lift, cluster_agreement
-from lib.consensus import VARIANTS
+from lib.consensus import FilterInputs
 from lib.labels import UNLABELLED
-from lib.learning import setups
-from lib.learning.losses import HighConfidenceCrossSupervision
-from lib.learning.networks import predict
-from lib.learning.trials import FilterInputs
+from lib.learning.vlm_cpl import TrainedVlmCpl
 
 # All pseudo labels of a class weigh as much as so many labels of it. Fixed by argument, not by any
 # result: as the prior of `losses.shrunk_marginal`.
@@ -145,7 +140,7 @@ def doubtful_tiles(
     What the alarm points at (`alarm.label_free_alarms`): a cluster whose most frequent label is of
     another class than its lift says, and all clusters of a class of which no label was kept.
     labels: [N], what the prompts say by the label rule; kept_labels: [N], `UNLABELLED` elsewhere;
-    clusters, lift: from `clusters.lift_clusters`, [N] and [K, C]. None are doubtful where all
+    clusters, lift: of `FilterInputs.lift_clusters`, [N] and [K, C]. None are doubtful where all
     agree.
     """
     class_of = classes_by_lift(lift)
@@ -157,43 +152,18 @@ def doubtful_tiles(
 
 
 def vlm_cpl_cold_start(
-    folder: Path,
-    tiles: np.ndarray,
-    class_names: Sequence[str],
-    settings: Mapping[str, Any],
-    place: Path,
-    *,
-    seed: int,
-    trained: bool = False,
-) -> tuple[ColdStart, list[Alarm], np.ndarray | None]:
-    """VLM-CPL in our setting on the features and votes of a folder, and what it warns of.
+    inputs: FilterInputs, trained: TrainedVlmCpl
+) -> tuple[ColdStart, np.ndarray | None]:
+    """Start from VLM-CPL in our variant; second, where it raises an alarm, its doubtful tiles.
 
-    Third, where there is an alarm, `doubtful_tiles`, bool [N]; else None.
-
-    folder: with the features and votes of all tiles (`embed_tiles`, `embed_views`); tiles: [N], the
-    pool; settings: keep_ratio, threshold, cross_weight and n_steps, of
-    `13_high_confidence_cross_supervision`; place: folder of the networks, which are trained as
-    there, or with `trained` are read. They have no projector: compactness is that of their
-    features before the head (`networks.predict_members`). Raises FileNotFoundError for trained
-    networks that are not there.
+    inputs: of the pool; trained: see `vlm_cpl.train_vlm_cpl`, with probabilities of the pool. The
+    networks have no projector: compactness is that of their features before the head
+    (`networks.predict_members`). The doubtful tiles are `doubtful_tiles`, bool [N], None where
+    there are none.
     """
-    rules = VARIANTS["ours"]
-    evidence = FilterInputs.load(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
-    kept = evidence.pseudo_labels("mvc+pfc", **rules)
-    setup = setups.frozen(folder, tiles, len(class_names), steps=settings["n_steps"], seed=seed)
-    networks = setups.load_networks(setup, place) if trained else []
-    if trained and not networks:
-        raise FileNotFoundError(
-            f"{place} holds no networks: run 13_high_confidence_cross_supervision first"
-        )
-    if not trained:
-        objective = HighConfidenceCrossSupervision(settings["threshold"], settings["cross_weight"])
-        networks = setups.fit(objective, setup, tiles, kept, class_names, place, seed=seed)
-    predicted = predict(networks, setup.reader, tiles)
-    alarms = evidence.alarms("ours", kept != UNLABELLED, class_names, predicted)
-    doubtful = None
-    if alarms:
-        before = evidence.pseudo_labels("", **rules)
-        doubtful = doubtful_tiles(before, kept, *evidence.lift_clusters)
-        doubtful = doubtful if doubtful.any() else None
-    return ColdStart(networks, predicted.argmax(1), kept), alarms, doubtful
+    labels = trained.training_labels
+    start = ColdStart(trained.networks, trained.probs.argmax(1), labels)
+    if not trained.alarms:
+        return start, None
+    doubtful = doubtful_tiles(trained.pseudo.label.values, labels, *inputs.lift_clusters())
+    return start, doubtful if doubtful.any() else None

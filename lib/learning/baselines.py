@@ -1,6 +1,6 @@
 """Methods to compare with that are no loss (those are in `losses`)."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,15 @@ START_TILES = 8  # the surest tiles of a class, whose mean is its first centre
 ROUNDS, INNER_ROUNDS = 10, 5
 
 
+def logistic_regression() -> Any:
+    """Logistic regression on standardised features, regularised as so many features want it."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+
+
 def suspected_labels(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Labels that confident learning considers wrong (Northcutt et al., JAIR 2021), bool [N].
 
@@ -22,18 +31,14 @@ def suspected_labels(features: np.ndarray, labels: np.ndarray, groups: np.ndarra
     all the same are not suspected. Raises ValueError for a single group.
     """
     from cleanlab.filter import find_label_issues
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     positions = np.unique(labels, return_inverse=True)[1]  # cleanlab wants every class to occur
     if not positions.any():
         return np.zeros(len(labels), bool)
     folds = GroupKFold(min(5, len(np.unique(groups))))
     probs = cross_val_predict(
-        classifier, features, positions, groups=groups, cv=folds, method="predict_proba"
+        logistic_regression(), features, positions, groups=groups, cv=folds, method="predict_proba"
     )
     return find_label_issues(positions, probs, n_jobs=1)
 

@@ -14,9 +14,8 @@ from lib.learning.networks import Classifier, feature_statistics
 from lib.learning.samplers import mapped
 from lib.learning.setups import TrainingSetup
 from lib.learning.trainer import Schedule
-from lib.random_draws import tile_draws
+from lib.random_draws import BAGS, tile_draws
 
-BAG_STREAM = 4_000_037  # keeps these draws apart from those of views and of the consensus
 BATCH = 32  # slides; a cohort is small
 TOP_J = (1, 5, 10, 50, 100)  # as in MI-Zero (CVPR 2023)
 
@@ -134,7 +133,7 @@ class Bags:
         for slide in slides:
             rows = self.rows[slide]
             if len(rows) > max_tiles:
-                draws = tile_draws(rows, 1, seed, BAG_STREAM + 2 * step + network)[:, 0]
+                draws = tile_draws(rows, 1, seed, BAGS + 2 * step + network)[:, 0]
                 rows = np.sort(rows[np.argpartition(draws, max_tiles)[:max_tiles]])
             chosen.append(rows)
         return self.padded(chosen)

@@ -13,17 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.random_draws import tile_draws
+from lib.random_draws import TRAINING_VIEWS, tile_draws
 from lib.vlm.views import plain_view, random_view
 
 ViewSampler = Callable[[np.ndarray, int, int], Tensor]
 PlainReader = Callable[[np.ndarray], Tensor]
 MAX_NETWORKS = 2
-VIEW_STREAM = 2_000_003  # keeps these draws apart from those of the consensus
 
 
 def _stream(network: int, step: int) -> int:
-    return VIEW_STREAM + MAX_NETWORKS * step + network
+    return TRAINING_VIEWS + MAX_NETWORKS * step + network
 
 
 def feature_views(file: Path, *, seed: int, device: torch.device | str = "cpu") -> ViewSampler:

@@ -5,24 +5,25 @@ and the tiles to predict, is the same for all of them. Filters see no true label
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lib.alarm import Alarm, label_free_alarms
+from lib.alarm import Alarm
 from lib.artefacts import digest_of, locked
-from lib.clusters import classes_by_lift, lift_clusters
+from lib.clusters import classes_by_lift
 from lib.consensus import (
-    TIE_STREAM,
     VARIANTS,
+    FilterInputs,
+    FilterRules,
+    filter_tiles,
     keep_lowest,
-    label_by_consensus,
+    labels_by_rule,
     tile_lift,
 )
 from lib.labels import UNLABELLED, missing_classes_expected
@@ -36,108 +37,9 @@ from lib.learning.baselines import (
 from lib.learning.losses import HighConfidenceCrossSupervision, Objective, Supervised
 from lib.learning.setups import TrainingSetup, fit_predict, frozen
 from lib.learning.trainer import TrainingTiles, labelled_and_not
-from lib.random_draws import tile_draws
+from lib.learning.vlm_cpl import train_vlm_cpl
+from lib.random_draws import TIES, tile_draws
 from lib.vlm.inference import VLM, embed_tiles, embed_views, has_views
-
-PLAIN = {"mvc": "ce-mvc", "pfc": "ce-pfc", "mvc+pfc": "ce-kept"}  # filters → name of the method
-
-
-@dataclass(frozen=True)
-class FilterInputs:
-    """What the filters look at, one row per training tile.
-
-    tiles: [N] tile numbers; prompt_labels, confidence: [N], the best class of the zero-shot
-    probabilities and its probability; votes: [V, N]; view_probs: [N, C]; features:
-    {"projected": [N, D], "unprojected": [N, E]}; agree: bool [N], whether all members of an
-    ensemble of VLMs give the same label.
-    """
-
-    tiles: np.ndarray
-    prompt_labels: np.ndarray
-    confidence: np.ndarray
-    votes: np.ndarray
-    view_probs: np.ndarray
-    features: Mapping[str, np.ndarray]
-    agree: np.ndarray
-    keep_ratio: float
-    seed: int
-
-    @classmethod
-    def load(
-        cls, folder: Path, tiles: np.ndarray, *, keep_ratio: float, seed: int, text: str = ""
-    ) -> "FilterInputs":
-        """As `embed_tiles` and `embed_views` left it; text: one of several sets of prompts.
-
-        tiles: [N], some of all tiles.
-        """
-
-        def load(name: str, of: str = "") -> np.ndarray:
-            return np.load(folder / of / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-
-        probs = load("probs", text)[tiles]
-        return cls(
-            tiles=tiles,
-            prompt_labels=probs.argmax(1),
-            confidence=probs.max(1),
-            votes=load("votes", text)[:, tiles],
-            view_probs=load("view_probs", text)[tiles],
-            features={
-                "projected": load("image_embeds")[tiles],
-                "unprojected": load("backbone_features")[tiles],
-            },
-            agree=load("agree", text)[tiles],
-            keep_ratio=keep_ratio,
-            seed=seed,
-        )
-
-    @cached_property
-    def lift_clusters(self) -> tuple[np.ndarray, np.ndarray]:
-        """Clusters [N] and lifts [K, C] of our setting, see `clusters.lift_clusters`."""
-        return lift_clusters(
-            self.features[VARIANTS["ours"]["cluster_on"]], self.view_probs,
-            clusters_per_class=VARIANTS["ours"]["clusters_per_class"], seed=self.seed,
-            tiles=self.tiles, candidates=self.agree,
-        )  # fmt: skip
-
-    def alarms(
-        self, setting: str, kept: np.ndarray, class_names: Sequence[str], predicted: np.ndarray
-    ) -> list[Alarm]:
-        """What is suspicious about training in a setting, see `alarm.label_free_alarms`.
-
-        kept: bool [N]; predicted: [M, C], probabilities of any tiles by the trained networks.
-        """
-        labels = self.pseudo_labels("", **VARIANTS[setting])
-        return label_free_alarms(
-            self.view_probs, labels, kept, *self.lift_clusters, class_names, predicted=predicted
-        )
-
-    def confident_labels(self) -> np.ndarray:
-        """Prompt labels of the most confident tiles of every class, [N], `UNLABELLED` elsewhere.
-
-        As many tiles of each class as multi-view consensus with the quota "class" keeps, but
-        without a view. Ties go by chance, drawn per tile number.
-        """
-        chance = tile_draws(self.tiles, 1, self.seed, TIE_STREAM)[:, 0]
-        ranking = np.lexsort([self.tiles, chance, -self.confidence])
-        kept = keep_lowest(
-            ranking, self.prompt_labels, keep_ratio=self.keep_ratio, quota="class",
-            candidates=self.agree,
-        )  # fmt: skip
-        return np.where(kept, self.prompt_labels, UNLABELLED)
-
-    def pseudo_labels(self, order: str, **rules: Any) -> np.ndarray:
-        """Labels that the filters keep in that order, [N], see `consensus.label_by_consensus`.
-
-        rules: those that differ from its defaults; votes and view_probs stand in for those of the
-        run.
-        """
-        own: dict[str, Any] = {
-            "votes": self.votes, "view_probs": self.view_probs, "keep_ratio": self.keep_ratio,
-        }  # fmt: skip
-        return label_by_consensus(
-            order, features=self.features, prompt_labels=self.prompt_labels, tiles=self.tiles,
-            candidates=self.agree, seed=self.seed, **(own | rules),
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -179,40 +81,60 @@ class Outcome:
 
 
 def noisy_label_trials(
-    evidence: FilterInputs, objectives: Mapping[str, Objective], suspected: np.ndarray
+    inputs: FilterInputs, objectives: Mapping[str, Objective], suspected: np.ndarray
 ) -> list[Trial]:
     """Trials that learn from the zero-shot labels without a filter of VLM-CPL.
 
     objectives: method → what it minimises, on all tiles; suspected: bool [N], tiles that confident
     learning leaves out.
     """
-    labels = evidence.prompt_labels
+    labels = inputs.prompt_labels
     trusted = np.where(suspected, UNLABELLED, labels)
     trials = [Trial(method, loss, labels) for method, loss in objectives.items()]
     return [*trials, Trial("confident-learning", Supervised(), trusted)]
 
 
-def filter_trials(evidence: FilterInputs) -> list[Trial]:
-    """Plain training on what MVC, PFC or both keep, in each setting, and on the most confident.
+def confident_labels(inputs: FilterInputs) -> np.ndarray:
+    """Prompt labels of the most confident tiles of every class, [N], `UNLABELLED` elsewhere.
 
-    Beside MVC in our setting, "top-confidence" tells whether views are worth their time, and
-    "ce-lift", from all labels by lift, what the filters add to our label rule.
+    As many tiles of each class as multi-view consensus with the quota "class" keeps, but without a
+    view. Ties go by chance, drawn per tile number.
     """
-    by_filters = [
-        Trial(
-            method, Supervised(), evidence.pseudo_labels(order, **rules), setting=setting,
-            params={"rules": rules},
-        )
-        for setting, rules in VARIANTS.items()
-        for order, method in PLAIN.items()
-    ]  # fmt: skip
-    confident = Trial("top-confidence", Supervised(), evidence.confident_labels())
-    by_lift = Trial("ce-lift", Supervised(), evidence.pseudo_labels("", label_rule="lift"))
-    return [confident, by_lift, *by_filters]
+    chance = tile_draws(inputs.tiles, 1, inputs.seed, TIES)[:, 0]
+    ranking = np.lexsort([inputs.tiles, chance, -inputs.confidence])
+    labels = inputs.prompt_labels
+    kept = keep_lowest(ranking, labels, inputs.keep_ratio, "class", candidates=inputs.candidates)
+    return np.where(kept, labels, UNLABELLED)
+
+
+def filter_trials(inputs: FilterInputs, pseudo: pd.DataFrame) -> list[Trial]:
+    """Plain training on what MVC, PFC or both keep, in each variant, and on the most confident.
+
+    Beside MVC in our variant, "top-confidence" tells whether views are worth their time, and
+    "ce-lift", from all labels by lift, what the filters add to our label rule. pseudo: of
+    `12_prompt_feature_consensus`, in which PFC alone is missing.
+    """
+    by_lift = labels_by_rule("lift", inputs.prompt_labels, inputs.view_probs, inputs.candidates)
+    trials = [
+        Trial("top-confidence", Supervised(), confident_labels(inputs)),
+        Trial("ce-lift", Supervised(), by_lift),
+    ]
+    for variant, rules in VARIANTS.items():
+        table = pseudo[pseudo.setting == variant]
+        labels = {
+            "ce-mvc": np.where(table.kept_by_views, table.label, UNLABELLED),
+            "ce-pfc": filter_tiles(inputs, rules, "pfc").training_label.values,
+            "ce-kept": table.training_label.values,
+        }
+        trials += [
+            Trial(method, Supervised(), own, setting=variant, params={"rules": asdict(rules)})
+            for method, own in labels.items()
+        ]
+    return trials
 
 
 def untrained_outcomes(
-    model: VLM, folder: Path, text: Any, evidence: FilterInputs, tiles: np.ndarray
+    model: VLM, folder: Path, text: Any, inputs: FilterInputs, tiles: np.ndarray
 ) -> list[Outcome]:
     """Methods without training: all tiles of a run are classified at once, `tiles` are returned.
 
@@ -232,7 +154,7 @@ def untrained_outcomes(
         centred_probabilities(*part, member.scale)
         for member, part in zip(model.members, parts, strict=True)
     ]
-    clusters, lift = evidence.lift_clusters
+    clusters, lift = inputs.lift_clusters()
     labels = classes_by_lift(lift)[clusters[clusters != UNLABELLED]]
     shares = np.bincount(labels, minlength=len(prompts)) / len(labels)
     classified = {
@@ -293,26 +215,32 @@ def run_trials(
 
 
 def ablation_trials(
-    grid: Sequence[Mapping[str, Any]],
-    evidence: FilterInputs,
-    vote: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    grid: Iterable[Mapping[str, Any]],
+    inputs: FilterInputs,
+    pseudo: pd.DataFrame,
+    vote: Callable[..., tuple[np.ndarray, np.ndarray]],
 ) -> list[Trial]:
     """VLM-CPL with the rules of each line of a grid (`ablations.ablation_grid`).
 
-    vote: number of views → votes [V, N] and view probabilities [N, C] of the training tiles, where
-    that rule is varied; the networks see the views of the run all the same.
+    pseudo: of `12_prompt_feature_consensus`, whose labels serve where no filter is varied; vote:
+    number of views → votes [V, N] and view probabilities [N, C] of the training tiles, where that
+    rule is varied; the networks see the views of the run all the same.
     """
-    names = ("keep_ratio", *VARIANTS["ours"])
+    names = [rule.name for rule in fields(FilterRules)]
     trials = []
-    for rules in grid:
-        chosen_rules = {name: rules[name] for name in names}
-        if "n_views" in rules["varied"]:
-            votes, view_probs = vote(rules["n_views"])
-            chosen_rules |= {"votes": votes, "view_probs": view_probs}
-        objective = HighConfidenceCrossSupervision(rules["threshold"], rules["cross_weight"])
-        labels = evidence.pseudo_labels(rules["filters"], **chosen_rules)
-        every = not rules["filters"]
-        trials.append(Trial("vlm-cpl", objective, labels, params=rules, cross_all=every))
+    for line in grid:
+        if {*line["varied"]} <= {"threshold", "cross_weight"}:
+            labels = pseudo.training_label[pseudo.setting == "ours"].values
+        else:
+            varied = replace(inputs, keep_ratio=line["keep_ratio"])
+            if "n_views" in line["varied"]:
+                votes, view_probs = vote(n_views=line["n_views"])
+                varied = replace(varied, votes=votes, view_probs=view_probs)
+            rules = FilterRules(**{name: line[name] for name in names})
+            labels = filter_tiles(varied, rules, line["filters"]).training_label.values
+        objective = HighConfidenceCrossSupervision(line["threshold"], line["cross_weight"])
+        cross_all = not line["filters"]
+        trials.append(Trial("vlm-cpl", objective, labels, params=line, cross_all=cross_all))
     return trials
 
 
@@ -367,27 +295,22 @@ def shifted_outcomes(
     zero-shot labels, full supervision and VLM-CPL in both settings with its alarms, heads on frozen
     features.
     """
-    tiles = train.tile.values
-    evidence = FilterInputs.load(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
-    zero_shot = np.load(folder / "probs.npy", allow_pickle=False)[test.tile]
+    tiles, tested = train.tile.values, test.tile.values
+    inputs = FilterInputs.load(folder, tiles, keep_ratio=settings["keep_ratio"], seed=seed)
+    zero_shot = np.load(folder / "probs.npy", allow_pickle=False)[tested]
     setup = frozen(folder, tiles, len(class_names), steps=settings["n_steps"], seed=seed)
-    trials = _shift_trials(evidence, train.label.values, settings)
-    trained = run_trials(trials, train, test, class_names, setup=setup, seed=seed)
-    for place, each in enumerate(trained):
-        if each.trial and each.method == "vlm-cpl":
-            raised = evidence.alarms(each.setting, each.trial.kept, class_names, each.probs)
-            trained[place] = replace(each, alarms=raised)
-    return [Outcome("zero-shot", zero_shot), *trained]
-
-
-def _shift_trials(
-    evidence: FilterInputs, truth: np.ndarray, settings: Mapping[str, Any]
-) -> list[Trial]:
-    """Everything that is measured at one shift, but for zero-shot."""
-    objective = HighConfidenceCrossSupervision(settings["threshold"], settings["cross_weight"])
-    plain = Trial("ce-all", Supervised(), evidence.prompt_labels)
-    consensus = [
-        Trial("vlm-cpl", objective, evidence.pseudo_labels("mvc+pfc", **rules), setting=setting)
-        for setting, rules in VARIANTS.items()
+    plain = [
+        Trial("ce-all", Supervised(), inputs.prompt_labels),
+        full_supervision(train.label.values),
     ]
-    return [plain, full_supervision(truth), *consensus]
+    outcomes = run_trials(plain, train, test, class_names, setup=setup, seed=seed)
+    objective = HighConfidenceCrossSupervision(settings["threshold"], settings["cross_weight"])
+    for variant, rules in VARIANTS.items():
+        started, pseudo = time.perf_counter(), filter_tiles(inputs, rules)
+        trained = train_vlm_cpl(inputs, setup, class_names, settings, pseudo=pseudo, tiles=tested)
+        trial = Trial("vlm-cpl", objective, trained.training_labels, setting=variant)
+        seconds = time.perf_counter() - started
+        outcomes.append(
+            Outcome("vlm-cpl", trained.probs, variant, trial, {}, seconds, trained.alarms)
+        )
+    return [Outcome("zero-shot", zero_shot), *outcomes]

@@ -34,10 +34,9 @@ import numpy as np
 import pandas as pd
 
 from lib.labels import UNANSWERED
-from lib.random_draws import tile_draws
+from lib.random_draws import AUDIT, tile_draws
 from lib.report.statistics import LEVEL, Estimate
 
-AUDIT_STREAM = 3_000_017  # keeps these draws apart from those of views and ties
 MOST_LABELS = 20_000  # that `labels_needed` looks for
 
 
@@ -74,7 +73,7 @@ def draw_audit(
     if not 1 <= n <= len(tiles):
         raise ValueError(f"an audit of {n} of {len(tiles)} tiles: draw between 1 and all of them")
     tiles, predicted = np.asarray(tiles), np.asarray(predicted)
-    place, chance = tile_draws(tiles, 2, seed, AUDIT_STREAM).T
+    place, chance = tile_draws(tiles, 2, seed, AUDIT).T
     line = np.lexsort([tiles, place, predicted])
     counted = np.zeros(len(tiles), bool)
     counted[line[_pivotal(chance[line], n)]] = True

@@ -1,28 +1,23 @@
 """Several opinions on the test tiles of a run, as they are and shifted."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import nn
 
 from lib import paths
 from lib.active.inputs import view_probabilities
-from lib.artefacts import scratch_folder
-from lib.clusters import lift_labels
-from lib.consensus import VARIANTS
+from lib.consensus import VARIANTS, FilterInputs, cluster_labels, filter_tiles
 from lib.labels import UNLABELLED
 from lib.learning import setups
-from lib.learning.losses import HighConfidenceCrossSupervision
+from lib.learning.baselines import logistic_regression
 from lib.learning.networks import predict_members
 from lib.learning.setups import TrainingSetup
-from lib.learning.trials import FilterInputs
+from lib.learning.vlm_cpl import TrainedVlmCpl, train_vlm_cpl
 from lib.quality.estimates import PredictionSources
-
-# Networks of each setting, and the label of every training tile that they learnt from [N].
-Trained = Mapping[str, tuple[Sequence[nn.Module], np.ndarray]]
 
 
 def outside_probabilities(
@@ -34,69 +29,17 @@ def outside_probabilities(
     `baselines.suspected_labels` the features are standardised. features: [N, E] of the labelled
     tiles; labels: [N]; tiles: features [M, E]. With labels of one class that is certain.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     present = np.unique(labels)
     probs = np.zeros((len(tiles), n_classes))
     if len(present) == 1:
         probs[:, present] = 1.0
         return probs
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-    classifier.fit(np.asarray(features, np.float32), labels)
+    classifier = logistic_regression().fit(np.asarray(features, np.float32), labels)
     probs[:, present] = classifier.predict_proba(np.asarray(tiles, np.float32))
     return probs
 
 
-def load_trained(
-    folder: Path, setup: TrainingSetup, pseudo: pd.DataFrame, train_tiles: np.ndarray
-) -> Trained:
-    """The networks that `13_high_confidence_cross_supervision` left, in each setting.
-
-    folder: with a folder of networks per setting; pseudo: from `consensus.pseudo_label_table`.
-    Raises FileNotFoundError where networks are missing.
-    """
-    trained = {}
-    for setting in VARIANTS:
-        place = folder / paths.file_name(setting)
-        networks = setups.load_networks(setup, place)
-        if len(networks) != 2:
-            raise FileNotFoundError(
-                f"{place} holds {len(networks)} of 2 networks: run "
-                "13_high_confidence_cross_supervision of this fold again"
-            )
-        subset = pseudo[pseudo.setting == setting].set_index("tile").loc[train_tiles]
-        trained[setting] = networks, np.where(subset.kept, subset.label, UNLABELLED)
-    return trained
-
-
 def train_at_shift(
-    folder: Path,
-    setup: TrainingSetup,
-    train_tiles: np.ndarray,
-    class_names: Sequence[str],
-    settings: Mapping[str, Any],
-    *,
-    seed: int,
-) -> Trained:
-    """Filters and training repeated on the tiles of a folder, in each setting, networks included.
-
-    As in `16_robustness`, which keeps no networks of shifted tiles. folder: of
-    `trials.embed_shifted`; settings: of the run.
-    """
-    evidence = FilterInputs.load(folder, train_tiles, keep_ratio=settings["keep_ratio"], seed=seed)
-    objective = HighConfidenceCrossSupervision(settings["threshold"], settings["cross_weight"])
-    trained = {}
-    for setting, rules in VARIANTS.items():
-        labels = evidence.pseudo_labels("mvc+pfc", **rules)
-        given = objective, setup, train_tiles, labels, class_names
-        with scratch_folder() as scratch:
-            trained[setting] = setups.fit(*given, scratch, seed=seed), labels
-    return trained
-
-
-def collect_at_shift(
     folder: Path,
     train_tiles: np.ndarray,
     test_tiles: np.ndarray,
@@ -104,53 +47,64 @@ def collect_at_shift(
     settings: Mapping[str, Any],
     *,
     seed: int,
-) -> dict[str, PredictionSources]:
-    """`collect` shifted tiles, by networks that are trained anew on them; see `train_at_shift`."""
-    steps = settings["n_steps"]
+) -> tuple[TrainingSetup, dict[str, TrainedVlmCpl]]:
+    """Repeat filters and training on the tiles of a folder, in each variant.
+
+    As in `16_robustness`, which keeps no networks of shifted tiles. folder: of
+    `trials.embed_shifted`; settings: of the run. Returns the setup as well.
+    """
+    steps, keep_ratio = settings["n_steps"], settings["keep_ratio"]
     setup = setups.frozen(folder, train_tiles, len(class_names), steps=steps, seed=seed)
-    trained = train_at_shift(folder, setup, train_tiles, class_names, settings, seed=seed)
-    return collect(folder, setup, trained, train_tiles, test_tiles, seed=seed)
+    inputs = FilterInputs.load(folder, train_tiles, keep_ratio=keep_ratio, seed=seed)
+    return setup, {
+        variant: train_vlm_cpl(
+            inputs,
+            setup,
+            class_names,
+            settings,
+            pseudo=filter_tiles(inputs, rules),
+            tiles=test_tiles,
+        )
+        for variant, rules in VARIANTS.items()
+    }
 
 
 def collect(
     folder: Path,
     setup: TrainingSetup,
-    trained: Trained,
-    train_tiles: np.ndarray,
+    trained: Mapping[str, TrainedVlmCpl],
     test_tiles: np.ndarray,
     *,
     seed: int,
 ) -> dict[str, PredictionSources]:
-    """What prompts, views, clusters and networks say of the test tiles, in each setting.
+    """What prompts, views, clusters and networks say of the test tiles, in each variant.
 
     folder: with the features and votes of all tiles, of the run or shifted. The lift clusters are
     of training and test tiles together: no label is needed for them, and the test tiles alone may
     be few.
     """
-
-    def load(name: str) -> np.ndarray:
-        return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-
-    features, view_probs, rules = load("backbone_features"), load("view_probs"), VARIANTS["ours"]
+    train_tiles = next(iter(trained.values())).pseudo.tile.values
     both = np.concatenate([train_tiles, test_tiles])
-    clusters = lift_labels(
-        features[both], view_probs[both], clusters_per_class=rules["clusters_per_class"],
-        seed=seed, tiles=both,
-    )[len(train_tiles) :]  # fmt: skip
+    inputs = FilterInputs.load(folder, both, keep_ratio=1.0, seed=seed)
+    inputs = replace(inputs, candidates=np.ones(len(both), bool))
+    features, view_probs = inputs.backbone_features, inputs.view_probs
+    assert features is not None
+    clusters = cluster_labels(inputs, VARIANTS["ours"], inputs.prompt_labels, inputs.candidates)
+    n, probs = len(train_tiles), np.load(folder / "probs.npy", mmap_mode="r", allow_pickle=False)
     found = {}
-    for setting, (networks, labels) in trained.items():
-        known = labels != UNLABELLED
-        found[setting] = PredictionSources(
-            members=predict_members(networks, setup.reader, test_tiles)[0],
-            views=view_probabilities(networks, setup, test_tiles),
-            prompts=np.asarray(load("probs")[test_tiles]),
-            view_labels=view_probs[test_tiles].argmax(1),
-            cluster_labels=clusters,
+    for variant, own in trained.items():
+        labels = own.training_labels
+        known = np.flatnonzero(labels != UNLABELLED)
+        found[variant] = PredictionSources(
+            members=predict_members(own.networks, setup.reader, test_tiles)[0],
+            views=view_probabilities(own.networks, setup, test_tiles),
+            prompts=np.asarray(probs[test_tiles]),
+            view_labels=view_probs[n:].argmax(1),
+            cluster_labels=clusters[n:],
             outside=outside_probabilities(
-                features[train_tiles[known]], labels[known], features[test_tiles],
-                view_probs.shape[1],
+                features[known], labels[known], features[n:], view_probs.shape[1]
             ),
-        )  # fmt: skip
+        )
     return found
 
 

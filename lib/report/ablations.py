@@ -1,6 +1,7 @@
 """What is varied in ablations; tables and curves of those of VLM-CPL, from rows of the record."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import product
 from typing import Any
 
@@ -45,7 +46,7 @@ def our_rules(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The rules that VLM-CPL runs with in our setting. settings: of a run (`Run.settings`)."""
     names = ("n_views", "keep_ratio", "threshold", "cross_weight")
     fixed = {"filters": "mvc+pfc"}
-    return {name: settings[name] for name in names} | fixed | VARIANTS["ours"]
+    return {name: settings[name] for name in names} | fixed | asdict(VARIANTS["ours"])
 
 
 def chosen_rules(

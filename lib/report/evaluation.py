@@ -4,6 +4,7 @@ Everything here sees true labels, to judge with them and for nothing else.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from itertools import product
 from typing import Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 
 from lib import consensus
 from lib.alarm import Alarm
-from lib.labels import UNLABELLED
+from lib.consensus import VARIANTS, FilterInputs, FilterRules
 from lib.report import metrics
 
 LABELLING = ("label_rule", "cluster_rule", "clusters_per_class")  # of PFC beside its features
@@ -59,7 +60,7 @@ def multi_view_rules(keep_ratio: float) -> list[dict[str, Any]]:
     Prompt labels with all of them, labels by lift with our own. A dict per combination: the rules,
     and under "varied" the keep ratio where it is another one than `keep_ratio`.
     """
-    ours = tuple(consensus.VARIANTS["ours"][name] for name in MULTI_VIEW)
+    ours = tuple(getattr(VARIANTS["ours"], name) for name in MULTI_VIEW)
     of_prompts = product(("prompt",), consensus.TIE_BREAKS, consensus.QUOTAS)
     return [
         {"keep_ratio": ratio}
@@ -70,49 +71,55 @@ def multi_view_rules(keep_ratio: float) -> list[dict[str, Any]]:
 
 
 def evaluate_views(
+    inputs: Mapping[int, FilterInputs],
+    kept_by_views: pd.DataFrame,
     table: pd.DataFrame,
-    votes: np.ndarray,
-    view_probs: np.ndarray,
-    prompt_labels: np.ndarray,
     class_names: Sequence[str],
-    *,
-    keep_ratio: float,
-    candidates: np.ndarray,
-    seed: int,
     **fields: Any,
 ) -> list[dict[str, Any]]:
     """Labels of the mean of the views, and of multi-view consensus by all of `multi_view_rules`.
 
-    Once for the training tiles of each fold. table: of all N tiles; votes: [V, N]; view_probs:
-    [N, C]; prompt_labels, candidates: [N], see `consensus.label_by_consensus`. fields: further
-    fields of all rows.
+    inputs: fold → of its training tiles; kept_by_views: of the variants, see `keep_by_views`;
+    table: of all N tiles. fields: further fields of all rows.
     """
     evaluations = []
-    for fold, tiles, _ in fold_tiles(table):
-        labels = table.label.values[tiles]
-        prompts = prompt_labels[tiles], view_probs[tiles], candidates[tiles]
-        every, view_labels = np.ones(len(tiles), bool), view_probs[tiles].argmax(1)
-        scores = metrics.scores(view_probs[tiles], labels, class_names)
+    for fold, of_fold in inputs.items():
+        labels, view_probs = table.label.values[of_fold.tiles], of_fold.view_probs
+        every, view_labels = np.ones(len(labels), bool), view_probs.argmax(1)
+        scores = metrics.scores(view_probs, labels, class_names)
         evaluations.append(
             evaluate_labels(
                 "mean-of-views", view_labels, every, labels, class_names, fold=fold, scores=scores
             )
         )
-        for params in multi_view_rules(keep_ratio):
-            found = consensus.labels_by_rule(params["label_rule"], *prompts)
-            ranking = {name: params[name] for name in ("keep_ratio", "tie_break", "quota")}
-            kept = consensus.multi_view_consensus(
-                votes[:, tiles], view_probs[tiles], found, **ranking, seed=seed, tiles=tiles,
-                candidates=candidates[tiles],
-            )  # fmt: skip
-            setting = None if "varied" in params else consensus.setting_of(params)
-            evaluations.append(
-                evaluate_labels(
-                    "mvc", found, kept, labels, class_names, fold=fold,
-                    setting=setting, params=params,
-                )
-            )  # fmt: skip
+        saved = kept_by_views[kept_by_views.fold == fold]
+        for params in multi_view_rules(next(iter(inputs.values())).keep_ratio):
+            rules = FilterRules(**{name: params[name] for name in MULTI_VIEW})
+            own = replace(of_fold, keep_ratio=params["keep_ratio"])
+            found = consensus.label_tiles(own, rules)
+            variant = None if "varied" in params else consensus.variant_of(params)
+            kept = (
+                saved[variant].values
+                if variant
+                else consensus.multi_view_consensus(own, rules, found)
+            )
+            given = {"fold": fold, "setting": variant, "params": params}
+            evaluations.append(evaluate_labels("mvc", found, kept, labels, class_names, **given))
     return [evaluation | fields for evaluation in evaluations]
+
+
+def keep_by_views(inputs: Mapping[int, FilterInputs]) -> pd.DataFrame:
+    """What multi-view consensus keeps of the training tiles of each fold, in each variant.
+
+    Columns: fold, tile, and for each variant a bool. inputs: fold → of its training tiles.
+    """
+    tables = []
+    for fold, of_fold in inputs.items():
+        kept = {
+            name: consensus.multi_view_consensus(of_fold, rules) for name, rules in VARIANTS.items()
+        }
+        tables.append(pd.DataFrame({"fold": fold, "tile": of_fold.tiles} | kept))
+    return pd.concat(tables, ignore_index=True)
 
 
 def fold_tiles(table: pd.DataFrame) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -126,44 +133,45 @@ def fold_tiles(table: pd.DataFrame) -> Iterator[tuple[int, np.ndarray, np.ndarra
 
 
 def evaluate_filters(
-    votes: np.ndarray,
-    view_probs: np.ndarray,
-    features: Mapping[str, np.ndarray],
-    prompt_labels: np.ndarray,
-    labels: np.ndarray,
-    class_names: Sequence[str],
-    *,
-    keep_ratio: float,
-    **choice: Any,
+    inputs: FilterInputs, pseudo: pd.DataFrame, labels: np.ndarray, class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """PFC alone, then both filters in both orders, in both settings, on each kind of features.
+    """PFC alone, then both filters in both orders, in both variants, on each kind of features.
 
-    PFC alone goes by the cluster rules of a setting. The last one, on unprojected features, is what
-    the networks learn from in our setting.
-
-    choice: seed, tiles and candidates of `consensus.label_by_consensus`, where the shapes are too.
+    PFC alone goes by the cluster rules of a variant. The last one, on backbone features, is what
+    the networks learn from in ours. pseudo: of `12_prompt_feature_consensus`, with what the views
+    keep; labels: [N], true.
     """
 
-    def evaluate(order: str, rules: dict[str, Any]) -> dict[str, Any]:
-        found = consensus.label_by_consensus(
-            order, votes, view_probs, features, prompt_labels, **rules, **choice
-        )
+    def evaluate(order: str, rules: FilterRules, names: Sequence[str], **more: Any) -> dict:
+        by_views = pseudo.kept_by_views[pseudo.setting == consensus.variant_of(_ranking(rules))]
+        table = consensus.filter_tiles(inputs, rules, order, kept_by_views=by_views.values)
+        params = {name: getattr(rules, name) for name in names} | more
         return evaluate_labels(
-            order, found, found != UNLABELLED, labels, class_names, params=rules,
-            setting=consensus.setting_of(rules), device="cpu",
-        )  # fmt: skip
+            order,
+            table.training_label.values,
+            table.kept.values,
+            labels,
+            class_names,
+            params=params,
+            setting=consensus.variant_of(params),
+            device="cpu",
+        )
 
-    each = list(product(consensus.VARIANTS.values(), features))
-    alone = [
-        evaluate("pfc", {name: rules[name] for name in LABELLING} | {"cluster_on": cluster_on})
-        for rules, cluster_on in each
+    each = [
+        replace(rules, cluster_on=features)
+        for rules, features in product(VARIANTS.values(), consensus.CLUSTER_FEATURES)
     ]
+    alone = [evaluate("pfc", rules, (*LABELLING, "cluster_on")) for rules in each]
     both = [
-        evaluate(order, rules | {"cluster_on": cluster_on, "keep_ratio": keep_ratio})
-        for rules, cluster_on in each
+        evaluate(order, rules, tuple(asdict(rules)), keep_ratio=inputs.keep_ratio)
+        for rules in each
         for order in ("pfc+mvc", "mvc+pfc")
     ]
     return alone + both
+
+
+def _ranking(rules: FilterRules) -> dict[str, str]:
+    return {name: getattr(rules, name) for name in MULTI_VIEW}
 
 
 def evaluate_zero_shot(
@@ -199,14 +207,14 @@ def evaluate_vlm_cpl(
 ) -> list[dict[str, Any]]:
     """The networks of each setting on the test set, and the pseudo labels they learnt from.
 
-    probs: setting → [N, C] by tile number; pseudo: from `consensus.pseudo_label_table`; train,
+    probs: setting → [N, C] by tile number; pseudo: of `12_prompt_feature_consensus`; train,
     test: columns tile and label; seconds, alarms: of each setting. fields: further fields of all
     rows.
     """
     label_of = train.set_index("tile").label
     fixed = {"filters": "mvc+pfc"}
     evaluations = []
-    for setting, rules in consensus.VARIANTS.items():
+    for setting, rules in VARIANTS.items():
         subset = pseudo[pseudo.setting == setting]
         quality = metrics.label_quality(
             subset.label.values,
@@ -216,7 +224,7 @@ def evaluate_vlm_cpl(
         )
         quality |= {"alarms": sorted({alarm.name for alarm in alarms[setting]})}
         own = {"setting": setting, "labels": quality, "seconds": seconds[setting]}
-        own |= {"params": fixed | rules} | fields
+        own |= {"params": fixed | asdict(rules)} | fields
         test_probs, labels = probs[setting][test.tile.values], test.label.values
         evaluations.append(evaluate_probs("vlm-cpl", test_probs, labels, class_names, **own))
     return evaluations

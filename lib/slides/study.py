@@ -6,7 +6,7 @@ set, learnt", ours), so that views and clusters confirm what is no target.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,22 @@ import torch
 
 from lib.alarm import Alarm
 from lib.artefacts import atomic, digest_of, locked, new_array
-from lib.consensus import VARIANTS, labels_by_rule
+from lib.consensus import VARIANTS, FilterInputs, labels_by_rule
 from lib.data.tiles import stored_size
 from lib.labels import UNLABELLED
 from lib.learning import setups
-from lib.learning.losses import HighConfidenceCrossSupervision, Objective, Supervised
+from lib.learning.losses import Supervised
 from lib.learning.networks import predict
 from lib.learning.pooling import Bags, attention_setup, pool_slides, poolings, predict_slides
-from lib.learning.samplers import mapped, plain_features
-from lib.learning.trials import FilterInputs
-from lib.random_draws import tile_draws
+from lib.learning.samplers import PlainReader, mapped, plain_features
+from lib.learning.vlm_cpl import TrainedVlmCpl, train_vlm_cpl
+from lib.random_draws import SLIDE_TILES, tile_draws
 from lib.slides.cohort import Cohort
 from lib.slides.open_set import LEARNT, OPEN_SET, OTHER_TISSUE, relevant_tiles, target_probabilities
 from lib.vlm.inference import VLM, class_probabilities, embed_prompts, embed_tiles, embed_views
 from lib.vlm.prompts import PAPERS, fill
 
 CHUNK = 8192  # tiles
-DRAW_STREAM = 5_000_011  # keeps these draws apart from those of views
 TARGETS, EVERYTHING = "targets", "targets-and-other-tissue"  # sets of prompts
 
 
@@ -170,7 +169,7 @@ def sample_tiles(rows: np.ndarray, slide_of: np.ndarray, max_tiles: int, *, seed
 
     rows: [n]; slide_of: int [N].
     """
-    chance = tile_draws(rows, 1, seed, DRAW_STREAM)[:, 0]
+    chance = tile_draws(rows, 1, seed, SLIDE_TILES)[:, 0]
     frame = pd.DataFrame({"row": rows, "slide": slide_of[rows], "chance": chance})
     sampled = frame.sort_values("chance", kind="stable").groupby("slide").head(max_tiles)
     return np.sort(sampled.row.to_numpy(np.int64))
@@ -239,17 +238,15 @@ def label_slides(
     slides, slide_of, n_targets = tiles.cohort.table, tiles.slide_of, len(tiles.targets)
     learnt_from, labels = slides.learnt_from.values, slides.label.values
     of_training = learnt_from[slide_of[voted.drawn]]
-    inputs, kept, networks = learn_tiles(voted, of_training, settings, folder, seed=seed)
     file, by_method = tiles.cohort.out / "backbone_features.npy", {}
+    reader = plain_features(file)
+    trained, plain = learn_tiles(voted, of_training, reader, settings, folder, seed=seed)
     if voted.setting != LEARNT:
         by_method["zero-shot"] = (
             voted.rows,
             target_probabilities(tiles.probs, n_targets)[voted.rows],
         )
-    for method, pair in networks.items():
-        probs = predict(pair, plain_features(file), voted.rows)
-        if method == "vlm-cpl":
-            alarms = inputs.alarms("ours", kept, voted.names, probs)
+    for method, probs in (("ce-kept", plain), ("vlm-cpl", trained.probs)):
         counts = relevant_tiles(probs, n_targets)
         by_method[method] = voted.rows[counts], target_probabilities(probs[counts], n_targets)
     found = {
@@ -273,7 +270,8 @@ def label_slides(
             seed=seed,
         )
     looked = attention["vlm-cpl-slides"]
-    return SlideStudy(found, rows, tile_probs, looked, float(kept.mean()), alarms)
+    kept = float(trained.pseudo.kept.mean())
+    return SlideStudy(found, rows, tile_probs, looked, kept, trained.alarms)
 
 
 def pseudo_labels_of_slides(setting: str, probs: np.ndarray, learnt_from: np.ndarray) -> np.ndarray:
@@ -283,40 +281,44 @@ def pseudo_labels_of_slides(setting: str, probs: np.ndarray, learnt_from: np.nda
     on its mean over the slides to learn from, as for tiles: see `consensus.labels_by_rule`.
     learnt_from: bool [S].
     """
-    rule = VARIANTS["ours" if setting == LEARNT else "published filters"]["label_rule"]
+    rule = VARIANTS["ours" if setting == LEARNT else "published filters"].label_rule
     return labels_by_rule(rule, probs.argmax(1), probs, learnt_from)
 
 
 def learn_tiles(
     voted: VotedTiles,
     learnt_from: np.ndarray,
+    reader: PlainReader,
     settings: Mapping[str, Any],
     folder: Path,
     *,
     seed: int,
-) -> tuple[FilterInputs, np.ndarray, dict[str, list]]:
-    """Filter by MVC and PFC in our setting, and learn from what they keep in two ways.
+) -> tuple[TrainedVlmCpl, np.ndarray]:
+    """Learn from tiles by VLM-CPL in our variant, and from the kept ones alone.
 
-    learnt_from: bool [M], the sampled tiles of training slides; settings: keep_ratio, threshold,
-    cross_weight and n_steps; folder: for the networks. Returns what the filters saw, what they
-    keep, bool [n], and the networks by method: "ce-kept" learns from the kept tiles alone,
-    "vlm-cpl" by cross supervision from all.
+    Parameters
+    ----------
+    voted : `voted.rows` are predicted
+    learnt_from : bool [M], the sampled tiles of training slides
+    reader : of all tiles
+    settings : keep_ratio, threshold, cross_weight and n_steps
+    folder : for the networks
+
+    Returns
+    -------
+    VLM-CPL with its predictions, and those of plain training on what the filters keep, [n, C].
     """
     votes, names, places = voted.votes, voted.names, voted.places[learnt_from]
     inputs = FilterInputs.load(
         votes, places, keep_ratio=settings["keep_ratio"], seed=seed, text=voted.text
     )
-    labels = inputs.pseudo_labels("mvc+pfc", **VARIANTS["ours"])
     setup = setups.frozen(votes, places, len(names), steps=settings["n_steps"], seed=seed)
-    objectives: dict[str, Objective] = {
-        "ce-kept": Supervised(),
-        "vlm-cpl": HighConfidenceCrossSupervision(settings["threshold"], settings["cross_weight"]),
-    }
-    networks = {
-        method: setups.fit(objective, setup, places, labels, names, folder / method, seed=seed)
-        for method, objective in objectives.items()
-    }
-    return inputs, labels != UNLABELLED, networks
+    setup = replace(setup, reader=reader)
+    trained = train_vlm_cpl(
+        inputs, setup, names, settings, tiles=voted.rows, folder=folder / "vlm-cpl"
+    )
+    given = Supervised(), setup, places, trained.training_labels, names, folder / "ce-kept"
+    return trained, predict(setups.fit(*given, seed=seed), reader, voted.rows)
 
 
 def learn_slides(

@@ -10,9 +10,11 @@ import torch
 from lib.active import cold_start, loop, trainings
 from lib.active.inputs import make_pool
 from lib.active.strategies import select
+from lib.consensus import FilterInputs
 from lib.labels import UNLABELLED
 from lib.learning import losses, setups
 from lib.learning.trainer import TrainingTiles, new_networks
+from lib.learning.vlm_cpl import read_vlm_cpl, train_vlm_cpl
 from lib.report.active_learning import COLD_STARTS, OURS
 
 N, V, E = 90, 3, 12
@@ -271,7 +273,7 @@ def test_another_start_is_another_loop(setup, start):
 
 # --- VLM-CPL as the start ------------------------------------------------------------------------
 
-SETTINGS = {"keep_ratio": 0.4, "threshold": 0.9, "cross_weight": 0.4, "n_steps": 40}
+SETTINGS = {"threshold": 0.9, "cross_weight": 0.4}
 
 
 def prompted(folder, said):
@@ -284,29 +286,32 @@ def prompted(folder, said):
     np.save(
         with_features(folder, 6) / "image_embeds.npy", np.load(folder / "backbone_features.npy")
     )
-    return folder, POOL, ["one", "two", "three"], SETTINGS
+    inputs = FilterInputs.load(folder, POOL, keep_ratio=0.4, seed=0)
+    setup = setups.frozen(folder, POOL, 3, steps=40, seed=0)
+    given = inputs, setup, ["one", "two", "three"]
+    trained = train_vlm_cpl(*given, SETTINGS, tiles=POOL, folder=folder / "hcs")
+    return given, trained
 
 
-def test_networks_that_are_there_are_those_that_would_be_trained(tmp_path):
-    given = prompted(tmp_path, TRUTH)
-    with pytest.raises(FileNotFoundError, match="13_high_confidence_cross_supervision first"):
-        cold_start.vlm_cpl_cold_start(*given, tmp_path / "hcs", seed=0, trained=True)
-    trained, alarms, doubtful = cold_start.vlm_cpl_cold_start(*given, tmp_path / "hcs", seed=0)
-    read, again, _ = cold_start.vlm_cpl_cold_start(*given, tmp_path / "hcs", seed=0, trained=True)
-    assert alarms == again == [] and doubtful is None
-    assert (trained.pseudo_labels == read.pseudo_labels).all()
-    kept = trained.pseudo_labels != UNLABELLED
-    assert (trained.pseudo_labels == TRUTH[:70])[kept].all() and 20 < kept.sum() < 40
-    first, second = (hashlib.blake2b() for _ in range(2))
-    trained.update(first)
-    read.update(second)
-    assert first.digest() == second.digest(), "rounds that began with them go on"
+def test_networks_that_are_read_start_the_same_rounds(tmp_path):
+    given, trained = prompted(tmp_path, TRUTH)
+    read = read_vlm_cpl(*given, tiles=POOL, pseudo=trained.pseudo, folder=tmp_path / "hcs")
+    digests = set()
+    for each in (trained, read):
+        start, doubtful = cold_start.vlm_cpl_cold_start(given[0], each)
+        kept = start.pseudo_labels != UNLABELLED
+        assert each.alarms == [] and doubtful is None
+        assert (start.pseudo_labels == TRUTH[:70])[kept].all() and 20 < kept.sum() < 40
+        digest = hashlib.blake2b()
+        start.update(digest)
+        digests.add(digest.digest())
+    assert len(digests) == 1, "rounds that began with them go on"
 
 
 def test_after_an_alarm_there_are_doubtful_tiles(tmp_path):
-    given = prompted(tmp_path, np.where(TRUTH == 2, 0, TRUTH))
-    start, alarms, doubtful = cold_start.vlm_cpl_cold_start(*given, tmp_path / "hcs", seed=0)
-    assert "class without labels" in {alarm.name for alarm in alarms}
+    given, trained = prompted(tmp_path, np.where(TRUTH == 2, 0, TRUTH))
+    start, doubtful = cold_start.vlm_cpl_cold_start(given[0], trained)
+    assert "class without labels" in {alarm.name for alarm in trained.alarms}
     assert doubtful[TRUTH[:70] == 2].mean() > doubtful[TRUTH[:70] == 1].mean()
     found, without = (cold_start.variants(start, asked) for asked in (doubtful, None))
     assert list(found) == [name for name in COLD_STARTS if name != OURS[1]]

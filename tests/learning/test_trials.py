@@ -2,15 +2,15 @@
 
 import threading
 import time
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from lib import consensus
-from lib.alarm import label_free_alarms
 from lib.artefacts import locked
+from lib.consensus import VARIANTS, FilterInputs, FilterRules, filter_tiles
 from lib.labels import UNLABELLED
 from lib.learning import baselines, setups, trainer, trials
 from lib.learning.losses import HighConfidenceCrossSupervision, Supervised
@@ -45,84 +45,62 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def evidence(folder):
-    return trials.FilterInputs.load(folder, TILES, keep_ratio=0.5, seed=0)
+def inputs(folder):
+    return FilterInputs.load(folder, TILES, keep_ratio=0.5, seed=0)
 
 
-def test_evidence_is_that_of_the_training_tiles(evidence, folder):
-    probs = np.load(folder / "probs.npy")
-    assert np.array_equal(evidence.prompt_labels, probs[10:].argmax(1))
-    assert evidence.features["projected"].shape == (N, 4) and not evidence.agree[2]
-    assert np.array_equal(evidence.votes, np.load(folder / "votes.npy")[:, TILES])
-    assert np.array_equal(evidence.view_probs, np.load(folder / "view_probs.npy")[TILES])
+@pytest.fixture
+def pseudo(inputs):
+    """As notebook 12 leaves them."""
+    tables = [filter_tiles(inputs, rules).assign(setting=v) for v, rules in VARIANTS.items()]
+    return pd.concat(tables, ignore_index=True)
 
 
-def test_evidence_follows_the_order_of_the_tiles(evidence, folder):
-    order = np.random.default_rng(0).permutation(N)
-    moved = trials.FilterInputs.load(folder, TILES[order], keep_ratio=0.5, seed=0)
-    for rules in consensus.VARIANTS.values():
-        labels = evidence.pseudo_labels("mvc+pfc", **rules)
-        assert np.array_equal(moved.pseudo_labels("mvc+pfc", **rules), labels[order])
-    assert np.array_equal(moved.confident_labels(), evidence.confident_labels()[order])
+def test_inputs_are_those_of_the_training_tiles(inputs, folder):
+    assert np.array_equal(inputs.prompt_labels, np.load(folder / "probs.npy")[10:].argmax(1))
+    assert inputs.image_embeds.shape == (N, 4) and inputs.backbone_features.shape == (N, E)
+    assert not inputs.candidates[2] and inputs.candidates.sum() == N - 1
+    assert np.array_equal(inputs.votes, np.load(folder / "votes.npy")[:, TILES])
+    assert np.array_equal(inputs.view_probs, np.load(folder / "view_probs.npy")[TILES])
 
 
-def test_the_most_confident_are_as_many_of_each_class_as_the_views_keep(evidence):
-    found, labels = evidence.confident_labels(), evidence.prompt_labels
+def test_the_most_confident_are_as_many_of_each_class_as_the_views_keep(inputs, folder):
+    found, labels = trials.confident_labels(inputs), inputs.prompt_labels
     kept = found != UNLABELLED
     assert np.array_equal(found[kept], labels[kept])
-    by_views = evidence.pseudo_labels("mvc", tie_break="probability", quota="class") != UNLABELLED
+    rules = FilterRules(tie_break="probability", quota="class")
+    by_views = filter_tiles(inputs, rules, "mvc").kept
     assert np.array_equal(np.bincount(labels[kept]), np.bincount(labels[by_views]))
     for c in range(C):
-        others = (labels == c) & evidence.agree & ~kept
-        assert evidence.confidence[kept & (labels == c)].min() >= evidence.confidence[others].max()
+        others = (labels == c) & inputs.candidates & ~kept
+        assert inputs.confidence[kept & (labels == c)].min() >= inputs.confidence[others].max()
+    order = np.random.default_rng(0).permutation(N)
+    moved = FilterInputs.load(folder, TILES[order], keep_ratio=0.5, seed=0)
+    assert np.array_equal(trials.confident_labels(moved), found[order])
 
 
-@pytest.mark.parametrize("setting", consensus.VARIANTS)
-def test_filters_keep_what_the_consensus_keeps_at_the_ratio_of_the_run(evidence, setting):
-    rules = consensus.VARIANTS[setting]
-    for order in consensus.ORDERS:
-        expected = consensus.label_by_consensus(
-            order, evidence.votes, evidence.view_probs, evidence.features, evidence.prompt_labels,
-            keep_ratio=0.5, seed=0, tiles=TILES, candidates=evidence.agree, **rules,
-        )  # fmt: skip
-        assert np.array_equal(evidence.pseudo_labels(order, **rules), expected), order
-    assert np.array_equal(evidence.pseudo_labels(""), evidence.prompt_labels)
-    few = evidence.pseudo_labels("mvc", keep_ratio=0.1) != UNLABELLED
-    assert few.sum() < (evidence.pseudo_labels("mvc") != UNLABELLED).sum()
-
-
-def test_an_alarm_looks_at_the_labels_of_the_setting(evidence):
-    """Contradictions are those of the labels that are learnt from, by prompt or by lift."""
-    kept, predicted = np.ones(N, bool), np.eye(C)
-    for setting, rules in consensus.VARIANTS.items():
-        labels = consensus.labels_by_rule(
-            rules["label_rule"], evidence.prompt_labels, evidence.view_probs, evidence.agree
-        )
-        expected = label_free_alarms(
-            evidence.view_probs, labels, kept, *evidence.lift_clusters, NAMES,
-            predicted=predicted,
-        )  # fmt: skip
-        assert evidence.alarms(setting, kept, NAMES, predicted) == expected
-
-
-def test_every_filter_is_tried_in_every_setting(evidence):
-    planned = trials.filter_trials(evidence)
-    pairs = {(trial.method, trial.setting) for trial in planned}
-    expected = {(m, s) for m in trials.PLAIN.values() for s in consensus.VARIANTS}
-    assert pairs == expected | {("top-confidence", ""), ("ce-lift", "")}
+def test_every_filter_is_tried_in_every_variant(inputs, pseudo):
+    planned = trials.filter_trials(inputs, pseudo)
+    expected = {(m, v) for m in ("ce-mvc", "ce-pfc", "ce-kept") for v in VARIANTS}
+    expected |= {("top-confidence", ""), ("ce-lift", "")}
+    assert {(trial.method, trial.setting) for trial in planned} == expected
     assert planned[1].kept.all()
+    orders = {"ce-mvc": "mvc", "ce-pfc": "pfc", "ce-kept": "mvc+pfc"}
     for trial in planned[2:]:
-        assert trial.params["rules"] == consensus.VARIANTS[trial.setting]
+        rules = VARIANTS[trial.setting]
+        assert trial.params["rules"] == asdict(rules)
+        labels = filter_tiles(inputs, rules, orders[trial.method]).training_label
+        assert np.array_equal(trial.labels, labels), trial.method
 
 
-def test_confident_learning_leaves_the_suspected_labels_out(evidence):
+def test_confident_learning_leaves_the_suspected_labels_out(inputs):
     suspected = np.arange(N) < 5
-    plain, doubtful = trials.noisy_label_trials(evidence, {"ce-all": Supervised()}, suspected)
+    plain, doubtful = trials.noisy_label_trials(inputs, {"ce-all": Supervised()}, suspected)
     assert plain.kept.all() and np.array_equal(doubtful.kept, ~suspected)
 
 
-def test_only_the_named_methods_are_tried(evidence):
-    planned = [*trials.filter_trials(evidence), trials.full_supervision(TRUTH)]
+def test_only_the_named_methods_are_tried(inputs, pseudo):
+    planned = [*trials.filter_trials(inputs, pseudo), trials.full_supervision(TRUTH)]
     assert trials.select_trials(planned, "") == planned
     some = trials.select_trials(planned, "ce-mvc,full-supervision")
     assert [trial.method for trial in some] == ["ce-mvc", "ce-mvc", "full-supervision"]
@@ -157,7 +135,7 @@ def test_a_trial_learns_from_the_labels_that_are_kept(folder, monkeypatch):
     assert one.seconds >= 0 and both.probs.shape == (10, C)
 
 
-def test_the_same_trial_gives_the_same_probabilities_whatever_ran_before(folder, evidence):
+def test_the_same_trial_gives_the_same_probabilities_whatever_ran_before(folder, inputs):
     setup = setups.frozen(folder, TILES, C, steps=10, seed=0)
     mine = trials.Trial("ce-all", Supervised(), TRUTH)
     few = np.where(np.arange(N) < 9, TRUTH, UNLABELLED)
@@ -167,14 +145,14 @@ def test_the_same_trial_gives_the_same_probabilities_whatever_ran_before(folder,
     assert alone.probs.tobytes() == after.probs.tobytes()
 
 
-def test_an_ablation_follows_its_rules(evidence):
+def test_an_ablation_follows_its_rules(inputs, pseudo):
     ours = {"filters": "mvc", "n_views": 5, "keep_ratio": 0.5, "threshold": 0.9,
-            "cross_weight": 0.5, **consensus.VARIANTS["ours"]}  # fmt: skip
+            "cross_weight": 0.5, **asdict(VARIANTS["ours"])}  # fmt: skip
     asked = []
 
     def vote(n_views):
         asked.append(n_views)
-        return evidence.votes[:n_views], evidence.view_probs
+        return inputs.votes[:n_views], inputs.view_probs
 
     grid = [
         ours | {"filters": "", "varied": ["filters"]},
@@ -182,11 +160,13 @@ def test_an_ablation_follows_its_rules(evidence):
         ours | {"keep_ratio": 0.2, "varied": ["keep_ratio"]},
         ours | {"threshold": 0.6, "cross_weight": 2.0, "varied": ["threshold", "cross_weight"]},
     ]
-    none, views, ratio, rest = trials.ablation_trials(grid, evidence, vote)
+    none, views, ratio, rest = trials.ablation_trials(grid, inputs, pseudo, vote)
     assert asked == [2]
     assert none.cross_all and none.kept.all() and not views.cross_all
     assert ratio.kept.sum() < rest.kept.sum() and rest.params == grid[3]
     assert (rest.objective.threshold, rest.objective.weight) == (0.6, 2.0)
+    ours_kept = pseudo.training_label[pseudo.setting == "ours"]
+    assert np.array_equal(rest.labels, ours_kept), "where no filter is varied, they are those of 12"
 
 
 class Member:
@@ -204,10 +184,10 @@ class Model(Member):
 
 
 @pytest.mark.parametrize("sizes", [(), (2, 2)])
-def test_methods_without_training_classify_the_tiles_that_are_asked_for(folder, evidence, sizes):
+def test_methods_without_training_classify_the_tiles_that_are_asked_for(folder, inputs, sizes):
     text = torch.nn.functional.normalize(torch.tensor([[1.0, 0, 1, 0], [0, 1.0, 0, 1]]), dim=1)
     tiles = np.array([3, 1, 7])
-    outcomes = trials.untrained_outcomes(Model(sizes), folder, text, evidence, tiles)
+    outcomes = trials.untrained_outcomes(Model(sizes), folder, text, inputs, tiles)
     probs = {outcome.method: outcome.probs for outcome in outcomes}
     assert set(probs) == {"mean-of-views", "lift", "transductive", "stata", "centred", "sinkhorn",
                           "sinkhorn-clusters", "prior-em"}  # fmt: skip

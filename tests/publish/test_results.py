@@ -118,7 +118,7 @@ def few_rows():
     """Labels of two seeds, and a score."""
     rows = [label_row("zero-shot", seed, 0.6 + seed / 10) for seed in (0, 1)]
     for setting, rules in consensus.VARIANTS.items():
-        mvc = {name: rules[name] for name in ("label_rule", "tie_break", "quota")}
+        mvc = {name: getattr(rules, name) for name in ("label_rule", "tie_break", "quota")}
         rows += [label_row("mvc", seed, 0.9, setting, keep_ratio=0.2, **mvc) for seed in (0, 1)]
     names = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
     rows.append(record.row(dataset="demo", vlm="v", method="zero-shot", seed=0, split="test",

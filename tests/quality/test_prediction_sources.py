@@ -6,8 +6,7 @@ import pytest
 
 from lib import paths
 from lib.consensus import VARIANTS
-from lib.labels import UNLABELLED
-from lib.learning import setups, trials
+from lib.learning import trials
 from lib.quality import prediction_sources
 
 N, C, V, E = 90, 3, 4, 8
@@ -46,7 +45,8 @@ def test_networks_at_a_shift_are_those_of_the_robustness_notebook(folder, split)
     train, test = split
     outcomes = trials.shifted_outcomes(folder, train, test, NAMES, RULES, seed=3)
     tiles = train.tile.values, test.tile.values
-    found = prediction_sources.collect_at_shift(folder, *tiles, NAMES, RULES, seed=3)
+    setup, trained = prediction_sources.train_at_shift(folder, *tiles, NAMES, RULES, seed=3)
+    found = prediction_sources.collect(folder, setup, trained, tiles[1], seed=3)
     assert [*found] == [*VARIANTS]
     for setting, said in found.items():
         (same,) = [o for o in outcomes if (o.method, o.setting) == ("vlm-cpl", setting)]
@@ -55,38 +55,6 @@ def test_networks_at_a_shift_are_those_of_the_robustness_notebook(folder, split)
         for labels in (said.predicted, said.cluster_labels, said.outside.argmax(1)):
             assert (labels == test.label.values).mean() > 0.8
         np.testing.assert_array_equal(said.prompts, np.load(folder / "probs.npy")[60:])
-
-
-def test_networks_trained_before_are_read_with_the_labels_that_they_learnt_from(folder, split):
-    train, test = split
-    tiles = train.tile.values
-    setup = setups.frozen(folder, tiles, C, steps=RULES["n_steps"], seed=3)
-    at = prediction_sources.train_at_shift(folder, setup, tiles, NAMES, RULES, seed=3)
-    lines, place = [], folder / "hcs"
-    for setting, (networks, labels) in at.items():
-        save_networks(networks, place / paths.file_name(setting))
-        kept = labels != UNLABELLED
-        columns = {"setting": setting, "tile": tiles, "label": np.where(kept, labels, 0)}
-        lines.append(pd.DataFrame(columns | {"kept": kept})[::-1])
-    before = prediction_sources.load_trained(place, setup, pd.concat(lines), tiles)
-    for setting in VARIANTS:
-        np.testing.assert_array_equal(before[setting][1], at[setting][1])
-    given = train.tile.values, test.tile.values
-    said, again = (
-        prediction_sources.collect(folder, setup, t, *given, seed=3) for t in (at, before)
-    )
-    np.testing.assert_array_equal(said["ours"].members, again["ours"].members)
-    (place / "ours" / "network_b.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="holds 1 of 2 networks: run 13_"):
-        prediction_sources.load_trained(place, setup, pd.concat(lines), tiles)
-
-
-def save_networks(networks, place):
-    from safetensors.torch import save_file
-
-    place.mkdir(parents=True)
-    for name, network in zip("ab", networks, strict=True):
-        save_file(network.state_dict(), place / f"network_{name}.safetensors")
 
 
 def test_an_outside_classifier_gives_a_class_without_labels_no_probability():

@@ -40,7 +40,7 @@ def test_what_is_asked_for_is_varied():
 
 def test_ours_are_the_rules_of_the_run():
     assert OURS | {"hue": 0.05} == OURS | SETTINGS
-    assert consensus.setting_of(OURS) == "ours"
+    assert consensus.variant_of(OURS) == "ours"
     assert ablations.our_rules(SETTINGS | {"keep_ratio": 0.2})["keep_ratio"] == 0.2
 
 

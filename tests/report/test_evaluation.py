@@ -1,25 +1,37 @@
 """Evaluations hold what was measured, of every combination of rules and nothing else."""
 
+from dataclasses import asdict, replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from lib import consensus
 from lib.alarm import Alarm
+from lib.consensus import VARIANTS, FilterInputs, FilterRules, filter_tiles
 from lib.record import ROW_FIELDS
 from lib.report import evaluation, metrics
 
 NAMES = ["a", "b", "c"]
 
 
-def material(seed=0, n=60, n_views=5):
+def inputs_of(tiles, seed=0, keep_ratio=0.3):
+    """Filter inputs of some of sixty random tiles."""
     rng = np.random.default_rng(seed)
-    view_probs = rng.dirichlet(np.ones(3), n).astype(np.float32)
-    return {
-        "votes": rng.integers(0, 3, (n_views, n)),
-        "view_probs": view_probs,
-        "prompt_labels": rng.integers(0, 3, n),
-    }
+    view_probs = rng.dirichlet(np.ones(3), 60).astype(np.float32)
+    votes, prompts = rng.integers(0, 3, (5, 60)), rng.integers(0, 3, 60)
+    features = rng.normal(size=(60, 4))
+    return FilterInputs(
+        tiles=tiles,
+        prompt_labels=prompts[tiles],
+        confidence=view_probs.max(1)[tiles],
+        votes=votes[:, tiles],
+        view_probs=view_probs[tiles],
+        candidates=np.ones(len(tiles), bool),
+        image_embeds=features[tiles],
+        backbone_features=features[tiles, :3],
+        keep_ratio=keep_ratio,
+    )
 
 
 def tile_table(seed=0, n=60):
@@ -30,28 +42,19 @@ def tile_table(seed=0, n=60):
 
 
 def views_of(seed=0, keep_ratio=0.3, **fields):
-    candidates = np.ones(60, bool)
-    return evaluation.evaluate_views(
-        tile_table(seed),
-        **material(seed),
-        class_names=NAMES,
-        keep_ratio=keep_ratio,
-        candidates=candidates,
-        seed=0,
-        **fields,
-    )
-
-
-def choice(n=60):
-    return {"candidates": np.ones(n, bool), "tiles": np.arange(n), "seed": 0}
+    table = tile_table(seed)
+    folds = evaluation.fold_tiles(table)
+    inputs = {fold: inputs_of(train, seed, keep_ratio) for fold, train, _ in folds}
+    kept = evaluation.keep_by_views(inputs)
+    return inputs, kept, evaluation.evaluate_views(inputs, kept, table, NAMES, **fields)
 
 
 def test_every_evaluation_is_made_of_fields_of_a_row():
-    given, labels = material(), tile_table().label.values
+    labels, probs = tile_table().label.values, np.full((60, 3), 1 / 3)
     every = [
-        *views_of(seconds=1.0),
+        *views_of(seconds=1.0)[-1],
         evaluation.evaluate_labels("x", labels, labels > 0, labels, NAMES),
-        evaluation.evaluate_probs("x", given["view_probs"], labels, NAMES, labels={}),
+        evaluation.evaluate_probs("x", probs, labels, NAMES, labels={}),
     ]
     assert {name for fields in every for name in fields} <= set(ROW_FIELDS)
 
@@ -59,7 +62,7 @@ def test_every_evaluation_is_made_of_fields_of_a_row():
 def test_rules_of_another_keep_ratio_are_marked_as_varied_and_have_no_setting():
     """For the published ratio and for others, on the grid of the curve or not."""
     for keep_ratio in (0.3, 0.2, 0.25):
-        rows = views_of(keep_ratio=keep_ratio)
+        rows = views_of(keep_ratio=keep_ratio)[-1]
         mvc = [row for row in rows if row["method"] == "mvc" and row["fold"] == 1]
         assert len(mvc) == 5 * len({*evaluation.KEEP_RATIOS, keep_ratio})
         for row in mvc:
@@ -71,35 +74,33 @@ def test_rules_of_another_keep_ratio_are_marked_as_varied_and_have_no_setting():
 
 
 def test_views_are_evaluated_as_the_filter_itself_keeps():
-    given, table = material(1), tile_table(1)
-    rows = views_of(1)
-    assert {row["fold"] for row in rows} == {0, 1}
+    table = tile_table(1)
+    inputs, kept, rows = views_of(1)
+    assert {row["fold"] for row in rows} == {0, 1} == {*kept.fold}
     for row in (row for row in rows if row["method"] == "mvc"):
-        rules = {name: value for name, value in row["params"].items() if name != "varied"}
-        tiles = np.flatnonzero(table.fold != row["fold"])
-        prompt_labels, labels = given["prompt_labels"][tiles], table.label.values[tiles]
-        view_probs = given["view_probs"][tiles]
-        first = consensus.labels_by_rule(rules.pop("label_rule"), prompt_labels, view_probs)
-        kept = consensus.multi_view_consensus(
-            given["votes"][:, tiles], view_probs, first, **rules, tiles=tiles, seed=0
-        )
-        quality = metrics.label_quality(first, kept, labels, NAMES)
-        assert row["labels"] == quality and row["n"] == len(tiles), rules
+        params, of_fold = row["params"], inputs[row["fold"]]
+        rules = FilterRules(*(params[name] for name in ("label_rule", "tie_break", "quota")))
+        of_fold = replace(of_fold, keep_ratio=params["keep_ratio"])
+        found = filter_tiles(of_fold, rules, "mvc")
+        labels = table.label.values[of_fold.tiles]
+        quality = metrics.label_quality(found.label.values, found.kept.values, labels, NAMES)
+        assert row["labels"] == quality and row["n"] == len(labels), params
+        if row["setting"]:
+            saved = kept[kept.fold == row["fold"]]
+            assert np.array_equal(saved[row["setting"]], found.kept)
+            assert np.array_equal(saved.tile, of_fold.tiles)
 
 
-def test_filters_are_evaluated_in_both_orders_and_settings_on_both_features():
-    given, rng = material(2) | {"labels": tile_table(2).label.values}, np.random.default_rng(0)
-    features = {name: rng.normal(size=(60, 4)) for name in ("projected", "unprojected")}
-    rows = evaluation.evaluate_filters(
-        given["votes"], given["view_probs"], features, given["prompt_labels"], given["labels"],
-        NAMES, keep_ratio=0.5, **choice(),
-    )  # fmt: skip
+def test_filters_are_evaluated_in_both_orders_and_variants_on_both_features():
+    inputs, labels = inputs_of(np.arange(60), 2, 0.5), tile_table(2).label.values
+    tables = [filter_tiles(inputs, rules).assign(setting=v) for v, rules in VARIANTS.items()]
+    rows = evaluation.evaluate_filters(inputs, pd.concat(tables), labels, NAMES)
     named = [(row["method"], row["setting"]) for row in rows if row["setting"]]
     expected = [("mvc+pfc", "published filters"), ("pfc+mvc", "published filters")]
     expected += [("mvc+pfc", "ours"), ("pfc+mvc", "ours")]
     assert sorted(named) == sorted([*expected, ("pfc", "published filters"), ("pfc", "ours")])
     assert len(rows) == 12
-    assert consensus.setting_of(rows[-1]["params"]) == "ours" and rows[-1]["method"] == "mvc+pfc"
+    assert consensus.variant_of(rows[-1]["params"]) == "ours" and rows[-1]["method"] == "mvc+pfc"
     ratios = {row["params"].get("keep_ratio") for row in rows if row["method"] != "pfc"}
     assert ratios == {0.5}
 
@@ -133,11 +134,11 @@ def test_vlm_cpl_is_judged_on_the_test_set_beside_the_labels_it_learnt_from():
     first, ours = evaluation.evaluate_vlm_cpl(
         probs, pseudo, table[:3], table[3:], NAMES, seconds=seconds, alarms=alarms, network="frozen"
     )
-    assert [row["setting"] for row in (first, ours)] == list(consensus.VARIANTS)
+    assert [row["setting"] for row in (first, ours)] == list(VARIANTS)
     assert first["scores"]["accuracy"] == pytest.approx(1 / 3) and ours["scores"]["accuracy"] == 1
     assert first["labels"]["precision"] == pytest.approx(2 / 3) and ours["labels"]["precision"] == 1
     assert (ours["seconds"], ours["network"], ours["split"], ours["n"]) == (2, "frozen", "test", 3)
-    assert ours["params"] | consensus.VARIANTS["ours"] == ours["params"]
+    assert ours["params"] | asdict(VARIANTS["ours"]) == ours["params"]
     assert ours["params"]["filters"] == "mvc+pfc"
     assert [row["labels"]["alarms"] for row in (first, ours)] == [["flat clusters"], []]
     predictions = evaluation.prediction_table(table, 0, probs)

@@ -1,5 +1,7 @@
 """Quality of pseudo labels: which rows, averaged over what, in which order."""
 
+from dataclasses import asdict
+
 import pandas as pd
 import pytest
 
@@ -12,7 +14,7 @@ COUNTS = {"a": {"kept": 6, "right": 5}, "b": {"kept": 2, "right": 2}}
 def label_row(method, seed, precision, keep_ratio=0.3, own=0.3, split="train", **params):
     """own: the keep ratio of the run, beside which others are varied."""
     labels = {"kept": 8, "share": 0.2, "precision": precision, "per_class": COUNTS}
-    setting = consensus.setting_of(params) if params else None
+    setting = consensus.variant_of(params) if params else None
     if "mvc" in method:
         params |= {"keep_ratio": keep_ratio}
         params |= {} if keep_ratio == own else {"varied": ["keep_ratio"]}
@@ -74,7 +76,7 @@ def test_the_overview_has_no_line_of_neither_setting(frame):
 
 
 def test_a_run_with_another_keep_ratio_has_complete_tables_at_that_ratio():
-    rules = list(consensus.VARIANTS.values())
+    rules = [asdict(rules) for rules in consensus.VARIANTS.values()]
     mvc = [{name: r[name] for name in ("tie_break", "quota")} for r in rules]
     rows = [label_row("mvc", 0, ratio, keep_ratio=ratio, own=0.2, **r)
             for r in mvc for ratio in (0.1, 0.2, 0.3)]  # fmt: skip

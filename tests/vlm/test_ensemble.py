@@ -2,11 +2,9 @@
 
 import dataclasses
 import json
-from itertools import product
 
 import numpy as np
 import open_clip
-import pandas as pd
 import pytest
 import torch
 from cases import case
@@ -15,9 +13,7 @@ from safetensors.torch import save_file
 from small_models import SMALL, TEXT
 from torch.nn import functional as F
 
-from lib import consensus
 from lib.data import tiles
-from lib.labels import UNLABELLED
 from lib.vlm import inference, views
 from lib.vlm.loading import load_vlm
 
@@ -285,73 +281,3 @@ def test_a_part_of_a_joined_name_that_is_out_of_reach_is_named(names, name):
 def test_an_empty_part_of_a_joined_name_is_refused(names, name):
     with pytest.raises(ValueError, match="there is no VLM ''"):
         load_vlm(name.format(**names), device="cpu")
-
-
-# --- consensus -----------------------------------------------------------------------------------
-
-SETTINGS = {**consensus.VARIANTS, "all": consensus.VARIANTS["ours"] | {"keep_ratio": 1.0}}
-EACH = list(product(consensus.ORDERS, SETTINGS, range(4)))
-
-
-def random_tiles(seed, n=60, c=3):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(c, size=n)
-    votes = np.where(rng.random((6, n)) < 0.7, labels, rng.integers(c, size=(6, n)))
-    features = {
-        kind: np.eye(c)[labels] + 0.5 * rng.standard_normal((n, c))
-        for kind in ("projected", "unprojected")
-    }
-    return votes, rng.dirichlet(np.ones(c), size=n), features, labels, rng.random(n) < 0.6
-
-
-def test_no_tile_is_kept_that_the_vlms_disagree_on():
-    for order, setting, seed in EACH:
-        votes, probs, features, labels, agree = random_tiles(seed)
-        rules = SETTINGS[setting] | {"seed": seed}
-        before = agree.copy()
-        kept = UNLABELLED != consensus.label_by_consensus(
-            order, votes, probs, features, labels, **rules, candidates=agree
-        )
-        with case(order, setting, seed):
-            assert kept.any() and not (kept & ~agree).any()
-            assert np.array_equal(agree, before)
-
-
-def test_the_others_are_chosen_as_if_those_tiles_were_not_there():
-    for order, setting, seed in EACH:
-        votes, probs, features, labels, agree = random_tiles(seed)
-        rules = SETTINGS[setting] | {"seed": seed}
-        kept = consensus.label_by_consensus(
-            order, votes, probs, features, labels, **rules, candidates=agree
-        )
-        rows = np.flatnonzero(agree)
-        left = {kind: values[rows] for kind, values in features.items()}
-        among_them = consensus.label_by_consensus(
-            order, votes[:, rows], probs[rows], left, labels[rows], **rules, tiles=rows
-        )
-        with case(order, setting, seed):
-            assert np.array_equal(kept[rows], among_them)
-
-
-def test_where_all_agree_nothing_changes():
-    votes, probs, features, labels, _ = random_tiles(9)
-    for order, (name, setting) in product(consensus.ORDERS, SETTINGS.items()):
-        with_all, without = (
-            consensus.label_by_consensus(
-                order, votes, probs, features, labels, **setting, candidates=candidates
-            )
-            for candidates in (np.ones(60, bool), None)
-        )
-        with case(order, name):
-            assert np.array_equal(with_all, without)
-
-
-def test_the_keep_ratio_is_that_of_the_tiles_agreed_on():
-    votes, probs, features, labels, agree = random_tiles(1)
-    choice = {"candidates": agree, **consensus.VARIANTS["ours"]}
-    given = votes, probs, features, labels
-    every, found = (consensus.label_by_consensus(o, *given, **choice) for o in ("", "mvc"))
-    counted = pd.Series(every[agree]).value_counts()
-    assert pd.Series(found[found != UNLABELLED]).value_counts().to_dict() == {
-        c: int(0.3 * n + 1e-9) for c, n in counted.items()
-    }

@@ -18,6 +18,11 @@
 # tile of the test set is ever queried. Every round is on disk before the next begins: a loop that
 # was cut off continues, with the same queries.
 #
+# In the paper: "around 10 %" of the labels give what all labels give. Ours, the share of the accuracy with all labels
+# that a tenth of them gives: LC25000 98.1% (99.6% in our setting), EBHI-Seg 94.4% (96.7%). In the paper UniSAL
+# surpasses several methods; ours does not surpass chance on LC25000 (AULC 0.899, chance 0.919).
+# [What differs](README.md#unisal).
+#
 # - In: `tiles.parquet`, `view_features.npy`, `backbone_features.npy`.
 # - Out: `rounds/<training>/<strategy>/` with `round<r>.parquet` (the tiles of each query, in order, and their
 #   answers), predictions of every round and the last networks; `learning.parquet`; rows.
@@ -96,7 +101,7 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len
 # %%
 names = trainings.split(",")
 weights = {"threshold": threshold, "cross_weight": cross_weight, "contrast": contrast}
-objectives = {name: training_by_name(name, **weights)[0] for name in names}
+objectives = {name: training_by_name(name, **weights) for name in names}
 frozen = partial(setups.frozen, run.shared, train.tile.values)
 make_setup = frozen if network == "frozen" else partial(setups.fine_tune, pixels_file, size)
 make_setup = partial(make_setup, n_classes=len(card.classes), seed=seed)
@@ -122,8 +127,6 @@ chosen = [
     (training, strategy) for training, strategy in product(names, strategies.split(","))
     if strategy in repeated.split(",") or (seed == 0 and training == compared_in)
 ]
-
-# %%
 configs = {
     (training, strategy): replace(
         base, strategy=strategy, objective=objectives[training], setup=setup[training]
@@ -163,10 +166,11 @@ Y = np.eye(len(card.classes))[train.label]
 queries = [np.random.default_rng(seed).permutation(n)[:q]]  # the first by chance
 for _ in range(2):
     L = np.concatenate(queries)
-    U = ~np.isin(np.arange(n), L)
+    U = ~np.isin(np.arange(n), L)  # unlabelled
     A, B = softmax([Ridge().fit(view[L], Y[L]).predict(x) for view in views], axis=2)
     disagree = U & (A.argmax(1) != B.argmax(1))
-    D, Q = np.flatnonzero(disagree), np.lexsort((-entropy(A + B, axis=1), ~disagree, ~U))[:q]
+    D = np.flatnonzero(disagree)
+    Q = np.lexsort((-entropy(A + B, axis=1), ~disagree, ~U))[:q]
     if len(D) > q:
         kmeans = KMeans(q, n_init=1, random_state=seed).fit(x[D])
         distance = ((x[D] - kmeans.cluster_centers_[kmeans.labels_]) ** 2).sum(1)
@@ -192,9 +196,9 @@ print(f"{len(history.queries)} queries, predictions {history.probs.shape}")
 show_table(history.rounds, ", ".join(next(iter(histories))))
 
 # %% [markdown]
-# ## With all labels
+# ## Upper bound: all labels
 #
-# Upper bound: the same networks, trained longer, with all tiles of the pool labelled.
+# The same networks, trained longer, with every tile of the pool labelled.
 
 # %%
 started = time.perf_counter()
@@ -207,8 +211,8 @@ seconds = time.perf_counter() - started
 # %% [markdown]
 # ## Rows for the record
 #
-# One per round, with scores on the test set; and the number of right predictions per group of the test set,
-# averaged over each curve, which intervals are made from.
+# One per round, with scores on the test set; and the number of correct predictions per group of the test set,
+# averaged over each curve, from which the intervals are made.
 
 # %%
 device = setup[names[0]].reader(test.tile.values[:1]).device
@@ -220,9 +224,9 @@ full_row = evaluate_probs(
 )
 
 # %%
-loops = [{"strategy": strategy, "training": training} for training, strategy in configs]
+trials = [{"strategy": strategy, "training": training} for training, strategy in configs]
 rounds = evaluate_loops(
-    loops, configs.values(), histories.values(), test, card.class_names,
+    trials, configs.values(), histories.values(), test, card.class_names,
     params={"input_size": size}, **fields,
 )
 rows = run.record([full_row, *rounds])
@@ -254,8 +258,7 @@ show_table(active_learning.rounds_table(curves), f"after {n_rounds} rounds", col
 # The first chosen and the last query of each loop; below, how often each class was queried.
 
 # %%
-decoded = run.pixels(size)
-step_plots.tile_sheet(queried_tiles(histories, decoded))
+step_plots.tile_sheet(queried_tiles(histories, run.pixels(size)))
 
 # %%
 shares = queries_per_class(histories, train.label, card.class_names)

@@ -22,9 +22,11 @@ from lib import parameters, record
 from lib.active.cold_start import vlm_cpl_cold_start
 from lib.active.inputs import make_pool
 from lib.active.strategies import select
+from lib.consensus import FilterInputs
 from lib.data.cards import read_card
 from lib.labels import UNLABELLED
 from lib.learning import setups
+from lib.learning.vlm_cpl import read_vlm_cpl
 from lib.report import comparison
 from lib.run_folder import Run
 
@@ -209,12 +211,18 @@ def test_a_cold_start_asks_what_the_networks_of_vlm_cpl_choose(chain, monkeypatc
     setup = setups.frozen(runs, pool, 6, steps=1, seed=0)
     nothing, every = np.full(len(pool), UNLABELLED), np.ones(len(pool), bool)
     networks = setups.load_networks(setup, fold / "hcs" / "ours")
-    candidates = make_pool("unisal", networks, setup, pool, nothing, every, 0)
+    candidates = make_pool(
+        "unisal", networks, setup, pool, labels=nothing, unlabelled_mask=every, seed=0
+    )
     first = pd.read_parquet(fold / "cold_start" / "none" / "cold-start-labels" / "round0.parquet")
     kept = pd.read_parquet(fold / "pseudo_labels.parquet").query("setting == 'ours'")
-    place, names = fold / "hcs" / "ours", [c.name for c in read_card("smoke").classes]
-    settings = written_settings(monkeypatch, runs)
-    start, *_ = vlm_cpl_cold_start(runs, pool, names, settings, place, seed=0, trained=True)
+    names = [c.name for c in read_card("smoke").classes]
+    keep_ratio = written_settings(monkeypatch, runs)["keep_ratio"]
+    inputs = FilterInputs.load(runs, pool, keep_ratio=keep_ratio, seed=0)
+    trained = read_vlm_cpl(
+        inputs, setup, names, tiles=pool, pseudo=kept, folder=fold / "hcs" / "ours"
+    )
+    start, _ = vlm_cpl_cold_start(inputs, trained)
     assert (start.pseudo_labels == kept.label.where(kept.kept, UNLABELLED).values).all()
     expected = select("cs", candidates, len(first), 0)
     assert first.tile.tolist() == pool[expected.rows].tolist()

@@ -90,7 +90,7 @@ class LabellingLoop:
             tiles,
             own.class_names,
             strategy,
-            training_by_name(TRAINING)[0],
+            training_by_name(TRAINING),
             training_setup(TRAINING, make),
             query_size=query_size,
             n_rounds=len(tiles),  # a person stops when it is enough

@@ -1,13 +1,16 @@
 """Pool strategies of scikit-activeml on the predictions and features of our networks."""
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import skactiveml.pool
 from skactiveml.base import SkactivemlClassifier
 
 from lib.labels import UNLABELLED
+
+if TYPE_CHECKING:
+    from lib.active.strategies import Pool
 
 
 class PrecomputedClassifier(SkactivemlClassifier):
@@ -28,32 +31,17 @@ class PrecomputedClassifier(SkactivemlClassifier):
         return self.probs[[self.row_by_bytes[row.tobytes()] for row in np.ascontiguousarray(X)]]
 
 
-def is_strategy(class_name: str) -> bool:
-    """Whether scikit-activeml has a pool strategy of that class name."""
-    return hasattr(getattr(skactiveml.pool, class_name, None), "query")
-
-
-def query(
-    class_name: str,
-    n: int,
-    seed: int,
-    *,
-    probs: np.ndarray,
-    features: np.ndarray,
-    labels: np.ndarray,
-    unlabelled_mask: np.ndarray,
-    **arguments: object,
-) -> np.ndarray:
-    """Rows of the pool that a strategy asks for, [n]; for the pool see `strategies.Pool`.
+def query(class_name: str, pool: "Pool", n: int, seed: int, **arguments: object) -> np.ndarray:
+    """Choose n tiles with a strategy of scikit-activeml: rows of the pool [n].
 
     Strategies that want a classifier get the mean prediction, those that want an ensemble the two
     networks. arguments: of the strategy's class.
     """
     strategy: Any = getattr(skactiveml.pool, class_name)
     # TypiClust stumbles over tiles that have no label and may not be chosen.
-    rows = np.flatnonzero(unlabelled_mask | (labels != UNLABELLED))
-    features, probs = _distinct(features[rows]), probs[:, rows].astype(np.float64)
-    labels = np.where(labels == UNLABELLED, np.nan, labels.astype(float))[rows]
+    rows = np.flatnonzero(pool.unlabelled_mask | (pool.labels != UNLABELLED))
+    features, probs = _distinct(pool.features[rows]), pool.probs[:, rows].astype(np.float64)
+    labels = np.where(pool.labels == UNLABELLED, np.nan, pool.labels.astype(float))[rows]
     members = [PrecomputedClassifier(features, member_probs) for member_probs in probs]
     mean = PrecomputedClassifier(features, probs.mean(0))
     offered = {"clf": mean, "estimator": mean, "ensemble": members, "discriminator": mean}
@@ -64,7 +52,7 @@ def query(
     chosen = strategy(random_state=seed, **arguments).query(
         features,
         labels,
-        candidates=np.flatnonzero(unlabelled_mask[rows]),
+        candidates=np.flatnonzero(pool.unlabelled_mask[rows]),
         batch_size=n,
         **{key: value for key, value in offered.items() if key in wanted},
     )

@@ -22,30 +22,37 @@ def make_pool(
     networks: Sequence[Any],
     setup: TrainingSetup,
     tiles: np.ndarray,
+    *,
     labels: np.ndarray,
     unlabelled_mask: np.ndarray,
     seed: int,
 ) -> Pool:
-    """The pool with all that a strategy wants. tiles, labels, unlabelled_mask: [N]."""
+    """Predict the pool, with all that a strategy wants beside the plain predictions.
+
+    Parameters
+    ----------
+    tiles, labels, unlabelled_mask : [N], see `strategies.Pool`.
+    seed : of the dropout.
+    """
     more: dict[str, np.ndarray] = {}
     if strategy in WANT_VIEWS:
-        more["per_view_probs"] = view_probabilities(networks, setup, tiles)
+        more["per_view_probs"] = predict_views(networks, setup, tiles)
     if strategy in WANT_DROPOUT:
-        more["dropout_probs"] = dropout_probabilities(networks, setup.reader, tiles, seed=seed)
+        more["dropout_probs"] = predict_with_dropout(networks, setup.reader, tiles, seed=seed)
     predicted = predict_members(networks, setup.reader, tiles)
     return Pool(*predicted, labels, unlabelled_mask, **more)
 
 
 def frozen_features(reader: PlainReader, tiles: np.ndarray) -> np.ndarray | None:
-    """Features of the tiles [N, E]; None for pixels, whose distances say nothing about classes."""
+    """Read features of the tiles [N, E]; None for pixels, whose distances say little of classes."""
     frozen = reader(tiles[:1]).ndim == 2
     return reader(tiles).cpu().numpy() if frozen else None
 
 
-def view_probabilities(
+def predict_views(
     networks: Sequence[Any], setup: TrainingSetup, tiles: np.ndarray, n_views: int = N_VIEWS
 ) -> np.ndarray:
-    """Softmaxes of every network for the same random views of each tile, float32 [K · V, N, C].
+    """Predict the same random views of each tile by every network, softmaxes [K · V, N, C].
 
     The views are the sampler's: with frozen features those that the consensus has computed.
     """
@@ -58,20 +65,15 @@ def view_probabilities(
 
 
 @torch.inference_mode()
-def dropout_probabilities(
-    networks: Sequence[Any],
-    reader: PlainReader,
-    tiles: np.ndarray,
-    *,
-    seed: int,
-    batch_size: int = 256,
+def predict_with_dropout(
+    networks: Sequence[Any], reader: PlainReader, tiles: np.ndarray, *, seed: int
 ) -> np.ndarray:
-    """Mean softmax of the networks with dropout before their heads, float32 [M, N, C].
+    """Predict the tiles with dropout before the heads, mean of the networks, float32 [M, N, C].
 
     See `strategies.drop_query`; M = 3, three quarters of the features are dropped.
     """
-    device = next(networks[0].parameters()).device
-    found = []
+    device, batch_size = next(networks[0].parameters()).device, 256
+    batches = []
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         for start in range(0, len(tiles), batch_size):
@@ -81,5 +83,5 @@ def dropout_probabilities(
                 features = network.body((inputs - network.mean) / network.std)
                 dropped = F.dropout(features.expand(N_DROPOUTS, *features.shape), DROPOUT)
                 members.append(torch.softmax(network.head(dropped).float(), dim=2))
-            found.append(torch.stack(members).mean(0).cpu().numpy())
-    return np.concatenate(found, axis=1)
+            batches.append(torch.stack(members).mean(0).cpu().numpy())
+    return np.concatenate(batches, axis=1)

@@ -17,13 +17,12 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from lib.active.cold_start import ColdStart
 from lib.active.inputs import frozen_features, make_pool
-from lib.active.strategies import Query, select, strategy_by_name
-from lib.active.trainings import chance_counts, training_by_name, training_counts, voronoi_weights
-from lib.artefacts import atomic, locked, scratch_folder
+from lib.active.strategies import Pool, Query, select, strategy_by_name
+from lib.active.trainings import training_label_counts, voronoi_weights
+from lib.artefacts import atomic, locked
 from lib.labels import REFUSED, UNANSWERED, UNLABELLED, WAITING, missing_classes_expected
 from lib.learning.losses import DualViewTraining
 from lib.learning.networks import predict
@@ -45,7 +44,7 @@ class Oracle(Protocol):
     """Who gives labels: a column of a table, or a person."""
 
     def label(self, tiles: np.ndarray) -> Mapping[int, int]:
-        """Label by tile number, or `REFUSED`. May leave tiles out, which are not asked for again.
+        """Give a label by tile number, or `REFUSED`. Tiles left out are not asked for again.
 
         tiles: tile numbers in the order in which their labels are wanted. Raises `Waiting` where
         an answer has yet to come, as from a person.
@@ -92,7 +91,7 @@ class ActiveLearningConfig:
             raise ValueError("a tile stands in the pool more than once")
 
     def fingerprint(self, predict_for: np.ndarray) -> str:
-        """Of all that decides what the rounds give: settings, data and the version of the code."""
+        """Digest all that decides what the rounds give: settings, data and the code's version."""
         sizes = (self.query_size, self.n_rounds, self.seed, self.restart, list(self.class_names))
         settings = repr((ALGORITHM, self.strategy, self.objective, self.setup.schedule, sizes))
         digest = hashlib.blake2b(settings.encode(), digest_size=16)
@@ -110,29 +109,12 @@ class ActiveLearningConfig:
             self.cold_start.update(digest)
         return digest.hexdigest()
 
-    def with_rules(self, rules: Mapping[str, Any], query_share: float) -> "ActiveLearningConfig":
-        """The same loop with the rules of an ablation.
-
-        rules: strategy, threshold, cross_weight, contrast, query_share and restart; perhaps
-        training (by default dual-view), alignment and balance_classes, else the training's own.
-        `query_share` is that of this config: with another the rounds are as many as end with as
-        many labels. Networks are those of this config's setup: `trainings.training_setup`.
-        """
-        names = ("threshold", "cross_weight", "contrast", "alignment")
-        objective, changes = training_by_name(
-            rules.get("training", "dual-view"),
-            **{name: rules[name] for name in names if name in rules},
-        )
-        changes |= {name: rules[name] for name in ("balance_classes",) if name in rules}
-        return replace(
-            self,
-            strategy=rules["strategy"],
-            objective=objective,
-            setup=replace(self.setup, schedule=replace(self.setup.schedule, **changes)),
-            query_size=max(1, round(rules["query_share"] * len(self.tiles))),
-            n_rounds=round(self.n_rounds * query_share / rules["query_share"]),
-            restart=rules["restart"],
-        )
+    def pool(
+        self, strategy: str, networks: Sequence[Any], labels: np.ndarray, may_ask: np.ndarray
+    ) -> Pool:
+        """Predict the pool for a strategy. labels, may_ask (bool): [N]."""
+        given = strategy, networks, self.setup, self.tiles
+        return make_pool(*given, labels=labels, unlabelled_mask=may_ask, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -160,23 +142,27 @@ def run_rounds(
 ) -> History:
     """Ask, train, choose what to ask next; `n_rounds` times, or until the oracle is `Waiting`.
 
-    predict_for: [M], tiles that every round predicts (a test set): never queried, which is checked.
-    known: answers by tile that came beside the queries, and answers to queries that have changed
-    since (`UNANSWERED` for one that was taken back); they count from the next training on, and the
-    rounds then end where no tile is left to ask for.
-    folder gets, per round r, round<r>.parquet (the query, in order, with its answers), probs<r>.npy
-    [M, C] and round<r>.json (how it went); and the networks of the last round. If it holds rounds
-    of other settings, data or `ALGORITHM` these are moved aside to <folder>.before, or .before2 and
-    so on: labels that somebody gave are never removed. Of two processes the second waits.
+    Parameters
+    ----------
+    folder : gets, per round r, round<r>.parquet (the query, in order, with its answers),
+        probs<r>.npy [M, C] and round<r>.json (how it went); and the networks of the last round. If
+        it holds rounds of other settings, data or `ALGORITHM` these are moved aside to
+        <folder>.before, or .before2 and so on: labels that somebody gave are never removed. Of two
+        processes the second waits.
+    predict_for : [M], tiles that every round predicts (a test set): never queried.
+    known : answers by tile that came beside the queries, and answers to queries that have changed
+        since (`UNANSWERED` for one that was taken back); they count from the next training on, and
+        the rounds then end where no tile is left to ask for.
 
-    Raises ValueError when the pool and `predict_for` share a tile, when the oracle labels a tile
-    that was not queried or with a class that there is not, and when it labels none of the first
-    query.
+    Raises
+    ------
+    ValueError : the pool and `predict_for` share a tile; the oracle labels a tile that was not
+        queried, or with a class that there is not; it labels none of the first query.
     """
     if np.isin(config.tiles, predict_for).any():
         raise ValueError("tiles that are to be predicted stand in the pool that is queried")
     with locked(folder.with_name(f".{folder.name}.lock")):
-        _begin(folder, config.fingerprint(predict_for))
+        _prepare(folder, config.fingerprint(predict_for))
         if not (folder / "round0.parquet").is_file():
             _save_query(folder, 0, config.tiles, _first_query(config, known or {}))
         if known:
@@ -191,20 +177,12 @@ def run_rounds(
                 break
             n_before = len(queries)
             if not (folder / f"round{r}.json").is_file():
-                _train_and_choose(folder, r, config, queries, predict_for)
+                _run_round(folder, r, config, queries, predict_for=predict_for)
         return read_rounds(folder)
 
 
-def run_in_scratch(
-    config: ActiveLearningConfig, oracle: Oracle, predict_for: np.ndarray
-) -> History:
-    """`run_rounds` in a temporary folder, which is removed: for ablations."""
-    with scratch_folder() as scratch:
-        return run_rounds(scratch / "rounds", config, oracle, predict_for)
-
-
 def read_rounds(folder: Path) -> History:
-    """The rounds that are complete so far; there may be none yet."""
+    """Read the rounds that are complete so far; there may be none yet."""
     n = len(list(folder.glob("round*.json")))
     if not n:
         queries_so_far = pd.DataFrame(columns=["tile", "label", "round"], dtype=np.int64)
@@ -216,15 +194,13 @@ def read_rounds(folder: Path) -> History:
 
 
 def pending_query(folder: Path) -> np.ndarray:
-    """Tiles of the last query that wait for their answers, in order; empty if none does."""
-    files = sorted(folder.glob("round*.parquet"), key=lambda file: int(file.stem[5:]))
-    if not files:
-        return np.zeros(0, np.int64)
-    query = pd.read_parquet(files[-1])
-    return query.tile.values[query.label.values == WAITING]
+    """List the tiles of the last query that wait for their answers, in order; empty if none."""
+    n = len(list(folder.glob("round*.parquet")))
+    query = pd.read_parquet(folder / f"round{n - 1}.parquet") if n else pd.DataFrame()
+    return query.tile.values[query.label.values == WAITING] if n else np.zeros(0, np.int64)
 
 
-def _begin(folder: Path, fingerprint: str) -> None:
+def _prepare(folder: Path, fingerprint: str) -> None:
     """Make a folder ready for these rounds; rounds with another fingerprint are moved aside."""
     mark = folder / "config.txt"
     if mark.is_file() and mark.read_text() == fingerprint:
@@ -237,16 +213,17 @@ def _begin(folder: Path, fingerprint: str) -> None:
         file.write_text(fingerprint)
 
 
+# --- queries and answers -------------------------------------------------------------------------
+
+
 def _first_query(config: ActiveLearningConfig, known: Mapping[int, int]) -> Query:
     """Before any training: by chance, or what the networks of a cold start would ask for."""
-    answers = pd.Series(known, dtype=np.int64).reindex(config.tiles)
+    answers, start = pd.Series(known, dtype=np.int64).reindex(config.tiles), config.cold_start
     may_ask = (answers.isna() | answers.eq(UNANSWERED)).values
-    if config.cold_start is None:
+    if start is None:
         order = np.random.default_rng(config.seed).permutation(len(config.tiles))
         return Query(order[may_ask[order]][: config.query_size])
-    start, labels = config.cold_start, _labels(answers)
-    given = config.setup, config.tiles, labels, may_ask, config.seed
-    pool = make_pool(start.first, start.networks, *given)
+    pool = config.pool(start.first, start.networks, _labels(answers), may_ask)
     return start.first_query(pool, config.query_size, config.seed)
 
 
@@ -257,23 +234,23 @@ def _save_query(folder: Path, r: int, tiles: np.ndarray, query: Query) -> None:
 
 def _take_over(folder: Path, known: Mapping[int, int], config: ActiveLearningConfig) -> None:
     """Bring answers to earlier queries up to date; those that no query asked for join the last."""
-    given = {tile: label for tile, label in known.items() if label != UNANSWERED}
-    _check_answers(given, config.tiles, config.class_names)
+    left = {tile: label for tile, label in known.items() if label != UNANSWERED}
+    _check_answers(left, config.tiles, config.class_names)
     files = [folder / f"round{r}.parquet" for r in range(len(list(folder.glob("round*.parquet"))))]
     for file in files:
         query = pd.read_parquet(file)
-        given = {tile: label for tile, label in given.items() if tile not in set(query.tile)}
+        left = {tile: label for tile, label in left.items() if tile not in set(query.tile)}
         newest = query.tile.map(known).fillna(query.label).astype(np.int64)
         updated = query.assign(label=newest.where(query.label != WAITING, WAITING))
-        if file == files[-1] and given:
-            updated = pd.concat([updated, pd.DataFrame(given.items(), columns=["tile", "label"])])
+        if file == files[-1] and left:
+            updated = pd.concat([updated, pd.DataFrame(left.items(), columns=["tile", "label"])])
         if not updated.equals(query):
             with atomic(file) as temporary:
                 updated.reset_index(drop=True).to_parquet(temporary)
 
 
 def _answered(folder: Path, r: int, config: ActiveLearningConfig, oracle: Oracle) -> pd.DataFrame:
-    """All queries up to a round; what still waits for an answer is given to the oracle now."""
+    """All queries up to a round; the oracle is asked now for what still waits for an answer."""
     file = folder / f"round{r}.parquet"
     query = pd.read_parquet(file)
     waiting = query.label.values == WAITING
@@ -300,38 +277,46 @@ def _check_answers(answers: Mapping[int, int], tiles: np.ndarray, names: Sequenc
             )
 
 
-def _train_and_choose(
+def _labels(answers: pd.Series) -> np.ndarray:
+    """Answers as labels, int64 [N]; refused and unanswered tiles, NaN too, have none."""
+    return answers.where(answers >= 0, UNLABELLED).values.astype(np.int64)
+
+
+# --- a round -------------------------------------------------------------------------------------
+
+
+def _run_round(
     folder: Path,
     r: int,
     config: ActiveLearningConfig,
     queries: pd.DataFrame,
+    *,
     predict_for: np.ndarray,
 ) -> None:
-    """One round: train on the labels so far, predict, choose the next query, and note it all."""
+    """Train on the labels so far, predict, choose the next query, and note it all."""
     started = time.perf_counter()
     answers = pd.Series(queries.label.values, queries.tile.values).reindex(config.tiles)
-    labels, refused, start = _labels(answers), (answers == REFUSED).values, config.cold_start
-    taught, weights = labels, np.ones(len(labels))
-    if start is not None:
-        features = frozen_features(config.setup.reader, config.tiles)
-        taught, weights = start.training_labels(labels, refused, voronoi_weights(features, labels))
-    if (taught == UNLABELLED).all():
-        raise ValueError(
-            f"the oracle has labelled none of the {len(queries)} tiles asked for, and nothing is "
-            f"learnt from nothing: remove {folder} to begin again"
-        )
-    objective = _following_labels(config, labels, taught, weights, queries, ~refused)
-    config = replace(config, objective=objective)
-    networks, curve = _train(folder, r, config, taught, weights, ~refused)
+    labels = _labels(answers)
+    objective, data = _what_is_learnt(folder, config, answers, queries)
+    setup, networks_folder = config.setup, folder / f"networks{r}"
+    if r and not config.restart:
+        before = load_networks(setup, folder / f"networks{r - 1}")
+        setup = replace(setup, make_network=iter(before).__next__)
+    networks, curve = train(
+        objective,
+        setup.make_network,
+        setup.sampler,
+        data,
+        schedule=setup.schedule,
+        seed=config.seed,
+        folder=networks_folder,
+    )
     trained = time.perf_counter()
     late = curve.tail(max(1, len(curve) // 10))[["confident", "precision"]].mean()
     notes: dict[str, Any] = {"round": r, "labelled": int((labels != UNLABELLED).sum())}
     notes |= late.astype(object).where(late.notna(), None).to_dict()
     if r + 1 < config.n_rounds:
-        pool = make_pool(
-            config.strategy, networks, config.setup, config.tiles, labels,
-            answers.isna().values, config.seed,
-        )  # fmt: skip
+        pool = config.pool(config.strategy, networks, labels, answers.isna().values)
         query = select(config.strategy, pool, config.query_size, config.seed)
         _save_query(folder, r + 1, config.tiles, query)
         notes |= {"disagreeing": query.disagreeing, "filled": query.filled}
@@ -341,59 +326,44 @@ def _train_and_choose(
     notes |= {"selection_seconds": time.perf_counter() - trained}
     with atomic(folder / f"round{r}.json") as file:
         file.write_text(json.dumps(notes, allow_nan=False))
-    for old in set(folder.glob("networks*")) - {folder / f"networks{r}"}:
+    for old in set(folder.glob("networks*")) - {networks_folder}:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _following_labels(
-    config: ActiveLearningConfig,
-    labels: np.ndarray,
-    taught: np.ndarray,
-    weights: np.ndarray,
-    queries: pd.DataFrame,
-    used: np.ndarray,
-) -> Any:
-    """The objective; if it aligns pseudo labels, with the counts of the labels so far.
+def _what_is_learnt(
+    folder: Path, config: ActiveLearningConfig, answers: pd.Series, queries: pd.DataFrame
+) -> tuple[Any, TrainingTiles]:
+    """The objective of a round, and all tiles but refused ones with labels and pseudo labels.
 
-    Of frozen features `training_counts`, else `chance_counts`. labels, taught, weights, used: [N].
+    answers: [N], of the pool. If the objective aligns pseudo labels it gets the counts of the
+    labels so far: of frozen features `training_label_counts`, else those of tiles that chance drew.
     """
-    objective, n_classes = config.objective, len(config.class_names)
+    reader, n_classes = config.setup.reader, len(config.class_names)
+    labels, used = _labels(answers), (answers != REFUSED).values
+    learnt, weights = labels, np.ones(len(labels))
+    if config.cold_start is not None:
+        stands_for = voronoi_weights(frozen_features(reader, config.tiles), labels)
+        learnt, weights = config.cold_start.training_labels(labels, ~used, stands_for)
+    if (learnt == UNLABELLED).all():
+        raise ValueError(
+            f"the oracle has labelled none of the {len(queries)} tiles asked for, and nothing is "
+            f"learnt from nothing: remove {folder} to begin again"
+        )
+    labels, learnt, weights = labels[used], learnt[used], weights[used]
+    tiles, truth = config.tiles[used], None if config.truth is None else config.truth[used]
+    with missing_classes_expected():  # early rounds often lack a class; the rows count labels
+        data = TrainingTiles(tiles, learnt, config.class_names, truth, weights)
+    objective = config.objective
     aligns = isinstance(objective, DualViewTraining) and objective.alignment
     if not aligns or (labels == UNLABELLED).all():
-        return objective
-    features = frozen_features(config.setup.reader, config.tiles[used])
+        return objective, data
+    features = frozen_features(reader, tiles)
     if features is not None:
-        known = labels[used], taught[used], weights[used]
-        counts = training_counts(features, *known, n_classes)
+        counts = training_label_counts(features, labels, learnt, weights, n_classes=n_classes)
     elif config.cold_start is not None:  # whose first tiles are not drawn by chance
-        return objective
+        return objective, data
     else:
-        counts = chance_counts(queries.label.values, config.query_size, config.strategy, n_classes)
-    return objective.with_label_counts(np.round(counts, 6).tolist())
-
-
-def _labels(answers: pd.Series) -> np.ndarray:
-    """Answers as labels, int64 [N]; refused and unanswered tiles, NaN too, have none."""
-    return answers.where(answers >= 0, UNLABELLED).values.astype(np.int64)
-
-
-def _train(
-    folder: Path,
-    r: int,
-    config: ActiveLearningConfig,
-    labels: np.ndarray,
-    weights: np.ndarray,
-    used: np.ndarray,
-) -> tuple[list[nn.Module], pd.DataFrame]:
-    """Networks and curve of one round. labels, weights, used: [N]; only used tiles take part."""
-    setup = config.setup
-    if r and not config.restart:
-        before = load_networks(setup, folder / f"networks{r - 1}")
-        setup = replace(setup, make_network=iter(before).__next__)
-    truth, weights = None if config.truth is None else config.truth[used], weights[used]
-    with missing_classes_expected():  # early rounds often lack a class; the rows count labels
-        data = TrainingTiles(config.tiles[used], labels[used], config.class_names, truth, weights)
-    return train(
-        config.objective, setup.make_network, setup.sampler, data,
-        schedule=setup.schedule, seed=config.seed, folder=folder / f"networks{r}",
-    )  # fmt: skip
+        first = len(queries) if config.strategy == "random" else config.query_size
+        drawn = queries.label.values[:first]
+        counts = np.bincount(drawn[drawn >= 0], minlength=n_classes)
+    return objective.with_label_counts(np.round(counts, 6).tolist()), data

@@ -1,9 +1,11 @@
-"""Which tiles to ask labels for: disagreement and compactness (UniSAL), and other strategies."""
+"""Which tiles to ask labels for: disagreement and compactness (UniSAL), and other strategies.
+
+A strategy takes a `Pool`, the number n of tiles to query and a seed, and returns a `Query`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -13,14 +15,14 @@ from lib.labels import UNLABELLED
 
 @dataclass(frozen=True)
 class Pool:
-    """What a strategy may look at: predictions, features and the labels given so far.
+    """What a strategy may look at: predictions, features and the labels so far.
 
     probs: softmaxes of two networks [2, N, C]; features: [N, P] (`networks.predict_members`);
-    labels: [N], `UNLABELLED` where none was given; unlabelled_mask: bool [N], the tiles that may be
-    chosen, which those without an answer to an earlier query are not. For the strategies in
-    `WANT_VIEWS` and `WANT_DROPOUT` alone: per_view_probs, softmaxes of both networks for each of
-    several random views [M, N, C]; dropout_probs, softmaxes of the mean of both networks with
-    dropout before the head [M, N, C].
+    labels: [N], `UNLABELLED` without one; unlabelled_mask: bool [N], the tiles that may be chosen,
+    which those without an answer to an earlier query are not. For the strategies in `WANT_VIEWS`
+    and `WANT_DROPOUT` alone: per_view_probs, softmaxes of both networks for each of several random
+    views [M, N, C]; dropout_probs, softmaxes of the mean of both networks with dropout before the
+    head [M, N, C].
     """
 
     probs: np.ndarray
@@ -51,15 +53,15 @@ Strategy = Callable[[Pool, int, int], Query]
 
 
 def disagreement(probs: np.ndarray) -> np.ndarray:
-    """Where the two networks predict different classes: bool [N] from [2, N, C] (DUS)."""
+    """Tell where the two networks predict different classes: bool [N] from [2, N, C] (DUS)."""
     first, second = probs.argmax(2)
     return first != second
 
 
 def clusters(features: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """K-means with n clusters, fewer if fewer tiles differ: cluster of each tile [N], centres.
+    """Divide tiles into n clusters by K-means: cluster of each tile [N], centres [n, P].
 
-    features: [N, P], of no tile as well. Memory O(N · P).
+    features: [N, P], of no tile as well; fewer clusters if fewer tiles differ. Memory O(N · P).
     """
     from sklearn.cluster import KMeans
 
@@ -71,23 +73,28 @@ def clusters(features: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.nd
 
 
 def compact(features: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Of each of n `clusters` the tile nearest to its centre, that of the largest first (CS)."""
+    """Take of each of n `clusters` the tile nearest to its centre, the largest first (CS)."""
+    members = cluster_members(features, n, seed)
+    return np.array([rows[0] for rows in members], int)
+
+
+def cluster_members(features: np.ndarray, n: int, seed: int) -> list[np.ndarray]:
+    """List the rows of each of n `clusters`, nearest to its centre first; the largest first."""
     if not len(features):
-        return np.zeros(0, int)
+        return []
     cluster, centres = clusters(features, n, seed)
-    distance = ((features - centres[cluster]) ** 2).sum(1)
-    by_distance = np.lexsort((np.arange(len(distance)), distance))
-    _, first, sizes = np.unique(cluster[by_distance], return_index=True, return_counts=True)
-    return by_distance[first[np.argsort(-sizes, kind="stable")]]
+    order = np.lexsort((((features - centres[cluster]) ** 2).sum(1), cluster))
+    members = np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1)
+    return sorted(members, key=len, reverse=True)
 
 
 def entropy(probs: np.ndarray) -> np.ndarray:
-    """Of the mean prediction, in nats: [N] from [2, N, C]."""
+    """Entropy of the mean prediction in nats: [N] from [2, N, C]."""
     return consensus.entropy(probs.mean(0, dtype=np.float64))
 
 
 def margin(probs: np.ndarray) -> np.ndarray:
-    """Between the two likeliest classes of the mean prediction: [N] from [2, N, C]."""
+    """Margin between the two likeliest classes of the mean prediction: [N] from [2, N, C]."""
     *_, second, first = np.sort(probs.mean(0, dtype=np.float64), axis=1).T
     return first - second
 
@@ -110,17 +117,19 @@ def unisal(
     compactly: bool = True,
     widen: int = 0,
 ) -> Query:
-    """Disagreement-aware uncertainty selector, then compact selector (UniSAL).
+    """Choose compact tiles of the disagreement set: DUS, then CS (UniSAL).
 
-    Of the disagreement set, the unlabelled tiles for which the networks predict different classes,
-    one of each of n compact clusters of features. If no more than n disagree, all of them, and the
-    rest by the highest entropy of the mean prediction (the authors' public code raises an error
-    there). Each selector can be left out: without the first all unlabelled tiles are candidates,
-    without the second n are drawn by chance.
+    Of the unlabelled tiles for which the networks predict different classes, one of each of n
+    compact clusters of features. If no more than n disagree, all of them, and the rest by the
+    highest entropy of the mean prediction (the authors' public code raises an error there).
 
-    widen (ours): if fewer than `widen` · n tiles disagree, that many are candidates, the further
-    ones by the smallest margin of the mean prediction. `unisal-wide` takes 10, a value of diverse
-    mini-batch active learning (Zhdanov, arXiv 1901.05954).
+    Parameters
+    ----------
+    disagreeing : without it all unlabelled tiles are candidates.
+    compactly : without it n candidates are drawn by chance.
+    widen : ours. If fewer than `widen` · n tiles disagree, that many are candidates, the further
+        ones by the smallest margin of the mean prediction. `unisal-wide` takes 10, a value of
+        diverse mini-batch active learning (Zhdanov, arXiv 1901.05954).
     """
     candidate = pool.unlabelled_mask & (disagreement(pool.probs) | (not disagreeing))
     candidates = np.flatnonzero(candidate)
@@ -128,29 +137,22 @@ def unisal(
         order = np.lexsort((margin(pool.probs), ~candidate, ~pool.unlabelled_mask))
         candidates = order[: min(widen * n, pool.unlabelled_mask.sum())]
     if len(candidates) <= n:
-        chosen = candidates[np.argsort(-entropy(pool.probs)[candidates], kind="stable")]
+        chosen = candidates[_highest(entropy(pool.probs)[candidates], n)]
     elif compactly:
         chosen = candidates[compact(pool.features[candidates], n, seed)]
     else:
         chosen = np.random.default_rng(seed).choice(candidates, n, replace=False)
-    filled = _most_uncertain(pool, n - len(chosen), chosen)
-    rows = np.concatenate([chosen, filled])
-    return Query(rows, int(candidate.sum()), len(filled)) if disagreeing else Query(rows)
-
-
-def _most_uncertain(pool: Pool, n: int, without: np.ndarray) -> np.ndarray:
-    left = pool.unlabelled_mask.copy()
-    left[without] = False
-    rows = np.flatnonzero(left)
-    return rows[np.argsort(-entropy(pool.probs)[rows], kind="stable")[:n]]
+    rows = _fill(pool, chosen, n)
+    filled = len(rows) - len(chosen)
+    return Query(rows, int(candidate.sum()), filled) if disagreeing else Query(rows)
 
 
 def covering_unisal(pool: Pool, n: int, seed: int) -> Query:
-    """UniSAL for one half of the query, and coverage of the whole pool for the other (ours).
+    """Choose half of the query by UniSAL, half to cover the whole pool (ours).
 
     Where both networks agree on a class that they miss, none of its tiles is in the disagreement
     set. So n // 2 tiles are those of MaxHerding (`herding`), which lie in the densest parts of the
-    pool that no label covers; the tiles of UniSAL's half count as labelled there. Chosen among
+    pool that no label covers; the tiles of UniSAL's half count as labelled there. Chosen out of
     three variants on fold 0 of demo and of ebhi: the others rank or cover by 1 − Σ p₁ p₂.
     """
     query = unisal(pool, n - n // 2, seed)
@@ -161,18 +163,19 @@ def covering_unisal(pool: Pool, n: int, seed: int) -> Query:
 
 
 def divergent_unisal(pool: Pool, n: int, seed: int, *, share: float = 0.1) -> Query:
-    """The tiles on which networks and views diverge most, then one of each compact cluster (ours).
+    """Choose compact tiles of those on which networks and views diverge most (ours).
 
     UniSAL's disagreement set holds few tiles in late rounds, and a tile is in it or not. Here the
     unlabelled tiles are ranked by the `divergence` over both networks and several random views of
     the tile (what the vote entropy of multi-view consensus is to votes); candidates are the first
     max(2 n, `share` of the unlabelled tiles), of which `compact` takes n.
     """
-    views = [pool.probs] if pool.per_view_probs is None else [pool.probs, pool.per_view_probs]
+    views = [] if pool.per_view_probs is None else [pool.per_view_probs]
     rows = np.flatnonzero(pool.unlabelled_mask)
-    score = divergence(np.concatenate([member[:, rows] for member in views]))
-    first = _highest(score, max(2 * n, round(share * len(rows))))
-    return _compact_query(pool, rows[first], n, seed)
+    score = divergence(np.concatenate([pool.probs, *views])[:, rows])
+    return _compact_query(
+        pool, rows[_highest(score, max(2 * n, round(share * len(rows))))], n, seed
+    )
 
 
 def _highest(score: np.ndarray, n: int) -> np.ndarray:
@@ -180,17 +183,24 @@ def _highest(score: np.ndarray, n: int) -> np.ndarray:
     return np.argsort(-score, kind="stable")[:n]
 
 
+def _fill(pool: Pool, chosen: np.ndarray, n: int) -> np.ndarray:
+    """The chosen rows and, up to n, the least certain of the others that may be chosen."""
+    left = pool.unlabelled_mask.copy()
+    left[chosen] = False
+    rows = np.flatnonzero(left)
+    return np.concatenate([chosen, rows[_highest(entropy(pool.probs)[rows], n - len(chosen))]])
+
+
 def _compact_query(pool: Pool, candidates: np.ndarray, n: int, seed: int) -> Query:
     """The compact tiles of the candidates; the least certain of all where these are too few."""
-    chosen = candidates[compact(pool.features[candidates], n, seed)]
-    return Query(np.concatenate([chosen, _most_uncertain(pool, n - len(chosen), chosen)]))
+    return Query(_fill(pool, candidates[compact(pool.features[candidates], n, seed)], n))
 
 
 # --- others --------------------------------------------------------------------------------------
 
 
 def margin_then_compact(pool: Pool, n: int, seed: int, *, widen: int = 4) -> Query:
-    """The `widen` · n smallest margins, then one of each of n clusters.
+    """Choose compact tiles of the `widen` · n smallest margins.
 
     After PPAL (Yang et al., CVPR 2024): uncertainty chooses candidates, K-means with k-means++
     starts spreads the query over them. Deviations: tiles instead of detections, hence plain
@@ -201,14 +211,14 @@ def margin_then_compact(pool: Pool, n: int, seed: int, *, widen: int = 4) -> Que
 
 
 def drop_query(pool: Pool, n: int, seed: int) -> Query:
-    """DropQuery (Gupte et al., TMLR 2024): predictions that dropout changes, then clusters.
+    """Choose compact tiles whose predictions change with dropout: DropQuery.
 
-    Candidates are the tiles of whose predictions with dropout more than half differ from the
-    plain one; of each of n clusters of them the tile nearest to the centre. If they are fewer than
-    n, those whose prediction changes most often, the smallest margin first (ours: the paper leaves
-    it open). Deviation: dropout acts before the linear head of both networks, not before one linear
-    classifier on frozen features as in scikit-activeml, whose `DropQuery` therefore cannot read our
-    networks. Raises ValueError for a pool without `dropout_probs`.
+    Gupte et al., TMLR 2024. Candidates are the tiles of whose predictions with dropout more than
+    half differ from the plain one; if they are fewer than n, those whose prediction changes most
+    often, the smallest margin first (ours: the paper leaves it open). Deviation: dropout acts
+    before the linear head of both networks, not before one linear classifier on frozen features as
+    in scikit-activeml, whose `DropQuery` therefore cannot read our networks. Raises ValueError for
+    a pool without `dropout_probs`.
     """
     if pool.dropout_probs is None:
         raise ValueError("dropquery needs the predictions with dropout: Pool.dropout_probs")
@@ -220,13 +230,14 @@ def drop_query(pool: Pool, n: int, seed: int) -> Query:
 
 
 def herding(pool: Pool, n: int, seed: int, *, uncertain: bool = False, chunk: int = 256) -> Query:
-    """Greedy coverage of the unlabelled tiles by a kernel: MaxHerding, UHerding.
+    """Choose tiles that cover the unlabelled ones by a kernel, greedily: MaxHerding, UHerding.
 
     Each step takes the tile that raises 1/N Σ_i u_i max_j k(x_i, x_j) most, j over the labelled and
     the chosen tiles, k(x, y) = exp(−‖x − y‖² / σ²) of features with unit length. MaxHerding (Bae
-    et al., ECCV 2024): u = 1, σ = 1. UHerding (Bae et al., ICLR 2025): u is the margin uncertainty
-    1 − (p₁ − p₂), and σ the smallest distance between two labelled tiles, so that it shrinks as
-    labels grow. Deviation: the temperature that the paper fits to calibrate u is left at 1.
+    et al., ECCV 2024): u = 1, σ = 1. UHerding (Bae et al., ICLR 2025), with `uncertain`: u is the
+    margin uncertainty 1 − (p₁ − p₂), and σ the smallest distance between two labelled tiles, so
+    that it shrinks as labels grow. Deviation: the temperature that the paper fits to calibrate u is
+    left at 1.
 
     The sum is submodular: a gain of an earlier step bounds a later one, and only tiles whose bound
     could win are looked at again. The same choice as the plain greedy one, memory O(N · chunk).
@@ -239,7 +250,7 @@ def herding(pool: Pool, n: int, seed: int, *, uncertain: bool = False, chunk: in
     sigma = _smallest_distance(labelled, chunk) if uncertain else 1.0
 
     def kernel(others: np.ndarray) -> np.ndarray:
-        return np.exp(-_square_distances(tiles, others) / sigma**2)
+        return np.exp(-np.maximum(2 - 2 * tiles @ others.T, 0) / sigma**2)  # of unit vectors
 
     covered = np.zeros(len(rows))
     for start in range(0, len(labelled), chunk):
@@ -261,16 +272,11 @@ def herding(pool: Pool, n: int, seed: int, *, uncertain: bool = False, chunk: in
     return Query(rows[chosen])
 
 
-def _square_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """[N, M] of unit vectors [N, P] and [M, P]."""
-    return np.maximum(2 - 2 * a @ b.T, 0)
-
-
 def _smallest_distance(features: np.ndarray, chunk: int) -> float:
     """Between two different rows of unit length; 1 where there are no two."""
     smallest = np.inf
     for start in range(0, len(features), chunk):
-        squares = _square_distances(features[start : start + chunk], features)
+        squares = np.maximum(2 - 2 * features[start : start + chunk] @ features.T, 0)
         smallest = min(smallest, squares[squares > 1e-9].min(initial=np.inf))
     return float(np.sqrt(smallest)) if np.isfinite(smallest) else 1.0
 
@@ -279,9 +285,7 @@ def _activeml(class_name: str, pool: Pool, n: int, seed: int, **arguments: objec
     """A pool strategy of scikit-activeml, which takes seconds to import."""
     from lib.active import activeml
 
-    names = ("probs", "features", "labels", "unlabelled_mask")
-    given: dict[str, Any] = {name: getattr(pool, name) for name in names} | arguments
-    return Query(activeml.query(class_name, n, seed, **given))
+    return Query(activeml.query(class_name, pool, n, seed, **arguments))
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -307,15 +311,15 @@ WANT_DROPOUT = ("dropquery",)
 
 
 def strategy_by_name(strategy: str) -> Strategy:
-    """A strategy by its name in `STRATEGIES`, or by its class name in scikit-activeml.
+    """Look a strategy up by its name in `STRATEGIES`, or its class name in scikit-activeml.
 
     Raises ValueError, naming those that there are, for an unknown one.
     """
     if strategy in STRATEGIES:
         return STRATEGIES[strategy]
-    from lib.active import activeml
+    import skactiveml.pool
 
-    if not activeml.is_strategy(strategy):
+    if not hasattr(getattr(skactiveml.pool, strategy, None), "query"):
         raise ValueError(
             f"unknown strategy {strategy!r}. Ours: {', '.join(STRATEGIES)}; or the class name of a "
             "pool strategy of scikit-activeml, as Clue or MaxHerding"
@@ -324,10 +328,7 @@ def strategy_by_name(strategy: str) -> Strategy:
 
 
 def select(strategy: str, pool: Pool, n: int, seed: int) -> Query:
-    """The n tiles that a strategy asks for; all that may be chosen if there are no more.
-
-    strategy: see `strategy_by_name`.
-    """
+    """Choose n tiles by a strategy's name (`strategy_by_name`); all that are left if fewer."""
     choose = strategy_by_name(strategy)
     unlabelled = np.flatnonzero(pool.unlabelled_mask)
     return choose(pool, n, seed) if len(unlabelled) > n else Query(unlabelled)

@@ -13,7 +13,7 @@ from lib.learning.setups import TrainingSetup
 TRAININGS = ("dual-view", "dual-view-aligned", "supervised")
 ALIGNMENT = 0.5  # α; with 1 a frequent class loses more than rare ones gain (fold 0 of ebhi)
 PROJECTION = 128  # size of the projectors, as published
-CHUNK = 4096  # tiles that are matched at a time
+CHUNK = 4096  # tiles that are compared at a time
 
 
 def training_by_name(
@@ -23,41 +23,43 @@ def training_by_name(
     cross_weight: float = 0.5,
     contrast: float = 0.1,
     alignment: float = ALIGNMENT,
-) -> tuple[Objective, dict[str, Any]]:
-    """The objective of a training, and what it changes in the schedule.
+) -> Objective:
+    """Make the objective of a training. Raises ValueError for another name.
 
     dual-view: UniSAL's as published, but that the labelled half of a batch holds every class
     equally often. dual-view-aligned (ours): the same with pseudo labels that follow the labels, see
     `losses.DualViewTraining`. Its batches are balanced as well: drawn as the labels come they gain
     where a class is rare, but lose a class of four labels (`demo`). supervised: the labelled tiles
-    alone. threshold, cross_weight and contrast are those of dual-view training, alignment that of
-    the aligned one. Raises ValueError for another name.
+    alone.
+
+    Parameters
+    ----------
+    threshold, cross_weight, contrast : threshold and weights of both dual-view trainings.
+    alignment : α of the aligned one.
     """
     if name not in TRAININGS:
         raise ValueError(f"unknown training {name!r}: there are only {', '.join(TRAININGS)}")
     if name == "supervised":
-        return Supervised(), {}
-    if name == "dual-view":
-        return DualViewTraining(threshold, cross_weight, contrast=contrast), {}
-    return DualViewTraining(threshold, cross_weight, contrast=contrast, alignment=alignment), {}
+        return Supervised()
+    alignment = alignment if name == "dual-view-aligned" else 0.0
+    return DualViewTraining(threshold, cross_weight, contrast=contrast, alignment=alignment)
 
 
 def training_setup(
     name: str, make_setup: Callable[..., TrainingSetup], **schedule: Any
 ) -> TrainingSetup:
-    """The setup that a training wants: its schedule, and projectors where it contrasts.
+    """Make the setup that a training wants: projectors where it contrasts.
 
     make_setup: `setups.frozen` or `setups.fine_tune` with all arguments but `projection`; schedule:
     fields of the schedule that an ablation sets, as balance_classes.
     """
-    objective, changes = training_by_name(name)
-    dual_view = isinstance(objective, DualViewTraining)
+    dual_view = isinstance(training_by_name(name), DualViewTraining)
     setup = make_setup(projection=PROJECTION if dual_view else 0)
-    return replace(setup, schedule=replace(setup.schedule, **changes | schedule))
+    return replace(setup, schedule=replace(setup.schedule, **schedule))
 
 
 def voronoi_weights(features: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
-    """How many tiles each label stands for, float64 [N]: 0 without a label, in all N.
+    """Count the tiles that each label stands for, float64 [N]: 0 without a label, in all N.
 
     Labels that margin or disagreement asked for are no sample of the pool: they lie where classes
     meet. What decided was the tile, not its class, so weights by density ratio set it right: a
@@ -65,29 +67,29 @@ def voronoi_weights(features: np.ndarray | None, labels: np.ndarray) -> np.ndarr
     MLSP 2012). features: [N, E], compared by the cosine after standardising; without them every
     label stands for one tile. labels: [N], `UNLABELLED` without one.
     """
-    known = labels != UNLABELLED
-    if features is None or not known.any():
-        return known.astype(np.float64)
-    cells, rows = np.zeros(len(labels)), np.flatnonzero(known)
+    labelled = labels != UNLABELLED
+    if features is None or not labelled.any():
+        return labelled.astype(np.float64)
+    weights, rows = np.zeros(len(labels)), np.flatnonzero(labelled)
     scale = features.std(0)
     unit = (features - features.mean(0)) / np.where(scale > 1e-6, scale, 1)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     for start in range(0, len(unit), CHUNK):
         nearest = (unit[start : start + CHUNK] @ unit[rows].T).argmax(1)
-        cells[rows] += np.bincount(nearest, minlength=len(rows))
-    return cells
+        weights[rows] += np.bincount(nearest, minlength=len(rows))
+    return weights
 
 
 def voronoi_counts(features: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """Labels of each class, float64 [C], every label with the weight of its `voronoi_weights`.
+    """Count the labels of each class, float64 [C], every label with its `voronoi_weights`.
 
     The counts add up to the `effective_number` of labels, fewer than there are, so that a marginal
     of uneven weights is trusted less. features: [N, E]; labels: [N], of which one at
     least is not `UNLABELLED`.
     """
-    cells, known = voronoi_weights(features, labels), labels != UNLABELLED
-    counts = np.bincount(labels[known], weights=cells[known], minlength=n_classes)
-    return counts * effective_number(cells) / cells.sum()
+    weights, labelled = voronoi_weights(features, labels), labels != UNLABELLED
+    counts = np.bincount(labels[labelled], weights=weights[labelled], minlength=n_classes)
+    return counts * effective_number(weights) / weights.sum()
 
 
 def effective_number(weights: np.ndarray) -> float:
@@ -95,36 +97,30 @@ def effective_number(weights: np.ndarray) -> float:
     return float(weights.sum() ** 2 / (weights**2).sum())
 
 
-def training_counts(
+def training_label_counts(
     features: np.ndarray,
     labels: np.ndarray,
-    taught: np.ndarray,
+    training_labels: np.ndarray,
     weights: np.ndarray,
+    *,
     n_classes: int,
 ) -> np.ndarray:
-    """`voronoi_counts` of the labels, joined by those of pseudo labels as far as these are taught.
+    """Count labels and, as far as they are learnt from, pseudo labels of each class, [C].
 
     Labels that a cold start asks for are few and at first often of one class, which says nothing
     about the others. Pseudo labels count, together, as many labels as they weigh in training,
-    shared out over the classes by the tiles that they stand for. taught: labels [N] joined by
-    pseudo labels, which are what differs from `labels`; weights: [N], see
-    `ColdStart.training_labels`.
+    shared out over the classes by the tiles that they stand for (`voronoi_counts`).
+
+    Parameters
+    ----------
+    features : [N, E].
+    labels : [N], `UNLABELLED` without one.
+    training_labels : [N], labels joined by pseudo labels, see `ColdStart.training_labels`.
+    weights : [N], of the training labels.
     """
     counts = voronoi_counts(features, labels, n_classes)
-    pseudo = np.where(taught != labels, taught, UNLABELLED)
+    pseudo = np.where(training_labels != labels, training_labels, UNLABELLED)
     if (pseudo == UNLABELLED).all():
         return counts
     shares = voronoi_counts(features, pseudo, n_classes)
     return counts + weights[pseudo != UNLABELLED].sum() * shares / shares.sum()
-
-
-def chance_counts(
-    answers: np.ndarray, query_size: int, strategy: str, n_classes: int
-) -> np.ndarray:
-    """Labels of each class [C] among the queried tiles that chance has drawn.
-
-    Those of the first query, which no strategy chose, and all of them if chance is the strategy.
-    answers: in the order of the queries, negative without a label.
-    """
-    drawn = answers if strategy == "random" else answers[:query_size]
-    return np.bincount(drawn[drawn >= 0], minlength=n_classes)

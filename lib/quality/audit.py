@@ -1,11 +1,11 @@
-"""A random audit: a few tiles, drawn by chance, tell how many of all predictions are right.
+"""A random audit: a few tiles, drawn by chance, tell how many of all predictions are correct.
 
 **The sample.** Tiles are lined up by their predicted class, in each class by chance, and n of N are
 drawn by ordered pivotal sampling (Deville & Tillé, Biometrika 85, 1998; in a line it is Deville's
 systematic sampling, Chauvet, Bernoulli 18, 2012): every tile with the same probability n/N, every
 class in proportion, to within two tiles.
 
-**The interval.** With X right tiles of n, Clopper & Pearson's (Biometrika 26, 1934) limits of a
+**The interval.** With X correct tiles of n, Clopper & Pearson's (Biometrika 26, 1934) limits of a
 binomial X cover the accuracy p of all N predictions with at least 95 %:
 
 1. The sample is strongly Rayleigh. Of a part of the line let F₁(x) and F₀(x) be the generating
@@ -24,8 +24,9 @@ binomial X cover the accuracy p of all N predictions with at least 95 %:
 
 Limits per class, combined by Bonferroni's rule, hold too and are several times as wide. That the
 tiles are N and not endless makes the interval wider than it need be; what the labels rule out for
-certain (fewer right tiles than were seen, fewer wrong ones) is cut off, so that with all tiles
-labelled the interval is a point. Audits drawn from several seeds add up: sums of independent sums.
+certain (fewer correct tiles than were seen, fewer incorrect ones) is cut off, so that with all
+tiles labelled the interval is a point. Audits drawn from several seeds add up: sums of independent
+sums.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,40 +42,48 @@ MOST_LABELS = 20_000  # that `labels_needed` looks for
 
 
 def clopper_pearson(
-    right: np.ndarray | int, n: np.ndarray | int, level: float = LEVEL
+    correct: np.ndarray | int, n: np.ndarray | int, level: float = LEVEL
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Exact limits of a probability after `right` of `n` trials, float64, broadcast.
+    """Compute exact limits of a probability after `correct` of `n` trials, float64, broadcast.
 
-    low: P(X ≥ right | low) = (1 − level) / 2; high: P(X ≤ right | high) likewise; 0 and 1 at the
-    ends, and for n = 0. Raises ValueError unless 0 ≤ right ≤ n.
+    low: P(X ≥ correct | low) = (1 − level) / 2; high: P(X ≤ correct | high) likewise; 0 and 1 at
+    the ends, and for n = 0. Raises ValueError unless 0 ≤ correct ≤ n.
     """
     from scipy.stats import beta
 
-    right, n = np.broadcast_arrays(np.asarray(right), np.asarray(n))
-    if not ((right >= 0) & (right <= n)).all():
-        raise ValueError("of n trials between none and n can be right")
-    wrong, tail = n - right, (1 - level) / 2
-    low = beta.ppf(tail, np.maximum(right, 1), wrong + 1)
-    high = beta.ppf(1 - tail, right + 1, np.maximum(wrong, 1))
-    return np.where(right > 0, low, 0.0), np.where(wrong > 0, high, 1.0)
+    correct, n = np.broadcast_arrays(np.asarray(correct), np.asarray(n))
+    if not ((correct >= 0) & (correct <= n)).all():
+        raise ValueError("of n trials between none and n can be correct")
+    incorrect, tail = n - correct, (1 - level) / 2
+    low = beta.ppf(tail, np.maximum(correct, 1), incorrect + 1)
+    high = beta.ppf(1 - tail, correct + 1, np.maximum(incorrect, 1))
+    return np.where(correct > 0, low, 0.0), np.where(incorrect > 0, high, 1.0)
 
 
 def draw_audit(
     tiles: np.ndarray, predicted: np.ndarray, n: int, *, seed: int, at_least: int = 0
 ) -> pd.DataFrame:
-    """The tiles to label: n of all in proportion to the predicted classes, and some of rare ones.
+    """Draw the tiles to label: n of all in proportion to the predicted classes, some of rare ones.
 
-    A line per tile, those that count first: tile, predicted, counted (bool). Classes of which fewer
-    than `at_least` tiles are among the n get more of theirs, drawn by chance; these tell about
-    their class alone, and do not count in the accuracy. tiles: [N] tile numbers; predicted: [N].
-    What is drawn depends on neither the order nor the other columns. Raises ValueError unless
-    1 ≤ n ≤ N.
+    Parameters
+    ----------
+    tiles, predicted : [N], tile numbers, whose order does not matter, and classes.
+    at_least : classes with fewer tiles than this in the n get more of theirs, drawn by chance;
+        these tell about their class alone, and do not count in the accuracy.
+
+    Returns
+    -------
+    A line per tile, those that count first: tile, predicted, counted (bool).
+
+    Raises
+    ------
+    ValueError : unless 1 ≤ n ≤ N.
     """
     if not 1 <= n <= len(tiles):
         raise ValueError(f"an audit of {n} of {len(tiles)} tiles: draw between 1 and all of them")
     tiles, predicted = np.asarray(tiles), np.asarray(predicted)
-    place, chance = tile_draws(tiles, 2, seed, AUDIT).T
-    line = np.lexsort([tiles, place, predicted])
+    order, chance = tile_draws(tiles, 2, seed, AUDIT).T
+    line = np.lexsort([tiles, order, predicted])
     counted = np.zeros(len(tiles), bool)
     counted[line[_pivotal(chance[line], n)]] = True
     more = []
@@ -89,26 +98,26 @@ def draw_audit(
 
 
 def _pivotal(chance: np.ndarray, n: int) -> list[int]:
-    """Places in a line of N tiles, n of them, by ordered pivotal sampling. chance: [N] in [0, 1).
+    """Draw n positions in a line of N tiles by ordered pivotal sampling. chance: [N] in [0, 1).
 
     In whole numbers: a probability is a count of N-ths, so that the last one is 0 or 1.
     """
     whole = len(chance)
     drawn, waiting, a = [], 0, n
-    for place in range(1, whole):
+    for idx in range(1, whole):
         both = a + n
         if both < whole:
-            stays = chance[place] * both < a
-            waiting, a = (waiting if stays else place), both
+            stays = chance[idx] * both < a
+            waiting, a = (waiting if stays else idx), both
         else:
-            goes = chance[place] * (2 * whole - both) < whole - n
-            drawn.append(waiting if goes else place)
-            waiting, a = (place if goes else waiting), both - whole
+            goes = chance[idx] * (2 * whole - both) < whole - n
+            drawn.append(waiting if goes else idx)
+            waiting, a = (idx if goes else waiting), both - whole
     return [*drawn, waiting] if a == whole else drawn
 
 
 def label_audit(sample: pd.DataFrame, answers: Mapping[int, int]) -> pd.DataFrame:
-    """The sample with the column label: what was answered, `UNANSWERED` where nothing was yet.
+    """Add the column label to a sample: the answers, `UNANSWERED` where there is none yet.
 
     answers: of an oracle (`active.loop.Oracle`), label or `REFUSED` by tile number.
     """
@@ -117,55 +126,55 @@ def label_audit(sample: pd.DataFrame, answers: Mapping[int, int]) -> pd.DataFram
 
 
 def audited_accuracy(sample: pd.DataFrame, n_tiles: int) -> Estimate:
-    """Accuracy of the predictions of all `n_tiles` tiles, with its exact interval of 95 %.
+    """Estimate the accuracy of all `n_tiles` predictions, with its exact interval of 95 %.
 
     sample: of `label_audit`, or several of them, one below the other. The value is the share of
-    right tiles among those that count: all weigh alike, as classes are there in proportion.
-    `REFUSED` (none of the classes, or cannot be judged) is wrong: the prediction names a class, and
-    a person did not confirm it; tiles that were left out would be no sample of all any more. Tiles
-    without an answer are taken as wrong for the lower limit, as right for the upper one, and left
-    out of the value. Raises ValueError when no tile that counts has an answer.
+    correct tiles of those that count: all weigh alike, as classes are there in proportion.
+    `REFUSED` (none of the classes, or cannot be judged) is incorrect: the prediction names a class,
+    and a person did not confirm it; tiles that were left out would be no sample of all any more.
+    Tiles without an answer are taken as incorrect for the lower limit, as correct for the upper
+    one, and left out of the value. Raises ValueError when no tile that counts has an answer.
     """
     counted = sample[sample.counted]
-    right, open_ = (counted.label == counted.predicted).sum(), (counted.label == UNANSWERED).sum()
+    correct, open_ = (counted.label == counted.predicted).sum(), (counted.label == UNANSWERED).sum()
     if open_ == len(counted):
         raise ValueError("no tile of the audit has an answer yet")
-    low = float(clopper_pearson(right, len(counted))[0])
-    high = float(clopper_pearson(right + open_, len(counted))[1])
+    low = float(clopper_pearson(correct, len(counted))[0])
+    high = float(clopper_pearson(correct + open_, len(counted))[1])
     seen = sample[sample.label != UNANSWERED].drop_duplicates("tile")
     least = (seen.label == seen.predicted).sum() / n_tiles
-    most = 1 - (seen.label != seen.predicted).sum() / n_tiles
-    value = float(np.clip(right / (len(counted) - open_), least, most))
-    return Estimate(value, max(low, float(least)), min(high, float(most)))
+    largest = 1 - (seen.label != seen.predicted).sum() / n_tiles
+    value = float(np.clip(correct / (len(counted) - open_), least, largest))
+    return Estimate(value, max(low, float(least)), min(high, float(largest)))
 
 
 def class_precisions(
     sample: pd.DataFrame, predicted: np.ndarray, class_names: Sequence[str]
 ) -> pd.DataFrame:
-    """How many tiles of each predicted class are right, with an exact interval of 95 % per class.
+    """Estimate the precision of each predicted class, with an exact interval of 95 % per class.
 
     sample: of `label_audit`; predicted: [N], of all tiles. In a class every set of tiles is as
-    likely to be labelled as any other, so a right one more or less is hypergeometric, for which
-    Clopper and Pearson's limits hold. A line per class: class, predicted (tiles), labelled, right,
-    precision, low, high; NaN, 0 and 1 without a label. Intervals of all classes at once hold less
-    often than 95 %.
+    likely to be labelled as any other, so a correct one more or less is hypergeometric, for which
+    Clopper and Pearson's limits hold. A line per class: class, predicted (tiles), labelled,
+    correct, precision, low, high; NaN, 0 and 1 without a label. Intervals of all classes at once
+    hold less often than 95 %.
     """
     seen = sample[sample.label != UNANSWERED].drop_duplicates("tile")
-    lines = []
-    for c, name in enumerate(class_names):
-        of_class = seen[seen.predicted == c]
-        n, right = len(of_class), int((of_class.label == c).sum())
-        low, high = map(float, clopper_pearson(right, n))
-        line = {"class": name, "predicted": int((predicted == c).sum())}
-        line |= {"labelled": n, "right": right, "precision": right / n if n else np.nan}
-        lines.append(line | {"low": low, "high": high})
-    return pd.DataFrame(lines)
+    classes = np.arange(len(class_names))
+    table = pd.DataFrame(
+        {"class": class_names, "predicted": [(predicted == c).sum() for c in classes]}
+    )
+    table["labelled"] = [(seen.predicted == c).sum() for c in classes]
+    table["correct"] = [((seen.predicted == c) & (seen.label == c)).sum() for c in classes]
+    table["precision"] = table.correct / table.labelled
+    table["low"], table["high"] = clopper_pearson(table.correct.values, table.labelled.values)
+    return table
 
 
 def labels_needed(accuracy: float, half_width: float) -> int:
-    """How many labels, if the share of right ones stays, make an interval of ± half_width or less.
+    """Compute how many labels make an interval of ± half_width or less at this accuracy.
 
-    By calculation: the smallest n from which on the limits of round(n · accuracy) of n are at most
+    The smallest n from which on the limits of round(n · accuracy) of n are at most
     2 · half_width apart. Raises ValueError where `MOST_LABELS` are not enough.
     """
     n = np.arange(1, MOST_LABELS + 1)
@@ -179,15 +188,15 @@ def labels_needed(accuracy: float, half_width: float) -> int:
 def audit_sentence(
     sample: pd.DataFrame, n_tiles: int, half_widths: Sequence[float] = (0.05, 0.03)
 ) -> str:
-    """What the audit says, and how many labels more would say it how much better.
+    """Say in a sentence what the audit found, and how many labels more would narrow it how far.
 
     sample: see `audited_accuracy`; half_widths: of the intervals to be had.
     """
     estimate, counted = audited_accuracy(sample, n_tiles), sample[sample.counted]
-    right, n = int((counted.label == counted.predicted).sum()), len(counted)
+    correct, n = int((counted.label == counted.predicted).sum()), len(counted)
     text = (
-        f"{right} of {n} tiles are right: between {estimate.low:.1%} and {estimate.high:.1%} of "
-        f"all {n_tiles} predictions, with a certainty of at least {LEVEL:.0%}."
+        f"{correct} of {n} tiles are correct: between {estimate.low:.1%} and {estimate.high:.1%} "
+        f"of all {n_tiles} predictions, with a certainty of at least {LEVEL:.0%}."
     )
     for half_width in half_widths:
         more = labels_needed(estimate.value, half_width) - n
@@ -210,20 +219,16 @@ def repeat_audits(
     seed: int,
     repeats: int = 200,
 ) -> pd.DataFrame:
-    """Other audits of the same predictions, where all labels are known: value, low, high, covers.
+    """Draw other audits of the same predictions, where all labels are known.
 
-    A line per audit; each is drawn from a seed of its own. tiles, predicted, labels: [N].
+    A line per audit: value, low, high, covers (whether the interval holds the accuracy). tiles,
+    predicted, labels: [N].
     """
     truth, answers = float((predicted == labels).mean()), dict(zip(tiles, labels, strict=True))
     lines = []
     for repeat in range(repeats):
-        sample = draw_audit(tiles, predicted, n, seed=hash_seed(seed, repeat))
-        found = audited_accuracy(label_audit(sample, answers), len(tiles))
-        covers = found.low - 1e-12 <= truth <= found.high + 1e-12
-        lines.append({"value": found.value, "low": found.low, "high": found.high, "covers": covers})
-    return pd.DataFrame(lines)
-
-
-def hash_seed(seed: int, repeat: int) -> int:
-    """A seed of its own for each repeat of a seed."""
-    return seed * 1_000_003 + repeat + 1
+        sample = draw_audit(tiles, predicted, n, seed=seed * 1_000_003 + repeat + 1)
+        estimate = audited_accuracy(label_audit(sample, answers), len(tiles))
+        lines.append((estimate.value, estimate.low, estimate.high))
+    audits = pd.DataFrame(lines, columns=["value", "low", "high"])
+    return audits.assign(covers=(audits.low - 1e-12 <= truth) & (truth <= audits.high + 1e-12))

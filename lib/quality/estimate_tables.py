@@ -1,4 +1,4 @@
-"""Quality with few labels or none: from what a run found to rows, and from rows to tables."""
+"""Quality with few labels or none: from the estimates of a run to rows, and from rows to tables."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,12 @@ import numpy as np
 import pandas as pd
 
 from lib.quality.audit import audited_accuracy, draw_audit, label_audit, repeat_audits
-from lib.quality.estimates import ESTIMATES, PredictionSources, label_free_estimates, low_estimates
+from lib.quality.estimates import (
+    ESTIMATES,
+    PredictionSources,
+    label_free_estimates,
+    low_estimates,
+)
 from lib.report import statistics
 
 AUDIT, LABEL_FREE, STOPPING = "audit", "label-free", "stopping"
@@ -29,11 +34,11 @@ COLUMNS = [
 RUN = ["dataset", "shift", "setting"]
 
 
-# --- of one run ----------------------------------------------------------------------------------
+# --- from a run to rows --------------------------------------------------------------------------
 
 
 def evaluate_quality(
-    opinions: Mapping[str, PredictionSources],
+    sources: Mapping[str, PredictionSources],
     test: pd.DataFrame,
     *,
     audit_size: int,
@@ -41,54 +46,57 @@ def evaluate_quality(
     other_vlm: pd.DataFrame | None = None,
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """An audit of the predictions of each setting, and the label-free estimates, for `Run.record`.
+    """Audit the predictions of each variant, and estimate without labels, for `Run.record`.
 
     The labels of an audit come from the table; as all are known, `repeat_audits` tells how often
     its interval covers. The scores of the rows are null: the true accuracy is under labels.
-    test: columns tile and label; other_vlm: of `prediction_sources.read_predictions`. fields:
-    further fields of the rows, such as params.
+
+    Parameters
+    ----------
+    sources : by variant.
+    test : columns tile and label.
+    other_vlm : of `prediction_sources.read_predictions`.
+    fields : further fields of the rows, such as params.
     """
     tiles, labels = test.tile.values, test.label.values
     answers = dict(zip(tiles.tolist(), labels.tolist(), strict=True))
     evaluations = []
-    for setting, of_setting in opinions.items():
-        predicted = of_setting.predicted
+    for variant, predictions in sources.items():
+        predicted = predictions.predicted
         truth = float((predicted == labels).mean())
         sample = label_audit(draw_audit(tiles, predicted, audit_size, seed=seed), answers)
         audited = audited_accuracy(sample, len(tiles))
         repeats = repeat_audits(tiles, predicted, labels, audit_size, seed=seed)
-        other = None if other_vlm is None else other_vlm[setting].values
-        found = label_free_estimates(of_setting, other)
-        of_audit = {
-            "truth": truth, "estimates": {AUDIT: audited.value},
-            "interval": [audited.low, audited.high], "coverage": float(repeats.covers.mean()),
-            "half_width": float((repeats.high - repeats.low).mean() / 2),
-        }  # fmt: skip
-        of_guess = {"truth": truth, "estimates": found, "raised": low_estimates(found)}
-        common = {"setting": setting, "split": "test", "n": len(tiles), "network": "frozen"}
+        other = None if other_vlm is None else other_vlm[variant].values
+        estimated = label_free_estimates(predictions, other)
+        audit = {"truth": truth, "estimates": {AUDIT: audited.value}}
+        audit |= {"interval": [audited.low, audited.high]}
+        audit |= {"coverage": float(repeats.covers.mean())}
+        audit |= {"half_width": float((repeats.high - repeats.low).mean() / 2)}
+        label_free = {"truth": truth, "estimates": estimated, "raised": low_estimates(estimated)}
+        common = {"setting": variant, "split": "test", "n": len(tiles), "network": "frozen"}
         common |= fields
         evaluations += [
-            {"method": AUDIT, "budget": len(sample), "labels": of_audit} | common,
-            {"method": LABEL_FREE, "budget": 0, "labels": of_guess} | common,
+            {"method": AUDIT, "budget": len(sample), "labels": audit} | common,
+            {"method": LABEL_FREE, "budget": 0, "labels": label_free} | common,
         ]
     return evaluations
 
 
 def evaluate_stopping(rounds: pd.DataFrame, n: int, **fields: Any) -> dict[str, Any]:
-    """The rounds of a loop, for `Run.record`. rounds: of `stopping.follow_rounds`; n: tiles."""
-    names = ["budget", "changed", "recent", "value", "low", "high", "truth"]
-    columns = rounds[names].astype(object).where(rounds[names].notna(), None)
-    return {
-        "method": STOPPING, "split": "test", "n": n, "network": "frozen",
-        "budget": int(rounds.budget.iloc[-1]), "labels": columns.to_dict("list"),
-    } | fields  # fmt: skip
+    """Make the row of a loop, for `Run.record`. rounds: of `stopping.follow_rounds`; n: tiles."""
+    columns = rounds[["budget", "changed", "recent", "value", "low", "high", "truth"]]
+    columns = columns.astype(object).where(columns.notna(), None)
+    row = {"method": STOPPING, "split": "test", "n": n, "network": "frozen"}
+    row |= {"budget": int(rounds.budget.iloc[-1]), "labels": columns.to_dict("list")}
+    return row | fields
 
 
-# --- of rows -------------------------------------------------------------------------------------
+# --- from rows to tables -------------------------------------------------------------------------
 
 
 def quality_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One line per run and estimate: `COLUMNS`.
+    """Make one line per run and estimate: `COLUMNS`.
 
     shift: "" for tiles as they are; low and high of the audit alone, as well as its labels, how
     often the interval of such audits covered (coverage) and how wide it was (half_width); raised:
@@ -112,38 +120,37 @@ def quality_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def estimates_table(
-    found: Mapping[str, Mapping[str, float]],
+    estimated: Mapping[str, Mapping[str, float]],
     truth: Mapping[str, float],
     recorded: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Label-free estimates of each setting, the true accuracy, and how far off they were elsewhere.
+    """Set the estimates of each variant beside the truth and their error in the record.
 
-    found: setting → estimate → value; truth: setting → accuracy; recorded: `quality_frame` of other
-    runs, of which the last two columns give the mean and the largest error; empty without any.
+    estimated: variant → estimate → value; truth: variant → accuracy; recorded: `quality_frame` of
+    other runs, of which the last two columns give the mean and the largest error.
     """
-    off = (recorded.value - recorded.truth).abs().astype(float).groupby(recorded.estimate)
-    errors = {"mean error in the record": off.mean(), "largest error in the record": off.max()}
-    lines: dict[str, dict[str, float | None]] = {"true accuracy": dict(truth)}
-    for name, title in ESTIMATES.items():
-        if any(name in values for values in found.values()):
-            lines[title] = {setting: values.get(name) for setting, values in found.items()}
-            lines[title] |= {k: of_all[name] for k, of_all in errors.items() if name in of_all}
-    return pd.DataFrame(lines).T.astype(float)
+    off = _errors(recorded).abs().astype(float).groupby(recorded.estimate)
+    table = pd.DataFrame(estimated)
+    table["mean error in the record"], table["largest error in the record"] = off.mean(), off.max()
+    table = table.reindex([name for name in ESTIMATES if name in table.index])
+    truths = pd.DataFrame(truth, index=["true accuracy"])
+    return pd.concat([truths, table.rename(ESTIMATES)]).dropna(axis=1, how="all").astype(float)
 
 
 def errors_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """One line per estimate, over all datasets, folds and shifts: how far off it was, in points.
+    """Say of each estimate, over all datasets, folds and shifts, how far off it was, in points.
 
     frame: of `quality_frame`. Columns: estimate; mean error (without its sign), largest error and
     where; mean bias (too high is positive); share of runs within `TOLERANCE`; rank correlation
     (Spearman) with the true accuracy, from `FEWEST_RANKED` runs on; runs.
     """
+    audit = f"audit of {_range(frame.labels[frame.estimate == AUDIT])} labels"
     lines = []
-    for name, title in {AUDIT: _audit_title(frame), **ESTIMATES}.items():
+    for name, title in {AUDIT: audit, **ESTIMATES}.items():
         runs = frame[frame.estimate == name]
         if runs.empty:
             continue
-        off = runs.value - runs.truth
+        off = _errors(runs)
         worst = runs.loc[off.abs().idxmax()]
         where = " ".join(filter(None, (worst.dataset, worst["shift"])))
         varying = len(runs) >= FEWEST_RANKED and min(runs.value.nunique(), runs.truth.nunique()) > 1
@@ -162,22 +169,12 @@ def errors_table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _audit_title(frame: pd.DataFrame) -> str:
-    return f"audit of {_range(frame.labels[frame.estimate == AUDIT])} labels"
-
-
-def _range(labels: pd.Series) -> str:
-    """From the fewest to the most: a test set may hold fewer tiles than an audit asks for."""
-    low, high = labels.min(), labels.max()
-    return str(low) if low == high else f"{low} to {high}"
-
-
 def verdict(frame: pd.DataFrame) -> str:
-    """Whether an estimate without labels is within `TOLERANCE` everywhere, in a sentence."""
+    """Say whether an estimate without labels is within `TOLERANCE` everywhere."""
     guesses = frame[frame.estimate.isin(ESTIMATES)]
     if guesses.empty:
         return "No estimate was made without a label."
-    worst = (guesses.value - guesses.truth).abs().groupby(guesses.estimate).max()
+    worst = _errors(guesses).abs().groupby(guesses.estimate).max()
     worst = worst[[name for name in ESTIMATES if name in worst]]
     n = len(guesses.drop_duplicates([*RUN, "fold", "seed"]))
     good = [ESTIMATES[name] for name in worst.index[worst <= TOLERANCE]]
@@ -193,51 +190,49 @@ def verdict(frame: pd.DataFrame) -> str:
 
 
 def by_dataset(frame: pd.DataFrame) -> pd.DataFrame:
-    """One line per dataset, shift and setting: mean / largest error of each estimate, in points.
+    """Give mean / largest error of each estimate per dataset, shift and variant, in points.
 
     accuracy: mean over the runs; warned: runs in which a label-free estimate was below two thirds.
     """
     lines = []
-    names = [name for name in ESTIMATES if (frame.estimate == name).any()]
-    for (dataset, shift, setting), runs in frame.groupby(RUN):
-        off = (runs.value - runs.truth).abs().groupby(runs.estimate).agg(["mean", "max"])
-        each = runs.groupby(["fold", "seed"])
-        line = {"dataset": dataset, "shift": shift, "setting": setting}
-        line["accuracy"] = f"{each.truth.first().mean():.3f}"
-        for name in names:
-            found = name in off.index
-            line[ESTIMATES[name]] = f"{_points(off['mean'][name])} / {_points(off['max'][name])}" \
-                if found else ""  # fmt: skip
+    for idx, runs in frame.groupby(RUN):
+        off, each = _errors(runs).abs().groupby(runs.estimate), runs.groupby(["fold", "seed"])
+        line = dict(zip(RUN, idx, strict=True)) | {"accuracy": f"{each.truth.first().mean():.3f}"}
+        for name in ESTIMATES:
+            if (frame.estimate == name).any():
+                found = name in off.groups
+                line[ESTIMATES[name]] = _mean_and_largest(off.get_group(name)) if found else ""
         line["warned"] = str(int(each.raised.any().sum()))
         lines.append(line | statistics.runs(runs))
     return pd.DataFrame(lines)
 
 
 def audit_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """One line per dataset, shift and setting: what audits of the same predictions would say.
+    """Say per dataset, shift and variant what audits of the same predictions would say.
 
     coverage: share of audits, drawn again and again, whose interval held the true accuracy;
     ± points: half the width of their intervals, on the average; error: of the one audit of each
     run, mean / largest.
     """
-    lines = []
-    for (dataset, shift, setting), runs in frame[frame.estimate == AUDIT].groupby(RUN):
-        off = (runs.value - runs.truth).abs()
-        line = {"dataset": dataset, "shift": shift, "setting": setting}
-        line |= {"labels": _range(runs.labels)}
-        line |= {"coverage": f"{runs.coverage.mean():.3f}"}
-        line |= {"lowest coverage of a run": f"{runs.coverage.min():.3f}"}
-        line |= {"± points": _points(runs.half_width.mean())}
-        line |= {"error": f"{_points(off.mean())} / {_points(off.max())}"}
-        lines.append(line | statistics.runs(runs))
-    return pd.DataFrame(lines)
+    return pd.DataFrame(
+        dict(zip(RUN, idx, strict=True))
+        | {
+            "labels": _range(runs.labels),
+            "coverage": f"{runs.coverage.mean():.3f}",
+            "lowest coverage of a run": f"{runs.coverage.min():.3f}",
+            "± points": _points(runs.half_width.mean()),
+            "error": _mean_and_largest(_errors(runs).abs()),
+        }
+        | statistics.runs(runs)
+        for idx, runs in frame[frame.estimate == AUDIT].groupby(RUN)
+    )
 
 
 def stopping_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One line per dataset and loop: what the last rounds changed, and what they gained.
+    """Say per dataset and loop what the last rounds changed and gained, means over runs.
 
-    Means over runs. recent: share of predictions that the last three rounds changed; gained: by how
-    much the true accuracy rose from three rounds before the end to the end, in points.
+    recent: share of predictions that the last three rounds changed; gained: by how much the true
+    accuracy rose from three rounds before the end to the end, in points.
     """
     lines = []
     for row in rows:
@@ -246,27 +241,42 @@ def stopping_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             before = rounds.truth.iloc[max(0, len(rounds) - 4)]
             line = {"dataset": row["dataset"], "loop": row["params"]["followed"]}
             line |= {"fold": statistics.fold_of(row), "seed": row["seed"]}
-            line |= {"labels": row["budget"], "recent": rounds.recent.iloc[-1]}
+            line |= {"labels": row["budget"], "recent": float(rounds.recent.iloc[-1])}
             lines.append(line | {"gained": rounds.truth.iloc[-1] - before})
-    if not lines:
-        return pd.DataFrame()
-    frame = pd.DataFrame(lines)
+    groups = pd.DataFrame(lines).groupby(["dataset", "loop"]) if lines else ()
     return pd.DataFrame(
         {
-            "dataset": dataset, "loop": loop, "labels": f"{runs.labels.mean():.0f}",
-            "changed by the last three rounds": f"{runs.recent.astype(float).mean():.1%}",
+            "dataset": dataset,
+            "loop": loop,
+            "labels": f"{runs.labels.mean():.0f}",
+            "changed by the last three rounds": f"{runs.recent.mean():.1%}",
             "accuracy gained in them, points": f"{100 * runs.gained.mean():+.1f}",
-        } | statistics.runs(runs)
-        for (dataset, loop), runs in frame.groupby(["dataset", "loop"])
-    )  # fmt: skip
+        }
+        | statistics.runs(runs)
+        for (dataset, loop), runs in groups
+    )
 
 
 def all_tables(rows: Sequence[Mapping[str, Any]]) -> list[pd.DataFrame]:
-    """Every table of the rows of a record that has lines."""
+    """Make every table of the rows of a record that has lines."""
     frame = quality_frame(rows)
     tables = [errors_table(frame), by_dataset(frame), audit_table(frame), stopping_table(rows)]
     return [table for table in tables if len(table)]
 
 
+def _errors(frame: pd.DataFrame) -> pd.Series:
+    return frame.value - frame.truth
+
+
 def _points(share: float) -> str:
     return f"{100 * share:.1f}"
+
+
+def _mean_and_largest(errors: pd.Series) -> str:
+    return f"{_points(errors.mean())} / {_points(errors.max())}"
+
+
+def _range(labels: pd.Series) -> str:
+    """From the fewest to the most: a test set may hold fewer tiles than an audit asks for."""
+    low, high = labels.min(), labels.max()
+    return str(low) if low == high else f"{low} to {high}"

@@ -1,9 +1,9 @@
-"""How many predictions are right, guessed without a label.
+"""How many predictions are correct, estimated without a label.
 
-Each estimate takes one opinion for the truth, or the agreement of several for evidence of it. All
-fail alike: opinions that come from the same features are wrong on the same tiles, and then they
-agree. So they are a ranking and an alarm, shown with the error that was measured, and no number to
-report; that takes an audit (`quality.audit`). Nothing here sees a label.
+Each estimate takes one source of predictions for the truth, or the agreement of several for
+evidence of it. All fail alike: sources that rest on the same features are wrong on the same tiles,
+and then they agree. So they are a ranking and an alarm, shown with the error that was measured, and
+no number to report; that takes an audit (`quality.audit`). Nothing here sees a label.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ ESTIMATES = {
 
 @dataclass(frozen=True)
 class PredictionSources:
-    """What several sources say of the M tiles whose predictions are to be judged.
+    """What several sources predict for the M tiles whose predictions are to be judged.
 
     members: [K, M, C], softmaxes of the networks, whose mean is the prediction; views: [W, M, C],
     those of random views by each network; prompts: [M, C], zero-shot; view_labels: [M], of the mean
@@ -50,9 +50,9 @@ class PredictionSources:
 
 
 def mean_confidence(members: np.ndarray) -> float:
-    """Mean of the largest probability: the naive baseline.
+    """Average the largest probability of the mean prediction: the naive baseline.
 
-    Right where a confidence of 0.9 is right nine times in ten (AC of Guillory et al., ICCV 2021).
+    True where a confidence of 0.9 is correct nine times in ten (AC of Guillory et al., ICCV 2021).
     Fails with networks that learn hard pseudo labels: they are sure of nearly every tile, and of
     wrong classes as well. members: [K, M, C].
     """
@@ -60,9 +60,9 @@ def mean_confidence(members: np.ndarray) -> float:
 
 
 def agreement(predicted: np.ndarray, other: np.ndarray) -> float:
-    """Share of tiles of which two say the same. predicted, other: int [M].
+    """Share of tiles for which two sources predict the same class. predicted, other: int [M].
 
-    It is the accuracy if the other is always right, and below it if the two never share an error.
+    It is the accuracy if the other is always correct, and below it if they never share an error.
     """
     return float((predicted == other).mean())
 
@@ -72,7 +72,7 @@ def network_agreement(members: np.ndarray) -> float:
 
     Test error = disagreement of two trainings of one method (Jiang et al., Assessing Generalization
     via Disagreement, ICLR 2022), if the ensemble of such trainings is calibrated. Fails here by
-    construction: the two taught each other, from the same pseudo labels. members: [2, M, C].
+    construction: each learnt from the other, from the same pseudo labels. members: [2, M, C].
     Raises ValueError unless there are two networks.
     """
     if len(members) != 2:
@@ -84,7 +84,7 @@ def view_agreement(predicted: np.ndarray, views: np.ndarray) -> float:
     """Share of random views, over all tiles, that get the predicted class.
 
     Invariance ranks models by their accuracy (Deng et al., On the Strong Correlation Between Model
-    Invariance and Generalization, NeurIPS 2022). As a value it assumes that a tile is right as
+    Invariance and Generalization, NeurIPS 2022). As a value it assumes that a tile is correct as
     often as its views are steady; fails where whole classes are wrong, steadily.
     predicted: [M]; views: [W, M, C].
     """
@@ -92,12 +92,12 @@ def view_agreement(predicted: np.ndarray, views: np.ndarray) -> float:
 
 
 def joint_accuracy(predicted: np.ndarray, outside: np.ndarray) -> float:
-    """Trace of the joint distribution of predicted and true classes by confident learning.
+    """Trace the joint distribution of predicted and true classes by confident learning.
 
     `cleanlab.count.estimate_joint` (Northcutt, Jiang & Chuang, JAIR 70, 2021): a tile of predicted
     class i counts as truly j if the outside probability of j is above its mean over the tiles that
     are predicted j. Assumes noise that depends on the class alone, and probabilities that are out
-    of sample and mostly right. Fails where the outside classifier was taught the same errors.
+    of sample and mostly correct. Fails where the outside classifier learnt the same errors.
     predicted: [M]; outside: [M, C]. Classes that are predicted nowhere are left out; with a single
     class there is nothing to estimate, and 1 is returned.
     """
@@ -110,25 +110,20 @@ def joint_accuracy(predicted: np.ndarray, outside: np.ndarray) -> float:
     return float(np.trace(estimate_joint(labels, probs / probs.sum(1, keepdims=True))))
 
 
-def dawid_skene_accuracy(predicted: np.ndarray, workers: Mapping[str, np.ndarray]) -> float:
-    """Mean posterior probability of the predicted class, with the opinions as labellers.
+def dawid_skene_accuracy(predicted: np.ndarray, labellers: Mapping[str, np.ndarray]) -> float:
+    """Average the posterior probability of the predicted class, the sources being labellers.
 
-    Every labeller has a confusion matrix of its own, found together with the true classes by EM
+    Every labeller has a confusion matrix of its own, estimated together with the true classes by EM
     (Dawid & Skene, Applied Statistics 28, 1979; `crowdkit.aggregation.DawidSkene`). Assumes that
     labellers err independently given the class. They do not: networks learnt from prompts and
     clusters, and where most share an error it becomes the truth; so it is too high. predicted: [M];
-    workers: name → labels [M].
+    labellers: name → labels [M].
     """
     from crowdkit.aggregation import DawidSkene
 
     tiles = np.arange(len(predicted))
-    answers = pd.concat(
-        [
-            pd.DataFrame({"task": tiles, "worker": worker, "label": labels})
-            for worker, labels in workers.items()
-        ],
-        ignore_index=True,
-    )
+    answers = pd.DataFrame({"task": tiles} | dict(labellers))
+    answers = answers.melt("task", var_name="worker", value_name="label")
     posterior = DawidSkene(n_iter=100).fit_predict_proba(answers)
     posterior = posterior.reindex(index=tiles, columns=np.unique(predicted), fill_value=0.0)
     columns = posterior.columns.get_indexer(predicted)
@@ -136,33 +131,33 @@ def dawid_skene_accuracy(predicted: np.ndarray, workers: Mapping[str, np.ndarray
 
 
 def label_free_estimates(
-    opinions: PredictionSources, other_vlm: np.ndarray | None = None
+    sources: PredictionSources, other_vlm: np.ndarray | None = None
 ) -> dict[str, float]:
-    """All estimates of the accuracy of `opinions.predicted`, by the names of `ESTIMATES`.
+    """Make all estimates of the accuracy of `sources.predicted`, by the names of `ESTIMATES`.
 
     other_vlm: [M], classes by the same method with another VLM, where it was run.
     """
-    predicted, prompt_labels = opinions.predicted, opinions.prompts.argmax(1)
-    workers = {f"network {k}": p.argmax(1) for k, p in enumerate(opinions.members)}
-    workers |= {"prompts": prompt_labels, "views": opinions.view_labels}
-    workers |= {"clusters": opinions.cluster_labels}
-    found = {
-        "confidence": mean_confidence(opinions.members),
-        "networks": network_agreement(opinions.members),
-        "views": view_agreement(predicted, opinions.views),
+    predicted, prompt_labels = sources.predicted, sources.prompts.argmax(1)
+    labellers = {f"network {k}": p.argmax(1) for k, p in enumerate(sources.members)}
+    labellers |= {"prompts": prompt_labels, "views": sources.view_labels}
+    labellers |= {"clusters": sources.cluster_labels}
+    estimated = {
+        "confidence": mean_confidence(sources.members),
+        "networks": network_agreement(sources.members),
+        "views": view_agreement(predicted, sources.views),
         "prompts": agreement(predicted, prompt_labels),
-        "joint": joint_accuracy(predicted, opinions.outside),
-        "dawid-skene": dawid_skene_accuracy(predicted, workers),
+        "joint": joint_accuracy(predicted, sources.outside),
+        "dawid-skene": dawid_skene_accuracy(predicted, labellers),
     }
     if other_vlm is not None:
-        found["vlms"] = agreement(predicted, other_vlm)
-    return {name: found[name] for name in ESTIMATES if name in found}
+        estimated["vlms"] = agreement(predicted, other_vlm)
+    return {name: estimated[name] for name in ESTIMATES if name in estimated}
 
 
-def low_estimates(found: Mapping[str, float]) -> list[str]:
-    """Names of estimates so low that the predictions are not to be trusted: below two thirds.
+def low_estimates(estimated: Mapping[str, float]) -> list[str]:
+    """Name the estimates so low that the predictions are not to be trusted: below two thirds.
 
-    Where two opinions differ on more than a third of the tiles, one of them is wrong on more than a
-    sixth (`alarm.CONTRADICTION`). None is no reason to trust: opinions may share their errors.
+    Where two sources differ on more than a third of the tiles, one of them is wrong on more than a
+    sixth (`alarm.CONTRADICTION`). None is no reason to trust: sources may share their errors.
     """
-    return [name for name, value in found.items() if value < 1 - CONTRADICTION]
+    return [name for name, value in estimated.items() if value < 1 - CONTRADICTION]

@@ -1,4 +1,4 @@
-"""Several opinions on the test tiles of a run, as they are and shifted."""
+"""Several sources of predictions for the test tiles of a run, as they are and shifted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lib import paths
-from lib.active.inputs import view_probabilities
+from lib.active.inputs import predict_views
 from lib.consensus import VARIANTS, FilterInputs, cluster_labels, filter_tiles
 from lib.labels import UNLABELLED
 from lib.learning import setups
@@ -23,7 +23,7 @@ from lib.quality.estimates import PredictionSources
 def outside_probabilities(
     features: np.ndarray, labels: np.ndarray, tiles: np.ndarray, n_classes: int
 ) -> np.ndarray:
-    """Of tiles by a logistic regression that learnt the pseudo labels of others, float64 [M, C].
+    """Predict tiles by a logistic regression that learnt the pseudo labels of others [M, C].
 
     The tiles are of no group that was learnt from, so the probabilities are out of sample. As in
     `baselines.suspected_labels` the features are standardised. features: [N, E] of the labelled
@@ -39,34 +39,27 @@ def outside_probabilities(
     return probs
 
 
-def train_at_shift(
+def collect_at_shift(
     folder: Path,
-    train_tiles: np.ndarray,
-    test_tiles: np.ndarray,
     class_names: Sequence[str],
     settings: Mapping[str, Any],
     *,
+    train_tiles: np.ndarray,
+    test_tiles: np.ndarray,
     seed: int,
-) -> tuple[TrainingSetup, dict[str, TrainedVlmCpl]]:
-    """Repeat filters and training on the tiles of a folder, in each variant.
+) -> dict[str, PredictionSources]:
+    """Repeat filters and training on shifted tiles, as in `16_robustness`, and `collect`.
 
-    As in `16_robustness`, which keeps no networks of shifted tiles. folder: of
-    `trials.embed_shifted`; settings: of the run. Returns the setup as well.
+    folder: of `trials.embed_shifted`; settings: keep_ratio, threshold, cross_weight and n_steps.
     """
     steps, keep_ratio = settings["n_steps"], settings["keep_ratio"]
     setup = setups.frozen(folder, train_tiles, len(class_names), steps=steps, seed=seed)
     inputs = FilterInputs.load(folder, train_tiles, keep_ratio=keep_ratio, seed=seed)
-    return setup, {
-        variant: train_vlm_cpl(
-            inputs,
-            setup,
-            class_names,
-            settings,
-            pseudo=filter_tiles(inputs, rules),
-            tiles=test_tiles,
-        )
-        for variant, rules in VARIANTS.items()
-    }
+    trained = {}
+    for variant, rules in VARIANTS.items():
+        filtered = {"pseudo": filter_tiles(inputs, rules), "tiles": test_tiles}
+        trained[variant] = train_vlm_cpl(inputs, setup, class_names, settings, **filtered)
+    return collect(folder, setup, trained, test_tiles, seed=seed)
 
 
 def collect(
@@ -77,11 +70,16 @@ def collect(
     *,
     seed: int,
 ) -> dict[str, PredictionSources]:
-    """What prompts, views, clusters and networks say of the test tiles, in each variant.
+    """Collect what prompts, views, clusters and networks of each variant predict.
 
-    folder: with the features and votes of all tiles, of the run or shifted. The lift clusters are
-    of training and test tiles together: no label is needed for them, and the test tiles alone may
-    be few.
+    The lift clusters are of training and test tiles together: no label is needed for them, and the
+    test tiles alone may be few.
+
+    Parameters
+    ----------
+    folder : with the features and votes of all tiles, of the run or shifted.
+    setup : of the networks.
+    test_tiles : [M], tile numbers.
     """
     train_tiles = next(iter(trained.values())).pseudo.tile.values
     both = np.concatenate([train_tiles, test_tiles])
@@ -91,27 +89,27 @@ def collect(
     assert features is not None
     clusters = cluster_labels(inputs, VARIANTS["ours"], inputs.prompt_labels, inputs.candidates)
     n, probs = len(train_tiles), np.load(folder / "probs.npy", mmap_mode="r", allow_pickle=False)
-    found = {}
+    sources = {}
     for variant, own in trained.items():
         labels = own.training_labels
-        known = np.flatnonzero(labels != UNLABELLED)
-        found[variant] = PredictionSources(
+        learnt = np.flatnonzero(labels != UNLABELLED)
+        sources[variant] = PredictionSources(
             members=predict_members(own.networks, setup.reader, test_tiles)[0],
-            views=view_probabilities(own.networks, setup, test_tiles),
+            views=predict_views(own.networks, setup, test_tiles),
             prompts=np.asarray(probs[test_tiles]),
             view_labels=view_probs[n:].argmax(1),
             cluster_labels=clusters[n:],
             outside=outside_probabilities(
-                features[known], labels[known], features[n:], view_probs.shape[1]
+                features[learnt], labels[learnt], features[n:], view_probs.shape[1]
             ),
         )
-    return found
+    return sources
 
 
 def read_predictions(
-    dataset: str, vlm: str, seed: int, fold: int, tiles: np.ndarray
+    dataset: str, vlm: str, tiles: np.ndarray, *, seed: int, fold: int
 ) -> pd.DataFrame:
-    """Classes of some tiles by another run, a column for each setting; tiles: [M].
+    """Read the classes of some tiles [M] by another run, a column for each variant.
 
     Raises FileNotFoundError naming the run that is missing.
     """
@@ -122,4 +120,4 @@ def read_predictions(
             f"with the same dataset, seed {seed} and fold {fold}"
         )
     table = pd.read_parquet(file).set_index("tile").loc[tiles]
-    return pd.DataFrame({setting: table[f"{setting}_label"] for setting in VARIANTS})
+    return pd.DataFrame({variant: table[f"{variant}_label"] for variant in VARIANTS})

@@ -59,6 +59,11 @@ def run(folder, setup, **other):
     return loop.run_rounds(folder, config(setup, **other), oracle, TEST)
 
 
+def pool_of(start, setup):
+    nothing = {"labels": np.full(70, UNLABELLED), "unlabelled_mask": np.ones(70, bool)}
+    return make_pool("unisal", start.networks, setup, POOL, **nothing, seed=0)
+
+
 # --- the first query -----------------------------------------------------------------------------
 
 
@@ -66,8 +71,7 @@ def run(folder, setup, **other):
 def test_the_networks_of_the_start_choose_the_first_query(tmp_path, setup, start, first):
     begun = replace(start, first=first)
     history = run(tmp_path / "rounds", setup, cold_start=begun, n_rounds=1)
-    labels, every = np.full(70, UNLABELLED), np.ones(70, bool)
-    pool = make_pool("unisal", start.networks, setup, POOL, labels, every, 0)
+    pool = pool_of(start, setup)
     expected = POOL[select(first, pool, 5, 0).rows]
     assert history.queries.tile.tolist() == expected.tolist()
     by_chance = run(tmp_path / "chance", setup, n_rounds=1)
@@ -81,8 +85,7 @@ def test_doubtful_tiles_are_asked_for_first_whether_the_networks_agree_or_not(
     history = run(tmp_path / "a", setup, cold_start=replace(start, doubtful=doubtful), n_rounds=2)
     first, second = (history.queries.tile[history.queries["round"] == r] for r in (0, 1))
     assert (first < 20).all() and not (second < 20).all()
-    nothing = np.full(70, UNLABELLED)
-    pool = make_pool("unisal", start.networks, setup, POOL, nothing, np.ones(70, bool), 0)
+    pool = pool_of(start, setup)
     compact = select("cs", replace(pool, unlabelled_mask=doubtful), 5, 0).rows
     assert first.tolist() == compact.tolist()
     history = run(tmp_path / "b", setup, cold_start=replace(start, doubtful=np.arange(70) < 2),
@@ -113,13 +116,17 @@ def test_pseudo_labels_of_a_class_weigh_as_much_as_so_many_labels_of_it(start):
         assert chances[pseudo].sum() == pytest.approx(4 / (4 + n) / 3)
 
 
-def test_a_pseudo_label_is_gone_once_its_tile_is_labelled(start):
+def test_a_pseudo_label_is_gone_once_its_tile_is_labelled_doubtful_or_weighs_nothing(start):
     wrong = replace(start, pseudo_labels=(TRUTH[:70] + 1) % 3)
-    labels = np.full(70, UNLABELLED)
+    labels, doubtful = np.full(70, UNLABELLED), np.arange(70) < 30
     assert (wrong.training_labels(labels, NONE, CELLS)[0] == wrong.pseudo_labels).all()
+    joined, _ = replace(start, doubtful=doubtful).training_labels(labels, NONE, CELLS)
+    assert (joined[:30] == UNLABELLED).all() and (joined[30:] == PSEUDO[30:]).all()
     labels[7] = TRUTH[7]
     joined, weights = wrong.training_labels(labels, NONE, CELLS)
     assert joined[7] == TRUTH[7] and weights[7] == 1
+    joined, weights = replace(start, pseudo_counts=0.0).training_labels(labels, NONE, CELLS)
+    assert (joined == labels).all() and (weights == 1).all()
 
 
 def test_pseudo_labels_are_used_while_the_labels_say_that_they_are_right(start):
@@ -148,18 +155,6 @@ def test_labels_judge_the_start_for_the_tiles_that_they_stand_for(start):
     n = 70**2 / (60**2 + 6**2 + 4**2)
     assert begun.estimated_accuracy(labels, cells) == pytest.approx((1 + n * 10 / 70) / (2 + n))
     assert begun.estimated_accuracy(np.full(70, UNLABELLED), cells) == 1
-
-
-def test_pseudo_labels_of_doubtful_tiles_are_not_used(start):
-    labels, doubtful = np.full(70, UNLABELLED), np.arange(70) < 30
-    joined, _ = replace(start, doubtful=doubtful).training_labels(labels, NONE, CELLS)
-    assert (joined[:30] == UNLABELLED).all() and (joined[30:] == PSEUDO[30:]).all()
-
-
-def test_without_pseudo_counts_labels_alone_are_taught(start):
-    labels = np.where(np.arange(70) < 9, TRUTH[:70], UNLABELLED)
-    joined, weights = replace(start, pseudo_counts=0.0).training_labels(labels, NONE, CELLS)
-    assert (joined == labels).all() and (weights == 1).all()
 
 
 def test_a_first_query_of_one_class_does_not_stand_for_the_pool(
@@ -238,23 +233,6 @@ def test_a_loop_that_was_cut_off_goes_on_with_the_same_queries(tmp_path, setup, 
     again = run(tmp_path / "cut", setup, cold_start=start)
     assert again.queries.equals(whole.queries) and not (tmp_path / "cut.before").exists()
     assert again.probs.tobytes() == whole.probs.tobytes()
-
-
-def test_the_fingerprint_of_a_loop_without_a_start_is_of_its_settings_and_data_alone(setup):
-    """As before there were cold starts: else rounds that somebody has labelled were moved aside."""
-    plain, sizes = config(setup), (5, 3, 0, True, ["a", "b", "c"])
-    settings = (loop.ALGORITHM, "unisal", plain.objective, setup.schedule, sizes)
-    digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
-    for tiles in (POOL, TEST):
-        digest.update(repr(tiles.shape).encode() + tiles.tobytes())
-    for inputs in (setup.reader(POOL[:16]), setup.sampler(POOL[:16], 0, 0)):
-        digest.update(inputs.numpy().tobytes())
-    with torch.random.fork_rng([]):
-        (network,) = new_networks(setup.make_network, 1, 0)
-    digest.update(repr(network).encode())
-    for values in network.buffers():
-        digest.update(values.numpy().tobytes())
-    assert plain.fingerprint(TEST) == digest.hexdigest()
 
 
 def test_another_start_is_another_loop(setup, start):

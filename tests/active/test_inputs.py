@@ -15,8 +15,7 @@ TILES = np.random.default_rng(1).permutation(N)[:20]
 
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory):
-    run = tmp_path_factory.mktemp("run")
-    chance = np.random.default_rng(0)
+    run, chance = tmp_path_factory.mktemp("run"), np.random.default_rng(0)
     np.save(run / "view_features.npy", chance.normal(size=(V, N, E)).astype(np.float16))
     np.save(run / "backbone_features.npy", chance.normal(size=(N, E)).astype(np.float16))
     return setups.frozen(run, np.arange(N), 3, steps=1, seed=0, projection=4)
@@ -28,7 +27,7 @@ def pair(setup):
 
 
 def test_views_are_predicted_by_both_networks_as_the_sampler_gives_them(setup, pair):
-    probs = inputs.view_probabilities(pair, setup, TILES, n_views=4)
+    probs = inputs.predict_views(pair, setup, TILES, n_views=4)
     assert probs.shape == (8, 20, 3) and probs.dtype == np.float32
     for view in range(4):
         seen = setup.sampler(TILES, 0, view)
@@ -38,29 +37,28 @@ def test_views_are_predicted_by_both_networks_as_the_sampler_gives_them(setup, p
     assert not np.allclose(probs[0], probs[2])
 
 
-def test_without_dropout_predictions_with_dropout_are_the_plain_mean(setup, pair, monkeypatch):
-    plain = networks.predict(pair, setup.reader, TILES)
-    with monkeypatch.context() as patch:
-        patch.setattr(inputs, "DROPOUT", 0.0)
-        same = inputs.dropout_probabilities(pair, setup.reader, TILES, seed=0)
-    np.testing.assert_allclose(same, np.repeat(plain[None], 3, axis=0), atol=1e-6)
-    dropped = inputs.dropout_probabilities(pair, setup.reader, TILES, seed=0)
-    assert dropped.shape == (3, 20, 3) and not np.allclose(dropped[0], dropped[1])
-
-
-def test_dropout_is_the_seeds_and_leaves_torchs_random_numbers_alone(setup, pair):
+def test_dropout_is_the_seeds_and_without_it_predictions_are_the_plain_mean(
+    setup, pair, monkeypatch
+):
     before = torch.random.get_rng_state()
-    first, again, other = (
-        inputs.dropout_probabilities(pair, setup.reader, TILES, seed=seed) for seed in (0, 0, 1)
+    dropped, again, other = (
+        inputs.predict_with_dropout(pair, setup.reader, TILES, seed=seed) for seed in (0, 0, 1)
     )
-    assert np.array_equal(first, again) and not np.array_equal(first, other)
-    assert torch.equal(before, torch.random.get_rng_state())
+    assert dropped.shape == (3, 20, 3) and not np.allclose(dropped[0], dropped[1])
+    assert np.array_equal(dropped, again) and not np.array_equal(dropped, other)
+    assert torch.equal(before, torch.random.get_rng_state()), "torch's own numbers are left alone"
+    monkeypatch.setattr(inputs, "DROPOUT", 0.0)
+    same = inputs.predict_with_dropout(pair, setup.reader, TILES, seed=0)
+    plain = networks.predict(pair, setup.reader, TILES)
+    np.testing.assert_allclose(same, np.repeat(plain[None], 3, axis=0), atol=1e-6)
 
 
-def test_a_pool_holds_what_the_strategy_wants_and_no_more(setup, pair):
-    labels, mask = np.full(20, UNLABELLED), np.ones(20, bool)
-    wanted = {"unisal-jsd": (True, False), "dropquery": (False, True), "margin": (False, False)}
-    for strategy, (views, dropout) in wanted.items():
-        pool = inputs.make_pool(strategy, pair, setup, TILES, labels, mask, 0)
-        assert (pool.per_view_probs is not None, pool.dropout_probs is not None) == (views, dropout)
-        assert pool.probs.shape == (2, 20, 3) and pool.features.shape == (20, 4)
+@pytest.mark.parametrize(
+    ("strategy", "views", "dropout"),
+    [("unisal-jsd", True, False), ("dropquery", False, True), ("margin", False, False)],
+)
+def test_a_pool_holds_what_the_strategy_wants_and_no_more(setup, pair, strategy, views, dropout):
+    labels = {"labels": np.full(20, UNLABELLED), "unlabelled_mask": np.ones(20, bool)}
+    pool = inputs.make_pool(strategy, pair, setup, TILES, **labels, seed=0)
+    assert (pool.per_view_probs is not None, pool.dropout_probs is not None) == (views, dropout)
+    assert pool.probs.shape == (2, 20, 3) and pool.features.shape == (20, 4)

@@ -20,7 +20,6 @@ from lib.active.loop import (
     ActiveLearningConfig,
     TableOracle,
     read_rounds,
-    run_in_scratch,
     run_rounds,
 )
 from lib.learning import losses, networks, samplers, setups
@@ -135,12 +134,6 @@ def test_a_test_tile_in_the_pool_is_refused_before_anything_is_asked(tmp_path, s
     assert not oracle.queries and not (tmp_path / "rounds").exists()
 
 
-def test_plain_training_asks_as_well(tmp_path, setup):
-    history = run(tmp_path / "rounds", projectionless(setup), objective=losses.Supervised())
-    assert len(set(history.queries.tile)) == 18
-    assert history.rounds.confident.isna().all()
-
-
 def projectionless(setup):
     keywords = setup.make_network.keywords | {"projection": 0}
     return replace(
@@ -152,20 +145,17 @@ def test_the_same_seed_asks_the_same_in_the_same_order(tmp_path, setup, whole):
     assert_same(run(tmp_path / "again", setup), whole)
 
 
-def test_another_seed_asks_for_other_tiles(tmp_path, setup, whole):
-    other = run(tmp_path / "other", setup, seed=1, n_rounds=1)
-    assert set(other.queries.tile) != set(whole.queries.tile[:6])
-
-
-def test_the_first_tiles_are_the_same_whatever_the_strategy_and_the_training(
+def test_the_first_tiles_are_the_seeds_whatever_the_strategy_and_the_training(
     tmp_path, setup, whole
 ):
     first = whole.queries.tile[:6].tolist()
-    for number, other in enumerate(({"strategy": "random"}, {"objective": losses.Supervised()})):
-        chosen_setup = setup if "strategy" in other else projectionless(setup)
-        history = run(tmp_path / str(number), chosen_setup, n_rounds=2, **other)
+    supervised = run(tmp_path / "a", projectionless(setup), objective=losses.Supervised())
+    assert supervised.rounds.confident.isna().all() and len(set(supervised.queries.tile)) == 18
+    for history in (supervised, run(tmp_path / "b", setup, n_rounds=2, strategy="random")):
         assert history.queries.tile[:6].tolist() == first
-        assert history.queries.tile[6:].tolist() != whole.queries.tile[6:12].tolist()
+        assert history.queries.tile[6:12].tolist() != whole.queries.tile[6:12].tolist()
+    other = run(tmp_path / "c", setup, seed=1, n_rounds=1)
+    assert set(other.queries.tile) != set(first)
 
 
 def test_the_truth_is_for_reports_alone(tmp_path, setup, whole):
@@ -247,17 +237,11 @@ def test_networks_that_could_not_be_removed_in_time_are_removed_later(
     tmp_path, setup, whole, monkeypatch
 ):
     """Cut off when a round is noted down and the networks of the one before are still there."""
-    folder, real = tmp_path / "rounds", loop.shutil.rmtree
-
-    def interrupted(path, *args, **kwargs):
-        if path == folder / "networks0":
-            raise KeyboardInterrupt
-        return real(path, *args, **kwargs)
-
-    monkeypatch.setattr(loop.shutil, "rmtree", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(folder, setup)
-    monkeypatch.setattr(loop.shutil, "rmtree", real)
+    folder = tmp_path / "rounds"
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.shutil, "rmtree", breaking(loop.shutil.rmtree, 0, "before"))
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, setup)
     assert len(read_rounds(folder).probs) == 2 and leftovers(folder) == {"networks0", "networks1"}
     assert_same(run(folder, setup), whole)
     assert leftovers(folder) == {"networks2"}
@@ -329,10 +313,10 @@ def test_another_config_in_the_same_folder_moves_the_old_rounds_aside(tmp_path, 
 def test_another_version_of_the_algorithm_moves_the_old_rounds_aside(
     tmp_path, setup, whole, monkeypatch
 ):
-    folder, oracle = tmp_path / "rounds", WatchedOracle()
-    first = run(folder, setup)
+    first = run(tmp_path / "rounds", setup)
     monkeypatch.setattr(loop, "ALGORITHM", loop.ALGORITHM + 1)
-    assert_same(run(folder, setup, oracle), whole)
+    oracle = WatchedOracle()
+    assert_same(run(tmp_path / "rounds", setup, oracle), whole)
     assert len(oracle.tiles) == 18
     assert_same(read_rounds(tmp_path / "rounds.before"), first)
 
@@ -381,51 +365,6 @@ def test_a_fingerprint_is_of_no_source_file(setup):
     assert not [file for file in opened if file.endswith((".py", ".pyc"))]
 
 
-def test_rules_of_an_ablation_change_what_they_name_and_no_budget(setup):
-    base = config_with(setup, query_size=6, n_rounds=10)
-    ours = {
-        "strategy": "unisal", "threshold": 0.5, "cross_weight": 0.5, "contrast": 0.1,
-        "query_share": 0.1, "restart": True,
-    }  # fmt: skip
-    same = base.with_rules(ours, 0.1)
-    assert same.fingerprint(TEST) == base.fingerprint(TEST)
-    changed = base.with_rules(
-        ours
-        | {
-            "strategy": "cs",
-            "threshold": 0.9,
-            "cross_weight": 0.0,
-            "contrast": 0.2,
-            "restart": False,
-        },
-        0.1,
-    )
-    expected = losses.DualViewTraining(0.9, 0.0, contrast=0.2)
-    assert repr(changed.objective) == repr(expected)
-    assert (changed.strategy, changed.restart) == ("cs", False)
-    assert (changed.query_size, changed.n_rounds) == (6, 10)
-    for share in (0.05, 0.2):
-        larger = base.with_rules(ours | {"query_share": share}, 0.1)
-        assert larger.query_size * larger.n_rounds == 60, share
-
-
-def test_rules_of_an_ablation_may_name_the_training_and_the_batches(setup):
-    ours = {
-        "strategy": "unisal", "threshold": 0.7, "cross_weight": 0.5, "contrast": 0.1,
-        "query_share": 0.1, "restart": True,
-    }  # fmt: skip
-    base = config_with(setup)
-    kinds = {}
-    for training in trainings.TRAININGS:
-        for balance in ({}, {"balance_classes": True}, {"balance_classes": False}):
-            changed = base.with_rules({**ours, "training": training, **balance}, 0.1)
-            kinds[training, *balance.values()] = changed.setup.schedule.balance_classes
-            objective, _ = trainings.training_by_name(training)
-            assert repr(changed.objective) == repr(objective)
-    assert [kinds[training,] for training in trainings.TRAININGS] == [True, True, True]
-    assert all(kinds[key] == key[1] for key in kinds if len(key) == 2)
-
-
 def objectives_of_rounds(folder, setup, monkeypatch, **other):
     """History of aligned rounds, and the objective that each of them trained with."""
     given, learn = [], loop.train
@@ -434,7 +373,7 @@ def objectives_of_rounds(folder, setup, monkeypatch, **other):
         given.append(objective)
         return learn(objective, *arguments, **keywords)
 
-    objective, _ = trainings.training_by_name("dual-view-aligned", threshold=0.5)
+    objective = trainings.training_by_name("dual-view-aligned", threshold=0.5)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train", watched)
         return run(folder, setup, objective=objective, **other), given
@@ -488,25 +427,12 @@ class Flattened(nn.Module):
         return self.network.forward_features(inputs[..., 0])
 
 
-def test_aligned_rounds_that_are_cut_off_go_on_as_if_they_had_not_been(tmp_path, setup):
-    objective, _ = trainings.training_by_name("dual-view-aligned", threshold=0.5)
-    whole = run(tmp_path / "whole", setup, objective=objective)
-    (tmp_path / "whole" / "round2.json").unlink()
-    assert_same(run(tmp_path / "whole", setup, objective=objective), whole)
-
-
 @pytest.mark.slow
 def test_strategies_that_want_more_than_plain_predictions_get_it(tmp_path, setup):
     for strategy in ("unisal-jsd", "dropquery", "uherding"):
         first, other = (run(tmp_path / f"{strategy}{k}", setup, strategy=strategy) for k in "ab")
         assert_same(first, other)
         assert len(set(first.queries.tile)) == 18
-
-
-def test_rounds_in_scratch_are_the_same_and_leave_nothing(tmp_path, setup, whole, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert_same(run_in_scratch(config_with(setup), WatchedOracle(), TEST), whole)
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_loop_imports_neither_scikit_activeml_nor_timm():
@@ -516,13 +442,6 @@ def test_the_loop_imports_neither_scikit_activeml_nor_timm():
         [sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
-
-
-def test_other_tiles_to_predict_are_predicted(tmp_path, setup):
-    folder = tmp_path / "rounds"
-    run(folder, setup, n_rounds=1)
-    few = run_rounds(folder, config_with(setup, n_rounds=1), WatchedOracle(), TEST[:7])
-    assert few.probs.shape == (1, 7, 3)
 
 
 # --- answers -------------------------------------------------------------------------------------
@@ -583,11 +502,34 @@ def test_refused_tiles_are_neither_trained_on_nor_asked_for_again(tmp_path, setu
     assert history.rounds.labelled.iloc[-1] == (~refused).sum()
 
 
-def test_an_oracle_that_falls_silent_does_not_stop_the_loop(tmp_path, setup):
+def test_an_oracle_that_falls_silent_does_not_stop_the_loop_but_one_that_never_spoke_does(
+    tmp_path, setup
+):
     oracle = Choosy(lambda tile, label: label if len(oracle.queries) == 1 else None)
     history = run(tmp_path / "rounds", setup, oracle)
     assert history.rounds.labelled.tolist() == [6, 6, 6] and len(set(oracle.tiles)) == 18
     assert history.queries.label[6:].eq(UNANSWERED).all()
+    for answer in (None, REFUSED):
+        with pytest.raises(ValueError, match=rf"labelled none of the 6 tiles.*{tmp_path}"):
+            run(tmp_path / str(answer), setup, Choosy(lambda tile, label, answer=answer: answer))
+
+
+class Backwards(WatchedOracle):
+    """Answers in another order, perhaps beside the question."""
+
+    def __init__(self, **more):
+        super().__init__()
+        self.more = more.get("more", {})
+
+    def label(self, tiles):
+        answers = reversed(super().label(tiles).items())
+        return {np.int64(t): np.int64(y) for t, y in answers} | self.more
+
+
+def test_the_order_of_the_answers_does_not_matter_and_others_are_refused(tmp_path, setup, whole):
+    assert_same(run(tmp_path / "rounds", setup, Backwards()), whole)
+    with pytest.raises(ValueError, match=rf"not asked for: \[{TEST[0]}\]"):
+        run(tmp_path / "other", setup, Backwards(more={int(TEST[0]): 0}))
 
 
 def test_a_class_that_there_is_not_is_refused_and_asked_for_again(tmp_path, setup):
@@ -599,30 +541,6 @@ def test_a_class_that_there_is_not_is_refused_and_asked_for_again(tmp_path, setu
         history = run(tmp_path / str(label), setup, oracle, n_rounds=1)
         assert oracle.tiles == wrong.tiles, label
         assert history.queries.label.tolist() == TRUTH[oracle.tiles].tolist(), label
-
-
-def test_answers_that_were_not_asked_for_are_refused(tmp_path, setup):
-    class Eager(WatchedOracle):
-        def label(self, tiles):
-            return super().label(tiles) | {int(TEST[0]): 0}
-
-    with pytest.raises(ValueError, match=rf"not asked for: \[{TEST[0]}\]"):
-        run(tmp_path / "rounds", setup, Eager())
-
-
-def test_an_oracle_that_labels_nothing_is_named(tmp_path, setup):
-    for answer in (None, REFUSED):
-        oracle = Choosy(lambda tile, label, answer=answer: answer)
-        with pytest.raises(ValueError, match="labelled none of the 6 tiles"):
-            run(tmp_path / str(answer), setup, oracle)
-
-
-def test_the_order_of_the_answers_does_not_matter(tmp_path, setup, whole):
-    class Backwards(WatchedOracle):
-        def label(self, tiles):
-            return {np.int64(t): np.int64(y) for t, y in reversed(super().label(tiles).items())}
-
-    assert_same(run(tmp_path / "rounds", setup, Backwards()), whole)
 
 
 # --- a small pool --------------------------------------------------------------------------------
@@ -753,6 +671,8 @@ def test_a_known_answer_that_cannot_be_is_refused(tmp_path, setup):
             run_rounds(tmp_path / "rounds", config_with(setup), Slow(), TEST, known=known)
 
 
-def test_no_tile_has_to_be_predicted(tmp_path, setup):
-    history = run_rounds(tmp_path / "r", config_with(setup, n_rounds=1), WatchedOracle(), TEST[:0])
-    assert history.probs.shape == (1, 0, 3)
+@pytest.mark.parametrize("n", [0, 7])
+def test_any_tiles_or_none_can_be_predicted(tmp_path, setup, n):
+    config = config_with(setup, n_rounds=1)
+    history = run_rounds(tmp_path / "rounds", config, WatchedOracle(), TEST[:n])
+    assert history.probs.shape == (1, n, 3)

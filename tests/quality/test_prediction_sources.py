@@ -44,17 +44,16 @@ def split():
 def test_networks_at_a_shift_are_those_of_the_robustness_notebook(folder, split):
     train, test = split
     outcomes = trials.shifted_outcomes(folder, train, test, NAMES, RULES, seed=3)
-    tiles = train.tile.values, test.tile.values
-    setup, trained = prediction_sources.train_at_shift(folder, *tiles, NAMES, RULES, seed=3)
-    found = prediction_sources.collect(folder, setup, trained, tiles[1], seed=3)
-    assert [*found] == [*VARIANTS]
-    for setting, said in found.items():
-        (same,) = [o for o in outcomes if (o.method, o.setting) == ("vlm-cpl", setting)]
-        np.testing.assert_array_equal(said.members.mean(0), same.probs)
-        assert said.members.shape == (2, 30, C) and said.views.shape[1:] == (30, C)
-        for labels in (said.predicted, said.cluster_labels, said.outside.argmax(1)):
+    tiles = {"train_tiles": train.tile.values, "test_tiles": test.tile.values}
+    sources = prediction_sources.collect_at_shift(folder, NAMES, RULES, **tiles, seed=3)
+    assert [*sources] == [*VARIANTS]
+    for variant, own in sources.items():
+        (same,) = [o for o in outcomes if (o.method, o.setting) == ("vlm-cpl", variant)]
+        np.testing.assert_array_equal(own.members.mean(0), same.probs)
+        assert own.members.shape == (2, 30, C) and own.views.shape[1:] == (30, C)
+        for labels in (own.predicted, own.cluster_labels, own.outside.argmax(1)):
             assert (labels == test.label.values).mean() > 0.8
-        np.testing.assert_array_equal(said.prompts, np.load(folder / "probs.npy")[60:])
+        np.testing.assert_array_equal(own.prompts, np.load(folder / "probs.npy")[60:])
 
 
 def test_an_outside_classifier_gives_a_class_without_labels_no_probability():
@@ -70,10 +69,10 @@ def test_an_outside_classifier_gives_a_class_without_labels_no_probability():
 def test_another_run_is_read_by_tile_and_named_where_it_is_missing():
     place = paths.run_folder("d", "w", 0, 2)
     with pytest.raises(FileNotFoundError, match="with vlm=w first, with the same dataset, seed 0"):
-        prediction_sources.read_predictions("d", "w", 0, 2, np.array([1]))
+        prediction_sources.read_predictions("d", "w", np.array([1]), seed=0, fold=2)
     place.mkdir(parents=True)
     columns = {f"{setting}_label": [0, 1, 2] for setting in VARIANTS}
     table = pd.DataFrame({"tile": [7, 8, 9]} | columns)
     table.to_parquet(place / "predictions.parquet")
-    found = prediction_sources.read_predictions("d", "w", 0, 2, np.array([9, 7]))
+    found = prediction_sources.read_predictions("d", "w", np.array([9, 7]), seed=0, fold=2)
     assert found.ours.tolist() == [2, 0] and [*found] == [*VARIANTS]

@@ -56,7 +56,7 @@ def test_the_sentence_is_about_the_last_three_rounds():
         stopping.follow_rounds(history(*ROUNDS), TILES, sample(), LABELS)
     )
     assert text.startswith("The last 3 rounds (6 labels of 10) changed 50.0% of the predictions;")
-    assert text.endswith("the audit says 100.0% right [100.0%, 100.0%].")
+    assert text.endswith("the audit says 100.0% correct [100.0%, 100.0%].")
     one = stopping.follow_rounds(history(ROUNDS[0]), TILES, sample(), LABELS)
     assert stopping.stopping_sentence(one).startswith("There is one round only, with 2 labels")
     two = stopping.follow_rounds(history(*ROUNDS[:2]), TILES, sample(), LABELS)

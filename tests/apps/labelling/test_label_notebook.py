@@ -140,7 +140,9 @@ def test_the_first_query_is_that_of_the_networks_that_saw_no_label(mine):
     plain = setups.frozen(out, own.unique.tile.values, 3, steps=1, seed=0)
     pair = setups.load_networks(plain, out / "hcs")
     nothing, every = np.full(N, -1), np.ones(N, bool)
-    candidates = make_pool("cs", pair, plain, own.unique.tile.values, nothing, every, 0)
+    candidates = make_pool(
+        "cs", pair, plain, own.unique.tile.values, labels=nothing, unlabelled_mask=every, seed=0
+    )
     expected = own.unique.tile.values[select("cs", candidates, 4, 0).rows]
     assert query.tolist() == expected.tolist() and len(query) == 4
 

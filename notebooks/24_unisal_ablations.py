@@ -79,7 +79,8 @@ pd.Series(own, name="this run").to_frame().T
 grid = list(ablation_grid(own, chosen_rules(UNISAL_GRID, rules)))
 before = run.rows("22_active_learning_rounds")
 trials = active_ablations.with_unchanged(grid, own, active_learning.rounds_frame(before))
-pd.DataFrame(trials).set_index(pd.Index([", ".join(trial["varied"]) for trial in trials]))
+varied = pd.Index([", ".join(trial["varied"]) for trial in trials], name="varied")
+pd.DataFrame(trials, index=varied).drop(columns="varied")
 
 # %% [markdown]
 # ## The loops

@@ -208,7 +208,7 @@ assert np.allclose(P * all_weights, np.bincount(learnt[alone], weights[alone], C
 
 # %%
 print(f"VLM-CPL is correct with a probability of {(1 + n * a) / (2 + n):.2f}")
-pd.DataFrame({"labels": n_c, "P(pseudo)": P}, class_names).T.round(2)
+pd.DataFrame({"labels": n_c, "P(pseudo)": P.round(2)}, class_names)
 
 # %% [markdown]
 # ## Lower and upper bound: without a label, and with all
@@ -245,7 +245,8 @@ run.save(learning_cold_start=right_per_group(new, test, **of_run))
 before = run.rows("22_active_learning_rounds")
 curves = active_learning.rounds_frame(before + rows, cold_starts=True)
 display(active_plots.cold_start_curves(curves, f"{dataset}, {vlm}, seed {seed}"))
-active_learning.cold_start_table(curves)
+table = active_learning.cold_start_table(curves).set_index(["shift", "begins with"])
+table.filter(regex="^(?!.*balanced|folds|seeds|.*0.02)")
 
 # %% [markdown]
 # A curve may fall below the dashed line at first: the networks start afresh in each round, and a dozen labels of tiles

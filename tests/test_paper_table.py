@@ -65,3 +65,13 @@ def test_each_row_names_notebooks_that_exist():
     for row in ROWS:
         linked = re.findall(r"\[(\d\d)\]\((\d\d)_\w+\.py\)", row["notebook"])
         assert linked and all(shown == number for shown, number in linked), row
+
+
+def test_numbers_at_the_head_of_a_notebook_are_those_of_its_lines_of_the_table():
+    for notebook in sorted((ROOT / "notebooks").glob("*.py")):
+        said = re.search(r"^# In the paper: (.*?)^#$", notebook.read_text(), re.M | re.S)
+        if said:
+            rows = [row for row in ROWS if notebook.name in row["notebook"]]
+            known = {row[name] for row in rows for name in ("ours", "published")}
+            numbers = re.findall(r"\b0\.\d{3}|\d+\.\d ?%", said[1])
+            assert set(numbers) <= known, (notebook.stem, numbers)

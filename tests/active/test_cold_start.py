@@ -214,27 +214,6 @@ def test_a_refused_tile_keeps_no_pseudo_label(tmp_path, setup, start):
         loop.run_rounds(tmp_path / "unused", unused, Refuses(), TEST)
 
 
-@pytest.mark.slow
-def test_a_loop_that_was_cut_off_goes_on_with_the_same_queries(tmp_path, setup, start):
-    whole = run(tmp_path / "whole", setup, cold_start=start)
-
-    class Dies(loop.TableOracle):
-        asked = 0
-
-        def label(self, tiles):
-            self.asked += 1
-            if self.asked == 2:
-                raise KeyboardInterrupt
-            return super().label(tiles)
-
-    begun = config(setup, cold_start=start)
-    with pytest.raises(KeyboardInterrupt):
-        loop.run_rounds(tmp_path / "cut", begun, Dies(POOL, TRUTH[POOL]), TEST)
-    again = run(tmp_path / "cut", setup, cold_start=start)
-    assert again.queries.equals(whole.queries) and not (tmp_path / "cut.before").exists()
-    assert again.probs.tobytes() == whole.probs.tobytes()
-
-
 def test_another_start_is_another_loop(setup, start):
     plain = config(setup).fingerprint(TEST)
     others = [

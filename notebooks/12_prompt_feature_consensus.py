@@ -78,8 +78,11 @@ kept_by_views = kept_by_views[kept_by_views.fold == fold].reset_index(drop=True)
 # cluster bear each prompt label $\hat y$. Hungarian matching gives every cluster one class so that as many tiles as
 # possible agree, and tiles whose cluster has their prompt label are confirmed.
 
-# %% tags=["algorithm"]
+# %%
+rules = consensus.VARIANTS["published filters"]
 published = kept_by_views["published filters"].values
+
+# %% tags=["algorithm"]
 rows, y = np.flatnonzero(published), prompt_labels[published]
 points = image_embeds[rows].astype(np.float32)
 k = KMeans(n_classes, n_init=10, random_state=seed).fit_predict(points)
@@ -87,10 +90,8 @@ agreement = np.zeros((n_classes, n_classes), int)
 np.add.at(agreement, (k, y), 1)
 _, class_of_cluster = linear_sum_assignment(agreement, maximize=True)
 confirmed = rows[class_of_cluster[k] == y]
-by_lib = consensus.filter_tiles(
-    inputs, consensus.VARIANTS["published filters"], kept_by_views=published
-)
-assert np.array_equal(confirmed, np.flatnonzero(by_lib.kept))
+assert np.array_equal(confirmed, np.flatnonzero(
+    consensus.filter_tiles(inputs, rules, kept_by_views=published).kept))
 
 # %%
 consensus_plots.cluster_matrix(agreement, class_of_cluster, card.class_names)

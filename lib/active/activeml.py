@@ -1,16 +1,13 @@
 """Pool strategies of scikit-activeml on the predictions and features of our networks."""
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import skactiveml.pool
 from skactiveml.base import SkactivemlClassifier
 
 from lib.labels import UNLABELLED
-
-if TYPE_CHECKING:
-    from lib.active.strategies import Pool
 
 
 class PrecomputedClassifier(SkactivemlClassifier):
@@ -31,11 +28,11 @@ class PrecomputedClassifier(SkactivemlClassifier):
         return self.probs[[self.row_by_bytes[row.tobytes()] for row in np.ascontiguousarray(X)]]
 
 
-def query(class_name: str, pool: "Pool", n: int, seed: int, **arguments: object) -> np.ndarray:
+def query(class_name: str, pool: Any, n: int, seed: int, **arguments: object) -> np.ndarray:
     """Choose n tiles with a strategy of scikit-activeml: rows of the pool [n].
 
     Strategies that want a classifier get the mean prediction, those that want an ensemble the two
-    networks. arguments: of the strategy's class.
+    networks. pool: a `strategies.Pool`; arguments: of the strategy's class.
     """
     strategy: Any = getattr(skactiveml.pool, class_name)
     # TypiClust stumbles over tiles that have no label and may not be chosen.

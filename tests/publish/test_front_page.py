@@ -140,10 +140,9 @@ def test_the_numbers_are_those_of_the_other_tables():
 
 def test_the_tables_of_the_readme_are_those_of_the_record(rows):
     text = (ROOT / "README.md").read_text()
-    made = {
-        "no-labels": front_page.no_labels_table(rows),
-        "few-labels": front_page.few_labels_table(rows),
-    }
+    made = front_page.tables(rows)
+    assert set(made) == {"no-labels", "controls", "few-labels"}
+    assert set(made["controls"].dataset) == set(front_page.CONTROLS)
     for name, table in made.items():
         (block,) = re.findall(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", text, re.S)
         assert block == format.markdown(table), "`make figures` writes it again"
@@ -171,9 +170,9 @@ def claims(rows):
         yield "Co-teaching on all zero-shot labels does better", holds
     yield from shift_claims([row for row in rows if row["dataset"] == "lc25k"])
     raised = alarms.alarm_frame(rows)
-    for dataset in ("lc25k_lung", "crc_tissue"):
+    for dataset in front_page.CONTROLS:
         runs = raised[raised.dataset == dataset]
-        yield "the alarm says so in every run", len(runs) > 0 and (runs.raised & runs.failed).all()
+        yield "the alarm rings in every run", len(runs) > 0 and (runs.raised & runs.failed).all()
 
 
 def few_labels_claims(rows):
@@ -272,13 +271,19 @@ def shift_claims(rows):
 OF_THE_RECORD = (few_labels_claims, cold_start_claims, quality_claims, slide_claims)
 
 
+def says(text, claim):
+    """Whether a text has the numbers of a claim, close together; its words are free."""
+    numbers = re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?!\w)", claim)
+    return bool(re.search(".{1,130}?".join(map(re.escape, numbers or [claim])), text))
+
+
 def test_what_the_readme_says_of_others_holds_in_the_record(rows):
     text = " ".join((ROOT / "README.md").read_text().split())
     for sentence, holds in claims(rows):
         assert sentence not in text or holds, sentence
     for of_the_record in OF_THE_RECORD:
         for sentence, holds in of_the_record(rows):
-            assert sentence in text and holds, sentence
+            assert says(text, sentence) and holds, sentence
 
 
 # --- the figures ---------------------------------------------------------------------------------

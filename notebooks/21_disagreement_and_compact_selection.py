@@ -132,7 +132,7 @@ cluster = np.empty(len(D), int)
 for k, tiles_of_cluster in enumerate(members):
     cluster[tiles_of_cluster] = k
 nearest = np.array([tiles_of_cluster[0] for tiles_of_cluster in members], int)
-plane = PCA(2).fit(features).transform(features[D]) if len(D) else np.zeros((0, 2))
+plane = PCA(2).fit_transform(features[D]) if len(D) > 1 else np.zeros((len(D), 2))
 active_plots.disagreement_clusters(plane, cluster, nearest)
 
 # %% [markdown]

@@ -55,6 +55,8 @@ tiles, truth = train.tile.values, train.label.values
 probs, votes, image_embeds = run.load("probs", "votes", "image_embeds")
 plain, views = run.load("backbone_features", "view_features")
 n_classes, rng = probs.shape[1], np.random.default_rng(seed)
+print(f"{len(tiles)} training tiles, {n_classes} classes, V = {len(votes)} views,",
+      f"rho = {setting['keep_ratio']}")
 torch.manual_seed(seed);
 
 # %% [markdown]
@@ -288,7 +290,7 @@ ax.set(xlabel="labels", ylabel="accuracy on the test set")
 closed(figure, legend=True)
 
 # %% [markdown]
-# On the drawn tiles VLM-CPL gets without a label about as far as UniSAL with a few. The two lines of UniSAL begin with
+# On the synthetic tiles VLM-CPL gets without a label about as far as UniSAL with a few. The two lines of UniSAL begin with
 # the same tiles. With so few labels much depends on how the networks start, as they teach each other mistakes too; with more
 # labels the lines come together.
 

@@ -15,6 +15,10 @@
 #
 # $$p(c \mid x) = \operatorname{softmax}_c\big(s \cdot \cos(f(x), g(T_c))\big), \qquad \text{prompt label} = \arg\max_c p(c \mid x)$$
 #
+# In the paper: the labels that all else starts from. The abstract says that VLM-CPL "largely outperformed existing
+# zero-shot classification" methods; no published value of these could be read. Ours stands row by row in
+# [What of each paper stands where](README.md#vlm-cpl).
+#
 # - In: `tiles.parquet`, the VLM, the prompts of the card.
 # - Out: `image_embeds.npy` [N, D] and `backbone_features.npy` [N, E] (float16), `probs.npy` [N, C], `agree.npy`
 #   [N] (whether several VLMs agree), rows `zero-shot` of the record.

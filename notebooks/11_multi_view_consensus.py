@@ -15,6 +15,10 @@
 #
 # $$H = -\sum_c h_c \log h_c, \qquad h_c = \tfrac1V \sum_v \mathbb 1\big[\arg\max_k p(k \mid \text{view}_v(x)) = c\big]$$
 #
+# In the paper: part a of the method's figure; published are $V = 10$ (LC25000) or 30 (HPH), $\rho = 0.3$, hard votes and
+# one global ranking, and no precision. Ours stands row by row in
+# [What of each paper stands where](README.md#vlm-cpl).
+#
 # - In: `tiles.parquet`, `probs.npy` (prompt labels), `agree.npy`, the VLM and its prompts.
 # - Out: `view_features.npy` [V, N, E], `votes.npy` [V, N], `view_probs.npy` [N, C] of all tiles, which
 #   the folds share. `kept_by_views.parquet`: which training tiles of each fold the filter keeps, in both variants.

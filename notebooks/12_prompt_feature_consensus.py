@@ -20,6 +20,10 @@
 #
 # $$\pi(k) = \arg\max_c \text{lift}_{kc}, \qquad \text{lift}_{kc} = \bar p_c(\text{cluster } k) \,/\, \bar p_c(\text{all tiles})$$
 #
+# In the paper: part b of the method's figure. The release also has this filter alone, and both filters in the other
+# order; no published precision could be read. Ours stands row by row in
+# [What of each paper stands where](README.md#vlm-cpl).
+#
 # - In: `tiles.parquet`, `image_embeds.npy`, `backbone_features.npy`, `probs.npy`, `view_probs.npy`, `kept_by_views.parquet`.
 # - Out: `pseudo_labels.parquet` (setting, tile, label, feature_label, vote_entropy, kept_by_views,
 #   kept, training_label), rows `pfc`, `mvc+pfc` and `pfc+mvc` of the record.

@@ -20,6 +20,10 @@
 # step: no label may choose an epoch. The authors' release leaves this step out, and neither γ nor λ
 # could be found: 0.95 and 0.5 are our defaults.
 #
+# In the paper: part c of the method's figure; accuracy published as 87.1 % (HPH) and 95.1 % (LC25K), with PLIP, whole
+# networks and the epoch that is best on the test set. Ours stands row by row in
+# [What of each paper stands where](README.md#vlm-cpl).
+#
 # - In: `pseudo_labels.parquet`, `view_features.npy`, `backbone_features.npy`, `probs.npy`.
 # - Out: `hcs/<setting>/network_{a,b}.safetensors`, their curves, `predictions.parquet`, rows `vlm-cpl`
 #   (fine-tuned networks: `hcs-fine-tune/`, `predictions-fine-tune.parquet`).

@@ -18,6 +18,9 @@
 #
 # Nothing is chosen from this: the other notebooks run with the values that they declare.
 #
+# In the paper: its ablations, which could not be read. Ours stands row by row in
+# [What of each paper stands where](README.md#vlm-cpl).
+#
 # - In: votes, features and settings of the notebooks before; rows of `13_high_confidence_cross_supervision` and
 #   `14_comparison`, which are the unchanged points.
 # - Out: rows, marked by what is `varied` in them. About forty trainings, some minutes.

@@ -17,7 +17,10 @@
 #
 # $$\text{accuracy}_m(s) \quad \text{against} \quad \text{accuracy}_{\text{zero-shot}}(s)$$
 #
-# and ask where it falls to the diagonal. This experiment is not in the paper.
+# and ask where it falls to the diagonal.
+#
+# In the paper: no such experiment. What the paper has stands row by row in
+# [What of each paper stands where](README.md#vlm-cpl).
 #
 # - In: tiles, prompts and settings of the notebooks before; rows of `10_zero_shot_inference`,
 #   `13_high_confidence_cross_supervision` and `14_comparison`, which are the points without a shift.

@@ -284,10 +284,9 @@ class DualViewTraining(HighConfidenceCrossSupervision):
 
     def with_label_counts(self, counts: Sequence[float]) -> "DualViewTraining":
         """The same training whose q comes from these counts [C]."""
-        return DualViewTraining(
-            self.threshold, self.weight, self.warm_up, self.contrast, self.temperature,
-            self.alignment, counts, self.pseudo_counts, self.momentum,
-        )  # fmt: skip
+        names = ("threshold", "weight", "warm_up", "contrast", "temperature", "alignment")
+        own = {name: getattr(self, name) for name in (*names, "pseudo_counts", "momentum")}
+        return DualViewTraining(**own, label_counts=counts)
 
     def forward(
         self, outputs: Sequence[Any], labels: Tensor, rows: Tensor, progress: float

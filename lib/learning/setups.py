@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -78,6 +79,21 @@ def load_networks(setup: TrainingSetup, folder: Path) -> list[nn.Module]:
     return loaded
 
 
+def train_with(
+    objective: Objective, setup: TrainingSetup, data: TrainingTiles, folder: Path, *, seed: int
+) -> tuple[list[nn.Module], pd.DataFrame]:
+    """Networks and curve of a training in a setup, see `trainer.train`."""
+    return train(
+        objective,
+        setup.make_network,
+        setup.sampler,
+        data,
+        schedule=setup.schedule,
+        seed=seed,
+        folder=folder,
+    )
+
+
 def fit(
     objective: Objective,
     setup: TrainingSetup,
@@ -94,10 +110,7 @@ def fit(
     """
     with missing_classes_expected():
         data = TrainingTiles(tiles, labels, class_names)
-    return train(
-        objective, setup.make_network, setup.sampler, data, schedule=setup.schedule, seed=seed,
-        folder=folder,
-    )[0]  # fmt: skip
+    return train_with(objective, setup, data, folder, seed=seed)[0]
 
 
 def fit_predict(
@@ -105,8 +118,5 @@ def fit_predict(
 ) -> np.ndarray:
     """Train, and predict `tiles`: probabilities, float32 [N, C]. The networks are not kept."""
     with scratch_folder() as folder:
-        trained, _ = train(
-            objective, setup.make_network, setup.sampler, data, schedule=setup.schedule, seed=seed,
-            folder=folder,
-        )  # fmt: skip
+        trained, _ = train_with(objective, setup, data, folder, seed=seed)
     return networks.predict(trained, setup.reader, tiles)

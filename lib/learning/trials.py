@@ -270,13 +270,12 @@ def embed_shifted(
         for file, folder in zip(pixels_files, folders, strict=True):
             folder.mkdir(parents=True, exist_ok=True)
             with suppress(BlockingIOError), locked(folder / ".lock", wait=wait):
-                if not has_views(folder):
+                # a folder of an earlier version has no such name
+                if not (has_views(folder) and (folder / "image_embeds.npy").is_file()):
                     embed_tiles(model, file, text, folder)
                     every = np.arange(len(np.load(file, mmap_mode="r", allow_pickle=False)))
-                    embed_views(
-                        model, file, every, text, folder, n_views=settings["n_views"], seed=seed,
-                        hue=settings["hue"], batch_size=settings["batch_size"],
-                    )  # fmt: skip
+                    views = {name: settings[name] for name in ("n_views", "hue", "batch_size")}
+                    embed_views(model, file, every, text, folder, seed=seed, **views)
     return folders
 
 

@@ -16,8 +16,8 @@ from lib.consensus import FilterInputs, filter_tiles
 from lib.labels import missing_classes_expected
 from lib.learning.losses import HighConfidenceCrossSupervision
 from lib.learning.networks import predict
-from lib.learning.setups import TrainingSetup, load_networks
-from lib.learning.trainer import TrainingTiles, train
+from lib.learning.setups import TrainingSetup, load_networks, train_with
+from lib.learning.trainer import TrainingTiles
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,8 @@ def train_vlm_cpl(
         labels = pseudo.training_label.values
         data = TrainingTiles(inputs.tiles, labels, class_names, truth)
     with ExitStack() as stack:
-        networks, curve = train(
-            objective,
-            setup.make_network,
-            setup.sampler,
-            data,
-            schedule=setup.schedule,
-            seed=inputs.seed,
-            folder=folder or stack.enter_context(scratch_folder()),
-        )
+        own = folder or stack.enter_context(scratch_folder())
+        networks, curve = train_with(objective, setup, data, own, seed=inputs.seed)
     probs = predict(networks, setup.reader, tiles)
     alarms = raise_alarms(inputs, pseudo, class_names, probs)
     return TrainedVlmCpl(networks, pseudo, probs, alarms, curve)

@@ -169,6 +169,7 @@ def test_an_interrupted_smoke_test_leaves_no_folder_and_no_process(how, tmp_path
 def test_clean_removes_only_what_is_made_here(tmp_path):
     shutil.copy(ROOT / "Makefile", tmp_path)
     ours = ["data/runs/demo/x", "data/models/x", "lib/__pycache__/x", ".snakemake/x"]
+    ours += [f"{folder}/__pycache__/x" for folder in ("apps", "data/prepare", "figures")]
     theirs = ["build/x", "dist/x", "other.egg-info", "notebooks/mine.ipynb", "data/labels/x"]
     theirs += ["data/raw/x", "my tiles/__pycache__/x"]
     for name in [*ours, *theirs, "tests/x"]:

@@ -106,9 +106,13 @@ def show_table(table: pd.DataFrame, title: str = "", columns: Sequence[str] = ()
     """
     shown = table[[name for name in columns if name in table]] if columns else table
     shown = shown.replace("", None).dropna(axis=1, how="all").convert_dtypes()
+    if shown.index.inferred_type == "floating" and (shown.index % 1 == 0).all():
+        shown.index = shown.index.astype(int)
     styled = shown.style.format(precision=3, na_rep="", escape="html")
     for axis in (0, 1):
         styled.format_index(escape="html", axis=axis)
     caption = "caption-side: top; text-align: left; font-weight: bold; padding: 0.5em 0"
     styled.set_caption(escape(title)).set_table_styles([{"selector": "caption", "props": caption}])
-    return styled.hide() if isinstance(table.index, pd.RangeIndex) else styled
+    for axis, names in (("index", table.index), ("columns", table.columns)):
+        styled = styled.hide(axis=axis) if isinstance(names, pd.RangeIndex) else styled
+    return styled

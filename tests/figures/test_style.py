@@ -67,3 +67,6 @@ def test_a_table_has_a_title_whole_numbers_and_names_and_no_empty_columns():
     page = style.show_table(table.set_index("name"), columns=["accuracy", "absent"]).to_html()
     assert re.findall("<td[^>]*>(.*?)</td>", page) == ["0.512", "0.700", "0.800"]
     assert "&lt;b&gt;</th>" in page
+    rounds = table.set_index(pd.Index([0.0, 1.0, 2.0], name="round"))
+    assert re.findall("row_heading[^>]*>(.*?)</th>", style.show_table(rounds).to_html()) == [*"012"]
+    assert "col_heading" not in style.show_table(table.T).to_html(), "numbers of lines are no names"

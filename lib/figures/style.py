@@ -113,6 +113,6 @@ def show_table(table: pd.DataFrame, title: str = "", columns: Sequence[str] = ()
         styled.format_index(escape="html", axis=axis)
     caption = "caption-side: top; text-align: left; font-weight: bold; padding: 0.5em 0"
     styled.set_caption(escape(title)).set_table_styles([{"selector": "caption", "props": caption}])
-    for axis, names in (("index", table.index), ("columns", table.columns)):
-        styled = styled.hide(axis=axis) if isinstance(names, pd.RangeIndex) else styled
+    for side, names in (("index", table.index), ("columns", table.columns)):
+        styled = styled.hide(axis=side) if isinstance(names, pd.RangeIndex) else styled
     return styled

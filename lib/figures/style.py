@@ -74,7 +74,7 @@ def _legend_below(figure: Figure, legend: Sequence[Artist] | bool, title: str) -
         lines = -(-len(shown) // columns) + bool(title)
         figure.set_figheight(figure.get_figheight() + 0.21 * lines)
         place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns}
-        figure.legend([*shown.values()], [*shown], title=title or None, **place)
+        figure.legend([*shown.values()], [*shown], title=title or None, markerscale=1.4, **place)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The pictures and the two tables of the front page, from the rows of the record alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,21 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lib.artefacts import atomic
 from lib.figures.style import closed
-from lib.report import overviews, statistics
+from lib.record import Record
+from lib.report import statistics
 from lib.report.active_learning import (
     OURS,
     PUBLISHED,
+    area_of,
     best_other,
-    curve_means,
+    heads,
     of_published_runs,
-    rounds_frame,
+    rounds,
 )
+from lib.report.active_learning import (
+    curves as areas_of,
+)
+from lib.report.comparison import ON_TEST, summary_frame
 from lib.report.format import markdown, replace_block
 
 # What a line is called beside the figure, in its order from the top.
@@ -66,11 +72,10 @@ LAST_SCORES = {
 }
 
 
-def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
-    """Blocks of the README. rows: of the record, with each dataset's own VLM."""
-    frame = no_labels_table(rows)
+def tables(some: Record) -> dict[str, pd.DataFrame]:
+    """Blocks of the README. some: the record, of each dataset with its own VLM."""
+    frame, few = no_labels_table(some), few_labels_table(some)
     controls = frame.get("dataset", pd.Series(dtype=object)).isin(CONTROLS)
-    few = few_labels_table(rows)
     return {"no-labels": frame[~controls], "controls": frame[controls], "few-labels": few}
 
 
@@ -80,12 +85,9 @@ def write_blocks(file: Path, blocks: Mapping[str, pd.DataFrame]) -> None:
         replace_block(file, name, markdown(table))
 
 
-def write(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Write the headline figure, for light and for dark pages.
-
-    rows: of the record, of each dataset with its own VLM (`comparison.of_own_vlm`).
-    """
-    scores, curves = no_labels_frame(rows), few_labels_frame(rows)
+def write(some: Record, folder: Path) -> None:
+    """Write the headline figure, for light and for dark pages; some: see `tables`."""
+    scores, curves = no_labels_frame(some), few_labels_frame(some)
     for name, theme in THEMES.items():
         with plt.rc_context(_look(theme)):
             figure = headline(scores, curves, theme)
@@ -93,28 +95,18 @@ def write(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
                 figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
 
 
-def no_labels_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """`overviews.summary_frame` of the datasets of the front page, in their order."""
-    frame = overviews.summary_frame(_of_one_vlm(rows))
+def no_labels_frame(some: Record) -> pd.DataFrame:
+    """`comparison.summary_frame` of the datasets of the front page, in their order."""
+    frame = summary_frame(some[some.facts.dataset.isin(NO_LABELS)])
     if frame.empty:
         return frame
-    frame = frame[frame.dataset.isin(NO_LABELS)]
     return frame.sort_values("dataset", key=lambda d: d.map(list(NO_LABELS).index), kind="stable")
 
 
-def _of_one_vlm(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """The rows themselves. Raises ValueError naming a dataset with rows of several VLMs."""
-    vlms: dict[str, str] = {}
-    for row in rows:
-        if vlms.setdefault(row["dataset"], row["vlm"]) != row["vlm"]:
-            raise ValueError(f"rows of several VLMs for {row['dataset']}: a mean says nothing")
-    return rows
-
-
-def no_labels_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def no_labels_table(some: Record) -> pd.DataFrame:
     """One line per dataset; a cell is accuracy / balanced accuracy."""
     lines = []
-    for dataset, scores in no_labels_frame(rows).groupby("dataset", sort=False):
+    for dataset, scores in no_labels_frame(some).groupby("dataset", sort=False):
         names = [name.removeprefix("zero-shot labels, ") for name in scores.other_name]
         cells = {column: SLASH.join(scores[column].map("{:.3f}".format)) for column in
                  ("zero-shot", "published", "ours", "full")}  # fmt: skip
@@ -124,7 +116,7 @@ def no_labels_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             {
                 "dataset": dataset,
                 "zero-shot": cells["zero-shot"],
-                f"best other method, {overviews.ON_TEST}": f"{other} ({named})",
+                f"best other method, {ON_TEST}": f"{other} ({named})",
                 "VLM-CPL, published filters": cells["published"],
                 "VLM-CPL, ours": cells["ours"],
                 "all labels": cells["full"],
@@ -135,48 +127,50 @@ def no_labels_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def few_labels_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rounds of the datasets of the front page, heads on frozen features, pooled over folds.
+def _loops(some: Record) -> pd.DataFrame:
+    """Loops of the datasets of the front page, heads on frozen features."""
+    facts = of_published_runs(heads(some[some.facts.dataset.isin(FEW_LABELS)])).facts
+    for dataset, vlms in facts.groupby("dataset").vlm:
+        if vlms.nunique() > 1:
+            raise ValueError(f"several VLMs for {dataset}: a mean says nothing")
+    return facts
+
+
+def few_labels_frame(some: Record) -> pd.DataFrame:
+    """Rounds of the datasets of the front page, pooled over folds.
 
     Columns: dataset, training, method, round (0 for training on all labels), budget, accuracy,
     balanced_accuracy, folds, seeds.
     """
     lines = []
-    for key, runs in _heads(rows).groupby(["dataset", "training", "method", "round"]):
-        line = dict(zip(("dataset", "training", "method", "round"), key, strict=True))
-        line |= {score: statistics.pooled_rows(runs, score) for score in statistics.SCORES}
-        lines.append(line | {"budget": runs.budget.mean()} | statistics.runs(runs))
-    columns = ["dataset", "training", "method", "round", "budget", *statistics.SCORES]
+    names = ["dataset", "training", "method", "round"]
+    each = rounds(_loops(some)).fillna({"round": 0})
+    for key, runs in each.groupby(names):
+        line = dict(zip(names, key, strict=True)) | {"budget": runs.budget.mean()}
+        line |= {score: statistics.pooled_score(runs, score) for score in statistics.SCORES}
+        lines.append(line | statistics.runs(runs))
+    columns = [*names, "budget", *statistics.SCORES]
     return pd.DataFrame(lines, columns=[*columns, "folds", "seeds"])
 
 
-def _heads(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    frame = rounds_frame(_of_one_vlm(rows))
-    frame = frame[(frame.network == "frozen") & (frame.varied == ())]
-    frame = of_published_runs(frame[frame.dataset.isin(FEW_LABELS)])
-    return frame.assign(round=frame["round"].astype(float).fillna(0))
-
-
-def few_labels_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def few_labels_table(some: Record) -> pd.DataFrame:
     """Three lines per dataset: accuracy and balanced accuracy of the last round, and the AULC.
 
     The best of the other strategies, with the published or with our training, is named; it is
     chosen on the test set, and UniSAL's variants are none.
     """
     lines = []
-    heads, frame = _heads(rows), few_labels_frame(rows)
+    loops, frame = areas_of(_loops(some)), few_labels_frame(some)
     for dataset in FEW_LABELS:
-        areas = curve_means(heads[heads.dataset == dataset], "training", "method")
-        area_of = dict(list(areas.groupby(["training", "method"])))
+        areas, _ = area_of(loops[loops.dataset == dataset])
         curves = dict(list(frame[frame.dataset == dataset].groupby(["training", "method"])))
         if not NEEDED <= set(curves):
             continue
         full, last = curves[ALL_LABELS].iloc[0], curves[PUBLISHED].iloc[-1]
         seeds = {key: int(curve.seeds.iloc[-1]) for key, curve in curves.items()}
         for score, title in LAST_SCORES.items():
-            if score == "aulc":
-                values = {key: statistics.pooled_rows(area) for key, area in area_of.items()}
-            else:
+            values = areas
+            if score != "aulc":
                 values = {key: float(curve[score].iloc[-1]) for key, curve in curves.items()}
             beside = best_other(values, seeds, [PUBLISHED, OURS]).replace(" (", f"{NO_BREAK}(")
             lines.append(
@@ -185,7 +179,7 @@ def few_labels_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                     "labels": f"{last.budget:.0f} of {full.budget:.0f}".replace(" ", NO_BREAK),
                     "score": title,
                     "random, supervised": f"{values[RANDOM]:.3f}",
-                    f"best other strategy, {overviews.ON_TEST}": beside,
+                    f"best other strategy, {ON_TEST}": beside,
                     "UniSAL": f"{values[PUBLISHED]:.3f}",
                     "UniSAL, ours": f"{values[OURS]:.3f}" if OURS in values else "not run",
                     "all labels": "" if score == "aulc" else f"{full[score]:.3f}",

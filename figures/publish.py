@@ -9,54 +9,92 @@ name.
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from figures import front_page, results
+import pandas as pd
+
+from figures import front_page
 from figures.card_tables import datasets_table, vlms_table
-from figures.sections import Rows
-from lib import parameters, paths
+from figures.page import VARIANT, Page, build
+from lib import parameters, paths, record
+from lib.artefacts import atomic
 from lib.data import cards
-from lib.record import read_rows
+from lib.record import Record
 from lib.report import comparison
+from lib.report.pseudo_labels import at_main_keep_ratio, pseudo_label_frame
 from lib.vlm.cards import describe_vlm
 
 
-def page_of_runs(dataset: str, vlm: str) -> results.Page:
-    """The page of the runs of a dataset with a VLM. Raises ValueError where there are none."""
+def of_runs(dataset: str, vlm: str) -> Record:
+    """All evaluations of the runs of a dataset with a VLM. Raises ValueError without any."""
     runs = paths.runs_folder(dataset, vlm)
-    rows = results.rows_of_runs(runs)
-    if not rows:
-        raise ValueError(f"there are no rows of {dataset} with {vlm}: run `make reproduce` first")
-    return results.of_runs(rows, _about(rows), runs)
+    some = record.read(*record.stems(runs, "seed*/**/results/*"))
+    if some.facts.empty:
+        raise ValueError(f"nothing of {dataset} with {vlm} was run: `make reproduce` runs it")
+    return some
+
+
+def own_vlms(recorded: Record) -> Record:
+    """The record of each dataset with the VLM that its parameters name."""
+    vlms = {name: parameters.default_vlm(name) for name in recorded.facts.dataset.unique()}
+    return comparison.with_vlms(recorded, vlms)
+
+
+def page_of(some: Record, all_vlms: Record | None = None) -> Page:
+    """The page of a record in which each dataset has one VLM; all_vlms: see `page.build`."""
+    shown = dict(zip(some.facts.dataset, some.facts.vlm, strict=True))
+    about = {n: f"{cards.read_card(n).title}, with {describe_vlm(v)}." for n, v in shown.items()}
+    return build(some, about, all_vlms=all_vlms)
 
 
 def publish_runs(dataset: str, vlm: str) -> Path:
     """Write tables and figures of runs beside them; return the folder."""
     folder = paths.runs_folder(dataset, vlm) / "figures"
-    page_of_runs(dataset, vlm).write(folder)
+    page_of(of_runs(dataset, vlm)).write(folder)
     return folder
 
 
 def publish_record() -> Path:
     """Write all tables and figures of the record, and the blocks of the pages."""
     folder, root = paths.figures_folder(), paths.output_root()
-    recorded = read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
-    own = {name: parameters.default_vlm(name) for name in {row["dataset"] for row in recorded}}
-    rows = comparison.of_own_vlm(recorded, own)
-    results.of_record(rows, _about(rows), recorded, paths.record_folder()).write(folder)
-    front_page.write(rows, folder)
+    recorded = record.published()
+    some = own_vlms(recorded)
+    page_of(some, recorded).write(folder)
+    front_page.write(some, folder)
     of_cards = {"datasets": datasets_table(), "vlms": vlms_table()}
-    front_page.write_blocks(root / "README.md", front_page.tables(rows))
+    front_page.write_blocks(root / "README.md", front_page.tables(some))
     front_page.write_blocks(root / "data" / "README.md", of_cards)
     return folder
 
 
-def _about(rows: Rows) -> dict[str, str]:
-    """A sentence on each dataset and its model."""
-    shown = {row["dataset"]: row["vlm"] for row in rows}
-    return {n: f"{cards.read_card(n).title}, with {describe_vlm(v)}." for n, v in shown.items()}
+def add_to_record(dataset: str, vlm: str) -> None:
+    """Put the evaluations of runs into the record, see `record.merge`.
+
+    Of what is varied (ablations, shifts, keep ratios) those of seed 0 alone, as the protocol says.
+    """
+    some = of_runs(dataset, vlm)
+    some = some[(some.facts.seed == 0) | (some.facts.varied == "")]
+    merged = record.merge(record.published(dataset), some)
+    merged.write(paths.record_folder() / dataset)
+    pictures = paths.runs_folder(dataset, vlm).glob("seed0/fold0/slides/heat_map.png")
+    for picture in () if VARIANT.search(dataset) else pictures:
+        with atomic(paths.figures_folder() / f"{dataset}_heat_map.png") as copy:
+            shutil.copyfile(picture, copy)
+
+
+def against_record(some: Record) -> pd.DataFrame:
+    """Mean pseudo-label precision of runs beside that of the record; empty without one."""
+    dataset, vlm = some.facts[["dataset", "vlm"]].iloc[0]
+    recorded = record.published(dataset).facts
+    means = {}
+    both = {"these runs": some.facts, "record": recorded[recorded.vlm == vlm]}
+    for title, facts in both.items():
+        main = at_main_keep_ratio(pseudo_label_frame(facts))
+        means[title] = main.groupby("name", sort=False).precision.mean()
+    return pd.DataFrame(means).dropna().round(3)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,8 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.mode == "runs":
                 folder = publish_runs(options.dataset, vlm)
             else:
-                runs = paths.runs_folder(options.dataset, vlm)
-                results.publish(options.dataset, vlm, results.rows_of_runs(runs), runs)
+                add_to_record(options.dataset, vlm)
                 folder = publish_record()
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,39 +1,236 @@
-"""Rows of the record: one evaluation is one line of JSON."""
+"""The record: how often every evaluation was correct, and what else is known of it.
+
+Two tables and the settings, in a run folder and in `data/record` alike:
+
+- `<stem>.parquet`, counts: of each evaluation the tiles (or slides) `n` of each true class `label`
+  in each `group`, and how many of them were `correct`. Accuracy, balanced accuracy, intervals and
+  the area under a learning curve follow from them. A `group` of "" stands for all groups.
+- `<stem>.facts.parquet`: one line per evaluation with everything else: scores that are no counts,
+  labels that were kept, estimates, alarms, seconds.
+- `<stem>.settings.json`: the settings of the runs, prompts included, by the digest in the facts.
+"""
 
 import json
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
+from hashlib import blake2b
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from lib import paths
 from lib.artefacts import atomic
 
-ROW_FIELDS = (
-    "dataset vlm method setting network training fold seed budget split n scores labels params "
-    "commit versions device seconds"
+# What was evaluated. unit: "tile", "slide", or "curve", the mean over the rounds of a learning
+# curve; varied, value: parameters that differ from the run's settings, and what they are.
+TEXTS = "dataset vlm method variant training network unit split pooling varied value".split()
+NUMBERS = "seed fold budget round".split()
+IDENTITY = [*TEXTS[:6], "seed", "fold", "unit", "split", "pooling", "budget", "round", *TEXTS[-2:]]
+COUNTS = ["label", "group", "n", "correct"]
+SCORES = "macro_f1 auroc ece".split()
+LABELS = (
+    "kept share precision per_class lost_classes alarms confident disagreeing filled irrelevant "
+    "irrelevant_dropped relevant_dropped truth estimates interval coverage half_width raised rounds"
 ).split()
+FIELDS = [
+    *(*IDENTITY, "n", *SCORES, *LABELS, "params"),
+    *("settings", "seconds", "device", "commit", "versions"),
+]
+NESTED = "per_class lost_classes alarms estimates interval raised rounds params versions".split()
+KIND = "dataset vlm seed unit split method training network varied".split()
 
 
-# What is published together: it replaces what the record holds of the same.
-KIND_FIELDS = "vlm seed split method training network".split()
-KEY_FIELDS = "dataset vlm method setting network training fold seed budget split params".split()
+@dataclass(frozen=True, eq=False)
+class Record:
+    """Evaluations, as a line of `facts` each, and their counts.
+
+    Attributes
+    ----------
+    facts
+        Columns `FIELDS`; besides, for reading, `accuracy` and `balanced_accuracy`, `class_n` and
+        `class_correct` (arrays over the classes) and every setting and parameter that is a number
+        or a word, by its name. The index is the number of the evaluation.
+    counts
+        Columns evaluation and `COUNTS`.
+
+    """
+
+    facts: pd.DataFrame
+    counts: pd.DataFrame
+
+    def __getitem__(self, mask: pd.Series) -> "Record":
+        """The evaluations of a mask over the facts."""
+        return Record(self.facts[mask], self.counts)
+
+    def write(self, stem: Path) -> None:
+        """Write the three files of `stem`, replacing what is there."""
+        facts = self.facts[FIELDS].copy()
+        counts = facts[IDENTITY].merge(self.counts, left_index=True, right_on="evaluation")
+        digests, settings = {}, {}
+        for each in {id(s): s for s in facts.settings}.values():
+            text = _text(each)
+            digests[id(each)] = blake2b(text.encode(), digest_size=4).hexdigest()
+            settings[digests[id(each)]] = each
+        facts["settings"] = facts.settings.map(lambda each: digests[id(each)])
+        for name in NESTED:
+            facts[name] = facts[name].map(_text, na_action="ignore")
+        for part, frame in (("", counts), (".facts", facts)):
+            with atomic(_file(stem, f"{part}.parquet")) as file:
+                frame.to_parquet(file)
+        with atomic(_file(stem, ".settings.json")) as file:
+            lines = (f"{json.dumps(key)}: {_text(settings[key])}" for key in sorted(settings))
+            file.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
-def row(**fields: Any) -> dict[str, Any]:
-    """One row of the record; what is not given is null, an unknown field is a TypeError."""
-    unknown = set(fields) - set(ROW_FIELDS)
-    if unknown:
-        raise TypeError(f"not a field of the record: {', '.join(sorted(unknown))}")
-    return dict.fromkeys(ROW_FIELDS) | provenance() | fields
+def read(*stems: Path) -> Record:
+    """Read the evaluations of some stems; a later one replaces an earlier one of the same."""
+    facts, counts, last = [_empty(FIELDS)], [_empty(["evaluation", *COUNTS])], 0
+    for stem in stems:
+        some = pd.read_parquet(_file(stem, ".facts.parquet"))
+        counted = pd.read_parquet(_file(stem, ".parquet"), columns=["evaluation", *COUNTS])
+        settings = json.loads(_file(stem, ".settings.json").read_text())
+        some["settings"] = some.settings.map(settings)
+        for name in NESTED:
+            texts = {text: json.loads(text) for text in some[name].dropna().unique()}
+            some[name] = [texts.get(text) for text in some[name]]
+        facts.append(some.set_axis(some.index + last))
+        counts.append(counted.assign(evaluation=counted.evaluation + last))
+        last = int(facts[-1].index.max()) + 1 if len(some) else last
+    return _complete(_joined(facts), _joined(counts))
 
 
-def row_key(values: Mapping[str, Any]) -> str:
-    """What makes two rows measure the same thing."""
-    return json.dumps([values.get(name) for name in KEY_FIELDS], sort_keys=True)
+def published(dataset: str = "*") -> Record:
+    """Read what `data/record` holds of a dataset, or of all."""
+    return read(*stems(paths.record_folder(), dataset))
+
+
+def stems(folder: Path, pattern: str = "*") -> list[Path]:
+    """What `read` can read in a folder, sorted by name."""
+    ending = ".facts.parquet"
+    files = sorted(folder.glob(pattern + ending), key=lambda file: (file.name, file))
+    return [file.with_name(file.name.removesuffix(ending)) for file in files]
+
+
+def make(
+    evaluations: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> Record:
+    """Make a record of what notebooks have evaluated.
+
+    Parameters
+    ----------
+    evaluations
+        Of each its fields; `scores` and `labels`, dictionaries of further fields; `params`, what it
+        was measured with beside the settings, where `varied` lists names that differ from them; and
+        `counts`, a frame with the columns `COUNTS`.
+    settings
+        Of the run.
+    fields
+        Fields of all evaluations, which an evaluation may set itself.
+
+    Raises
+    ------
+    TypeError
+        A field is none of the record.
+
+    """
+    lines, counts, shared = [], [_empty(["evaluation", *COUNTS])], dict(settings or {})
+    for number, evaluation in enumerate(evaluations):
+        line = provenance() | {"unit": "tile", "settings": shared} | fields | dict(evaluation)
+        counted = line.pop("counts", None)
+        if counted is not None:
+            counts.append(counted[COUNTS].assign(evaluation=number))
+        params = dict(line.get("params") or {})
+        line |= (line.pop("scores", None) or {}) | (line.pop("labels", None) or {})
+        line["pooling"] = params.pop("pooling", "")
+        varied = params.pop("varied", ())
+        line |= {"varied": ", ".join(varied), "value": ", ".join(str(params[v]) for v in varied)}
+        line["params"] = {
+            name: value
+            for name, value in params.items()
+            if name in varied or line["settings"].get(name) != value
+        }
+        unknown = line.keys() - set(FIELDS)
+        if unknown:
+            raise TypeError(f"not a field of the record: {', '.join(sorted(unknown))}")
+        lines.append(line)
+    return _complete(pd.DataFrame(lines, columns=FIELDS), _joined(counts))
+
+
+def concat(records: Iterable[Record]) -> Record:
+    """Join records; a later evaluation replaces an earlier one of the same."""
+    facts, counts, last = [_empty(FIELDS)], [_empty(["evaluation", *COUNTS])], 0
+    for each in records:
+        kept = each.counts[each.counts.evaluation.isin(each.facts.index)]
+        facts.append(each.facts[FIELDS].set_axis(each.facts.index + last))
+        counts.append(kept.assign(evaluation=kept.evaluation + last))
+        last = int(facts[-1].index.max()) + 1 if len(each.facts) else last
+    return _complete(_joined(facts), _joined(counts))
+
+
+def merge(before: Record, new: Record) -> Record:
+    """What a record holds once new evaluations are published.
+
+    Of the earlier ones those go that are of a kind that was run again, see `KIND`. So a record can
+    be made seed by seed and notebook by notebook.
+
+    Raises
+    ------
+    ValueError
+        The new evaluations lack a fold of the earlier ones of their kind.
+
+    """
+    folds, again = (each.facts.groupby(KIND).fold.agg(set) for each in (before, new))
+    for kind in folds.index.intersection(again.index):
+        lost = sorted(folds[kind] - again[kind])
+        if lost:
+            named = dict(zip(KIND, kind, strict=True))
+            raise ValueError(
+                f"{named['method']} with seed {named['seed']} is published with folds "
+                f"{sorted(folds[kind])}, and these runs lack {lost}: run them as well, "
+                "as `make record` does"
+            )
+    replaced = pd.MultiIndex.from_frame(before.facts[KIND]).isin(again.index)
+    return concat([before[~replaced], new])
+
+
+HEADLINES = {
+    "cold-start": "UniSAL after VLM-CPL",
+    "unisal-coverage": "UniSAL",
+    "vlm-cpl": "VLM-CPL",
+    "zero-shot": "zero-shot",
+    "mvc+pfc": "MVC, then PFC",
+    "mvc": "MVC",
+}
+
+
+def headline(some: Record) -> str:
+    """Name VLM-CPL or UniSAL in our variant and its accuracy on the test set; empty without it.
+
+    Of notebooks before the training: zero-shot, or the precision of the pseudo labels.
+    """
+    facts = some.facts[(some.facts.varied == "") & (some.facts.unit != "curve")]
+    for method, name in HEADLINES.items():
+        rated = facts[facts.method == method]
+        ours = rated[rated.variant == "ours"]
+        rated = ours if len(ours) else rated
+        tested = rated[rated.accuracy.notna() & (rated.split == "test")]
+        aligned = tested[tested.training.isin(["", "dual-view-aligned"])]
+        tested = (aligned if len(aligned) else tested).fillna({"budget": 0})
+        for line in tested.sort_values("budget", kind="stable").tail(1).itertuples():
+            labels = f", {line.budget:.0f} labels" if line.budget else ""
+            variant = f", {line.variant}" if line.variant else ""
+            return f"{name}{variant}{labels}: accuracy {line.accuracy:.3f}"
+        for line in rated[rated.precision.notna()].tail(1).itertuples():
+            return f"{name}, ours: pseudo-label precision {line.precision:.3f}"
+    return ""
 
 
 @cache
@@ -53,118 +250,67 @@ def provenance() -> dict[str, Any]:
     return {"commit": commit, "versions": {"python": platform.python_version()} | versions}
 
 
-def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the rows of one notebook, replacing those that it wrote before."""
-    with atomic(file) as temporary:
-        temporary.write_text(_lines(rows))
+# --- what is read from the fields ----------------------------------------------------------------
 
 
-HEADLINES = {
-    "cold-start": "UniSAL after VLM-CPL",
-    "unisal-coverage": "UniSAL",
-    "vlm-cpl": "VLM-CPL",
-    "zero-shot": "zero-shot",
-    "mvc+pfc": "MVC, then PFC",
-    "mvc": "MVC",
-}
+def _complete(facts: pd.DataFrame, counts: pd.DataFrame) -> Record:
+    """Facts without repeats, with the columns that follow from settings, parameters and counts."""
+    facts[TEXTS] = facts[TEXTS].astype(object).fillna("").astype(str)
+    facts["fold"] = facts.fold.fillna(0).astype(int)
+    facts[NESTED] = facts[NESTED].astype(object).where(facts[NESTED].notna(), None)
+    numbers = ["budget", "round", *SCORES, "precision", "seconds"]
+    facts[numbers] = facts[numbers].astype(float)
+    texts = facts[["params", "settings"]].map(_remembered())
+    repeated = facts[IDENTITY].assign(params=texts.params, settings=texts.settings).duplicated(
+        keep="last"
+    )  # fmt: skip
+    facts = facts[~repeated]
+    keys = texts[~repeated].apply(tuple, axis=1)
+    first = facts[~keys.duplicated()]
+    flat = pd.DataFrame(
+        [
+            {n: v for n, v in (s | p).items() if n not in FIELDS and not isinstance(v, list | dict)}
+            for s, p in zip(first.settings, first.params, strict=True)
+        ],
+        index=keys[~keys.duplicated()],
+    )
+    flat = flat.loc[keys].set_index(facts.index) if len(facts) else flat
+    counts = counts[["evaluation", *COUNTS]]
+    return Record(pd.concat([facts, flat, _scores(facts.index, counts)], axis=1), counts)
 
 
-def headline(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Name VLM-CPL or UniSAL in our setting and its accuracy on the test set; empty without it.
-
-    Of notebooks before the training: zero-shot, or the precision of the pseudo labels.
-    """
-    for method, name in HEADLINES.items():
-        rated = [row for row in rows if row["method"] == method and not _varied(row)]
-        rated = [row for row in rated if row["setting"] == "ours"] or rated
-        tested = [row for row in rated if row["scores"] and row["split"] == "test"]
-        aligned = [row for row in tested if row["training"] in (None, "dual-view-aligned")]
-        for row in sorted(aligned or tested, key=lambda row: row["budget"] or 0)[-1:]:
-            labels = f", {row['budget']} labels" if row["budget"] else ""
-            setting = f", {row['setting']}" if row["setting"] else ""
-            return f"{name}{setting}{labels}: accuracy {row['scores']['accuracy']:.3f}"
-        for row in rated[-1:]:
-            if "precision" in (row["labels"] or {}):
-                return f"{name}, ours: pseudo-label precision {row['labels']['precision']:.3f}"
-    return ""
+def _scores(evaluations: pd.Index, counts: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy, balanced accuracy and the counts per class of each evaluation; NaN without any."""
+    lines, labels = evaluations.get_indexer(counts.evaluation), counts.label.astype(int)
+    sums = np.zeros((2, len(evaluations), max(labels, default=-1) + 1))
+    for counted, name in zip(sums, ("n", "correct"), strict=True):
+        np.add.at(counted, (lines[lines >= 0], labels[lines >= 0]), counts[name][lines >= 0])
+    n, correct = sums
+    with np.errstate(invalid="ignore"):
+        recall, accuracy = correct / n, correct.sum(1) / n.sum(1)
+    scores = {"accuracy": accuracy, "balanced_accuracy": pd.DataFrame(recall).mean(axis=1).values}
+    scores |= {"class_n": list(n), "class_correct": list(correct)}
+    return pd.DataFrame(scores, index=evaluations)
 
 
-def _varied(row: Mapping[str, Any]) -> bool:
-    return bool((row["params"] or {}).get("varied"))
+def _remembered() -> Any:
+    """`_text` of an object that is met again without making it again."""
+    texts: dict[int, str] = {}
+    return lambda value: texts.get(id(value)) or texts.setdefault(id(value), _text(value))
 
 
-def read_rows(*files: Path) -> list[dict[str, Any]]:
-    """Rows of several files; a later row replaces an earlier one of the same key."""
-    rows = {}
-    for file in files:
-        for number, line in enumerate(file.read_text().splitlines(), 1):
-            try:
-                values = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{file}, line {number} is not JSON: {error}") from error
-            values = _renamed(values)
-            rows[row_key(values)] = values
-    return list(rows.values())
+def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    filled = [frame for frame in frames if len(frame)]
+    return pd.concat(filled) if filled else frames[0]
 
 
-RENAMED = {
-    **{"hcs_weight": "13.cross_weight", "tau": "22.threshold", "cps_weight": "22.cross_weight"},
-    **{"threshold": "13.threshold", "n_steps": "13.n_steps", "round_steps": "22.n_steps"},
-    **{"unisal_rules": "rules", "cold_start_shifts": "shifts", "quality_shifts": "shifts"},
-}
+def _empty(columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame({name: [] for name in columns})
 
 
-def _renamed(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its parameters named as today; rows of `30_cold_start` rest on 13 and on 22."""
-    params = row.get("params") or {}
-    if not params.keys() & {"hcs_weight", "tau"}:
-        return row
-    both = {"hcs_weight", "tau"} <= params.keys()
-    names = {old: new if both else new.rpartition(".")[2] for old, new in RENAMED.items()}
-    params = {names.get(name, name): value for name, value in params.items()}
-    if "varied" in params:
-        params["varied"] = [names.get(name, name) for name in params["varied"]]
-    return row | {"params": params}
+def _text(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, sort_keys=False)
 
 
-def write_record(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows sorted by key, so that a changed result is a changed line."""
-    with atomic(file) as temporary:
-        temporary.write_text(_lines(sorted(rows, key=row_key)))
-
-
-def merge_record(
-    before: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
-) -> list[Mapping[str, Any]]:
-    """What a record holds once new rows are published.
-
-    Of the earlier rows those go that are of a kind that was run again: the same VLM, seed, split,
-    method, training and network, with the same rules varied. So a record can be made seed by seed
-    and notebook by notebook. Raises ValueError where the new rows lack a fold of the earlier ones.
-    """
-    replaced, made = _folds_by_kind(before), _folds_by_kind(rows)
-    for kind in replaced.keys() & made.keys():
-        lost = sorted(replaced[kind] - made[kind], key=str)
-        if lost:
-            _, seed, _, method, *_ = kind
-            raise ValueError(
-                f"{method} with seed {seed} is published with folds "
-                f"{sorted(replaced[kind], key=str)}, and these runs lack {lost}: run them as well, "
-                "as `make record` does"
-            )
-    return [row for row in before if _kind(row) not in made] + list(rows)
-
-
-def _folds_by_kind(rows: Sequence[Mapping[str, Any]]) -> dict[tuple, set]:
-    folds: dict[tuple, set] = {}
-    for row in rows:
-        folds.setdefault(_kind(row), set()).add(row["fold"])
-    return folds
-
-
-def _kind(row: Mapping[str, Any]) -> tuple:
-    return (*(row[name] for name in KIND_FIELDS), tuple(row["params"].get("varied", ())))
-
-
-def _lines(rows: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(values, allow_nan=False) + "\n" for values in rows)
+def _file(stem: Path, ending: str) -> Path:
+    return stem.with_name(stem.name + ending)

@@ -14,6 +14,7 @@ from lib.data import datasets
 from lib.data.cards import read_card
 from lib.data.tiles import decode_tiles
 from lib.parameters import declared_parameters
+from lib.record import Record
 
 NO_SETTINGS = ("part", "parts")  # which job it is decides no result
 
@@ -21,11 +22,11 @@ NO_SETTINGS = ("part", "parts")  # which job it is decides no result
 class Run:
     """What one notebook reads of a run and writes to it.
 
-    `parameters` of the notebook become settings of the run, which stand below the notebook's name
-    and which every row carries, with those of all notebooks before it. fold: for notebooks that
+    `parameters` of the notebook become settings of the run, which stand below the notebook's name;
+    its results refer to them and to those of all notebooks before it. fold: for notebooks that
     depend on the split; they read what the folds share and write to a folder of their fold.
-    network: "frozen", or "fine-tune" for whole networks, whose settings, tables and rows are kept
-    apart from those of the heads.
+    network: "frozen", or "fine-tune" for whole networks, whose settings, tables and results are
+    kept apart from those of the heads.
     """
 
     def __init__(
@@ -163,30 +164,26 @@ class Run:
         """Decoded tiles, uint8 [N, S, S, 3], mapped from `pixels_file`."""
         return np.load(self.pixels_file(size, shift=shift), mmap_mode="r", allow_pickle=False)
 
-    # --- rows
+    # --- results
 
-    def record(self, evaluations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Make rows of evaluations, replace this notebook's rows by them and return them.
-
-        An evaluation holds fields of a row (`record.ROW_FIELDS`), such as the fold where the
-        notebook serves all of them; its `params` are what it alone
-        was measured with, and are joined by the settings of this notebook and of those before it.
-        """
+    def record(self, evaluations: Sequence[Mapping[str, Any]]) -> Record:
+        """Replace this notebook's results by evaluations, see `record.make`, and return them."""
         fixed = {"dataset": self.dataset, "vlm": self.vlm, "fold": self.fold, "seed": self.seed}
-        rows = [
-            record.row(**fixed | dict(e) | {"params": {**self.settings} | e.get("params", {})})
-            for e in evaluations
-        ]
-        record.write_rows(self.folder / "rows" / f"{self.notebook}{self.variant}.jsonl", rows)
-        return rows
+        made = record.make(evaluations, self.settings, **fixed)
+        made.write(self.folder / "results" / f"{self.notebook}{self.variant}")
+        return made
 
-    def rows(self, *notebooks: str) -> list[dict[str, Any]]:
-        """Rows of this fold that some notebooks have recorded; without a name, of all."""
-        names = [f"{name}*" for name in notebooks] or ["[0-9]*"]
-        folders = (self.shared, self.folder)
-        files = {f for place in folders for name in names for f in place.glob(f"rows/{name}.jsonl")}
-        rows = record.read_rows(*sorted(files, key=lambda file: file.name))
-        return [row for row in rows if self.fold in (None, row["fold"])]
+    def results(self, *notebooks: str) -> Record:
+        """What some notebooks, or without a name all, have recorded of this fold."""
+        folders = dict.fromkeys(folder / "results" for folder in (self.shared, self.folder))
+        stems = [
+            stem
+            for folder in folders
+            for name in notebooks or [""]
+            for stem in record.stems(folder, f"{name}*")
+        ]
+        some = record.read(*sorted(stems, key=lambda stem: stem.name))
+        return some if self.fold is None else some[some.facts.fold == self.fold]
 
 
 class _Settings(dict):

@@ -224,8 +224,7 @@ def _run(notebook: Path, options: Sequence[tuple[str, str]]) -> None:
     _say(f"{name} ({' '.join(map(str, of_run))}) …")
     started = time.perf_counter()
     told = _told(run_notebook(notebook, passed))
-    rows = run_of(parameters) / "rows" / f"{name}.jsonl"
-    result = record.headline(record.read_rows(rows)) if rows.is_file() else ""
+    result = record.headline(record.read(*record.stems(run_of(parameters) / "results", name)))
     first = f"{name} {time.perf_counter() - started:.0f} s  {result}".rstrip()
     _say("\n".join([first, *told]))
 

@@ -255,17 +255,16 @@ assert list(curve) == [q * r for r in range(1, of_loop["n_rounds"] + 1)]  # no t
 # %% [markdown]
 # ## Beside the notebooks that take the same steps one by one
 #
-# Their rows of the same fold: VLM-CPL with the *published filters* of `13_high_confidence_cross_supervision`, and
+# Their results of the same fold: VLM-CPL with the *published filters* of `13_high_confidence_cross_supervision`, and
 # UniSAL as published (*dual-view*) of `22_active_learning_rounds`. The pseudo labels are the same; networks start and
 # batches are drawn otherwise, and UniSAL soon asks about other tiles, so some test tiles are predicted otherwise.
 
 # %%
-rows = pd.DataFrame(run.rows("10_zero_shot", "13_high_confidence", "22_active_learning"))
-rows = rows.query("split == 'test' and network != 'fine-tune'")
-rows = rows.assign(accuracy=[scores["accuracy"] for scores in rows.scores])
-unisal = rows.query("method == 'unisal' and training == 'dual-view'").sort_values("budget")
-cpl = rows.query("method == 'vlm-cpl' and setting == 'published filters'")
-parts = {"zero-shot": rows.query("method == 'zero-shot'"), "VLM-CPL": cpl, "UniSAL": unisal}
+facts = run.results("10_", "13_", "22_").facts
+facts = facts.query("split == 'test' and network != 'fine-tune' and unit == 'tile'")
+unisal = facts.query("method == 'unisal' and training == 'dual-view'").sort_values("budget")
+cpl = facts.query("method == 'vlm-cpl' and variant == 'published filters'")
+parts = {"zero-shot": facts.query("method == 'zero-shot'"), "VLM-CPL": cpl, "UniSAL": unisal}
 reference = {name: part.accuracy.tail(len(second_half)).mean() for name, part in parts.items()}
 
 # %%

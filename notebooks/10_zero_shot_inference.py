@@ -21,7 +21,7 @@
 #
 # - In: `tiles.parquet`, the VLM, the prompts of the card.
 # - Out: `image_embeds.npy` [N, D] and `backbone_features.npy` [N, E] (float16), `probs.npy` [N, C], `agree.npy`
-#   [N] (whether several VLMs agree), rows `zero-shot` of the record.
+#   [N] (whether several VLMs agree), results `zero-shot`.
 
 # %%
 import time
@@ -34,7 +34,8 @@ from scipy.special import softmax
 from lib.data import cards
 from lib.figures import step_plots
 from lib.figures.style import show_table
-from lib.report import evaluation, metrics
+from lib.report import evaluation, statistics
+from lib.report.format import with_interval
 from lib.run_folder import open_run
 from lib.vlm.cards import vlm_citations
 from lib.vlm.inference import class_probabilities, embed_prompts, embed_tiles
@@ -149,19 +150,19 @@ step_plots.judged_histogram(probs.max(1), predicted == labels, "confidence", log
 # %%
 fields = {"device": str(model.device), "seconds": seconds}
 evaluations = evaluation.evaluate_zero_shot(probs, table, card.class_names, **fields)
-rows = run.record(evaluations)
-tested = [row for row in rows if row["split"] == "test"]
-scores = pd.DataFrame({f"fold {row['fold']}": row["scores"] for row in tested})
-scores.drop(["recall", "support"]).astype(float).round(3)
+recorded = run.record(evaluations)
+tested = recorded[recorded.facts.split == "test"]
+scores = ["accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece"]
+tested.facts.set_index("fold")[scores].T.astype(float).round(3)
 
 # %% [markdown]
 # No fold has been learnt from, so all of them measure the same; what differs is the tiles. Tiles of
-# one group are alike, so an interval resamples whole groups.
+# one group are alike, so an interval of 95 % resamples folds and whole groups.
 
 # %%
-right = predicted == labels
-low, high = metrics.grouped_interval(lambda idx: right[idx].mean(), table.group.values, seed=seed)
-print(f"zero-shot accuracy: {right.mean():.3f}, 95 % interval {low:.3f} to {high:.3f}")
+groups = statistics.grouped(tested, ["method"])
+pooled = statistics.estimates(groups, ("zero-shot",))
+print("zero-shot accuracy:", with_interval(pooled["accuracy"]))
 
 # %% [markdown]
 # ## How much do the words matter?

@@ -22,7 +22,7 @@
 # - In: `tiles.parquet`, `probs.npy` (prompt labels), `agree.npy`, the VLM and its prompts.
 # - Out: `view_features.npy` [V, N, E], `votes.npy` [V, N], `view_probs.npy` [N, C] of all tiles, which
 #   the folds share. `kept_by_views.parquet`: which training tiles of each fold the filter keeps, in both variants.
-#   Rows `mean-of-views` and `mvc` of the record.
+#   Results `mean-of-views` and `mvc`.
 
 # %%
 import time
@@ -174,10 +174,10 @@ of_folds = {fold: consensus.FilterInputs.load(run.folder, training_tiles, **choi
             for fold, training_tiles, _ in evaluation.fold_tiles(table)}
 kept_by_views = evaluation.keep_by_views(of_folds)
 run.save(kept_by_views=kept_by_views)
-rows = run.record(
+recorded = run.record(
     evaluation.evaluate_views(of_folds, kept_by_views, table, card.class_names, **fields)
 )
-mvc = pseudo_labels.pseudo_label_frame(rows).query("method == 'mvc'")
+mvc = pseudo_labels.pseudo_label_frame(recorded.facts).query("method == 'mvc'")
 plots.precision_against_keep_ratio(mvc)
 
 # %% [markdown]

@@ -26,7 +26,7 @@
 #
 # - In: `tiles.parquet`, `image_embeds.npy`, `backbone_features.npy`, `probs.npy`, `view_probs.npy`, `kept_by_views.parquet`.
 # - Out: `pseudo_labels.parquet` (setting, tile, label, feature_label, vote_entropy, kept_by_views,
-#   kept, training_label), rows `pfc`, `mvc+pfc` and `pfc+mvc` of the record.
+#   kept, training_label), results `pfc`, `mvc+pfc` and `pfc+mvc`.
 
 # %%
 import numpy as np
@@ -156,7 +156,7 @@ print("\n".join(f"{alarm.name}: {alarm.text}" for alarm in alarms) or "no alarm"
 
 # %%
 evaluations = evaluation.evaluate_filters(inputs, pseudo, labels, card.class_names)
-frame = pseudo_labels.pseudo_label_frame(run.record(evaluations))
+frame = pseudo_labels.pseudo_label_frame(run.record(evaluations).facts)
 by_filter = pseudo_labels.consensus_table(frame)
 show_table(by_filter.drop(columns=["worst run", "folds", "seeds"]))
 

@@ -25,7 +25,7 @@
 # [What of each paper stands where](README.md#vlm-cpl).
 #
 # - In: `pseudo_labels.parquet`, `view_features.npy`, `backbone_features.npy`, `probs.npy`.
-# - Out: `hcs/<setting>/network_{a,b}.safetensors`, their curves, `predictions.parquet`, rows `vlm-cpl`
+# - Out: `hcs/<setting>/network_{a,b}.safetensors`, their curves, `predictions.parquet`, results `vlm-cpl`
 #   (fine-tuned networks: `hcs-fine-tune/`, `predictions-fine-tune.parquet`).
 
 # %%
@@ -208,7 +208,7 @@ device = str(next(trained["ours"].networks[0].parameters()).device)
 fields = {"seconds": seconds, "alarms": alarms, "network": network, "device": device}
 run.record(evaluation.evaluate_vlm_cpl(probs, pseudo, train, test, card.class_names, **fields))
 labels, on_test = test.label.values, {name: p[test.tile] for name, p in probs.items()}
-evaluation.score_table(on_test, labels, card.class_names)
+evaluation.score_table(on_test, test)
 
 # %% [markdown]
 # No true label was used for any of the last two columns. Which setting is better, on which dataset, is

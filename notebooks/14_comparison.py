@@ -25,9 +25,10 @@
 # [What of each paper stands where](README.md#vlm-cpl).
 #
 # - In: `tiles.parquet`, `predictions.parquet`, features, votes and settings of the notebooks before.
-# - Out: `comparison.parquet` (right or wrong per test tile and method), rows of the comparison.
+# - Out: results of the comparison.
 
 # %%
+import numpy as np
 import pandas as pd
 
 from lib.consensus import FilterInputs
@@ -39,6 +40,7 @@ from lib.learning.losses import generalised_cross_entropy
 from lib.figures import plots
 from lib.figures.style import show_table
 from lib.report import comparison
+from lib.report.trials import evaluate, trials_table
 from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
 from lib.vlm.inference import embed_prompts
@@ -113,7 +115,7 @@ noisy = trials.noisy_label_trials(inputs, losses, suspected)
 full = trials.full_supervision(train.label.values)
 by_filters = trials.filter_trials(inputs, run.load("pseudo_labels"))
 planned = trials.select_trials([*noisy, full, *by_filters], only)
-planned_table = comparison.trials_table(planned, train.label.values, card.class_names)
+planned_table = trials_table(planned, train.label.values, card.class_names)
 columns = ["method", "setting", "labels", "tiles", "pseudo-label precision", "classes without"]
 show_table(planned_table, columns=columns)
 
@@ -154,14 +156,9 @@ if network == "frozen":
     outcomes += [] if source is None else [trials.Outcome("source-only", source[test.tile])]
 
 # %%
-rows = run.record(comparison.evaluate(
-    outcomes, train.label.values, test.label.values, card.class_names,
-    network=network, device=str(model.device),
-))
-right = comparison.right_frame(
-    outcomes, run.load("predictions"), test, vlm=vlm, seed=seed, fold=fold, network=network
-)
-run.save(comparison=right)
+run.record(evaluate(
+    outcomes, train.label.values, test, card.class_names, network=network, device=str(model.device),
+));
 
 # %% [markdown]
 # ## The comparison
@@ -170,15 +167,13 @@ run.save(comparison=right)
 # over the groups of the test set: tiles of one slide err together, so slides are counted and not tiles.
 
 # %%
-measured = run.rows("10_zero_shot_inference", "13_high_confidence_cross_supervision") + rows
-same_network = [row for row in measured if row["network"] in (None, network)]
-scores = comparison.scores_table(same_network, comparison.groups_frame(right))
+measured = run.results("10_", "13_", "14_")
+measured = comparison.compared(measured[measured.facts.network.isin(["", network])])
 columns = ["method", "setting", "accuracy", "balanced accuracy", "ours is better by"]
-show_table(scores, f"fold {fold}, seed {seed}", columns)
+show_table(comparison.scores_table(measured), f"fold {fold}, seed {seed}", columns)
 
 # %%
-frame = comparison.score_frame(same_network)
-plots.comparison(frame, comparison.COMPARED, f"{dataset}, {vlm}, seed {seed}")
+plots.comparison(measured.facts, comparison.COMPARED, f"{dataset}, {vlm}, seed {seed}")
 
 # %% [markdown]
 # Between the line of zero-shot and that of full supervision lies what can be gained. Methods for noisy labels
@@ -190,9 +185,10 @@ plots.comparison(frame, comparison.COMPARED, f"{dataset}, {vlm}, seed {seed}")
 # Recall of each class on the test set. An accuracy can hide a class that a filter has lost.
 
 # %%
-recalls = pd.DataFrame(frame.recall.tolist()).astype(float)
-names = frame.method.map(comparison.COMPARED) + frame.setting.map(lambda s: f", {s}" if s else "")
-recalls.set_index(pd.Index(names, name="recall")).round(2)
+n, correct = (np.stack(measured.facts[name].tolist()) for name in ("class_n", "class_correct"))
+names = [comparison.COMPARED[m] + f", {v}" * bool(v)
+         for m, v in measured.facts[["method", "variant"]].itertuples(index=False)]
+pd.DataFrame(correct / n, pd.Index(names, name="recall"), card.class_names).round(2)
 
 # %% [markdown]
 # ## Where it falls short

@@ -21,9 +21,9 @@
 # In the paper: its ablations, which could not be read. Ours stands row by row in
 # [What of each paper stands where](README.md#vlm-cpl).
 #
-# - In: votes, features and settings of the notebooks before; rows of `13_high_confidence_cross_supervision` and
+# - In: votes, features and settings of the notebooks before; results of `13_high_confidence_cross_supervision` and
 #   `14_comparison`, which are the unchanged points.
-# - Out: rows, marked by what is `varied` in them. About forty trainings, some minutes.
+# - Out: results, marked by what is `varied` in them. About forty trainings, some minutes.
 
 # %%
 from functools import partial
@@ -31,14 +31,14 @@ from functools import partial
 import pandas as pd
 from IPython.display import display
 
-from lib import paths
+from lib import record
 from lib.consensus import FilterInputs
 from lib.data import cards
 from lib.learning import setups, trials
-from lib.record import read_rows
 from lib.figures import plots
-from lib.report import ablations, comparison
+from lib.report import ablations
 from lib.report.ablations import VLM_CPL_GRID, ablation_grid, chosen_rules, our_rules
+from lib.report.trials import evaluate, trials_table
 from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
 from lib.vlm.inference import embed_prompts, vote
@@ -93,7 +93,7 @@ tile_numbers = train.tile.values
 options = {"keep_ratio": run.settings["keep_ratio"], "seed": seed}
 inputs, pseudo = FilterInputs.load(run.shared, tile_numbers, **options), run.load("pseudo_labels")
 planned = trials.ablation_trials(grid, inputs, pseudo, vote_again)
-shown = comparison.trials_table(planned, train.label.values, card.class_names)
+shown = trials_table(planned, train.label.values, card.class_names)
 shown.drop(columns=["method", "labels"])
 
 # %% [markdown]
@@ -106,10 +106,10 @@ shown.drop(columns=["method", "labels"])
 steps = run.settings["n_steps"]
 setup = setups.frozen(run.shared, tile_numbers, len(card.classes), steps=steps, seed=seed)
 outcomes = trials.run_trials(planned, train, test, card.class_names, setup=setup, seed=seed)
-rows = run.record(comparison.evaluate(
-    outcomes, train.label.values, test.label.values, card.class_names,
+run.record(evaluate(
+    outcomes, train.label.values, test, card.class_names,
     network="frozen", device=str(model.device),
-))
+));
 
 # %% [markdown]
 # ## What each rule does
@@ -117,9 +117,8 @@ rows = run.record(comparison.evaluate(
 # Of this run: accuracy and pseudo-label precision against each rule that is a number. Dotted: the run's own value.
 
 # %%
-before = run.rows("13_high_confidence_cross_supervision", "14_comparison")
-frame = ablations.ablation_frame(before + rows)
-lines = ablations.ablation_lines(frame)
+frame = ablations.tested(run.results("13_", "14_", "15_").facts)
+lines = ablations.ablation_lines(frame, ablations.VLM_CPL)
 if lines:
     display(plots.ablation_curves(lines, f"{dataset}, {vlm}, seed {seed}"))
 
@@ -134,7 +133,7 @@ if lines:
 # are clustered.
 
 # %%
-display(*ablations.ablation_tables(frame))
+display(*ablations.ablation_tables(frame, ablations.VLM_CPL))
 
 # %% [markdown]
 # ## The record
@@ -142,9 +141,9 @@ display(*ablations.ablation_tables(frame))
 # The same for the datasets whose ablations are published, mean and range over their seeds.
 
 # %%
-recorded = read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
-for name, published in ablations.ablation_frames(recorded).items():
-    lines = ablations.ablation_lines(published)
+recorded = ablations.tested(record.published().facts)
+for name, published in ablations.ablated_datasets(recorded).items():
+    lines = ablations.ablation_lines(published, ablations.VLM_CPL)
     if lines:  # not of a dataset whose only ablation is of the hue
         display(plots.ablation_curves(lines, name))
     display(ablations.on_off_table(published))

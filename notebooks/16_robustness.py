@@ -22,21 +22,21 @@
 # In the paper: no such experiment. What the paper has stands row by row in
 # [What of each paper stands where](README.md#vlm-cpl).
 #
-# - In: tiles, prompts and settings of the notebooks before; rows of `10_zero_shot_inference`,
+# - In: tiles, prompts and settings of the notebooks before; results of `10_zero_shot_inference`,
 #   `13_high_confidence_cross_supervision` and `14_comparison`, which are the points without a shift.
-# - Out: rows, marked by the `shift` or the `hue`; `shifts/`, features and votes of the shifted tiles, shared by
+# - Out: results, marked by the `shift` or the `hue`; `shifts/`, features and votes of the shifted tiles, shared by
 #   the folds.
 
 # %%
 from IPython.display import display
 
-from lib import paths
+from lib import record
 from lib.data import cards
 from lib.data.shifts import parse_list
 from lib.learning import trials
-from lib.record import read_rows
 from lib.figures import plots, step_plots
 from lib.report import ablations, comparison
+from lib.report.trials import evaluate_varied
 from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
 from lib.vlm.inference import embed_prompts
@@ -105,16 +105,15 @@ for hue in map(float, hues.split(",")):
     by_hue[hue] = trials.shifted_outcomes(folder, *split, seed=seed)
 
 # %%
-judged_by = train.label.values, test.label.values, card.class_names
+judged_by = train.label.values, test, card.class_names
 common = {"device": str(model.device)}
-rows = run.record([
-    *comparison.evaluate_varied("shift", outcomes, *judged_by, **common),
-    *comparison.evaluate_varied("hue", by_hue, *judged_by, **common),
-])
+run.record([
+    *evaluate_varied("shift", outcomes, *judged_by, **common),
+    *evaluate_varied("hue", by_hue, *judged_by, **common),
+]);
 
 # %%
-before = run.rows("10_zero_shot_inference", "13_high_confidence_cross_supervision", "14_comparison")
-frame = ablations.ablation_frame(before + rows)
+frame = ablations.tested(run.results("10_", "13_", "14_", "16_").facts)
 lines = ablations.robustness_lines(frame)
 
 # %% [markdown]
@@ -125,7 +124,7 @@ plots.robustness(lines, comparison.COMPARED, f"{dataset}, {vlm}, seed {seed}")
 
 # %%
 by_shift = lines.assign(shift=lines["shift"].replace("", "none"))
-by_shift.pivot_table(index="shift", columns=["method", "setting"], values="accuracy").round(3)
+by_shift.pivot_table(index="shift", columns=["method", "variant"], values="accuracy").round(3)
 
 # %% [markdown]
 # A point above the dotted diagonal is better than the zero-shot labels that it learnt from. Where full supervision
@@ -143,8 +142,8 @@ ablations.hue_table(frame)
 # The datasets for which this is published, mean over folds and seeds.
 
 # %%
-recorded = read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
-for name, published in ablations.ablation_frames(recorded).items():
+recorded = ablations.tested(record.published().facts)
+for name, published in ablations.ablated_datasets(recorded).items():
     points = ablations.robustness_lines(published)
     if len(points):
         display(plots.robustness(points, comparison.COMPARED, name))

@@ -25,7 +25,7 @@
 # composed slides, stands row by row in [What of each paper stands where](README.md#vlm-cpl).
 #
 # - In: the features of `02_slide_features`, slides and their table.
-# - Out: `slides.parquet` (whether each way is correct on each slide of the fold), rows, `slides/page/index.html` and a
+# - Out: results, `slides/page/index.html` and a
 #   GeoJSON of the tiles of each slide.
 
 # %%
@@ -143,10 +143,8 @@ pd.DataFrame(quality).T.round(3)
 # slides*: the same attention learns from the true labels, an upper bound.
 
 # %%
-evaluated = scores.evaluate_slides(found, test, tiles.targets, quality, device=str(model.device))
-rows = run.record(evaluated)
-run.save(slides=scores.right_per_slide(found, test, vlm=vlm, seed=seed, fold=fold))
-scores.slides_table(rows)
+evaluated = scores.evaluate_slides(found, test, quality, device=str(model.device))
+scores.slides_table(run.record(evaluated))
 
 # %% [markdown]
 # A fold has few slides; the table of `40_record` pools all folds and has intervals.

@@ -44,7 +44,7 @@ from lib.data import cards
 from lib.labels import UNLABELLED
 from lib.learning import losses, networks, samplers, setups, trainer
 from lib.figures import active_plots, step_plots
-from lib.report import metrics
+from lib.report.evaluation import score_table
 from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
 
@@ -243,9 +243,7 @@ step_plots.training_curves(curves, threshold)
 # %%
 predicted = {name: networks.predict_members(pair, setup.reader, test.tile.values)
              for name, pair in trained.items()}
-scores = {name: metrics.scores(probs.mean(0), test.label.values, card.class_names)
-          for name, (probs, _) in predicted.items()}
-pd.DataFrame(scores).drop(["recall", "support"]).astype(float).round(3)
+score_table({name: probs.mean(0) for name, (probs, _) in predicted.items()}, test)
 
 # %% [markdown]
 # ## Projections with and without the contrastive term

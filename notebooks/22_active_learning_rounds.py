@@ -25,7 +25,7 @@
 #
 # - In: `tiles.parquet`, `view_features.npy`, `backbone_features.npy`.
 # - Out: `rounds/<training>/<strategy>/` with `round<r>.parquet` (the tiles of each query, in order, and their
-#   answers), predictions of every round and the last networks; `learning.parquet`; rows.
+#   answers), predictions of every round and the last networks; results.
 
 # %%
 import time
@@ -53,7 +53,7 @@ from lib.figures import active_plots, step_plots
 from lib.figures.style import show_table
 from lib.report import active_learning
 from lib.report.active_evaluation import (
-    evaluate_loops, queried_tiles, queries_per_class, right_per_group,
+    evaluate_loops, queried_tiles, queries_per_class,
 )
 from lib.report.evaluation import evaluate_probs
 from lib.run_folder import open_run
@@ -209,16 +209,16 @@ full = setups.fit_predict(
 seconds = time.perf_counter() - started
 
 # %% [markdown]
-# ## Rows for the record
+# ## Results
 #
-# One per round, with scores on the test set; and the number of correct predictions per group of the test set,
-# averaged over each curve, from which the intervals are made.
+# Of every round, on the test set; and of the mean over each curve, per group of the test set, from which the intervals
+# are made.
 
 # %%
 device = setup[names[0]].reader(test.tile.values[:1]).device
 fields = {"network": network, "device": str(device)}
 full_row = evaluate_probs(
-    "full-supervision", full, test.label.values, card.class_names, training="supervised",
+    "full-supervision", full, test[["label"]], training="supervised",
     budget=len(train), seconds=seconds, params={"query_size": base.query_size, "input_size": size},
     **fields,
 )
@@ -229,18 +229,16 @@ rounds = evaluate_loops(
     trials, configs.values(), histories.values(), test, card.class_names,
     params={"input_size": size}, **fields,
 )
-rows = run.record([full_row, *rounds])
-of_run = {"vlm": vlm, "seed": seed, "fold": fold, "network": network}
-run.save(learning=right_per_group(histories, test, **of_run))
+recorded = run.record([full_row, *rounds])
 
 # %% [markdown]
 # ## How fast it learns
 
 # %%
-curves = active_learning.rounds_frame(rows)
+curves = active_learning.rounds(recorded.facts)
 display(active_plots.learning_curves(curves, f"{dataset}, {vlm}, seed {seed}"))
 columns = ["training", "strategy", "AULC", "accuracy", "labels for 95%", "labels for 98%"]
-show_table(active_learning.rounds_table(curves), f"after {n_rounds} rounds", columns)
+show_table(active_learning.rounds_table(recorded), f"after {n_rounds} rounds", columns)
 
 # %% [markdown]
 # All panels start from the same tiles, so the distance between them at the left is what training with unlabelled

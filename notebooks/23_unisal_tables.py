@@ -18,18 +18,17 @@
 # two folds, and a run trains on all folds but its own; scores are pooled over folds and averaged over seeds. Nothing is
 # chosen on a test set but the "best other" strategies, which are named as such.
 #
-# - In: rows and `learning.parquet` of `22_active_learning_rounds`, all folds and seeds; the record.
-# - Out: tables and figures, here; `40_record` writes them.
+# - In: results of `22_active_learning_rounds`, all folds and seeds; the record.
+# - Out: tables and figures, here.
 
 # %%
 from IPython.display import display
 
-from lib import paths
-from lib.record import read_rows
-from figures import results
+from lib import record
+from figures.publish import of_runs, own_vlms
 from lib.figures import active_plots
 from lib.figures.style import show_table
-from lib.report import active_learning, overviews
+from lib.report import active_learning
 from lib.vlm.cards import describe_vlm
 
 # %% tags=["parameters"]
@@ -37,13 +36,13 @@ dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # names the run folders
 
 # %%
-runs = paths.runs_folder(dataset, vlm)
-frame = active_learning.rounds_frame(results.rows_of_runs(runs))
-groups = active_learning.groups_of_runs(runs)
-curves = active_learning.by_network(frame, dataset)
+loops = active_learning.loops(of_runs(dataset, vlm))
+frame = active_learning.rounds(loops.facts)
+of_network = {f"{dataset}, {network}": active_learning.heads(loops, network)
+              for network in frame.network.unique()}
 print(f"{dataset} with {describe_vlm(vlm)}; "
       f"folds: {frame.fold.nunique()}, seeds: {frame.seed.nunique()}")
-kinds = frame[frame.varied == ()].groupby(["network", "training", "method"], sort=False)
+kinds = frame[frame.varied == ""].groupby(["network", "training", "method"], sort=False)
 show_table(kinds[["round", "fold", "seed"]].nunique().add_suffix("s"))
 
 # %% [markdown]
@@ -52,8 +51,8 @@ show_table(kinds[["round", "fold", "seed"]].nunique().add_suffix("s"))
 # Lines: pooled over folds, mean over seeds. Bands: range over seeds, of UniSAL and of chance, where there are several.
 
 # %%
-for title, lines in curves.items():
-    display(active_plots.learning_curves(lines, title))
+for title, some in of_network.items():
+    display(active_plots.learning_curves(active_learning.rounds(some.facts), title))
 
 # %% [markdown]
 # A curve that rises early needs few labels; the dotted line is what all labels give. Whether the difference of two
@@ -72,8 +71,8 @@ for title, lines in curves.items():
 # %%
 columns = ["training", "strategy", "AULC", "UniSAL is better by", "UniSAL, ours, is better by",
            "accuracy", "labels for 95%"]
-for title, table in active_learning.rounds_tables(curves, groups):
-    display(show_table(table, title, columns))
+for title, some in of_network.items():
+    display(show_table(active_learning.rounds_table(some), title, columns))
 
 # %% [markdown]
 # Compare within a training to judge a strategy, and across trainings to judge what unlabelled tiles are worth.
@@ -98,21 +97,11 @@ show_table(active_learning.disagreement_table(frame))
 # the test sets, hence chosen on them: no choice that anybody has beforehand.
 
 # %%
-recorded = read_rows(*sorted(paths.record_folder().glob("*.jsonl")))
-published = active_learning.rounds_frame(recorded)
-show_table(active_learning.summary_table(published))
+show_table(active_learning.summary_table(own_vlms(record.published())))
 
 # %% [markdown]
 # ## Where it falls short
 #
-# From the rows of `data/record` with heads on frozen features: strategies that have a larger AULC than UniSAL under the
-# same training, what is missing at the end to the scores with all labels, and how much of the queries was filled by
-# entropy.
-
-# %%
-show_table(overviews.shortfall_table(published))
-
-# %% [markdown]
 # Three limits hold by construction. Two heads on the same features soon agree, and a query that the disagreement set
 # cannot fill is filled by entropy: DUS and CS are tested by the rest alone. A first query by
 # chance can begin without a rare class, and pseudo labels cannot bring it in. And whichever strategy the tables show to
@@ -120,5 +109,5 @@ show_table(overviews.shortfall_table(published))
 
 # %% [markdown]
 # **Recap.** What training with unlabelled tiles gains and what choosing gains are two things, and the tables tell
-# them apart. Next: `24_unisal_ablations` varies one rule at a time; `40_record` makes these tables for every dataset
-# in the record.
+# them apart. Next: `24_unisal_ablations` varies one rule at a time; `figures/RESULTS.md` has these tables for every
+# dataset of the record.

@@ -20,8 +20,8 @@
 # worse. Ours on EBHI-Seg, one seed, AULC: 0.682 as published, 0.691 with a weight of 1, 0.660 with networks that do not
 # start afresh. [What differs](README.md#unisal).
 #
-# - In: the settings and rows of `22_active_learning_rounds`; `tiles.parquet`, `view_features.npy`, `backbone_features.npy`.
-# - Out: rows, marked by what is `varied` in them. The rounds themselves lie in temporary folders.
+# - In: the settings and results of `22_active_learning_rounds`; `tiles.parquet`, `view_features.npy`, `backbone_features.npy`.
+# - Out: results, marked by what is `varied` in them. The rounds themselves lie in temporary folders.
 
 # %%
 from functools import cache, partial
@@ -29,15 +29,14 @@ from functools import cache, partial
 import pandas as pd
 from IPython.display import display
 
-from lib import paths
+from lib import record
 from lib.active.loop import ActiveLearningConfig, TableOracle, run_rounds
 from lib.active.trainings import training_by_name, training_setup
 from lib.artefacts import scratch_folder
 from lib.data import cards
 from lib.learning import setups
-from lib.record import read_rows
 from lib.figures import plots
-from lib.report import active_ablations, active_learning
+from lib.report import ablations, active_learning
 from lib.report.ablations import UNISAL_GRID, ablation_grid, chosen_rules
 from lib.report.active_evaluation import evaluate_loops
 from lib.run_folder import open_run
@@ -77,8 +76,8 @@ pd.Series(own, name="this run").to_frame().T
 
 # %%
 grid = list(ablation_grid(own, chosen_rules(UNISAL_GRID, rules)))
-before = run.rows("22_active_learning_rounds")
-trials = active_ablations.with_unchanged(grid, own, active_learning.rounds_frame(before))
+before = run.results("22_")
+trials = ablations.with_unchanged(grid, own, before.facts)
 varied = pd.Index([", ".join(trial["varied"]) for trial in trials], name="varied")
 pd.DataFrame(trials, index=varied).drop(columns="varied")
 
@@ -114,10 +113,10 @@ for trial in trials:
 
 # %%
 device = str(configs[0].setup.reader(test.tile.values[:1]).device)
-rows = run.record(evaluate_loops(
+recorded = run.record(evaluate_loops(
     trials, configs, histories, test, card.class_names, network="frozen", device=device
 ))
-print(f"{len(rows)} rows of {len(trials)} loops")
+print(f"{len(recorded.facts)} evaluations of {len(trials)} loops")
 
 # %% [markdown]
 # ## What each rule does
@@ -126,9 +125,9 @@ print(f"{len(rows)} rows of {len(trials)} loops")
 # value of this run. A larger query has more labels at the start of its curve, so compare its end.
 
 # %%
-frame = active_learning.rounds_frame(before + rows)
+frame = active_learning.loops(record.concat([before, recorded])).facts
 frame = frame[frame.network == "frozen"]
-lines = active_ablations.ablation_lines(frame)
+lines = ablations.ablation_lines(frame, ablations.UNISAL)
 if lines:
     display(plots.ablation_curves(lines, f"{dataset}, {vlm}, seed {seed}"))
 
@@ -137,7 +136,7 @@ if lines:
 # value fits. With one seed small differences are chance.
 
 # %%
-display(*active_ablations.ablation_tables(frame))
+display(*ablations.ablation_tables(frame, ablations.UNISAL))
 
 # %% [markdown]
 # ## Parts on and off
@@ -146,7 +145,7 @@ display(*active_ablations.ablation_tables(frame))
 # training on tiles drawn by chance.
 
 # %%
-active_ablations.on_off_table(frame)
+ablations.unisal_on_off_table(frame)
 
 # %% [markdown]
 # Lines that differ in one part show what this part adds to the others. A line is missing where its rule was not
@@ -158,14 +157,12 @@ active_ablations.on_off_table(frame)
 # The same for every dataset whose ablations are published: mean over seeds, bands from the lowest to the highest.
 
 # %%
-recorded = active_learning.rounds_frame(read_rows(*sorted(paths.record_folder().glob("*.jsonl"))))
-ablated = active_ablations.ablated_datasets(recorded)
-for name, published in ablated.items():
-    lines = active_ablations.ablation_lines(published)
+published = active_learning.loops(record.published()).facts
+for name, facts in ablations.ablated_datasets(published).items():
+    lines = ablations.ablation_lines(facts, ablations.UNISAL)
     if lines:  # not of a dataset whose only ablation is of batches
         display(plots.ablation_curves(lines, name))
-    display(active_ablations.on_off_table(published))
-    display(*active_ablations.ablation_tables(published))
+    display(*ablations.ablation_tables(facts, ablations.UNISAL))
 
 # %% [markdown]
 # **Recap.** One rule at a time says what each part of UniSAL is worth; nothing here chose the settings of the other

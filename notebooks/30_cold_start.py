@@ -34,7 +34,7 @@
 #
 # - In: features, votes and settings of the notebooks before; the networks of `13_high_confidence_cross_supervision`,
 #   the rounds of `22_active_learning_rounds`.
-# - Out: `cold_start/` with the networks and rounds of each loop; `learning_cold_start.parquet`; rows.
+# - Out: `cold_start/` with the networks and rounds of each loop; results.
 
 # %%
 from dataclasses import replace
@@ -57,7 +57,7 @@ from lib.learning.losses import Supervised
 from lib.learning.trainer import TrainingTiles
 from lib.learning.vlm_cpl import read_vlm_cpl, train_vlm_cpl
 from lib.report import active_learning
-from lib.report.active_evaluation import evaluate_cold_starts, queries_per_class, right_per_group
+from lib.report.active_evaluation import evaluate_cold_starts, queries_per_class
 from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
 from lib.vlm.inference import embed_prompts
@@ -228,13 +228,9 @@ for shift in names:  # without a shift it is that of 22
 
 # %%
 params = {"query_size": query_size, "input_size": vlm_cpl["input_size"]}
-rows = run.record(evaluate_cold_starts(
+run.record(evaluate_cold_starts(
     histories, without_label, all_labels, test, class_names, params, device=str(model.device)
-))
-new = {(training, name): history for (shift, name), history in histories.items()
-       if not shift and name != strategy}
-of_run = {"vlm": vlm, "seed": seed, "fold": fold, "network": "frozen"}
-run.save(learning_cold_start=right_per_group(new, test, **of_run))
+));
 
 # %% [markdown]
 # ## How fast it learns
@@ -242,10 +238,9 @@ run.save(learning_cold_start=right_per_group(new, test, **of_run))
 # Dashed: VLM-CPL alone. Where a line starts above it, the first labels already mend something.
 
 # %%
-before = run.rows("22_active_learning_rounds")
-curves = active_learning.rounds_frame(before + rows, cold_starts=True)
-display(active_plots.cold_start_curves(curves, f"{dataset}, {vlm}, seed {seed}"))
-table = active_learning.cold_start_table(curves).set_index(["shift", "begins with"])
+loops = active_learning.loops(run.results("22_", "30_"), cold_starts=True)
+display(active_plots.cold_start_curves(loops.facts, f"{dataset}, {vlm}, seed {seed}"))
+table = active_learning.cold_start_table(loops).set_index(["shift", "begins with"])
 table.filter(regex="^(?!.*balanced|folds|seeds|.*0.02)")
 
 # %% [markdown]

@@ -27,13 +27,13 @@
 #
 # - In: `tiles.parquet`, features and votes of all tiles, `pseudo_labels.parquet` and `hcs/` of the fold; `rounds/` of
 #   `22_active_learning_rounds`, where that was run.
-# - Out: rows `audit`, `label-free` and `stopping`.
+# - Out: results `audit`, `label-free` and `stopping`.
 
 # %%
 import numpy as np
 from IPython.display import display
 
-from lib import paths
+from lib import record
 from lib.active.loop import TableOracle, read_rounds
 from lib.consensus import VARIANTS, FilterInputs
 from lib.data import cards
@@ -43,7 +43,6 @@ from lib.learning import setups, trials
 from lib.learning.vlm_cpl import read_vlm_cpl
 from lib.quality import audit, estimate_tables, estimates, prediction_sources, stopping
 from lib.paths import file_name
-from lib.record import read_rows
 from lib.run_folder import open_run
 from lib.vlm.cards import describe_vlm
 from lib.vlm.inference import embed_prompts
@@ -122,7 +121,7 @@ for variant, predictions in sources[""].items():
 # estimate was in all published runs: no estimate should be read without them.
 
 # %%
-recorded = estimate_tables.quality_frame(read_rows(*sorted(paths.record_folder().glob("*.jsonl"))))
+recorded = estimate_tables.quality_frame(record.published().facts)
 truths = {variant: np.mean(predictions.predicted == test.label.values)
           for variant, predictions in sources[""].items()}
 estimate_tables.estimates_table(estimated, truths, recorded).round(3)
@@ -216,7 +215,7 @@ for shift, of_shift in sources.items():
         of_shift, test, audit_size=n_labels, seed=seed, other_vlm=None if shift else other,
         params=params,
     )
-frame = estimate_tables.quality_frame(run.record(evaluations + followed_rounds))
+frame = estimate_tables.quality_frame(run.record(evaluations + followed_rounds).facts)
 estimate_tables.errors_table(frame)
 
 # %% [markdown]

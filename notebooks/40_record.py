@@ -9,10 +9,10 @@
 # %% [markdown]
 # # The record: tables and figures
 #
-# Every evaluation is one row of JSON. This notebook turns rows into tables and figures, and needs neither tiles
-# nor a model. A run trains on all folds but the one that it is tested on, and folds are pooled:
+# A record holds how often every evaluation was correct, in each group of tiles, and what else is known of it. This
+# notebook makes tables and figures of it, and needs neither tiles nor a model. A run trains on all folds but the one that it is tested on, and folds are pooled:
 #
-# $$\text{accuracy} = \frac{\sum_f \text{right}_f}{\sum_f n_f}, \qquad \text{balanced accuracy} = \frac{1}{C} \sum_c \frac{\sum_f \text{right}_{f,c}}{\sum_f n_{f,c}}$$
+# $$\text{accuracy} = \frac{\sum_f \text{correct}_f}{\sum_f n_f}, \qquad \text{balanced accuracy} = \frac{1}{C} \sum_c \frac{\sum_f \text{correct}_{f,c}}{\sum_f n_{f,c}}$$
 #
 # and averaged over seeds. Intervals are of 95 %, from a bootstrap over folds and the groups in them (slides, cases,
 # source tiles), in which the seeds of a group stay together; so are differences, with p corrected by Holm over the
@@ -23,29 +23,26 @@
 # `make figures` makes all published tables and figures from there.
 
 # %%
-import pandas as pd
 from IPython.display import display
 
-from figures import publish, results
-from lib import paths
+from figures import publish
 from lib.figures.style import show_table
-from lib.record import read_rows
 
 # %% tags=["parameters"]
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # names the run folders
 
 # %% [markdown]
-# ## Rows
+# ## The record
 #
 # Of all seeds and folds that were run.
 
 # %%
-rows = results.rows_of_runs(paths.runs_folder(dataset, vlm))
-page = publish.page_of_runs(dataset, vlm)
-kinds = pd.DataFrame(rows).groupby(["dataset", "vlm"])
-counted = kinds.agg(rows=("method", "size"), folds=("fold", "nunique"), seeds=("seed", "nunique"))
-show_table(counted)
+recorded = publish.of_runs(dataset, vlm)
+page = publish.page_of(recorded)
+kinds = recorded.facts.groupby(["dataset", "vlm"])
+show_table(kinds.agg(evaluations=("method", "size"), folds=("fold", "nunique"),
+                     seeds=("seed", "nunique")))
 
 # %% [markdown]
 # ## At a glance
@@ -86,9 +83,7 @@ display(*[figures[topic] for topic in topics if topic in figures])
 # Mean pseudo-label precision of these runs and of the published ones, if the dataset has any with this VLM.
 
 # %%
-recorded = read_rows(*sorted(paths.record_folder().glob(f"{dataset}.jsonl")))
-same = [row for row in recorded if row["vlm"] == vlm]
-show_table(results.against_record(rows, same))
+show_table(publish.against_record(recorded))
 
 # %% [markdown]
 # ## All tables

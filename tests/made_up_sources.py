@@ -35,7 +35,7 @@ def sources(truth, predicted, *, prompts=None, clusters=None, second=None, views
 
 def rows_of(evaluations, dataset="d", fold=0, seed=0, **params):
     fixed = {"dataset": dataset, "vlm": "v", "fold": fold, "seed": seed}
-    return [record.row(**fixed | e | {"params": e["params"] | params}) for e in evaluations]
+    return record.make([fixed | e | {"params": e["params"] | params} for e in evaluations]).facts
 
 
 def rounds(**columns):

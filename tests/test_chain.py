@@ -27,7 +27,7 @@ from lib.data.cards import read_card
 from lib.labels import UNLABELLED
 from lib.learning import setups
 from lib.learning.vlm_cpl import read_vlm_cpl
-from lib.report import comparison
+from lib.report import active_learning, comparison
 from lib.run_folder import Run
 
 pytestmark = pytest.mark.slow
@@ -40,10 +40,11 @@ OF_SLIDES = {name for name, step in notebooks.CHAIN.items() if "tiles" not in st
 OF_ONE_RUN = {name for name, step in notebooks.CHAIN.items() if step.per in ("seed", "fold")}
 
 
-def rows_of(run_folder: Path) -> list[dict]:
-    """Rows of fold 0: its own, and those that all folds share."""
-    rows = record.read_rows(*run_folder.glob("rows/*.jsonl"), *run_folder.glob("fold0/rows/*"))
-    return [row for row in rows if row["fold"] == 0]
+def results_of(run_folder: Path) -> record.Record:
+    """Results of fold 0: its own, and those that all folds share."""
+    folders = run_folder, run_folder / "fold0"
+    some = record.read(*(stem for f in folders for stem in record.stems(f / "results")))
+    return some[some.facts.fold == 0]
 
 
 def settings_of(*folders: Path) -> dict[str, dict]:
@@ -152,40 +153,39 @@ def test_kept_tiles_are_training_tiles(chain):
 
 
 def test_rows_cover_filters_orders_and_settings(chain):
-    rows = rows_of(chain[0])
-    named = {(row["method"], row["setting"]) for row in rows}
+    facts = results_of(chain[0]).facts
+    named = set(zip(facts.method, facts.variant, strict=True))
     for method in ("mvc", "pfc", "mvc+pfc", "pfc+mvc"):
         assert {(method, "published filters"), (method, "ours")} <= named
-    assert {("zero-shot", None), ("mean-of-views", None)} <= named
-    assert {row["split"] for row in rows if row["method"] == "zero-shot"} == {"train", "test"}
+    assert {("zero-shot", ""), ("mean-of-views", "")} <= named
+    assert set(facts.split[facts.method == "zero-shot"]) == {"train", "test"}
 
 
 def test_the_comparison_covers_every_method_in_every_setting(chain):
-    rows = [r for r in rows_of(chain[0]) if r["training"] is None and r["scores"]]
-    rows = [r for r in rows if r["split"] == "test" and "varied" not in r["params"]]
-    tested = {(row["method"], row["setting"]) for row in rows}
+    some = comparison.compared(results_of(chain[0]))
+    tested = set(zip(some.facts.method, some.facts.variant, strict=True))
     filtered = {"ce-mvc", "ce-pfc", "ce-kept", "vlm-cpl"}
-    expected = {(m, None) for m in comparison.COMPARED if m not in filtered}
+    expected = {(m, "") for m in comparison.COMPARED if m not in filtered}
     expected |= {(m, s) for m in filtered for s in ("published filters", "ours")}
     assert tested == expected
-    compared = pd.read_parquet(chain[0] / "fold0" / "comparison.parquet")
     table = pd.read_parquet(chain[0] / "tiles.parquet").query("fold == 0")
-    for row in rows:
-        same = compared.method.eq(row["method"]) & compared.setting.eq(row["setting"] or "")
-        assert set(compared.tile[same]) == set(table.tile)
-        assert compared.right[same].mean() == pytest.approx(row["scores"]["accuracy"])
+    for number in some.facts.index:
+        counts = some.counts[some.counts.evaluation == number].set_index(["group", "label"]).n
+        assert (
+            counts.to_dict() == table.groupby([table.group.astype(str), "label"]).size().to_dict()
+        )
 
 
 def test_rounds_query_training_tiles_once_each_and_are_all_recorded(chain):
     runs, _ = chain
     table = pd.read_parquet(runs / "tiles.parquet").set_index("tile")
-    rows = [r for r in rows_of(runs) if r["training"] and "varied" not in r["params"]]
-    rows = [r for r in rows if not r["method"].startswith("cold-start")]
+    some = active_learning.heads(results_of(runs))
+    each = active_learning.rounds(some.facts)
     trainings = ("dual-view", "dual-view-aligned", "supervised")
     # Random is not among those that all trainings run: it is compared in our training alone.
     loops = {*product(trainings, ("unisal", "unisal-coverage")), ("dual-view-aligned", "random")}
     full = ("supervised", "full-supervision")
-    assert {(r["training"], r["method"]) for r in rows} == {*loops, full}
+    assert set(zip(each.training, each.method, strict=True)) == {*loops, full}
     firsts = []
     for training, strategy in loops:
         folder = runs / "fold0" / "rounds" / training / strategy
@@ -194,14 +194,14 @@ def test_rounds_query_training_tiles_once_each_and_are_all_recorded(chain):
         assert not in_test_set(table)[queries.tile].any()
         assert not queries.tile.duplicated().any()
         assert (table.label[queries.tile].values == queries.label.values).all()
-        recorded = [r for r in rows if (r["training"], r["method"]) == (training, strategy)]
+        recorded = each[(each.training == training) & (each.method == strategy)]
         budgets = [len(pd.read_parquet(file)) for file in files]
-        assert [r["budget"] for r in recorded] == np.cumsum(budgets).tolist()
+        assert recorded.budget.tolist() == np.cumsum(budgets).tolist()
         firsts.append(pd.read_parquet(files[0]).tile.tolist())
     assert all(first == firsts[0] for first in firsts)
-    learning = pd.read_parquet(runs / "fold0" / "learning.parquet")
-    per_curve = learning.groupby(["training", "method"])[["n", "right"]].sum()
-    assert (per_curve.n == in_test_set(table).sum()).all()
+    areas = active_learning.curves(some.facts)
+    assert len(areas) == len(loops) and set(areas.n) == {in_test_set(table).sum()}
+    assert (areas.class_n.map(sum) == areas.n).all()
 
 
 def test_a_cold_start_asks_what_the_networks_of_vlm_cpl_choose(chain, monkeypatch):
@@ -226,16 +226,14 @@ def test_a_cold_start_asks_what_the_networks_of_vlm_cpl_choose(chain, monkeypatc
     assert (start.pseudo_labels == kept.label.where(kept.kept, UNLABELLED).values).all()
     expected = select("cs", candidates, len(first), 0)
     assert first.tile.tolist() == pool[expected.rows].tolist()
-    rows = [r for r in rows_of(runs) if r["method"].startswith("cold-start")]
-    assert {r["budget"] for r in rows} == {0, 7, 14, 21}
-    assert {r["setting"] for r in rows} == {"ours"}
-    assert {r["params"].get("shift") for r in rows} == {None, "stain+1.0"}
-    counted = pd.read_parquet(fold / "learning_cold_start.parquet")
-    assert {"cold-start", "cold-start-labels"} <= set(counted.method)
-    assert counted.groupby("method").n.sum().eq(in_test_set(table).sum()).all()
+    facts = results_of(runs).facts
+    facts = facts[facts.method.str.startswith("cold-start")]
+    assert set(facts.budget.dropna()) == {0, 7, 14, 21} and set(facts.variant) == {"ours"}
+    assert set(facts.value) == {"", "stain+1.0"} and set(facts.n) == {in_test_set(table).sum()}
+    assert {"cold-start", "cold-start-labels"} <= set(facts.method[facts.unit == "curve"])
 
 
-def test_every_parameter_is_that_of_the_rows_and_of_the_settings(chain):
+def test_every_parameter_is_that_of_the_results_and_of_the_settings(chain):
     """The parameters of smoke are other than the defaults, so a default that slips in shows."""
     runs, _ = chain
     written = settings_of(runs, runs / "fold0")
@@ -249,14 +247,11 @@ def test_every_parameter_is_that_of_the_rows_and_of_the_settings(chain):
         differing |= {name for name, value in values.items() if value != defaults[name]}
         assert written[notebook].items() >= values.items(), notebook
         folder = runs / "fold0" if "fold" in fields else runs
-        rows_file = folder / "rows" / f"{notebook}.jsonl"
-        for row in record.read_rows(rows_file) if rows_file.is_file() else ():
-            assert {name: row[name] for name in fields} == fields
-            assert row["network"] in (None, network or "frozen")
-            varied = row["params"].get("varied", ())
-            for name, value in values.items():
-                if name not in varied:
-                    assert row["params"][name] == value, f"{notebook}, {row['method']}: {name}"
+        facts = record.read(*record.stems(folder / "results", notebook)).facts
+        for line in facts.to_dict("records"):
+            assert {name: line[name] for name in fields} == fields
+            assert line["network"] in ("", network or "frozen")
+            assert line["settings"].items() >= values.items(), f"{notebook}, {line['method']}"
     assert {"keep_ratio", "hue", "threshold", "cross_weight", "n_steps"} <= differing
     assert {"contrast", "full_steps", "query_share"} <= differing
 

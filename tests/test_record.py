@@ -1,115 +1,118 @@
-"""Rows: every field, one key, whole files."""
+"""Counts, facts and settings: written, read again, joined and replaced."""
 
+import json
+
+import numpy as np
+import pandas as pd
 import pytest
+from made_up_results import SHIFTED, made, scored
 
 from lib import record
 
 
-def a_row(method="mvc", seed=0, accuracy=0.5, **fields):
-    fields = {"scores": {"accuracy": accuracy}} | fields
-    return record.row(dataset="toy", method=method, seed=seed, **fields)
+def accuracies(some):
+    return some.facts.accuracy.round(6).tolist()
 
 
-def test_a_row_has_every_field_and_says_what_made_it():
-    row = a_row()
-    assert list(row) == record.ROW_FIELDS
-    assert row["budget"] is None and row["method"] == "mvc"
-    assert {"python", "torch", "numpy"} <= set(row["versions"])
-
-
-def test_an_unknown_field_is_a_type_error():
+def test_an_evaluation_has_every_field_and_says_what_made_it():
+    some = made(scored("zero-shot", 0.5), {"method": "audit", "labels": {"truth": 0.3}})
+    assert set(record.FIELDS) <= set(some.facts)
+    first, audit = some.facts.to_dict("records")
+    assert first["unit"] == "tile" and first["varied"] == first["variant"] == ""
+    assert {"python", "torch", "numpy"} <= set(first["versions"])
+    assert np.isnan(audit["accuracy"]) and audit["truth"] == 0.3 and audit["fold"] == 0
     with pytest.raises(TypeError, match="acuracy"):
-        a_row(acuracy=1)
+        made(scored("mvc", 0.5, acuracy=1))
 
 
-def test_rows_of_one_notebook_replace_only_its_own(tmp_path):
-    first, second = tmp_path / "rows" / "11_mvc.jsonl", tmp_path / "rows" / "12_pfc.jsonl"
-    record.write_rows(second, [a_row("pfc")])
-    record.write_rows(first, [a_row("mvc", accuracy=0.1), a_row("zero-shot")])
-    record.write_rows(first, [a_row("mvc", accuracy=0.9)])
-    rows = record.read_rows(first, second)
-    assert [(r["method"], r["scores"]["accuracy"]) for r in rows] == [("mvc", 0.9), ("pfc", 0.5)]
-    assert sorted(file.name for file in first.parent.iterdir()) == [first.name, second.name]
+def test_scores_follow_from_counts():
+    counted = pd.DataFrame(
+        [(0, "a", 4, 3), (0, "b", 4, 4), (2, "a", 2, 1)], columns=record.COUNTS
+    )  # fmt: skip
+    (line,) = made(scored("m", 0) | {"counts": counted}).facts.itertuples()
+    assert line.accuracy == 0.8 and line.balanced_accuracy == (7 / 8 + 1 / 2) / 2
+    assert line.class_n.tolist() == [8, 0, 2] and line.class_correct.tolist() == [7, 0, 1]
 
 
-def test_the_headline_is_of_our_setting_on_the_test_set_or_of_the_kept_labels():
-    ours = a_row("vlm-cpl", accuracy=0.9, setting="ours", split="test")
-    theirs = a_row("vlm-cpl", accuracy=0.8, setting="published filters", split="test")
-    kept = a_row("mvc+pfc", scores=None, labels={"precision": 0.975}, split="train")
-    assert record.headline([ours, theirs]) == "accuracy 0.900"
-    assert record.headline([kept]) == "pseudo-label precision 0.975"
-    assert record.headline([]) == ""
+def test_what_is_written_is_read_again(tmp_path):
+    labels = {"kept": 3, "precision": 0.5, "alarms": ["flat"], "per_class": {"a": {"kept": 3}}}
+    evaluations = [
+        scored("vlm-cpl", 0.5, groups=("g", "h"), labels=labels, variant="ours", round=1),
+        scored("vlm-cpl", 0.75, params={"hue": 0.2, "objective": "x", **SHIFTED}),
+    ]
+    settings = {"hue": 0.1, "prompts": [["a"], ["é"]], "n_views": 10}
+    some = record.make(evaluations, settings)
+    some.write(tmp_path / "d")
+    again = record.read(tmp_path / "d")
+    assert record.stems(tmp_path) == [tmp_path / "d"]
+    for one, other in ((some.facts, again.facts), (some.counts, again.counts)):
+        pd.testing.assert_frame_equal(one, other, check_dtype=False)
+    first, second = again.facts.to_dict("records")
+    assert (first["hue"], first["n_views"], second["hue"]) == (0.1, 10, 0.2)
+    assert second["varied"] == "shift" and second["value"] == second["shift"] == "stain+1.0"
+    assert first["settings"]["prompts"] == [["a"], ["é"]] and first["alarms"] == ["flat"]
+    counts = pd.read_parquet(tmp_path / "d.parquet")
+    assert list(counts) == [*record.IDENTITY, "evaluation", *record.COUNTS]
+    assert counts.value.tolist() == [""] * 4 + ["stain+1.0"] * 2
+    assert len(json.loads((tmp_path / "d.settings.json").read_text())) == 1, "once, not per line"
 
 
-def test_a_later_row_of_the_same_key_wins(tmp_path):
-    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
-    record.write_record(first, [a_row(accuracy=0.1), a_row(seed=1), a_row(params={"views": 3})])
-    record.write_record(second, [a_row(accuracy=0.9)])
-    rows = record.read_rows(first, second)
-    found = {(r["seed"], str(r["params"])): r["scores"]["accuracy"] for r in rows}
-    assert found == {(0, "None"): 0.9, (1, "None"): 0.5, (0, "{'views': 3}"): 0.5}
-    assert len(record.read_rows(second, first)) == 3
+def test_one_notebook_replaces_its_own_results_and_a_later_one_the_same_evaluation(tmp_path):
+    first, second = tmp_path / "11_a", tmp_path / "12_b"
+    made(scored("pfc", 0.5)).write(second)
+    made(scored("mvc", 0.1), scored("zero-shot", 0.2)).write(first)
+    made(scored("mvc", 0.9)).write(first)
+    assert accuracies(record.read(first, second)) == [0.9, 0.5]
+    made(scored("mvc", 0.7), scored("mvc", 0.3, seed=1)).write(second)
+    both = record.read(first, second)
+    assert accuracies(both) == [0.7, 0.3]
+    assert accuracies(record.concat([both, made(scored("mvc", 0.2))])) == [0.3, 0.2]
+    assert record.read().facts.empty and record.concat([]).facts.empty
 
 
-def test_every_key_field_makes_another_key_and_no_other_does():
-    row, key = a_row(), record.row_key(a_row())
-    for field in record.KEY_FIELDS:
-        assert record.row_key(row | {field: "other"}) != key, field
-    assert record.row_key(row | {"scores": {}, "seconds": 3, "device": "gpu", "n": 1}) == key
+@pytest.mark.parametrize("field", record.IDENTITY)
+def test_every_field_of_the_identity_makes_another_evaluation(field):
+    other = 5 if field in record.NUMBERS else "other"
+    params = {"varied": ["hue"], "hue": 1} if field in ("varied", "value") else {}
+    params = {"pooling": "max"} if field == "pooling" else params
+    one, two = scored("m", 0.5), scored("m", 0.6, params=params)
+    two |= {} if params else {field: other}
+    assert len(made(one, two).facts) == 2
+    assert len(made(one, one | {"seconds": 3, "device": "gpu"}).facts) == 1
 
 
-def test_folds_are_rows_of_their_own_and_one_kind():
-    assert record.row_key(a_row(fold=0)) != record.row_key(a_row(fold=1))
-    before = [a_row(fold=f, accuracy=0.1, params={}) for f in (0, 1)]
-    again = [a_row(fold=f, accuracy=0.9, params={}) for f in (0, 1)]
-    merged = record.merge_record(before, again)
-    assert merged == again, "what was run again replaces every fold"
-    with pytest.raises(ValueError, match=r"mvc with seed 0 .* folds \[0, 1\].* lack \[1\]"):
-        record.merge_record(before, again[:1])
-
-
-def test_a_record_can_be_made_seed_by_seed():
-    before = [a_row(seed=seed, accuracy=0.1, params={}) for seed in (0, 1)]
-    merged = record.merge_record(before, [a_row(seed=1, accuracy=0.9, params={})])
-    assert {row["seed"]: row["scores"]["accuracy"] for row in merged} == {0: 0.1, 1: 0.9}
-
-
-def test_the_order_of_parameters_makes_no_other_key():
-    one, other = {"a": 1, "b": 2}, {"b": 2, "a": 1}
-    assert record.row_key(a_row(params=one)) == record.row_key(a_row(params=other))
-
-
-def test_the_record_does_not_depend_on_the_order_of_its_rows(tmp_path):
-    rows = [a_row(m, s) for m in ("b", "a") for s in (2, 1)]
-    record.write_record(tmp_path / "one", rows)
-    record.write_record(tmp_path / "other", rows[::-1])
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
-
-
-def test_a_broken_line_is_named_by_file_and_number(tmp_path):
-    file = tmp_path / "broken.jsonl"
-    file.write_text('{"dataset": "toy"}\n{"dataset": "toy", "seed\n')
-    with pytest.raises(ValueError, match=r"broken\.jsonl, line 2"):
-        record.read_rows(file)
-
-
-def test_a_value_that_is_no_number_is_refused_and_the_old_rows_stay(tmp_path):
-    file = tmp_path / "11_mvc.jsonl"
-    record.write_rows(file, [a_row()])
-    before = file.read_bytes()
+def test_a_value_that_is_no_number_is_refused_and_the_old_results_stay(tmp_path):
+    made(scored("mvc", 0.5)).write(tmp_path / "a")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     with pytest.raises(ValueError):
-        record.write_rows(file, [a_row(accuracy=float("nan"))])
-    assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
+        made(scored("mvc", 0.5, params={"hue": float("nan")})).write(tmp_path / "a")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_publishing_replaces_rows_of_the_same_kind_and_no_others():
-    kinds = {"none": {}, "ablation": {"varied": ["hue"]}, "shift": {"varied": ["shift"]}}
-    before = [a_row("vlm-cpl", accuracy=0.1, params=params) for params in kinds.values()]
-    new = [a_row("vlm-cpl", accuracy=0.9, params={"varied": ["hue"], "hue": 0.2})]
-    merged = record.merge_record(before, new)
-    assert [r["scores"]["accuracy"] for r in merged] == [0.1, 0.1, 0.9]
-    assert [r["params"].get("varied") for r in merged] == [None, ["shift"], ["hue"]]
-    splits = ("train", "test")
-    of_split = [a_row("mean-of-views", split=split, params={}) for split in splits]
-    merged = record.merge_record(of_split, [a_row("mean-of-views", split="train", params={})])
-    assert sorted(row["split"] for row in merged) == ["test", "train"]
+def test_the_headline_is_of_our_variant_on_the_test_set_or_of_the_kept_labels():
+    ours = scored("vlm-cpl", 0.9, variant="ours")
+    theirs = scored("vlm-cpl", 0.8, variant="published filters")
+    kept = scored("mvc+pfc", 0, split="train", labels={"precision": 0.975}) | {"counts": None}
+    assert record.headline(made(ours, theirs)) == "VLM-CPL, ours: accuracy 0.900"
+    words = "MVC, then PFC, ours: pseudo-label precision 0.975"
+    assert record.headline(made(kept)) == words
+    assert record.headline(made()) == ""
+
+
+def test_published_is_what_was_run_again_and_of_the_rest_what_was_there():
+    hue = {"varied": ["hue"], "hue": 0.2}
+    kinds = [scored("vlm-cpl", 0.1, params=params) for params in ({}, hue, SHIFTED)]
+    merged = record.merge(made(kinds), made(scored("vlm-cpl", 0.9, params=hue)))
+    assert accuracies(merged) == [0.1, 0.1, 0.9]
+    assert merged.facts.varied.tolist() == ["", "shift", "hue"]
+    seeds = [scored("mvc", 0.1, seed=seed) for seed in (0, 1)]
+    assert accuracies(record.merge(made(seeds), made(scored("mvc", 0.9, seed=1)))) == [0.1, 0.9]
+    splits = [scored("mean-of-views", 0.5, split=split) for split in ("train", "test")]
+    assert len(record.merge(made(splits), made(splits[0])).facts) == 2
+
+
+def test_published_evaluations_lose_no_fold():
+    before, again = ([scored("mvc", a, fold=f) for f in (0, 1)] for a in (0.1, 0.9))
+    assert accuracies(record.merge(made(before), made(again))) == [0.9, 0.9]
+    with pytest.raises(ValueError, match=r"mvc with seed 0 .* folds \[0, 1\].* lack \[1\]"):
+        record.merge(made(before), made(again[:1]))

@@ -11,7 +11,7 @@ import jupytext
 import yaml
 from jupytext.config import load_jupytext_config
 
-from lib import chain, parameters, paths, record, runner
+from lib import chain, parameters, paths, runner
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -292,21 +292,6 @@ def test_tests_are_named_after_what_they_test():
 
 
 # --- the record and the README -------------------------------------------------------------------
-
-RECORDS = sorted((ROOT / "data" / "record").glob("*.jsonl"))
-
-
-rows_of = functools.cache(record.read_rows)
-
-
-def test_record_rows_follow_the_schema():
-    assert RECORDS
-    for file in RECORDS:
-        rows = rows_of(file)
-        assert len(rows) == len(file.read_text().splitlines()), file.stem
-        for row in rows:
-            assert list(row) == record.ROW_FIELDS, file.stem
-            assert row["dataset"] == file.stem and row["commit"] and row["params"]
 
 
 def test_readme_links_lead_somewhere():

@@ -36,7 +36,7 @@ def test_a_name_may_stand_in_several_notebooks_and_the_nearest_one_counts():
     assert Run("14_comparison", *NAMES).settings["threshold"] == 0.95
     start = Run("30_cold_start", *NAMES)
     expected = {"13.threshold": 0.95, "22.threshold": 0.7, "n_steps": 9, "restart": True}
-    assert dict(start.settings) == start.record([{}])[0]["params"] == expected
+    assert dict(start.settings) == start.record([{}]).facts.settings[0] == expected
     assert start.settings_of(HCS) == {"threshold": 0.95, "n_steps": 9}
     with pytest.raises(ValueError, match="'threshold' before 30_cold_start"):
         start.settings["threshold"]
@@ -69,23 +69,22 @@ def test_rows_carry_the_settings_of_every_notebook_before_and_their_own():
     Run(VIEWS, *NAMES, n_views=4, keep_ratio=0.2)
     Run("20_dual_view_pseudo_training", *NAMES, threshold=0.6)
     run = Run(HCS, *NAMES, threshold=0.9)
-    rows = run.record(
+    made = run.record(
         [{"method": "vlm-cpl", "params": {"quota": "class"}}, {"method": "x", "seconds": 1}]
-    )
-    assert rows == run.rows() == record.read_rows(run.file(f"rows/{HCS}.jsonl"))
-    assert rows[0]["params"] == {
-        "n_views": 4, "keep_ratio": 0.2, "threshold": 0.9, "quota": "class",
-    }  # fmt: skip
-    assert (rows[1]["dataset"], rows[1]["vlm"], rows[1]["seed"]) == NAMES
-    assert rows[1]["method"] == "x" and rows[1]["scores"] is None
+    ).facts
+    for facts in (made, run.results().facts, record.read(run.file(f"results/{HCS}")).facts):
+        assert facts.method.tolist() == ["vlm-cpl", "x"]
+        assert facts.settings[0] == {"n_views": 4, "keep_ratio": 0.2, "threshold": 0.9}
+        assert facts.params[0] == {"quota": "class"} and facts.threshold.tolist() == [0.9, 0.9]
+        assert tuple(facts[["dataset", "vlm", "seed"]].iloc[1]) == NAMES
 
 
 def test_rows_of_two_notebooks_at_once_do_not_replace_each_other():
     first, second = Run(VIEWS, *NAMES), Run(FILTERS, *NAMES)
     second.record([{"method": "pfc"}])
     first.record([{"method": "mvc"}])
-    assert [row["method"] for row in first.rows()] == ["mvc", "pfc"]
-    assert [row["method"] for row in first.rows(FILTERS)] == ["pfc"]
+    assert first.results().facts.method.tolist() == ["mvc", "pfc"]
+    assert first.results(FILTERS).facts.method.tolist() == ["pfc"]
 
 
 def test_arrays_and_tables_come_back_as_they_were_saved():
@@ -107,7 +106,7 @@ def test_whole_networks_keep_the_tables_of_the_heads():
     frozen.record([{"method": "zero-shot"}])
     assert frozen.load("predictions").tile.tolist() == [1]
     assert tuned.load("predictions").tile.tolist() == [2]
-    assert sorted(row["method"] for row in frozen.rows(HCS)) == ["vlm-cpl", "zero-shot"]
+    assert sorted(frozen.results(HCS).facts.method) == ["vlm-cpl", "zero-shot"]
 
 
 def test_a_fold_reads_what_all_folds_share_and_writes_beside_it():
@@ -128,11 +127,12 @@ def test_rows_of_a_fold_are_its_own_and_those_that_all_folds_share():
     Run(VIEWS, *NAMES, hue=0.1).record([{"method": "mvc", "fold": fold} for fold in (0, 1)])
     first, second = (Run(FILTERS, *NAMES, fold) for fold in (0, 1))
     second.record([{"method": "pfc"}])
-    rows = first.record([{"method": "pfc", "setting": "ours"}])
-    assert (rows[0]["fold"], rows[0]["params"]) == (0, {"hue": 0.1})
-    assert [(r["method"], r["fold"]) for r in second.rows()] == [("mvc", 1), ("pfc", 1)]
-    assert [row["method"] for row in first.rows(VIEWS)] == ["mvc"]
-    assert len(Run(VIEWS, *NAMES).rows()) == 2
+    facts = first.record([{"method": "pfc", "variant": "ours"}]).facts
+    assert (facts.fold[0], facts.settings[0]) == (0, {"hue": 0.1})
+    facts = second.results().facts
+    assert facts.method.tolist() == ["mvc", "pfc"] and facts.fold.tolist() == [1, 1]
+    assert first.results(VIEWS).facts.method.tolist() == ["mvc"]
+    assert len(Run(VIEWS, *NAMES).results().facts) == 2
 
 
 def test_a_notebook_opens_its_run_with_the_parameters_of_its_cell():

@@ -17,7 +17,7 @@ from lib.figures.style import CORRECT, INCORRECT, OTHER, bare, closed, panels
 from lib.labels import UNLABELLED
 from lib.report import active_learning
 from lib.report.active_learning import COLD_STARTS, OURS, PUBLISHED, STRATEGIES, TRAININGS, in_order
-from lib.report.statistics import pooled_accuracies, pooled_rows
+from lib.report.statistics import pooled_accuracies, pooled_score
 
 _plain, _dark = sns.color_palette("colorblind"), sns.color_palette("dark")
 _named = {PUBLISHED[1]: style.PUBLISHED, OURS[1]: style.OURS, "random": OTHER}
@@ -49,13 +49,13 @@ def _draw_curve(ax: Axes, curve: pd.DataFrame, name: str, n_seeds: int, **look: 
 
 def _draw_level(ax: Axes, rows: pd.DataFrame, name: str, ls: str) -> Line2D:
     """Draw the pooled accuracy of rows of one budget as a horizontal line."""
-    return ax.axhline(pooled_rows(rows), color="black", lw=1, ls=ls, label=name)
+    return ax.axhline(pooled_score(rows), color="black", lw=1, ls=ls, label=name)
 
 
 def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     """Draw accuracy against labels for each strategy, a panel per training, pooled over folds.
 
-    curves: lines of `active_learning.rounds_frame` of one dataset and network. Bands of UniSAL
+    curves: `active_learning.rounds` of one dataset and network. Bands of UniSAL
     and of chance: range over seeds, where there are several. Dashed: strategies that fewer seeds
     have run, which the legend says; one seed can be ten points above another.
     """
@@ -84,11 +84,14 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
 def cold_start_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     """Draw accuracy from zero labels on, a panel per shift of the tiles, pooled over folds.
 
-    curves: lines of `active_learning.rounds_frame` with `cold_starts`, of one dataset. Dotted: all
+    curves: loops, cold starts among them, of one dataset. Dotted: all
     labels. Dashed, black: VLM-CPL without a label. Dashed, coloured: of fewer seeds than others of
     the panel, as the legend says; a panel of fewer than others says it in its title.
     """
-    by_shift = dict(active_learning.cold_start_curves(curves))
+    by_shift = {
+        shift: active_learning.rounds(facts)
+        for shift, facts in active_learning.cold_start_curves(curves)
+    }
     seeds = {shift: lines.seed.nunique() for shift, lines in by_shift.items()}
     width = 3.5 + 3 * len(by_shift)
     figure, axes = panels(1, len(by_shift), width=width, height=3.6, sharey=True)

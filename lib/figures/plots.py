@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from lib.figures import style
 from lib.figures.style import CORRECT, INCORRECT, OTHER, OURS, PUBLISHED, closed, panels
-from lib.report.statistics import pooled_rows
+from lib.report.statistics import pooled_score
 
 # Hue: how labels are chosen and ties broken; line: of what the ratio is taken.
 RULE_COLOURS = {
@@ -34,7 +34,7 @@ SCORES = {
 def precision_against_keep_ratio(rows: pd.DataFrame, title: str = "") -> Figure:
     """Draw pseudo-label precision against the keep ratio, a line for each combination of rules.
 
-    rows: columns keep_ratio, precision, label_rule, tie_break, quota and varied (() at the run's
+    rows: columns keep_ratio, precision, label_rule, tie_break, quota and varied ("" at the run's
     own ratio, which is dotted). Several seeds give a band from the lowest to the highest.
     """
     figure, axes = panels(width=7.5, height=3.4)
@@ -45,7 +45,7 @@ def precision_against_keep_ratio(rows: pd.DataFrame, title: str = "") -> Figure:
         look = {"color": RULE_COLOURS[rule], "ls": "--" if quota == "global" else "-"}
         look |= {"label": f"{rule}, {quota} quota", "ax": axes[0, 0]}
         sns.lineplot(df, x="keep_ratio", y="precision", **look, **style.BAND)
-    for ratio in rows.keep_ratio[rows.varied == ()].unique():
+    for ratio in rows.keep_ratio[rows.varied == ""].unique():
         axes[0, 0].axvline(ratio, color="black", lw=1, ls=":", label="keep ratio of the run")
     axes[0, 0].set(xlabel="keep ratio ρ", ylabel="pseudo-label precision")
     return closed(figure, title, legend=True)
@@ -54,16 +54,16 @@ def precision_against_keep_ratio(rows: pd.DataFrame, title: str = "") -> Figure:
 def kept_per_class(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:
     """Draw the kept labels of each class, correct and incorrect, a panel per method.
 
-    table: one line per method and class, columns method, class, kept, right (means over seeds).
+    table: one line per method and class, columns method, class, kept, correct (means over seeds).
     """
     methods = list(dict.fromkeys(table.method))
     size = {"width": 2.2 * len(methods) + 1.4, "height": 0.3 * len(class_names) + 1.1}
     figure, axes = panels(1, len(methods), **size, sharex=True, sharey=True)
     for ax, method in zip(axes[0], methods, strict=True):
         counts = table[table.method == method].set_index("class").loc[list(class_names)]
-        incorrect = counts.kept - counts.right
-        ax.barh(counts.index, counts.right, color=CORRECT, label="correct")
-        ax.barh(counts.index, incorrect, left=counts.right, color=INCORRECT, label="incorrect")
+        incorrect = counts.kept - counts.correct
+        ax.barh(counts.index, counts.correct, color=CORRECT, label="correct")
+        ax.barh(counts.index, incorrect, left=counts.correct, color=INCORRECT, label="incorrect")
         ax.set(title=method, xlabel="tiles kept")
         ax.grid(axis="y", visible=False)
     axes[0, 0].invert_yaxis()
@@ -73,7 +73,7 @@ def kept_per_class(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:
 def consensus_overview(table: pd.DataFrame, title: str = "") -> Figure:
     """Draw pseudo-label precision by filter and setting: a point per run, a bar at the mean.
 
-    table: columns method (for display), setting, share, precision.
+    table: columns method (for display), variant, share, precision.
     """
     return _by_method(table, "precision", "pseudo-label precision", title)
 
@@ -91,10 +91,10 @@ def _by_method(table: pd.DataFrame, score: str, xlabel: str, title: str) -> Figu
     methods, step = list(dict.fromkeys(table.method)), 0.5 if "share" in table else 0.27
     figure, axes = panels(width=7.5, height=step * len(methods) + 1.1)
     ax = axes[0, 0]
-    for (method, setting), df in table.groupby(["method", "setting"], sort=False):
+    for (method, setting), df in table.groupby(["method", "variant"], sort=False):
         y, colour = methods.index(method) + 0.18 * SIDES[setting], style.SETTING_COLOURS[setting]
         colour = "black" if method == "full supervision" else colour
-        mean = df[score].mean() if "share" in df else pooled_rows(df, score)
+        mean = df[score].mean() if "share" in df else pooled_score(df, score)
         ax.scatter(df[score], np.full(len(df), y), s=14, color=colour, alpha=0.5, lw=0)
         name = setting or None
         ax.plot(mean, y, marker="|", ls="", markersize=10, color=colour, mew=2.5, label=name)
@@ -110,7 +110,7 @@ def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figur
     """Draw scores against one rule at a time: mean and range over runs; dotted is unchanged.
 
     lines: what the axis says → lines of one rule, its values in column x, those of `SCORES` that
-    are measured, and varied (() for the runs in which nothing is) or own, the unchanged value.
+    are measured, and varied ("" for the runs in which nothing is).
     """
     columns = min(3, len(lines))
     rows = -(-len(lines) // columns)
@@ -124,7 +124,7 @@ def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figur
             if column in df:
                 look = {"color": colour, "marker": "o", "mew": 0, "ms": 4, "label": label, "ax": ax}
                 sns.lineplot(x=df.x.map(values.index), y=df[column], **look, **style.BAND)
-        unchanged = df.own.iloc[0] if "own" in df else df.x[df.varied == ()].iloc[0]
+        unchanged = df.x[df.varied == ""].iloc[0]
         ax.axvline(values.index(unchanged), color="black", lw=1, ls=":", label="unchanged")
         ax.set_xticks(range(len(values)), [f"{x:g}" for x in values])
         ax.set(xlabel=name, ylabel="")
@@ -153,14 +153,14 @@ def robustness(lines: pd.DataFrame, names: Mapping[str, str], title: str = "") -
     """
     figure, axes = panels(width=7.5, height=4.4)
     ax = axes[0, 0]
-    points = lines.groupby(["method", "setting", "shift"], sort=False)[["zero_shot", "accuracy"]]
+    points = lines.groupby(["method", "variant", "shift"], sort=False)[["zero_shot", "accuracy"]]
     points = points.mean().reset_index()
     points["direction"] = points["shift"].str.rstrip("0123456789.")
     ends = points.zero_shot.min(), points.zero_shot.max()
     ax.plot(ends, ends, ":", lw=1.2, color="black", label=names["zero-shot"])
     colours = {"ce-all": OTHER, "full-supervision": "black"}
     trained = points[points.method != "zero-shot"]
-    for (method, setting), df in trained.groupby(["method", "setting"], sort=False):
+    for (method, setting), df in trained.groupby(["method", "variant"], sort=False):
         colour = colours.get(method, style.SETTING_COLOURS[setting])
         for direction, x, y in df[["direction", "zero_shot", "accuracy"]].itertuples(index=False):
             ax.plot(x, y, SHIFTS[direction][0], ms=7.5, color=colour, mec="white", mew=0.7)
@@ -182,7 +182,7 @@ def accuracy_against_share(frame: pd.DataFrame, title: str = "") -> Figure:
     frame: from `slides.scores.share_frame`; bars are intervals.
     """
     figure, axes = panels(width=6.5, height=3.4)
-    for side, (setting, df) in enumerate(frame.groupby("setting", sort=True), -1):
+    for side, (setting, df) in enumerate(frame.groupby("variant", sort=True), -1):
         value, low, high = np.array([(e.value, e.low, e.high) for e in df.accuracy]).T
         x = df.irrelevant + 0.006 * side  # side by side, so that bars can be told apart
         look = {"marker": "o", "color": TISSUE_COLOURS[setting], "label": setting}

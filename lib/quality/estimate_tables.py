@@ -1,6 +1,6 @@
 """Quality with few labels or none: from the estimates of a run to rows, and from rows to tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,11 @@ EXPLANATION = (
     "points of the figure: shifted tiles."
 )
 COLUMNS = [
-    *("dataset", "vlm", "setting", "fold", "seed", "shift", "estimate"),
+    *("dataset", "vlm", "variant", "fold", "seed", "shift", "estimate"),
     *("value", "truth", "low", "high", "labels", "coverage", "half_width", "raised"),
 ]
-RUN = ["dataset", "shift", "setting"]
+RUN = ["dataset", "shift", "variant"]
+TITLES = ("dataset", "shift", "setting")  # of the tables
 
 
 # --- from a run to rows --------------------------------------------------------------------------
@@ -74,7 +75,7 @@ def evaluate_quality(
         audit |= {"coverage": float(repeats.covers.mean())}
         audit |= {"half_width": float((repeats.high - repeats.low).mean() / 2)}
         label_free = {"truth": truth, "estimates": estimated, "raised": low_estimates(estimated)}
-        common = {"setting": variant, "split": "test", "n": len(tiles), "network": "frozen"}
+        common = {"variant": variant, "split": "test", "n": len(tiles), "network": "frozen"}
         common |= fields
         evaluations += [
             {"method": AUDIT, "budget": len(sample), "labels": audit} | common,
@@ -88,35 +89,29 @@ def evaluate_stopping(rounds: pd.DataFrame, n: int, **fields: Any) -> dict[str, 
     columns = rounds[["budget", "changed", "recent", "value", "low", "high", "truth"]]
     columns = columns.astype(object).where(columns.notna(), None)
     row = {"method": STOPPING, "split": "test", "n": n, "network": "frozen"}
-    row |= {"budget": int(rounds.budget.iloc[-1]), "labels": columns.to_dict("list")}
+    row |= {"budget": int(rounds.budget.iloc[-1]), "labels": {"rounds": columns.to_dict("list")}}
     return row | fields
 
 
 # --- from rows to tables -------------------------------------------------------------------------
 
 
-def quality_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def quality_frame(facts: pd.DataFrame) -> pd.DataFrame:
     """Make one line per run and estimate: `COLUMNS`.
 
     shift: "" for tiles as they are; low and high of the audit alone, as well as its labels, how
     often the interval of such audits covered (coverage) and how wide it was (half_width); raised:
     whether a label-free estimate was so low that it warned.
     """
+    facts = facts[facts.method.isin([AUDIT, LABEL_FREE])]
     lines = []
-    for row in rows:
-        if row["method"] not in (AUDIT, LABEL_FREE):
-            continue
-        labels = row["labels"]
-        line = {name: row[name] for name in ("dataset", "vlm", "setting", "seed")}
-        line |= {"fold": statistics.fold_of(row), "truth": labels["truth"]}
-        line["shift"] = row["params"]["shift"] if row["params"].get("varied") else ""
-        line |= dict(zip(("low", "high"), labels.get("interval", (np.nan, np.nan)), strict=True))
-        line |= {name: labels.get(name, np.nan) for name in ("coverage", "half_width")}
-        line["labels"] = row["budget"]
-        for name, value in labels["estimates"].items():
-            raised = name in labels.get("raised", ())
+    for line in facts.rename(columns={"budget": "labels", "raised": "warned"}).to_dict("records"):
+        line["shift"] = line["value"]
+        line["low"], line["high"] = line["interval"] or (np.nan, np.nan)
+        for name, value in line["estimates"].items():
+            raised = name in (line["warned"] or ())
             lines.append(line | {"estimate": name, "value": value, "raised": raised})
-    return pd.DataFrame(lines, columns=COLUMNS)
+    return pd.DataFrame(lines, columns=COLUMNS).astype({"labels": int})
 
 
 def estimates_table(
@@ -159,7 +154,7 @@ def errors_table(frame: pd.DataFrame) -> pd.DataFrame:
             {
                 "estimate": title,
                 "mean error": _points(off.abs().mean()),
-                "largest error": f"{_points(off.abs().max())} ({where}, {worst.setting})",
+                "largest error": f"{_points(off.abs().max())} ({where}, {worst.variant})",
                 "bias": f"{100 * off.mean():+.1f}",
                 f"within ± {100 * TOLERANCE:g} points": f"{(off.abs() <= TOLERANCE).mean():.0%}",
                 "rank correlation": rank,
@@ -197,7 +192,9 @@ def by_dataset(frame: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for idx, runs in frame.groupby(RUN):
         off, each = _errors(runs).abs().groupby(runs.estimate), runs.groupby(["fold", "seed"])
-        line = dict(zip(RUN, idx, strict=True)) | {"accuracy": f"{each.truth.first().mean():.3f}"}
+        line = dict(zip(TITLES, idx, strict=True)) | {
+            "accuracy": f"{each.truth.first().mean():.3f}"
+        }
         for name in ESTIMATES:
             if (frame.estimate == name).any():
                 found = name in off.groups
@@ -215,7 +212,7 @@ def audit_table(frame: pd.DataFrame) -> pd.DataFrame:
     run, mean / largest.
     """
     return pd.DataFrame(
-        dict(zip(RUN, idx, strict=True))
+        dict(zip(TITLES, idx, strict=True))
         | {
             "labels": _range(runs.labels),
             "coverage": f"{runs.coverage.mean():.3f}",
@@ -228,21 +225,19 @@ def audit_table(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def stopping_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def stopping_table(facts: pd.DataFrame) -> pd.DataFrame:
     """Say per dataset and loop what the last rounds changed and gained, means over runs.
 
     recent: share of predictions that the last three rounds changed; gained: by how much the true
     accuracy rose from three rounds before the end to the end, in points.
     """
     lines = []
-    for row in rows:
-        if row["method"] == STOPPING:
-            rounds = pd.DataFrame(row["labels"])
-            before = rounds.truth.iloc[max(0, len(rounds) - 4)]
-            line = {"dataset": row["dataset"], "loop": row["params"]["followed"]}
-            line |= {"fold": statistics.fold_of(row), "seed": row["seed"]}
-            line |= {"labels": row["budget"], "recent": float(rounds.recent.iloc[-1])}
-            lines.append(line | {"gained": rounds.truth.iloc[-1] - before})
+    for line in facts[facts.method == STOPPING].itertuples():
+        rounds = pd.DataFrame(line.rounds)
+        gained = rounds.truth.iloc[-1] - rounds.truth.iloc[max(0, len(rounds) - 4)]
+        run = {"dataset": line.dataset, "loop": line.followed, "fold": line.fold}
+        run |= {"seed": line.seed, "labels": line.budget, "gained": gained}
+        lines.append(run | {"recent": float(rounds.recent.iloc[-1])})
     groups = pd.DataFrame(lines).groupby(["dataset", "loop"]) if lines else ()
     return pd.DataFrame(
         {
@@ -257,10 +252,10 @@ def stopping_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
-def all_tables(rows: Sequence[Mapping[str, Any]]) -> list[pd.DataFrame]:
+def all_tables(facts: pd.DataFrame) -> list[pd.DataFrame]:
     """Make every table of the rows of a record that has lines."""
-    frame = quality_frame(rows)
-    tables = [errors_table(frame), by_dataset(frame), audit_table(frame), stopping_table(rows)]
+    frame = quality_frame(facts)
+    tables = [errors_table(frame), by_dataset(frame), audit_table(frame), stopping_table(facts)]
     return [table for table in tables if len(table)]
 
 

@@ -1,7 +1,7 @@
-"""What is varied in ablations; tables and curves of those of VLM-CPL, from rows of the record."""
+"""Ablations of both methods: what is varied, and tables and curves of it from the record."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
@@ -9,8 +9,8 @@ import pandas as pd
 
 from lib.consensus import CLUSTER_RULES, LABEL_RULES, QUOTAS, TIE_BREAKS, VARIANTS
 from lib.report import statistics
-from lib.report.active_learning import TRAININGS
-from lib.report.format import pooled_spread, spread
+from lib.report.active_learning import STRATEGIES, TRAININGS, curves, in_order, rounds
+from lib.report.format import mean_std, pooled_std
 
 # One rule at a time, but for those that are in one dictionary.
 VLM_CPL_GRID: tuple[dict[str, Sequence], ...] = (
@@ -75,153 +75,249 @@ def ablation_grid(
                 yield {**ours, **changed, "varied": varied}
 
 
-# --- tables and curves of VLM-CPL ----------------------------------------------------------------
-
-# Two rules at once, or one that is a word; numbers are drawn (`plots.ablation_curves`).
-ABLATION_TABLES = (
-    *(("label_rule",), ("tie_break", "quota"), ("filters",)),
-    *(("cluster_on",), ("cluster_rule",)),
-)
-ABLATION_CURVES = {
-    "n_views": "views V",
-    "keep_ratio": "keep ratio ρ",
-    "threshold": "threshold γ",
-    "cross_weight": "weight λ",
-    "clusters_per_class": "clusters per class",
-}
+# --- tables and curves ---------------------------------------------------------------------------
 
 
-def ablation_frames(rows: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
-    """`ablation_frame` of each dataset of which something was varied in training."""
-    datasets = {
-        row["dataset"] for row in rows if _is_of_training(row) and "varied" in row["params"]
-    }
-    return {d: ablation_frame([r for r in rows if r["dataset"] == d]) for d in sorted(datasets)}
+@dataclass(frozen=True)
+class Ablated:
+    """What the ablations of a method vary, and how a line is scored.
 
-
-def _is_of_training(row: Mapping[str, Any]) -> bool:
-    """Of VLM-CPL or what it is compared with, on the test set, heads on frozen features."""
-    scored = row["split"] == "test" and row["scores"] is not None  # audits have no scores
-    return scored and row["network"] != "fine-tune" and row["training"] is None
-
-
-def ablation_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows of one dataset on the test set, without fine-tuned networks and active learning.
-
-    Columns: dataset, vlm, seed, fold, n, method, setting, varied (names of the parameters in which
-    a row of an ablation differs from the comparison, () for a row of the comparison itself), all
-    parameters, accuracy, balanced_accuracy, precision and kept (of the labels learnt from; NaN
-    where unknown).
+    base: of the unvaried lines those that differ in one rule at most; tables: rules that have a
+    table, two at once where they belong together; axes: rules that are numbers, and their names.
     """
-    lines = []
-    for row in filter(_is_of_training, rows):
-        labels = row["labels"] or {}
-        lines.append(
-            row["params"]
-            | {key: row[key] for key in ("dataset", "vlm", "seed", "n", "method")}
-            | {"fold": statistics.fold_of(row), "setting": row["setting"] or ""}
-            | {"varied": tuple(row["params"].get("varied", ()))}
-            | {key: row["scores"][key] for key in ("accuracy", "balanced_accuracy")}
-            | {key: labels.get(key) for key in ("precision", "kept")}
-        )
-    return pd.DataFrame(lines)
+
+    base: Callable[[pd.DataFrame], pd.Series]
+    mark: tuple[str, str]  # title of the column that marks unvaried lines, and its cell
+    tables: tuple[tuple[str, ...], ...]
+    axes: Mapping[str, str]
 
 
-def ablation(frame: pd.DataFrame, *names: str) -> pd.DataFrame:
-    """Lines of `ablation_frame` that are VLM-CPL in our setting, or differ from it in `names` only.
+VLM_CPL = Ablated(
+    base=lambda facts: (facts.method == "vlm-cpl") & (facts.variant == "ours"),
+    mark=("ours", "ours"),
+    tables=(
+        ("label_rule",),
+        ("tie_break", "quota"),
+        ("filters",),
+        ("cluster_on",),
+        ("cluster_rule",),
+    ),
+    axes={
+        "n_views": "views V",
+        "keep_ratio": "keep ratio ρ",
+        "threshold": "threshold γ",
+        "cross_weight": "weight λ",
+        "clusters_per_class": "clusters per class",
+    },
+)
+_NUMBERS = {
+    "threshold": "threshold τ",
+    "cross_weight": "weight w of cross supervision",
+    "contrast": "weight β of contrast",
+    "query_share": "query, share of the pool",
+}
+UNISAL = Ablated(
+    base=lambda facts: (facts.training == "dual-view") & (facts.method == "unisal"),
+    mark=("unchanged", "yes"),
+    tables=tuple((name,) for name in ("strategy", *_NUMBERS, "restart")),
+    axes=_NUMBERS,
+)
+
+
+def tested(facts: pd.DataFrame) -> pd.DataFrame:
+    """VLM-CPL and what it is compared with on the test sets, heads on frozen features."""
+    tiles = (facts.unit == "tile") & (facts.split == "test") & (facts.training == "")
+    return facts[tiles & facts.accuracy.notna() & (facts.network != "fine-tune")]
+
+
+def ablation(facts: pd.DataFrame, of: Ablated, *names: str) -> pd.DataFrame:
+    """Lines of one method that differ from its usual rules in `names` only, and the usual ones.
 
     Empty where nothing was varied; only runs (fold and seed) for which something was.
     """
-    if not {*names} <= {*frame}:
-        return frame[:0]
-    varied = frame.varied.map(lambda rules: bool(rules) and set(rules) <= set(names))
-    varied &= frame.method == "vlm-cpl"
-    base = (frame.method == "vlm-cpl") & (frame.setting == "ours") & (frame.varied == ())
-    base &= statistics.same_runs(frame, frame[varied])
-    return frame[varied | base].sort_values([*names, "fold", "seed"])
+    if not {*names} <= {*facts}:
+        return facts[:0]
+    within = [rules != "" and {*rules.split(", ")} <= {*names} for rules in facts.varied]
+    varied = pd.Series(within, facts.index, dtype=bool)
+    same_method = facts.method.eq("vlm-cpl") if of is VLM_CPL else facts.training.eq("dual-view")
+    if of is UNISAL and names != ("strategy",):
+        same_method &= facts.method == "unisal"
+    varied &= same_method
+    unvaried = of.base(facts) & (facts.varied == "") & statistics.same_runs(facts, facts[varied])
+    return facts[varied | unvaried].sort_values([*names, "fold", "seed"], kind="stable")
 
 
-def ablation_table(frame: pd.DataFrame, *names: str) -> pd.DataFrame:
-    """One line per combination of values, pooled ± standard deviation over runs; ours is marked."""
+def ablation_table(facts: pd.DataFrame, of: Ablated, *names: str) -> pd.DataFrame:
+    """One line per combination of values, pooled ± standard deviation over runs."""
     lines = []
-    for values, df in ablation(frame, *names).groupby(list(names), sort=False):
+    chosen = ablation(facts, of, *names)
+    for values, some in chosen.groupby(list(names), sort=of is UNISAL) if len(chosen) else ():
         line = {name: str(value) or "none" for name, value in zip(names, values, strict=True)}
-        line["ours"] = "ours" if (df.varied == ()).all() else ""
-        if df.precision.notna().all():
-            line["pseudo-label precision"] = spread(df.precision)
-        lines.append(line | {"accuracy": pooled_spread(df)} | statistics.runs(df))
+        line[of.mark[0]] = of.mark[1] if (some.varied == "").any() else ""
+        lines.append(line | _cells(some))
     return pd.DataFrame(lines)
 
 
-def ablation_tables(frame: pd.DataFrame) -> list[pd.DataFrame]:
-    """What the parts are worth, on and off, and the rules that are words, as far as varied."""
-    tables = [on_off_table(frame)] if len(ablation(frame, "filters")) else []
-    varied = [names for names in ABLATION_TABLES if len(ablation(frame, *names))]
-    tables += [ablation_table(frame, *names) for names in varied]
-    return tables + ([hue_table(frame)] if (frame.varied == ("hue",)).any() else [])
+def ablation_tables(facts: pd.DataFrame, of: Ablated) -> list[pd.DataFrame]:
+    """Parts on and off, then every rule that is no number or has a table, as far as varied."""
+    tables = [ablation_table(facts, of, *names) for names in of.tables]
+    if of is VLM_CPL:
+        on_off = on_off_table(facts) if len(ablation(facts, of, "filters")) else pd.DataFrame()
+        tables = [on_off, *tables, hue_table(facts)]
+    else:
+        tables = [unisal_on_off_table(facts), *tables, balance_table(facts)]
+    return [table for table in tables if len(table)]
 
 
-def on_off_table(frame: pd.DataFrame) -> pd.DataFrame:
+def ablation_lines(facts: pd.DataFrame, of: Ablated) -> dict[str, pd.DataFrame]:
+    """Values of the rules that are numbers, as column x, by what the axis says.
+
+    Of UniSAL a line per run with the AULC as column aulc, and the accuracy of the last round.
+    """
+    lines = {}
+    for name, title in of.axes.items():
+        chosen = ablation(facts, of, name)
+        if len(chosen):
+            if of is UNISAL:
+                keys = [name, "varied", "seed", "fold"]
+                areas = curves(chosen).set_index(keys).accuracy.rename("aulc")
+                last = rounds(chosen).groupby(keys).accuracy.last()
+                chosen = pd.concat([areas, last], axis=1).sort_index().reset_index()
+            lines[title] = chosen.assign(x=chosen[name])
+    return lines
+
+
+def _cells(some: pd.DataFrame) -> dict[str, str]:
+    """Scores of VLM-CPL, or of the loops of UniSAL, pooled ± standard deviation over runs."""
+    areas = curves(some)
+    if len(areas):
+        each = rounds(some)
+        last = each.loc[each.groupby(["seed", "fold"])["round"].idxmax()]
+        cells = {"AULC": pooled_std(areas)}
+        cells["AULC, balanced accuracy"] = pooled_std(areas, "balanced_accuracy")
+        return cells | {"accuracy at the end": pooled_std(last)} | statistics.runs(some)
+    known = (
+        {"pseudo-label precision": mean_std(some.precision)} if some.precision.notna().all() else {}
+    )
+    return known | {"accuracy": pooled_std(some)} | statistics.runs(some)
+
+
+def on_off_table(facts: pd.DataFrame) -> pd.DataFrame:
     """MVC, PFC and HCS on and off in all eight ways, our rules, pooled ± standard deviation.
 
     Without HCS: plain training on the labels that are left. HCS without a filter: all tiles are
     labelled and all are cross-supervised too.
     """
     plain = {"": "ce-lift", "mvc": "ce-mvc", "pfc": "ce-pfc", "mvc+pfc": "ce-kept"}
-    supervised = ablation(frame, "filters")
+    crossed = ablation(facts, VLM_CPL, "filters")
     lines = []
     for filters, method in plain.items():
-        without = frame[(frame.method == method) & frame.setting.isin(["", "ours"])]
-        without = without[(without.varied == ()) & statistics.same_runs(without, supervised)]
-        for hcs, df in (("", without), ("yes", supervised[supervised.filters == filters])):
-            if len(df):
+        without = facts[(facts.method == method) & facts.variant.isin(["", "ours"])]
+        without = without[(without.varied == "") & statistics.same_runs(without, crossed)]
+        for hcs, some in (("", without), ("yes", crossed[crossed.filters == filters])):
+            if len(some):
                 on = {name.upper(): "yes" if name in filters else "" for name in ("mvc", "pfc")}
-                scored = {"accuracy": pooled_spread(df)} | statistics.runs(df)
+                scored = {"accuracy": pooled_std(some)} | statistics.runs(some)
                 lines.append(on | {"HCS": hcs} | scored)
     return pd.DataFrame(lines)
 
 
-def hue_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """VLM-CPL in both settings with other colour jitter, pooled ± standard deviation over runs.
+def hue_table(facts: pd.DataFrame) -> pd.DataFrame:
+    """VLM-CPL in both variants with other colour jitter, pooled ± standard deviation over runs.
 
     The hue of the views changes the votes and what the networks see. Empty where it was not varied.
     """
-    varied = frame[frame.varied == ("hue",)]
-    base = frame[(frame.varied == ()) & statistics.same_runs(frame, varied)]
+    varied = facts[facts.varied == "hue"]
+    base = facts[(facts.varied == "") & statistics.same_runs(facts, varied)]
     both = pd.concat([base, varied])
-    lines = []
-    for (setting, hue), df in both[both.method == "vlm-cpl"].groupby(["setting", "hue"]):
-        line = {"setting": setting, "hue": f"± {hue:g}", "accuracy": pooled_spread(df)}
-        line["balanced accuracy"] = pooled_spread(df, "balanced_accuracy")
-        if df.precision.notna().all():
-            line["pseudo-label precision"] = spread(df.precision)
-        lines.append(line | statistics.runs(df))
+    both, lines = both[both.method == "vlm-cpl"], []
+    for (variant, hue), some in both.groupby(["variant", "hue"]) if len(varied) else ():
+        line = {"setting": variant, "hue": f"± {hue:g}", "accuracy": pooled_std(some)}
+        line["balanced accuracy"] = pooled_std(some, "balanced_accuracy")
+        if some.precision.notna().all():
+            line["pseudo-label precision"] = mean_std(some.precision)
+        lines.append(line | statistics.runs(some))
     return pd.DataFrame(lines)
 
 
-def ablation_lines(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """For `plots.ablation_curves`: the rules that are numbers, each with its values as column x."""
-    lines = {}
-    for name, title in ABLATION_CURVES.items():
-        curve = ablation(frame, name)
-        if len(curve):
-            lines[title] = curve.assign(x=curve[name])
-    return lines
+def unisal_on_off_table(facts: pd.DataFrame) -> pd.DataFrame:
+    """Cross supervision, contrast, DUS and CS on and off, pooled ± standard deviation over runs.
+
+    All on, each one off, both of a kind off, all off. Without DUS all unlabelled tiles are
+    clustered, without CS chance chooses in the disagreement set, without both among all.
+    """
+    rules = {
+        "1111": ("dual-view", "unisal", ""),
+        "0111": ("dual-view", "unisal", "cross_weight"),
+        "1011": ("dual-view", "unisal", "contrast"),
+        "1101": ("dual-view", "cs", "strategy"),
+        "1110": ("dual-view", "dus", "strategy"),
+        "1100": ("dual-view", "random", ""),
+        "0011": ("supervised", "unisal", ""),
+        "0000": ("supervised", "random", ""),
+    }
+    ablated = statistics.same_runs(facts, facts[facts.varied != ""])
+    lines = []
+    for on, (training, method, varied) in rules.items():
+        some = facts[(facts.training == training) & (facts.method == method)]
+        some = some[(some.varied == varied) & ablated[some.index]]
+        if varied not in ("", "strategy"):
+            some = some[some[varied] == 0]
+        if len(some):
+            names = ("cross supervision", "contrast", "DUS", "CS")
+            line = {name: "yes" * int(bit) for name, bit in zip(names, on, strict=True)}
+            lines.append(line | _cells(some))
+    return pd.DataFrame(lines)
 
 
-def robustness_lines(frame: pd.DataFrame) -> pd.DataFrame:
-    """For `plots.robustness`: methods measured under shifts, with their unshifted rows.
+def balance_table(facts: pd.DataFrame) -> pd.DataFrame:
+    """Every training and strategy with balanced batches and with batches as the labels come.
 
-    Columns beside those of `ablation_frame`: shift ("" for none) and zero_shot, the accuracy of the
+    Balanced: the labelled half of a batch holds every class equally often. Pooled ± standard
+    deviation over runs; empty where balance was not varied, without the lines of loops that
+    `22_active_learning_rounds` did not run.
+    """
+    drawn = facts[facts.varied.str.contains("balance_classes")]
+    balanced = facts[(facts.varied == "") & statistics.same_runs(facts, drawn)]
+    lines = []
+    for training, method in in_order(drawn):
+        for title, some in (("yes", balanced), ("", drawn)):
+            some = some[(some.training == training) & (some.method == method)]
+            if len(some):
+                line = {"training": training, "strategy": STRATEGIES[method]}
+                lines.append(line | {"balanced batches": title} | _cells(some))
+    return pd.DataFrame(lines)
+
+
+def with_unchanged(
+    trials: Sequence[dict[str, Any]], own: Mapping[str, Any], before: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """The trials, after the loop that varies nothing where the run does not have it yet.
+
+    trials, own: see `ablation_grid`; before: facts of the run.
+    """
+    unchanged = (before.varied == "") & (before.method == own["strategy"])
+    unchanged &= before.training == own["training"]
+    return [*trials] if unchanged.any() else [{**own, "varied": []}, *trials]
+
+
+def ablated_datasets(facts: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """By dataset the lines among which a rule was varied, heads on frozen features."""
+    some = facts[facts.network != "fine-tune"]
+    return {name: df for name, df in some.groupby("dataset") if (df.varied != "").any()}
+
+
+def robustness_lines(facts: pd.DataFrame) -> pd.DataFrame:
+    """Methods measured under shifts, with their unshifted lines, for `plots.robustness`.
+
+    Columns beside those of the facts: shift ("" for none) and zero_shot, the accuracy of the
     zero-shot labels of the same VLM, seed and fold at that shift. Empty where nothing was shifted.
     """
-    if "shift" not in frame:
-        return frame[:0]
-    moved = frame.varied == ("shift",)
-    keys = frame[["method", "setting"]].apply(tuple, axis=1)
-    runs = [column for column in ("vlm", "seed", "fold") if column in frame]
-    same_run = frame[runs].apply(tuple, axis=1)
-    unmoved = (frame.varied == ()) & keys.isin({*keys[moved]}) & same_run.isin({*same_run[moved]})
-    lines = frame[moved | unmoved].assign(shift=lambda df: df["shift"].fillna(""))
-    zero_shot = lines[lines.method == "zero-shot"].set_index([*runs, "shift"]).accuracy
-    return lines.join(zero_shot.rename("zero_shot"), on=[*runs, "shift"])
+    moved = facts.varied == "shift"
+    keys = pd.MultiIndex.from_frame(facts[["method", "variant"]])
+    unmoved = (facts.varied == "") & keys.isin(keys[moved])
+    unmoved &= statistics.same_runs(facts, facts[moved])
+    lines = facts[moved | unmoved].assign(shift=lambda some: some.value)
+    runs = ["vlm", "seed", "fold", "shift"]
+    zero_shot = lines[lines.method == "zero-shot"].set_index(runs).accuracy
+    return lines.join(zero_shot.rename("zero_shot"), on=runs)

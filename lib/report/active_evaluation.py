@@ -1,4 +1,4 @@
-"""Histories of active learning as rows of the record, counts per group and shares of classes."""
+"""Histories of active learning as evaluations, and shares of classes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -7,41 +7,37 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lib.report.active_learning import GROUP_COLUMNS, OURS, curve_weights
+from lib.report import metrics
+from lib.report.active_learning import OURS, curve_weights
 from lib.report.evaluation import evaluate_probs
 
 if TYPE_CHECKING:
     from lib.active.loop import ActiveLearningConfig, History
 
+PSEUDO = ("confident", "precision", "disagreeing", "filled")
 
-def evaluate_rounds(
-    method: str,
-    history: "History",
-    test: pd.DataFrame,
-    class_names: Sequence[str],
-    **fields: Any,
+
+def evaluate_loop(
+    method: str, history: "History", test: pd.DataFrame, class_names: Sequence[str], **fields: Any
 ) -> list[dict[str, Any]]:
-    """One evaluation per round on the test set, for `Run.record`.
+    """One evaluation per round on the test set and one of the mean over the curve (AULC).
 
-    test: tiles that the history predicts, in its order, with column label; fields: further fields
-    of the row (training, network, device, params).
+    test: tiles that the history predicts, in its order, with columns label and group, which the
+    mean over the curve counts by; fields: further fields (training, network, device, params).
     """
     evaluations = []
     for r, notes in history.rounds.astype(object).where(history.rounds.notna(), None).iterrows():
         queries = history.queries[history.queries["round"] <= r]
         per_class = {name: int((queries.label == c).sum()) for c, name in enumerate(class_names)}
-        labels = {"round": r, "labelled": notes.labelled, "per_class": per_class}
-        pseudo = ("confident", "precision", "disagreeing", "filled")
-        round_fields = {
-            "budget": notes.labelled,
-            "labels": labels | {name: notes.get(name) for name in pseudo},
-            "seconds": notes.training_seconds + notes.selection_seconds,
-        }
-        evaluation = evaluate_probs(
-            method, history.probs[r], test.label.values, class_names, **fields
-        )
-        evaluations.append(evaluation | round_fields)
-    return evaluations
+        labels = {name: notes.get(name) for name in PSEUDO} | {"per_class": per_class}
+        evaluation = evaluate_probs(method, history.probs[r], test[["label"]], **fields)
+        evaluation |= {"round": r, "budget": notes.labelled, "labels": labels}
+        seconds = notes.training_seconds + notes.selection_seconds
+        evaluations.append(evaluation | {"seconds": seconds})
+    correct = history.probs.argmax(2) == test.label.values
+    area = metrics.counts(curve_weights(history.rounds.labelled) @ correct, test)
+    curve = {"method": method, "unit": "curve", "split": "test", "n": len(test), "counts": area}
+    return [*evaluations, curve | fields]
 
 
 def evaluate_loops(
@@ -54,7 +50,7 @@ def evaluate_loops(
     params: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """One evaluation per round of each of several loops; see `evaluate_rounds`.
+    """Evaluations of several loops; see `evaluate_loop`.
 
     trials: strategy and training of each loop and, in an ablation, all of its rules; configs: its
     `loop.ActiveLearningConfig`; params: of all rows.
@@ -63,7 +59,7 @@ def evaluate_loops(
     for trial, config, history in zip(trials, configs, histories, strict=True):
         of_config: dict[str, Any] = {"query_size": config.query_size, "n_rounds": config.n_rounds}
         of_config |= {"objective": repr(config.objective)}
-        evaluations += evaluate_rounds(
+        evaluations += evaluate_loop(
             trial["strategy"], history, test, class_names, training=trial["training"],
             params={**(params or {}), **trial, **of_config}, **fields,
         )  # fmt: skip
@@ -79,48 +75,28 @@ def evaluate_cold_starts(
     params: Mapping[str, Any],
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """Rows of `30_cold_start`: each loop's rounds, zero labels (round −1) and all labels.
+    """Evaluations of `30_cold_start`: each loop's rounds, zero labels (round −1) and all labels.
 
-    histories: (shift, way to begin) → history, "" for no shift, whose loop that begins by chance
+    histories: (shift, first query) → history, "" for no shift, whose loop that begins by chance
     is not repeated; none, every: by shift the predictions [M, C] without a label and with all.
     """
     training, by_chance = OURS
-    found = []
+    evaluations = []
     for (shift, method), history in histories.items():
         own = {"training": training, "network": "frozen"} | fields
         own["params"] = {**params} | ({"varied": ["shift"], "shift": shift} if shift else {})
-        own["setting"] = None if method == by_chance else "ours"  # of VLM-CPL
+        own["variant"] = None if method == by_chance else "ours"  # of VLM-CPL
         if method == "cold-start":
-            labels = {"round": -1, "labelled": 0}
-            zero = evaluate_probs(method, none[shift], test.label.values, class_names, **own)
-            found.append(zero | {"budget": 0, "labels": labels})
+            zero = evaluate_probs(method, none[shift], test[["label"]], **own)
+            evaluations.append(zero | {"budget": 0, "round": -1})
         if shift or method != by_chance:
-            found += evaluate_rounds(method, history, test, class_names, **own)
+            evaluations += evaluate_loop(method, history, test, class_names, **own)
         if method == by_chance and shift:
-            all_labels = own | {"training": "supervised"}
-            found.append(evaluate_probs("full-supervision", every[shift], test.label.values,
-                                        class_names, **all_labels))  # fmt: skip
-    return found
-
-
-def right_per_group(
-    histories: "Mapping[tuple[str, str], History]", test: pd.DataFrame, **fields: Any
-) -> pd.DataFrame:
-    """Right predictions per group and class of the test set, averaged over each curve.
-
-    Columns: `GROUP_COLUMNS`. histories: (training, method) → history; test: columns group and
-    label; fields: vlm, seed, fold and network.
-    """
-    counted = []
-    for (training, method), history in histories.items():
-        right = history.probs.argmax(2) == test.label.values
-        weights = curve_weights(history.rounds.labelled)
-        counted.append(
-            test[["group", "label"]].assign(
-                training=training, method=method, n=1, right=weights @ right, **fields
+            own |= {"training": "supervised"}
+            evaluations.append(
+                evaluate_probs("full-supervision", every[shift], test[["label"]], **own)
             )
-        )
-    return pd.concat(counted).groupby(GROUP_COLUMNS[:-2]).sum().reset_index()
+    return evaluations
 
 
 def queries_per_class(

@@ -1,21 +1,20 @@
-"""The comparison of methods: from trials to rows, and from rows of the record to tables."""
-
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+"""Tables of VLM-CPL beside other methods, from the record."""
 
 import numpy as np
 import pandas as pd
 
 from lib.consensus import VARIANTS
-from lib.report import metrics, statistics
-from lib.report.evaluation import evaluate_probs
-from lib.report.format import differences, with_interval
-from lib.report.statistics import Groups, Kind
-
-if TYPE_CHECKING:
-    from lib.learning.trials import Outcome, Trial
+from lib.record import Record
+from lib.report import statistics
+from lib.report.format import (
+    SCORES,
+    difference_cells,
+    insert_columns,
+    mean_std,
+    pooled_std,
+    score_cells,
+)
+from lib.report.statistics import Groups, Kind, pooled_score
 
 COMPARED = {
     "zero-shot": "zero-shot",
@@ -45,287 +44,236 @@ UNTRAINED = (
     *("zero-shot", "centred", "sinkhorn", "sinkhorn-clusters", "prior-em"),
     *("mean-of-views", "lift", "transductive", "stata"),
 )
+# Methods without our filters; a run is complete with the first of these.
+NEEDED = "mean-of-views transductive ce-all gce elr co-teaching confident-learning".split()
+WITHOUT_FILTER = (
+    *NEEDED,
+    *("centred", "sinkhorn", "prior-em", "stata", "source-only", "top-confidence"),
+)
+ON_TEST = "chosen on the test set"
 OURS = ("vlm-cpl", "ours")
-KIND = ["method", "setting", "network"]
-SCORES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "auroc": "AUROC",
-    "ece": "ECE",
-}
-SCORE_COLUMNS = [
-    *("dataset", "fold", "seed", "method", "setting", "network", "n"),
-    *SCORES,
-    *("recall", "support"),
-]
-GROUP_COLUMNS = [
-    *("vlm", "seed", "fold", "method", "setting", "network", "label", "group"),
-    *("n", "right"),
-]
+KIND = ["method", "variant", "network"]
 # Accuracies that VLM-CPL's abstract gives (arXiv 2403.15836 v1), with the paper's VLM and split.
 PAPER = {
     ("hph", "vlm-cpl", "published filters"): 0.871,
     ("lc25000", "vlm-cpl", "published filters"): 0.951,
     ("lc25k", "vlm-cpl", "published filters"): 0.951,
 }
+# A run has failed if it is more than this below full supervision, or finds no tile of a class.
+TOLERATED = 0.05
 
 
-# --- of one run ----------------------------------------------------------------------------------
-
-
-def trials_table(
-    trials: "Sequence[Trial]", truth: np.ndarray, class_names: Sequence[str]
-) -> pd.DataFrame:
-    """One line per trial, before it runs: its loss, which labels it learns from and how many.
-
-    Of an ablation the setting is what is varied. The last column counts classes that none of these
-    labels names.
-
-    truth: [N]; judges the labels, and no trial but full supervision sees it.
-    """
-    lines = []
-    for trial in trials:
-        quality = metrics.label_quality(trial.labels, trial.kept, truth, class_names)
-        lines.append(
-            {
-                "method": COMPARED[trial.method],
-                "setting": _varied(trial) or trial.setting,
-                "loss": re.sub(r"\w+=", "", repr(trial.objective)),  # as long as pandas shows
-                "labels": trial.source,
-                "tiles": quality["kept"],
-                "pseudo-label precision": quality["precision"],
-                "classes without": sum(not c["kept"] for c in quality["per_class"].values()),
-            }
-        )
-    return pd.DataFrame(lines).round(3)
-
-
-def _varied(trial: "Trial") -> str:
-    """What an ablation changes, as in "keep_ratio=0.1"; empty for a trial that is none."""
-    values = {name: trial.params[name] for name in trial.params.get("varied", ())}
-    return ", ".join(f"{name}={'none' if v == '' else v}" for name, v in values.items())
-
-
-def evaluate(
-    outcomes: "Sequence[Outcome]",
-    truth: np.ndarray,
-    test_labels: np.ndarray,
-    class_names: Sequence[str],
-    *,
-    network: str,
-    **fields: Any,
-) -> list[dict[str, Any]]:
-    """Outcomes of trials as evaluations for `Run.record`.
-
-    truth: [N], of the training tiles; test_labels: [M], of the predicted tiles; network: of what
-    was trained; fields: further fields of the rows.
-    """
-    evaluations = []
-    for outcome in outcomes:
-        evaluation = evaluate_probs(
-            outcome.method, outcome.probs, test_labels, class_names,
-            setting=outcome.setting or None, params=dict(outcome.params),
-            network=None if outcome.method in UNTRAINED else network, **fields,
-        )  # fmt: skip
-        trial = outcome.trial
-        if trial is not None:
-            quality = metrics.label_quality(trial.labels, trial.kept, truth, class_names)
-            if outcome.alarms is not None:
-                quality |= {"alarms": sorted({alarm.name for alarm in outcome.alarms})}
-            evaluation |= {"labels": quality, "seconds": outcome.seconds}
-            evaluation["params"]["objective"] = repr(trial.objective)
-        evaluations.append(evaluation)
-    return evaluations
-
-
-def evaluate_varied(
-    name: str,
-    outcomes: "Mapping[Any, Sequence[Outcome]]",
-    truth: np.ndarray,
-    test_labels: np.ndarray,
-    class_names: Sequence[str],
-    **fields: Any,
-) -> list[dict[str, Any]]:
-    """Outcomes at each value of a parameter, as evaluations in which it is varied; see `evaluate`.
-
-    name: of the parameter, such as "shift"; outcomes: by its value.
-    """
-    evaluations = []
-    for value, of_value in outcomes.items():
-        judged = evaluate(of_value, truth, test_labels, class_names, network="frozen", **fields)
-        for evaluation in judged:
-            evaluation["params"] |= {name: value, "varied": [name]}
-        evaluations += judged
-    return evaluations
-
-
-def right_frame(
-    outcomes: "Sequence[Outcome]",
-    predictions: pd.DataFrame,
-    test: pd.DataFrame,
-    *,
-    vlm: str,
-    seed: int,
-    fold: int,
-    network: str,
-) -> pd.DataFrame:
-    """Whether each method is right on each test tile, one line per method and tile.
-
-    predictions: those of `13_high_confidence_cross_supervision`, of which zero-shot and VLM-CPL are
-    added; test: columns tile, group, label. Columns: tile, group, label, vlm, seed, fold, method,
-    setting, network, right.
-    """
-    named = predictions.set_index("tile").loc[test.tile]
-    classes = {(o.method, o.setting): o.probs.argmax(1) for o in outcomes}
-    if network == "frozen":
-        classes["zero-shot", ""] = named["zero-shot_label"].values
-    classes |= {("vlm-cpl", setting): named[f"{setting}_label"].values for setting in VARIANTS}
-    lines = [
-        test[["tile", "group", "label"]].assign(
-            vlm=vlm, seed=seed, fold=fold, method=method, setting=setting,
-            network="" if method in UNTRAINED else network, right=predicted == test.label.values,
-        )
-        for (method, setting), predicted in classes.items()
-    ]  # fmt: skip
-    return pd.concat(lines, ignore_index=True)
-
-
-# --- tables --------------------------------------------------------------------------------------
-
-
-def groups_frame(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Tiles and right predictions per group and true class, for `statistics.grouped`.
-
-    predictions: `GROUP_COLUMNS` but n, one line per tile. Returns the same columns without
-    repeats, `right` being counted, and n, the tiles.
-    """
-    return predictions.groupby(GROUP_COLUMNS[:-2]).right.agg(n="size", right="sum").reset_index()
-
-
-def groups_of_runs(runs: Path) -> pd.DataFrame:
-    """`groups_frame` of every fold and seed below a folder of runs; empty without a comparison."""
-    files = sorted(runs.glob("seed*/fold*/comparison*.parquet"))
-    if not files:
-        return pd.DataFrame(columns=GROUP_COLUMNS)
-    return groups_frame(pd.concat(map(pd.read_parquet, files)))
-
-
-def groups_of_record(file: Path) -> pd.DataFrame:
-    """`groups_frame` as published; empty if the record holds no comparison."""
-    return pd.read_parquet(file) if file.is_file() else pd.DataFrame(columns=GROUP_COLUMNS)
-
-
-def score_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows of the comparison in its order, a line per run: `SCORE_COLUMNS`.
+def compared(some: Record) -> Record:
+    """The evaluations of the comparison in its order, without ablations.
 
     What needs no network and heads on frozen features come before whole networks.
     """
-    methods, settings = list(COMPARED), ["", *VARIANTS]
-    lines = sorted(
-        (score_line(row) for row in rows if is_compared(row)),
-        key=lambda line: (
-            line["network"] == "fine-tune",
-            methods.index(line["method"]),
-            settings.index(line["setting"]),
-            line["seed"],
-            line["fold"],
-        ),
+    facts = some.facts
+    facts = facts[_tested(facts) & (facts.varied == "") & facts.method.isin(COMPARED)]
+    methods, variants = list(COMPARED), ["", *VARIANTS]
+    order = facts.assign(
+        network=facts.network == "fine-tune",
+        method=facts.method.map(methods.index),
+        variant=facts.variant.map(variants.index),
     )
-    return pd.DataFrame(lines, columns=SCORE_COLUMNS)
+    order = order.sort_values(["network", "method", "variant", "seed", "fold"], kind="stable")
+    return Record(facts.loc[order.index], some.counts)
 
 
-def is_compared(row: Mapping[str, Any]) -> bool:
-    """Whether a row belongs to the comparison, not to an ablation of it."""
-    known = row["method"] in COMPARED and row["training"] is None  # not active learning
-    return known and row["split"] == "test" and "varied" not in row["params"]
+def _tested(facts: pd.DataFrame) -> pd.Series:
+    """Of VLM-CPL or what it is compared with, on the tiles of the test set."""
+    tiles = (facts.unit == "tile") & (facts.split == "test") & (facts.training == "")
+    return tiles & facts.accuracy.notna()
 
 
-def score_line(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the record as a line of `score_frame`."""
-    kind = {key: row[key] or "" for key in ("setting", "network")}
-    fields = {key: row[key] for key in ("dataset", "method", "seed", "n")}
-    return fields | {"fold": statistics.fold_of(row)} | kind | row["scores"]
-
-
-def scores_table(
-    rows: Sequence[Mapping[str, Any]], groups: pd.DataFrame | None = None
-) -> pd.DataFrame:
+def scores_table(some: Record) -> pd.DataFrame:
     """Scores on the test set, one line per method.
 
-    Accuracy and balanced accuracy are pooled over folds, with their intervals where groups are
-    known; the others are means over runs. groups: `groups_frame` of the same runs; with it a table
-    says by how much VLM-CPL in our setting is better than each other method of the same network on
-    the same tiles (p corrected by Holm over the lines), and in which scores a line is not inferior
-    to full supervision (`statistics.non_inferior`). The column paper is the paper's accuracy, with
-    its own VLM and split, where it is known.
+    With intervals where groups are known; then the table says too by how much VLM-CPL in our
+    variant is better than each other method of the same network on the same tiles (p corrected by
+    Holm over the lines), and in which scores a line is not inferior to full supervision
+    (`statistics.non_inferior`). The column paper is the paper's accuracy, with its own VLM and
+    split, where it is known.
     """
-    frame = score_frame(rows)
-    counted = None if groups is None else statistics.grouped(groups, KIND)
-    lines, kinds = [], []
-    for kind, of_method in frame.groupby(KIND, sort=False):
-        method, setting, network = map(str, kind)
-        line = {"method": COMPARED[method], "setting": setting, "network": network}
-        line |= _scores(of_method, counted, (method, setting, network))
-        known = PAPER.get((of_method.dataset.iloc[0], method, setting))
-        lines.append(line | {"paper": f"{known:.3f}" if known else ""} | statistics.runs(of_method))
-        kinds.append((method, setting, network))
+    some = compared(some)
+    groups, lines, kinds = statistics.grouped(some, KIND), [], []
+    for (method, variant, network), facts in some.facts.groupby(KIND, sort=False):
+        kinds.append((method, variant, network))
+        line = {"method": COMPARED[method], "setting": variant, "network": network}
+        line |= score_cells(facts, groups, kinds[-1], SCORES)
+        paper = PAPER.get((facts.dataset.iloc[0], method, variant))
+        lines.append(line | {"paper": f"{paper:.3f}" if paper else ""} | statistics.runs(facts))
     table = pd.DataFrame(lines)
-    if counted is None or table.empty:
-        return table
-    place = table.columns.get_loc("paper")
-    for name, cells in reversed(_comparisons(counted, kinds).items()):
-        table.insert(place, name, cells)
+    if groups.kinds and len(table):
+        better = {
+            title: difference_cells(groups, kinds, _ours_beside, score)
+            for title, score in (
+                ("ours is better by", "accuracy"),
+                ("ours is better by, balanced accuracy", "balanced_accuracy"),
+            )
+        }
+        better["not inferior to full supervision"] = [_non_inferior(groups, k) for k in kinds]
+        insert_columns(table, "paper", better)
     return table
 
 
-def _scores(of_method: pd.DataFrame, groups: Groups | None, kind: Kind) -> dict[str, str]:
-    known = statistics.estimates(groups, kind) if groups else {}
-    cells = {}
-    for name, title in SCORES.items():
-        if name in known:
-            cells[title] = with_interval(known[name])
-        elif name in statistics.SCORES:
-            cells[title] = f"{statistics.pooled_rows(of_method, name):.3f}"
-        else:
-            cells[title] = f"{of_method[name].astype(float).mean():.3f}"
-    return cells
-
-
-def _comparisons(groups: Groups, kinds: Sequence[Kind]) -> dict[str, list[str]]:
-    """Columns of `scores_table` that compare two methods; kinds: method, setting and network."""
-    better = [
-        {} if kind[:2] == OURS else statistics.differences(groups, _beside(OURS, kind), kind)
-        for kind in kinds
-    ]
-    return {
-        "ours is better by": differences([line.get("accuracy") for line in better]),
-        "ours is better by, balanced accuracy": differences(
-            [line.get("balanced_accuracy") for line in better]
-        ),
-        "not inferior to full supervision": [_non_inferior(groups, kind) for kind in kinds],
-    }
-
-
-def _beside(method: tuple[str, str], kind: Kind) -> Kind:
-    """A method with the network of another, or with heads on frozen features if that has none."""
-    return (*method, kind[2] or "frozen")
+def _ours_beside(kind: Kind) -> Kind | None:
+    """VLM-CPL in our variant, with the network of another method."""
+    return None if kind[:2] == OURS else (*OURS, kind[2] or "frozen")
 
 
 def _non_inferior(groups: Groups, kind: Kind) -> str:
     """Scores in which a method is not inferior to full supervision; empty where not comparable."""
-    full = _beside(("full-supervision", ""), kind)
+    full = ("full-supervision", "", kind[2] or "frozen")
     minus_full = {} if kind == full else statistics.differences(groups, kind, full)
-    good = [SCORES[score] for score, difference in minus_full.items()
-            if statistics.non_inferior(difference, score)]  # fmt: skip
+    good = [SCORES[s] for s, d in minus_full.items() if statistics.non_inferior(d, s)]
     return ", ".join(good) or ("no" if minus_full else "")
 
 
-def of_own_vlm(
-    rows: Sequence[Mapping[str, Any]], vlms: Mapping[str, str]
-) -> list[Mapping[str, Any]]:
-    """Rows of the VLM that is named for their dataset; others are for `overviews`.
+def with_vlms(some: Record, vlms: pd.Series | dict[str, str]) -> Record:
+    """The evaluations with the VLM that is named for their dataset; vlms: dataset → VLM."""
+    return some[some.facts.vlm == some.facts.dataset.map(vlms)]
 
-    vlms: dataset → VLM, such as the one that the dataset's parameters name.
+
+# --- all datasets --------------------------------------------------------------------------------
+
+
+def summary_frame(some: Record) -> pd.DataFrame:
+    """VLM-CPL between zero-shot and full supervision, heads on frozen features, pooled over folds.
+
+    One line per dataset and score (accuracy, balanced_accuracy). Columns: dataset, score,
+    zero-shot, other and other_name (the best method without our filters that every run has, chosen
+    on the test set), published, ours, full, folds, seeds. Runs and datasets without the whole
+    comparison are left out. Raises ValueError for a dataset with several VLMs.
     """
-    return [row for row in rows if row["vlm"] == vlms[row["dataset"]]]
+    needed = {*NEEDED, "zero-shot", "vlm-cpl", "full-supervision"}
+    facts = compared(some).facts
+    facts = facts[facts.network != "fine-tune"]
+    lines = []
+    for dataset, of_dataset in facts.groupby("dataset"):
+        if of_dataset.vlm.nunique() > 1:
+            raise ValueError(f"several VLMs for {dataset}: a mean says nothing")
+        methods = of_dataset.groupby(["fold", "seed"]).method
+        complete = methods.transform(lambda names: needed <= set(names)).astype(bool)
+        of_dataset = of_dataset[complete]
+        kinds = dict(list(of_dataset.groupby(["method", "variant"])))
+        n_runs = len(of_dataset[["fold", "seed"]].drop_duplicates())
+        for score in statistics.SCORES if n_runs else ():
+            pooled = {kind: pooled_score(df, score) for kind, df in kinds.items()}
+            others = {
+                method: value
+                for (method, variant), value in pooled.items()
+                if method in WITHOUT_FILTER and len(kinds[method, variant]) == n_runs
+            }
+            best = max(others, key=lambda method: others[method])
+            line = {"dataset": dataset, "score": score, "zero-shot": pooled["zero-shot", ""]}
+            line |= {"other": others[best], "other_name": COMPARED[best]}
+            line |= {"published": pooled["vlm-cpl", "published filters"], "ours": pooled[OURS]}
+            line |= {"full": pooled["full-supervision", ""]}
+            lines.append(line | statistics.runs(of_dataset))
+    return pd.DataFrame(lines)
+
+
+def summary_table(some: Record) -> pd.DataFrame:
+    """`summary_frame` as it is printed, two lines per dataset."""
+    frame = summary_frame(some)
+    if frame.empty:
+        return frame
+    shown = {
+        name: frame[name].map("{:.3f}".format) for name in frame.columns[2:-2].drop("other_name")
+    }
+    return pd.DataFrame(
+        {
+            "dataset": frame.dataset,
+            "score": frame.score.map(SCORES),
+            "zero-shot": shown["zero-shot"],
+            f"best other method, {ON_TEST}": shown["other"] + " (" + frame.other_name + ")",
+            "VLM-CPL, published filters": shown["published"],
+            "VLM-CPL, ours": shown["ours"],
+            "full supervision": shown["full"],
+            "folds": frame.folds,
+            "seeds": frame.seeds,
+        }
+    )
+
+
+def vlm_table(some: Record) -> pd.DataFrame:
+    """Datasets that were run with more than one VLM: each of them, and ensembles.
+
+    Over the runs (fold and seed) that all have: zero-shot on the test set, what our variant keeps,
+    and VLM-CPL on the test set, heads on frozen features; accuracy and balanced accuracy.
+    """
+    facts = compared(some).facts
+    kinds = [("zero-shot", "", ""), (*OURS, "frozen")]
+    facts = facts[pd.MultiIndex.from_frame(facts[KIND]).isin(kinds)]
+    lines = []
+    for dataset, of_dataset in facts.groupby("dataset"):
+        n_vlms = of_dataset.groupby(["fold", "seed"]).vlm.transform("nunique")
+        common = of_dataset[n_vlms == of_dataset.vlm.nunique()]
+        for vlm, of_vlm in common.groupby("vlm") if n_vlms.max() > 1 else ():
+            before, ours = (of_vlm[of_vlm.method == method] for method, *_ in kinds)
+            line = {"dataset": dataset, "VLM": vlm, "zero-shot": pooled_std(before)}
+            line["zero-shot, balanced accuracy"] = pooled_std(before, "balanced_accuracy")
+            line |= {"kept": f"{ours.kept.mean():.0f}"}
+            line |= {"pseudo-label precision": mean_std(ours.precision)}
+            line |= {"VLM-CPL": pooled_std(ours)}
+            line["VLM-CPL, balanced accuracy"] = pooled_std(ours, "balanced_accuracy")
+            lines.append(line | statistics.runs(ours))
+    return pd.DataFrame(lines)
+
+
+# --- the alarm -----------------------------------------------------------------------------------
+
+
+def alarm_frame(some: Record) -> pd.DataFrame:
+    """One line per run of VLM-CPL that could raise an alarm and has a full supervision beside it.
+
+    Full supervision of the same dataset, VLM, fold, seed, network and shift. Columns: dataset, vlm,
+    variant, fold, seed, shifted (bool), alarms (names), raised, failed (bool).
+    """
+    facts = some.facts[_tested(some.facts) & some.facts.varied.isin(["", "shift"])]
+    run = ["dataset", "vlm", "network", "seed", "fold", "value"]
+    full = facts[facts.method == "full-supervision"].set_index(run).accuracy.rename("full")
+    ours = facts[(facts.method == "vlm-cpl") & facts.alarms.notna()].join(full, on=run, how="inner")
+    if ours.empty:
+        return ours
+    n, correct = (np.stack(ours[name].tolist()) for name in ("class_n", "class_correct"))
+    lost = ((n > 0) & (correct == 0)).any(axis=1)
+    failed = (ours.full - ours.accuracy > TOLERATED + 1e-9) | lost
+    frame = ours.assign(shifted=ours.varied != "", raised=ours.alarms.map(bool), failed=failed)
+    return frame[[*run[:2], "variant", "fold", "seed", "shifted", "alarms", "raised", "failed"]]
+
+
+def alarm_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One line per dataset, variant and whether tiles were shifted, and one of all per variant."""
+    lines = []
+    for variant, of_variant in frame.groupby("variant") if len(frame) else ():
+        for (dataset, shifted), runs in of_variant.groupby(["dataset", "shifted"]):
+            what = {"dataset": dataset, "setting": variant, "tiles": "shifted" if shifted else ""}
+            lines.append(what | _counts(runs))
+        lines.append({"dataset": "all", "setting": variant, "tiles": ""} | _counts(of_variant))
+    return pd.DataFrame(lines)
+
+
+def alarms_by_name(frame: pd.DataFrame) -> pd.DataFrame:
+    """One line per alarm: in how many runs it was raised, and how many of these failed."""
+    if frame.empty or not frame.raised.any():
+        return pd.DataFrame()
+    each = frame.assign(alarms=frame.alarms.map(lambda names: sorted(set(names))))
+    each = each.explode("alarms").dropna(subset="alarms")
+    return pd.DataFrame(
+        {"alarm": name, "setting": variant, "raised": str(len(failed)), "right": str(failed.sum())}
+        for (name, variant), failed in each.groupby(["alarms", "variant"]).failed
+    )
+
+
+def _counts(runs: pd.DataFrame) -> dict[str, str]:
+    raised, failed = runs.raised, runs.failed
+    counts = {
+        "runs": len(runs),
+        "true alarms": (raised & failed).sum(),
+        "false alarms": (raised & ~failed).sum(),
+        "misses": (~raised & failed).sum(),
+        "rightly silent": (~raised & ~failed).sum(),
+    }
+    return {name: str(count) for name, count in counts.items()}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib import consensus
+from lib import consensus, record
 from lib.alarm import Alarm
 from lib.consensus import VARIANTS, FilterInputs, FilterRules
 from lib.report import metrics
@@ -39,19 +39,17 @@ def evaluate_labels(
 
 
 def evaluate_probs(
-    method: str,
-    probs: np.ndarray,
-    labels: np.ndarray,
-    class_names: Sequence[str],
-    /,
-    **fields: Any,
+    method: str, probs: np.ndarray, test: pd.DataFrame, /, **fields: Any
 ) -> dict[str, Any]:
-    """Predictions, of the test set unless `split` is given. probs: [N, C]; labels: [N].
+    """Predictions, of the test set unless `split` is given.
 
-    fields: further fields of the row, such as setting, params, seconds.
+    probs: [N, C]; test: columns label and, where groups are known, group; fields: further fields of
+    the evaluation, such as variant, params, seconds.
     """
-    scores = metrics.scores(probs, labels, class_names)
-    return {"method": method, "split": "test", "n": len(labels), "scores": scores} | fields
+    labels = test.label.values
+    counts = metrics.counts(probs.argmax(1) == labels, test)
+    fixed = {"method": method, "split": "test", "n": len(labels)}
+    return fixed | {"scores": metrics.scores(probs, labels), "counts": counts} | fields
 
 
 def multi_view_rules(keep_ratio: float) -> list[dict[str, Any]]:
@@ -86,12 +84,9 @@ def evaluate_views(
     for fold, of_fold in inputs.items():
         labels, view_probs = table.label.values[of_fold.tiles], of_fold.view_probs
         every, view_labels = np.ones(len(labels), bool), view_probs.argmax(1)
-        scores = metrics.scores(view_probs, labels, class_names)
-        evaluations.append(
-            evaluate_labels(
-                "mean-of-views", view_labels, every, labels, class_names, fold=fold, scores=scores
-            )
-        )
+        judged = evaluate_probs("mean-of-views", view_probs, table.iloc[of_fold.tiles], fold=fold)
+        views = evaluate_labels("mean-of-views", view_labels, every, labels, class_names)
+        evaluations.append(judged | views)
         saved = kept_by_views[kept_by_views.fold == fold]
         for params in multi_view_rules(next(iter(inputs.values())).keep_ratio):
             rules = FilterRules(**{name: params[name] for name in MULTI_VIEW})
@@ -103,7 +98,7 @@ def evaluate_views(
                 if variant
                 else consensus.multi_view_consensus(own, rules, found)
             )
-            given = {"fold": fold, "setting": variant, "params": params}
+            given = {"fold": fold, "variant": variant, "params": params}
             evaluations.append(evaluate_labels("mvc", found, kept, labels, class_names, **given))
     return [evaluation | fields for evaluation in evaluations]
 
@@ -153,7 +148,7 @@ def evaluate_filters(
             labels,
             class_names,
             params=params,
-            setting=consensus.variant_of(params),
+            variant=consensus.variant_of(params),
             device="cpu",
         )
 
@@ -188,9 +183,8 @@ def evaluate_zero_shot(
             every = np.ones(len(tiles), bool)
             quality = metrics.label_quality(split_probs.argmax(1), every, labels, class_names)
             fixed = {"fold": fold, "split": split, "labels": quality} | fields
-            evaluations.append(
-                evaluate_probs("zero-shot", split_probs, labels, class_names, **fixed)
-            )
+            judged = table.iloc[tiles]
+            evaluations.append(evaluate_probs("zero-shot", split_probs, judged, **fixed))
     return evaluations
 
 
@@ -223,10 +217,9 @@ def evaluate_vlm_cpl(
             class_names,
         )
         quality |= {"alarms": sorted({alarm.name for alarm in alarms[setting]})}
-        own = {"setting": setting, "labels": quality, "seconds": seconds[setting]}
+        own = {"variant": setting, "labels": quality, "seconds": seconds[setting]}
         own |= {"params": fixed | asdict(rules)} | fields
-        test_probs, labels = probs[setting][test.tile.values], test.label.values
-        evaluations.append(evaluate_probs("vlm-cpl", test_probs, labels, class_names, **own))
+        evaluations.append(evaluate_probs("vlm-cpl", probs[setting][test.tile.values], test, **own))
     return evaluations
 
 
@@ -245,12 +238,11 @@ def prediction_table(
     return predictions
 
 
-def score_table(
-    probs: Mapping[str, np.ndarray], labels: np.ndarray, class_names: Sequence[str]
-) -> pd.DataFrame:
-    """Scores of several models side by side, without recall per class. probs: name → [N, C]."""
-    scores = {name: metrics.scores(p, labels, class_names) for name, p in probs.items()}
-    return pd.DataFrame(scores).drop(["recall", "support"]).astype(float).round(3)
+def score_table(probs: Mapping[str, np.ndarray], test: pd.DataFrame) -> pd.DataFrame:
+    """Scores of several models side by side. probs: name → [N, C]; test: see `evaluate_probs`."""
+    facts = record.make([evaluate_probs(name, p, test) for name, p in probs.items()]).facts
+    names = ["accuracy", "balanced_accuracy", *record.SCORES]
+    return facts.set_index("method")[names].T.astype(float).round(3).rename_axis(columns=None)
 
 
 def accuracy_table(probs: Mapping[str, np.ndarray], table: pd.DataFrame) -> pd.DataFrame:
@@ -260,8 +252,8 @@ def accuracy_table(probs: Mapping[str, np.ndarray], table: pd.DataFrame) -> pd.D
     """
     lines = {}
     for name, p in probs.items():
-        right = p.argmax(1) == table.label.values
-        of_folds = [right[test].mean() for _, _, test in fold_tiles(table)]
-        line = {"all tiles": right.mean(), "lowest fold": min(of_folds)}
+        correct = p.argmax(1) == table.label.values
+        of_folds = [correct[test].mean() for _, _, test in fold_tiles(table)]
+        line = {"all tiles": correct.mean(), "lowest fold": min(of_folds)}
         lines[name] = line | {"highest fold": max(of_folds)}
     return pd.DataFrame(lines).T.round(3)

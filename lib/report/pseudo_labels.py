@@ -1,12 +1,9 @@
 """The quality of pseudo labels, from rows of the record."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import pandas as pd
 
 from lib.consensus import CLUSTER_RULES, LABEL_RULES, QUOTAS, TIE_BREAKS
-from lib.report.format import spread
+from lib.report.format import mean_std
 from lib.report.statistics import runs
 
 NAMES = {
@@ -26,44 +23,29 @@ RULES: dict[str, tuple[str, ...]] = {
 }
 
 
-def pseudo_label_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One line per row on pseudo labels of the training tiles.
+def pseudo_label_frame(facts: pd.DataFrame) -> pd.DataFrame:
+    """Lines on pseudo labels of the training tiles.
 
-    Columns: dataset, vlm, method, name (for tables), setting, fold, seed, varied (names of the
-    parameters that are not the run's own), keep_ratio, `RULES`,
-    kept, share (of the tiles), precision, smallest_class, lost, per_class.
+    Columns beside those of the facts: name (for tables), smallest_class, lost; and all of `RULES`.
     """
-    lines = []
-    for row in rows:
-        if row["labels"] is None or row["split"] != "train":
-            continue
-        params, labels = row["params"], row["labels"]
-        lines.append(
-            {key: row[key] for key in ("dataset", "vlm", "method", "fold", "seed")}
-            | {key: params.get(key) for key in RULES}
-            | {key: labels[key] for key in ("kept", "share", "precision", "per_class")}
-            | {
-                "name": _name(row),
-                "setting": row["setting"] or "",
-                "varied": tuple(params.get("varied", ())),
-                "keep_ratio": params.get("keep_ratio"),
-                "smallest_class": min(c["kept"] for c in labels["per_class"].values()),
-                "lost": len(labels["lost_classes"]),
-            }
-        )
-    return pd.DataFrame(lines)
+    frame = facts[(facts.split == "train") & facts.kept.notna()]
+    frame = frame.reindex(columns=[*frame, *(name for name in RULES if name not in frame)])
+    return frame.assign(
+        name=[_name(line) for line in frame.to_dict("records")],
+        smallest_class=[min(c["kept"] for c in classes.values()) for classes in frame.per_class],
+        lost=frame.lost_classes.map(len),
+    )
 
 
-def _name(row: Mapping[str, Any]) -> str:
-    params = row["params"]
-    name = NAMES[row["method"]]
-    if params.get("label_rule") == "lift":
+def _name(line: dict) -> str:
+    name = NAMES[line["method"]]
+    if line["label_rule"] == "lift":
         name += ", lift labels"
-    if "tie_break" in params:
-        name += f", {params['tie_break']} ties, {params['quota']} quota"
-    if "cluster_on" in params:
-        name += f", {params['cluster_on']} features"
-    if params.get("cluster_rule") == "lift":
+    if pd.notna(line["tie_break"]):
+        name += f", {line['tie_break']} ties, {line['quota']} quota"
+    if pd.notna(line["cluster_on"]):
+        name += f", {line['cluster_on']} features"
+    if line["cluster_rule"] == "lift":
         name += ", lift clusters"
     return name
 
@@ -73,7 +55,7 @@ def at_main_keep_ratio(frame: pd.DataFrame) -> pd.DataFrame:
 
     Within a method the paper's rules come before ours.
     """
-    chosen = frame[frame.varied == ()]
+    chosen = frame[frame.varied == ""]
     orders = {"method": tuple(NAMES), **RULES}
     ranks = {
         key: chosen[key].map({value: rank for rank, value in enumerate(values)})
@@ -92,9 +74,9 @@ def consensus_table(frame: pd.DataFrame) -> pd.DataFrame:
         lines.append(
             {
                 "labels": name,
-                "setting": df.setting.iloc[0],
+                "setting": df.variant.iloc[0],
                 "kept": f"{df.share.mean():.0%}",
-                "pseudo-label precision": spread(df.precision),
+                "pseudo-label precision": mean_std(df.precision),
                 "worst run": f"{df.precision.min():.3f}",
                 "smallest class kept": f"{df.smallest_class.mean():.0f}",
                 "classes lost": f"{df.lost.mean():.1f}",
@@ -105,24 +87,24 @@ def consensus_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def overview_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """The lines of the named settings, and those that need none, with display names."""
+    """The lines of the named variants, and those that need none, with display names."""
     chosen = at_main_keep_ratio(frame)
     plain = chosen.tie_break.isna() & chosen.cluster_on.isna()
-    chosen = chosen[plain | (chosen.setting != "")]
+    chosen = chosen[plain | (chosen.variant != "")]
     return chosen.assign(method=chosen.method.map(NAMES))
 
 
 def per_class_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean kept and right labels per method and class, for the named settings."""
+    """Mean kept and correct labels per method and class, for the named variants."""
     chosen = at_main_keep_ratio(frame)
-    chosen = chosen[(chosen.setting != "") & chosen.method.isin(["mvc", "mvc+pfc"])]
+    chosen = chosen[(chosen.variant != "") & chosen.method.isin(["mvc", "mvc+pfc"])]
     lines = [
-        {"method": f"{NAMES[line.method]}\n{line.setting}", "class": name, **counts}
+        {"method": f"{NAMES[line.method]}\n{line.variant}", "class": name, **counts}
         for line in chosen.itertuples()
         for name, counts in line.per_class.items()
     ]
     return (
         pd.DataFrame(lines).groupby(["method", "class"], sort=False).mean().reset_index()
         if lines
-        else pd.DataFrame(columns=["method", "class", "kept", "right"])
+        else pd.DataFrame(columns=["method", "class", "kept", "correct"])
     )

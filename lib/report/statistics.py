@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lib.record import Record
+
 SCORES = ("accuracy", "balanced_accuracy")
 # Fixed beforehand: by how much a method may be worse than full supervision and still be as good.
 MARGINS = {"accuracy": 0.01, "balanced_accuracy": 0.02}
@@ -34,16 +36,17 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """What M methods got right in U groups, sorted by fold, of C classes, with S seeds.
+    """Counts of M methods in U groups, sorted by fold, of C classes, with S seeds.
 
-    kinds: name of a method → its place; folds: [U]; n, right: tiles and right ones per true class
-    [M, S, U, C], zero where a method was not tested. Sums over draws are kept for the next line.
+    kinds: name of a method → its number; folds: [U]; n, correct: tiles and correct ones per true
+    class [M, S, U, C], zero where a method was not tested. Sums over draws are kept for the next
+    line of a table.
     """
 
     kinds: Mapping[Kind, int]
     folds: np.ndarray
     n: np.ndarray
-    right: np.ndarray
+    correct: np.ndarray
     sums: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def tested(self, kind: Kind) -> np.ndarray:
@@ -53,13 +56,12 @@ class Groups:
         return self.n[self.kinds[kind]].any(-1)
 
 
-def grouped(frame: pd.DataFrame, columns: Sequence[str]) -> Groups:
-    """One layout of the counts of all methods.
-
-    frame: columns seed, fold, group, label (true class), n and right, and those that name a method.
-    """
+def grouped(some: Record, columns: Sequence[str]) -> Groups:
+    """Lay out the counts of evaluations whose groups are known; columns: what names a method."""
+    counts = some.counts[some.counts.group != ""]
+    frame = counts.join(some.facts[[*columns, "seed", "fold"]], on="evaluation", how="inner")
     names = list(frame[columns].drop_duplicates().itertuples(index=False, name=None))
-    kinds = {name: place for place, name in enumerate(sorted(names))}
+    kinds = {name: number for number, name in enumerate(sorted(names))}
     units = frame[["fold", "group"]].drop_duplicates().sort_values(["fold", "group"])
     axes = [
         frame.groupby(list(columns), sort=True).ngroup().values,
@@ -68,21 +70,21 @@ def grouped(frame: pd.DataFrame, columns: Sequence[str]) -> Groups:
         np.unique(frame.label, return_inverse=True)[1],
     ]
     shape = [int(axis.max(initial=-1)) + 1 for axis in axes]
-    n, right = np.zeros(shape), np.zeros(shape)
+    n, correct = np.zeros(shape), np.zeros(shape)
     np.add.at(n, tuple(axes), frame.n.values.astype(float))
-    np.add.at(right, tuple(axes), frame.right.values.astype(float))
-    return Groups(kinds, units.fold.values, n, right)
+    np.add.at(correct, tuple(axes), frame.correct.values.astype(float))
+    return Groups(kinds, units.fold.values, n, correct)
 
 
-def pooled(right: np.ndarray, n: np.ndarray, score: str) -> np.ndarray:
-    """Accuracy Σ right / Σ n, or the mean of right / n over the classes that have tiles [...].
+def pooled(correct: np.ndarray, n: np.ndarray, score: str) -> np.ndarray:
+    """Accuracy Σ correct / Σ n, or the mean of correct / n over the classes that have tiles [...].
 
-    right, n: counts per class, summed over all folds [..., C].
+    correct, n: counts per class, summed over all folds [..., C].
     """
     if score == "accuracy":
-        return right.sum(-1) / n.sum(-1)
+        return correct.sum(-1) / n.sum(-1)
     tested = n > 0
-    recall = np.divide(right, n, out=np.zeros(np.broadcast(right, n).shape), where=tested)
+    recall = np.divide(correct, n, out=np.zeros(np.broadcast(correct, n).shape), where=tested)
     return recall.sum(-1) / tested.sum(-1)
 
 
@@ -105,7 +107,7 @@ def bootstrap_weights(sizes: tuple[int, ...], draws: int = DRAWS, seed: int = 0)
 
 
 def drawn_sums(groups: Groups, kind: Kind, tested: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tiles and right ones per class of a method, first of all groups, then of each draw [·, C].
+    """Tiles and correct ones per class of a method, first of all groups, then of each draw [·, C].
 
     tested: bool [S, U], the groups and seeds that count; seeds are averaged in each group. Two
     methods with the same `tested` see the same draws. With fewer than two groups nothing is drawn.
@@ -118,11 +120,11 @@ def drawn_sums(groups: Groups, kind: Kind, tested: np.ndarray) -> tuple[np.ndarr
         if used.sum() > 1:
             weights = np.concatenate([weights, bootstrap_weights(tuple(sizes.tolist()))])
         share = (tested / np.maximum(tested.sum(0), 1))[:, :, None]
-        n, right = (
+        n, correct = (
             weights @ (counts[groups.kinds[kind]] * share).sum(0)[used]
-            for counts in (groups.n, groups.right)
+            for counts in (groups.n, groups.correct)
         )
-        groups.sums[key] = n, right
+        groups.sums[key] = n, correct
     return groups.sums[key]
 
 
@@ -131,8 +133,8 @@ def estimates(groups: Groups, kind: Kind) -> dict[str, Estimate]:
     tested = groups.tested(kind)
     if not tested.any():
         return {}
-    n, right = drawn_sums(groups, kind, tested)
-    return {score: _estimate(pooled(right, n, score)) for score in SCORES}
+    n, correct = drawn_sums(groups, kind, tested)
+    return {score: _estimate(pooled(correct, n, score)) for score in SCORES}
 
 
 def differences(groups: Groups, mine: Kind, other: Kind) -> dict[str, Estimate]:
@@ -148,7 +150,7 @@ def differences(groups: Groups, mine: Kind, other: Kind) -> dict[str, Estimate]:
     estimated = {}
     for score in SCORES:
         values = drawn_differences(groups, mine, other, score)
-        p = tail_p(values[1:]) if several and len(values) > 1 else None
+        p = bootstrap_p(values[1:]) if several and len(values) > 1 else None
         estimated[score] = _estimate(values, p)
     return estimated
 
@@ -185,7 +187,7 @@ def _estimate(values: np.ndarray, p: float | None = None) -> Estimate:
     return Estimate(float(values[0]), *_interval(values[1:]), p)
 
 
-def tail_p(differences: np.ndarray) -> float:
+def bootstrap_p(differences: np.ndarray) -> float:
     """Two-sided p of drawn differences [draws]: twice the smaller share on one side of zero.
 
     One draw is added to both counts, so that no p is zero.
@@ -233,52 +235,38 @@ def non_inferior(minus_full: Estimate, score: str) -> bool:
     return bool(minus_full.low > -MARGINS[score])  # False without an interval
 
 
-# --- from rows -----------------------------------------------------------------------------------
+# --- from lines of facts -------------------------------------------------------------------------
 
 
-def pooled_rows(frame: pd.DataFrame, score: str = "accuracy") -> float:
-    """Pooled score of the rows of one method; what `estimates` gives from its groups.
+def pooled_score(facts: pd.DataFrame, score: str = "accuracy") -> float:
+    """Pool a score over the folds of one method; what `estimates` gives from its groups.
 
-    frame: a line per run, columns fold, n, the score, and for balanced accuracy recall and support
-    (class → recall, tiles). Seeds are averaged in each fold. Without support every fold counts for
-    what it holds: the mean over folds of the balanced accuracy.
+    facts: lines of one method. Seeds are averaged in each fold.
     """
-    by_fold = frame.groupby("fold")
+    by_fold = facts.groupby("fold")
     if score == "accuracy":
         return float(np.average(by_fold.accuracy.mean(), weights=by_fold.n.mean()))
-    if score != "balanced_accuracy" or not has_support(frame):
-        return float(by_fold[score].mean().mean())
-    recall, support = (pd.DataFrame(frame[c].tolist(), index=frame.fold).astype(float)
-                       for c in ("recall", "support"))  # fmt: skip
-    n = support.groupby("fold").mean().sum()
-    right = (recall.fillna(0) * support).groupby("fold").mean().sum()
-    return float((right[n > 0] / n[n > 0]).mean())
+    n, correct = (
+        pd.DataFrame(np.stack(facts[name].tolist())).groupby(facts.fold.values).mean().sum().values
+        for name in ("class_n", "class_correct")
+    )
+    return float(pooled(correct, n, score))
 
 
-def pooled_accuracies(frame: pd.DataFrame, by: Sequence[str]) -> pd.Series:
-    """Accuracy of `pooled_rows` for each value of some columns."""
-    means = frame.groupby([*by, "fold"])[["accuracy", "n"]].mean()
-    sums = means.assign(right=means.accuracy * means.n).groupby(list(by))[["right", "n"]].sum()
-    return sums.right / sums.n
+def pooled_accuracies(facts: pd.DataFrame, by: Sequence[str]) -> pd.Series:
+    """Pool the accuracy, as `pooled_score` does, for each value of some columns."""
+    means = facts.groupby([*by, "fold"])[["accuracy", "n"]].mean()
+    sums = means.assign(correct=means.accuracy * means.n).groupby(list(by))[["correct", "n"]].sum()
+    return sums.correct / sums.n
 
 
-def has_support(frame: pd.DataFrame) -> bool:
-    """Whether every row says how many tiles of each class it was tested on."""
-    known = "support" in frame and frame.support.map(lambda value: isinstance(value, dict)).all()
-    return bool(known)
-
-
-def runs(frame: pd.DataFrame) -> dict[str, str]:
+def runs(facts: pd.DataFrame) -> dict[str, str]:
     """How many folds and seeds are behind a line of a table."""
-    return {"folds": str(frame.fold.nunique()), "seeds": str(frame.seed.nunique())}
+    return {"folds": str(facts.fold.nunique()), "seeds": str(facts.seed.nunique())}
 
 
-def same_runs(frame: pd.DataFrame, chosen: pd.DataFrame) -> pd.Series:
-    """Lines of frame of a run (fold and seed) that is among the chosen lines, bool."""
-    keys = ["fold", "seed"]
-    return frame[keys].apply(tuple, axis=1).isin({*chosen[keys].apply(tuple, axis=1)})
-
-
-def fold_of(row: Mapping[str, Any]) -> int:
-    """Fold of a row of the record; 0 where there is no division into folds."""
-    return row.get("fold") or 0
+def same_runs(facts: pd.DataFrame, chosen: pd.DataFrame) -> pd.Series:
+    """Whether each line is of a run (dataset, VLM, fold and seed) that the chosen lines have."""
+    keys = ["dataset", "vlm", "fold", "seed"]
+    same = pd.MultiIndex.from_frame(facts[keys]).isin(pd.MultiIndex.from_frame(chosen[keys]))
+    return pd.Series(same, facts.index)

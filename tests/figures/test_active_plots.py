@@ -2,18 +2,22 @@
 
 import numpy as np
 import pytest
-from made_up_curves import ablated, curve, full, made_up
+from made_up_results import ablated, full, loop, loops, made
 from matplotlib.colors import to_hex
 
-from figures import sections
+from figures import page
 from lib.figures import active_plots, plots
 from lib.figures.style import CORRECT, INCORRECT, OTHER
 from lib.labels import UNLABELLED
-from lib.report import active_ablations, active_learning
+from lib.report import ablations, active_learning
 
 
 def lines(ax):
     return {line.get_label(): line.get_ydata() for line in ax.lines}
+
+
+def rounds(evaluations):
+    return active_learning.rounds(made(evaluations).facts)
 
 
 def title(ax):
@@ -21,7 +25,7 @@ def title(ax):
 
 
 def test_a_panel_per_training_with_a_line_per_strategy():
-    figure = active_plots.learning_curves(active_learning.rounds_frame(made_up()), "a title")
+    figure = active_plots.learning_curves(rounds(loops()), "a title")
     dual, supervised = figure.axes
     assert [title(ax) for ax in figure.axes] == ["dual-view", "supervised"]
     drawn = lines(dual)
@@ -34,34 +38,31 @@ def test_a_panel_per_training_with_a_line_per_strategy():
 
 
 def test_folds_are_pooled_and_a_band_needs_several_seeds():
-    rows = curve("unisal", "dual-view", 0, [0.5, 0.6]) + curve(
-        "unisal", "dual-view", 0, [0.7, 1.0], fold=1
-    )
-    for row in rows[2:]:
-        row["n"] = 60
-    (ax,) = active_plots.learning_curves(active_learning.rounds_frame(rows)).axes
+    rows = loop("unisal", "dual-view", [0.5, 0.6])
+    rows += loop("unisal", "dual-view", [0.7, 1.0], fold=1, n=30)
+    (ax,) = active_plots.learning_curves(rounds(rows)).axes
     (line,) = lines(ax).values()
     assert line.tolist() == pytest.approx([0.65, 0.9]) and not ax.collections
-    rows += curve("unisal", "dual-view", 1, [0.5, 0.6])
-    (ax,) = active_plots.learning_curves(active_learning.rounds_frame(rows)).axes
+    rows += loop("unisal", "dual-view", [0.5, 0.6], seed=1)
+    (ax,) = active_plots.learning_curves(rounds(rows)).axes
     assert len(ax.collections) == 1
 
 
 def test_a_section_shows_the_runs_that_published_unisal_has():
     """A seed that one strategy alone has, and finds a class late in, would speak against it."""
-    rows, late = made_up(), curve("random", "dual-view", 2, [0.1, 0.1, 0.1])
-    shown, with_more = (sections.active_sections(r, "d", "d", None) for r in (rows, rows + late))
+    rows, late = loops(), loop("random", "dual-view", [0.1, 0.1, 0.1], seed=2)
+    shown, with_more = (page.active_sections(made(r), "d", "d") for r in (rows, rows + late))
     assert [name.topic for name in with_more] == ["active learning"]
     assert with_more[0].tables[0].equals(shown[0].tables[0])
     assert lines(with_more[0].draw().axes[0])["random"].tolist() == pytest.approx(
         [0.51, 0.61, 0.71]
     )
-    assert sections.active_sections(late, "d", "d", None) == []
+    assert page.active_sections(made(late), "d", "d") == []
 
 
 def test_a_strategy_of_fewer_seeds_is_dashed_and_says_so():
-    rows = made_up() + curve("margin", "dual-view", 0, [0.6, 0.7, 0.8])
-    figure = active_plots.learning_curves(active_learning.rounds_frame(rows))
+    rows = loops() + loop("margin", "dual-view", [0.6, 0.7, 0.8])
+    figure = active_plots.learning_curves(rounds(rows))
     dual, _ = figure.axes
     dashed = [line.get_label() for line in dual.lines if line.get_linestyle() == "--"]
     assert dashed == ["margin (1 of 2 seeds)"]
@@ -70,14 +71,14 @@ def test_a_strategy_of_fewer_seeds_is_dashed_and_says_so():
 
 
 def test_one_training_without_full_supervision_and_a_strategy_of_another_name():
-    rows = curve("MaxHerding", "supervised", 0, [0.5, 0.6])
-    (ax,) = active_plots.learning_curves(active_learning.rounds_frame(rows)).axes
+    rows = loop("MaxHerding", "supervised", [0.5, 0.6])
+    (ax,) = active_plots.learning_curves(rounds(rows)).axes
     assert title(ax) == "supervised" and list(lines(ax)) == ["MaxHerding"]
 
 
 def test_full_supervision_alone_adds_no_panel():
-    rows = [*curve("random", "dual-view", 0, [0.5]), full(0.9)]
-    (ax,) = active_plots.learning_curves(active_learning.rounds_frame(rows)).axes
+    rows = [*loop("random", "dual-view", [0.5]), full(0.9)]
+    (ax,) = active_plots.learning_curves(rounds(rows)).axes
     assert title(ax) == "dual-view" and set(lines(ax)) == {"random", "all labels"}
 
 
@@ -89,13 +90,14 @@ def test_strategies_have_colours_of_their_own():
 
 
 def test_ablation_curves_mark_our_value():
-    drawn = active_ablations.ablation_lines(ablated())
+    drawn = ablations.ablation_lines(made(ablated()).facts, ablations.UNISAL)
     for some in (drawn, dict([next(iter(drawn.items()))])):
         figure = plots.ablation_curves(some)
         assert [ax.get_xlabel() for ax in figure.axes] == list(some)
     area, accuracy, ours = figure.axes[0].lines
     assert area.get_ydata().tolist() == pytest.approx([0.655, 0.7, 0.66])
-    assert accuracy.get_ydata().tolist() == [0.81, 0.9, 0.82] and ours.get_xdata() == [1, 1]
+    assert accuracy.get_ydata().tolist() == pytest.approx([0.81, 0.9, 0.82])
+    assert ours.get_xdata() == [1, 1]
 
 
 def test_bars_say_which_predictions_become_pseudo_labels():

@@ -10,7 +10,7 @@ from lib.figures import plots
 def test_the_curve_is_the_mean_over_seeds():
     rows = pd.DataFrame(
         {"keep_ratio": [0.2, 0.2, 0.3], "precision": [0.8, 0.9, 0.7], "seed": [0, 1, 0],
-         "varied": [(), (), ("keep_ratio",)]}
+         "varied": ["", "", "keep_ratio"]}
     )  # fmt: skip
     rows = rows.assign(label_rule="prompt", tie_break="random", quota="class")
     by_lift = rows.assign(label_rule="lift", precision=0.5)
@@ -23,7 +23,7 @@ def test_the_curve_is_the_mean_over_seeds():
 
 
 def test_incorrect_labels_stand_beside_the_correct_ones():
-    table = pd.DataFrame({"method": "MVC", "class": ["a", "b"], "kept": [5, 3], "right": [4, 3]})
+    table = pd.DataFrame({"method": "MVC", "class": ["a", "b"], "kept": [5, 3], "correct": [4, 3]})
     right, wrong = plots.kept_per_class(table, ["a", "b"]).axes[0].containers
     assert [bar.get_width() for bar in right] == [4, 3]
     assert [bar.get_width() for bar in wrong] == [1, 0]
@@ -32,7 +32,7 @@ def test_incorrect_labels_stand_beside_the_correct_ones():
 
 def test_the_overview_marks_the_mean_of_each_setting():
     table = pd.DataFrame(
-        {"method": "MVC", "setting": ["ours", "ours", "published filters"], "seed": [0, 1, 0],
+        {"method": "MVC", "variant": ["ours", "ours", "published filters"], "seed": [0, 1, 0],
          "share": 0.3, "precision": [0.9, 1.0, 0.8]}
     )  # fmt: skip
     texts = [text.get_text() for text in plots.consensus_overview(table).axes[0].texts]
@@ -45,7 +45,7 @@ NAMES = {"zero-shot": "by prompts", "vlm-cpl": "VLM-CPL"}
 def test_the_comparison_names_every_method_once_and_marks_means():
     table = pd.DataFrame(
         {"method": ["zero-shot", "vlm-cpl", "vlm-cpl", "vlm-cpl"], "seed": [0, 0, 0, 1],
-         "setting": ["", "published filters", "ours", "ours"], "accuracy": [0.7, 0.8, 0.9, 1.0],
+         "variant": ["", "published filters", "ours", "ours"], "accuracy": [0.7, 0.8, 0.9, 1.0],
          "fold": 0, "n": 10}
     )  # fmt: skip
     ax = plots.comparison(table, NAMES).axes[0]
@@ -57,7 +57,7 @@ def test_the_comparison_names_every_method_once_and_marks_means():
 def test_an_ablation_curve_per_rule_with_our_setting_marked():
     lines = pd.DataFrame(
         {"x": [0.1, 0.3, 0.1, 0.3], "seed": [0, 0, 1, 1], "accuracy": [0.6, 0.8, 0.8, 0.9],
-         "precision": 0.9, "varied": [("keep_ratio",), (), ("keep_ratio",), ()]}
+         "precision": 0.9, "varied": ["keep_ratio", "", "keep_ratio", ""]}
     )  # fmt: skip
     (ax,) = plots.ablation_curves({"keep ratio": lines}).axes
     _, accuracy, marked = ax.lines
@@ -67,7 +67,7 @@ def test_an_ablation_curve_per_rule_with_our_setting_marked():
 
 def test_robustness_has_a_marker_per_shift_at_its_zero_shot_accuracy():
     lines = pd.DataFrame(
-        {"method": ["zero-shot"] * 4 + ["vlm-cpl"] * 4, "setting": [""] * 4 + ["ours"] * 4,
+        {"method": ["zero-shot"] * 4 + ["vlm-cpl"] * 4, "variant": [""] * 4 + ["ours"] * 4,
          "shift": ["", "", "eosin-1.0", "eosin-1.0"] * 2,
          "zero_shot": [0.7, 0.8, 0.5, 0.6] * 2,
          "accuracy": [0.7, 0.8, 0.5, 0.6, 0.9, 0.9, 0.8, 0.9]}

@@ -25,7 +25,7 @@ def test_panels_are_the_estimates_and_hollow_points_the_shifts():
     rows = rows_of(evaluations)
     shifted = rows_of(evaluations, dataset="e", shift="blur2", varied=["shift"])
     figure = quality_plots.estimate_against_truth(
-        estimate_tables.quality_frame([*rows, *shifted]), "t"
+        estimate_tables.quality_frame(pd.concat([rows, shifted])), "t"
     )
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles == ["audit", *ESTIMATES.values()]

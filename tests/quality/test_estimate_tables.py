@@ -3,12 +3,14 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
+from made_up_results import made
 from made_up_sources import evaluated, rounds, rows_of
 
-from figures import results
-from lib import record
+from figures import page
 from lib.quality import estimate_tables, stopping
+from lib.record import Record
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +27,13 @@ def rounds_row():
 
 def test_rows_hold_the_truth_the_estimates_and_the_interval(evaluations):
     rows, said, truth = evaluations
-    assert [(e["method"], e["setting"]) for e in rows] == [
+    assert [(e["method"], e["variant"]) for e in rows] == [
         (method, setting)
         for setting in ("published filters", "ours")
         for method in ("audit", "label-free")
     ]
     for e in rows:
-        accuracy = (said[e["setting"]].predicted == truth).mean()
+        accuracy = (said[e["variant"]].predicted == truth).mean()
         assert e["labels"]["truth"] == pytest.approx(accuracy) and e["n"] == 120
     audited, guessed = rows[2]["labels"], rows[3]["labels"]
     low, high = audited["interval"]
@@ -42,9 +44,9 @@ def test_rows_hold_the_truth_the_estimates_and_the_interval(evaluations):
 
 
 def test_rows_of_another_kind_are_no_quality(evaluations):
-    others = [record.row(method="vlm-cpl", params={}, labels={"truth": 1}), *rounds_row()]
-    assert estimate_tables.quality_frame(others).empty
-    assert estimate_tables.all_tables(others[:1]) == []
+    others = made({"method": "vlm-cpl", "labels": {"truth": 1}}).facts
+    assert estimate_tables.quality_frame(rounds_row()).empty
+    assert estimate_tables.all_tables(others) == []
     frame = estimate_tables.quality_frame(rows_of(evaluations[0]))
     assert len(frame) == 2 * (1 + 7) and set(frame["shift"]) == {""}
 
@@ -52,9 +54,8 @@ def test_rows_of_another_kind_are_no_quality(evaluations):
 def test_errors_are_in_points_and_name_the_worst_run(evaluations):
     rows, said, truth = evaluations
     varied = rows_of(rows, shift="blur2", varied=["shift"])
-    for row in varied:
-        row["labels"] = row["labels"] | {"truth": 0.2}
-    frame = estimate_tables.quality_frame([*rows_of(rows), *varied])
+    both = pd.concat([rows_of(rows), varied.assign(truth=0.2)])
+    frame = estimate_tables.quality_frame(both)
     table = estimate_tables.errors_table(frame).set_index("estimate")
     assert table.loc["audit of 20 labels", "runs"] == "4"
     small = frame.assign(labels=frame.labels.where(frame.index > 0, 13))  # a test set of 13 tiles
@@ -97,27 +98,27 @@ def test_estimates_stand_beside_the_truth_and_their_error_elsewhere(evaluations)
 
 
 def test_what_the_last_rounds_changed_stands_beside_what_they_gained():
-    row = rounds_row()[0]
-    assert row["labels"]["changed"][0] is None and row["budget"] == 25
-    line = estimate_tables.stopping_table([row]).iloc[0]
+    facts = rounds_row()
+    assert facts.rounds[0]["changed"][0] is None and facts.budget[0] == 25
+    line = estimate_tables.stopping_table(facts).iloc[0]
     assert line["changed by the last three rounds"] == "10.0%"
     assert line["accuracy gained in them, points"] == "+11.0"
-    assert estimate_tables.stopping_table([]).empty and stopping.LAST == 3
+    assert estimate_tables.stopping_table(facts[:0]).empty and stopping.LAST == 3
 
 
 def test_quality_has_its_section_among_the_results(evaluations, tmp_path):
-    rows = [*rows_of(evaluations[0]), *rounds_row()]
-    page = results.of_runs(rows, {"d": "Drawn."}, tmp_path)
-    text = page.text()
+    facts = pd.concat([rows_of(evaluations[0]), rounds_row()], ignore_index=True)
+    shown = page.build(Record(facts, made().counts), {"d": "Synthetic."})
+    text = shown.text()
     assert "\n## How good is it?\n" in text and "[How good is it?](#how-good-is-it)" in text
-    verdict = estimate_tables.verdict(estimate_tables.quality_frame(rows))
+    verdict = estimate_tables.verdict(estimate_tables.quality_frame(facts))
     assert f"\n\n{verdict}\n\n" in text and "(how_good_is_it.png)" in text
-    page.write(tmp_path)
+    shown.write(tmp_path)
     assert (tmp_path / "how_good_is_it.png").is_file()
-    assert len(page.outputs("How good is it?")) == 1 + 4 + 1
+    assert len(shown.outputs("How good is it?")) == 1 + 4 + 1
 
 
-def test_ablations_and_comparisons_are_not_disturbed_by_rows_without_scores(evaluations, tmp_path):
-    rows = rows_of(evaluations[0], shift="blur2", varied=["shift"])
-    page = results.of_runs(rows, {"d": "Drawn."}, tmp_path)
-    assert [section.topic for section in page.sections] == ["How good is it?"]
+def test_ablations_and_comparisons_are_not_disturbed_by_what_has_no_scores(evaluations):
+    facts = rows_of(evaluations[0], shift="blur2", varied=["shift"])
+    shown = page.build(Record(facts, made().counts), {"d": "Synthetic."})
+    assert [section.topic for section in shown.sections] == ["How good is it?"]

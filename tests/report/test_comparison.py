@@ -1,66 +1,50 @@
-"""The comparison: from trials to rows, and which rows are averaged under which name."""
+"""VLM-CPL beside other methods: which evaluations count, what is pooled, who is named."""
 
-from itertools import product
-from types import SimpleNamespace
-
-import numpy as np
-import pandas as pd
 import pytest
+from made_up_results import SHIFTED, comparison, made, scored
 
-from lib import record
-from lib.report import comparison
+from lib.report import comparison as tables
+
+GROUPS = tuple(f"g{n}" for n in range(8))
 
 
-def scored(method, seed, accuracy, setting=None, split="test", dataset="d", fold=0, **params):
-    names = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
-    return record.row(
-        dataset=dataset, vlm="v", method=method, setting=setting, seed=seed, split=split,
-        fold=fold, n=10,
-        network=None if method in comparison.UNTRAINED else "frozen", params=params,
-        scores=dict.fromkeys(names, 0.5) | {"accuracy": accuracy},
-    )  # fmt: skip
+def of_folds(method, accuracy, seeds=(0, 1), folds=5, **fields):
+    return [
+        scored(method, accuracy, seed=s, fold=f, groups=tuple(f"{f}.{g}" for g in GROUPS), **fields)
+        for s in seeds
+        for f in range(folds)
+    ]
 
 
 def test_scores_are_those_of_the_test_set_in_the_order_of_the_methods():
-    rows = [scored("vlm-cpl", s, a, "ours") for s, a in enumerate((0.9, 1.0))]
-    rows += [
-        scored("vlm-cpl", 0, 0.8, "published filters"),
-        scored("vlm-cpl", 0, 0.3, varied=["keep_ratio"]),
-    ]
-    rows += [scored("zero-shot", 0, 0.7), scored("zero-shot", 0, 0.1, split="train")]
-    table = comparison.scores_table([*rows, scored("mvc", 0, 0.2)])
+    rows = [scored("vlm-cpl", a, variant="ours", seed=s) for s, a in enumerate((0.9, 1.0))]
+    rows += [scored("vlm-cpl", 0.8, variant="published filters"), scored("mvc", 0.2)]
+    rows += [scored("vlm-cpl", 0.3, params={"varied": ["keep_ratio"], "keep_ratio": 0.1})]
+    rows += [scored("zero-shot", 0.7), scored("zero-shot", 0.1, split="train")]
+    rows += [scored("full-supervision", 0.6, training="supervised")]  # of active learning
+    table = tables.scores_table(made(rows))
     assert table.method.tolist() == ["zero-shot", "VLM-CPL", "VLM-CPL"]
     assert table.setting.tolist() == ["", "published filters", "ours"]
     assert table.accuracy.tolist() == ["0.700", "0.800", "0.950"]
-    assert table.seeds.tolist() == ["1", "1", "2"]
-    assert comparison.scores_table([]).empty
+    assert table.seeds.tolist() == ["1", "1", "2"] and "ours is better by" not in table
+    assert tables.scores_table(made()).empty
 
 
 def test_the_papers_numbers_stand_where_they_belong_and_nowhere_else():
-    named = (("zero-shot", None), ("vlm-cpl", "published filters"), ("vlm-cpl", "ours"))
     for dataset, expected in (("hph", "0.871"), ("lc25k", "0.951"), ("d", "")):
-        table = comparison.scores_table([scored(m, 0, 0.9, s, dataset=dataset) for m, s in named])
-        assert table.paper.tolist() == ["", expected, ""]
-
-
-def right_in(method, setting, right, n=40, folds=5, seeds=(0, 1), network="frozen"):
-    """Two tiles of each group, the first of class 0; right: of these two, in every group."""
-    units = product(seeds, range(folds), range(n // folds), (0, 1))
-    lines = [("v", s, f, method, setting, network, label, f"{f}.{g}", 1, right[label])
-             for s, f, g, label in units]  # fmt: skip
-    return pd.DataFrame(lines, columns=comparison.GROUP_COLUMNS)
+        table = tables.scores_table(made(comparison(dataset=dataset)))
+        assert table.paper[table.method == "VLM-CPL"].tolist() == [expected, ""]
+        assert set(table.paper[table.method != "VLM-CPL"]) == {""}
 
 
 def test_scores_are_pooled_and_compared_over_folds_and_groups():
-    kinds = (("zero-shot", None), ("ce-all", None), ("vlm-cpl", "ours"), ("full-supervision", None))
-    rows = [scored(m, s, 0.3, setting, fold=f)
-            for m, setting in kinds for s in (0, 1) for f in range(5)]  # fmt: skip
-    groups = pd.concat([
-        right_in("vlm-cpl", "ours", (1, 1)), right_in("ce-all", "", (1, 0)),
-        right_in("zero-shot", "", (1, 1), seeds=(0,), network=""),
-        right_in("full-supervision", "", (1, 1)),
-    ])  # fmt: skip
-    table = comparison.scores_table(rows, groups).set_index("method")
+    some = made(
+        of_folds("vlm-cpl", 1.0, variant="ours"),
+        of_folds("ce-all", 0.5),
+        of_folds("zero-shot", 1.0, seeds=(0,)),
+        of_folds("full-supervision", 1.0),
+    )
+    table = tables.scores_table(some).set_index("method")
     assert table.loc["zero-shot labels, CE", "accuracy"] == "0.500 [0.500, 0.500]"
     better = table["ours is better by"]
     assert better["zero-shot labels, CE"] == "+0.500 [+0.500, +0.500], p = 0.002"  # of two lines
@@ -71,134 +55,121 @@ def test_scores_are_pooled_and_compared_over_folds_and_groups():
     column = table["not inferior to full supervision"]
     assert column["VLM-CPL"] == "accuracy, balanced accuracy" and column["full supervision"] == ""
     assert column["zero-shot labels, CE"] == "no"
-    assert set(table.folds) == {"5"} and set(table.seeds) == {"2"}
+    assert set(table.folds) == {"5"} and table.seeds.tolist() == ["1", "2", "2", "2"]
 
 
 def test_one_fold_and_one_seed_give_a_table_without_p():
-    rows = [
-        scored("vlm-cpl", 0, 0.9, "ours"),
-        scored("ce-all", 0, 0.7),
-        scored("zero-shot", 0, 0.5),
-    ]
-    one = {"folds": 1, "seeds": (0,)}
-    groups = pd.concat(
-        [right_in("vlm-cpl", "ours", (1, 1), **one), right_in("ce-all", "", (0, 1), **one)]
-    )
-    table = comparison.scores_table(rows, groups).set_index("method")
+    one = {"seeds": (0,), "folds": 1}
+    ours, other = of_folds("vlm-cpl", 1.0, variant="ours", **one), of_folds("ce-all", 0.5, **one)
+    table = tables.scores_table(made(ours, other, scored("zero-shot", 0.5))).set_index("method")
     assert table["ours is better by"].tolist() == ["", "+0.500 [+0.500, +0.500]", ""]
-    assert (
-        table.accuracy["zero-shot"] == "0.500"
-        and table.accuracy["VLM-CPL"] == "1.000 [1.000, 1.000]"
-    )
+    assert table.accuracy["zero-shot"] == "0.500", "without groups there is no interval"
     assert set(table["not inferior to full supervision"]) == {""}
-    empty = comparison.scores_table(rows, pd.DataFrame(columns=comparison.GROUP_COLUMNS))
-    assert set(empty["ours is better by"]) == {""}
 
 
-def test_groups_are_counted_per_class_of_every_fold_and_seed(tmp_path):
-    assert list(comparison.groups_of_runs(tmp_path)) == comparison.GROUP_COLUMNS
-    for seed in (0, 1):
-        for fold in (0, 1):
-            folder = tmp_path / f"seed{seed}" / f"fold{fold}"
-            folder.mkdir(parents=True)
-            frame = pd.DataFrame({
-                "tile": [4, 5, 6], "group": ["a", "a", "b"], "label": [0, 1, 1], "vlm": "v",
-                "seed": seed, "fold": fold, "method": "m", "setting": "", "network": "",
-                "right": [True, False, True],
-            })  # fmt: skip
-            frame.to_parquet(folder / "comparison.parquet")
-    groups = comparison.groups_of_runs(tmp_path)
-    assert list(groups) == comparison.GROUP_COLUMNS and len(groups) == 12
-    assert groups.n.tolist() == [1] * 12 and groups.right.sum() == 8
+# --- all datasets --------------------------------------------------------------------------------
+
+OTHER = f"best other method, {tables.ON_TEST}"
 
 
-def test_active_learning_is_not_compared():
-    mine = [scored("vlm-cpl", 0, 0.9, "ours"), scored("vlm-cpl", 0, 0.8, varied=["keep_ratio"])]
-    other = [scored("full-supervision", 0, 0.7), scored("full-supervision", 0, 0.6, dataset="e")]
-    rows = mine + [row | {"training": "supervised"} for row in other]
-    assert comparison.score_frame(rows).method.tolist() == ["vlm-cpl"]
+def test_the_summary_names_the_best_of_the_other_methods_and_leaves_out_unfinished_runs():
+    lone = [scored("zero-shot", 0.1, seed=1), scored("zero-shot", 0.9, dataset="alone")]
+    (line,) = tables.summary_table(made(comparison(elr=0.8), lone))[:1].to_dict("records")
+    assert line[OTHER] == "0.800 (zero-shot labels, early-learning regularisation)"
+    names = ("zero-shot", "VLM-CPL, published filters", "VLM-CPL, ours", "full supervision")
+    assert [line[name] for name in names] == ["0.600", "0.800", "0.900", "0.990"]
+    assert (line["folds"], line["seeds"]) == ("1", "1")
+    assert tables.summary_table(made(lone)).empty
 
 
-def test_a_dataset_is_shown_with_the_vlm_that_is_named_for_it():
-    rows = [scored("zero-shot", 0, 0.5, dataset=d) | {"vlm": v}
-            for d, v in (("ebhi_binary", "a"), ("ebhi_binary", "a+b"), ("lc25k", "c"))]  # fmt: skip
-    kept = comparison.of_own_vlm(rows, {"ebhi_binary": "a", "lc25k": "c"})
-    assert [row["vlm"] for row in kept] == ["a", "c"]
+def test_the_summary_is_pooled_over_folds():
+    runs = ((0, 0, 30, 1.0), (1, 0, 10, 0.6), (0, 1, 30, 0.8), (1, 1, 10, 0.6))
+    some = made(*(comparison(fold=f, seed=s, n=n, ours=a) for f, s, n, a in runs))
+    line = tables.summary_frame(some).iloc[0]
+    assert line.ours == pytest.approx((0.9 * 30 + 0.6 * 10) / 40)
+    assert (line.folds, line.seeds) == ("2", "2")
 
 
-# --- of one run ----------------------------------------------------------------------------------
-
-TRUTH = np.array([0, 1, 1, 0])
-TEST = pd.DataFrame({"tile": [4, 5, 6], "group": ["a", "a", "b"], "label": [0, 1, 1]})
-SOME = np.array([True, True, False, True])
-
-
-def trial(method="ce-mvc", setting="ours", **params):
-    """Of four tiles three are learnt from, two of these with the right label."""
-    return SimpleNamespace(
-        method=method, setting=setting, objective="CE", labels=np.array([0, 0, 1, 0]), kept=SOME,
-        source="zero-shot labels", params=params,
-    )  # fmt: skip
+def test_a_method_that_some_runs_lack_is_no_best_other():
+    rows = [*comparison(elr=0.8), *comparison(elr=0.8, seed=1), scored("source-only", 0.95)]
+    best = tables.summary_frame(made(rows)).other_name[0]
+    assert best.endswith("early-learning regularisation")
+    rows.append(scored("source-only", 0.95, seed=1))
+    assert tables.summary_frame(made(rows)).other_name[0] == "source-only supervision"
 
 
-def outcome(of=None, method="mean-of-views", alarms=None):
-    probs = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])  # right, wrong, right
-    name, setting = (of.method, of.setting) if of else (method, "")
-    seconds, params = (2.0, of.params) if of else (None, {})
-    return SimpleNamespace(
-        method=name, setting=setting, probs=probs, trial=of, params=params, seconds=seconds,
-        alarms=alarms,
-    )  # fmt: skip
+def test_vlms_are_not_averaged_and_each_dataset_is_shown_with_its_own():
+    some = made(comparison(), scored("zero-shot", 0.1, vlm="w"))
+    with pytest.raises(ValueError, match="several VLMs for d"):
+        tables.summary_frame(some)
+    assert set(tables.with_vlms(some, {"d": "w"}).facts.vlm) == {"w"}
 
 
-def test_trials_are_shown_with_how_many_labels_and_how_many_of_them_are_right():
-    planned = [trial(), trial(varied=["keep_ratio", "quota"], keep_ratio=0.1, quota="class")]
-    table = comparison.trials_table(planned, TRUTH, ["a", "b"])
-    assert table.tiles.tolist() == [3, 3]
-    assert table["pseudo-label precision"].tolist() == [0.667, 0.667]
-    assert table.setting.tolist() == ["ours", "keep_ratio=0.1, quota=class"]
-    assert table["classes without"].tolist() == [1, 1]
+def test_vlms_are_compared_over_the_seeds_that_all_have():
+    def of_vlm(vlm, seed, before, ours, kept=10, **fields):
+        labels = {"kept": kept, "precision": 0.9}
+        common = {"vlm": vlm, "seed": seed} | fields
+        return [
+            scored("zero-shot", before, **common),
+            scored("vlm-cpl", ours, variant="ours", labels=labels, **common),
+            scored("vlm-cpl", 0.2, variant="published filters", **common),
+        ]
+
+    rows = of_vlm("a", 0, 0.5, 0.8) + of_vlm("a", 1, 0.7, 0.9, 20) + of_vlm("a", 2, 0.0, 0.0)
+    rows += of_vlm("a+b", 0, 0.6, 0.9) + of_vlm("a+b", 1, 0.8, 1.0)
+    table = tables.vlm_table(made(rows, of_vlm("a", 0, 0.4, 0.4, dataset="lc25k")))
+    assert table.VLM.tolist() == ["a", "a+b"] and set(table.dataset) == {"d"}
+    assert table["zero-shot"].tolist() == ["0.600 ± 0.141", "0.700 ± 0.141"]
+    assert table["VLM-CPL"].tolist() == ["0.850 ± 0.071", "0.950 ± 0.071"]
+    assert table.kept.tolist() == ["15", "10"] and table.seeds.tolist() == ["2", "2"]
+    assert tables.vlm_table(made(rows[:3])).empty
 
 
-def test_a_trained_outcome_says_what_it_learnt_from_and_another_does_not():
-    rows = comparison.evaluate(
-        [outcome(trial(rules=1)), outcome()], TRUTH, TEST.label.values, ["a", "b"],
-        network="frozen", device="cpu",
-    )  # fmt: skip
-    trained, untrained = (record.row(**row) for row in rows)
-    assert trained["scores"]["accuracy"] == pytest.approx(2 / 3) and trained["n"] == 3
-    assert trained["labels"]["kept"] == 3 and trained["setting"] == "ours"
-    assert trained["params"] == {"rules": 1, "objective": "'CE'"}
-    assert (trained["network"], trained["seconds"]) == ("frozen", 2.0)
-    for name in ("network", "labels", "seconds", "setting"):
-        assert untrained[name] is None
-    assert all(row["device"] == "cpu" and row["split"] == "test" for row in rows)
+# --- the alarm -----------------------------------------------------------------------------------
 
 
-def test_a_shifted_row_is_marked_as_varied():
-    alarms = [SimpleNamespace(name="flat clusters"), SimpleNamespace(name="flat clusters")]
-    outcomes = {"blur2": [outcome(), outcome(trial(), alarms=alarms)], "jpeg9": [outcome()]}
-    judged_by = TRUTH, TEST.label.values, ["a", "b"]
-    rows = comparison.evaluate_varied("shift", outcomes, *judged_by)
-    assert rows[1]["labels"]["alarms"] == ["flat clusters"] and rows[1]["labels"]["kept"] == 3
-    assert [row["params"]["shift"] for row in rows] == ["blur2", "blur2", "jpeg9"]
-    assert all(row["params"]["varied"] == ["shift"] for row in rows)
-    assert [row["network"] for row in rows] == [None, "frozen", None]
+def run(accuracy, alarms, full=0.9, **fields):
+    ours = scored("vlm-cpl", accuracy, variant="ours", labels={"alarms": alarms}, **fields)
+    return [ours, scored("full-supervision", full, **fields)]
 
 
-@pytest.mark.parametrize("network", ["frozen", "fine-tune"])
-def test_every_method_is_right_or_wrong_on_every_test_tile(network):
-    predictions = pd.DataFrame({"tile": [6, 5, 4], "zero-shot_label": [1, 1, 1]})
-    predictions["ours_label"], predictions["published filters_label"] = [1, 1, 0], 0
-    frame = comparison.right_frame(
-        [outcome(trial()), outcome()], predictions, TEST, vlm="v", seed=0, fold=2, network=network
-    )
-    right = frame.groupby(["method", "setting", "network"]).right.sum().to_dict()
-    expected = {
-        ("ce-mvc", "ours", network): 2, ("mean-of-views", "", ""): 2,
-        ("vlm-cpl", "ours", network): 3, ("vlm-cpl", "published filters", network): 1,
-    }  # fmt: skip
-    expected |= {("zero-shot", "", ""): 2} if network == "frozen" else {}
-    assert right == expected
-    groups = comparison.groups_frame(frame)
-    assert list(groups) == comparison.GROUP_COLUMNS and set(groups.fold) == {2}
+def test_an_alarm_is_correct_where_a_run_is_far_below_full_supervision_or_loses_a_class():
+    for accuracy, failed in {0.80: True, 0.849: True, 0.85: False, 0.95: False}.items():
+        assert tables.alarm_frame(made(run(accuracy, []))).failed.tolist() == [failed], accuracy
+    lost = run(0.9, [])
+    lost[0]["counts"] = lost[0]["counts"].assign(n=[1, 19], correct=[0, 18])
+    assert tables.alarm_frame(made(lost)).failed.tolist() == [True]
+
+
+def test_runs_are_counted_in_four_ways_per_dataset_and_in_all():
+    rows = run(0.5, ["flat"]) + run(0.9, ["flat", "lost"], seed=1) + run(0.5, [], fold=1)
+    rows += run(0.9, [], fold=1, seed=1) + run(0.5, ["lost"], full=0.6, params=SHIFTED)
+    frame = tables.alarm_frame(made(rows))
+    table = tables.alarm_table(frame)
+    assert table.tiles.tolist() == ["", "shifted", ""] and table.dataset.tolist()[-1] == "all"
+    counts = table[["runs", "true alarms", "false alarms", "misses", "rightly silent"]]
+    assert counts.values.tolist() == [list("41111"), list("11000"), list("52111")]
+    by_name = tables.alarms_by_name(frame).set_index("alarm")
+    assert by_name.raised.to_dict() == {"flat": "2", "lost": "2"}
+    assert by_name.right.to_dict() == {"flat": "1", "lost": "1"}
+
+
+def test_each_shift_has_its_own_full_supervision():
+    rows = run(0.5, [], full=0.9) + run(0.5, [], full=0.52, params=SHIFTED)
+    frame = tables.alarm_frame(made(rows)).set_index("shifted")
+    assert frame.failed.to_dict() == {False: True, True: False}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [scored("vlm-cpl", 0.5), scored("full-supervision", 0.9)],
+        run(0.5, ["flat"])[:1],
+        run(0.5, ["flat"], params={"hue": 0.2, "varied": ["hue"]}),
+        [run(0.5, ["flat"], fold=1)[0], scored("full-supervision", 0.9)],
+    ],
+)
+def test_runs_without_an_alarm_or_without_full_supervision_are_left_out(rows):
+    frame = tables.alarm_frame(made(rows))
+    assert frame.empty and tables.alarm_table(frame).empty and tables.alarms_by_name(frame).empty

@@ -35,7 +35,13 @@ def test_scores_have_their_interval_and_differences_their_sign_and_corrected_p()
     ]  # fmt: skip
 
 
-def test_a_pooled_score_has_the_spread_over_runs():
+def test_a_pooled_score_has_the_standard_deviation_over_runs():
     rows = pd.DataFrame({"fold": [0, 1], "n": [30, 10], "accuracy": [0.9, 0.5]})
-    assert format.pooled_spread(rows) == "0.800 ± 0.283"
-    assert format.pooled_spread(rows[:1]) == "0.900"
+    assert format.pooled_std(rows) == "0.800 ± 0.283"
+    assert format.pooled_std(rows[:1]) == "0.900" == format.mean_std(rows.accuracy[:1])
+
+
+def test_columns_are_inserted_in_their_order_and_lines_may_lack_cells():
+    table = pd.DataFrame({"a": ["1", "2"], "z": ["3", "4"]})
+    format.insert_columns(table, "z", {"b": ["5"], "c": ["6", "7"]})
+    assert list(table) == list("abcz") and table.b.tolist() == ["5", ""]

@@ -1,31 +1,38 @@
-"""The published record uses today's names and is in order."""
+"""The published record uses today's names, is complete, and the notebooks show it."""
 
+import json
+
+import pandas as pd
 import pytest
 
 from lib import paths, record, runner
-from lib.slides import open_set, scores
+from lib.slides import open_set
 
 RECORD = paths.ROOT / "data" / "record"
-RENAMED = {"share", "steps", "weight", "stain_shift"}
-OF_SLIDES = (open_set.ALL_TISSUE, open_set.OPEN_SET, open_set.LEARNT)
+STEMS = record.stems(RECORD)
+OF_SLIDES = {open_set.ALL_TISSUE, open_set.OPEN_SET, open_set.LEARNT}
 
 
-@pytest.mark.parametrize("file", RECORD.glob("*.jsonl"), ids=lambda file: file.name)
-def test_rows_of_the_record_use_todays_names(file):
-    for row in record.read_rows(file):
-        assert not RENAMED & row["params"].keys(), row
-        assert not RENAMED & set(row["params"].get("varied", ())), row
-        of_tiles = (None, "published filters", "ours")
-        assert row["setting"] in (OF_SLIDES if row["split"] == scores.SPLIT else of_tiles), row
-        for name in row["params"].get("varied", ()):
-            assert name in row["params"], row
+@pytest.mark.parametrize("stem", STEMS, ids=lambda stem: stem.name)
+def test_the_record_uses_todays_names_and_no_evaluation_is_there_twice(stem):
+    facts = pd.read_parquet(RECORD / f"{stem.name}.facts.parquet")
+    some = record.read(stem)
+    assert list(facts) == record.FIELDS and len(facts) == len(some.facts)
+    assert set(facts.dataset) == {stem.name} and facts.commit.all()
+    slides = some.facts.unit == "slide"
+    assert {*some.facts.variant[slides]} <= OF_SLIDES
+    assert {*some.facts.variant[~slides]} <= {"", "published filters", "ours"}
+    for varied in some.facts.varied.unique():
+        assert {*varied.split(", ")} - {""} <= {*some.facts}
+    scored = some.facts.accuracy.notna()
+    counted = some.facts.class_n[scored].map(sum) == some.facts.n[scored]
+    assert counted.all() and (some.counts.correct <= some.counts.n + 1e-9).all()
 
 
-@pytest.mark.parametrize("file", RECORD.glob("*.jsonl"), ids=lambda file: file.name)
-def test_the_record_is_sorted_and_no_row_is_there_twice(file, tmp_path):
-    rows = record.read_rows(file)
-    record.write_record(tmp_path / "sorted.jsonl", rows)
-    assert file.read_bytes() == (tmp_path / "sorted.jsonl").read_bytes()
+def test_prompts_and_settings_stand_once():
+    for stem in STEMS:
+        settings = json.loads((RECORD / f"{stem.name}.settings.json").read_text())
+        assert 0 < len(settings) <= 8 and "prompts" not in record.FIELDS
 
 
 # What they show of the record needs nothing else; the smoke chain sees an empty record.
@@ -36,7 +43,7 @@ def test_notebooks_show_the_record_as_it_is(name, monkeypatch):
     monkeypatch.setattr(paths, "record_folder", lambda: RECORD)
     code = [cell for cell in runner.cells(paths.notebook_file(name)) if cell.cell_type == "code"]
     cells = [cell.source for cell in code]
-    (start,) = [idx for idx, cell in enumerate(cells) if "record_folder()" in cell]
+    (start,) = [idx for idx, cell in enumerate(cells) if "record.published()" in cell]
     shown = {}
     exec(cells[0], shown)
     shown["display"] = lambda *shown: None

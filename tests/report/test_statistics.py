@@ -8,7 +8,8 @@ import pytest
 import references
 from cases import case
 
-from lib.report import metrics, statistics
+from lib import record
+from lib.report import statistics
 from lib.report.statistics import SCORES, Estimate
 
 
@@ -22,14 +23,14 @@ def frame(seed=0, n_folds=3, n_groups=6, n_classes=3, seeds=(0, 1), skill=0.7):
                 n = chance.integers(1, 6)
                 lines += [(s, fold, f"g{fold}.{group}", label, n, chance.binomial(n, skill))
                           for s in seeds]  # fmt: skip
-    return pd.DataFrame(lines, columns=["seed", "fold", "group", "label", "n", "right"])
+    return pd.DataFrame(lines, columns=["seed", "fold", "group", "label", "n", "correct"])
 
 
 def by_fold(groups):
     """(class, tiles, right) of each group of each fold, seeds averaged."""
-    mean = groups.groupby(["fold", "group", "label"])[["n", "right"]].mean().reset_index()
+    mean = groups.groupby(["fold", "group", "label"])[["n", "correct"]].mean().reset_index()
     return [
-        [list(g[["label", "n", "right"]].itertuples(index=False, name=None))
+        [list(g[["label", "n", "correct"]].itertuples(index=False, name=None))
          for _, g in fold.groupby("group")]
         for _, fold in mean.groupby("fold")
     ]  # fmt: skip
@@ -37,8 +38,12 @@ def by_fold(groups):
 
 def of(groups, **more):
     """The layout of one method, or of several."""
-    named = {"m": groups} | more
-    return statistics.grouped(pd.concat(g.assign(method=n) for n, g in named.items()), ["method"])
+    each = []
+    for method, frame in ({"m": groups} | more).items():
+        for (seed, fold), counts in frame.groupby(["seed", "fold"]):
+            each.append({"method": method, "seed": seed, "fold": fold, "counts": counts})
+            each[-1] |= {"split": "test", "n": counts.n.sum()}
+    return statistics.grouped(record.make(each), ["method"])
 
 
 def estimate(groups, score="accuracy"):
@@ -47,8 +52,8 @@ def estimate(groups, score="accuracy"):
 
 def drawn(groups, score):
     layout = of(groups)
-    n, right = statistics.drawn_sums(layout, ("m",), layout.tested(("m",)))
-    return statistics.pooled(right, n, score)[1:]
+    n, correct = statistics.drawn_sums(layout, ("m",), layout.tested(("m",)))
+    return statistics.pooled(correct, n, score)[1:]
 
 
 def in_one(folds):
@@ -72,39 +77,21 @@ def test_pooled_scores_are_those_of_the_loop_and_the_mean_over_seeds():
 def test_a_group_that_stands_in_several_lines_is_one_unit():
     groups = of(frame(n_folds=2, n_groups=4))
     assert groups.folds.tolist() == [0] * 4 + [1] * 4
-    assert groups.n.shape == groups.right.shape == (1, 2, 8, 3)
+    assert groups.n.shape == groups.correct.shape == (1, 2, 8, 3)
     assert groups.tested(("m",)).all() and not groups.tested(("other",)).any()
 
 
-def test_rows_give_the_same_pooled_scores_as_groups():
-    names = ["a", "b", "c"]
-    for seed in range(6):
-        chance = np.random.default_rng(seed)
-        rows, counted = [], []
-        for fold in range(3):  # the last one holds no tile of c
-            labels = chance.integers(0, 3 - (fold == 2), 20)
-            for s in (0, 1):
-                probs = chance.dirichlet(np.ones(3), 20) + 0.5 * np.eye(3)[labels]
-                rows.append(
-                    {"fold": fold, "seed": s, "n": 20} | metrics.scores(probs, labels, names)
-                )
-                tiles = pd.DataFrame({"label": labels, "right": probs.argmax(1) == labels})
-                tiles = tiles.assign(
-                    seed=s, fold=fold, group=[f"{fold}.{i // 2}" for i in range(20)]
-                )
-                counted.append(tiles.assign(n=1))
-        groups = pd.concat(counted)
+def test_facts_give_the_same_pooled_scores_as_groups():
+    for seed in range(4):
+        groups = frame(seed)
+        counted = groups.groupby(["seed", "fold"])
+        some = record.make(
+            [{"seed": s, "fold": f, "n": g.n.sum(), "counts": g} for (s, f), g in counted]
+        )
         for score in SCORES:
             with case(seed, score):
                 expected = estimate(groups, score).value
-                assert statistics.pooled_rows(pd.DataFrame(rows), score) == pytest.approx(expected)
-
-
-def test_without_support_every_fold_counts_for_what_it_holds():
-    rows = pd.DataFrame({"fold": [0, 0, 1], "n": 10, "accuracy": 0.5,
-                         "balanced_accuracy": [0.4, 0.6, 0.8], "support": [None] * 3})  # fmt: skip
-    assert statistics.pooled_rows(rows, "balanced_accuracy") == pytest.approx(0.65)
-    assert statistics.pooled_rows(rows.drop(columns="support")) == pytest.approx(0.5)
+                assert statistics.pooled_score(some.facts, score) == pytest.approx(expected)
 
 
 def test_accuracies_are_pooled_for_many_curves_at_once():
@@ -112,7 +99,7 @@ def test_accuracies_are_pooled_for_many_curves_at_once():
     columns = {"fold": [0, 0, 0, 1, 1, 2] * 3, "n": [10, 10, 10, 20, 20, 5] * 3}
     columns |= {"round": np.repeat([1, 2, 3], 6), "accuracy": chance.random(18)}
     rows = pd.DataFrame(columns)
-    each = {r: statistics.pooled_rows(df) for r, df in rows.groupby("round")}
+    each = {r: statistics.pooled_score(df) for r, df in rows.groupby("round")}
     assert statistics.pooled_accuracies(rows, ["round"]).to_dict() == pytest.approx(each)
 
 
@@ -186,7 +173,7 @@ def compared(better, other, score="accuracy"):
 
 def test_a_difference_is_paired_and_changes_its_sign_with_the_order():
     groups = frame(n_folds=5, n_groups=20)
-    wrong = groups.assign(right=np.maximum(groups.right - (groups.index % 3 == 0), 0))
+    wrong = groups.assign(correct=np.maximum(groups.correct - (groups.index % 3 == 0), 0))
     for score in SCORES:
         up, down = compared(groups, wrong, score), compared(wrong, groups, score)
         assert (up.value, up.low, up.high) == pytest.approx((-down.value, -down.high, -down.low))
@@ -213,13 +200,15 @@ def test_the_mean_of_two_datasets_is_as_uncertain_as_independent_ones():
 
 def test_p_is_twice_the_smaller_tail():
     drawn = np.array([-1.0, 0.0, 0.5, 1, 1, 1, 1, 1, 1])
-    assert statistics.tail_p(drawn) == statistics.tail_p(-drawn) == pytest.approx(2 * 3 / 10)
-    assert statistics.tail_p(np.zeros(9)) == 1 and statistics.tail_p(np.ones(99)) == 0.02
+    assert (
+        statistics.bootstrap_p(drawn) == statistics.bootstrap_p(-drawn) == pytest.approx(2 * 3 / 10)
+    )
+    assert statistics.bootstrap_p(np.zeros(9)) == 1 and statistics.bootstrap_p(np.ones(99)) == 0.02
 
 
 def test_a_single_seed_has_no_p_and_only_common_runs_are_compared():
     groups = frame(n_folds=2)
-    one_seed = groups[groups.seed == 1].assign(right=0)
+    one_seed = groups[groups.seed == 1].assign(correct=0)
     found = compared(groups, one_seed)
     assert found.p is None and not np.isnan(found.low)
     assert found.value == estimate(groups[groups.seed == 1]).value
@@ -233,7 +222,7 @@ def test_p_is_not_small_more_often_than_it_may_be_where_nothing_differs():
     ps = []
     for seed in range(80):
         groups, chance = frame(seed, n_folds=5, n_groups=20), np.random.default_rng(seed + 1000)
-        ps.append(compared(groups, groups.assign(right=chance.binomial(groups.n, 0.7))).p)
+        ps.append(compared(groups, groups.assign(correct=chance.binomial(groups.n, 0.7))).p)
     assert np.mean(np.array(ps) < 0.05) <= 0.1 and np.mean(ps) > 0.35
 
 

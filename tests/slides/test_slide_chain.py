@@ -14,7 +14,7 @@ from qupath import features_for_qupath
 from data.prepare.datasets import prepare
 from lib import record
 from lib.data import cards
-from lib.slides import open_set, scores
+from lib.slides import open_set
 from lib.slides.features_file import read_features
 
 pytestmark = pytest.mark.slow
@@ -88,17 +88,10 @@ def test_each_tile_has_its_features_and_each_slide_its_score(chain):
     assert np.array_equal(
         stored, np.concatenate([read_features(file)[0]["features"] for file in files])
     )
-    right = pd.read_parquet(runs / "fold0" / "slides.parquet")
-    assert (right.groupby(scores.KIND).group.nunique() == 2).all()  # of ten slides a fifth
-    rows = record.read_rows(runs / "fold0" / "rows" / "17_open_set_prompting_slides.jsonl")
-    assert {row["split"] for row in rows} == {"slides"} and {row["n"] for row in rows} == {2}
-    for row in rows:
-        pooling, setting = row["params"]["pooling"], row["setting"]
-        same = right[(right.method == row["method"]) & (right.pooling == pooling)]
-        same = same[same.setting == setting]
-        assert same.right.mean() == row["scores"]["accuracy"]
-    settings = {open_set.ALL_TISSUE, open_set.OPEN_SET, open_set.LEARNT}
-    assert {row["setting"] for row in rows} == settings
+    some = record.read(runs / "fold0" / "results" / "17_open_set_prompting_slides")
+    assert (some.counts.groupby("evaluation").group.nunique() == 2).all()  # of ten slides a fifth
+    assert set(some.facts.unit) == {"slide"} and set(some.facts.n) == {2}
+    assert set(some.facts.variant) == {open_set.ALL_TISSUE, open_set.OPEN_SET, open_set.LEARNT}
 
 
 def test_the_page_and_the_geojson_of_the_slides_of_the_fold_are_there(chain):

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from slides.made_up_slides import textured_slide
 
-from lib import record
+from figures import publish
+from lib import paths, record
 from lib.alarm import Alarm
 from lib.figures import plots, slide_plots
 from lib.labels import UNLABELLED
@@ -39,9 +40,10 @@ def studies(correct):
     return {setting: made_study(of_setting) for setting, of_setting in probs.items()}
 
 
-def rows_of(found, quality=None, dataset="d"):
-    evaluations = scores.evaluate_slides(found, TEST, ["a", "b"], quality or {}, device="cpu")
-    return [record.row(dataset=dataset, vlm="v", seed=0, fold=0, **e) for e in evaluations]
+def made_slides(found, quality=None, test=TEST, dataset="d"):
+    """A record of what studies found."""
+    evaluations = scores.evaluate_slides(found, test, quality or {}, device="cpu")
+    return record.make(evaluations, dataset=dataset, vlm="v", seed=0, fold=0)
 
 
 def test_tiles_are_sampled_by_chance_and_no_more_than_asked_for_of_a_slide():
@@ -99,9 +101,8 @@ def test_without_a_tile_that_counts_nothing_is_learnt_and_nothing_known(tmp_path
 
 
 def test_scores_and_counts_are_of_the_slides_of_the_fold():
-    found = studies(CORRECT)
-    rows, right = rows_of(found), scores.right_per_slide(found, TEST, vlm="v", seed=0, fold=0)
-    table = scores.slides_table(rows, right).set_index("method")
+    some = made_slides(studies(CORRECT))
+    table = scores.slides_table(some).set_index("method")
     shown, better = table["open set"], table["open set: better by"]
     assert shown["zero-shot tiles"].startswith("0.667")
     assert shown["zero-shot tiles"].endswith(" / 0.750")
@@ -109,19 +110,32 @@ def test_scores_and_counts_are_of_the_slides_of_the_fold():
     assert better["zero-shot tiles"].startswith("+0.333")
     assert better["MVC → PFC, HCS"].startswith("+0.000")
     assert table.folds.tolist() == table.seeds.tolist() == ["1", "1"]
-    without = scores.slides_table(rows)
+    without = scores.slides_table(made_slides(studies(CORRECT), test=TEST.drop(columns="group")))
     assert without["open set"].tolist() == ["0.667 / 0.750", "1.000 / 1.000"]
-    assert scores.slides_table([]).empty
-    assert len(right) == 4 * len(TEST) and set(right.n) == {1}
-    zero = right[(right.method == "zero-shot") & (right.setting == OPEN)]
-    assert zero.right.tolist() == [1, 1, 0] and zero.group.tolist() == ["a", "b", "b"]
+    assert scores.slides_table(record.make([])).empty
+    zero = (some.facts.method == "zero-shot") & (some.facts.variant == OPEN)
+    counts = some.counts[some.counts.evaluation.isin(some.facts.index[zero])]
+    counts = counts.set_index(["group", "label"])
+    assert counts.correct.to_dict() == {("a", 0): 1, ("b", 1): 1}
+    assert counts.n.to_dict() == {("a", 0): 1, ("b", 1): 2}
+
+
+def test_slides_are_published_with_their_counts_and_a_picture():
+    fold = paths.runs_folder("demo_slides", "v") / "seed0" / "fold0"
+    (fold / "slides").mkdir(parents=True)
+    (fold / "slides" / "heat_map.png").write_bytes(b"a picture")
+    made_slides(studies(CORRECT), dataset="demo_slides").write(fold / "results" / "17_slides")
+    publish.add_to_record("demo_slides", "v")
+    page = publish.page_of(record.published("demo_slides"))
+    assert (paths.figures_folder() / "demo_slides_heat_map.png").read_bytes() == b"a picture"
+    assert "open set: better by" in page.text()
 
 
 def test_lines_are_in_the_order_of_the_poolings():
     names = ("top-100", "mean", "top-5", "share", "top-10")
     found = {OPEN: made_study({("vlm-cpl", name): np.full((5, 2), 0.5) for name in names})}
     expected = ["mean", "share", "top-5", "top-10", "top-100"]
-    assert scores.slides_table(rows_of(found)).pooling.tolist() == expected
+    assert scores.slides_table(made_slides(found)).pooling.tolist() == expected
 
 
 def test_accuracy_stands_beside_the_share_of_other_tissue():
@@ -132,10 +146,8 @@ def test_accuracy_stands_beside_the_share_of_other_tissue():
         }
         for share in (0.0, 0.9)
     }
-    half = studies(HALF)
-    rows = rows_of(half, quality[0.9], "d_90") + rows_of(studies(CORRECT), quality[0.0])
-    right = scores.right_per_slide(half, TEST, vlm="v", seed=0, fold=0)
-    frame = scores.share_frame(rows, {"d_90": right})
+    half = made_slides(studies(HALF), quality[0.9], dataset="d_90")
+    frame = scores.share_frame(record.concat([half, made_slides(studies(CORRECT), quality[0.0])]))
     assert frame.dataset.tolist() == ["d", "d", "d_90", "d_90"]
     assert frame.irrelevant.tolist() == [0.0, 0.0, 0.9, 0.9]
     assert frame.irrelevant_dropped.tolist() == [0.0, 0.75, 0.0, 0.75]
@@ -145,8 +157,7 @@ def test_accuracy_stands_beside_the_share_of_other_tissue():
     assert shown["relevant dropped"].tolist() == [""] * 4 and len(shown) == 4
     figure = plots.accuracy_against_share(frame, "made up")
     assert [line.get_label() for line in figure.axes[0].containers] == [ALL, OPEN]
-    assert scores.share_frame([]).empty
-    assert scores.share_frame([row | {"labels": None} for row in rows]).empty
+    assert scores.share_frame(made_slides(studies(CORRECT))).empty
 
 
 def test_a_heat_map_shows_its_values(tmp_path):

@@ -1,0 +1,105 @@
+"""Trials of VLM-CPL and of other methods: what is planned, and outcomes as evaluations."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from lib.report import metrics
+from lib.report.comparison import COMPARED, UNTRAINED
+from lib.report.evaluation import evaluate_probs
+
+if TYPE_CHECKING:
+    from lib.learning.trials import Outcome, Trial
+
+
+def trials_table(
+    trials: "Sequence[Trial]", truth: np.ndarray, class_names: Sequence[str]
+) -> pd.DataFrame:
+    """One line per trial, before it runs: its loss, which labels it learns from and how many.
+
+    Of an ablation the setting is what is varied. The last column counts classes that none of these
+    labels names.
+
+    truth: [N]; judges the labels, and no trial but full supervision sees it.
+    """
+    lines = []
+    for trial in trials:
+        quality = metrics.label_quality(trial.labels, trial.kept, truth, class_names)
+        lines.append(
+            {
+                "method": COMPARED[trial.method],
+                "setting": _varied(trial) or trial.setting,
+                "loss": re.sub(r"\w+=", "", repr(trial.objective)),  # as long as pandas shows
+                "labels": trial.source,
+                "tiles": quality["kept"],
+                "pseudo-label precision": quality["precision"],
+                "classes without": sum(not c["kept"] for c in quality["per_class"].values()),
+            }
+        )
+    return pd.DataFrame(lines).round(3)
+
+
+def _varied(trial: "Trial") -> str:
+    """What an ablation changes, as in "keep_ratio=0.1"; empty for a trial that is none."""
+    values = {name: trial.params[name] for name in trial.params.get("varied", ())}
+    return ", ".join(f"{name}={'none' if v == '' else v}" for name, v in values.items())
+
+
+def evaluate(
+    outcomes: "Sequence[Outcome]",
+    truth: np.ndarray,
+    test: pd.DataFrame,
+    class_names: Sequence[str],
+    *,
+    network: str,
+    **fields: Any,
+) -> list[dict[str, Any]]:
+    """Outcomes of trials as evaluations for `Run.record`.
+
+    truth: [N], of the training tiles; test: of the predicted tiles, columns label and group;
+    network: of what was trained; fields: further fields of all evaluations.
+    """
+    evaluations = []
+    for outcome in outcomes:
+        evaluation = evaluate_probs(
+            outcome.method,
+            outcome.probs,
+            test,
+            variant=outcome.setting or None,
+            params=dict(outcome.params),
+            network=None if outcome.method in UNTRAINED else network,
+            **fields,
+        )
+        trial = outcome.trial
+        if trial is not None:
+            quality = metrics.label_quality(trial.labels, trial.kept, truth, class_names)
+            if outcome.alarms is not None:
+                quality |= {"alarms": sorted({alarm.name for alarm in outcome.alarms})}
+            evaluation |= {"labels": quality, "seconds": outcome.seconds}
+            evaluation["params"]["objective"] = repr(trial.objective)
+        evaluations.append(evaluation)
+    return evaluations
+
+
+def evaluate_varied(
+    name: str,
+    outcomes: "Mapping[Any, Sequence[Outcome]]",
+    truth: np.ndarray,
+    test: pd.DataFrame,
+    class_names: Sequence[str],
+    **fields: Any,
+) -> list[dict[str, Any]]:
+    """Outcomes at each value of a parameter, as evaluations in which it is varied; see `evaluate`.
+
+    name: of the parameter, such as "shift"; outcomes: by its value.
+    """
+    evaluations = []
+    for value, of_value in outcomes.items():
+        judged = evaluate(of_value, truth, test, class_names, network="frozen", **fields)
+        for evaluation in judged:
+            evaluation["params"] |= {name: value, "varied": [name]}
+        evaluations += judged
+    return evaluations

@@ -21,7 +21,8 @@ from lib.runner import INTERRUPTED
 SNAKEMAKE = "--cores all --nolock --rerun-incomplete --quiet rules host progress".split()
 # Lines of Snakemake that say nothing to who called make.
 NOISE = re.compile(
-    r"Complete log|Shutting down|Exiting because|At least one job|Terminating processes|"
+    r"KeyboardInterrupt caught in kernel|Complete log|Shutting down|"
+    r"Exiting because|At least one job|Terminating processes|"
     r"Cancelling snakemake|Removing output files|Assuming unrestricted|Building DAG|Using shell|"
     r"Select jobs|Execute \d+ jobs|\s*$"
 )
@@ -72,7 +73,7 @@ def write_pages(folder: Path) -> Path:
             with atomic(page) as temporary:
                 temporary.write_text(body)
         link = f'<a href="{page.name}">{escape(title)}</a>'
-        cells = [file.stem[:2], link, escape(run), f"{notebook.metadata.get('seconds', 0):.0f} s"]
+        cells = [file.stem[:2], link, escape(run), f"{notebook.metadata.papermill.duration:.0f} s"]
         links.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     with atomic(out / "index.html") as temporary:
         title = escape(" with ".join(folder.parts[-2:]))

@@ -1,4 +1,4 @@
-"""Run a notebook headlessly, with parameters that are checked first.
+"""Run a notebook headlessly by papermill, with parameters that are checked first.
 
     python -m lib.runner notebooks/11_multi_view_consensus.py -p dataset lc25k_colon -p n_views 30
 
@@ -11,6 +11,7 @@ import argparse
 import ast
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def name_of(notebook: Path, parameters: Mapping[str, Any]) -> str:
 
 
 def run_notebook(notebook: Path, passed: Mapping[str, Any]) -> Path:
-    """Execute a percent script from the repository's root; prints the headings that take long.
+    """Execute a percent script by papermill from the root; prints the headings that take long.
 
     Returns the executed notebook. On an error the partial one is kept as `<name>.failed.ipynb` and
     a RuntimeError says what happened. Where another process runs the same notebook of the same
@@ -108,8 +109,11 @@ def run_notebook(notebook: Path, passed: Mapping[str, Any]) -> Path:
 
 
 def _execute(notebook: Path, parameters: Mapping[str, Any], done: Path) -> Path:
-    import nbformat
-    from nbclient.exceptions import CellExecutionError, DeadKernelError
+    import jupytext
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     for touched in (
         done.parents[1],
@@ -119,49 +123,64 @@ def _execute(notebook: Path, parameters: Mapping[str, Any], done: Path) -> Path:
         remove_leftovers(touched)
     os.environ |= KEEP_BUFFERS | NO_BARS | os.environ  # the kernel inherits it
     failed, content = done.with_suffix(".failed.ipynb"), filled(notebook, parameters)
-    started = time.perf_counter()
     with scratch_folder() as scratch, atomic(done) as partial:
+        source = scratch / f"{notebook.stem}.ipynb"
+        jupytext.write(content, source, fmt="ipynb")
+        # Sockets as files: no ports that kernels running side by side could collide on.
+        connection = {"transport": "ipc", "ip": f"{scratch}/kernel"}
+        connection["connection_file"] = f"{scratch}/kernel.json"
         try:
-            _run_cells(content, scratch, done.stem)
-        except (CellExecutionError, DeadKernelError) as error:
-            with atomic(failed) as file:
-                nbformat.write(content, file)
+            with _Sections(content, done.stem) as sections:
+                # Without parameters papermill adds no second cell of them.
+                papermill.execute_notebook(
+                    source,
+                    partial,
+                    kernel_name="python3",
+                    cwd=paths.ROOT,
+                    progress_bar=False,
+                    config=Config({"KernelManager": connection}),
+                    kernel_manager_class=_quiet_kernels(),
+                    on_cell_start=sections.reach,
+                )
+        except (PapermillExecutionError, DeadKernelError) as error:
+            shutil.move(partial, failed)
             raise RuntimeError(f"{done.stem}: {_explained(error)}\nup to there: {failed}") from None
-        content.metadata["seconds"] = round(time.perf_counter() - started, 1)
-        nbformat.write(content, partial)
     failed.unlink(missing_ok=True)
     return done
 
 
-def _run_cells(content: Any, scratch: Path, name: str) -> None:
-    """Run the code cells of a notebook in a kernel of its own."""
-    from nbclient import NotebookClient
-    from traitlets.config import Config
+def _quiet_kernels() -> type:
+    """Kernels whose last words to the terminal are for nobody; cells have their own output."""
+    from jupyter_client import AsyncKernelManager
 
-    # Sockets as files: no ports that kernels running side by side could collide on.
-    connection = {"transport": "ipc", "ip": f"{scratch}/kernel"}
-    connection["connection_file"] = f"{scratch}/kernel.json"
-    client = NotebookClient(
-        content,
-        timeout=None,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(paths.ROOT)}},
-        config=Config({"KernelManager": connection}),
-    )
-    section = threading.Timer(0, str)
-    # What the kernel says to the terminal at its end is for nobody; cells have their own output.
-    with client.setup_kernel(stderr=subprocess.DEVNULL):
-        try:
-            for number, cell in enumerate(content.cells):
-                for heading in re.findall(r"^## +(.+)$", cell.source, re.MULTILINE):
-                    section.cancel()
-                    section = threading.Timer(SHORT, _say, [f"  {name[:2]} {heading} …"])
-                    section.start()
-                if cell.cell_type == "code":
-                    client.execute_cell(cell, number)
-            client.set_widgets_metadata()
-        finally:
-            section.cancel()
+    class QuietKernels(AsyncKernelManager):
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            await super().start_kernel(stderr=subprocess.DEVNULL, **options)
+
+    return QuietKernels
+
+
+class _Sections:
+    """Prints the heading of each section of a notebook that takes long, while it runs."""
+
+    def __init__(self, content: Any, name: str):
+        self.content, self.number = content, name[:2]
+        self.next, self.timer = 0, threading.Timer(0, str)
+
+    def __enter__(self) -> "_Sections":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.timer.cancel()
+
+    def reach(self, *, cell_index: int, **_: Any) -> None:
+        """Called before each code cell; a heading stands in a cell before it."""
+        passed = self.content.cells[self.next : cell_index + 1]
+        self.next = cell_index + 1
+        for heading in re.findall(r"(?m)^## +(.+)$", "\n".join(cell.source for cell in passed)):
+            self.timer.cancel()
+            self.timer = threading.Timer(SHORT, _say, [f"  {self.number} {heading} …"])
+            self.timer.start()
 
 
 def _say(line: str) -> None:

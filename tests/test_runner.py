@@ -116,7 +116,7 @@ def test_a_notebook_runs_with_its_parameters_into_the_run_folder(write_notebook,
     [cell] = [c for c in content["cells"] if "parameters" in c["metadata"].get("tags", ())]
     lines = "".join(cell["source"]).splitlines()
     assert lines[0] == "dataset = 'toy'  # a card" and "seed = 4" in lines and "rate = 1.0" in lines
-    assert 3 < content["metadata"]["seconds"] < 60
+    assert 3 < content["metadata"]["papermill"]["duration"] < 60
     assert {path for path in paths.ROOT.iterdir() if path.name.startswith("kernel")} <= beside
     runs = folder.parent
     [line] = reproduce.summary(runs).splitlines()

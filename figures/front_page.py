@@ -106,7 +106,8 @@ def no_labels_frame(some: Record) -> pd.DataFrame:
 def no_labels_table(some: Record) -> pd.DataFrame:
     """One line per dataset; a cell is accuracy / balanced accuracy."""
     lines = []
-    for dataset, scores in no_labels_frame(some).groupby("dataset", sort=False):
+    frame = no_labels_frame(some)
+    for dataset, scores in frame.groupby("dataset", sort=False) if len(frame) else ():
         names = [name.removeprefix("zero-shot labels, ") for name in scores.other_name]
         cells = {column: SLASH.join(scores[column].map("{:.3f}".format)) for column in
                  ("zero-shot", "published", "ours", "full")}  # fmt: skip

@@ -23,9 +23,7 @@ from lib.report.active_learning import (
     of_published_runs,
     rounds,
 )
-from lib.report.active_learning import (
-    curves as areas_of,
-)
+from lib.report.active_learning import curves as areas_of
 from lib.report.comparison import ON_TEST, summary_frame
 from lib.report.format import markdown, replace_block
 
@@ -42,11 +40,21 @@ NO_LABELS = {
 CONTROLS = ("lc25k_lung", "crc_tissue")  # their stand-in has never seen the tissue
 FEW_LABELS = {"lc25k": "LC25000", "ebhi": "EBHI-Seg"}
 THEMES = {
-    "headline.svg": {"ink": "#1f2328", "faint": "#818b98", "grid": "#e6e8eb",
-                     "other": "#E69F00", "ours": "#0072B2"},
-    "headline_dark.svg": {"ink": "#f0f6fc", "faint": "#8b949e", "grid": "#2b313a",
-                          "other": "#F0B040", "ours": "#56B4E9"},
-}  # fmt: skip
+    "headline.svg": {
+        "ink": "#1f2328",
+        "faint": "#818b98",
+        "grid": "#e6e8eb",
+        "other": "#E69F00",
+        "ours": "#0072B2",
+    },
+    "headline_dark.svg": {
+        "ink": "#f0f6fc",
+        "faint": "#8b949e",
+        "grid": "#2b313a",
+        "other": "#F0B040",
+        "ours": "#56B4E9",
+    },
+}
 # Column of `no_labels_frame`: what the legend says, colour, marker and its size.
 SCORE_LOOKS = {
     "zero-shot": ("zero-shot", "faint", "o", 50),
@@ -65,11 +73,7 @@ CURVE_LOOKS = {
     OURS: ("ours", "ours", "-"),
     ALL_LABELS: ("all labels", "ink", ":"),
 }
-LAST_SCORES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "aulc": "AULC",
-}
+LAST_SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "aulc": "AULC"}
 
 
 def tables(some: Record) -> dict[str, pd.DataFrame]:
@@ -109,8 +113,10 @@ def no_labels_table(some: Record) -> pd.DataFrame:
     frame = no_labels_frame(some)
     for dataset, scores in frame.groupby("dataset", sort=False) if len(frame) else ():
         names = [name.removeprefix("zero-shot labels, ") for name in scores.other_name]
-        cells = {column: SLASH.join(scores[column].map("{:.3f}".format)) for column in
-                 ("zero-shot", "published", "ours", "full")}  # fmt: skip
+        cells = {
+            column: SLASH.join(scores[column].map("{:.3f}".format))
+            for column in ("zero-shot", "published", "ours", "full")
+        }
         other = SLASH.join(scores.other.map("{:.3f}".format))
         named = " / ".join(dict.fromkeys(names))
         lines.append(
@@ -210,9 +216,17 @@ def headline(
         place = x - 0.01, 1 - 0.22 / height
         if not ax.get_legend_handles_labels()[0]:
             continue
-        ax.legend(loc="upper left", bbox_to_anchor=place, ncols=5, fontsize=9,
-                  bbox_transform=figure.transFigure, handletextpad=0.3, handlelength=1.4,
-                  columnspacing=0.9, borderpad=0).set_in_layout(False)  # fmt: skip
+        ax.legend(
+            loc="upper left",
+            bbox_to_anchor=place,
+            ncols=5,
+            fontsize=9,
+            bbox_transform=figure.transFigure,
+            handletextpad=0.3,
+            handlelength=1.4,
+            columnspacing=0.9,
+            borderpad=0,
+        ).set_in_layout(False)
     return closed(figure)
 
 
@@ -232,14 +246,37 @@ def _draw_scores(ax: Axes, scores: pd.DataFrame, theme: Mapping[str, str]) -> No
     ax.hlines(heights, scores["zero-shot"], scores.full, color=theme["grid"], lw=5, zorder=1)
     for column, (label, colour, marker, size) in SCORE_LOOKS.items():
         edge = 2.5 if marker == "|" else 0
-        ax.scatter(scores[column], heights, s=size, color=theme[colour], marker=marker, lw=edge,
-                   label=label, zorder=3)  # fmt: skip
+        ax.scatter(
+            scores[column],
+            heights,
+            s=size,
+            color=theme[colour],
+            marker=marker,
+            lw=edge,
+            label=label,
+            zorder=3,
+        )
     leftmost = scores[list(SCORE_LOOKS)].min(axis=1)
     for height, (before, ours) in enumerate(zip(scores["zero-shot"], scores.ours, strict=True)):
-        ax.annotate(f"{before:.2f}", (leftmost.iloc[height], height), (-8, 0), ha="right",
-                    textcoords="offset points", va="center", color=theme["faint"])  # fmt: skip
-        ax.annotate(f"{ours:.2f}", (ours, height), (0, 8), textcoords="offset points",
-                    ha="center", va="bottom", color=theme["ours"], weight="bold")  # fmt: skip
+        ax.annotate(
+            f"{before:.2f}",
+            (leftmost.iloc[height], height),
+            (-8, 0),
+            ha="right",
+            textcoords="offset points",
+            va="center",
+            color=theme["faint"],
+        )
+        ax.annotate(
+            f"{ours:.2f}",
+            (ours, height),
+            (0, 8),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            color=theme["ours"],
+            weight="bold",
+        )
     ax.set_yticks(heights, [NO_LABELS[name] for name in scores.index])
     low = min([0.76, *scores[list(SCORE_LOOKS)].min(axis=1)])
     low -= 0.24 * (1.015 - low)  # room for the numbers of zero-shot
@@ -259,8 +296,14 @@ def _draw_curves(ax: Axes, curves: pd.DataFrame, theme: Mapping[str, str]) -> No
             budgets = 100 * of_dataset[key].budget / full.budget
             ax.plot(budgets, of_dataset[key].accuracy, line, color=theme[colour])
         ax.axhline(full.accuracy, color=theme["ink"], lw=1, ls=":")
-        ax.annotate(f"{title}, {full.budget:.0f} training tiles", (10.2, full.accuracy), (0, 4),
-                    textcoords="offset points", ha="right", va="bottom")  # fmt: skip
+        ax.annotate(
+            f"{title}, {full.budget:.0f} training tiles",
+            (10.2, full.accuracy),
+            (0, 4),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+        )
     shown = set(zip(curves.training, curves.method, strict=True))
     for label, colour, line in (CURVE_LOOKS[key] for key in CURVE_LOOKS if key in shown):
         ax.plot([], [], line, color=theme[colour], lw=1 if line == ":" else None, label=label)

@@ -161,8 +161,11 @@ class Page:
         shown = dict.fromkeys(s.dataset for s in self.sections if s.dataset)
         about = {name: self.about[name] for name in shown}
         for dataset in about:
-            links = [f"[{s.heading.partition(': ')[2]}](#{anchor(s.heading)})"
-                     for s in self.sections if s.dataset == dataset]  # fmt: skip
+            links = [
+                f"[{s.heading.partition(': ')[2]}](#{anchor(s.heading)})"
+                for s in self.sections
+                if s.dataset == dataset
+            ]
             contents.append(f"- [{dataset}](#{anchor(dataset)}): {', '.join(links)}")
         lines = ["# Results", INTRODUCTION, "\n".join(contents)]
         for name, table in self.overviews.items():

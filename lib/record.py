@@ -261,9 +261,9 @@ def _complete(facts: pd.DataFrame, counts: pd.DataFrame) -> Record:
     numbers = ["budget", "round", *SCORES, "precision", "seconds"]
     facts[numbers] = facts[numbers].astype(float)
     texts = facts[["params", "settings"]].map(_remembered())
-    repeated = facts[IDENTITY].assign(params=texts.params, settings=texts.settings).duplicated(
-        keep="last"
-    )  # fmt: skip
+    repeated = (
+        facts[IDENTITY].assign(params=texts.params, settings=texts.settings).duplicated(keep="last")
+    )
     facts = facts[~repeated]
     keys = texts[~repeated].apply(tuple, axis=1)
     first = facts[~keys.duplicated()]

@@ -63,11 +63,19 @@ def write_large(file: Path, side: int, island: int) -> None:
 
             scale = 1e4 / 2**level / MPP
             tiff.write(
-                tiles(), shape=(now, now, 3), dtype=np.uint8, tile=(TILE, TILE),
-                photometric="ycbcr", subsampling=(2, 2), compression="jpeg", metadata=None,
-                software=False, subfiletype=int(level > 0), resolution=(scale, scale),
+                tiles(),
+                shape=(now, now, 3),
+                dtype=np.uint8,
+                tile=(TILE, TILE),
+                photometric="ycbcr",
+                subsampling=(2, 2),
+                compression="jpeg",
+                metadata=None,
+                software=False,
+                subfiletype=int(level > 0),
+                resolution=(scale, scale),
                 resolutionunit="CENTIMETER",
-            )  # fmt: skip
+            )
             if now <= 512:
                 break
 

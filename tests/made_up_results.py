@@ -7,8 +7,13 @@ import pandas as pd
 from lib import record
 from lib.report.comparison import NEEDED, UNTRAINED
 
-RULES = {"strategy": "unisal", "threshold": 0.7, "cross_weight": 0.5, "contrast": 0.1,
-         "restart": True}  # fmt: skip
+RULES = {
+    "strategy": "unisal",
+    "threshold": 0.7,
+    "cross_weight": 0.5,
+    "contrast": 0.1,
+    "restart": True,
+}
 SHIFTED = {"varied": ["shift"], "shift": "stain+1.0"}
 
 
@@ -69,8 +74,13 @@ def ablated():
         evaluations += loop("unisal", "dual-view", [0.5, 0.9], seed=seed, params=RULES)
         evaluations += loop("random", "dual-view", [0.5, 0.6], seed=seed, params=chance)
         evaluations += loop("unisal", "supervised", [0.4, 0.5], seed=seed, params=RULES)
-    others = [{"threshold": 0.5}, {"threshold": 0.9}, {"cross_weight": 0.0}, {"cross_weight": 1.0},
-              {"strategy": "cs"}]  # fmt: skip
+    others = [
+        {"threshold": 0.5},
+        {"threshold": 0.9},
+        {"cross_weight": 0.0},
+        {"cross_weight": 1.0},
+        {"strategy": "cs"},
+    ]
     for n, other in enumerate(others, 1):
         rules = RULES | other | {"varied": list(other)}
         evaluations += loop(rules["strategy"], "dual-view", [0.5, 0.8 + n / 100], params=rules)
@@ -79,8 +89,11 @@ def ablated():
 
 def comparison(ours=0.9, **scores):
     """A whole comparison, of which some accuracies are given; other words are fields."""
-    fields = {name: scores.pop(name) for name in ("dataset", "seed", "fold", "vlm", "n", "groups")
-              if name in scores}  # fmt: skip
+    fields = {
+        name: scores.pop(name)
+        for name in ("dataset", "seed", "fold", "vlm", "n", "groups")
+        if name in scores
+    }
     values = dict.fromkeys(NEEDED, 0.7) | {"zero-shot": 0.6, "full-supervision": 0.99}
     values |= {name.replace("_", "-"): value for name, value in scores.items()}
     evaluations = [scored(method, value, **fields) for method, value in values.items()]

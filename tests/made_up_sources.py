@@ -28,9 +28,13 @@ def sources(truth, predicted, *, prompts=None, clusters=None, second=None, views
     members = np.stack([softmax_of(predicted, 0.9), softmax_of(second, 0.8)])
     views = np.stack([softmax_of(v) for v in ([predicted] if views is None else views)])
     return estimates.PredictionSources(
-        members, views, softmax_of(prompts), prompts, predicted if clusters is None else clusters,
+        members,
+        views,
+        softmax_of(prompts),
+        prompts,
+        predicted if clusters is None else clusters,
         softmax_of(truth, 0.9),
-    )  # fmt: skip
+    )
 
 
 def rows_of(evaluations, dataset="d", fold=0, seed=0, **params):
@@ -41,10 +45,14 @@ def rows_of(evaluations, dataset="d", fold=0, seed=0, **params):
 def rounds(**columns):
     """As `stopping.follow_rounds` gives them."""
     made_up = {
-        "budget": [5, 10, 15, 20, 25], "changed": [np.nan, 0.2, 0.1, 0.0, 0.05],
-        "recent": [np.nan, 0.2, 0.25, 0.3, 0.1], "value": 0.8, "low": 0.7, "high": 0.9,
+        "budget": [5, 10, 15, 20, 25],
+        "changed": [np.nan, 0.2, 0.1, 0.0, 0.05],
+        "recent": [np.nan, 0.2, 0.25, 0.3, 0.1],
+        "value": 0.8,
+        "low": 0.7,
+        "high": 0.9,
         "truth": [0.5, 0.7, 0.75, 0.8, 0.81],
-    }  # fmt: skip
+    }
     return pd.DataFrame(made_up | columns)
 
 

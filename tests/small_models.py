@@ -34,13 +34,24 @@ def write_model(folder, tower, weights=True, mean=MEAN, std=STD):
 def small_clip(seed=0, text=None, vision=None, projection=16):
     """A Hugging Face CLIP; no weight is left at zero or one, where a mistake would not show."""
     config = transformers.CLIPConfig(
-        text_config={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-                     "num_attention_heads": 2} | (text or {}),
-        vision_config={"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2,
-                       "num_attention_heads": 3, "image_size": 32, "patch_size": 8}
+        text_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        }
+        | (text or {}),
+        vision_config={
+            "hidden_size": 48,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "image_size": 32,
+            "patch_size": 8,
+        }
         | (vision or {}),
         projection_dim=projection,
-    )  # fmt: skip
+    )
     torch.manual_seed(seed)
     model = transformers.CLIPModel(config).eval()
     with torch.no_grad():

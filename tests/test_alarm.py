@@ -16,8 +16,12 @@ def clean(shares, seed=0, n=600):
     truth = rng.choice(3, n, p=shares)
     probs = 0.1 * rng.dirichlet(np.ones(3), n) + 0.9 * np.eye(3)[truth]
     clusters = 3 * truth + rng.integers(3, size=n)
-    return {"view_probs": probs, "labels": truth, "kept": rng.random(n) < 0.6,
-            "clusters": np.unique(clusters, return_inverse=True)[1]}  # fmt: skip
+    return {
+        "view_probs": probs,
+        "labels": truth,
+        "kept": rng.random(n) < 0.6,
+        "clusters": np.unique(clusters, return_inverse=True)[1],
+    }
 
 
 def sounded(given, predicted=None):

@@ -202,9 +202,14 @@ def test_multi_view_consensus_matches_the_walk_down_the_ranking(rules):
         ratio = float(np.random.default_rng(seed).choice([0.05, 0.1, 0.3, 0.7, 1.0]))
         inputs = some(random_inputs(seed, keep_ratio=ratio))
         expected = references.multi_view_consensus(
-            inputs.votes, ties(inputs, rules.tie_break), inputs.prompt_labels, inputs.n_classes,
-            ratio, rules.quota, inputs.candidates,
-        )  # fmt: skip
+            inputs.votes,
+            ties(inputs, rules.tie_break),
+            inputs.prompt_labels,
+            inputs.n_classes,
+            ratio,
+            rules.quota,
+            inputs.candidates,
+        )
         assert np.array_equal(keep(inputs, "mvc", rules), expected), seed
 
 

@@ -65,7 +65,7 @@ REFUSED = {
     "line 3: .*is a quote not closed": 'path,label\na,b\n"c,d\ne,f\n',
     "line 2: .*is a quote not": 'path,label\n"a,b\n"c",d\n',
     "line 2: field larger than field limit": 'path,label\na,"' + "b" * 200_000,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("message", REFUSED)

@@ -77,9 +77,14 @@ def make(*arguments: str, **named: str) -> subprocess.CompletedProcess:
     """Run make as from a fresh shell, not as the child of the make that may run the tests."""
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")} | named
     return subprocess.run(
-        ["make", *arguments], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        ["make", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 @pytest.mark.slow
@@ -154,9 +159,13 @@ def test_an_interrupted_smoke_test_leaves_no_folder_and_no_process(how, tmp_path
     (scratch := tmp_path / "scratch").mkdir()
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(scratch)}
     run = subprocess.Popen(
-        ["make", "smoke", f"VENV={venv}"], cwd=ROOT, env=environment, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        ["make", "smoke", f"VENV={venv}"],
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     while not list(scratch.glob("*/begun")):
         assert run.poll() is None
         time.sleep(0.01)

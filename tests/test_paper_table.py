@@ -48,16 +48,20 @@ def test_each_number_of_ours_is_that_of_its_line_of_the_results():
                 for word in words:
                     name, _, value = word.rpartition(" = ")
                     lines = [
-                        line for line in lines
+                        line
+                        for line in lines
                         if (line.get(name) == value if name else value in line.values())
-                    ]  # fmt: skip
+                    ]
                 assert len(lines) == 1
                 assert lines[0][column].split(" ")[0] == row["ours"]
 
 
 def test_published_numbers_are_those_of_the_results():
-    published = [float(row["published"][:-2]) / 100 for row in ROWS if " %" in row["published"][-2:]
-                 and row["published"][0].isdigit()]  # fmt: skip
+    published = [
+        float(row["published"][:-2]) / 100
+        for row in ROWS
+        if " %" in row["published"][-2:] and row["published"][0].isdigit()
+    ]
     assert sorted(round(value, 3) for value in published) == sorted(set(PAPER.values()))
 
 

@@ -7,9 +7,28 @@ import pytest
 from lib import paths
 
 NAMES = [
-    "hf-hub:org/model", "hf-hub:org-model", "plip", "PLIP", "a b", "a-b", "a", "..", "../x", ".",
-    "", "-", "ä", "脂肪", "x" * 300, "x" * 301, "it's {my} $dir", "a\nb", "a.", "CON", "plip+conch",
-]  # fmt: skip
+    "hf-hub:org/model",
+    "hf-hub:org-model",
+    "plip",
+    "PLIP",
+    "a b",
+    "a-b",
+    "a",
+    "..",
+    "../x",
+    ".",
+    "",
+    "-",
+    "ä",
+    "脂肪",
+    "x" * 300,
+    "x" * 301,
+    "it's {my} $dir",
+    "a\nb",
+    "a.",
+    "CON",
+    "plip+conch",
+]
 
 
 def test_different_names_give_different_single_files():

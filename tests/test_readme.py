@@ -38,8 +38,11 @@ def anchors(page: Path) -> set[str]:
 
 def test_the_front_page_is_short():
     assert len(README.splitlines()) < 150
-    prose = [n for n, line in enumerate(README.splitlines(), 1) if len(line) > 125
-             and not re.match(r"\||\s*<", line)]  # fmt: skip
+    prose = [
+        n
+        for n, line in enumerate(README.splitlines(), 1)
+        if len(line) > 125 and not re.match(r"\||\s*<", line)
+    ]
     assert not prose, f"long lines: {prose}"
 
 
@@ -135,8 +138,9 @@ def test_the_ten_lines_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cards, "read_card", {"demo": few}.__getitem__)
     small = load_vlm(write_model(tmp_path / "small", SMALL), device="cpu")
     monkeypatch.setattr(loading, "load_vlm", {"stand-in-demo_other_lab": small}.__getitem__)
-    monkeypatch.setattr(setups, "frozen", lambda *args, steps, **kwargs: frozen(
-        *args, steps=steps // 50, **kwargs))  # fmt: skip
+    monkeypatch.setattr(
+        setups, "frozen", lambda *args, steps, **kwargs: frozen(*args, steps=steps // 50, **kwargs)
+    )
     names: dict = {"__name__": "readme"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a random model may leave a class without a label

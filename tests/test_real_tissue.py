@@ -38,9 +38,14 @@ def labelled(tmp_path_factory):
         source, source_table, source_store = read("ebhi", every=2)
         captions = [c.captions for c in source.classes]
         stand_in.build(
-            folder / "vlm", source_store, source_table.label.values, captions,
-            image_size=SIZE, seed=0, steps=400,
-        )  # fmt: skip
+            folder / "vlm",
+            source_store,
+            source_table.label.values,
+            captions,
+            image_size=SIZE,
+            seed=0,
+            steps=400,
+        )
         card, table, store = read("lc25k_colon", every=4)
     model = load_vlm(f"local-dir:{folder / 'vlm'}")
     text = inference.embed_prompts(model, [c.prompts for c in card.classes])

@@ -26,9 +26,7 @@ def test_an_evaluation_has_every_field_and_says_what_made_it():
 
 
 def test_scores_follow_from_counts():
-    counted = pd.DataFrame(
-        [(0, "a", 4, 3), (0, "b", 4, 4), (2, "a", 2, 1)], columns=record.COUNTS
-    )  # fmt: skip
+    counted = pd.DataFrame([(0, "a", 4, 3), (0, "b", 4, 4), (2, "a", 2, 1)], columns=record.COUNTS)
     (line,) = made(scored("m", 0) | {"counts": counted}).facts.itertuples()
     assert line.accuracy == 0.8 and line.balanced_accuracy == (7 / 8 + 1 / 2) / 2
     assert line.class_n.tolist() == [8, 0, 2] and line.class_correct.tolist() == [7, 0, 1]

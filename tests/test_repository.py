@@ -160,8 +160,19 @@ def test_no_executed_notebook_is_tracked():
 
 # --- the rooms of lib ----------------------------------------------------------------------------
 
-LEAVES = {"artefacts", "chain", "labels", "packaged_weights", "parameters", "paths", "random_draws",
-          "record", "csv_tables", "workers", "yaml_files"}  # fmt: skip
+LEAVES = {
+    "artefacts",
+    "chain",
+    "labels",
+    "packaged_weights",
+    "parameters",
+    "paths",
+    "random_draws",
+    "record",
+    "csv_tables",
+    "workers",
+    "yaml_files",
+}
 ROOMS = {"data", "vlm", "learning", "active", "slides", "report", "quality", "figures"}
 # What the modules of a room, or of the top, may import beside the leaves and their own room.
 MAY_IMPORT = {
@@ -244,9 +255,7 @@ def test_a_room_says_in_its_docstring_what_lives_there_and_does_nothing_else():
 
 CODE = [f for d in ("lib", "apps", "data/prepare", "figures") for f in (ROOT / d).rglob("*.py")]
 # Still longer than seven; the list only shrinks.
-LONG_SIGNATURES = {
-    *("random_view", "embed_views", "DualViewTraining.__init__"),
-}
+LONG_SIGNATURES = {*("random_view", "embed_views", "DualViewTraining.__init__")}
 
 
 def test_every_package_is_installed():
@@ -268,7 +277,7 @@ def test_a_function_has_at_most_seven_parameters():
 
 def test_few_lines_are_kept_from_the_formatter():
     files = [*CODE, *NOTEBOOKS, *(ROOT / "tests").rglob("*.py")]
-    assert sum(file.read_text().count("# fmt: " + "skip") for file in files) <= 240
+    assert sum(file.read_text().count("# fmt: " + "skip") for file in files) <= 40
 
 
 def test_modules_stay_under_400_lines():

@@ -94,8 +94,9 @@ time.sleep(3.5)
 @pytest.mark.slow
 def test_a_notebook_runs_with_its_parameters_into_the_run_folder(write_notebook, output_root):
     """It removes what a killed run left, and not what a running one writes."""
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
-                          capture_output=True, text=True).stdout.strip()  # fmt: skip
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    ).stdout.strip()
     folder, beside = paths.run_folder("toy", "none/at all", 4), set(paths.ROOT.iterdir())
     left, written = (
         folder / f".part-{artefacts.HOST}-{process}-0123abcd" for process in (dead, os.getpid())

@@ -21,8 +21,11 @@ def planned(folder: Path, root: Path = ROOT, **told: str) -> subprocess.Complete
     environment = os.environ | {"OUTPUT_ROOT": str(folder), "PYTHONPATH": str(root)} | told
     return subprocess.run(
         [*command, "--cores", "1", "--nolock", "--dry-run", "--printshellcmds"],
-        cwd=folder, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
 
 
 def calls(run: subprocess.CompletedProcess) -> list[list[str]]:

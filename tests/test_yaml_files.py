@@ -36,7 +36,7 @@ REFUSED = {
     "an open bracket": ("a: 1\nb: [1, 2\n", 3, "expected"),
     "a tabulator": ("a:\n\t- 1\n", 2, "cannot start any token"),
     "a control character": ("a: 1\nb: \x00\n", 2, "special characters"),
-}  # fmt: skip
+}
 
 
 def test_what_is_hostile_or_wrong_is_refused_by_file_and_line(tmp_path):

@@ -7,13 +7,7 @@ import pandas as pd
 
 from lib import paths
 from lib.data.images import FORMATS
-from lib.data.tiles import (
-    UnreadableTiles,
-    decode_tiles,
-    files_below,
-    holds_results,
-    read_digests,
-)
+from lib.data.tiles import UnreadableTiles, decode_tiles, files_below, holds_results, read_digests
 
 SHOWN = 20  # files that are left out, on the terminal
 

@@ -7,12 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lib.quality.audit import audited_accuracy, draw_audit, label_audit, repeat_audits
-from lib.quality.estimates import (
-    ESTIMATES,
-    PredictionSources,
-    label_free_estimates,
-    low_estimates,
-)
+from lib.quality.estimates import ESTIMATES, PredictionSources, label_free_estimates, low_estimates
 from lib.report import statistics
 
 AUDIT, LABEL_FREE, STOPPING = "audit", "label-free", "stopping"
@@ -115,9 +110,7 @@ def quality_frame(facts: pd.DataFrame) -> pd.DataFrame:
 
 
 def estimates_table(
-    estimated: Mapping[str, Mapping[str, float]],
-    truth: Mapping[str, float],
-    recorded: pd.DataFrame,
+    estimated: Mapping[str, Mapping[str, float]], truth: Mapping[str, float], recorded: pd.DataFrame
 ) -> pd.DataFrame:
     """Set the estimates of each variant beside the truth and their error in the record.
 

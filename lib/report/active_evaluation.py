@@ -60,9 +60,14 @@ def evaluate_loops(
         of_config: dict[str, Any] = {"query_size": config.query_size, "n_rounds": config.n_rounds}
         of_config |= {"objective": repr(config.objective)}
         evaluations += evaluate_loop(
-            trial["strategy"], history, test, class_names, training=trial["training"],
-            params={**(params or {}), **trial, **of_config}, **fields,
-        )  # fmt: skip
+            trial["strategy"],
+            history,
+            test,
+            class_names,
+            training=trial["training"],
+            params={**(params or {}), **trial, **of_config},
+            **fields,
+        )
     return evaluations
 
 

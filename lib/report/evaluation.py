@@ -211,10 +211,7 @@ def evaluate_vlm_cpl(
     for setting, rules in VARIANTS.items():
         subset = pseudo[pseudo.setting == setting]
         quality = metrics.label_quality(
-            subset.label.values,
-            subset.kept.values,
-            label_of[subset.tile].values,
-            class_names,
+            subset.label.values, subset.kept.values, label_of[subset.tile].values, class_names
         )
         quality |= {"alarms": sorted({alarm.name for alarm in alarms[setting]})}
         own = {"variant": setting, "labels": quality, "seconds": seconds[setting]}

@@ -48,9 +48,16 @@ def start(setup):
 
 
 def config(setup, **other):
-    given = {"tiles": POOL, "class_names": "abc", "strategy": "unisal", "setup": setup, "seed": 0,
-             "objective": losses.DualViewTraining(0.5, alignment=0.5), "query_size": 5,
-             "n_rounds": 3}  # fmt: skip
+    given = {
+        "tiles": POOL,
+        "class_names": "abc",
+        "strategy": "unisal",
+        "setup": setup,
+        "seed": 0,
+        "objective": losses.DualViewTraining(0.5, alignment=0.5),
+        "query_size": 5,
+        "n_rounds": 3,
+    }
     return loop.ActiveLearningConfig(**given | other)
 
 
@@ -88,8 +95,9 @@ def test_doubtful_tiles_are_asked_for_first_whether_the_networks_agree_or_not(
     pool = pool_of(start, setup)
     compact = select("cs", replace(pool, unlabelled_mask=doubtful), 5, 0).rows
     assert first.tolist() == compact.tolist()
-    history = run(tmp_path / "b", setup, cold_start=replace(start, doubtful=np.arange(70) < 2),
-                  n_rounds=1)  # fmt: skip
+    history = run(
+        tmp_path / "b", setup, cold_start=replace(start, doubtful=np.arange(70) < 2), n_rounds=1
+    )
     assert set(history.queries.tile[:2]) == {0, 1} and len(history.queries) == 5
     left = replace(pool, unlabelled_mask=np.arange(70) >= 2)
     assert history.queries.tile[2:].tolist() == select("cs", left, 3, 0).rows.tolist()

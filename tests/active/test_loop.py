@@ -62,10 +62,15 @@ class WatchedOracle(TableOracle):
 
 def config_with(setup, **other):
     settings = {
-        "tiles": POOL, "class_names": CLASSES, "strategy": "unisal", "setup": setup,
-        "objective": losses.DualViewTraining(threshold=0.5), "query_size": 6, "n_rounds": 3,
+        "tiles": POOL,
+        "class_names": CLASSES,
+        "strategy": "unisal",
+        "setup": setup,
+        "objective": losses.DualViewTraining(threshold=0.5),
+        "query_size": 6,
+        "n_rounds": 3,
         "seed": 0,
-    }  # fmt: skip
+    }
     return ActiveLearningConfig(**settings | other)
 
 
@@ -98,8 +103,10 @@ def test_of_two_that_run_the_same_rounds_at_once_the_second_takes_up_those_of_th
         assert_same(history, whole)
     assert sorted(len(oracle.queries) for oracle in oracles) == [0, 3]
     assert sorted(file.name for file in tmp_path.rglob("network*")) == [
-        "network_a.safetensors", "network_b.safetensors", "networks2"
-    ]  # fmt: skip
+        "network_a.safetensors",
+        "network_b.safetensors",
+        "networks2",
+    ]
 
 
 # --- which tiles are queried ----------------------------------------------------------------------
@@ -169,12 +176,19 @@ def test_the_truth_is_for_reports_alone(tmp_path, setup, whole):
 
 
 STOPS = [
-    ("_answered", 0, "before"), ("_answered", 2, "before"), ("_save_query", 0, "before"),
-    ("_save_query", 0, "after"), ("train", 0, "after"),
-    ("train", 2, "before"), ("train", 2, "after"), ("select", 1, "after"),
-    ("_save_query", 1, "after"), ("make_pool", 1, "before"), ("predict", 1, "before"),
+    ("_answered", 0, "before"),
+    ("_answered", 2, "before"),
+    ("_save_query", 0, "before"),
+    ("_save_query", 0, "after"),
+    ("train", 0, "after"),
+    ("train", 2, "before"),
+    ("train", 2, "after"),
+    ("select", 1, "after"),
+    ("_save_query", 1, "after"),
+    ("make_pool", 1, "before"),
+    ("predict", 1, "before"),
     ("predict", 2, "after"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.slow
@@ -305,12 +319,17 @@ def test_another_version_of_the_algorithm_moves_the_old_rounds_aside(
 
 def test_configs_that_differ_in_a_setting_are_told_apart(setup):
     settings = [
-        {"strategy": "random"}, {"query_size": 7}, {"n_rounds": 2}, {"seed": 1}, {"restart": False},
-        {"class_names": ["a", "b", "d"]}, {"tiles": POOL[::-1].copy()},
+        {"strategy": "random"},
+        {"query_size": 7},
+        {"n_rounds": 2},
+        {"seed": 1},
+        {"restart": False},
+        {"class_names": ["a", "b", "d"]},
+        {"tiles": POOL[::-1].copy()},
         {"objective": losses.DualViewTraining(threshold=0.6)},
         {"objective": losses.DualViewTraining(threshold=0.5, contrast=0.2)},
         {"setup": replace(setup, schedule=replace(setup.schedule, steps=9))},
-    ]  # fmt: skip
+    ]
     plain = config_with(setup).fingerprint(TEST)
     assert plain == config_with(setup).fingerprint(TEST)
     for other in settings:

@@ -331,8 +331,12 @@ def test_tiles_that_are_all_alike_and_networks_that_are_certain_can_be_asked(str
     same_probs = {"probs": np.full_like(pool.probs, 1 / 3)}
     certain = np.zeros_like(pool.probs)
     certain[..., 0] = 1
-    for alike in (same_features, replace(pool, **same_probs), replace(same_features, **same_probs),
-                  replace(pool, probs=certain)):  # fmt: skip
+    for alike in (
+        same_features,
+        replace(pool, **same_probs),
+        replace(same_features, **same_probs),
+        replace(pool, probs=certain),
+    ):
         assert_proper(select(strategy, alike, 7, 0), alike, 7)
 
 

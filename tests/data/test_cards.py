@@ -101,9 +101,36 @@ def test_a_rule_for_patches_is_complete(write_card):
 SPLITS = {"train": "x", "test": "y"}
 # --- hostile and mistaken cards ------------------------------------------------------------------
 
-OUTSIDE = ["", ".", "..", "../x", "x/../../y", "/x", "//x", "x//y", "x/", "./x", "~", "~/x",
-           "C:/x", "C:x", "x\\y", "..\\x", "\\\\x\\y", "x\0y", "x\ny", "x\x1b[2J", ".downloads",
-           "x/.git", True, 1, 1.5, None, ["x"], {"x": "y"}]  # fmt: skip
+OUTSIDE = [
+    "",
+    ".",
+    "..",
+    "../x",
+    "x/../../y",
+    "/x",
+    "//x",
+    "x//y",
+    "x/",
+    "./x",
+    "~",
+    "~/x",
+    "C:/x",
+    "C:x",
+    "x\\y",
+    "..\\x",
+    "\\\\x\\y",
+    "x\0y",
+    "x\ny",
+    "x\x1b[2J",
+    ".downloads",
+    "x/.git",
+    True,
+    1,
+    1.5,
+    None,
+    ["x"],
+    {"x": "y"},
+]
 A, B = CARD_FIELDS["classes"]
 MADE = {"slides": 2, "islands": 2, "columns": 2, "side": 64, "irrelevant": 0.5, "seed": 0}
 TABLE = {"table": "t.csv", "column": "c"}
@@ -203,11 +230,20 @@ WRONG = [
     *(({"classes": [A, B][:n]}, f"at least two classes are needed, it has {n}") for n in (0, 1)),
     ({"classes": [A, without(B, "folder")]}, "classes, 2, folder: it is missing"),
     ({"classes": [A, without(B, "name")]}, "classes, 2, name: it is missing"),
-    *(({"group": group}, TWO) for group in ({"table": "t.csv"}, {"column": "c"}, {"is": "slide"},
-                                            TABLE | {"sample": "s.csv"})),
+    *(
+        ({"group": group}, TWO)
+        for group in (
+            {"table": "t.csv"},
+            {"column": "c"},
+            {"is": "slide"},
+            TABLE | {"sample": "s.csv"},
+        )
+    ),
     ({"group": {"pattern": "(.)", "sample": "s.csv"}}, "group, pattern excludes"),
-    ({"patching": PATCHING, "classes": [A, B, {"name": "c", "folder": "z"}]},
-     "patching gives two classes, classes has 3"),
+    (
+        {"patching": PATCHING, "classes": [A, B, {"name": "c", "folder": "z"}]},
+        "patching gives two classes, classes has 3",
+    ),
     ({"title": ""}, "title: '' is no text"),
     ({"title": " \n"}, "title: "),
     ({"title": 5}, "title: Input should be a valid string, not 5"),
@@ -242,22 +278,32 @@ WRONG = [
     ({"archives": [{"contains": "x", "hash": "a" * 32}]}, "archives, 1, hash: "),
     ({"archives": {"contains": "x"}}, "archives: "),
     ({"synthetic": {"slides": 1}}, "synthetic, tiles: it is missing"),
-    ({"synthetic": {"slides": 1, "tiles": 10**9, "size": 32, "shift": 0, "seed": 0}},
-     "synthetic, tiles: "),
-    ({"synthetic": {"slides": 1, "tiles": 9, "size": 10**6, "shift": 0, "seed": 0}},
-     "synthetic, size: "),
-    ({"synthetic": {"slides": 1, "tiles": "9", "size": 32, "shift": 0, "seed": 0}},
-     "synthetic, tiles: "),
-    ({"slides": {"table": "t", "drawn": MADE | {"mpp": [100], "shift": 0, "others": []}}},
-     "slides, drawn, mpp, 1: "),
-    ({"slides": {"table": "t", "composed": MADE | {"mpp": 1, "tissue": {}, "side": 10**6}}},
-     "slides, composed, side: "),
+    (
+        {"synthetic": {"slides": 1, "tiles": 10**9, "size": 32, "shift": 0, "seed": 0}},
+        "synthetic, tiles: ",
+    ),
+    (
+        {"synthetic": {"slides": 1, "tiles": 9, "size": 10**6, "shift": 0, "seed": 0}},
+        "synthetic, size: ",
+    ),
+    (
+        {"synthetic": {"slides": 1, "tiles": "9", "size": 32, "shift": 0, "seed": 0}},
+        "synthetic, tiles: ",
+    ),
+    (
+        {"slides": {"table": "t", "drawn": MADE | {"mpp": [100], "shift": 0, "others": []}}},
+        "slides, drawn, mpp, 1: ",
+    ),
+    (
+        {"slides": {"table": "t", "composed": MADE | {"mpp": 1, "tissue": {}, "side": 10**6}}},
+        "slides, composed, side: ",
+    ),
     ({"patching": PATCHING | {"overlap": 8}}, "patching, overlap may be seven eighths"),
     ({"patching": PATCHING | {"size": 0}}, "patching, size: "),
     ({"patching": PATCHING | {"above": 256}}, "patching, above: "),
     ({"patching": PATCHING | {"tissue": "most"}}, "patching, tissue: "),
     ({"patching": PATCHING | {"images": []}}, "patching, images: "),
-]  # fmt: skip
+]
 
 
 def test_a_field_of_the_wrong_type_or_size_is_refused_by_name(write_card):
@@ -279,15 +325,25 @@ def test_yaml_s_surprises_in_a_card_are_refused_by_line(write_card):
 
 
 def test_a_pattern_gives_the_groups_that_python_would_give_whatever_it_takes():
-    patterns = {cards.read_card(name).group["pattern"] for name in CARDS
-                if "pattern" in (cards.read_card(name).group or {})}  # fmt: skip
-    names = ["slide03_0012.png", "P5_D5_9_14_2.png", "GTXC2014144-1-400-001.png", "-", "é1-.png",
-             "18-10829B_2019-05-08 00_47_24-lv1-24450-13719-3372-5801.jpg",
-             "10009_CRC-Prim-HE-03_009.tif_Row_301_Col_151.tif"]  # fmt: skip
+    patterns = {
+        cards.read_card(name).group["pattern"]
+        for name in CARDS
+        if "pattern" in (cards.read_card(name).group or {})
+    }
+    names = [
+        "slide03_0012.png",
+        "P5_D5_9_14_2.png",
+        "GTXC2014144-1-400-001.png",
+        "-",
+        "é1-.png",
+        "18-10829B_2019-05-08 00_47_24-lv1-24450-13719-3372-5801.jpg",
+        "10009_CRC-Prim-HE-03_009.tif_Row_301_Col_151.tif",
+    ]
     held = 0
     for pattern in patterns | {"(b*)", "^(a)?"}:
-        python = [match[1] or None if (match := re.search(pattern, name)) else None
-                  for name in names]  # fmt: skip
+        python = [
+            match[1] or None if (match := re.search(pattern, name)) else None for name in names
+        ]
         assert cards.groups_by_pattern(pattern, names) == python, pattern
         held += sum(group is not None for group in python)
     assert len(patterns) >= 4 and held >= 5

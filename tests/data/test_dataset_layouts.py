@@ -171,8 +171,9 @@ def entry(**changes):
     def change(folder):
         file = folder / "train.json"
         entries = json.loads(file.read_text())
-        entries[2] |= {name: value(folder) if callable(value) else value
-                       for name, value in changes.items()}  # fmt: skip
+        entries[2] |= {
+            name: value(folder) if callable(value) else value for name, value in changes.items()
+        }
         file.write_text(json.dumps(entries))
 
     return change
@@ -206,22 +207,34 @@ def table(change):
 
 FAULTS = [
     ("chaoyang", entry(name="train/gone.JPG"), r"train\.json.*train/gone\.JPG"),
-    *(("chaoyang", entry(label=label), r"train\.json.*train/.*unknown label")
-      for label in (4, -1, "adenoma", None)),
-    *(("chaoyang", entry(name=name), rf"train\.json: '{name}' leaves the folder")
-      for name in ("../other/a.JPG", "train/../../a.JPG", "/etc/hosts")),
+    *(
+        ("chaoyang", entry(label=label), r"train\.json.*train/.*unknown label")
+        for label in (4, -1, "adenoma", None)
+    ),
+    *(
+        ("chaoyang", entry(name=name), rf"train\.json: '{name}' leaves the folder")
+        for name in ("../other/a.JPG", "train/../../a.JPG", "/etc/hosts")
+    ),
     ("chaoyang", entry(name=first("train", "./")), r"train\.json names '\./.*' twice"),
     ("chaoyang", entry(name=first("test")), "both splits claim the tile"),
-    *(("chaoyang", text("train.json", content), r"train\.json is no list of names and labels")
-      for content in ("", "{", '{"name": 1}', '["a"]', '[{"name": "train/a.JPG"}]')),
+    *(
+        ("chaoyang", text("train.json", content), r"train\.json is no list of names and labels")
+        for content in ("", "{", '{"name": 1}', '["a"]', '[{"name": "train/a.JPG"}]')
+    ),
     ("chaoyang", lambda folder: (folder / "test.json").unlink(), r"list .*test\.json is missing"),
     ("chaoyang", without_adenoma, r"'adenoma' has no tile in .*test\.json"),
     ("lc25000", one_name_twice, r"two tiles have 'colonca7\.jpeg'"),
-    ("lc25000", table(lambda rows: rows + "lungn1,lungn1.jpeg,lung_n,lung,8,28\n"),
-     r"two rows have 'lungn1\.jpeg'"),
-    ("lc25000", table(lambda rows: "".join(rows.splitlines(keepends=True)[:-3])),
-     r"gives no group to 2 tiles.*lungscc"),
-]  # fmt: skip
+    (
+        "lc25000",
+        table(lambda rows: rows + "lungn1,lungn1.jpeg,lung_n,lung,8,28\n"),
+        r"two rows have 'lungn1\.jpeg'",
+    ),
+    (
+        "lc25000",
+        table(lambda rows: "".join(rows.splitlines(keepends=True)[:-3])),
+        r"gives no group to 2 tiles.*lungscc",
+    ),
+]
 
 
 @pytest.mark.parametrize("dataset, change, message", FAULTS)

@@ -110,8 +110,13 @@ def test_a_dataset_that_is_here_has_the_tiles_its_card_says(dataset, monkeypatch
 def test_the_table_of_datasets_says_how_to_get_each_and_how_it_is_divided():
     table = datasets_table()
     assert table.columns.tolist() == [
-        "dataset", "to get it", "tiles", "split", "grouped by", "licence",
-    ]  # fmt: skip
+        "dataset",
+        "to get it",
+        "tiles",
+        "split",
+        "grouped by",
+        "licence",
+    ]
     table.index = pd.Index(table.dataset.str.extract(r"\[`(\w+)`\]", expand=False))
     assert (table.tiles != "0").all() and table.index.tolist() == list(PUBLIC)
     rows = table.drop(columns=["dataset", "licence"]).T.to_dict("list")

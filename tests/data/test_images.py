@@ -42,9 +42,12 @@ def write_png(file, values, kind, extra=b"", bits=16):
     lines = b"".join(b"\0" + line.astype(dtype).tobytes() for line in values)
     head = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
     file.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra
-        + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
-    )  # fmt: skip
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + extra
+        + chunk(b"IDAT", zlib.compress(lines))
+        + chunk(b"IEND", b"")
+    )
 
 
 def write_tiff(file, values, order="<", deflate=False, sample_format=1):
@@ -56,11 +59,17 @@ def write_tiff(file, values, order="<", deflate=False, sample_format=1):
     data = zlib.compress(data) if deflate else data
     short, long = 3, 4
     tags = {
-        256: (short, width), 257: (short, height), 258: (short, *[bits] * channels),
-        259: (short, 8 if deflate else 1), 262: (short, 2 if channels > 1 else 1),
-        273: (long, 0), 277: (short, channels), 278: (short, height), 279: (long, len(data)),
+        256: (short, width),
+        257: (short, height),
+        258: (short, *[bits] * channels),
+        259: (short, 8 if deflate else 1),
+        262: (short, 2 if channels > 1 else 1),
+        273: (long, 0),
+        277: (short, channels),
+        278: (short, height),
+        279: (long, len(data)),
         339: (short, *[sample_format] * channels),
-    }  # fmt: skip
+    }
     if channels == 4:
         tags[338] = (short, 2)  # the fourth is opacity
     tags = dict(sorted(tags.items()))
@@ -135,10 +144,14 @@ KINDS = {
     "rgba.png": (save("RGBA", RGBA), on_white(COLOUR, OPACITY), SEE_THROUGH),
     "rgba.tif": (save("RGBA", RGBA), on_white(COLOUR, OPACITY), SEE_THROUGH),
     "rgba.webp": (
-        save("RGBA", RGBA, lossless=True, exact=True), on_white(COLOUR, OPACITY), SEE_THROUGH
+        save("RGBA", RGBA, lossless=True, exact=True),
+        on_white(COLOUR, OPACITY),
+        SEE_THROUGH,
     ),
     "half.png": (
-        save("RGBA", np.dstack([COLOUR, LIGHT])), on_white(COLOUR, LIGHT / 255), SEE_THROUGH
+        save("RGBA", np.dstack([COLOUR, LIGHT])),
+        on_white(COLOUR, LIGHT / 255),
+        SEE_THROUGH,
     ),
     "la.png": (save("LA", LA), on_white(three(GREY), OPACITY), SEE_THROUGH),
     "la.tif": (save("LA", LA), on_white(three(GREY), OPACITY), SEE_THROUGH),
@@ -150,57 +163,78 @@ KINDS = {
     "palette.tif": (in_palette, COLOURS[INDEX], "P to RGB"),
     "holes.png": (
         lambda f: in_palette(f, transparency=HOLES.tobytes()),
-        on_white(COLOURS[INDEX], HOLES[INDEX] / 255), SEE_THROUGH,
+        on_white(COLOURS[INDEX], HOLES[INDEX] / 255),
+        SEE_THROUGH,
     ),
     "cmyk.tif": (save("CMYK", CMYK), CMYK_SHOWN, "CMYK to RGB"),
     "deep_grey.png": (
-        lambda f: write_png(f, DEEP[..., :1], 0), three(UPPER[..., 0]), f"{DEEPER}, grey"
+        lambda f: write_png(f, DEEP[..., :1], 0),
+        three(UPPER[..., 0]),
+        f"{DEEPER}, grey",
     ),
     "deep_grey.tif": (
-        lambda f: write_tiff(f, DEEP[..., 0]), three(UPPER[..., 0]), f"{DEEPER}, grey"
+        lambda f: write_tiff(f, DEEP[..., 0]),
+        three(UPPER[..., 0]),
+        f"{DEEPER}, grey",
     ),
     "deep_grey_big_endian.tif": (
-        lambda f: write_tiff(f, DEEP[..., 0], ">"), three(UPPER[..., 0]), f"{DEEPER}, grey"
+        lambda f: write_tiff(f, DEEP[..., 0], ">"),
+        three(UPPER[..., 0]),
+        f"{DEEPER}, grey",
     ),
     "deep_grey_deflated.tif": (
         lambda f: write_tiff(f, DEEP[..., 0], deflate=True),
-        three(UPPER[..., 0]), f"{DEEPER}, grey",
+        three(UPPER[..., 0]),
+        f"{DEEPER}, grey",
     ),
     "deep_la.png": (
         lambda f: write_png(f, DEEP[..., 2:], 4),
-        on_white(three(UPPER[..., 2]), UPPER[..., 3] / 255), f"{DEEPER}, {SEE_THROUGH}",
+        on_white(three(UPPER[..., 2]), UPPER[..., 3] / 255),
+        f"{DEEPER}, {SEE_THROUGH}",
     ),
     "deep.png": (lambda f: write_png(f, DEEP[..., :3], 2), UPPER[..., :3], DEEPER),
     "deep_rgba.png": (
         lambda f: write_png(f, DEEP, 6),
-        on_white(UPPER[..., :3], UPPER[..., 3] / 255), f"{DEEPER}, {SEE_THROUGH}",
+        on_white(UPPER[..., :3], UPPER[..., 3] / 255),
+        f"{DEEPER}, {SEE_THROUGH}",
     ),
     "deep.tif": (lambda f: write_tiff(f, DEEP[..., :3]), UPPER[..., :3], DEEPER),
     "deep_big_endian.tif": (lambda f: write_tiff(f, DEEP[..., :3], ">"), UPPER[..., :3], DEEPER),
     "deep_deflated.tif": (
-        lambda f: write_tiff(f, DEEP[..., :3], deflate=True), UPPER[..., :3], DEEPER
+        lambda f: write_tiff(f, DEEP[..., :3], deflate=True),
+        UPPER[..., :3],
+        DEEPER,
     ),
     "deep_rgba.tif": (
         lambda f: write_tiff(f, DEEP),
-        on_white(UPPER[..., :3], UPPER[..., 3] / 255), f"{DEEPER}, {SEE_THROUGH}",
+        on_white(UPPER[..., :3], UPPER[..., 3] / 255),
+        f"{DEEPER}, {SEE_THROUGH}",
     ),
     "pages.tif": (save("RGB", COLOUR, **MORE), COLOUR, PAGES),
     "moving.webp": (save("RGB", COLOUR, lossless=True, **MORE), COLOUR, PAGES),
     "white_is_clear.png": (  # RGB with one transparent colour
         lambda f: write_png(
-            f, np.where(ALPHA[..., None] > 0, COLOUR // 2, 255), 2,
-            chunk(b"tRNS", struct.pack(">HHH", 255, 255, 255)), bits=8,
+            f,
+            np.where(ALPHA[..., None] > 0, COLOUR // 2, 255),
+            2,
+            chunk(b"tRNS", struct.pack(">HHH", 255, 255, 255)),
+            bits=8,
         ),
-        on_white(COLOUR // 2, OPACITY), SEE_THROUGH,
+        on_white(COLOUR // 2, OPACITY),
+        SEE_THROUGH,
     ),
     "black_is_clear.png": (  # grey with one transparent value
         lambda f: write_png(
-            f, np.where(ALPHA > 0, 1 + GREY // 2, 0)[..., None], 0,
-            chunk(b"tRNS", struct.pack(">H", 0)), bits=8,
+            f,
+            np.where(ALPHA > 0, 1 + GREY // 2, 0)[..., None],
+            0,
+            chunk(b"tRNS", struct.pack(">H", 0)),
+            bits=8,
         ),
-        on_white(three(1 + GREY // 2), OPACITY), SEE_THROUGH,
+        on_white(three(1 + GREY // 2), OPACITY),
+        SEE_THROUGH,
     ),
-}  # fmt: skip
+}
 
 
 def test_every_kind_of_file_gives_the_pixels_it_shows_and_says_what_was_converted(tmp_path):
@@ -422,9 +456,11 @@ def test_decoding_warns_once_for_each_kind_with_a_number_and_a_file(tmp_path):
     assert store.shape == (15, 40, 40, 3)
     pattern = r"converted to 8-bit RGB \((.*)\): 3 of 15 tiles, such as (.*)"
     assert dict(re.fullmatch(pattern, line).groups() for line in warned) == {
-        "grey": "0 grey.png", DEEPER: "0 deep.png", "CMYK to RGB": "0 cmyk.tif",
+        "grey": "0 grey.png",
+        DEEPER: "0 deep.png",
+        "CMYK to RGB": "0 cmyk.tif",
         PAGES: "0 pages.tif",
-    }  # fmt: skip
+    }
     assert len(warned) == 4
 
 

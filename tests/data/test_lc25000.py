@@ -9,9 +9,13 @@ from data.prepare.datasets import missing_tiles
 from lib import paths
 from lib.data import cards, datasets, splits, tiles
 
-FOLDERS = {"colonn": "colon_image_sets/colon_n", "colonca": "colon_image_sets/colon_aca",
-           "lungn": "lung_image_sets/lung_n", "lungaca": "lung_image_sets/lung_aca",
-           "lungscc": "lung_image_sets/lung_scc"}  # fmt: skip
+FOLDERS = {
+    "colonn": "colon_image_sets/colon_n",
+    "colonca": "colon_image_sets/colon_aca",
+    "lungn": "lung_image_sets/lung_n",
+    "lungaca": "lung_image_sets/lung_aca",
+    "lungscc": "lung_image_sets/lung_scc",
+}
 SAMPLE = pd.read_csv(paths.ROOT / "data" / "cards" / "lc25000_source_tiles.csv", dtype=str)
 
 
@@ -65,9 +69,16 @@ def test_in_the_published_layout_the_whole_takes_groups_from_the_public_table(ro
     names = [f"{stem}{n}.jpeg" for stem in FOLDERS for n in (1, 2, 3, 4)]
     write(root, names, side=768)
     rows = [
-        {"stem": name[:-5], "filename": name, "label": "x", "tissue": "y",
-         "local_cluster_label": k % 4 // 2, "group_id": k // 2} for k, name in enumerate(names)
-    ]  # fmt: skip
+        {
+            "stem": name[:-5],
+            "filename": name,
+            "label": "x",
+            "tissue": "y",
+            "local_cluster_label": k % 4 // 2,
+            "group_id": k // 2,
+        }
+        for k, name in enumerate(names)
+    ]
     with pytest.raises(ValueError, match=r"lc25000_image_groups\.csv is missing.*LC25000-clean"):
         read("lc25000")
     pd.DataFrame(rows).to_csv(root / "lc25000_image_groups.csv", index=False)

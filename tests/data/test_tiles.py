@@ -22,8 +22,16 @@ CLASSES = (TissueClass("fat", "fat"), TissueClass("gland", "deep/gland"))
 
 
 def new_card(**changes):
-    values = dict(name="toy", title="Toy", folder="toy", tiles="*.png", classes=CLASSES,
-                  licence="none", citation="none", source="nowhere")  # fmt: skip
+    values = dict(
+        name="toy",
+        title="Toy",
+        folder="toy",
+        tiles="*.png",
+        classes=CLASSES,
+        licence="none",
+        citation="none",
+        source="nowhere",
+    )
     return Card(**(values | changes))
 
 
@@ -50,8 +58,12 @@ def test_the_table_lists_every_tile_once_ordered_by_path(folder):
     table = tiles.read_tile_table(new_card(), folder)
     assert list(table) == ["tile", "path", "label", "part", "group", "digest"]
     assert table.path.tolist() == [
-        "deep/gland/c.png", "deep/gland/copy.png", "fat/10.png", "fat/a.png", "fat/b.png",
-    ]  # fmt: skip
+        "deep/gland/c.png",
+        "deep/gland/copy.png",
+        "fat/10.png",
+        "fat/a.png",
+        "fat/b.png",
+    ]
     assert table.label.tolist() == [1, 1, 0, 0, 0]
     assert table.tile.tolist() == list(range(5)) and table.tile.dtype == np.int64
 
@@ -99,8 +111,13 @@ def with_group_table(folder, rows):
     return new_card(group=rule, groups_from="https://example.org/groups")
 
 
-ROWS = [["fat/10.png", "007"], ["fat/a.png", "s1"], ["fat/b.png", "s2"],
-        ["deep/gland/copy.png", "s2"], ["deep/gland/c.png", "007"]]  # fmt: skip
+ROWS = [
+    ["fat/10.png", "007"],
+    ["fat/a.png", "s1"],
+    ["fat/b.png", "s2"],
+    ["deep/gland/copy.png", "s2"],
+    ["deep/gland/c.png", "007"],
+]
 
 
 def test_a_group_table_gives_the_groups_as_text(folder):
@@ -230,9 +247,14 @@ def test_a_tile_that_two_classes_claim_is_named(folder):
 
 def test_what_is_no_tile_is_left_out_and_warned_of(folder):
     for name, reason in {
-        ".hidden.png": "hidden", "b.jpg": r"not \*\.png", "notes.txt": "not .jpg", "deep/": "not",
-        "pipe.png": "no regular file", "linked/": "a link to a folder", "gone.png": "no regular",
-    }.items():  # fmt: skip
+        ".hidden.png": "hidden",
+        "b.jpg": r"not \*\.png",
+        "notes.txt": "not .jpg",
+        "deep/": "not",
+        "pipe.png": "no regular file",
+        "linked/": "a link to a folder",
+        "gone.png": "no regular",
+    }.items():
         extra = folder / "fat" / name
         if name == "pipe.png":
             os.mkfifo(extra)

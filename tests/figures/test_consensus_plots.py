@@ -12,10 +12,14 @@ RNG = np.random.default_rng(0)
     ("values", "n_tiles", "rows", "cells"),
     [
         ([[0, 5], [7, 1]], None, ["cluster 2 (8)", "cluster 1 (5)"], ["7", "1", "0", "5"]),
-        ([[0.5, 2.0], [3.0, 0.0]], [5, 30], ["cluster 2 (30)", "cluster 1 (5)"],
-         ["3.00", "0.00", "0.50", "2.00"]),
+        (
+            [[0.5, 2.0], [3.0, 0.0]],
+            [5, 30],
+            ["cluster 2 (30)", "cluster 1 (5)"],
+            ["3.00", "0.00", "0.50", "2.00"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_frame_is_round_the_class_of_each_cluster_and_rows_follow_the_classes(
     values, n_tiles, rows, cells
 ):

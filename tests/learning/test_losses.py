@@ -440,9 +440,13 @@ def test_the_marginal_is_shrunk_towards_the_predictions_the_more_the_fewer_the_l
 def test_aligned_dual_view_training_is_the_equation_over_several_steps():
     counts, threshold, momentum, kappa = [6.0, 1.0, 3.0], 0.6, 0.9, 5.0
     objective = losses.DualViewTraining(
-        threshold, contrast=0.0, alignment=0.5, label_counts=counts, pseudo_counts=kappa,
+        threshold,
+        contrast=0.0,
+        alignment=0.5,
+        label_counts=counts,
+        pseudo_counts=kappa,
         momentum=momentum,
-    )  # fmt: skip
+    )
     sums, moved = np.zeros((2, 3)), 0
     for step in range(4):
         logits = [random_logits(20, 3, 10 * step + k).requires_grad_() for k in (0, 1)]
@@ -546,9 +550,12 @@ def test_the_text_of_an_objective_says_its_settings():
 
 def test_every_objective_has_what_the_trainer_asks_for():
     for objective in (
-        losses.Supervised(), losses.EarlyLearningRegularisation(4, 2), losses.CoTeaching(0.1),
-        losses.HighConfidenceCrossSupervision(), losses.DualViewTraining(),
-    ):  # fmt: skip
+        losses.Supervised(),
+        losses.EarlyLearningRegularisation(4, 2),
+        losses.CoTeaching(0.1),
+        losses.HighConfidenceCrossSupervision(),
+        losses.DualViewTraining(),
+    ):
         assert objective.networks == 2 and type(objective.uses_unlabelled) is bool
         again = objective.to(torch.device("cpu"))
         again.load_state_dict(objective.state_dict())

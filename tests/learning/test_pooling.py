@@ -109,8 +109,10 @@ def test_a_bag_holds_the_tiles_of_its_slide_and_padding(cohort):
 def test_a_step_sees_at_most_so_many_tiles_drawn_by_chance(cohort):
     bags, _ = cohort
     slides = np.arange(4)
-    drawn = [bags.sample(slides, network, step, seed=0, max_tiles=4) for network, step in
-             ((0, 0), (0, 0), (1, 0), (0, 1))]  # fmt: skip
+    drawn = [
+        bags.sample(slides, network, step, seed=0, max_tiles=4)
+        for network, step in ((0, 0), (0, 0), (1, 0), (0, 1))
+    ]
     assert all(batch.shape == (4, 4, E + 1) for batch in drawn)
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[3])
@@ -126,9 +128,14 @@ def fit(cohort, folder, steps=60):
     setup = pooling.attention_setup(bags, slides, C, steps=steps, seed=0, max_tiles=12)
     data = trainer.TrainingTiles(slides, labels, [*"abc"])
     networks, _ = trainer.train(
-        Supervised(), setup.make_network, setup.sampler, data, schedule=setup.schedule, seed=0,
+        Supervised(),
+        setup.make_network,
+        setup.sampler,
+        data,
+        schedule=setup.schedule,
+        seed=0,
         folder=folder,
-    )  # fmt: skip
+    )
     return networks
 
 
@@ -203,5 +210,12 @@ def test_slides_are_pooled_one_by_one_whatever_the_order(name):
 
 
 def test_every_pooling_has_a_name():
-    assert list(pooling.poolings()) == ["mean", "share", "top-1", "top-5", "top-10", "top-50",
-                                        "top-100"]  # fmt: skip
+    assert list(pooling.poolings()) == [
+        "mean",
+        "share",
+        "top-1",
+        "top-5",
+        "top-10",
+        "top-50",
+        "top-100",
+    ]

@@ -54,9 +54,14 @@ def test_networks_that_were_saved_predict_what_the_trained_ones_do(kind, run, tm
     setup, folder = setup_of(kind, run), tmp_path_factory.mktemp("networks")
     data = TrainingTiles(NUMBERS, np.where(NUMBERS < 12, TRUTH, UNLABELLED), ["a", "b"])
     trained, _ = train(
-        losses.Supervised(), setup.make_network, setup.sampler, data, schedule=setup.schedule,
-        seed=0, folder=folder,
-    )  # fmt: skip
+        losses.Supervised(),
+        setup.make_network,
+        setup.sampler,
+        data,
+        schedule=setup.schedule,
+        seed=0,
+        folder=folder,
+    )
     loaded = setups.load_networks(setup, folder)
     assert len(loaded) == 2 and not any(network.training for network in loaded)
     found, expected = (networks.predict(n, setup.reader, NUMBERS) for n in (loaded, trained))

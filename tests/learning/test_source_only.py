@@ -10,8 +10,14 @@ import torch
 from lib.learning import source_only
 
 E, S, N = 6, 60, 20
-SETTINGS = {"prompts": [["a"], ["b"]], "input_size": 32, "n_views": 3, "hue": 0.05,
-            "batch_size": 16, "n_steps": 40}  # fmt: skip
+SETTINGS = {
+    "prompts": [["a"], ["b"]],
+    "input_size": 32,
+    "n_views": 3,
+    "hue": 0.05,
+    "batch_size": 16,
+    "n_steps": 40,
+}
 TEXT = {"a": [1.0, 0.0], "b": [0.0, 1.0], "like a": [0.9, 0.1], "like b": [0.2, 0.8]}
 
 
@@ -45,9 +51,10 @@ def model(monkeypatch):
 
     monkeypatch.setattr(source_only, "read_source", lambda name, size: (card, table, "store"))
     monkeypatch.setattr(
-        source_only, "embed_prompts",
+        source_only,
+        "embed_prompts",
         lambda model, prompts: torch.tensor([TEXT[words[0]] for words in prompts]),
-    )  # fmt: skip
+    )
     monkeypatch.setattr(source_only, "embed_tiles", embed_tiles)
     monkeypatch.setattr(source_only, "embed_views", embed_views)
     return SimpleNamespace(name="stand-in-elsewhere", ensemble_members=(), card=card)

@@ -89,8 +89,10 @@ def assert_close(found, expected, atol):
 def test_the_files_hold_the_networks_and_the_curve_that_are_returned(tmp_path):
     trained, curve = train(tmp_path)
     assert set(contents(tmp_path)) == {
-        "network_a.safetensors", "network_b.safetensors", "curve.parquet",
-    }  # fmt: skip
+        "network_a.safetensors",
+        "network_b.safetensors",
+        "curve.parquet",
+    }
     for network, saved in zip(trained, weights(tmp_path).values(), strict=True):
         assert not network.training
         assert_close(saved, network.state_dict(), atol=0)

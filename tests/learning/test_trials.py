@@ -125,8 +125,11 @@ def test_a_trial_learns_from_the_labels_that_are_kept(folder, monkeypatch):
     ]
     one, both = trials.run_trials(planned, TRAIN, TEST, NAMES, setup="setup", seed=3)
     assert (one.method, one.setting, one.params, one.trial) == (
-        "ce-mvc", "ours", {"a": 1}, planned[0],
-    )  # fmt: skip
+        "ce-mvc",
+        "ours",
+        {"a": 1},
+        planned[0],
+    )
     data = seen[0][1]
     assert np.array_equal(data.labels, np.where(kept, TRUTH, UNLABELLED))
     assert len(seen[1][1].tiles) == 2 * N and (seen[1][1].labels == UNLABELLED).sum() == N
@@ -146,8 +149,14 @@ def test_the_same_trial_gives_the_same_probabilities_whatever_ran_before(folder,
 
 
 def test_an_ablation_follows_its_rules(inputs, pseudo):
-    ours = {"filters": "mvc", "n_views": 5, "keep_ratio": 0.5, "threshold": 0.9,
-            "cross_weight": 0.5, **asdict(VARIANTS["ours"])}  # fmt: skip
+    ours = {
+        "filters": "mvc",
+        "n_views": 5,
+        "keep_ratio": 0.5,
+        "threshold": 0.9,
+        "cross_weight": 0.5,
+        **asdict(VARIANTS["ours"]),
+    }
     asked = []
 
     def vote(n_views):
@@ -189,8 +198,16 @@ def test_methods_without_training_classify_the_tiles_that_are_asked_for(folder, 
     tiles = np.array([3, 1, 7])
     outcomes = trials.untrained_outcomes(Model(sizes), folder, text, inputs, tiles)
     probs = {outcome.method: outcome.probs for outcome in outcomes}
-    assert set(probs) == {"mean-of-views", "lift", "transductive", "stata", "centred", "sinkhorn",
-                          "sinkhorn-clusters", "prior-em"}  # fmt: skip
+    assert set(probs) == {
+        "mean-of-views",
+        "lift",
+        "transductive",
+        "stata",
+        "centred",
+        "sinkhorn",
+        "sinkhorn-clusters",
+        "prior-em",
+    }
     for method, found in probs.items():
         np.testing.assert_allclose(found.sum(1), 1, atol=1e-5, err_msg=method)
     assert np.array_equal(probs["mean-of-views"], np.load(folder / "view_probs.npy")[tiles])
@@ -213,8 +230,16 @@ def test_without_a_filter_every_tile_is_on_both_sides():
 
 # --- shifted tiles -------------------------------------------------------------------------------
 
-SHIFTED = {"prompts": [["a"], ["b"]], "n_views": V, "hue": 0.05, "batch_size": 8,
-           "keep_ratio": 0.5, "threshold": 0.9, "cross_weight": 0.5, "n_steps": 4}  # fmt: skip
+SHIFTED = {
+    "prompts": [["a"], ["b"]],
+    "n_views": V,
+    "hue": 0.05,
+    "batch_size": 8,
+    "keep_ratio": 0.5,
+    "threshold": 0.9,
+    "cross_weight": 0.5,
+    "n_steps": 4,
+}
 
 
 @pytest.fixture
@@ -232,11 +257,12 @@ def embedded(folder, monkeypatch):
 
     monkeypatch.setattr(trials, "embed_views", embed_views)
     monkeypatch.setattr(
-        trials, "embed_tiles",
+        trials,
+        "embed_tiles",
         lambda model, store, text, target: copy(
             ("probs", "image_embeds", "backbone_features", "agree"), target
         ),
-    )  # fmt: skip
+    )
     return calls
 
 

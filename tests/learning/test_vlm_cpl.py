@@ -78,8 +78,12 @@ def test_an_alarm_looks_at_the_labels_of_the_variant(given):
     for rules in VARIANTS.values():
         pseudo = filter_tiles(wrong, rules)
         expected = label_free_alarms(
-            wrong.view_probs, pseudo.label.values, pseudo.kept.values, *wrong.lift_clusters(),
-            NAMES, predicted=predicted,
-        )  # fmt: skip
+            wrong.view_probs,
+            pseudo.label.values,
+            pseudo.kept.values,
+            *wrong.lift_clusters(),
+            NAMES,
+            predicted=predicted,
+        )
         assert raise_alarms(wrong, pseudo, NAMES, predicted) == expected
         assert "class never predicted" in {alarm.name for alarm in expected}

@@ -77,8 +77,18 @@ def test_what_an_archive_contains_instead_is_said(unpack):
         unpack(zipped({}))
 
 
-OUTSIDE = ["/evil", "../evil", "set/../../evil", "set/..", "C:/evil", "c:evil", "..\\evil",
-           "set\\evil", "x" * 1001, "x/" * 33 + "x"]  # fmt: skip
+OUTSIDE = [
+    "/evil",
+    "../evil",
+    "set/../../evil",
+    "set/..",
+    "C:/evil",
+    "c:evil",
+    "..\\evil",
+    "set\\evil",
+    "x" * 1001,
+    "x/" * 33 + "x",
+]
 
 
 def test_a_member_that_would_land_outside_is_refused_by_name(unpack):
@@ -92,8 +102,14 @@ def test_a_member_that_would_land_outside_is_refused_by_name(unpack):
 
 
 def test_links_and_devices_in_a_tar_are_refused(unpack):
-    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE,
-                 tarfile.FIFOTYPE, b"Q"):  # fmt: skip
+    for kind in (
+        tarfile.SYMTYPE,
+        tarfile.LNKTYPE,
+        tarfile.CHRTYPE,
+        tarfile.BLKTYPE,
+        tarfile.FIFOTYPE,
+        b"Q",
+    ):
 
         def change(info, kind=kind):
             if info.name == "set/evil":
@@ -178,11 +194,12 @@ LARGE_HEADERS = {
     "pax fields of less than nothing": header(tarfile.XHDTYPE, -1024) + bytes(2**21),
     "a map of holes without end": tarred(
         {"set/a": b"0\n" * 2**20},
-        change=lambda info: info.pax_headers.update({"GNU.sparse.major": "1",
-                                                     "GNU.sparse.minor": "0"}),
+        change=lambda info: info.pax_headers.update(
+            {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+        ),
     ).replace(b"0\n0\n", b"999999999\n", 1),
     "one header before another": header(tarfile.XHDTYPE, 0) * 500 + tarred(FILES),
-}  # fmt: skip
+}
 
 
 @pytest.mark.slow

@@ -138,8 +138,11 @@ def flat(source, colour=(180, 60, 150), marked=0, value=255, end="png"):
 
 def test_the_class_changes_above_the_share(tmp_path):
     for marked, share, kind in (
-        (0, 0, "normal"), (1, 0, "cancer"), (128, 0.5, "normal"), (129, 0.5, "cancer"),
-    ):  # fmt: skip
+        (0, 0, "normal"),
+        (1, 0, "cancer"),
+        (128, 0.5, "normal"),
+        (129, 0.5, "cancer"),
+    ):
         folder = tmp_path / str(marked)
         table = cut(folder / "s", folder / "tiles", flat(folder / "s", marked=marked), share=share)
         assert table["class"].tolist() == [kind], marked
@@ -345,10 +348,12 @@ def test_missing_images_are_said_and_so_are_surplus_ones(card):
 
 def test_the_case_of_a_digestpath_name_is_what_stands_before_the_date_without_the_slide():
     pattern = cards.read_card("digestpath").group["pattern"]
-    names = pd.Series([
-        "18-10829B_2019-05-08 00_47_24-lv1-24450-13719-3372-5801_512_0.jpg",
-        "18-10829A_2019-05-08 00_40_37-lv1-38624-10705-5233-3289_0_0.jpg",
-        "18-09926_2019-05-08 00_06_27-lv1-21025-9557-7081-5756_0_512.jpg",
-    ])  # fmt: skip
+    names = pd.Series(
+        [
+            "18-10829B_2019-05-08 00_47_24-lv1-24450-13719-3372-5801_512_0.jpg",
+            "18-10829A_2019-05-08 00_40_37-lv1-38624-10705-5233-3289_0_0.jpg",
+            "18-09926_2019-05-08 00_06_27-lv1-21025-9557-7081-5756_0_512.jpg",
+        ]
+    )
     cases = names.str.extract(pattern, expand=False)
     assert cases.tolist() == ["18-10829", "18-10829", "18-09926"]

@@ -190,11 +190,15 @@ def test_a_line_is_of_complete_runs_with_the_best_of_the_others_named():
     (line,) = front_page.no_labels_table(some).to_dict("records")
     cells = {name: cell.replace(NO_BREAK, " ") for name, cell in line.items()}
     assert cells == {
-        "dataset": "demo", "zero-shot": "0.600 / 0.600",
+        "dataset": "demo",
+        "zero-shot": "0.600 / 0.600",
         f"best other method, {ON_TEST}": "0.800 / 0.800 (early-learning regularisation)",
-        "VLM-CPL, published filters": "0.800 / 0.800", "VLM-CPL, ours": "0.900 / 0.900",
-        "all labels": "0.990 / 0.990", "folds": "1", "seeds": "2",
-    }  # fmt: skip
+        "VLM-CPL, published filters": "0.800 / 0.800",
+        "VLM-CPL, ours": "0.900 / 0.900",
+        "all labels": "0.990 / 0.990",
+        "folds": "1",
+        "seeds": "2",
+    }
     summary = summary_table(some).query("dataset == 'demo'")
     assert summary["VLM-CPL, ours"].tolist() == ["0.900", "0.900"], "of the other table too"
 

@@ -89,8 +89,11 @@ def test_estimates_stand_beside_the_truth_and_their_error_elsewhere(evaluations)
     frame = estimate_tables.quality_frame(rows_of(evaluations[0]))
     found = {"ours": {"networks": 0.9, "views": 0.8}}
     table = estimate_tables.estimates_table(found, {"ours": 0.7}, frame)
-    assert table.index.tolist() == ["true accuracy", "agreement of the networks",
-                                    "agreement of views"]  # fmt: skip
+    assert table.index.tolist() == [
+        "true accuracy",
+        "agreement of the networks",
+        "agreement of views",
+    ]
     assert table.ours.tolist() == [0.7, 0.9, 0.8]
     assert table["largest error in the record"].iloc[1] == pytest.approx(1 - frame.truth.min())
     alone = estimate_tables.estimates_table(found, {"ours": 0.7}, frame[:0])

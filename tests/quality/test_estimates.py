@@ -87,5 +87,6 @@ def test_each_opinion_goes_into_its_estimate():
 
 def test_an_estimate_below_two_thirds_is_low():
     assert estimates.low_estimates({"views": 0.66, "prompts": 0.67, "joint": 0.1}) == [
-        "views", "joint",
-    ]  # fmt: skip
+        "views",
+        "joint",
+    ]

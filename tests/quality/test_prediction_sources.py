@@ -24,10 +24,14 @@ def folder(tmp_path):
     probs = (probs / probs.sum(1, keepdims=True)).astype(np.float32)
     views = features + chance.normal(0, 0.2, (V, N, E))
     arrays = {
-        "probs": probs, "view_probs": probs, "votes": np.tile(probs.argmax(1), (V, 1)),
-        "image_embeds": features, "backbone_features": features, "view_features": views,
+        "probs": probs,
+        "view_probs": probs,
+        "votes": np.tile(probs.argmax(1), (V, 1)),
+        "image_embeds": features,
+        "backbone_features": features,
+        "view_features": views,
         "agree": np.ones(N, bool),
-    }  # fmt: skip
+    }
     for name, array in arrays.items():
         kind = np.float16 if "features" in name or name == "image_embeds" else array.dtype
         np.save(tmp_path / f"{name}.npy", array.astype(kind))

@@ -15,8 +15,9 @@ LABELS = np.array([0, 1, 0, 1])
 def history(*classes, labels=None):
     probs = np.stack([np.eye(2)[list(row)] for row in classes])
     answers = labels or [[0, 1] for _ in classes]
-    queries = [pd.DataFrame({"tile": range(len(a)), "label": a, "round": r})
-               for r, a in enumerate(answers)]  # fmt: skip
+    queries = [
+        pd.DataFrame({"tile": range(len(a)), "label": a, "round": r}) for r, a in enumerate(answers)
+    ]
     return History(pd.concat(queries, ignore_index=True), pd.DataFrame(), probs)
 
 

@@ -8,14 +8,17 @@ from lib.report import ablations
 from lib.report.ablations import UNISAL, VLM_CPL, ablation, ablation_lines, ablation_table
 from lib.report.active_learning import STRATEGIES
 
-BASE = {"keep_ratio": 0.3, "cross_weight": 0.5, "tie_break": "probability", "quota": "class",
-        "filters": "mvc+pfc"}  # fmt: skip
+BASE = {
+    "keep_ratio": 0.3,
+    "cross_weight": 0.5,
+    "tie_break": "probability",
+    "quota": "class",
+    "filters": "mvc+pfc",
+}
 
 
 def varied(accuracy, method="vlm-cpl", variant="", **changed):
-    return scored(
-        method, accuracy, variant=variant, params=BASE | changed | {"varied": [*changed]}
-    )  # fmt: skip
+    return scored(method, accuracy, variant=variant, params=BASE | changed | {"varied": [*changed]})
 
 
 @pytest.fixture
@@ -47,8 +50,11 @@ def test_an_ablation_is_ours_and_what_differs_in_these_rules_alone(facts):
 
 
 def test_an_ablation_of_one_fold_is_compared_with_that_fold_alone():
-    ours = [scored("vlm-cpl", 0.5 + f / 5, variant="ours", seed=s, fold=f, params=BASE)
-            for s in (0, 1) for f in (0, 1)]  # fmt: skip
+    ours = [
+        scored("vlm-cpl", 0.5 + f / 5, variant="ours", seed=s, fold=f, params=BASE)
+        for s in (0, 1)
+        for f in (0, 1)
+    ]
     facts = made(ours, varied(0.6, keep_ratio=0.5) | {"fold": 1}).facts
     lines = ablation(facts, VLM_CPL, "keep_ratio")
     assert lines[["fold", "seed", "accuracy"]].values.tolist() == [[1, 0, 0.7], [1, 0, 0.6]]
@@ -67,8 +73,9 @@ def test_filters_and_cross_supervision_are_on_and_off_in_all_eight_ways(facts):
 def test_the_hue_of_the_views_is_varied_in_both_variants():
     rows = []
     for variant in ("ours", "published filters"):
-        rows += [scored("vlm-cpl", 0.9, variant=variant, seed=s, params={"hue": 0.05})
-                 for s in (0, 1)]  # fmt: skip
+        rows += [
+            scored("vlm-cpl", 0.9, variant=variant, seed=s, params={"hue": 0.05}) for s in (0, 1)
+        ]
         rows += [varied(0.6, variant=variant, hue=0.2)]
     facts = made(rows, varied(0.1, "ce-all", hue=0.2)).facts
     (table,) = ablations.ablation_tables(facts, VLM_CPL)
@@ -80,8 +87,9 @@ def test_a_shifted_method_stands_beside_the_zero_shot_labels_of_its_own_run_and_
     rows = []
     for seed in (0, 1):
         for method, variant, clean, moved in (
-            ("zero-shot", "", 0.8, 0.5), ("vlm-cpl", "ours", 0.9, 0.6)
-        ):  # fmt: skip
+            ("zero-shot", "", 0.8, 0.5),
+            ("vlm-cpl", "ours", 0.9, 0.6),
+        ):
             of_run = {"variant": variant, "seed": seed}
             rows += [scored(method, clean + seed / 20, **of_run)]
             rows += [scored(method, moved + seed / 20, params=SHIFTED, **of_run)]
@@ -148,8 +156,9 @@ def test_the_unchanged_loop_is_run_where_the_run_lacks_it():
     plain = made(loop("unisal", "dual-view", [0.5], params=RULES)).facts
     assert ablations.with_unchanged(trials, ours, plain) == trials
     changed = RULES | {"varied": ["threshold"]}
-    others = loop("unisal", "dual-view-aligned", [0.5]) + loop("unisal", "dual-view", [0.5],
-                                                              params=changed)  # fmt: skip
+    others = loop("unisal", "dual-view-aligned", [0.5]) + loop(
+        "unisal", "dual-view", [0.5], params=changed
+    )
     for before in (others, []):
         first, *rest = ablations.with_unchanged(trials, ours, made(before).facts)
         assert first == ours | {"varied": []} and rest == trials

@@ -55,9 +55,15 @@ def test_rules_are_chosen_by_name_and_unknown_ones_refused():
 
 
 ROUNDS = {
-    "strategy": "unisal", "training": "dual-view", "threshold": 0.7, "cross_weight": 0.5,
-    "contrast": 0.1, "query_share": 0.01, "restart": True, "balance_classes": True,
-}  # fmt: skip
+    "strategy": "unisal",
+    "training": "dual-view",
+    "threshold": 0.7,
+    "cross_weight": 0.5,
+    "contrast": 0.1,
+    "query_share": 0.01,
+    "restart": True,
+    "balance_classes": True,
+}
 
 
 ONE_RULE = [values for values in ablations.UNISAL_GRID if len(values) == 1]

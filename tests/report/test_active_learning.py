@@ -37,8 +37,11 @@ def test_weights_are_those_of_the_trapezoidal_rule():
 
 def test_loops_leave_out_cold_starts_and_what_is_no_active_learning():
     begun = loop("cold-start", OURS[0], [0.8]) + loop(OURS[1], OURS[0], [0.5], params=SHIFTED)
-    some = made(loops(), begun, loop("unisal", "dual-view", [0.9], params={"varied": ["threshold"],
-                "threshold": 0.5}))  # fmt: skip
+    some = made(
+        loops(),
+        begun,
+        loop("unisal", "dual-view", [0.9], params={"varied": ["threshold"], "threshold": 0.5}),
+    )
     assert set(active_learning.loops(some).facts.varied) == {"", "threshold"}
     assert len(active_learning.loops(some, cold_starts=True).facts) == len(some.facts)
     heads = active_learning.heads(some).facts
@@ -49,9 +52,14 @@ def test_loops_leave_out_cold_starts_and_what_is_no_active_learning():
 
 
 def test_what_is_compared_with_published_unisal_is_of_its_runs_alone():
-    lines = [("a", 0, "dual-view", "unisal"), ("a", 0, "supervised", "random"),
-             ("a", 1, "dual-view-aligned", "unisal"), ("b", 1, "dual-view", "unisal"),
-             ("b", 0, "dual-view", "random"), ("c", 0, "dual-view-aligned", "unisal")]  # fmt: skip
+    lines = [
+        ("a", 0, "dual-view", "unisal"),
+        ("a", 0, "supervised", "random"),
+        ("a", 1, "dual-view-aligned", "unisal"),
+        ("b", 1, "dual-view", "unisal"),
+        ("b", 0, "dual-view", "random"),
+        ("c", 0, "dual-view-aligned", "unisal"),
+    ]
     some = made(*(loop(m, t, [0.5], dataset=d, seed=s) for d, s, t, m in lines))
     kept = active_learning.of_published_runs(some).facts.query("unit == 'curve'")
     assert list(kept[["dataset", "seed"]].itertuples(index=False)) == [("a", 0), ("a", 0), ("b", 1)]
@@ -69,8 +77,10 @@ def test_labels_needed_are_enough_at_every_later_budget_too():
 
 
 def test_labels_needed_are_pooled_over_folds():
-    some = made(loop("unisal", "dual-view", [0.5, 1.0]),
-                loop("unisal", "dual-view", [0.5, 0.4], fold=1, n=30))  # fmt: skip
+    some = made(
+        loop("unisal", "dual-view", [0.5, 1.0]),
+        loop("unisal", "dual-view", [0.5, 0.4], fold=1, n=30),
+    )
     frame = rounds(some.facts)
     assert (labels_needed(frame, 0.55), labels_needed(frame, 0.56)) == ("20", "–")
 
@@ -81,9 +91,11 @@ def test_labels_needed_are_pooled_over_folds():
 def test_the_table_has_a_line_per_training_and_strategy_in_their_order():
     table = rounds_table(made(loops()))
     assert list(zip(table.training, table.strategy, strict=True)) == [
-        ("dual-view", "UniSAL (DUS, CS)"), ("dual-view", "random"), ("supervised", "random"),
+        ("dual-view", "UniSAL (DUS, CS)"),
+        ("dual-view", "random"),
+        ("supervised", "random"),
         ("supervised", "all labels"),
-    ]  # fmt: skip
+    ]
     unisal, *_, last = table.to_dict("records")
     assert unisal["accuracy"] == "0.940" and unisal["labels at the end"] == "30"
     area = (0.25 + 0.8 + 0.465) / 2, (0.25 + 0.82 + 0.475) / 2
@@ -103,19 +115,32 @@ def test_without_full_supervision_nobody_says_how_many_labels_it_takes():
 
 def of_folds(training, method, accuracy, seeds=range(3), **fields):
     """Loops of the same accuracy in every group of five folds."""
-    each = [loop(method, training, [accuracy] * 2, seed=s, fold=f,
-                 groups=tuple(f"{f}.{g}" for g in GROUPS), **fields)
-            for s in seeds for f in range(5)]  # fmt: skip
+    each = [
+        loop(
+            method,
+            training,
+            [accuracy] * 2,
+            seed=s,
+            fold=f,
+            groups=tuple(f"{f}.{g}" for g in GROUPS),
+            **fields,
+        )
+        for s in seeds
+        for f in range(5)
+    ]
     return [evaluation for one in each for evaluation in one]
 
 
 def test_differences_are_to_unisal_of_the_same_training_and_as_published():
     aligned, random = ("dual-view-aligned", "unisal"), ("dual-view", "random")
     some = made(
-        of_folds("dual-view", "unisal", 0.9), of_folds(*random, 0.7),
-        of_folds("supervised", "random", 0.6), of_folds(*aligned, 0.95),
-        of_folds("dual-view-aligned", "random", 0.85, seeds=(0,)), of_folds(*OURS, 0.96),
-    )  # fmt: skip
+        of_folds("dual-view", "unisal", 0.9),
+        of_folds(*random, 0.7),
+        of_folds("supervised", "random", 0.6),
+        of_folds(*aligned, 0.95),
+        of_folds("dual-view-aligned", "random", 0.85, seeds=(0,)),
+        of_folds(*OURS, 0.96),
+    )
     lines = rounds_table(some)
     kinds = {title: name for name, title in STRATEGIES.items()}
     lines.index = pd.MultiIndex.from_arrays([lines.training, lines.strategy.map(kinds)])
@@ -160,14 +185,17 @@ def test_the_summary_has_our_training_where_it_was_run():
 def test_strategies_are_compared_under_equal_training_and_in_the_mean_over_datasets():
     training, ours = OURS
     some = made(
-        of_folds(training, ours, 0.8, dataset="a"), of_folds(training, "unisal", 0.7, dataset="a"),
+        of_folds(training, ours, 0.8, dataset="a"),
+        of_folds(training, "unisal", 0.7, dataset="a"),
         of_folds(training, "badge", 0.9, seeds=(0,), dataset="a"),
         of_folds("supervised", "margin", 0.1, dataset="a"),
         of_folds(training, "cold-start", 1.0, dataset="a"),
-        of_folds(training, ours, 0.6, dataset="b"), of_folds(training, "unisal", 0.3, dataset="b"),
+        of_folds(training, ours, 0.6, dataset="b"),
+        of_folds(training, "unisal", 0.3, dataset="b"),
         of_folds(training, "unisal", 0.9, network="fine-tune", dataset="b"),
-        of_folds(training, "unisal", 0.5, dataset="c"), of_folds(training, ours, 0.9, dataset="e"),
-    )  # fmt: skip
+        of_folds(training, "unisal", 0.5, dataset="c"),
+        of_folds(training, ours, 0.9, dataset="e"),
+    )
     table = equal_training_table(some)
     assert list(table) == ["strategy", "a", "b", "mean", "seeds"]
     unisal, badge = table.to_dict("records")
@@ -195,12 +223,15 @@ def from_zero(method, accuracies, zero=None, **fields):
 
 def test_a_cold_start_is_shown_from_zero_labels_on_and_beside_chance():
     some = made(
-        full(0.9), loop("random", "supervised", [0.5] * 3),
+        full(0.9),
+        loop("random", "supervised", [0.5] * 3),
         from_zero("cold-start", [0.86, 0.84, 0.9], zero=0.87),
-        from_zero("cold-start-labels", [0.7, 0.86, 0.88]), from_zero(OURS[1], [0.5, 0.7, 0.89]),
+        from_zero("cold-start-labels", [0.7, 0.86, 0.88]),
+        from_zero(OURS[1], [0.5, 0.7, 0.89]),
         from_zero("cold-start", [0.6, 0.7, 0.8], zero=0.3, params=SHIFTED),
-        from_zero(OURS[1], [0.5, 0.7, 0.8], params=SHIFTED), full(0.8, params=SHIFTED),
-    )  # fmt: skip
+        from_zero(OURS[1], [0.5, 0.7, 0.8], params=SHIFTED),
+        full(0.8, params=SHIFTED),
+    )
     table = cold_start_table(some)
     assert table["shift"].tolist() == ["none"] * 3 + ["stain+1.0"] * 2
     assert table["begins with"].tolist()[:3] == ["VLM-CPL", "VLM-CPL, first query alone", "chance"]
@@ -218,10 +249,13 @@ def test_intervals_of_a_cold_start_are_of_its_own_runs_and_of_heads():
     groups = {"groups": GROUPS}
     begun = from_zero("cold-start", [0.85, 0.85], zero=0.7, **groups)
     some = made(
-        full(0.9), full(0.9, seed=1), begun, from_zero(OURS[1], [0.5, 0.5], **groups),
+        full(0.9),
+        full(0.9, seed=1),
+        begun,
+        from_zero(OURS[1], [0.5, 0.5], **groups),
         from_zero(OURS[1], [0.1, 0.1], seed=1, **groups),
         from_zero(OURS[1], [0.0, 0.0], network="fine-tune", **groups),
-    )  # fmt: skip
+    )
     table = cold_start_table(some)
     assert table["AULC"].tolist() == ["0.850 [0.850, 0.850]", "0.500 [0.500, 0.500]"]
     assert table["by"].tolist() == ["+0.350 [+0.350, +0.350]", ""]

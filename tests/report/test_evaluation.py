@@ -113,8 +113,12 @@ def test_zero_shot_is_judged_on_both_parts_of_every_fold():
     probs = np.eye(3)[[0, 1, 2, 1, 1, 0]] * 0.8 + rng.random((6, 3)) * 0.01
     rows = evaluation.evaluate_zero_shot(probs, table, NAMES, device="cpu")
     judged = {(row["fold"], row["split"]): (row["n"], accuracy(row)) for row in rows}
-    assert judged == {(0, "train"): (4, 0.75), (0, "test"): (2, 0.5), (1, "train"): (3, 1 / 3),
-                      (1, "test"): (3, 1.0)}  # fmt: skip
+    assert judged == {
+        (0, "train"): (4, 0.75),
+        (0, "test"): (2, 0.5),
+        (1, "train"): (3, 1 / 3),
+        (1, "test"): (3, 1.0),
+    }
     assert rows[1]["labels"]["kept"] == 2 and rows[1]["device"] == "cpu"
     accuracies = evaluation.accuracy_table({"prompts": probs}, table)
     assert accuracies.loc["prompts"].tolist() == [0.667, 0.5, 1]
@@ -124,10 +128,9 @@ def test_vlm_cpl_is_judged_on_the_test_set_beside_the_labels_it_learnt_from():
     table = pd.DataFrame({"tile": range(6), "label": [0, 1, 2, 0, 1, 2]})
     table["fold"] = [1] * 3 + [0] * 3
     pseudo = pd.concat(
-        pd.DataFrame({"tile": [2, 0, 1], "label": [2, 0, 0], "setting": setting,
-                      "kept": kept})
+        pd.DataFrame({"tile": [2, 0, 1], "label": [2, 0, 0], "setting": setting, "kept": kept})
         for setting, kept in (("published filters", [True] * 3), ("ours", [True, True, False]))
-    )  # fmt: skip
+    )
     probs = {"published filters": np.eye(3)[[0] * 6], "ours": np.eye(3)[[0, 1, 2, 0, 1, 2]]}
     seconds = {"published filters": 1.0, "ours": 2.0}
     alarms = {"published filters": [Alarm("flat clusters", "a"), Alarm("flat clusters", "b")]}

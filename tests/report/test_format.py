@@ -27,12 +27,20 @@ def test_only_the_named_block_is_replaced(tmp_path):
 def test_scores_have_their_interval_and_differences_their_sign_and_corrected_p():
     assert format.with_interval(Estimate(0.9871, 0.981, 0.9923)) == "0.987 [0.981, 0.992]"
     assert format.with_interval(Estimate(0.5)) == "0.500"
-    lines = [Estimate(0.012, 0.004, 0.02, 0.03), None, Estimate(-0.1, -0.2, 0.0, 0.0004),
-             Estimate(0.1, 0.0, 0.2), Estimate(0.25)]  # fmt: skip
+    lines = [
+        Estimate(0.012, 0.004, 0.02, 0.03),
+        None,
+        Estimate(-0.1, -0.2, 0.0, 0.0004),
+        Estimate(0.1, 0.0, 0.2),
+        Estimate(0.25),
+    ]
     assert format.differences(lines) == [
-        "+0.012 [+0.004, +0.020], p = 0.030", "", "-0.100 [-0.200, +0.000], p < 0.001",
-        "+0.100 [+0.000, +0.200]", "+0.250",
-    ]  # fmt: skip
+        "+0.012 [+0.004, +0.020], p = 0.030",
+        "",
+        "-0.100 [-0.200, +0.000], p < 0.001",
+        "+0.100 [+0.000, +0.200]",
+        "+0.250",
+    ]
 
 
 def test_a_pooled_score_has_the_standard_deviation_over_runs():

@@ -41,10 +41,12 @@ def frame():
 def test_the_table_has_a_line_per_way_the_papers_first_and_means_over_seeds(frame):
     table = pseudo_labels.consensus_table(frame).set_index("labels")
     assert table.index.tolist() == [
-        "zero-shot, all tiles", "MVC, random ties, global quota", "MVC, random ties, class quota",
+        "zero-shot, all tiles",
+        "MVC, random ties, global quota",
+        "MVC, random ties, class quota",
         "MVC, probability ties, class quota",
         "MVC → PFC, probability ties, class quota, unprojected features",
-    ]  # fmt: skip
+    ]
     assert table.setting.tolist() == ["", "published filters", "", "ours", "ours"]
     line = table.loc["MVC, random ties, global quota"]
     assert line["pseudo-label precision"] == "0.750 ± 0.071" and line["worst run"] == "0.700"
@@ -62,10 +64,16 @@ def test_figures_show_the_named_variants(frame):
 
 
 def test_a_run_with_another_keep_ratio_has_complete_tables_at_that_ratio():
-    rows = [labels("mvc", ratio, keep_ratio=ratio, main=0.2, **rules)
-            for rules in (OURS, PUBLISHED) for ratio in (0.1, 0.2, 0.3)]  # fmt: skip
-    rows += [labels(order, 0.9, keep_ratio=0.2, main=0.2, **rules)
-             for rules in (OURS, PUBLISHED) for order in ("mvc+pfc", "pfc+mvc")]  # fmt: skip
+    rows = [
+        labels("mvc", ratio, keep_ratio=ratio, main=0.2, **rules)
+        for rules in (OURS, PUBLISHED)
+        for ratio in (0.1, 0.2, 0.3)
+    ]
+    rows += [
+        labels(order, 0.9, keep_ratio=0.2, main=0.2, **rules)
+        for rules in (OURS, PUBLISHED)
+        for order in ("mvc+pfc", "pfc+mvc")
+    ]
     main = pseudo_labels.at_main_keep_ratio(frame_of(rows))
     assert len(main) == 6 and set(main.keep_ratio) == {0.2}
     assert main[main.method == "mvc"].precision.tolist() == [0.2, 0.2]

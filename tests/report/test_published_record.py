@@ -37,8 +37,9 @@ def test_prompts_and_settings_stand_once():
 
 # What they show of the record needs nothing else; the smoke chain sees an empty record.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["15_ablations", "16_robustness", "23_unisal_tables",
-                                  "24_unisal_ablations"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["15_ablations", "16_robustness", "23_unisal_tables", "24_unisal_ablations"]
+)
 def test_notebooks_show_the_record_as_it_is(name, monkeypatch):
     monkeypatch.setattr(paths, "record_folder", lambda: RECORD)
     code = [cell for cell in runner.cells(paths.notebook_file(name)) if cell.cell_type == "code"]

@@ -21,8 +21,10 @@ def frame(seed=0, n_folds=3, n_groups=6, n_classes=3, seeds=(0, 1), skill=0.7):
         for group in range(n_groups):
             for label in chance.choice(n_classes, chance.integers(1, 3), replace=False):
                 n = chance.integers(1, 6)
-                lines += [(s, fold, f"g{fold}.{group}", label, n, chance.binomial(n, skill))
-                          for s in seeds]  # fmt: skip
+                lines += [
+                    (s, fold, f"g{fold}.{group}", label, n, chance.binomial(n, skill))
+                    for s in seeds
+                ]
     return pd.DataFrame(lines, columns=["seed", "fold", "group", "label", "n", "correct"])
 
 
@@ -30,10 +32,12 @@ def by_fold(groups):
     """(class, tiles, right) of each group of each fold, seeds averaged."""
     mean = groups.groupby(["fold", "group", "label"])[["n", "correct"]].mean().reset_index()
     return [
-        [list(g[["label", "n", "correct"]].itertuples(index=False, name=None))
-         for _, g in fold.groupby("group")]
+        [
+            list(g[["label", "n", "correct"]].itertuples(index=False, name=None))
+            for _, g in fold.groupby("group")
+        ]
         for _, fold in mean.groupby("fold")
-    ]  # fmt: skip
+    ]
 
 
 def of(groups, **more):
@@ -65,8 +69,10 @@ def test_pooled_scores_are_those_of_the_loop_and_the_mean_over_seeds():
         groups = frame(seed)
         for score in SCORES:
             value = estimate(groups, score).value
-            each = [references.pooled_score(in_one(by_fold(df)), score)
-                    for _, df in groups.groupby("seed")]  # fmt: skip
+            each = [
+                references.pooled_score(in_one(by_fold(df)), score)
+                for _, df in groups.groupby("seed")
+            ]
             with case(seed, score):
                 assert value == pytest.approx(
                     references.pooled_score(in_one(by_fold(groups)), score)
@@ -135,8 +141,12 @@ def test_a_drawn_score_is_the_score_of_the_drawn_groups():
     weights = statistics.bootstrap_weights((6, 6, 6))
     for score in SCORES:
         for value, repeats in list(zip(drawn(groups, score), weights, strict=True))[:20]:
-            counts = [count for unit, k in zip(units, repeats, strict=True)
-                      for _ in range(int(k)) for count in unit]  # fmt: skip
+            counts = [
+                count
+                for unit, k in zip(units, repeats, strict=True)
+                for _ in range(int(k))
+                for count in unit
+            ]
             assert value == pytest.approx(references.pooled_score(counts, score)), score
 
 
@@ -245,8 +255,12 @@ def test_lines_without_a_p_are_no_part_of_the_correction():
 
 def test_as_good_is_an_interval_above_minus_the_margin():
     assert statistics.MARGINS == {"accuracy": 0.01, "balanced_accuracy": 0.02}
-    for low, accuracy, balanced in ((-0.009, True, True), (-0.01, False, True),
-                                    (-0.03, False, False), (np.nan, False, False)):  # fmt: skip
+    for low, accuracy, balanced in (
+        (-0.009, True, True),
+        (-0.01, False, True),
+        (-0.03, False, False),
+        (np.nan, False, False),
+    ):
         minus_full = Estimate(0.0, low, 0.1)
         assert statistics.non_inferior(minus_full, "accuracy") == accuracy, low
         assert statistics.non_inferior(minus_full, "balanced_accuracy") == balanced, low

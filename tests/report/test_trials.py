@@ -19,9 +19,14 @@ SOME = np.array([True, True, False, True])
 def trial(method="ce-mvc", setting="ours", **params):
     """Of four tiles three are learnt from, two of these with the correct label."""
     return SimpleNamespace(
-        method=method, setting=setting, objective="CE", labels=np.array([0, 0, 1, 0]), kept=SOME,
-        source="zero-shot labels", params=params,
-    )  # fmt: skip
+        method=method,
+        setting=setting,
+        objective="CE",
+        labels=np.array([0, 0, 1, 0]),
+        kept=SOME,
+        source="zero-shot labels",
+        params=params,
+    )
 
 
 def outcome(of=None, method="mean-of-views", alarms=None):
@@ -29,9 +34,14 @@ def outcome(of=None, method="mean-of-views", alarms=None):
     name, setting = (of.method, of.setting) if of else (method, "")
     seconds, params = (2.0, of.params) if of else (None, {})
     return SimpleNamespace(
-        method=name, setting=setting, probs=probs, trial=of, params=params, seconds=seconds,
+        method=name,
+        setting=setting,
+        probs=probs,
+        trial=of,
+        params=params,
+        seconds=seconds,
         alarms=alarms,
-    )  # fmt: skip
+    )
 
 
 def test_trials_are_shown_with_how_many_labels_and_how_many_of_them_are_correct():
@@ -45,9 +55,15 @@ def test_trials_are_shown_with_how_many_labels_and_how_many_of_them_are_correct(
 
 def test_a_trained_outcome_says_what_it_learnt_from_and_another_does_not():
     some = record.make(
-        trials.evaluate([outcome(trial(rules=1)), outcome()], TRUTH, TEST, CLASSES,
-                        network="frozen", device="cpu")
-    )  # fmt: skip
+        trials.evaluate(
+            [outcome(trial(rules=1)), outcome()],
+            TRUTH,
+            TEST,
+            CLASSES,
+            network="frozen",
+            device="cpu",
+        )
+    )
     trained, untrained = some.facts.to_dict("records")
     assert trained["accuracy"] == pytest.approx(2 / 3) and trained["n"] == 3
     assert trained["kept"] == 3 and trained["variant"] == "ours"
@@ -74,10 +90,15 @@ def history(seed=0):
     """Two rounds, of which the second chose nothing any more; a tile of the second was refused."""
     queries = {"tile": [4, 7, 5, 6], "label": [0, 1, 1, -2], "round": [0, 0, 1, 1]}
     rounds = {
-        "round": [0, 1], "labelled": [2, 3], "confident": [0.4, 0.5], "precision": [None, 0.9],
-        "disagreeing": [5, None], "filled": [0, None],
-        "training_seconds": [1.0, 2.0], "selection_seconds": [0.5, 0.0],
-    }  # fmt: skip
+        "round": [0, 1],
+        "labelled": [2, 3],
+        "confident": [0.4, 0.5],
+        "precision": [None, 0.9],
+        "disagreeing": [5, None],
+        "filled": [0, None],
+        "training_seconds": [1.0, 2.0],
+        "selection_seconds": [0.5, 0.0],
+    }
     probs = np.random.default_rng(seed).dirichlet([1, 1], (2, 3)).astype(np.float32)
     return SimpleNamespace(queries=pd.DataFrame(queries), rounds=pd.DataFrame(rounds), probs=probs)
 
@@ -120,9 +141,14 @@ def test_the_rules_of_each_loop_are_its_parameters():
     assert facts.method.tolist() == ["unisal"] * 3 + ["random"] * 3
     assert facts.training.tolist() == ["dual-view"] * 3 + ["supervised"] * 3
     assert facts.params[1] == {
-        "strategy": "unisal", "training": "dual-view", "threshold": 0.5, "input_size": 64,
-        "query_size": 3, "n_rounds": 2, "objective": "'objective 3'",
-    }  # fmt: skip
+        "strategy": "unisal",
+        "training": "dual-view",
+        "threshold": 0.5,
+        "input_size": 64,
+        "query_size": 3,
+        "n_rounds": 2,
+        "objective": "'objective 3'",
+    }
     assert facts.varied.tolist() == ["threshold"] * 3 + [""] * 3 and facts["value"][2] == "0.5"
 
 

@@ -94,8 +94,13 @@ def test_without_its_package_conch_says_what_to_install_and_whom_to_ask(monkeypa
     for name in ("conch", "conch:conch_ViT-B-16"):
         with pytest.raises(RuntimeError) as error:
             load_vlm(name)
-        for named in (name, "package conch is not installed", "pip install git+https://github.com",
-                      "https://huggingface.co/MahmoodLab/conch", "hf auth login"):  # fmt: skip
+        for named in (
+            name,
+            "package conch is not installed",
+            "pip install git+https://github.com",
+            "https://huggingface.co/MahmoodLab/conch",
+            "hf auth login",
+        ):
             assert named in str(error.value)
 
 

@@ -20,9 +20,11 @@ from lib.vlm.loading import load_vlm
 PROMPTS = [["fat"], ["a gland", "many glands"], ["muscle"]]
 N = 40
 # input size, D, logit scale, mean, std
-KINDS = {"a": (32, 16, 30.0, (0.7, 0.5, 0.6), (0.2, 0.3, 0.25)),
-         "b": (48, 24, 80.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-         "c": (32, 20, 55.0, (0.4, 0.6, 0.5), (0.3, 0.2, 0.4))}  # fmt: skip
+KINDS = {
+    "a": (32, 16, 30.0, (0.7, 0.5, 0.6), (0.2, 0.3, 0.25)),
+    "b": (48, 24, 80.0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "c": (32, 20, 55.0, (0.4, 0.6, 0.5), (0.3, 0.2, 0.4)),
+}
 
 
 def write(folder, seed, size, width, scale, mean, std):
@@ -89,9 +91,13 @@ def close(a, b, atol=1e-6):
 
 
 def resized(pixels, size):
-    return F.interpolate(
-        pixels, (size, size), mode="bicubic", antialias=True, align_corners=False
-    ).clamp(0, 1) if pixels.shape[-1] != size else pixels  # fmt: skip
+    return (
+        F.interpolate(
+            pixels, (size, size), mode="bicubic", antialias=True, align_corners=False
+        ).clamp(0, 1)
+        if pixels.shape[-1] != size
+        else pixels
+    )
 
 
 def own_probs(member, pixels, text=None):
@@ -264,8 +270,10 @@ def test_names_joined_by_plus_give_the_same(names, store, tmp_path):
     joined = load_vlm(f"{names['a']}+{names['b']}", device="cpu")
     expected = inference.ensemble([load_vlm(names[kind], device="cpu") for kind in "ab"])
     assert (joined.name, joined.image_size, joined.sizes) == (
-        f"{names['a']}+{names['b']}", 48, (16, 24)
-    )  # fmt: skip
+        f"{names['a']}+{names['b']}",
+        48,
+        (16, 24),
+    )
     found = embed(joined, store, tmp_path / "joined")
     for name, array in embed(expected, store, tmp_path / "expected").items():
         assert array.tobytes() == found[name].tobytes(), name

@@ -19,10 +19,21 @@ from lib.vlm import inference, views
 from lib.vlm.loading import load_vlm
 
 PROMPTS = ["An H&E image patch of adipose tissue.", "a gland", "Smooth   MUSCLE, isn't it?"]
-OTHER_TEXT = {"hidden_size": 24, "intermediate_size": 72, "num_attention_heads": 3,
-              "num_hidden_layers": 1, "max_position_embeddings": 20}  # fmt: skip
-OTHER_VISION = {"hidden_size": 40, "intermediate_size": 100, "num_attention_heads": 5,
-                "image_size": 50, "patch_size": 16, "num_hidden_layers": 3}  # fmt: skip
+OTHER_TEXT = {
+    "hidden_size": 24,
+    "intermediate_size": 72,
+    "num_attention_heads": 3,
+    "num_hidden_layers": 1,
+    "max_position_embeddings": 20,
+}
+OTHER_VISION = {
+    "hidden_size": 40,
+    "intermediate_size": 100,
+    "num_attention_heads": 5,
+    "image_size": 50,
+    "patch_size": 16,
+    "num_hidden_layers": 3,
+}
 EXACT = {"layer_norm_eps": 1e-3, "hidden_act": "gelu"}
 MODELS = {
     "as published": lambda: small_clip(seed=0),

@@ -18,8 +18,13 @@ from lib import paths
 from lib.vlm import inference, views
 from lib.vlm.loading import load_vlm
 
-TIMM = {"timm_model_name": "test_resnet", "timm_model_pretrained": False, "timm_pool": "",
-        "timm_proj": "linear", "image_size": 32}  # fmt: skip
+TIMM = {
+    "timm_model_name": "test_resnet",
+    "timm_model_pretrained": False,
+    "timm_pool": "",
+    "timm_proj": "linear",
+    "image_size": 32,
+}
 RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32}
 TOWERS = {"vit": SMALL, "timm": TIMM, "resnet": RESNET}
 PROMPTS = [["fat"], ["a gland", "glandular tissue", "many glands"], ["muscle", "smooth muscle"]]
@@ -148,8 +153,14 @@ def test_bfloat16_is_not_emulated_where_onednn_may_not_use_it():
     code = "import torch; from lib.vlm.inference import _fast_dtype as fast; "
     code += "print(fast(torch.device('cpu')))"
     limited = os.environ | {"DNNL_MAX_CPU_ISA": "AVX2"}
-    done = subprocess.run([sys.executable, "-c", code], env=limited, cwd=paths.ROOT,
-                          capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=limited,
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.strip() == "torch.float32"
 
 

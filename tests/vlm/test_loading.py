@@ -24,8 +24,13 @@ from lib.vlm import inference
 from lib.vlm.cards import read_vlm_cards
 from lib.vlm.loading import load_vlm
 
-TIMM = {"timm_model_name": "test_resnet", "timm_model_pretrained": False, "timm_pool": "",
-        "timm_proj": "linear", "image_size": 32}  # fmt: skip
+TIMM = {
+    "timm_model_name": "test_resnet",
+    "timm_model_pretrained": False,
+    "timm_pool": "",
+    "timm_proj": "linear",
+    "image_size": 32,
+}
 CARDS = read_vlm_cards()
 
 
@@ -72,10 +77,21 @@ def test_weights_of_another_shape_are_refused(tmp_path, names):
 
 @pytest.mark.parametrize(
     "name",
-    ["hf-hub:nobody/no-such-model", "ViT-B-32/laion2b_s34b_b79k", "ViT-B-32/no_such_tag",
-     "No-Such-Model/laion", "local-dir:nowhere", "hf-clip:nobody/no-such-model",
-     "hf-clip:no/such/folder", "plip", "clip-b-32", "biomedclip", "quiltnet-b-16", "conch"],
-)  # fmt: skip
+    [
+        "hf-hub:nobody/no-such-model",
+        "ViT-B-32/laion2b_s34b_b79k",
+        "ViT-B-32/no_such_tag",
+        "No-Such-Model/laion",
+        "local-dir:nowhere",
+        "hf-clip:nobody/no-such-model",
+        "hf-clip:no/such/folder",
+        "plip",
+        "clip-b-32",
+        "biomedclip",
+        "quiltnet-b-16",
+        "conch",
+    ],
+)
 def test_weights_out_of_reach_name_the_model_and_the_ways_to_get_it(name, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     start = time.monotonic()
@@ -98,8 +114,14 @@ def test_a_stand_in_that_is_not_built_names_its_notebook_and_seed(output_root):
 
 # --- folders of others ---------------------------------------------------------------------------
 
-BERT = {"model_type": "bert", "vocab_size": 9, "hidden_size": 16, "num_hidden_layers": 1,
-        "num_attention_heads": 2, "intermediate_size": 16}  # fmt: skip
+BERT = {
+    "model_type": "bert",
+    "vocab_size": 9,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+}
 WORDS = "[PAD] [UNK] [CLS] [SEP] a gland fat of muscle".split()
 
 
@@ -139,8 +161,10 @@ def hostile(tmp_path, monkeypatch):
 
 
 EVIL_WORDS = {"tokenizer_config.json": {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}}}
-EVIL_BERT = {"config.json": BERT | {"auto_map": {"AutoConfig": "evil.EvilConfig",
-                                                 "AutoModel": "evil.EvilModel"}}}  # fmt: skip
+EVIL_BERT = {
+    "config.json": BERT
+    | {"auto_map": {"AutoConfig": "evil.EvilConfig", "AutoModel": "evil.EvilModel"}}
+}
 
 
 @pytest.mark.parametrize("name", ["local-dir:model", "hf-hub:them/model"])
@@ -193,11 +217,17 @@ def test_text_towers_of_other_architectures_and_their_kernels_are_refused(hostil
 def test_a_text_tower_of_the_hub_without_code_loads(hostile, tmp_path, monkeypatch, scheme):
     monkeypatch.chdir(tmp_path)
     kernel = {"attn_implementation": "nobody/kernel", "configuration_files": ["config.4.0.0.json"]}
-    hostile("them/words", {"config.json": BERT | kernel} | {
-        "config.4.0.0.json": EVIL_BERT["config.json"]})  # fmt: skip
-    text = {"hf_model_name": "them/words", "hf_tokenizer_name": "them/words",
-            "hf_pooler_type": "mean_pooler", "hf_proj_type": "linear",
-            "context_length": 16}  # fmt: skip
+    hostile(
+        "them/words",
+        {"config.json": BERT | kernel} | {"config.4.0.0.json": EVIL_BERT["config.json"]},
+    )
+    text = {
+        "hf_model_name": "them/words",
+        "hf_tokenizer_name": "them/words",
+        "hf_pooler_type": "mean_pooler",
+        "hf_proj_type": "linear",
+        "context_length": 16,
+    }
     name = "them/model" if scheme == "hf-hub" else "model"
     folder = hostile(name, {"tokenizer_config.json": {"tokenizer_class": "BertTokenizer"}}, text)
     config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
@@ -236,9 +266,14 @@ def test_a_normalisation_that_open_clip_would_leave_out_is_refused(hostile, prep
 @pytest.mark.parametrize("scheme", ["local-dir:", "hf-clip:"])
 @pytest.mark.parametrize(
     "content, named",
-    [("[" * 100_000, "nested too deeply"), ('{"a": "' + "x" * 5_000_000 + '"}', "larger than"),
-     ("{,", "no JSON"), ("[]", "named fields"), ('{"\xff": 1}', "no JSON")],
-)  # fmt: skip
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": "' + "x" * 5_000_000 + '"}', "larger than"),
+        ("{,", "no JSON"),
+        ("[]", "named fields"),
+        ('{"\xff": 1}', "no JSON"),
+    ],
+)
 def test_a_configuration_that_is_none_is_refused_by_file(hostile, scheme, content, named):
     folder = hostile("model", {})
     file = folder / ("config.json" if scheme == "hf-clip:" else "open_clip_config.json")
@@ -311,8 +346,7 @@ def test_a_model_that_agrees_with_its_card_keeps_the_short_name(carded):
 
 
 @pytest.mark.parametrize(
-    "field, value",
-    [("input_size", 64), ("mean", [0.7, 0.5, 0.61]), ("std", [0.5, 0.5, 0.5])],
+    "field, value", [("input_size", 64), ("mean", [0.7, 0.5, 0.61]), ("std", [0.5, 0.5, 0.5])]
 )
 def test_a_model_that_differs_from_its_card_is_refused_with_both_values(
     carded, names, field, value
@@ -360,8 +394,10 @@ class Hub(BaseHTTPRequestHandler):
 
     def listing(self, repository, files, verb):
         if verb == "tree":
-            entries = [{"type": "file", "path": n, "size": len(f), "oid": sha256(f).hexdigest()}
-                       for n, f in files.items()]  # fmt: skip
+            entries = [
+                {"type": "file", "path": n, "size": len(f), "oid": sha256(f).hexdigest()}
+                for n, f in files.items()
+            ]
             return json.dumps(entries).encode()
         siblings = [{"rfilename": n} for n in files]
         return json.dumps({"id": repository, "sha": self.COMMIT, "siblings": siblings}).encode()
@@ -417,8 +453,12 @@ def load_apart(names, home, output, **environment):
     own = {"HF_HOME": str(home), "OUTPUT_ROOT": str(output), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", LOAD, *names],
-        cwd=paths.ROOT, env=kept | own | environment, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+        cwd=paths.ROOT,
+        env=kept | own | environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -91,8 +91,11 @@ def test_templates_keep_every_wording_of_a_card():
     card = replace(card, classes=[worded, *others])
     assert class_prompts(card)[0] == ["An H&E image of fat", "lobules of lipid"]
     assert class_prompts(card, ["{}", "see {}"])[0] == [
-        "fat", "lobules of lipid", "see fat", "see lobules of lipid",
-    ]  # fmt: skip
+        "fat",
+        "lobules of lipid",
+        "see fat",
+        "see lobules of lipid",
+    ]
 
 
 # --- one line of text ----------------------------------------------------------------------------
@@ -106,8 +109,10 @@ def test_templates_keep_every_wording_of_a_card():
         ("a = fat; muscle", {"a": ["fat"], "muscle": ["muscle"]}),
         (
             "benign = benign colonic tissue | normal mucosa; malignant = colon adenocarcinoma",
-            {"benign": ["benign colonic tissue", "normal mucosa"],
-             "malignant": ["colon adenocarcinoma"]},
+            {
+                "benign": ["benign colonic tissue", "normal mucosa"],
+                "malignant": ["colon adenocarcinoma"],
+            },
         ),
         ("fat | adipose |; muscle", {"fat": ["fat", "adipose"], "muscle": ["muscle"]}),
         ("= fat; b=muscle", {"fat": ["fat"], "b": ["muscle"]}),
@@ -119,7 +124,7 @@ def test_templates_keep_every_wording_of_a_card():
         ("<b>& = {} fat; a\\b = 100 %s", {"<b>&": ["{} fat"], "a\\b": ["100 %s"]}),
         ("Fat; fat", {"Fat": ["Fat"], "fat": ["fat"]}),
     ],
-)  # fmt: skip
+)
 def test_names_and_wordings_are_read_from_one_line(text, classes):
     assert parse_classes(text, ["{}"]) == classes
     in_papers = {name: [f"An H&E image of {w}" for w in words] for name, words in classes.items()}
@@ -189,9 +194,13 @@ def test_of_words_without_spaces_only_the_end_is_lost(readers):
 @pytest.mark.parametrize("name", ["words", "conch"])
 @pytest.mark.parametrize(
     "one, other",
-    [("An H&E image of a gland", "an h&e image of a GLAND"), ("a  gland", "a gland"),
-     ("fat \N{GRINNING FACE}", "fat \N{CAT}\N{CAT} \N{DOG}"), ("\N{CAT}", "\N{DOG} \N{DOG}")],
-)  # fmt: skip
+    [
+        ("An H&E image of a gland", "an h&e image of a GLAND"),
+        ("a  gland", "a gland"),
+        ("fat \N{GRINNING FACE}", "fat \N{CAT}\N{CAT} \N{DOG}"),
+        ("\N{CAT}", "\N{DOG} \N{DOG}"),
+    ],
+)
 def test_prompts_of_two_classes_that_are_one_for_the_model_are_refused(readers, name, one, other):
     refuse_alike(readers[name], [[one, "muscle"], ["nerve"]], "plip")
     with pytest.raises(ValueError, match=r"class 0 .* class 2 are the same") as error:

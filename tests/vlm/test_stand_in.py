@@ -178,11 +178,16 @@ def sources(monkeypatch, tmp_path):
     fields = {"licence": "", "citation": "", "source": ""}
     known = {
         name: cards.Card(
-            name, name, name, "*.png", [cards.TissueClass(k, k, (), (k,)) for k in kinds],
-            joined=joined, **fields,
+            name,
+            name,
+            name,
+            "*.png",
+            [cards.TissueClass(k, k, (), (k,)) for k in kinds],
+            joined=joined,
+            **fields,
         )
         for name, kinds, joined in (("one", "ab", ["two"]), ("two", "ac", []))
-    }  # fmt: skip
+    }
     for n, (name, kind) in enumerate([("one", "a"), ("one", "b"), ("two", "a"), ("two", "c")]):
         (tmp_path / name / kind).mkdir(parents=True)
         Image.new("RGB", (40, 40), (50 * n, 0, 0)).save(tmp_path / name / kind / "tile.png")

@@ -14,10 +14,17 @@ from lib.vlm.cards import VLMCard, check_vlm, describe_vlm, read_vlm_cards
 CARDS = read_vlm_cards()
 NAMES = ["clip-b-32", "clip-b-16", "plip", "biomedclip", "quiltnet-b-32", "quiltnet-b-16", "conch"]
 GOOD = {
-    "title": "A model", "weights": "local-dir:somewhere", "source": "https://example.org/a/model",
-    "input_size": 32, "mean": [0.5, 0.5, 1], "std": [0.2, 0.2, 0.2], "prompt_style": "a {class}",
-    "licence": "MIT", "citation": "Nobody, 2024.", "access": "ask first",
-}  # fmt: skip
+    "title": "A model",
+    "weights": "local-dir:somewhere",
+    "source": "https://example.org/a/model",
+    "input_size": 32,
+    "mean": [0.5, 0.5, 1],
+    "std": [0.2, 0.2, 0.2],
+    "prompt_style": "a {class}",
+    "licence": "MIT",
+    "citation": "Nobody, 2024.",
+    "access": "ask first",
+}
 
 
 @pytest.fixture

@@ -70,8 +70,8 @@ own: venv ## Label and classify the images in TILES by the words in CLASSES; end
 	  -p classes "$$CLASSES" -p other "$$OTHER" -p by_folder "$$BY_FOLDER" \
 	  -p labels "$$LABELS" $(WITH_VLM) $(END)
 
-# notebooks/91_label_tiles.py, after notebook 90; without TILES on the drawn tiles
-label: venv ## Label TILES in JupyterLab, from what make own says of them; without TILES drawn ones
+# notebooks/91_label_tiles.py, after notebook 90; without TILES on synthetic tiles
+label: venv ## Label TILES in JupyterLab, from what make own says of them; without TILES synthetic ones
 	@$(QUIETLY) $(RUN) apps.labelling.start $${TILES:+-p dataset own} -p folder "$$TILES" \
 	  -p classes "$$CLASSES" $(WITH_VLM) $(END)
 

@@ -1,4 +1,4 @@
-"""Miniatures of the public datasets: their folders, file names and formats, with drawn tiles.
+"""Miniatures of the public datasets: their folders, file names and formats, with synthetic tiles.
 
 Every class has a colour and a stripe of its own, so that a model can tell them apart; the colours
 are far from grey, so that they count as tissue.

@@ -41,7 +41,7 @@ grid
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder with drawn tiles and a notebook that labels them."""
+    """A folder with synthetic tiles and a notebook that labels them."""
     (tmp_path / "tiles").mkdir()
     for n in range(N):
         draw = np.random.default_rng(n)

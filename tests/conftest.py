@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+os.environ.pop("OUTPUT_ROOT", None)  # of who runs the tests
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub client is imported
 if "PYTEST_XDIST_WORKER" in os.environ:  # two threads each would wait for one another
     os.environ.setdefault("OMP_NUM_THREADS", "1")

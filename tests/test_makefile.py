@@ -155,7 +155,7 @@ def test_a_set_up_may_lie_in_a_folder_of_any_name(tmp_path):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_smoke_test_leaves_no_folder_and_no_process(how, tmp_path):
-    venv = stub(tmp_path / "venv", 'touch "$OUTPUT_ROOT/begun"; sleep 60 & sleep 60\n')
+    venv = stub(tmp_path / "venv", 'touch "$OUTPUT_ROOT/begun"; sleep 600 & sleep 600\n')
     (scratch := tmp_path / "scratch").mkdir()
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(scratch)}
     run = subprocess.Popen(
@@ -170,7 +170,7 @@ def test_an_interrupted_smoke_test_leaves_no_folder_and_no_process(how, tmp_path
         assert run.poll() is None
         time.sleep(0.01)
     os.kill(run.pid, how) if how == signal.SIGTERM else os.killpg(run.pid, how)
-    run.communicate(timeout=30)  # until every process that can write has ended
+    run.communicate(timeout=120)  # until every process that can write has ended
     assert run.returncode != 0
     assert not list(scratch.iterdir())
 

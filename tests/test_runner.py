@@ -199,7 +199,7 @@ def test_an_ended_run_leaves_no_named_artefact_and_no_kernel(how, status, write_
         assert wait_for(lambda: pid.is_file() and pid.read_text(), 60), "the notebook did not start"
         kernel = int(pid.read_text())
         process.send_signal(how)
-        error = process.communicate(timeout=30)[1]
+        error = process.communicate(timeout=120)[1]
         assert process.returncode == status and "Traceback" not in error
         assert (runner.INTERRUPTED in error) == (how == signal.SIGINT)
         named = [name for name in listed(folder) if ".part-" not in name]

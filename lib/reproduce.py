@@ -21,7 +21,7 @@ from lib.runner import INTERRUPTED
 SNAKEMAKE = "--cores all --nolock --rerun-incomplete --quiet rules host progress".split()
 # Lines of Snakemake that say nothing to who called make.
 NOISE = re.compile(
-    r"KeyboardInterrupt caught in kernel|Complete log|Shutting down|"
+    r"KeyboardInterrupt caught in kernel|Complete log|Shutting down|Elapsed time|"
     r"Exiting because|At least one job|Terminating processes|"
     r"Cancelling snakemake|Removing output files|Assuming unrestricted|Building DAG|Using shell|"
     r"Select jobs|Execute \d+ jobs|\s*$"

@@ -10,7 +10,6 @@ name.
 
 import argparse
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from figures.card_tables import datasets_table, vlms_table
 from figures.page import VARIANT, Page, build
 from lib import parameters, paths, record
 from lib.artefacts import atomic
+from lib.command_line import exit_status
 from lib.data import cards
 from lib.record import Record
 from lib.report import comparison
@@ -107,23 +107,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("dataset", nargs="?", help="a card in data/cards")
     parser.add_argument("vlm", nargs="?", help="names the run folders")
     options = parser.parse_args(arguments)
-    try:
-        if options.mode == "figures":
-            folder = publish_record()
-        elif not options.dataset:
-            raise ValueError(f"{options.mode} needs a dataset")
-        else:
-            vlm = options.vlm or parameters.default_vlm(options.dataset)
-            if options.mode == "runs":
-                folder = publish_runs(options.dataset, vlm)
-            else:
-                add_to_record(options.dataset, vlm)
-                folder = publish_record()
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return exit_status(lambda: _publish(options.mode, options.dataset, options.vlm))
+
+
+def _publish(mode: str, dataset: str | None, vlm: str | None) -> None:
+    if mode != "figures" and not dataset:
+        raise ValueError(f"{mode} needs a dataset")
+    vlm = vlm or (parameters.default_vlm(dataset) if dataset else "")
+    if mode == "record":
+        add_to_record(str(dataset), vlm)
+    folder = publish_runs(str(dataset), vlm) if mode == "runs" else publish_record()
     print(f"tables and figures: {folder}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lib import paths
 from lib.artefacts import atomic
-from lib.runner import INTERRUPTED
+from lib.command_line import INTERRUPTED, say
 
 SNAKEMAKE = "--cores all --nolock --rerun-incomplete --quiet rules host progress".split()
 # Lines of Snakemake that say nothing to who called make.
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 signal.signal(number, lambda *_: os.killpg(process.pid, signal.SIGKILL))
             os.killpg(process.pid, signal.SIGINT)
             process.communicate()
-            print(INTERRUPTED, file=sys.stderr)
+            say(INTERRUPTED)
             return 130
 
 

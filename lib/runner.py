@@ -9,6 +9,7 @@ executed copy has them in place of the defaults.
 
 import argparse
 import ast
+import logging
 import os
 import re
 import shutil
@@ -23,11 +24,11 @@ from typing import Any
 
 from lib import chain, paths, record
 from lib.artefacts import atomic, locked, remove_leftovers, scratch_folder
+from lib.command_line import exit_status, say
 from lib.parameters import declared_parameters, near_names, resolve_parameters
 from lib.vlm.cards import check_vlm
 from lib.yaml_files import parse_yaml
 
-INTERRUPTED = "interrupted; the same command goes on"
 # glibc gives the buffers of each layer back to the system and faults them in again at the next:
 # told to keep them, the encoder was measured 1.4 times as fast on two cores.
 KEEP_BUFFERS = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
@@ -103,7 +104,7 @@ def run_notebook(notebook: Path, passed: Mapping[str, Any]) -> Path:
         with locked(lock, wait=False):
             return _execute(notebook, parameters, folder / f"{name}.ipynb")
     except BlockingIOError as error:
-        _say(f"{name} is run by {error}; waiting for it")
+        say(f"{name} is run by {error}; waiting for it")
     with locked(lock):
         return _execute(notebook, parameters, folder / f"{name}.ipynb")
 
@@ -179,14 +180,8 @@ class _Sections:
         self.next = cell_index + 1
         for heading in re.findall(r"(?m)^## +(.+)$", "\n".join(cell.source for cell in passed)):
             self.timer.cancel()
-            self.timer = threading.Timer(SHORT, _say, [f"  {self.number} {heading} …"])
+            self.timer = threading.Timer(SHORT, say, [f"  {self.number} {heading} …"])
             self.timer.start()
-
-
-def _say(line: str) -> None:
-    """Print at once and in one piece: several notebooks may run side by side."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
 
 
 def _explained(error: Exception) -> str:
@@ -240,12 +235,18 @@ def _run(notebook: Path, options: Sequence[tuple[str, str]]) -> None:
     check_vlm(parameters["vlm"])
     name = name_of(notebook, parameters)
     of_run = (parameters[n] for n in ("dataset", "vlm", "seed", "fold") if n in parameters)
-    _say(f"{name} ({' '.join(map(str, of_run))}) …")
+    say(f"{name} ({' '.join(map(str, of_run))}) …")
     started = time.perf_counter()
     told = _told(run_notebook(notebook, passed))
     result = record.headline(record.read(*record.stems(run_of(parameters) / "results", name)))
     first = f"{name} {time.perf_counter() - started:.0f} s  {result}".rstrip()
-    _say("\n".join([first, *told]))
+    say("\n".join([first, *told]))
+
+
+def _end(number: int, _: object) -> None:
+    """End by an exception, so that temporaries are removed."""
+    logging.disable()  # what the client of a kernel that is shut down logs is for nobody
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -254,16 +255,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("notebook", type=Path, help="percent script, e.g. notebooks/10_….py")
     parser.add_argument("-p", action="append", default=[], type=name_and_value, help="NAME VALUE")
     options = parser.parse_args(joined_parameters(sys.argv[1:] if arguments is None else arguments))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporaries are removed
-    try:
-        _run(options.notebook, options.p)
-    except (ValueError, RuntimeError, OSError) as error:
-        _say(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        _say(INTERRUPTED)
-        return 130
-    return 0
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, _end)
+    return exit_status(lambda: _run(options.notebook, options.p))
 
 
 if __name__ == "__main__":

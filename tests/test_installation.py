@@ -1,19 +1,21 @@
 """The set-up files agree with each other, and `make` does what its help says."""
 
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 from cases import case
+from processes import make as run_make
 
 ROOT = Path(__file__).resolve().parents[1]
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+make = partial(run_make, seconds=30)
 
 
 def normalised(name: str) -> str:
@@ -29,20 +31,6 @@ def named(requirements: list[str]) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
-
-
-def make(*arguments: str) -> subprocess.CompletedProcess:
-    """Run make as from a fresh shell, not as the child of the make that may run the tests."""
-    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
-    return subprocess.run(
-        ["make", *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
 
 
 def fake_python(folder: Path, version: str) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cases import case
+from processes import make
 
 ROOT = Path(__file__).resolve().parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -71,20 +72,6 @@ def calls(venv: Path) -> list[tuple[list[str], dict[str, str]]]:
         (words.split("\0"), dict(line.split("=", 1) for line in env.split("\0")[:-1]))
         for words, env in parts
     ]
-
-
-def make(*arguments: str, **named: str) -> subprocess.CompletedProcess:
-    """Run make as from a fresh shell, not as the child of the make that may run the tests."""
-    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")} | named
-    return subprocess.run(
-        ["make", *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 @pytest.mark.slow

@@ -163,6 +163,7 @@ def test_no_executed_notebook_is_tracked():
 LEAVES = {
     "artefacts",
     "chain",
+    "command_line",
     "labels",
     "packaged_weights",
     "parameters",

@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
+from processes import alive, wait_for
 
 from lib import artefacts, paths, reproduce, runner
+from lib.command_line import INTERRUPTED
 
 
 def command(notebook, *passed, start=subprocess.run, **options):
@@ -26,11 +26,12 @@ def listed(folder):
 
 
 @pytest.fixture
-def keep_sigterm():
-    """`main` sets a handler; take it back."""
-    before = signal.getsignal(signal.SIGTERM)
+def keep_handlers():
+    """`main` sets handlers; take them back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
@@ -45,14 +46,14 @@ def keep_sigterm():
     ],
 )
 def test_wrong_parameters_are_refused_before_anything_starts(
-    passed, named, write_notebook, output_root, capsys, keep_sigterm
+    passed, named, write_notebook, output_root, capsys, keep_handlers
 ):
     assert runner.main([str(write_notebook("raise SystemExit")), *passed]) == 1
     assert named in capsys.readouterr().err
     assert not (output_root / "data").exists()
 
 
-def test_a_notebook_that_is_not_there_is_named_with_near_names(capsys, keep_sigterm):
+def test_a_notebook_that_is_not_there_is_named_with_near_names(capsys, keep_handlers):
     assert runner.main(["notebooks/14_comparisons.py"]) == 1
     assert "14_comparisons.py: did you mean 14_comparison" in capsys.readouterr().err
 
@@ -172,21 +173,6 @@ with atomic(folder / "votes.npy") as part:
 """
 
 
-def alive(process):
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
-def wait_for(condition, seconds):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.1)
-    return condition()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("how, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_ended_run_leaves_no_named_artefact_and_no_kernel(how, status, write_notebook):
@@ -201,7 +187,7 @@ def test_an_ended_run_leaves_no_named_artefact_and_no_kernel(how, status, write_
         process.send_signal(how)
         error = process.communicate(timeout=120)[1]
         assert process.returncode == status and "Traceback" not in error
-        assert (runner.INTERRUPTED in error) == (how == signal.SIGINT)
+        assert (INTERRUPTED in error) == (how == signal.SIGINT)
         named = [name for name in listed(folder) if ".part-" not in name]
         assert named == ["executed", "kernel"]
         assert wait_for(lambda: not alive(kernel), 10), "the kernel still runs"

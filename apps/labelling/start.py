@@ -20,6 +20,7 @@ from apps.own_tiles.results import made_from
 from apps.own_tiles.tile_folder import list_tiles, tiles_folder
 from lib import parameters, paths, runner
 from lib.artefacts import atomic
+from lib.command_line import exit_status, say
 from lib.vlm.prompts import PAPERS, parse_classes, parse_templates
 
 FIRST, RESULT, LABEL = "00_tiles_and_splits", "90_your_own_tiles", "91_label_tiles"
@@ -79,23 +80,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-p", action="append", type=runner.name_and_value, metavar="NAME VALUE")
     arguments = runner.joined_parameters(sys.argv[1:] if arguments is None else arguments)
     options, lab = parser.parse_known_args(arguments)
-    try:
-        more = _words("LAB_ARGS")
-        notebook = label_notebook(dict(options.p)) if options.p else paths.notebook_file(FIRST)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    return exit_status(lambda: _open(dict(options.p or ()), lab))
+
+
+def _open(values: Mapping[str, Any], lab: Sequence[str]) -> None:
+    """Become JupyterLab, on the notebook that the values name; lab: its own arguments."""
+    lab = [*lab, *_words("LAB_ARGS")]
+    notebook = label_notebook(values) if values else paths.notebook_file(FIRST)
     # JupyterLab prints the address that it opens, with its token. It takes each option once.
-    root = notebook.parent if options.p else paths.ROOT
+    root = notebook.parent if values else paths.ROOT
     address = quote(f"/lab/tree/{notebook.relative_to(root).as_posix()}")
-    lab, named = [*lab, *more], {option.partition("=")[0] for option in [*lab, *more]}
+    named = {option.partition("=")[0] for option in lab}
     ours = {"--ServerApp.root_dir": root, "--LabApp.default_url": address, MANAGER: FILES}
     lab = [f"{name}={value}" for name, value in ours.items() if name not in named] + lab
-    if options.p:
-        print(f"run all cells of {notebook}", file=sys.stderr, flush=True)
+    if values:
+        say(f"run all cells of {notebook}")
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *lab])
 
 

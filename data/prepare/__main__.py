@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from data.prepare import datasets
+from lib.command_line import exit_status
 from lib.data.cards import citation_lines, read_card
 
 
@@ -15,20 +16,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("dataset", help="a card in data/cards")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporaries are removed
-    try:
-        card = read_card(options.dataset)
-        print(citation_lines(card), flush=True)
-        if not card.drawn:
-            datasets.fetch(card)
-        folder = datasets.prepare(card)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    print(f"{card.name} is at {folder}")
-    return 0
+    return exit_status(lambda: _bring(options.dataset))
+
+
+def _bring(dataset: str) -> None:
+    card = read_card(dataset)
+    print(citation_lines(card), flush=True)
+    if not card.drawn:
+        datasets.fetch(card)
+    print(f"{card.name} is at {datasets.prepare(card)}")
 
 
 if __name__ == "__main__":

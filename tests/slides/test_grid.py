@@ -4,13 +4,12 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from cases import case
+from processes import alive, wait_for
 from slides.made_up_slides import textured_slide
 
 from lib import paths
@@ -177,8 +176,5 @@ def test_workers_end_with_a_parent_that_was_killed(slide, tmp_path):
         workers = [int(number) for number in parent.stdout.readline().split()]
         assert len(workers) == 2
         parent.kill()
-    for _ in range(400):  # they look after their parent every few seconds
-        if not any(Path(f"/proc/{worker}/fd").exists() for worker in workers):
-            return
-        time.sleep(0.05)
-    pytest.fail("a worker is still there")
+    # They look after their parent every few seconds.
+    assert wait_for(lambda: not any(map(alive, workers)), 60), "a worker is still there"

@@ -149,7 +149,7 @@ for variant in consensus.VARIANTS:
     started, folder = time.perf_counter(), run.file(f"hcs{run.variant}") / paths.file_name(variant)
     labels = pseudo[pseudo.setting == variant].assign(truth=train.label.values)
     trained[variant] = train_vlm_cpl(
-        inputs, setup, card.class_names, run.settings,
+        inputs, setup, card.class_names, objective=objective,
         tiles=table.tile.values, pseudo=labels, folder=folder,
     )
     seconds[variant] = time.perf_counter() - started

@@ -53,7 +53,7 @@ from lib.data import cards, shifts as tile_shifts
 from lib.figures import active_plots
 from lib.labels import UNLABELLED
 from lib.learning import networks, setups, trials
-from lib.learning.losses import Supervised
+from lib.learning.losses import HighConfidenceCrossSupervision, Supervised
 from lib.learning.trainer import TrainingTiles
 from lib.learning.vlm_cpl import read_vlm_cpl, train_vlm_cpl
 from lib.report import active_learning
@@ -112,9 +112,10 @@ inputs = {shift: FilterInputs.load(folder, pool, keep_ratio=vlm_cpl["keep_ratio"
 kept = run.load("pseudo_labels").query("setting == 'ours'")
 trained = {"": read_vlm_cpl(inputs[""], heads[""], class_names, tiles=pool, pseudo=kept,
                             folder=run.file("hcs") / "ours")}
+hcs = HighConfidenceCrossSupervision(vlm_cpl["threshold"], vlm_cpl["cross_weight"])
 for shift in names:
-    trained[shift] = train_vlm_cpl(inputs[shift], heads[shift], class_names, vlm_cpl, tiles=pool,
-                                   folder=run.file("cold_start") / shift)
+    trained[shift] = train_vlm_cpl(inputs[shift], heads[shift], class_names, objective=hcs,
+                                   tiles=pool, folder=run.file("cold_start") / shift)
 
 # %%
 starts, doubtful = {}, {}

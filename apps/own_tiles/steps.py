@@ -122,15 +122,22 @@ def learn(
     from apps.labelling.exchange import overrule
     from lib.consensus import FilterInputs, entropy, filter_tiles
     from lib.learning import setups
+    from lib.learning.losses import HighConfidenceCrossSupervision
     from lib.learning.vlm_cpl import train_vlm_cpl
 
-    tiles, settings = unique.tile.values, {"threshold": 0.95, "cross_weight": 0.5}
+    tiles, objective = unique.tile.values, HighConfidenceCrossSupervision()
     inputs = FilterInputs.load(out, tiles, keep_ratio=keep_ratio, seed=seed)
     pseudo = filter_tiles(inputs)
     pseudo["training_label"] = overrule(pseudo.training_label.values, unique.digest, said)
     setup = setups.frozen(out, tiles, len(class_names), steps=n_steps, seed=seed)
     trained = train_vlm_cpl(
-        inputs, setup, class_names, settings, tiles=tiles, pseudo=pseudo, folder=out / "hcs"
+        inputs,
+        setup,
+        class_names,
+        objective=objective,
+        tiles=tiles,
+        pseudo=pseudo,
+        folder=out / "hcs",
     )
     table = unique.assign(
         prompt_class=np.array(class_names, dtype=object)[pseudo.label],
@@ -138,4 +145,4 @@ def learn(
         vote_entropy=pseudo.vote_entropy.values,
         view_entropy=entropy(inputs.view_probs),
     )
-    return Learned(table, trained.probs, trained.alarms, trained.curve, settings["threshold"])
+    return Learned(table, trained.probs, trained.alarms, trained.curve, objective.threshold)

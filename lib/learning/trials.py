@@ -39,7 +39,7 @@ from lib.learning.setups import TrainingSetup, fit_predict, frozen
 from lib.learning.trainer import TrainingTiles, labelled_and_not
 from lib.learning.vlm_cpl import train_vlm_cpl
 from lib.random_draws import TIES, tile_draws
-from lib.vlm.inference import VLM, embed_tiles, embed_views, has_views
+from lib.vlm.inference import VLM, embed_tiles, embed_views, is_embedded
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def untrained_outcomes(
         "sinkhorn-clusters": sinkhorn_probabilities(probs, shares),
         "prior-em": prior_by_em(probs)[1],
     }
-    return [Outcome(method, every[tiles]) for method, every in classified.items()]
+    return [Outcome(method, of_all[tiles]) for method, of_all in classified.items()]
 
 
 def full_supervision(truth: np.ndarray) -> Trial:
@@ -270,12 +270,11 @@ def embed_shifted(
         for file, folder in zip(pixels_files, folders, strict=True):
             folder.mkdir(parents=True, exist_ok=True)
             with suppress(BlockingIOError), locked(folder / ".lock", wait=wait):
-                # a folder of an earlier version has no such name
-                if not (has_views(folder) and (folder / "image_embeds.npy").is_file()):
+                if not is_embedded(folder):
                     embed_tiles(model, file, text, folder)
-                    every = np.arange(len(np.load(file, mmap_mode="r", allow_pickle=False)))
+                    tiles = np.arange(len(np.load(file, mmap_mode="r", allow_pickle=False)))
                     views = {name: settings[name] for name in ("n_views", "hue", "batch_size")}
-                    embed_views(model, file, every, text, folder, seed=seed, **views)
+                    embed_views(model, file, tiles, text, folder, seed=seed, **views)
     return folders
 
 
@@ -306,7 +305,9 @@ def shifted_outcomes(
     objective = HighConfidenceCrossSupervision(settings["threshold"], settings["cross_weight"])
     for variant, rules in VARIANTS.items():
         started, pseudo = time.perf_counter(), filter_tiles(inputs, rules)
-        trained = train_vlm_cpl(inputs, setup, class_names, settings, pseudo=pseudo, tiles=tested)
+        trained = train_vlm_cpl(
+            inputs, setup, class_names, objective=objective, pseudo=pseudo, tiles=tested
+        )
         trial = Trial("vlm-cpl", objective, trained.training_labels, setting=variant)
         seconds = time.perf_counter() - started
         outcomes.append(

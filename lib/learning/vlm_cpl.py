@@ -1,10 +1,9 @@
 """VLM-CPL in one call: filter the pseudo labels, train two networks, raise the alarm."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,8 +44,8 @@ def train_vlm_cpl(
     inputs: FilterInputs,
     setup: TrainingSetup,
     class_names: Sequence[str],
-    settings: Mapping[str, Any],
     *,
+    objective: HighConfidenceCrossSupervision | None = None,
     tiles: np.ndarray,
     pseudo: pd.DataFrame | None = None,
     folder: Path | None = None,
@@ -57,7 +56,7 @@ def train_vlm_cpl(
     ----------
     inputs : of the N training tiles.
     setup : networks, views and schedule; its reader gives the tiles to predict.
-    settings : of a run: threshold γ and cross_weight λ.
+    objective : with another threshold γ or weight λ than its defaults.
     tiles : int [M], numbers of the tiles to predict; a class that is predicted for none of them is
         an alarm.
     pseudo : from `consensus.filter_tiles`, by default in our variant. Where it has a column truth,
@@ -70,7 +69,7 @@ def train_vlm_cpl(
         When no tile is kept.
     """
     pseudo = filter_tiles(inputs) if pseudo is None else pseudo
-    objective = HighConfidenceCrossSupervision(settings["threshold"], settings["cross_weight"])
+    objective = objective or HighConfidenceCrossSupervision()
     truth = pseudo.truth.values if "truth" in pseudo else None
     with missing_classes_expected():  # an alarm says it
         labels = pseudo.training_label.values

@@ -14,6 +14,7 @@ from lib.consensus import VARIANTS, FilterInputs, cluster_labels, filter_tiles
 from lib.labels import UNLABELLED
 from lib.learning import setups
 from lib.learning.baselines import logistic_regression
+from lib.learning.losses import HighConfidenceCrossSupervision
 from lib.learning.networks import predict_members
 from lib.learning.setups import TrainingSetup
 from lib.learning.vlm_cpl import TrainedVlmCpl, train_vlm_cpl
@@ -55,10 +56,13 @@ def collect_at_shift(
     steps, keep_ratio = settings["n_steps"], settings["keep_ratio"]
     setup = setups.frozen(folder, train_tiles, len(class_names), steps=steps, seed=seed)
     inputs = FilterInputs.load(folder, train_tiles, keep_ratio=keep_ratio, seed=seed)
+    objective = HighConfidenceCrossSupervision(settings["threshold"], settings["cross_weight"])
     trained = {}
     for variant, rules in VARIANTS.items():
-        filtered = {"pseudo": filter_tiles(inputs, rules), "tiles": test_tiles}
-        trained[variant] = train_vlm_cpl(inputs, setup, class_names, settings, **filtered)
+        pseudo = filter_tiles(inputs, rules)
+        trained[variant] = train_vlm_cpl(
+            inputs, setup, class_names, objective=objective, pseudo=pseudo, tiles=test_tiles
+        )
     return collect(folder, setup, trained, test_tiles, seed=seed)
 
 

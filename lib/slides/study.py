@@ -20,7 +20,7 @@ from lib.consensus import VARIANTS, FilterInputs, labels_by_rule
 from lib.data.tiles import stored_size
 from lib.labels import UNLABELLED
 from lib.learning import setups
-from lib.learning.losses import Supervised
+from lib.learning.losses import HighConfidenceCrossSupervision, Supervised
 from lib.learning.networks import predict
 from lib.learning.pooling import Bags, attention_setup, pool_slides, poolings, predict_slides
 from lib.learning.samplers import PlainReader, mapped, plain_features
@@ -314,11 +314,12 @@ def learn_tiles(
     )
     setup = setups.frozen(votes, places, len(names), steps=settings["n_steps"], seed=seed)
     setup = replace(setup, reader=reader)
-    trained = train_vlm_cpl(
-        inputs, setup, names, settings, tiles=voted.rows, folder=folder / "vlm-cpl"
-    )
-    given = Supervised(), setup, places, trained.training_labels, names, folder / "ce-kept"
-    return trained, predict(setups.fit(*given, seed=seed), reader, voted.rows)
+    objective = HighConfidenceCrossSupervision(settings["threshold"], settings["cross_weight"])
+    out = folder / "vlm-cpl"
+    trained = train_vlm_cpl(inputs, setup, names, objective=objective, tiles=voted.rows, folder=out)
+    labels, out = trained.training_labels, folder / "ce-kept"
+    plain = setups.fit(Supervised(), setup, places, labels, names, out, seed=seed)
+    return trained, predict(plain, reader, voted.rows)
 
 
 def learn_slides(

@@ -238,7 +238,7 @@ def test_another_start_is_another_loop(setup, start):
 
 # --- VLM-CPL as the start ------------------------------------------------------------------------
 
-SETTINGS = {"threshold": 0.9, "cross_weight": 0.4}
+OBJECTIVE = losses.HighConfidenceCrossSupervision(0.9, 0.4)
 
 
 def prompted(folder, said):
@@ -254,7 +254,7 @@ def prompted(folder, said):
     inputs = FilterInputs.load(folder, POOL, keep_ratio=0.4, seed=0)
     setup = setups.frozen(folder, POOL, 3, steps=40, seed=0)
     given = inputs, setup, ["one", "two", "three"]
-    trained = train_vlm_cpl(*given, SETTINGS, tiles=POOL, folder=folder / "hcs")
+    trained = train_vlm_cpl(*given, objective=OBJECTIVE, tiles=POOL, folder=folder / "hcs")
     return given, trained
 
 

@@ -4,39 +4,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from small_models import write_embedded_tiles
 
 from lib.alarm import label_free_alarms
 from lib.consensus import VARIANTS, FilterInputs, filter_tiles
 from lib.labels import UNLABELLED
 from lib.learning import setups
+from lib.learning.losses import HighConfidenceCrossSupervision
 from lib.learning.vlm_cpl import raise_alarms, read_vlm_cpl, train_vlm_cpl
 
 N, C, V, E = 60, 3, 4, 8
 NAMES = ["a", "b", "c"]
 TILES, TRUTH = np.arange(10, N), (np.arange(N) % C)[10:]
-SETTINGS = {"threshold": 0.9, "cross_weight": 0.4}
+OBJECTIVE = HighConfidenceCrossSupervision(0.9, 0.4)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Features and votes of three classes that can be told apart; most prompts are correct."""
-    chance = np.random.default_rng(0)
-    labels = np.arange(N) % C
-    features = chance.normal(0, 0.4, (N, E)) + 2 * np.eye(C, E)[labels]
-    probs = chance.dirichlet(np.ones(C), N) + 1.5 * np.eye(C)[labels]
-    probs = (probs / probs.sum(1, keepdims=True)).astype(np.float32)
-    arrays = {
-        "probs": probs,
-        "view_probs": probs,
-        "votes": np.tile(probs.argmax(1), (V, 1)),
-        "image_embeds": features.astype("f2"),
-        "backbone_features": features.astype("f2"),
-        "view_features": (features + chance.normal(0, 0.2, (V, N, E))).astype("f2"),
-        "agree": np.ones(N, bool),
-    }
-    for name, array in arrays.items():
-        np.save(tmp_path / f"{name}.npy", array)
-    return tmp_path
+    return write_embedded_tiles(tmp_path, N)
 
 
 @pytest.fixture
@@ -47,14 +32,14 @@ def given(folder):
 
 def test_networks_learn_what_the_filters_keep_and_predict_what_is_asked(given, folder):
     tiles = np.arange(10)
-    trained = train_vlm_cpl(*given, SETTINGS, tiles=tiles, folder=folder / "hcs")
+    trained = train_vlm_cpl(*given, objective=OBJECTIVE, tiles=tiles, folder=folder / "hcs")
     ours = filter_tiles(given[0], VARIANTS["ours"])
     assert trained.pseudo.equals(ours) and not trained.alarms and len(trained.curve) == 30
     assert (trained.probs.argmax(1) == tiles % C).mean() > 0.8
     kept = {"tiles": tiles, "pseudo": ours, "folder": folder / "hcs"}
     read = read_vlm_cpl(*given, **kept)
     assert read.probs.tobytes() == trained.probs.tobytes() and read.alarms == trained.alarms
-    again = train_vlm_cpl(*given, SETTINGS, tiles=tiles)  # the networks are not kept
+    again = train_vlm_cpl(*given, objective=OBJECTIVE, tiles=tiles)  # the networks are not kept
     assert again.probs.tobytes() == trained.probs.tobytes()
     (folder / "hcs" / "network_b.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="holds 1 of 2 networks: run 13_"):
@@ -64,9 +49,9 @@ def test_networks_learn_what_the_filters_keep_and_predict_what_is_asked(given, f
 def test_labels_that_somebody_set_right_are_learnt_in_place_of_the_filtered_ones(given):
     pseudo = filter_tiles(given[0]).assign(training_label=UNLABELLED, truth=TRUTH)
     with pytest.raises(ValueError, match="no tile is labelled"):
-        train_vlm_cpl(*given, SETTINGS, tiles=TILES, pseudo=pseudo)
+        train_vlm_cpl(*given, objective=OBJECTIVE, tiles=TILES, pseudo=pseudo)
     pseudo["training_label"] = np.where(np.arange(50) < 12, TRUTH, UNLABELLED)
-    trained = train_vlm_cpl(*given, SETTINGS, tiles=TILES, pseudo=pseudo)
+    trained = train_vlm_cpl(*given, objective=OBJECTIVE, tiles=TILES, pseudo=pseudo)
     assert (trained.probs.argmax(1) == TRUTH).mean() > 0.8
     assert trained.curve.precision.notna().any(), "with the truth the curve can be judged"
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from small_models import write_embedded_tiles
 
 from lib import paths
 from lib.consensus import VARIANTS
@@ -16,26 +17,7 @@ RULES = {"keep_ratio": 0.5, "threshold": 0.9, "cross_weight": 0.4, "n_steps": 30
 
 @pytest.fixture
 def folder(tmp_path):
-    """Features and votes of three classes that can be told apart, most prompts right."""
-    chance = np.random.default_rng(0)
-    labels = np.arange(N) % C
-    features = chance.normal(0, 0.4, (N, E)) + 2 * np.eye(C, E)[labels]
-    probs = chance.dirichlet(np.ones(C), N) + 1.5 * np.eye(C)[labels]
-    probs = (probs / probs.sum(1, keepdims=True)).astype(np.float32)
-    views = features + chance.normal(0, 0.2, (V, N, E))
-    arrays = {
-        "probs": probs,
-        "view_probs": probs,
-        "votes": np.tile(probs.argmax(1), (V, 1)),
-        "image_embeds": features,
-        "backbone_features": features,
-        "view_features": views,
-        "agree": np.ones(N, bool),
-    }
-    for name, array in arrays.items():
-        kind = np.float16 if "features" in name or name == "image_embeds" else array.dtype
-        np.save(tmp_path / f"{name}.npy", array.astype(kind))
-    return tmp_path
+    return write_embedded_tiles(tmp_path, N)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from lib.report.active_learning import (
     rounds,
 )
 from lib.report.active_learning import curves as areas_of
-from lib.report.comparison import ON_TEST, summary_frame
+from lib.report.comparison import ON_TEST, refuse_several_vlms, summary_frame
 from lib.report.format import markdown, replace_block
 
 # What a line is called beside the figure, in its order from the top.
@@ -137,9 +137,7 @@ def no_labels_table(some: Record) -> pd.DataFrame:
 def _loops(some: Record) -> pd.DataFrame:
     """Loops of the datasets of the front page, heads on frozen features."""
     facts = of_published_runs(heads(some[some.facts.dataset.isin(FEW_LABELS)])).facts
-    for dataset, vlms in facts.groupby("dataset").vlm:
-        if vlms.nunique() > 1:
-            raise ValueError(f"several VLMs for {dataset}: a mean says nothing")
+    refuse_several_vlms(facts)
     return facts
 
 

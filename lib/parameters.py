@@ -60,30 +60,38 @@ def default_vlm(dataset: str) -> str:
     return resolve_parameters(paths.notebook_file("40_record"), {"dataset": dataset})["vlm"]
 
 
-def near_names(name: str, known: Iterable[str]) -> str:
+def near_names(name: str, names: Iterable[str]) -> str:
     """Names like one that there is not, for an error; all of them where none is like it."""
-    near = get_close_matches(name, known := list(known), cutoff=0.6)
-    return f": did you mean {' or '.join(near)}?" if near else f": there are {', '.join(known)}"
+    near = get_close_matches(name, names := list(names), cutoff=0.6)
+    return f": did you mean {' or '.join(near)}?" if near else f": there are {', '.join(names)}"
 
 
 def _of_dataset(file: Path, notebook: Path) -> dict[str, Any]:
     """What a parameter file says for one notebook; its own section wins over common names."""
-    every = {f.stem: declared_parameters(f) for f in sorted(notebook.parent.glob("[0-9]*.py"))}
+    declared_by = {
+        f.stem: declared_parameters(f) for f in sorted(notebook.parent.glob("[0-9]*.py"))
+    }
     common = read_yaml(file) or {}
     sections = {name: common.pop(name) for name, v in [*common.items()] if isinstance(v, dict)}
     for name, section in sections.items():
-        if name not in every:
-            raise ValueError(f"{file}: there is no notebook {name!r}{near_names(name, every)}")
-        _checked(section, every[name], f"{file}, {name}")
+        if name not in declared_by:
+            raise ValueError(
+                f"{file}: there is no notebook {name!r}{near_names(name, declared_by)}"
+            )
+        _checked(section, declared_by[name], f"{file}, {name}")
     for name in common:
-        defaults = {stem: declared[name] for stem, declared in every.items() if name in declared}
-        _checked({name: common[name]}, {n: v for d in every.values() for n, v in d.items()}, file)
+        defaults = {
+            stem: declared[name] for stem, declared in declared_by.items() if name in declared
+        }
+        _checked(
+            {name: common[name]}, {n: v for d in declared_by.values() for n, v in d.items()}, file
+        )
         if len({*map(repr, defaults.values())}) > 1:
             raise ValueError(
                 f"{file}: {name!r} is another parameter in each of {', '.join(defaults)}: "
                 "write it below the name of the notebook that is meant"
             )
-    here = every[notebook.stem]
+    here = declared_by[notebook.stem]
     return {n: v for n, v in common.items() if n in here} | sections.get(notebook.stem, {})
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from lib.consensus import CLUSTER_RULES, LABEL_RULES, QUOTAS, TIE_BREAKS, VARIANTS
-from lib.report import statistics
+from lib.report import comparison, statistics
 from lib.report.active_learning import STRATEGIES, TRAININGS, curves, in_order, rounds
 from lib.report.format import mean_std, pooled_std
 
@@ -126,8 +126,7 @@ UNISAL = Ablated(
 
 def tested(facts: pd.DataFrame) -> pd.DataFrame:
     """VLM-CPL and what it is compared with on the test sets, heads on frozen features."""
-    tiles = (facts.unit == "tile") & (facts.split == "test") & (facts.training == "")
-    return facts[tiles & facts.accuracy.notna() & (facts.network != "fine-tune")]
+    return comparison.tested(facts[facts.network != "fine-tune"])
 
 
 def ablation(facts: pd.DataFrame, of: Ablated, *names: str) -> pd.DataFrame:

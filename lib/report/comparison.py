@@ -68,8 +68,8 @@ def compared(some: Record) -> Record:
 
     What needs no network and heads on frozen features come before whole networks.
     """
-    facts = some.facts
-    facts = facts[_tested(facts) & (facts.varied == "") & facts.method.isin(COMPARED)]
+    facts = tested(some.facts)
+    facts = facts[(facts.varied == "") & facts.method.isin(COMPARED)]
     methods, variants = list(COMPARED), ["", *VARIANTS]
     order = facts.assign(
         network=facts.network == "fine-tune",
@@ -80,10 +80,17 @@ def compared(some: Record) -> Record:
     return Record(facts.loc[order.index], some.counts)
 
 
-def _tested(facts: pd.DataFrame) -> pd.Series:
-    """Of VLM-CPL or what it is compared with, on the tiles of the test set."""
+def tested(facts: pd.DataFrame) -> pd.DataFrame:
+    """VLM-CPL and what it is compared with, on the tiles of the test set."""
     tiles = (facts.unit == "tile") & (facts.split == "test") & (facts.training == "")
-    return tiles & facts.accuracy.notna()
+    return facts[tiles & facts.accuracy.notna()]
+
+
+def refuse_several_vlms(facts: pd.DataFrame) -> None:
+    """Raise ValueError for a dataset with several VLMs, over which a mean says nothing."""
+    for dataset, vlms in facts.groupby("dataset").vlm:
+        if vlms.nunique() > 1:
+            raise ValueError(f"several VLMs for {dataset}: a mean says nothing")
 
 
 def scores_table(some: Record) -> pd.DataFrame:
@@ -149,10 +156,9 @@ def summary_frame(some: Record) -> pd.DataFrame:
     needed = {*NEEDED, "zero-shot", "vlm-cpl", "full-supervision"}
     facts = compared(some).facts
     facts = facts[facts.network != "fine-tune"]
+    refuse_several_vlms(facts)
     lines = []
     for dataset, of_dataset in facts.groupby("dataset"):
-        if of_dataset.vlm.nunique() > 1:
-            raise ValueError(f"several VLMs for {dataset}: a mean says nothing")
         methods = of_dataset.groupby(["fold", "seed"]).method
         complete = methods.transform(lambda names: needed <= set(names)).astype(bool)
         of_dataset = of_dataset[complete]
@@ -231,7 +237,8 @@ def alarm_frame(some: Record) -> pd.DataFrame:
     Full supervision of the same dataset, VLM, fold, seed, network and shift. Columns: dataset, vlm,
     variant, fold, seed, shifted (bool), alarms (names), raised, failed (bool).
     """
-    facts = some.facts[_tested(some.facts) & some.facts.varied.isin(["", "shift"])]
+    facts = tested(some.facts)
+    facts = facts[facts.varied.isin(["", "shift"])]
     run = ["dataset", "vlm", "network", "seed", "fold", "value"]
     full = facts[facts.method == "full-supervision"].set_index(run).accuracy.rename("full")
     ours = facts[(facts.method == "vlm-cpl") & facts.alarms.notna()].join(full, on=run, how="inner")

@@ -296,9 +296,9 @@ def _batches(vlm: VLM, pixels_file: Path, tiles: np.ndarray, batch_size: int) ->
             bar.update(len(idx))
 
 
-def has_views(run: Path) -> bool:
-    """Whether `run` holds all that `embed_views` writes for one set of prompts."""
-    names = ("view_features", "votes", "view_probs")
+def is_embedded(run: Path) -> bool:
+    """Whether `run` holds what `embed_tiles` and `embed_views` write for one set of prompts."""
+    names = ("image_embeds", "view_features", "votes", "view_probs")
     return all((run / f"{name}.npy").is_file() for name in names)
 
 

@@ -1,7 +1,8 @@
-"""Small models with random weights: open_clip folders and Hugging Face CLIPs."""
+"""Small models with random weights, and what such a model might have made of some tiles."""
 
 import json
 
+import numpy as np
 import open_clip
 import torch
 import transformers
@@ -9,6 +10,13 @@ from safetensors.torch import save_file
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
 SMALL = {"image_size": 32, "layers": 2, "width": 48, "head_width": 16, "patch_size": 8}
+TIMM = {
+    "timm_model_name": "test_resnet",
+    "timm_model_pretrained": False,
+    "timm_pool": "",
+    "timm_proj": "linear",
+    "image_size": 32,
+}
 MEAN, STD = [0.7, 0.5, 0.6], [0.2, 0.3, 0.25]
 
 
@@ -70,3 +78,27 @@ def write_clip(folder, model=None, mean=MEAN, std=STD, **preprocessing):
         image_mean=list(mean), image_std=list(std), **values | preprocessing
     ).save_pretrained(folder)
     return model
+
+
+def write_embedded_tiles(folder, n, n_classes=3, n_views=4, width=8):
+    """Features and votes of classes that can be told apart, as `embed_views` leaves them.
+
+    Tile i is of class i modulo `n_classes`; most prompts are correct. Returns the folder.
+    """
+    chance = np.random.default_rng(0)
+    labels = np.arange(n) % n_classes
+    features = chance.normal(0, 0.4, (n, width)) + 2 * np.eye(n_classes, width)[labels]
+    probs = chance.dirichlet(np.ones(n_classes), n) + 1.5 * np.eye(n_classes)[labels]
+    probs = (probs / probs.sum(1, keepdims=True)).astype(np.float32)
+    arrays = {
+        "probs": probs,
+        "view_probs": probs,
+        "votes": np.tile(probs.argmax(1), (n_views, 1)),
+        "image_embeds": features.astype("f2"),
+        "backbone_features": features.astype("f2"),
+        "view_features": (features + chance.normal(0, 0.2, (n_views, n, width))).astype("f2"),
+        "agree": np.ones(n, bool),
+    }
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    return folder

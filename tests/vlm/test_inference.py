@@ -11,20 +11,13 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from small_models import SMALL, write_model
+from small_models import SMALL, TIMM, write_model
 from torch.nn import functional as F
 
 from lib import paths
 from lib.vlm import inference, views
 from lib.vlm.loading import load_vlm
 
-TIMM = {
-    "timm_model_name": "test_resnet",
-    "timm_model_pretrained": False,
-    "timm_pool": "",
-    "timm_proj": "linear",
-    "image_size": 32,
-}
 RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32}
 TOWERS = {"vit": SMALL, "timm": TIMM, "resnet": RESNET}
 PROMPTS = [["fat"], ["a gland", "glandular tissue", "many glands"], ["muscle", "smooth muscle"]]

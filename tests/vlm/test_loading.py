@@ -17,20 +17,13 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from small_models import MEAN, SMALL, STD, small_clip, write_clip, write_model
+from small_models import MEAN, SMALL, STD, TIMM, small_clip, write_clip, write_model
 
 from lib import paths
 from lib.vlm import inference
 from lib.vlm.cards import read_vlm_cards
 from lib.vlm.loading import load_vlm
 
-TIMM = {
-    "timm_model_name": "test_resnet",
-    "timm_model_pretrained": False,
-    "timm_pool": "",
-    "timm_proj": "linear",
-    "image_size": 32,
-}
 CARDS = read_vlm_cards()
 
 

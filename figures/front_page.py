@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from figures import overviews
+from figures.overviews import ON_TEST, TITLES, areas, best_other, refuse_several_vlms
 from lib.artefacts import atomic
 from lib.figures.style import closed
 from lib.record import Record
@@ -17,15 +19,11 @@ from lib.report import statistics
 from lib.report.active_learning import (
     OURS,
     PUBLISHED,
-    area_of,
-    best_other,
     heads,
     of_published_runs,
     rounds,
 )
-from lib.report.active_learning import curves as areas_of
-from lib.report.comparison import ON_TEST, refuse_several_vlms, summary_frame
-from lib.report.format import markdown, replace_block
+from lib.report.active_learning import curves as curves_of
 
 # What a line is called beside the figure, in its order from the top.
 NO_LABELS = {
@@ -83,12 +81,6 @@ def tables(some: Record) -> dict[str, pd.DataFrame]:
     return {"no-labels": frame[~controls], "controls": frame[controls], "few-labels": few}
 
 
-def write_blocks(file: Path, blocks: Mapping[str, pd.DataFrame]) -> None:
-    """Put tables into the blocks of a page that bear their names; without the page do nothing."""
-    for name, table in blocks.items() if file.is_file() else ():
-        replace_block(file, name, markdown(table))
-
-
 def write(some: Record, folder: Path) -> None:
     """Write the headline figure, for light and for dark pages; some: see `tables`."""
     scores, curves = no_labels_frame(some), few_labels_frame(some)
@@ -100,8 +92,8 @@ def write(some: Record, folder: Path) -> None:
 
 
 def no_labels_frame(some: Record) -> pd.DataFrame:
-    """`comparison.summary_frame` of the datasets of the front page, in their order."""
-    frame = summary_frame(some[some.facts.dataset.isin(NO_LABELS)])
+    """`overviews.no_labels_frame` of the datasets of the front page, in their order."""
+    frame = overviews.no_labels_frame(some[some.facts.dataset.isin(NO_LABELS)])
     if frame.empty:
         return frame
     return frame.sort_values("dataset", key=lambda d: d.map(list(NO_LABELS).index), kind="stable")
@@ -109,29 +101,16 @@ def no_labels_frame(some: Record) -> pd.DataFrame:
 
 def no_labels_table(some: Record) -> pd.DataFrame:
     """One line per dataset; a cell is accuracy / balanced accuracy."""
-    lines = []
     frame = no_labels_frame(some)
-    for dataset, scores in frame.groupby("dataset", sort=False) if len(frame) else ():
-        names = [name.removeprefix("zero-shot labels, ") for name in scores.other_name]
-        cells = {
-            column: SLASH.join(scores[column].map("{:.3f}".format))
-            for column in ("zero-shot", "published", "ours", "full")
-        }
-        other = SLASH.join(scores.other.map("{:.3f}".format))
-        named = " / ".join(dict.fromkeys(names))
-        lines.append(
-            {
-                "dataset": dataset,
-                "zero-shot": cells["zero-shot"],
-                f"best other method, {ON_TEST}": f"{other} ({named})",
-                "VLM-CPL, published filters": cells["published"],
-                "VLM-CPL, ours": cells["ours"],
-                "all labels": cells["full"],
-                "folds": scores.folds.iloc[0],
-                "seeds": scores.seeds.iloc[0],
-            }
-        )
-    return pd.DataFrame(lines)
+    if frame.empty:
+        return frame
+    frame[[*TITLES]] = frame[[*TITLES]].map("{:.3f}".format)
+    names = frame.other_name.str.removeprefix("zero-shot labels, ")
+    by_dataset = frame.assign(other_name=names).groupby("dataset", sort=False)
+    shown = by_dataset[[*TITLES]].agg(SLASH.join)
+    shown["other"] += " (" + by_dataset.other_name.agg(lambda n: " / ".join(dict.fromkeys(n))) + ")"
+    shown = shown.join(by_dataset[["folds", "seeds"]].first()).reset_index()
+    return shown.rename(columns=TITLES | {"full": "all labels"})
 
 
 def _loops(some: Record) -> pd.DataFrame:
@@ -165,16 +144,16 @@ def few_labels_table(some: Record) -> pd.DataFrame:
     chosen on the test set, and UniSAL's variants are none.
     """
     lines = []
-    loops, frame = areas_of(_loops(some)), few_labels_frame(some)
+    loops, frame = curves_of(_loops(some)), few_labels_frame(some)
     for dataset in FEW_LABELS:
-        areas, _ = area_of(loops[loops.dataset == dataset])
+        aulc, _ = areas(loops[loops.dataset == dataset])
         curves = dict(list(frame[frame.dataset == dataset].groupby(["training", "method"])))
         if not NEEDED <= set(curves):
             continue
         full, last = curves[ALL_LABELS].iloc[0], curves[PUBLISHED].iloc[-1]
         seeds = {key: int(curve.seeds.iloc[-1]) for key, curve in curves.items()}
         for score, title in LAST_SCORES.items():
-            values = areas
+            values = aulc
             if score != "aulc":
                 values = {key: float(curve[score].iloc[-1]) for key, curve in curves.items()}
             beside = best_other(values, seeds, [PUBLISHED, OURS]).replace(" (", f"{NO_BREAK}(")

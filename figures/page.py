@@ -10,20 +10,21 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from figures import overviews, quality_tables
+from figures.markdown import markdown
 from lib import paths
 from lib.artefacts import atomic
 from lib.figures import active_plots, plots, quality_plots
 from lib.quality import estimate_tables
 from lib.record import Record
 from lib.report import ablations, active_learning, comparison, pseudo_labels, statistics
-from lib.report.format import markdown
 from lib.report.pseudo_labels import consensus_table
 from lib.slides import scores as slide_scores
 
 VARIANT = re.compile(r"_\d+$")  # of a dataset's name: another share of other tissue
 # Topic of a section → what its heading says and what is explained below it, in the page's order.
 TOPICS = {
-    "How good is it?": estimate_tables.EXPLANATION,
+    "How good is it?": quality_tables.EXPLANATION,
     "pseudo labels": (
         "How right the labels are that the filters keep, on the training tiles. Filters see no "
         "label; labels only judge. A point is a run, a bar the mean."
@@ -222,7 +223,7 @@ OVERVIEWS = {
     ),
     "Alarm": (
         "VLM-CPL warns, without a label, of runs that may have gone wrong. A run went wrong if its "
-        f"accuracy is more than {comparison.TOLERATED:g} below full supervision of the same run, "
+        f"accuracy is more than {overviews.TOLERATED:g} below full supervision of the same run, "
         "or if it finds no tile of a class; runs are folds and seeds, with and without shifted "
         "tiles."
     ),
@@ -239,16 +240,12 @@ OVERVIEWS = {
 
 def quality_sections(some: Record) -> list[Section]:
     """Estimates of the accuracy beside the truth, over all datasets and shifts."""
-    frame, tables = (
-        estimate_tables.quality_frame(some.facts),
-        estimate_tables.all_tables(some.facts),
-    )
-    draw, note = (
-        partial(quality_plots.estimate_against_truth, frame),
-        estimate_tables.verdict(frame),
-    )
-    section = Section("", "How good is it?", tables, draw, "how_good_is_it", note=note)
-    return [] if frame.empty else [section]
+    frame = estimate_tables.quality_frame(some.facts)
+    if frame.empty:
+        return []
+    tables, note = quality_tables.all_tables(some.facts), estimate_tables.verdict(frame)
+    draw = partial(quality_plots.estimate_against_truth, frame)
+    return [Section("", "How good is it?", tables, draw, "how_good_is_it", note=note)]
 
 
 def label_sections(some: Record, dataset: str, title: str) -> list[Section]:
@@ -364,15 +361,15 @@ def build(some: Record, about: Mapping[str, str], *, all_vlms: Record | None = N
         found += comparison_sections(own, dataset, title)
         found += active_sections(own, dataset, title)
         found += slide_sections(some, dataset, title)
-    raised = comparison.alarm_frame(some)
+    raised = overviews.alarm_frame(some)
     tables = {
-        "No labels": comparison.summary_table(some),
-        "Few labels": active_learning.summary_table(some),
-        "Few labels, equal training": active_learning.equal_training_table(some),
+        "No labels": overviews.no_labels_table(some),
+        "Few labels": overviews.few_labels_table(some),
+        "Few labels, equal training": overviews.equal_training_table(some),
         "From zero labels on": _cold_starts(found),
-        "Alarm": comparison.alarm_table(raised),
-        "Kinds of alarm": comparison.alarms_by_name(raised),
-        "Ensembles": pd.DataFrame() if all_vlms is None else comparison.vlm_table(all_vlms),
+        "Alarm": overviews.alarm_table(raised),
+        "Kinds of alarm": overviews.alarms_by_name(raised),
+        "Ensembles": pd.DataFrame() if all_vlms is None else overviews.vlm_table(all_vlms),
     }
     filled = {name: table for name, table in tables.items() if len(table)}
     return Page({name: about[name] for name in sorted(about)}, filled, found)

@@ -17,13 +17,13 @@ import pandas as pd
 
 from figures import front_page
 from figures.card_tables import datasets_table, vlms_table
+from figures.markdown import write_blocks
 from figures.page import VARIANT, Page, build
 from lib import parameters, paths, record
 from lib.artefacts import atomic
 from lib.command_line import exit_status
 from lib.data import cards
 from lib.record import Record
-from lib.report import comparison
 from lib.report.pseudo_labels import at_main_keep_ratio, pseudo_label_frame
 from lib.vlm.cards import describe_vlm
 
@@ -40,7 +40,7 @@ def of_runs(dataset: str, vlm: str) -> Record:
 def own_vlms(recorded: Record) -> Record:
     """The record of each dataset with the VLM that its parameters name."""
     vlms = {name: parameters.default_vlm(name) for name in recorded.facts.dataset.unique()}
-    return comparison.with_vlms(recorded, vlms)
+    return recorded[recorded.facts.vlm == recorded.facts.dataset.map(vlms)]
 
 
 def page_of(some: Record, all_vlms: Record | None = None) -> Page:
@@ -65,8 +65,8 @@ def publish_record() -> Path:
     page_of(some, recorded).write(folder)
     front_page.write(some, folder)
     of_cards = {"datasets": datasets_table(), "vlms": vlms_table()}
-    front_page.write_blocks(root / "README.md", front_page.tables(some))
-    front_page.write_blocks(root / "data" / "README.md", of_cards)
+    write_blocks(root / "README.md", front_page.tables(some))
+    write_blocks(root / "data" / "README.md", of_cards)
     return folder
 
 

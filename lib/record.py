@@ -90,19 +90,17 @@ class Record:
 
 def read(*stems: Path) -> Record:
     """Read the evaluations of some stems; a later one replaces an earlier one of the same."""
-    facts, counts, last = [_empty(FIELDS)], [_empty(["evaluation", *COUNTS])], 0
-    for stem in stems:
-        some = pd.read_parquet(_file(stem, ".facts.parquet"))
-        counted = pd.read_parquet(_file(stem, ".parquet"), columns=["evaluation", *COUNTS])
-        settings = json.loads(_file(stem, ".settings.json").read_text())
-        some["settings"] = some.settings.map(settings)
-        for name in NESTED:
-            texts = {text: json.loads(text) for text in some[name].dropna().unique()}
-            some[name] = [texts.get(text) for text in some[name]]
-        facts.append(some.set_axis(some.index + last))
-        counts.append(counted.assign(evaluation=counted.evaluation + last))
-        last = int(facts[-1].index.max()) + 1 if len(some) else last
-    return _complete(_joined(facts), _joined(counts))
+    return concat(map(_read, stems))
+
+
+def _read(stem: Path) -> Record:
+    facts = pd.read_parquet(_file(stem, ".facts.parquet"))
+    counts = pd.read_parquet(_file(stem, ".parquet"), columns=["evaluation", *COUNTS])
+    facts["settings"] = facts.settings.map(json.loads(_file(stem, ".settings.json").read_text()))
+    for name in NESTED:
+        texts = {text: json.loads(text) for text in facts[name].dropna().unique()}
+        facts[name] = [texts.get(text) for text in facts[name]]
+    return Record(facts, counts)
 
 
 def published(dataset: str = "*") -> Record:

@@ -29,6 +29,7 @@
 from IPython.display import display
 
 from lib import record
+from figures.overviews import few_labels_table
 from figures.publish import of_runs, own_vlms
 from lib.figures import active_plots
 from lib.figures.style import show_table
@@ -101,7 +102,7 @@ show_table(active_learning.disagreement_table(frame))
 # the test sets, hence chosen on them: no choice that anybody has beforehand.
 
 # %%
-show_table(active_learning.summary_table(own_vlms(record.published())))
+show_table(few_labels_table(own_vlms(record.published())))
 
 # %% [markdown]
 # ## Where it falls short

@@ -100,3 +100,28 @@ def comparison(ours=0.9, **scores):
     for variant, value in (("published filters", 0.8), ("ours", ours)):
         evaluations.append(scored("vlm-cpl", value, variant=variant, **fields))
     return evaluations
+
+
+def of_folds(training, method, accuracy, seeds=range(3), **fields):
+    """Loops of the same accuracy in every group of five folds."""
+    return [
+        evaluation
+        for seed in seeds
+        for fold in range(5)
+        for evaluation in loop(
+            method,
+            training,
+            [accuracy] * 2,
+            seed=seed,
+            fold=fold,
+            groups=tuple(f"{fold}.{n}" for n in range(8)),
+            **fields,
+        )
+    ]
+
+
+def from_zero(method, accuracies, zero=None, **fields):
+    """A loop that VLM-CPL begins, from its predictions without a label on."""
+    aligned = (method, "dual-view-aligned")
+    begun = loop(*aligned, [zero], first=-1, **fields)[:1] if zero is not None else []
+    return [e | {"budget": 0} for e in begun] + loop(*aligned, accuracies, **fields)

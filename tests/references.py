@@ -460,21 +460,6 @@ def pooled_score(counts: Sequence[tuple[int, float, float]], score: str) -> floa
     return sum(recalls) / len(recalls)
 
 
-def fold_group_draws(
-    folds: Sequence[Sequence[list[tuple[int, float, float]]]], score: str, draws: int, seed: int
-) -> list[float]:
-    """Pooled scores of draws of folds, then of groups in each drawn fold, tile counts in hand."""
-    chance = np.random.default_rng(seed)
-    values = []
-    for _ in range(draws):
-        counts = []
-        for fold in chance.integers(len(folds), size=len(folds)):
-            for group in chance.integers(len(folds[fold]), size=len(folds[fold])):
-                counts += folds[fold][group]
-        values.append(pooled_score(counts, score))
-    return values
-
-
 def holm(ps: Sequence[float]) -> list[float]:
     """The k-th smallest of m is multiplied by m − k + 1; none is smaller than one before it."""
     corrected, largest = [0.0] * len(ps), 0.0

@@ -17,7 +17,7 @@ from lib.figures.style import CORRECT, INCORRECT, OTHER, bare, closed, panels
 from lib.labels import UNLABELLED
 from lib.report import active_learning
 from lib.report.active_learning import COLD_STARTS, OURS, PUBLISHED, STRATEGIES, TRAININGS, in_order
-from lib.report.statistics import pooled_accuracies, pooled_score
+from lib.report.statistics import pooled_score, pooled_scores
 
 _plain, _dark = sns.color_palette("colorblind"), sns.color_palette("dark")
 _named = {PUBLISHED[1]: style.PUBLISHED, OURS[1]: style.OURS, "random": OTHER}
@@ -41,7 +41,7 @@ def _of_seeds(name: str, has: int, n_seeds: int) -> str:
 
 def _draw_curve(ax: Axes, curve: pd.DataFrame, name: str, n_seeds: int, **look: Any) -> Line2D:
     """Draw pooled accuracy against labels; dashed, and named so, where fewer seeds have run."""
-    labels, accuracy = curve.groupby("round").budget.mean(), pooled_accuracies(curve, ["round"])
+    labels, accuracy = curve.groupby("round").budget.mean(), pooled_scores(curve, ["round"])
     has = curve.seed.nunique()
     ls = "--" if has < n_seeds else "-"
     return ax.plot(labels, accuracy, label=_of_seeds(name, has, n_seeds), ls=ls, **look)[0]
@@ -71,7 +71,7 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
             look = {"color": colour, "lw": 2.4 if main else 1.2, "zorder": 2 + main}
             _draw_curve(ax, chosen, STRATEGIES.get(method, method), n_seeds, **look)
             if (main or method == "random") and chosen.seed.nunique() > 1:
-                seeds = pooled_accuracies(chosen, ["round", "seed"]).groupby("round")
+                seeds = pooled_scores(chosen, ["round", "seed"]).groupby("round")
                 labels, band = chosen.groupby("round").budget.mean(), {"alpha": 0.15, "lw": 0}
                 ax.fill_between(labels, seeds.min(), seeds.max(), color=colour, **band)
         if len(full):

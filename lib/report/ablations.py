@@ -1,16 +1,17 @@
 """Ablations of both methods: what is varied, and tables and curves of it from the record."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lib.consensus import CLUSTER_RULES, LABEL_RULES, QUOTAS, TIE_BREAKS, VARIANTS
 from lib.report import comparison, statistics
-from lib.report.active_learning import STRATEGIES, TRAININGS, curves, in_order, rounds
-from lib.report.format import mean_std, pooled_std
+from lib.report.active_learning import STRATEGIES, TRAININGS, curves, rounds
+from lib.report.format import line_per_group, mean_std, pooled_std
 
 # One rule at a time, but for those that are in one dictionary.
 VLM_CPL_GRID: tuple[dict[str, Sequence], ...] = (
@@ -80,20 +81,21 @@ def ablation_grid(
 
 @dataclass(frozen=True)
 class Ablated:
-    """What the ablations of a method vary, and how a line is scored.
+    """What the ablations of a method vary.
 
-    base: of the unvaried lines those that differ in one rule at most; tables: rules that have a
-    table, two at once where they belong together; axes: rules that are numbers, and their names.
+    base: column → value of its unvaried lines; mark: title of the column that marks these, and its
+    cell; tables: rules that have a table, two at once where they belong together; axes: rules that
+    are numbers, and their names.
     """
 
-    base: Callable[[pd.DataFrame], pd.Series]
-    mark: tuple[str, str]  # title of the column that marks unvaried lines, and its cell
+    base: Mapping[str, str]
+    mark: tuple[str, str]
     tables: tuple[tuple[str, ...], ...]
     axes: Mapping[str, str]
 
 
 VLM_CPL = Ablated(
-    base=lambda facts: (facts.method == "vlm-cpl") & (facts.variant == "ours"),
+    base={"method": "vlm-cpl", "variant": "ours"},
     mark=("ours", "ours"),
     tables=(
         ("label_rule",),
@@ -117,7 +119,7 @@ _NUMBERS = {
     "query_share": "query, share of the pool",
 }
 UNISAL = Ablated(
-    base=lambda facts: (facts.training == "dual-view") & (facts.method == "unisal"),
+    base={"training": "dual-view", "method": "unisal"},
     mark=("unchanged", "yes"),
     tables=tuple((name,) for name in ("strategy", *_NUMBERS, "restart")),
     axes=_NUMBERS,
@@ -136,33 +138,40 @@ def ablation(facts: pd.DataFrame, of: Ablated, *names: str) -> pd.DataFrame:
     """
     if not {*names} <= {*facts}:
         return facts[:0]
+    same = {c: value for c, value in of.base.items() if c != "variant"}
+    if names == ("strategy",):
+        del same["method"]
     within = [rules != "" and {*rules.split(", ")} <= {*names} for rules in facts.varied]
-    varied = pd.Series(within, facts.index, dtype=bool)
-    same_method = facts.method.eq("vlm-cpl") if of is VLM_CPL else facts.training.eq("dual-view")
-    if of is UNISAL and names != ("strategy",):
-        same_method &= facts.method == "unisal"
-    varied &= same_method
-    unvaried = of.base(facts) & (facts.varied == "") & statistics.same_runs(facts, facts[varied])
+    varied = pd.Series(within, facts.index, dtype=bool) & _are(facts, same)
+    unvaried = _are(facts, of.base) & (facts.varied == "")
+    unvaried &= statistics.same_runs(facts, facts[varied])
     return facts[varied | unvaried].sort_values([*names, "fold", "seed"], kind="stable")
+
+
+def _are(facts: pd.DataFrame, values: Mapping[str, str]) -> pd.Series:
+    """Whether lines have these values, by column."""
+    return (facts[list(values)] == list(values.values())).all(axis=1)
 
 
 def ablation_table(facts: pd.DataFrame, of: Ablated, *names: str) -> pd.DataFrame:
     """One line per combination of values, pooled ± standard deviation over runs."""
-    lines = []
+    title, cell = of.mark
+
+    def cells(some: pd.DataFrame) -> dict[str, str]:
+        return {title: cell if (some.varied == "").any() else ""} | _cells(some)
+
     chosen = ablation(facts, of, *names)
-    for values, some in chosen.groupby(list(names), sort=of is UNISAL) if len(chosen) else ():
-        line = {name: str(value) or "none" for name, value in zip(names, values, strict=True)}
-        line[of.mark[0]] = of.mark[1] if (some.varied == "").any() else ""
-        lines.append(line | _cells(some))
-    return pd.DataFrame(lines)
+    table = line_per_group(chosen, dict(zip(names, names, strict=True)), cells, sort=of is UNISAL)
+    if len(table):
+        table[[*names]] = table[[*names]].map(lambda value: str(value) or "none")
+    return table
 
 
 def ablation_tables(facts: pd.DataFrame, of: Ablated) -> list[pd.DataFrame]:
     """Parts on and off, then every rule that is no number or has a table, as far as varied."""
     tables = [ablation_table(facts, of, *names) for names in of.tables]
     if of is VLM_CPL:
-        on_off = on_off_table(facts) if len(ablation(facts, of, "filters")) else pd.DataFrame()
-        tables = [on_off, *tables, hue_table(facts)]
+        tables = [on_off_table(facts), *tables, hue_table(facts)]
     else:
         tables = [unisal_on_off_table(facts), *tables, balance_table(facts)]
     return [table for table in tables if len(table)]
@@ -190,15 +199,15 @@ def _cells(some: pd.DataFrame) -> dict[str, str]:
     """Scores of VLM-CPL, or of the loops of UniSAL, pooled ± standard deviation over runs."""
     areas = curves(some)
     if len(areas):
-        each = rounds(some)
-        last = each.loc[each.groupby(["seed", "fold"])["round"].idxmax()]
-        cells = {"AULC": pooled_std(areas)}
-        cells["AULC, balanced accuracy"] = pooled_std(areas, "balanced_accuracy")
-        return cells | {"accuracy at the end": pooled_std(last)} | statistics.runs(some)
-    known = (
-        {"pseudo-label precision": mean_std(some.precision)} if some.precision.notna().all() else {}
-    )
-    return known | {"accuracy": pooled_std(some)} | statistics.runs(some)
+        last = rounds(some).groupby(["seed", "fold"]).tail(1)
+        return {
+            "AULC": pooled_std(areas),
+            "AULC, balanced accuracy": pooled_std(areas, "balanced_accuracy"),
+            "accuracy at the end": pooled_std(last),
+        }
+    precise = some.precision.notna().all()
+    known = {"pseudo-label precision": mean_std(some.precision)} if precise else {}
+    return known | {"accuracy": pooled_std(some)}
 
 
 def on_off_table(facts: pd.DataFrame) -> pd.DataFrame:
@@ -207,18 +216,20 @@ def on_off_table(facts: pd.DataFrame) -> pd.DataFrame:
     Without HCS: plain training on the labels that are left. HCS without a filter: all tiles are
     labelled and all are cross-supervised too.
     """
-    plain = {"": "ce-lift", "mvc": "ce-mvc", "pfc": "ce-pfc", "mvc+pfc": "ce-kept"}
+    plain = {"ce-lift": "", "ce-mvc": "mvc", "ce-pfc": "pfc", "ce-kept": "mvc+pfc"}
     crossed = ablation(facts, VLM_CPL, "filters")
-    lines = []
-    for filters, method in plain.items():
-        without = facts[(facts.method == method) & facts.variant.isin(["", "ours"])]
-        without = without[(without.varied == "") & statistics.same_runs(without, crossed)]
-        for hcs, some in (("", without), ("yes", crossed[crossed.filters == filters])):
-            if len(some):
-                on = {name.upper(): "yes" if name in filters else "" for name in ("mvc", "pfc")}
-                scored = {"accuracy": pooled_std(some)} | statistics.runs(some)
-                lines.append(on | {"HCS": hcs} | scored)
-    return pd.DataFrame(lines)
+    if crossed.empty:
+        return pd.DataFrame()
+    ours = facts.variant.isin(["", "ours"]) & (facts.varied == "")
+    without = facts[facts.method.isin(plain) & ours & statistics.same_runs(facts, crossed)]
+    without = without.assign(filters=without.method.map(plain))
+    both = pd.concat([crossed[crossed.filters.isin(plain.values())], without])
+    on = {part: both.filters.str.contains(part.lower()) for part in ("PFC", "MVC")}
+    on["HCS"] = both.method == "vlm-cpl"
+    both = both.assign(**{part: np.where(mask, "yes", "") for part, mask in on.items()})
+    parts = {part: part for part in on}
+    table = line_per_group(both, parts, lambda some: {"accuracy": pooled_std(some)})
+    return table[["MVC", *table.columns.drop("MVC")]]
 
 
 def hue_table(facts: pd.DataFrame) -> pd.DataFrame:
@@ -229,14 +240,30 @@ def hue_table(facts: pd.DataFrame) -> pd.DataFrame:
     varied = facts[facts.varied == "hue"]
     base = facts[(facts.varied == "") & statistics.same_runs(facts, varied)]
     both = pd.concat([base, varied])
-    both, lines = both[both.method == "vlm-cpl"], []
-    for (variant, hue), some in both.groupby(["variant", "hue"]) if len(varied) else ():
-        line = {"setting": variant, "hue": f"± {hue:g}", "accuracy": pooled_std(some)}
-        line["balanced accuracy"] = pooled_std(some, "balanced_accuracy")
-        if some.precision.notna().all():
-            line["pseudo-label precision"] = mean_std(some.precision)
-        lines.append(line | statistics.runs(some))
-    return pd.DataFrame(lines)
+
+    def cells(some: pd.DataFrame) -> dict[str, str]:
+        scores = {"accuracy": pooled_std(some)}
+        scores["balanced accuracy"] = pooled_std(some, "balanced_accuracy")
+        precise = some.precision.notna().all()
+        return scores | ({"pseudo-label precision": mean_std(some.precision)} if precise else {})
+
+    both = both[both.method == "vlm-cpl"] if len(varied) else both[:0]
+    table = line_per_group(both, {"variant": "setting", "hue": "hue"}, cells)
+    return table.assign(hue=table.hue.map("± {:g}".format)) if len(table) else table
+
+
+PARTS = ("cross supervision", "contrast", "DUS", "CS")  # of UniSAL
+# Which of them are on → training, strategy and rule that is set to zero, of the loop.
+SWITCHED = {
+    "1111": ("dual-view", "unisal", ""),
+    "0111": ("dual-view", "unisal", "cross_weight"),
+    "1011": ("dual-view", "unisal", "contrast"),
+    "1101": ("dual-view", "cs", "strategy"),
+    "1110": ("dual-view", "dus", "strategy"),
+    "1100": ("dual-view", "random", ""),
+    "0011": ("supervised", "unisal", ""),
+    "0000": ("supervised", "random", ""),
+}
 
 
 def unisal_on_off_table(facts: pd.DataFrame) -> pd.DataFrame:
@@ -245,27 +272,16 @@ def unisal_on_off_table(facts: pd.DataFrame) -> pd.DataFrame:
     All on, each one off, both of a kind off, all off. Without DUS all unlabelled tiles are
     clustered, without CS chance chooses in the disagreement set, without both among all.
     """
-    rules = {
-        "1111": ("dual-view", "unisal", ""),
-        "0111": ("dual-view", "unisal", "cross_weight"),
-        "1011": ("dual-view", "unisal", "contrast"),
-        "1101": ("dual-view", "cs", "strategy"),
-        "1110": ("dual-view", "dus", "strategy"),
-        "1100": ("dual-view", "random", ""),
-        "0011": ("supervised", "unisal", ""),
-        "0000": ("supervised", "random", ""),
-    }
-    ablated = statistics.same_runs(facts, facts[facts.varied != ""])
+    facts = facts[statistics.same_runs(facts, facts[facts.varied != ""])]
     lines = []
-    for on, (training, method, varied) in rules.items():
-        some = facts[(facts.training == training) & (facts.method == method)]
-        some = some[(some.varied == varied) & ablated[some.index]]
-        if varied not in ("", "strategy"):
-            some = some[some[varied] == 0]
+    for on, kind in SWITCHED.items():
+        names = ("training", "method", "varied")
+        some = facts[_are(facts, dict(zip(names, kind, strict=True)))]
+        if kind[2] in ("cross_weight", "contrast"):
+            some = some[some[kind[2]] == 0]
         if len(some):
-            names = ("cross supervision", "contrast", "DUS", "CS")
-            line = {name: "yes" * int(bit) for name, bit in zip(names, on, strict=True)}
-            lines.append(line | _cells(some))
+            parts = {part: "yes" * int(bit) for part, bit in zip(PARTS, on, strict=True)}
+            lines.append(parts | _cells(some) | statistics.runs(some))
     return pd.DataFrame(lines)
 
 
@@ -278,14 +294,14 @@ def balance_table(facts: pd.DataFrame) -> pd.DataFrame:
     """
     drawn = facts[facts.varied.str.contains("balance_classes")]
     balanced = facts[(facts.varied == "") & statistics.same_runs(facts, drawn)]
-    lines = []
-    for training, method in in_order(drawn):
-        for title, some in (("yes", balanced), ("", drawn)):
-            some = some[(some.training == training) & (some.method == method)]
-            if len(some):
-                line = {"training": training, "strategy": STRATEGIES[method]}
-                lines.append(line | {"balanced batches": title} | _cells(some))
-    return pd.DataFrame(lines)
+    names = ["training", "method"]
+    same = pd.MultiIndex.from_frame(balanced[names]).isin(pd.MultiIndex.from_frame(drawn[names]))
+    both = pd.concat([balanced[same], drawn])
+    order = {"training": [*TRAININGS], "method": [*STRATEGIES], "balanced": ["yes", ""]}
+    both = both.assign(balanced=both.varied.map(lambda rules: "" if rules else "yes"))
+    both = both.sort_values([*order], key=lambda c: c.map(order[c.name].index), kind="stable")
+    by = {"training": "training", "method": "strategy", "balanced": "balanced batches"}
+    return line_per_group(both, by, _cells, sort=False).replace({"strategy": STRATEGIES})
 
 
 def with_unchanged(

@@ -20,20 +20,20 @@ PSEUDO = ("confident", "precision", "disagreeing", "filled")
 def evaluate_loop(
     method: str, history: "History", test: pd.DataFrame, class_names: Sequence[str], **fields: Any
 ) -> list[dict[str, Any]]:
-    """One evaluation per round on the test set and one of the mean over the curve (AULC).
+    """Judge each round on the test set, and the mean over the curve (AULC).
 
     test: tiles that the history predicts, in its order, with columns label and group, which the
     mean over the curve counts by; fields: further fields (training, network, device, params).
     """
     evaluations = []
     for r, notes in history.rounds.astype(object).where(history.rounds.notna(), None).iterrows():
-        queries = history.queries[history.queries["round"] <= r]
-        per_class = {name: int((queries.label == c).sum()) for c, name in enumerate(class_names)}
+        asked = history.queries.label[history.queries["round"] <= r]
+        per_class = {name: int((asked == c).sum()) for c, name in enumerate(class_names)}
         labels = {name: notes.get(name) for name in PSEUDO} | {"per_class": per_class}
-        evaluation = evaluate_probs(method, history.probs[r], test[["label"]], **fields)
-        evaluation |= {"round": r, "budget": notes.labelled, "labels": labels}
-        seconds = notes.training_seconds + notes.selection_seconds
-        evaluations.append(evaluation | {"seconds": seconds})
+        measured = {"round": r, "budget": notes.labelled, "labels": labels}
+        measured["seconds"] = notes.training_seconds + notes.selection_seconds
+        judged = evaluate_probs(method, history.probs[r], test[["label"]], **fields)
+        evaluations.append(judged | measured)
     correct = history.probs.argmax(2) == test.label.values
     area = metrics.counts(curve_weights(history.rounds.labelled) @ correct, test)
     curve = {"method": method, "unit": "curve", "split": "test", "n": len(test), "counts": area}
@@ -50,24 +50,17 @@ def evaluate_loops(
     params: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """Evaluations of several loops; see `evaluate_loop`.
+    """Judge several loops; see `evaluate_loop`.
 
-    trials: strategy and training of each loop and, in an ablation, all of its rules; configs: its
-    `loop.ActiveLearningConfig`; params: of all rows.
+    trials: strategy and training of each loop and, in an ablation, all of its rules; params: of all
+    rows.
     """
     evaluations = []
     for trial, config, history in zip(trials, configs, histories, strict=True):
-        of_config: dict[str, Any] = {"query_size": config.query_size, "n_rounds": config.n_rounds}
-        of_config |= {"objective": repr(config.objective)}
-        evaluations += evaluate_loop(
-            trial["strategy"],
-            history,
-            test,
-            class_names,
-            training=trial["training"],
-            params={**(params or {}), **trial, **of_config},
-            **fields,
-        )
+        own = {**(params or {}), **trial, "query_size": config.query_size}
+        own |= {"n_rounds": config.n_rounds, "objective": repr(config.objective)}
+        named = {"training": trial["training"], "params": own} | fields
+        evaluations += evaluate_loop(trial["strategy"], history, test, class_names, **named)
     return evaluations
 
 
@@ -80,27 +73,25 @@ def evaluate_cold_starts(
     params: Mapping[str, Any],
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """Evaluations of `30_cold_start`: each loop's rounds, zero labels (round −1) and all labels.
+    """Judge the loops of `30_cold_start`, zero labels (round −1) and all labels.
 
     histories: (shift, first query) → history, "" for no shift, whose loop that begins by chance
     is not repeated; none, every: by shift the predictions [M, C] without a label and with all.
     """
-    training, by_chance = OURS
+    (training, by_chance), judged = OURS, test[["label"]]
     evaluations = []
     for (shift, method), history in histories.items():
         own = {"training": training, "network": "frozen"} | fields
         own["params"] = {**params} | ({"varied": ["shift"], "shift": shift} if shift else {})
         own["variant"] = None if method == by_chance else "ours"  # of VLM-CPL
         if method == "cold-start":
-            zero = evaluate_probs(method, none[shift], test[["label"]], **own)
-            evaluations.append(zero | {"budget": 0, "round": -1})
+            zero = {"budget": 0, "round": -1}
+            evaluations.append(evaluate_probs(method, none[shift], judged, **own) | zero)
         if shift or method != by_chance:
             evaluations += evaluate_loop(method, history, test, class_names, **own)
         if method == by_chance and shift:
-            own |= {"training": "supervised"}
-            evaluations.append(
-                evaluate_probs("full-supervision", every[shift], test[["label"]], **own)
-            )
+            own["training"] = "supervised"
+            evaluations.append(evaluate_probs("full-supervision", every[shift], judged, **own))
     return evaluations
 
 

@@ -1,6 +1,6 @@
 """Tables of learning curves of active learning, from the record."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ import pandas as pd
 from lib.record import Record
 from lib.report import statistics
 from lib.report.format import difference_cells, differences, insert_columns, score_cells
-from lib.report.statistics import Kind, pooled_accuracies, pooled_score
+from lib.report.statistics import Kind, pooled_score, pooled_scores
 
 FRACTIONS = (0.95, 0.98, 1.0)  # of full supervision, for the labels that a strategy needs
 STRATEGIES = {
@@ -86,9 +86,7 @@ def of_published_runs(some: Record) -> Record:
 
     A seed whose first query misses a class costs ten points: only the same runs are compared.
     """
-    facts = some.facts
-    published = facts[(facts.training == PUBLISHED[0]) & (facts.method == PUBLISHED[1])]
-    return some[statistics.same_runs(facts, published)]
+    return some[statistics.same_runs(some.facts, of_loop(some.facts, PUBLISHED))]
 
 
 def heads(some: Record, network: str = "frozen") -> Record:
@@ -97,14 +95,16 @@ def heads(some: Record, network: str = "frozen") -> Record:
     return some[(some.facts.network == network) & (some.facts.varied == "")]
 
 
+def of_loop(facts: pd.DataFrame, kind: Kind) -> pd.DataFrame:
+    """The lines of one training and strategy."""
+    return facts[(facts.training == kind[0]) & (facts.method == kind[1])]
+
+
 def in_order(facts: pd.DataFrame) -> list[Kind]:
     """(training, strategy) as tables and figures show them."""
-    present = set(zip(facts.training, facts.method, strict=True))
-    names = list(STRATEGIES)
-    methods = sorted(
-        {m for _, m in present if m != "full-supervision"},
-        key=lambda m: (names.index(m) if m in names else len(names), m),
-    )
+    present = set(facts[CURVE].itertuples(index=False, name=None))
+    named = dict.fromkeys([*STRATEGIES, *sorted(facts.method.unique())])
+    methods = [method for method in named if method != "full-supervision"]
     return [(t, m) for t in TRAININGS for m in methods if (t, m) in present]
 
 
@@ -124,11 +124,9 @@ def rounds_table(some: Record) -> pd.DataFrame:
     groups, kinds = statistics.grouped(Record(areas, some.counts), CURVE), in_order(each)
     lines = []
     for training, method in kinds:
-        curve = _loop(each, training, method)
-        last = curve[curve["round"] == curve["round"].max()]
+        curve, area = (of_loop(facts, (training, method)) for facts in (each, areas))
         line = {"training": training, "strategy": STRATEGIES.get(method, method)}
-        line |= score_cells(_loop(areas, training, method), groups, (training, method), AREA)
-        line |= _end_cells(last)
+        line |= score_cells(area, groups, (training, method), AREA) | _end_cells(curve)
         for fraction in FRACTIONS if len(full) else ():
             line[f"labels for {fraction:.0%}"] = labels_needed(curve, fraction * pooled_score(full))
         lines.append(line | statistics.runs(curve))
@@ -137,24 +135,27 @@ def rounds_table(some: Record) -> pd.DataFrame:
         lines.append(line | _end_cells(full) | statistics.runs(full))
     table = pd.DataFrame(lines).fillna("")
     if groups.kinds and len(table):
-        accuracy, balanced = statistics.SCORES
-        same = (lambda kind: (kind[0], PUBLISHED[1])), "UniSAL is better by"
         better = {
-            same[1]: difference_cells(groups, kinds, same[0], accuracy),
-            f"{same[1]}, balanced accuracy": difference_cells(groups, kinds, same[0], balanced),
-            "published UniSAL is better by": difference_cells(groups, kinds, lambda _: PUBLISHED),
-            "UniSAL, ours, is better by": difference_cells(groups, kinds, lambda _: OURS),
+            title: difference_cells(groups, kinds, reference, score)
+            for title, reference, score in (
+                ("UniSAL is better by", _unisal_alike, "accuracy"),
+                ("UniSAL is better by, balanced accuracy", _unisal_alike, "balanced_accuracy"),
+                ("published UniSAL is better by", lambda _: PUBLISHED, "accuracy"),
+                ("UniSAL, ours, is better by", lambda _: OURS, "accuracy"),
+            )
         }
         filled = {name: cells for name, cells in better.items() if any(cells)}
         insert_columns(table, "labels at the end", filled)
     return table
 
 
-def _loop(facts: pd.DataFrame, training: str, method: str) -> pd.DataFrame:
-    return facts[(facts.training == training) & (facts.method == method)]
+def _unisal_alike(kind: Kind) -> Kind:
+    return kind[0], PUBLISHED[1]
 
 
-def _end_cells(last: pd.DataFrame) -> dict[str, str]:
+def _end_cells(curve: pd.DataFrame) -> dict[str, str]:
+    """Budget and pooled scores of the last round, or of training on all labels."""
+    last = curve[curve["round"].fillna(0) == curve["round"].fillna(0).max()]
     scores = {title: f"{pooled_score(last, score):.3f}" for score, title in END.items()}
     return {"labels at the end": f"{last.budget.mean():.0f}"} | scores
 
@@ -164,7 +165,7 @@ def labels_needed(curve: pd.DataFrame, accuracy: float) -> str:
 
     A first crossing after which the curve falls back is not enough.
     """
-    reached = pooled_accuracies(curve, ["round"]) >= accuracy
+    reached = pooled_scores(curve, ["round"]) >= accuracy
     budgets = curve.groupby("round").budget.mean()[reached[::-1].cummin()[::-1].values.astype(bool)]
     return f"{budgets.iloc[0]:.0f}" if len(budgets) else "–"
 
@@ -175,111 +176,6 @@ def disagreement_table(facts: pd.DataFrame) -> pd.DataFrame:
     return chosen.pivot_table(
         index="round", columns=["network", "training"], values=["disagreeing", "filled"]
     ).round(1)
-
-
-def summary_table(some: Record) -> pd.DataFrame:
-    """One line per dataset with heads on frozen features, pooled over folds.
-
-    The best of the other strategies is that with the largest AULC on the test set among those with
-    the same training; variants of UniSAL are none. Of runs that published UniSAL has.
-    """
-    lines = []
-    for dataset, facts in of_published_runs(heads(some)).facts.groupby("dataset"):
-        each, areas = rounds(facts), curves(facts)
-        full = each[each.method == "full-supervision"]
-        values, seeds = area_of(areas)
-        if PUBLISHED not in values or not len(full):
-            continue
-        last = each[each["round"] == each["round"].max()]
-        accuracy = pooled_score(full)
-        line = {"dataset": dataset, "all labels": f"{accuracy:.3f}"}
-        for title, kind in (("UniSAL", PUBLISHED), ("UniSAL, ours", OURS)):
-            end = _loop(last, *kind)
-            if kind == PUBLISHED:
-                line["labels"] = f"{end.budget.mean():.0f} of {full.budget.mean():.0f}"
-            if len(end):
-                value = pooled_score(end)
-                line |= {
-                    title: f"{value:.3f}",
-                    f"{title}, of all labels": f"{value / accuracy:.1%}",
-                }
-                line[f"AULC, {title}"] = f"{values[kind]:.3f}"
-                line[f"AULC, best other, same training as {title}"] = best_other(
-                    values, seeds, [kind]
-                )
-        for method in ("random", "entropy"):
-            if ("supervised", method) in values:
-                line[f"AULC, {method}, supervised"] = f"{values['supervised', method]:.3f}"
-        lines.append(line | statistics.runs(_loop(each, *PUBLISHED)))
-    return pd.DataFrame(lines).fillna("")
-
-
-def area_of(areas: pd.DataFrame) -> tuple[dict[Kind, float], dict[Kind, int]]:
-    """Pooled AULC, and the number of seeds, by training and strategy."""
-    each = dict(list(areas.groupby(CURVE)))
-    values = {kind: pooled_score(lines) for kind, lines in each.items()}
-    return values, {kind: lines.seed.nunique() for kind, lines in each.items()}
-
-
-def best_other(
-    values: Mapping[Kind, float], seeds: Mapping[Kind, int], kinds: Sequence[Kind]
-) -> str:
-    """The highest value of the other strategies with the training of one of `kinds`, and which.
-
-    values, seeds: by (training, strategy); kinds: of UniSAL, whose variants are no others. A
-    strategy with fewer seeds than the first of `kinds` is named with them. Empty without others.
-    """
-    trainings = [training for training, _ in kinds]
-    others = {
-        kind: value
-        for kind, value in values.items()
-        if kind[0] in trainings and not kind[1].startswith("unisal")
-    }
-    if not others:
-        return ""
-    best = max(others, key=lambda kind: others[kind])
-    about = [STRATEGIES.get(best[1], best[1])]
-    about += [best[0]] if best[0] != trainings[0] else []
-    of_best, of_all = seeds[best], seeds[kinds[0]]
-    about += [f"{of_best} of {of_all} seeds"] if of_best < of_all else []
-    return f"{others[best]:.3f} ({', '.join(about)})"
-
-
-def equal_training_table(some: Record) -> pd.DataFrame:
-    """By how much UniSAL in our variant has a larger AULC than strategies with its training.
-
-    some: all datasets, each with one VLM. A line per strategy: the paired difference in each
-    dataset with such strategies, over the folds and seeds that both have, and its mean over the
-    datasets. Heads on frozen features; intervals of 95 %.
-    """
-    some = heads(some)
-    facts = curves(some.facts)
-    facts = facts[(facts.training == OURS[0]) & facts.method.isin(STRATEGIES)]
-    counted = {
-        dataset: statistics.grouped(Record(of_dataset, some.counts), ["method"])
-        for dataset, of_dataset in facts.groupby("dataset")
-        if OURS[1] in set(of_dataset.method)
-    }
-    mine, lines = (OURS[1],), []
-    for method, title in STRATEGIES.items():
-        drawn = {
-            dataset: statistics.drawn_differences(groups, mine, (method,), "accuracy")
-            for dataset, groups in counted.items()
-        }
-        drawn = {dataset: values for dataset, values in drawn.items() if len(values)}
-        if method == OURS[1] or not drawn:
-            continue
-        cells = {dataset: statistics.mean_difference([values]) for dataset, values in drawn.items()}
-        cells["mean"] = statistics.mean_difference(list(drawn.values()))
-        texts = dict(zip(cells, differences(list(cells.values())), strict=True))
-        seeds = min(
-            statistics.fewest_seeds(groups, groups.tested(mine) & groups.tested((method,)))
-            for groups in map(counted.__getitem__, drawn)
-        )
-        lines.append({"strategy": title} | texts | {"seeds": str(seeds)})
-    table = pd.DataFrame(lines)
-    named = [dataset for dataset in counted if dataset in table]
-    return table.reindex(columns=["strategy", *named, "mean", "seeds"]).fillna("")
 
 
 # --- from zero labels on -------------------------------------------------------------------------
@@ -295,23 +191,22 @@ def cold_start_table(some: Record) -> pd.DataFrame:
     lines, better, counted = [], [], False
     for shift, facts in cold_start_curves(some.facts):
         each, areas = rounds(facts), curves(facts)
-        goal = (
-            pooled_score(full) if len(full := each[each.method == "full-supervision"]) else np.nan
-        )
+        full = each[each.method == "full-supervision"]
+        goal = pooled_score(full) if len(full) else np.nan
+        wanted = {f"labels for {share:.0%}": share * goal for share in FRACTIONS}
+        wanted["labels for all labels − 0.02"] = goal - 0.02
         groups = statistics.grouped(Record(areas, some.counts), CURVE)
         counted |= bool(groups.kinds)
         for method in [name for name in COLD_STARTS if name in set(each.method)]:
             curve, kind = each[each.method == method], (OURS[0], method)
-            zero, later = curve[curve["round"] < 0], curve[curve["round"] >= 0]
+            zero = curve[curve["round"] < 0]
             line = {"shift": shift or "none", "begins with": COLD_STARTS[method]}
             line["at 0 labels"] = f"{pooled_score(zero):.3f}" if len(zero) else ""
             line |= score_cells(areas[areas.method == method], groups, kind, AREA)
             differing = {} if kind == OURS else statistics.differences(groups, kind, OURS)
             better.append(differing.get("accuracy"))
-            wanted = {f"labels for {share:.0%}": share * goal for share in FRACTIONS}
-            wanted["labels for all labels − 0.02"] = goal - 0.02
             line |= {title: labels_needed(curve, accuracy) for title, accuracy in wanted.items()}
-            end = _end_cells(later[later["round"] == later["round"].max()])
+            end = _end_cells(curve)
             line |= {title: end[title] for title in END.values()} | {"all labels": f"{goal:.3f}"}
             lines.append(line | statistics.runs(curve))
     table = pd.DataFrame(lines)
@@ -321,22 +216,21 @@ def cold_start_table(some: Record) -> pd.DataFrame:
 
 
 def cold_start_curves(facts: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Loops of `30_cold_start` and what they are compared with, by shift ("" for none)."""
+    """Loops of `30_cold_start` and what they are compared with, by shift ("" for none).
+
+    The predictions without a label are those of all loops that VLM-CPL begins.
+    """
     facts = facts[(facts.network == "frozen") & facts.varied.isin(["", "shift"])]
     named = facts.method.isin(COLD_STARTS) & facts.training.eq(OURS[0])
     facts = facts[named | (facts.method.eq("full-supervision") & facts.training.ne(""))]
-    run = ["seed", "fold"]
-    for shift in sorted({*facts.value[facts.method == "cold-start"]}):
-        same = facts[facts.value == shift]
-        runs = dict(list(same[[*run, "method"]].drop_duplicates().groupby("method")[run]))
-        zero = same[same["round"] < 0]  # what all loops that VLM-CPL begins have in common
-        others = sorted({*runs} & {*COLD_STARTS} - {"cold-start", OURS[1]})
+    for shift, same in facts.groupby("value"):
+        begun = same[same.method == "cold-start"]
+        if begun.empty:
+            continue
+        same = same[statistics.same_runs(same, begun)]
         zeros = [
-            zero[
-                pd.MultiIndex.from_frame(zero[run]).isin(pd.MultiIndex.from_frame(runs[name]))
-            ].assign(method=name)
-            for name in others
+            begun[(begun["round"] < 0) & statistics.same_runs(begun, loop)].assign(method=method)
+            for method, loop in same.groupby("method")
+            if method in COLD_STARTS and method not in ("cold-start", OURS[1])
         ]
-        begun = pd.MultiIndex.from_frame(runs["cold-start"])
-        together = pd.concat([*zeros, same])
-        yield shift, together[pd.MultiIndex.from_frame(together[run]).isin(begun)]
+        yield str(shift), pd.concat([*zeros, same])

@@ -1,6 +1,7 @@
 """Evaluations: what notebooks measure, as fields of a row for `Run.record`.
 
-Everything here sees true labels, to judge with them and for nothing else.
+Everything here sees true labels, to judge with them and for nothing else. `fields` are further
+fields of all rows, such as variant, params, seconds, device.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,10 +31,7 @@ def evaluate_labels(
     /,
     **fields: Any,
 ) -> dict[str, Any]:
-    """Pseudo labels of the training tiles. pseudo_labels, labels: [N]; kept: bool [N].
-
-    fields: further fields of the row, such as setting, params, seconds.
-    """
+    """Judge pseudo labels of the training tiles. pseudo_labels, labels: [N]; kept: bool [N]."""
     quality = metrics.label_quality(pseudo_labels, kept, labels, class_names)
     return {"method": method, "split": "train", "n": len(labels), "labels": quality} | fields
 
@@ -41,10 +39,9 @@ def evaluate_labels(
 def evaluate_probs(
     method: str, probs: np.ndarray, test: pd.DataFrame, /, **fields: Any
 ) -> dict[str, Any]:
-    """Predictions, of the test set unless `split` is given.
+    """Judge predictions, of the test set unless `split` is given.
 
-    probs: [N, C]; test: columns label and, where groups are known, group; fields: further fields of
-    the evaluation, such as variant, params, seconds.
+    probs: [N, C]; test: columns label and, where groups are known, group.
     """
     labels = test.label.values
     counts = metrics.counts(probs.argmax(1) == labels, test)
@@ -52,13 +49,56 @@ def evaluate_probs(
     return fixed | {"scores": metrics.scores(probs, labels), "counts": counts} | fields
 
 
+def fold_tiles(table: pd.DataFrame) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Of each fold its number, the training tiles and the tiles of the test set.
+
+    table: of all tiles, ordered by tile number, with the column fold.
+    """
+    for fold in np.unique(table.fold[table.fold >= 0]).tolist():
+        tested = (table.fold == fold).values
+        yield fold, np.flatnonzero(~tested), np.flatnonzero(tested)
+
+
+def evaluate_zero_shot(
+    probs: np.ndarray, table: pd.DataFrame, class_names: Sequence[str], **fields: Any
+) -> list[dict[str, Any]]:
+    """Judge zero-shot predictions of training tiles and test set of each fold, all of them kept.
+
+    probs: [N, C] by tile number; table: of the run's tiles.
+    """
+    evaluations = []
+    for fold, train, test in fold_tiles(table):
+        for split, tiles in (("train", train), ("test", test)):
+            judged, every = table.iloc[tiles], np.ones(len(tiles), bool)
+            quality = metrics.label_quality(
+                probs[tiles].argmax(1), every, judged.label.values, class_names
+            )
+            fixed = {"fold": fold, "split": split, "labels": quality} | fields
+            evaluations.append(evaluate_probs("zero-shot", probs[tiles], judged, **fixed))
+    return evaluations
+
+
+def keep_by_views(inputs: Mapping[int, FilterInputs]) -> pd.DataFrame:
+    """Keep training tiles of each fold by multi-view consensus, in each variant.
+
+    Columns: fold, tile, and for each variant a bool. inputs: fold → of its training tiles.
+    """
+    tables = []
+    for fold, of_fold in inputs.items():
+        kept = {
+            name: consensus.multi_view_consensus(of_fold, rules) for name, rules in VARIANTS.items()
+        }
+        tables.append(pd.DataFrame({"fold": fold, "tile": of_fold.tiles} | kept))
+    return pd.concat(tables, ignore_index=True)
+
+
 def multi_view_rules(keep_ratio: float) -> list[dict[str, Any]]:
-    """Every keep ratio of the curve and the run's own, with every tie rule and every quota.
+    """Combine every keep ratio of the curve and the run's own with every tie rule and quota.
 
     Prompt labels with all of them, labels by lift with our own. A dict per combination: the rules,
     and under "varied" the keep ratio where it is another one than `keep_ratio`.
     """
-    ours = tuple(getattr(VARIANTS["ours"], name) for name in MULTI_VIEW)
+    ours = tuple(_of(VARIANTS["ours"], MULTI_VIEW).values())
     of_prompts = product(("prompt",), consensus.TIE_BREAKS, consensus.QUOTAS)
     return [
         {"keep_ratio": ratio}
@@ -75,117 +115,64 @@ def evaluate_views(
     class_names: Sequence[str],
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """Labels of the mean of the views, and of multi-view consensus by all of `multi_view_rules`.
+    """Judge labels of the mean of the views, and multi-view consensus by all `multi_view_rules`.
 
     inputs: fold → of its training tiles; kept_by_views: of the variants, see `keep_by_views`;
-    table: of all N tiles. fields: further fields of all rows.
+    table: of all N tiles.
     """
     evaluations = []
     for fold, of_fold in inputs.items():
-        labels, view_probs = table.label.values[of_fold.tiles], of_fold.view_probs
-        every, view_labels = np.ones(len(labels), bool), view_probs.argmax(1)
-        judged = evaluate_probs("mean-of-views", view_probs, table.iloc[of_fold.tiles], fold=fold)
-        views = evaluate_labels("mean-of-views", view_labels, every, labels, class_names)
-        evaluations.append(judged | views)
+        tiles, view_probs, shared = table.iloc[of_fold.tiles], of_fold.view_probs, {"fold": fold}
+        labels, every = tiles.label.values, np.ones(len(tiles), bool)
+        views = "mean-of-views", view_probs.argmax(1), every, labels, class_names
+        judged = evaluate_probs("mean-of-views", view_probs, tiles)
+        evaluations.append(judged | evaluate_labels(*views, **shared))
         saved = kept_by_views[kept_by_views.fold == fold]
-        for params in multi_view_rules(next(iter(inputs.values())).keep_ratio):
+        for params in multi_view_rules(of_fold.keep_ratio):
             rules = FilterRules(**{name: params[name] for name in MULTI_VIEW})
             own = replace(of_fold, keep_ratio=params["keep_ratio"])
-            found = consensus.label_tiles(own, rules)
+            pseudo = consensus.label_tiles(own, rules)
             variant = None if "varied" in params else consensus.variant_of(params)
-            kept = (
-                saved[variant].values
-                if variant
-                else consensus.multi_view_consensus(own, rules, found)
-            )
-            given = {"fold": fold, "variant": variant, "params": params}
-            evaluations.append(evaluate_labels("mvc", found, kept, labels, class_names, **given))
+            if variant:
+                kept = saved[variant].values
+            else:
+                kept = consensus.multi_view_consensus(own, rules, pseudo)
+            named = shared | {"variant": variant, "params": params}
+            evaluations.append(evaluate_labels("mvc", pseudo, kept, labels, class_names, **named))
     return [evaluation | fields for evaluation in evaluations]
-
-
-def keep_by_views(inputs: Mapping[int, FilterInputs]) -> pd.DataFrame:
-    """What multi-view consensus keeps of the training tiles of each fold, in each variant.
-
-    Columns: fold, tile, and for each variant a bool. inputs: fold → of its training tiles.
-    """
-    tables = []
-    for fold, of_fold in inputs.items():
-        kept = {
-            name: consensus.multi_view_consensus(of_fold, rules) for name, rules in VARIANTS.items()
-        }
-        tables.append(pd.DataFrame({"fold": fold, "tile": of_fold.tiles} | kept))
-    return pd.concat(tables, ignore_index=True)
-
-
-def fold_tiles(table: pd.DataFrame) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Of each fold its number, the training tiles and the tiles of the test set.
-
-    table: of all tiles, ordered by tile number, with the column fold.
-    """
-    for fold in np.unique(table.fold[table.fold >= 0]).tolist():
-        tested = (table.fold == fold).values
-        yield fold, np.flatnonzero(~tested), np.flatnonzero(tested)
 
 
 def evaluate_filters(
     inputs: FilterInputs, pseudo: pd.DataFrame, labels: np.ndarray, class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """PFC alone, then both filters in both orders, in both variants, on each kind of features.
+    """Judge PFC alone, then both filters in both orders, by each variant on each kind of features.
 
     PFC alone goes by the cluster rules of a variant. The last one, on backbone features, is what
     the networks learn from in ours. pseudo: of `12_prompt_feature_consensus`, with what the views
     keep; labels: [N], true.
     """
-
-    def evaluate(order: str, rules: FilterRules, names: Sequence[str], **more: Any) -> dict:
-        by_views = pseudo.kept_by_views[pseudo.setting == consensus.variant_of(_ranking(rules))]
-        table = consensus.filter_tiles(inputs, rules, order, kept_by_views=by_views.values)
-        params = {name: getattr(rules, name) for name in names} | more
-        return evaluate_labels(
-            order,
-            table.training_label.values,
-            table.kept.values,
-            labels,
-            class_names,
-            params=params,
-            variant=consensus.variant_of(params),
-            device="cpu",
-        )
-
     each = [
         replace(rules, cluster_on=features)
         for rules, features in product(VARIANTS.values(), consensus.CLUSTER_FEATURES)
     ]
-    alone = [evaluate("pfc", rules, (*LABELLING, "cluster_on")) for rules in each]
-    both = [
-        evaluate(order, rules, tuple(asdict(rules)), keep_ratio=inputs.keep_ratio)
-        for rules in each
-        for order in ("pfc+mvc", "mvc+pfc")
-    ]
-    return alone + both
-
-
-def _ranking(rules: FilterRules) -> dict[str, str]:
-    return {name: getattr(rules, name) for name in MULTI_VIEW}
-
-
-def evaluate_zero_shot(
-    probs: np.ndarray, table: pd.DataFrame, class_names: Sequence[str], **fields: Any
-) -> list[dict[str, Any]]:
-    """Zero-shot predictions of training tiles and test set of each fold, all of them kept.
-
-    probs: [N, C] by tile number; table: of the run's tiles. fields: further fields of all rows.
-    """
+    ratio = {"keep_ratio": inputs.keep_ratio}
+    alone = [("pfc", rules, _of(rules, (*LABELLING, "cluster_on"))) for rules in each]
+    orders = ("pfc+mvc", "mvc+pfc")
+    both = [(order, rules, asdict(rules) | ratio) for rules in each for order in orders]
     evaluations = []
-    for fold, train, test in fold_tiles(table):
-        for split, tiles in (("train", train), ("test", test)):
-            split_probs, labels = probs[tiles], table.label.values[tiles]
-            every = np.ones(len(tiles), bool)
-            quality = metrics.label_quality(split_probs.argmax(1), every, labels, class_names)
-            fixed = {"fold": fold, "split": split, "labels": quality} | fields
-            judged = table.iloc[tiles]
-            evaluations.append(evaluate_probs("zero-shot", split_probs, judged, **fixed))
+    for order, rules, params in [*alone, *both]:
+        by_views = pseudo.kept_by_views[
+            pseudo.setting == consensus.variant_of(_of(rules, MULTI_VIEW))
+        ]
+        table = consensus.filter_tiles(inputs, rules, order, kept_by_views=by_views.values)
+        fields = {"params": params, "variant": consensus.variant_of(params), "device": "cpu"}
+        found = table.training_label.values, table.kept.values
+        evaluations.append(evaluate_labels(order, *found, labels, class_names, **fields))
     return evaluations
+
+
+def _of(rules: FilterRules, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(rules, name) for name in names}
 
 
 def evaluate_vlm_cpl(
@@ -199,58 +186,55 @@ def evaluate_vlm_cpl(
     alarms: Mapping[str, Sequence[Alarm]],
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """The networks of each setting on the test set, and the pseudo labels they learnt from.
+    """Judge the networks of each setting on the test set, and the pseudo labels they learnt from.
 
     probs: setting → [N, C] by tile number; pseudo: of `12_prompt_feature_consensus`; train,
-    test: columns tile and label; seconds, alarms: of each setting. fields: further fields of all
-    rows.
+    test: columns tile and label; seconds, alarms: of each setting.
     """
     label_of = train.set_index("tile").label
-    fixed = {"filters": "mvc+pfc"}
     evaluations = []
     for setting, rules in VARIANTS.items():
         subset = pseudo[pseudo.setting == setting]
-        quality = metrics.label_quality(
-            subset.label.values, subset.kept.values, label_of[subset.tile].values, class_names
-        )
+        found, truth = (subset.label.values, subset.kept.values), label_of[subset.tile].values
+        quality = metrics.label_quality(*found, truth, class_names)
         quality |= {"alarms": sorted({alarm.name for alarm in alarms[setting]})}
         own = {"variant": setting, "labels": quality, "seconds": seconds[setting]}
-        own |= {"params": fixed | asdict(rules)} | fields
+        own |= {"params": {"filters": "mvc+pfc"} | asdict(rules)} | fields
         evaluations.append(evaluate_probs("vlm-cpl", probs[setting][test.tile.values], test, **own))
     return evaluations
+
+
+# --- tables of a notebook ------------------------------------------------------------------------
 
 
 def prediction_table(
     table: pd.DataFrame, fold: int, probs: Mapping[str, np.ndarray]
 ) -> pd.DataFrame:
-    """What each model predicts for every tile: columns tile, label, split ("train" or "test" in
-    this fold), and for each model <name>_label and <name>_confidence.
+    """List what each model predicts for every tile: columns tile, label, split ("train" or "test"
+    in this fold), and for each model <name>_label and <name>_confidence.
 
     table: of all tiles; probs: name → [N, C] by tile number.
     """
-    predictions = table[["tile", "label"]].copy()
-    predictions["split"] = np.where(table.fold == fold, "test", "train")
+    split = np.where(table.fold == fold, "test", "train")
+    predictions = table[["tile", "label"]].assign(split=split)
     for name, p in probs.items():
         predictions[f"{name}_label"], predictions[f"{name}_confidence"] = p.argmax(1), p.max(1)
     return predictions
 
 
 def score_table(probs: Mapping[str, np.ndarray], test: pd.DataFrame) -> pd.DataFrame:
-    """Scores of several models side by side. probs: name → [N, C]; test: see `evaluate_probs`."""
+    """Set scores of several models side by side. probs: name → [N, C]; test: of the tiles."""
     facts = record.make([evaluate_probs(name, p, test) for name, p in probs.items()]).facts
     names = ["accuracy", "balanced_accuracy", *record.SCORES]
     return facts.set_index("method")[names].T.astype(float).round(3).rename_axis(columns=None)
 
 
 def accuracy_table(probs: Mapping[str, np.ndarray], table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of several predictions: of all tiles, and the range over the folds' test sets.
+    """Give the accuracy of several predictions: of all tiles, and the range over the test sets.
 
     probs: name → [N, C] by tile number; table: of all tiles.
     """
-    lines = {}
-    for name, p in probs.items():
-        correct = p.argmax(1) == table.label.values
-        of_folds = [correct[test].mean() for _, _, test in fold_tiles(table)]
-        line = {"all tiles": correct.mean(), "lowest fold": min(of_folds)}
-        lines[name] = line | {"highest fold": max(of_folds)}
-    return pd.DataFrame(lines).T.round(3)
+    correct = pd.DataFrame({name: p.argmax(1) == table.label.values for name, p in probs.items()})
+    of_folds = pd.DataFrame([correct.iloc[test].mean() for _, _, test in fold_tiles(table)])
+    lines = {"all tiles": correct.mean(), "lowest fold": of_folds.min()}
+    return pd.DataFrame(lines | {"highest fold": of_folds.max()}).round(3)

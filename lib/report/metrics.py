@@ -13,11 +13,11 @@ def scores(probs: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
 
     AUROC: mean of one against rest, null when a class is absent.
     """
-    f1 = sk.f1_score(
-        labels, probs.argmax(1), labels=np.unique(labels), average="macro", zero_division=0
-    )
-    auroc, ece = _auroc(probs, labels), calibration_error(probs, labels)
-    return {"macro_f1": float(f1), "auroc": auroc, "ece": ece}
+    present, auroc = np.unique(labels), None
+    f1 = sk.f1_score(labels, probs.argmax(1), labels=present, average="macro", zero_division=0)
+    if len(present) == probs.shape[1]:
+        auroc = float(sk.roc_auc_score(np.eye(len(present))[labels], probs, average="macro"))
+    return {"macro_f1": float(f1), "auroc": auroc, "ece": calibration_error(probs, labels)}
 
 
 def counts(correct: np.ndarray, test: pd.DataFrame) -> pd.DataFrame:
@@ -29,13 +29,6 @@ def counts(correct: np.ndarray, test: pd.DataFrame) -> pd.DataFrame:
     groups = test.group.astype(str) if "group" in test else ""
     each = pd.DataFrame({"label": test.label, "group": groups, "n": 1}).assign(correct=correct)
     return each.groupby(["label", "group"])[["n", "correct"]].sum().reset_index()
-
-
-def _auroc(probs: np.ndarray, labels: np.ndarray) -> float | None:
-    if len(np.unique(labels)) < probs.shape[1]:
-        return None
-    one_hot = np.eye(probs.shape[1])[labels]
-    return float(sk.roc_auc_score(one_hot, probs, average="macro"))
 
 
 def calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
@@ -59,18 +52,16 @@ def label_quality(
     `lost_classes` are the true classes of which no tile is kept with its true label.
     """
     correct = kept & (pseudo_labels == labels)
-    per_class = {}
+    per_class, lost = {}, []
     for label, name in enumerate(class_names):
-        of_class = kept & (pseudo_labels == label)
-        per_class[name] = {"kept": int(of_class.sum()), "correct": int((of_class & correct).sum())}
+        of_class = pseudo_labels == label
+        n_correct = int((of_class & correct).sum())
+        per_class[name] = {"kept": int((kept & of_class).sum()), "correct": n_correct}
+        lost += [name] if (labels == label).any() and not n_correct else []
     return {
         "kept": int(kept.sum()),
         "share": float(kept.mean()),
         "precision": float(correct.sum() / kept.sum()) if kept.any() else None,
         "per_class": per_class,
-        "lost_classes": [
-            name
-            for label, name in enumerate(class_names)
-            if (labels == label).any() and not per_class[name]["correct"]
-        ],
+        "lost_classes": lost,
     }

@@ -3,8 +3,7 @@
 import pandas as pd
 
 from lib.consensus import CLUSTER_RULES, LABEL_RULES, QUOTAS, TIE_BREAKS
-from lib.report.format import mean_std
-from lib.report.statistics import runs
+from lib.report.format import line_per_group, mean_std
 
 NAMES = {
     "zero-shot": "zero-shot, all tiles",
@@ -38,52 +37,43 @@ def pseudo_label_frame(facts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _name(line: dict) -> str:
-    name = NAMES[line["method"]]
-    if line["label_rule"] == "lift":
-        name += ", lift labels"
-    if pd.notna(line["tie_break"]):
-        name += f", {line['tie_break']} ties, {line['quota']} quota"
-    if pd.notna(line["cluster_on"]):
-        name += f", {line['cluster_on']} features"
-    if line["cluster_rule"] == "lift":
-        name += ", lift clusters"
-    return name
+    parts = {
+        "lift labels": line["label_rule"] == "lift",
+        f"{line['tie_break']} ties, {line['quota']} quota": pd.notna(line["tie_break"]),
+        f"{line['cluster_on']} features": pd.notna(line["cluster_on"]),
+        "lift clusters": line["cluster_rule"] == "lift",
+    }
+    return ", ".join([NAMES[line["method"]], *(part for part, has in parts.items() if has)])
 
 
 def at_main_keep_ratio(frame: pd.DataFrame) -> pd.DataFrame:
     """Lines at the run's own keep ratio, whatever it is, in the order of the method.
 
-    Within a method the paper's rules come before ours.
+    Within a method the paper's rules come before ours, and what it does not have before both.
     """
-    chosen = frame[frame.varied == ""]
-    orders = {"method": tuple(NAMES), **RULES}
-    ranks = {
-        key: chosen[key].map({value: rank for rank, value in enumerate(values)})
-        for key, values in orders.items()
-    }
-    by = [*orders, "seed"]
-    # what a method does not have comes first
-    ranked = pd.DataFrame(ranks | {"seed": chosen.seed}).sort_values(by, na_position="first")
-    return chosen.loc[ranked.index]
+    ranks = {name: dict(zip(v, range(len(v)), strict=True)) for name, v in RULES.items()}
+    ranks = {"method": {name: rank for rank, name in enumerate(NAMES)}} | ranks
+    return frame[frame.varied == ""].sort_values(
+        [*ranks, "seed"],
+        key=lambda c: c.map(ranks[c.name]) if c.name in ranks else c,
+        na_position="first",
+    )
 
 
 def consensus_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean ± standard deviation over runs, one line per way to choose labels."""
-    lines = []
-    for name, df in at_main_keep_ratio(frame).groupby("name", sort=False):
-        lines.append(
-            {
-                "labels": name,
-                "setting": df.variant.iloc[0],
-                "kept": f"{df.share.mean():.0%}",
-                "pseudo-label precision": mean_std(df.precision),
-                "worst run": f"{df.precision.min():.3f}",
-                "smallest class kept": f"{df.smallest_class.mean():.0f}",
-                "classes lost": f"{df.lost.mean():.1f}",
-                **runs(df),
-            }
-        )
-    return pd.DataFrame(lines)
+
+    def cells(some: pd.DataFrame) -> dict[str, str]:
+        return {
+            "setting": some.variant.iloc[0],
+            "kept": f"{some.share.mean():.0%}",
+            "pseudo-label precision": mean_std(some.precision),
+            "worst run": f"{some.precision.min():.3f}",
+            "smallest class kept": f"{some.smallest_class.mean():.0f}",
+            "classes lost": f"{some.lost.mean():.1f}",
+        }
+
+    return line_per_group(at_main_keep_ratio(frame), {"name": "labels"}, cells, sort=False)
 
 
 def overview_frame(frame: pd.DataFrame) -> pd.DataFrame:
@@ -103,8 +93,5 @@ def per_class_frame(frame: pd.DataFrame) -> pd.DataFrame:
         for line in chosen.itertuples()
         for name, counts in line.per_class.items()
     ]
-    return (
-        pd.DataFrame(lines).groupby(["method", "class"], sort=False).mean().reset_index()
-        if lines
-        else pd.DataFrame(columns=["method", "class", "kept", "correct"])
-    )
+    table = pd.DataFrame(lines, columns=["method", "class", "kept", "correct"])
+    return table.groupby(["method", "class"], sort=False).mean().reset_index()

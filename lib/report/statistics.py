@@ -5,7 +5,7 @@ averaged inside a group, so they narrow what training adds by chance and multipl
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -214,17 +214,11 @@ def holm(ps: Sequence[float]) -> np.ndarray:
 
 def holm_corrected(estimates: Sequence[Estimate | None]) -> list[Estimate | None]:
     """The lines of one table, with the p of those that have one corrected together."""
-    tested = [idx for idx, line in enumerate(estimates) if line is not None and line.p is not None]
-    ps = dict(zip(tested, holm([_p(estimates[idx]) for idx in tested]).tolist(), strict=True))
+    corrected = iter(holm([line.p for line in estimates if line and line.p is not None]))
     return [
-        line if line is None else Estimate(line.value, line.low, line.high, ps.get(idx))
-        for idx, line in enumerate(estimates)
+        replace(line, p=float(next(corrected))) if line and line.p is not None else line
+        for line in estimates
     ]
-
-
-def _p(line: Estimate | None) -> float:
-    assert line is not None and line.p is not None
-    return line.p
 
 
 def non_inferior(minus_full: Estimate, score: str) -> bool:
@@ -238,26 +232,23 @@ def non_inferior(minus_full: Estimate, score: str) -> bool:
 # --- from lines of facts -------------------------------------------------------------------------
 
 
-def pooled_score(facts: pd.DataFrame, score: str = "accuracy") -> float:
-    """Pool a score over the folds of one method; what `estimates` gives from its groups.
-
-    facts: lines of one method. Seeds are averaged in each fold.
-    """
-    by_fold = facts.groupby("fold")
-    if score == "accuracy":
-        return float(np.average(by_fold.accuracy.mean(), weights=by_fold.n.mean()))
+def pooled_scores(facts: pd.DataFrame, by: Sequence[str], score: str = "accuracy") -> pd.Series:
+    """Pool a score over the folds for each value of some columns, seeds averaged in each fold."""
+    keys = [facts[name] for name in by]
     n, correct = (
-        pd.DataFrame(np.stack(facts[name].tolist())).groupby(facts.fold.values).mean().sum().values
+        pd.DataFrame(np.stack(facts[name].tolist()), facts.index)
+        .groupby([*keys, facts.fold])
+        .mean()
+        .groupby(level=list(range(len(by))))
+        .sum()
         for name in ("class_n", "class_correct")
     )
-    return float(pooled(correct, n, score))
+    return pd.Series(pooled(correct.values, n.values, score), n.index)
 
 
-def pooled_accuracies(facts: pd.DataFrame, by: Sequence[str]) -> pd.Series:
-    """Pool the accuracy, as `pooled_score` does, for each value of some columns."""
-    means = facts.groupby([*by, "fold"])[["accuracy", "n"]].mean()
-    sums = means.assign(correct=means.accuracy * means.n).groupby(list(by))[["correct", "n"]].sum()
-    return sums.correct / sums.n
+def pooled_score(facts: pd.DataFrame, score: str = "accuracy") -> float:
+    """Pool a score of one method; what `estimates` gives from its groups."""
+    return float(pooled_scores(facts.assign(all=""), ["all"], score).iloc[0])
 
 
 def runs(facts: pd.DataFrame) -> dict[str, str]:

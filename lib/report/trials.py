@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 def trials_table(
     trials: "Sequence[Trial]", truth: np.ndarray, class_names: Sequence[str]
 ) -> pd.DataFrame:
-    """One line per trial, before it runs: its loss, which labels it learns from and how many.
+    """List trials before they run: loss, which labels each learns from and how many.
 
-    Of an ablation the setting is what is varied. The last column counts classes that none of these
-    labels names.
-
-    truth: [N]; judges the labels, and no trial but full supervision sees it.
+    Of an ablation the setting is what is varied, as in "keep_ratio=0.1". The last column counts
+    classes that none of these labels names. truth: [N], for the table alone.
     """
     lines = []
     for trial in trials:
         quality = metrics.label_quality(trial.labels, trial.kept, truth, class_names)
+        values = {name: trial.params[name] for name in trial.params.get("varied", ())}
+        varied = ", ".join(f"{n}={'none' if value == '' else value}" for n, value in values.items())
         lines.append(
             {
                 "method": COMPARED[trial.method],
-                "setting": _varied(trial) or trial.setting,
+                "setting": varied or trial.setting,
                 "loss": re.sub(r"\w+=", "", repr(trial.objective)),  # as long as pandas shows
                 "labels": trial.source,
                 "tiles": quality["kept"],
@@ -40,12 +40,6 @@ def trials_table(
             }
         )
     return pd.DataFrame(lines).round(3)
-
-
-def _varied(trial: "Trial") -> str:
-    """What an ablation changes, as in "keep_ratio=0.1"; empty for a trial that is none."""
-    values = {name: trial.params[name] for name in trial.params.get("varied", ())}
-    return ", ".join(f"{name}={'none' if v == '' else v}" for name, v in values.items())
 
 
 def evaluate(
@@ -57,30 +51,23 @@ def evaluate(
     network: str,
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """Outcomes of trials as evaluations for `Run.record`.
+    """Judge outcomes of trials, as evaluations for `Run.record`.
 
     truth: [N], of the training tiles; test: of the predicted tiles, columns label and group;
     network: of what was trained; fields: further fields of all evaluations.
     """
     evaluations = []
     for outcome in outcomes:
-        evaluation = evaluate_probs(
-            outcome.method,
-            outcome.probs,
-            test,
-            variant=outcome.setting or None,
-            params=dict(outcome.params),
-            network=None if outcome.method in UNTRAINED else network,
-            **fields,
-        )
+        own: dict[str, Any] = {"variant": outcome.setting or None, "params": dict(outcome.params)}
+        own["network"] = None if outcome.method in UNTRAINED else network
         trial = outcome.trial
         if trial is not None:
             quality = metrics.label_quality(trial.labels, trial.kept, truth, class_names)
             if outcome.alarms is not None:
                 quality |= {"alarms": sorted({alarm.name for alarm in outcome.alarms})}
-            evaluation |= {"labels": quality, "seconds": outcome.seconds}
-            evaluation["params"]["objective"] = repr(trial.objective)
-        evaluations.append(evaluation)
+            own |= {"labels": quality, "seconds": outcome.seconds}
+            own["params"]["objective"] = repr(trial.objective)
+        evaluations.append(evaluate_probs(outcome.method, outcome.probs, test, **own, **fields))
     return evaluations
 
 
@@ -92,14 +79,12 @@ def evaluate_varied(
     class_names: Sequence[str],
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """Outcomes at each value of a parameter, as evaluations in which it is varied; see `evaluate`.
+    """Judge outcomes at each value of a parameter, which is varied in them; see `evaluate`.
 
     name: of the parameter, such as "shift"; outcomes: by its value.
     """
-    evaluations = []
-    for value, of_value in outcomes.items():
-        judged = evaluate(of_value, truth, test, class_names, network="frozen", **fields)
-        for evaluation in judged:
-            evaluation["params"] |= {name: value, "varied": [name]}
-        evaluations += judged
-    return evaluations
+    return [
+        evaluation | {"params": evaluation["params"] | {name: value, "varied": [name]}}
+        for value, of_value in outcomes.items()
+        for evaluation in evaluate(of_value, truth, test, class_names, network="frozen", **fields)
+    ]

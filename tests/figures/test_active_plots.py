@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_up_results import ablated, full, loop, loops, made
+from made_up_results import ablated, from_zero, full, loop, loops, made
 from matplotlib.colors import to_hex
 
 from figures import page
@@ -24,28 +24,47 @@ def title(ax):
     return ax.get_title(loc="left")
 
 
-def test_a_panel_per_training_with_a_line_per_strategy():
-    figure = active_plots.learning_curves(rounds(loops()), "a title")
+def test_a_panel_per_training_with_a_line_per_strategy_dashed_where_it_has_fewer_seeds():
+    rows = loops() + loop("margin", "dual-view", [0.6, 0.7, 0.8])
+    figure = active_plots.learning_curves(rounds(rows), "a title")
     dual, supervised = figure.axes
     assert [title(ax) for ax in figure.axes] == ["dual-view", "supervised"]
     drawn = lines(dual)
-    assert set(drawn) == {"UniSAL (DUS, CS)", "random", "all labels"}
+    names = ["UniSAL (DUS, CS)", "random", "margin (1 of 2 seeds)", "all labels"]
+    assert list(drawn) == names
     assert drawn["UniSAL (DUS, CS)"].tolist() == pytest.approx([0.5, 0.81, 0.94])
     assert set(lines(supervised)) == {"random", "all labels"}
     assert lines(supervised)["all labels"] == pytest.approx([0.95, 0.95])
-    named = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert named == ["UniSAL (DUS, CS)", "random", "all labels"], "once for all panels"
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == names, "once for all panels"
+    dashed = [line.get_label() for line in dual.lines if line.get_linestyle() == "--"]
+    assert dashed == ["margin (1 of 2 seeds)"]
 
 
 def test_folds_are_pooled_and_a_band_needs_several_seeds():
     rows = loop("unisal", "dual-view", [0.5, 0.6])
     rows += loop("unisal", "dual-view", [0.7, 1.0], fold=1, n=30)
+    for more, bands in (([], 0), (loop("unisal", "dual-view", [0.5, 0.6], seed=1), 1)):
+        (ax,) = active_plots.learning_curves(rounds(rows + more)).axes
+        assert len(ax.collections) == bands
     (ax,) = active_plots.learning_curves(rounds(rows)).axes
     (line,) = lines(ax).values()
-    assert line.tolist() == pytest.approx([0.65, 0.9]) and not ax.collections
-    rows += loop("unisal", "dual-view", [0.5, 0.6], seed=1)
+    assert line.tolist() == pytest.approx([0.65, 0.9])
+
+
+def test_a_strategy_of_another_name_and_full_supervision_alone_add_no_panel():
+    rows = [*loop("my own", "supervised", [0.5, 0.6]), full(0.9)]
     (ax,) = active_plots.learning_curves(rounds(rows)).axes
-    assert len(ax.collections) == 1
+    assert title(ax) == "supervised" and list(lines(ax)) == ["my own", "all labels"]
+    colours = active_plots.COLOURS
+    assert set(colours) == set(active_learning.STRATEGIES)
+    assert len({*map(str, colours.values())}) == len(colours)
+
+
+def test_a_cold_start_begins_at_zero_labels():
+    some = made(full(0.9), from_zero("cold-start", [0.86, 0.84, 0.9], zero=0.87))
+    line = active_plots.cold_start_curves(some.facts, "made up").axes[0].lines[0]
+    assert line.get_xdata().tolist() == [0, 10, 20, 30]
+    assert line.get_ydata() == pytest.approx([0.87, 0.86, 0.84, 0.9])
 
 
 def test_a_section_shows_the_runs_that_published_unisal_has():
@@ -58,35 +77,6 @@ def test_a_section_shows_the_runs_that_published_unisal_has():
         [0.51, 0.61, 0.71]
     )
     assert page.active_sections(made(late), "d", "d") == []
-
-
-def test_a_strategy_of_fewer_seeds_is_dashed_and_says_so():
-    rows = loops() + loop("margin", "dual-view", [0.6, 0.7, 0.8])
-    figure = active_plots.learning_curves(rounds(rows))
-    dual, _ = figure.axes
-    dashed = [line.get_label() for line in dual.lines if line.get_linestyle() == "--"]
-    assert dashed == ["margin (1 of 2 seeds)"]
-    named = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert named == ["UniSAL (DUS, CS)", "random", "margin (1 of 2 seeds)", "all labels"]
-
-
-def test_one_training_without_full_supervision_and_a_strategy_of_another_name():
-    rows = loop("MaxHerding", "supervised", [0.5, 0.6])
-    (ax,) = active_plots.learning_curves(rounds(rows)).axes
-    assert title(ax) == "supervised" and list(lines(ax)) == ["MaxHerding"]
-
-
-def test_full_supervision_alone_adds_no_panel():
-    rows = [*loop("random", "dual-view", [0.5]), full(0.9)]
-    (ax,) = active_plots.learning_curves(rounds(rows)).axes
-    assert title(ax) == "dual-view" and set(lines(ax)) == {"random", "all labels"}
-
-
-def test_strategies_have_colours_of_their_own():
-    assert set(active_plots.COLOURS) == set(active_learning.STRATEGIES)
-    assert len({str(colour) for colour in active_plots.COLOURS.values()}) == len(
-        active_plots.COLOURS
-    )
 
 
 def test_ablation_curves_mark_our_value():

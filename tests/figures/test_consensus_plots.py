@@ -31,17 +31,6 @@ def test_a_frame_is_round_the_class_of_each_cluster_and_rows_follow_the_classes(
     assert [patch.get_xy() for patch in ax.patches] == [(0, 0), (1, 1)]
 
 
-def test_fewer_clusters_than_classes_and_more_are_framed_and_sorted_by_their_value():
-    for n_clusters in (2, 6):
-        lift, classes = RNG.random((n_clusters, 3)), np.arange(n_clusters) % 3
-        sizes = np.arange(n_clusters)
-        ax = consensus_plots.cluster_matrix(lift, classes, [*"abc"], n_tiles=sizes).axes[0]
-        columns = [patch.get_xy()[0] for patch in ax.patches]
-        assert columns == sorted(classes), n_clusters
-        framed = [float(ax.texts[3 * row + c].get_text()) for row, c in enumerate(columns)]
-        assert framed == sorted(framed, key=lambda v: (columns[framed.index(v)], -v))
-
-
 def test_votes_are_below_their_views_and_in_the_histogram():
     votes = np.array([[0, 1], [0, 0], [0, 1], [0, 2]])
     tiles = RNG.integers(0, 255, (2, 8, 8, 3), dtype=np.uint8)

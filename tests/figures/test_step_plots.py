@@ -31,9 +31,6 @@ def test_a_sheet_takes_empty_and_short_rows():
     assert np.array_equal(three[:, : 3 * 8].reshape(8, 3, 8, 3).swapaxes(0, 1), TILES[:3])
     assert (three[:, 3 * 8 :] == 255).all()
     assert not any(ax.images for ax in step_plots.tile_sheet({}).axes)
-
-
-def test_the_first_tile_of_a_row_is_framed_if_wanted():
     for framed in (False, True):
         figure = step_plots.tile_sheet({"1": TILES, "2": TILES[:1] / 255}, frame_first=framed)
         assert [len(ax.patches) for ax in figure.axes] == [framed, framed]

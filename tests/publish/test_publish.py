@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from made_up_results import comparison, full, loop, loops, made, scored
 
-from figures import front_page, page, publish
+from figures import front_page, overviews, page, publish
 from figures.card_tables import datasets_table, vlms_table
+from figures.markdown import markdown, write_blocks
+from figures.overviews import ON_TEST
 from lib import paths, record
-from lib.report import active_learning, format
 from lib.report.active_learning import OURS
-from lib.report.comparison import ON_TEST, summary_table
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "data" / "record"
@@ -55,10 +55,10 @@ def test_the_page_of_results_is_that_of_the_record(whole_page):
 
 def test_the_tables_of_the_readmes_are_those_of_the_record_and_of_the_cards(own):
     for name, table in front_page.tables(own).items():
-        assert block(ROOT / "README.md", name) == format.markdown(table), REMEDY
+        assert block(ROOT / "README.md", name) == markdown(table), REMEDY
     of_cards = {"datasets": datasets_table(), "vlms": vlms_table()}
     for name, table in of_cards.items():
-        assert block(ROOT / "data" / "README.md", name) == format.markdown(table), REMEDY
+        assert block(ROOT / "data" / "README.md", name) == markdown(table), REMEDY
 
 
 @pytest.mark.slow
@@ -108,6 +108,19 @@ def test_the_diagrams_for_light_and_dark_pages_differ_in_their_colours_alone():
     assert len(list(ElementTree.fromstring(texts[0]).iter("{http://www.w3.org/2000/svg}text"))) > 30
     light, dark = (re.sub(r"#[0-9a-fA-F]{6}", "#", text) for text in texts)
     assert light == dark and texts[0] != texts[1]
+
+
+def test_only_the_named_block_is_replaced(tmp_path):
+    file, table = tmp_path / "README.md", pd.DataFrame({"a": [1, 2], "b": ["x", "\\1"]})
+    page, other = "1\n<!-- a -->\n{}<!-- /a -->\n2\n", "<!-- b -->\nkeep\n<!-- /b -->\n"
+    file.write_text(page.format("old\n") + other)
+    write_blocks(file, {"a": table, "absent": table})
+    text = "| a | b |\n| --- | --- |\n| 1 | x |\n| 2 | \\1 |\n"
+    assert file.read_text() == page.format(text) + other
+    before = file.stat().st_mtime_ns
+    write_blocks(file, {"a": table})
+    write_blocks(tmp_path / "absent.md", {"a": table})
+    assert file.stat().st_mtime_ns == before
 
 
 # --- of runs -------------------------------------------------------------------------------------
@@ -199,7 +212,7 @@ def test_a_line_is_of_complete_runs_with_the_best_of_the_others_named():
         "folds": "1",
         "seeds": "2",
     }
-    summary = summary_table(some).query("dataset == 'demo'")
+    summary = overviews.no_labels_table(some).query("dataset == 'demo'")
     assert summary["VLM-CPL, ours"].tolist() == ["0.900", "0.900"], "of the other table too"
 
 
@@ -223,7 +236,7 @@ def test_few_labels_are_scored_at_the_end_and_on_the_way():
     begun = loop("cold-start", OURS[0], [0.85] * 3, dataset="lc25k")
     again = front_page.few_labels_table(made(few_labels(), begun)).set_index("score")
     assert again.equals(table), "a cold start is no other strategy"
-    areas = active_learning.summary_table(made(few_labels())).set_index("dataset")
+    areas = overviews.few_labels_table(made(few_labels())).set_index("dataset")
     assert areas["AULC, UniSAL"].tolist() == [table.UniSAL["AULC"]]
 
 

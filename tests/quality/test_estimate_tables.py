@@ -8,7 +8,7 @@ import pytest
 from made_up_results import made
 from made_up_sources import evaluated, rounds, rows_of
 
-from figures import page
+from figures import page, quality_tables
 from lib.quality import estimate_tables, stopping
 from lib.record import Record
 
@@ -46,7 +46,7 @@ def test_rows_hold_the_truth_the_estimates_and_the_interval(evaluations):
 def test_rows_of_another_kind_are_no_quality(evaluations):
     others = made({"method": "vlm-cpl", "labels": {"truth": 1}}).facts
     assert estimate_tables.quality_frame(rounds_row()).empty
-    assert estimate_tables.all_tables(others) == []
+    assert quality_tables.all_tables(others) == []
     frame = estimate_tables.quality_frame(rows_of(evaluations[0]))
     assert len(frame) == 2 * (1 + 7) and set(frame["shift"]) == {""}
 
@@ -66,11 +66,11 @@ def test_errors_are_in_points_and_name_the_worst_run(evaluations):
     assert networks["mean error"] == f"{100 * np.mean(off):.1f}"
     assert networks["largest error"] == "80.0 (d blur2, published filters)"
     assert networks["bias"] == f"{100 * np.mean(off):+.1f}" and networks["rank correlation"] == ""
-    lines = estimate_tables.by_dataset(frame)
+    lines = quality_tables.by_dataset(frame)
     assert lines["shift"].tolist() == ["", "", "blur2", "blur2"]
     assert lines["agreement of the networks"].tolist()[2:] == ["80.0 / 80.0"] * 2
     assert lines.warned.tolist() == ["1"] * 4
-    assert estimate_tables.audit_table(frame).labels.tolist() == ["20"] * 4
+    assert quality_tables.audit_table(frame).labels.tolist() == ["20"] * 4
 
 
 def test_the_verdict_says_whether_one_is_within_three_points_everywhere(evaluations):
@@ -103,10 +103,10 @@ def test_estimates_stand_beside_the_truth_and_their_error_elsewhere(evaluations)
 def test_what_the_last_rounds_changed_stands_beside_what_they_gained():
     facts = rounds_row()
     assert facts.rounds[0]["changed"][0] is None and facts.budget[0] == 25
-    line = estimate_tables.stopping_table(facts).iloc[0]
+    line = quality_tables.stopping_table(facts).iloc[0]
     assert line["changed by the last three rounds"] == "10.0%"
     assert line["accuracy gained in them, points"] == "+11.0"
-    assert estimate_tables.stopping_table(facts[:0]).empty and stopping.LAST == 3
+    assert quality_tables.stopping_table(facts[:0]).empty and stopping.LAST == 3
 
 
 def test_quality_has_its_section_among_the_results(evaluations, tmp_path):

@@ -34,59 +34,35 @@ def test_the_joint_is_the_trace_of_cleanlab_and_finds_noise_that_depends_on_the_
         assert found == pytest.approx((predicted == truth).mean(), abs=0.02)
 
 
-def test_the_joint_is_fooled_by_a_classifier_with_the_same_errors():
+def test_the_joint_of_few_classes_and_of_a_classifier_with_the_same_errors():
     truth = np.arange(300) % C
     predicted = np.where(truth == 2, 0, truth)  # one class is lost
     assert estimates.joint_accuracy(predicted, softmax_of(predicted)) == pytest.approx(1)
-
-
-def test_the_joint_of_few_classes():
     assert estimates.joint_accuracy(np.zeros(5, int), softmax_of(np.zeros(5, int))) == 1.0
-    predicted = np.array([0, 2] * 20)
     assert 0 <= estimates.joint_accuracy(predicted, softmax_of(predicted, 1.0)) <= 1
 
 
-def test_dawid_skene_finds_the_accuracy_of_labellers_that_err_independently():
+def test_dawid_skene_finds_the_accuracy_of_independent_labellers_and_is_fooled_by_others():
     chance = np.random.default_rng(1)
     truth = chance.integers(C, size=2000)
     predicted = noisy(truth, 0.85, chance)
-    workers = {"network": predicted} | {
-        f"{n}": noisy(truth, accuracy, chance) for n, accuracy in enumerate((0.9, 0.7, 0.8, 0.6))
-    }
-    found = estimates.dawid_skene_accuracy(predicted, workers)
+    workers = {f"{a}": noisy(truth, a, chance) for a in (0.9, 0.7, 0.8, 0.6)}
+    found = estimates.dawid_skene_accuracy(predicted, workers | {"network": predicted})
     assert found == pytest.approx((predicted == truth).mean(), abs=0.02)
+    shared = dict.fromkeys("abc", predicted) | {"d": noisy(truth, 0.8, chance)}
+    assert estimates.dawid_skene_accuracy(predicted, shared) > 0.95
 
 
-def test_dawid_skene_is_too_high_where_errors_are_shared():
-    chance = np.random.default_rng(2)
-    truth = chance.integers(C, size=1000)
-    predicted = noisy(truth, 0.7, chance)
-    workers = {"a": predicted, "b": predicted, "c": predicted, "d": noisy(truth, 0.8, chance)}
-    assert estimates.dawid_skene_accuracy(predicted, workers) > 0.95
-
-
-def test_all_estimates_have_names_in_the_order_of_the_tables():
-    truth = np.arange(60) % C
-    found = estimates.label_free_estimates(sources(truth, truth))
-    assert [*found] == [name for name in estimates.ESTIMATES if name != "vlms"]
-    assert all(isinstance(value, float) and 0 <= value <= 1 + 1e-9 for value in found.values())
-    other = np.roll(truth, 1)
-    found = estimates.label_free_estimates(sources(truth, truth), other)
-    assert [*found] == [*estimates.ESTIMATES] and found["vlms"] == 0.0
-
-
-def test_each_opinion_goes_into_its_estimate():
+def test_each_source_goes_into_its_estimate_and_they_are_named_in_the_order_of_the_tables():
     truth = np.arange(60) % C
     off = np.where(np.arange(60) < 15, (truth + 1) % C, truth)
     base = estimates.label_free_estimates(sources(truth, truth))
+    assert [*base] == [name for name in estimates.ESTIMATES if name != "vlms"]
+    assert all(isinstance(value, float) and 0 <= value <= 1 + 1e-9 for value in base.values())
     for source, name in (("prompts", "prompts"), ("second", "networks"), ("views", "views")):
         given = {source: [off] if source == "views" else off}
         found = estimates.label_free_estimates(sources(truth, truth, **given))
         assert found[name] == 0.75 and base[name] == 1.0
-
-
-def test_an_estimate_below_two_thirds_is_low():
-    assert estimates.low_estimates({"views": 0.66, "prompts": 0.67, "joint": 0.1}) == [
-        "views",
-        "joint",
-    ]
+    found = estimates.label_free_estimates(sources(truth, truth), np.roll(truth, 1))
+    assert [*found] == [*estimates.ESTIMATES] and found["vlms"] == 0.0
+    assert estimates.low_estimates(found | {"views": 0.66, "prompts": 0.67}) == ["views", "vlms"]

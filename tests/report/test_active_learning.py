@@ -3,20 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_results import SHIFTED, full, loop, loops, made
+from made_up_results import SHIFTED, from_zero, full, loop, loops, made, of_folds
 
-from lib.figures import active_plots
 from lib.report import active_learning
 from lib.report.active_learning import (
     OURS,
     STRATEGIES,
     cold_start_table,
     curve_weights,
-    equal_training_table,
     labels_needed,
     rounds,
     rounds_table,
-    summary_table,
 )
 
 GROUPS = tuple(f"g{n}" for n in range(8))
@@ -65,23 +62,13 @@ def test_what_is_compared_with_published_unisal_is_of_its_runs_alone():
     assert list(kept[["dataset", "seed"]].itertuples(index=False)) == [("a", 0), ("a", 0), ("b", 1)]
 
 
-# --- labels needed -------------------------------------------------------------------------------
-
-
-def test_labels_needed_are_enough_at_every_later_budget_too():
+def test_labels_needed_are_enough_at_every_later_budget_too_and_pooled_over_folds():
     rising = loop("unisal", "dual-view", [0.5, 0.9, 0.7])
     frame = rounds(made(rising, loop("unisal", "dual-view", [0.7] * 3, seed=1)).facts)
     assert labels_needed(frame, 0.6) == "10" and labels_needed(frame, 0.7) == "20"
     assert labels_needed(frame, 0.75) == "–", "0.8 at 20 labels, but 0.7 at 30"
-    assert labels_needed(frame, 0.9) == "–"
-
-
-def test_labels_needed_are_pooled_over_folds():
-    some = made(
-        loop("unisal", "dual-view", [0.5, 1.0]),
-        loop("unisal", "dual-view", [0.5, 0.4], fold=1, n=30),
-    )
-    frame = rounds(some.facts)
+    two = loop("unisal", "dual-view", [0.5, 0.4], fold=1, n=30)
+    frame = rounds(made(loop("unisal", "dual-view", [0.5, 1.0]), two).facts)
     assert (labels_needed(frame, 0.55), labels_needed(frame, 0.56)) == ("20", "–")
 
 
@@ -113,24 +100,6 @@ def test_without_full_supervision_nobody_says_how_many_labels_it_takes():
     assert not [name for name in table if "labels for" in name]
 
 
-def of_folds(training, method, accuracy, seeds=range(3), **fields):
-    """Loops of the same accuracy in every group of five folds."""
-    each = [
-        loop(
-            method,
-            training,
-            [accuracy] * 2,
-            seed=s,
-            fold=f,
-            groups=tuple(f"{f}.{g}" for g in GROUPS),
-            **fields,
-        )
-        for s in seeds
-        for f in range(5)
-    ]
-    return [evaluation for one in each for evaluation in one]
-
-
 def test_differences_are_to_unisal_of_the_same_training_and_as_published():
     aligned, random = ("dual-view-aligned", "unisal"), ("dual-view", "random")
     some = made(
@@ -159,53 +128,6 @@ def test_differences_are_to_unisal_of_the_same_training_and_as_published():
     assert lines.loc[random, "UniSAL is better by, balanced accuracy"] == same[random]
 
 
-def test_the_summary_compares_unisal_with_the_best_other_strategy_of_its_training():
-    (line,) = summary_table(made(loops())).to_dict("records")
-    assert (line["dataset"], line["all labels"], line["labels"]) == ("d", "0.950", "30 of 500")
-    assert (line["UniSAL"], line["UniSAL, of all labels"]) == ("0.940", "98.9%")
-    best = "AULC, best other, same training as UniSAL"
-    assert line[best] == "0.610 (random)" and not [name for name in line if "ours" in name]
-    assert (line["AULC, random, supervised"], line["seeds"], line["folds"]) == ("0.500", "2", "1")
-    assert "AULC, entropy, supervised" not in line
-    fewer = made(loops(), loop("margin", "dual-view", [0.7, 0.8, 0.9]))
-    assert summary_table(fewer)[best].tolist() == ["0.800 (margin, 1 of 2 seeds)"]
-
-
-def test_the_summary_has_our_training_where_it_was_run():
-    more = loop(*OURS[::-1], [0.7, 0.8, 0.95]) + loop("margin", OURS[0], [0.7, 0.8, 0.9])
-    more += loop("unisal-jsd", OURS[0], [0.9] * 3) + loop("cold-start", OURS[0], [0.99] * 3)
-    (line,) = summary_table(made(loops(), more)).to_dict("records")
-    assert (line["UniSAL, ours"], line["UniSAL, ours, of all labels"]) == ("0.950", "100.0%")
-    assert line["AULC, best other, same training as UniSAL, ours"] == "0.800 (margin)"
-    assert line["AULC, best other, same training as UniSAL"] == "0.610 (random)"
-    for rows in ([], loops()[2:], [full(0.9), *loop("random", "dual-view", [0.5])]):
-        assert summary_table(made(rows)).empty
-
-
-def test_strategies_are_compared_under_equal_training_and_in_the_mean_over_datasets():
-    training, ours = OURS
-    some = made(
-        of_folds(training, ours, 0.8, dataset="a"),
-        of_folds(training, "unisal", 0.7, dataset="a"),
-        of_folds(training, "badge", 0.9, seeds=(0,), dataset="a"),
-        of_folds("supervised", "margin", 0.1, dataset="a"),
-        of_folds(training, "cold-start", 1.0, dataset="a"),
-        of_folds(training, ours, 0.6, dataset="b"),
-        of_folds(training, "unisal", 0.3, dataset="b"),
-        of_folds(training, "unisal", 0.9, network="fine-tune", dataset="b"),
-        of_folds(training, "unisal", 0.5, dataset="c"),
-        of_folds(training, ours, 0.9, dataset="e"),
-    )
-    table = equal_training_table(some)
-    assert list(table) == ["strategy", "a", "b", "mean", "seeds"]
-    unisal, badge = table.to_dict("records")
-    differences = [unisal[name].split()[0] for name in ("a", "b", "mean")]
-    assert differences == ["+0.100", "+0.300", "+0.200"]
-    assert (badge["a"].split()[0], badge["b"], badge["seeds"]) == ("-0.100", "", "1")
-    assert unisal["seeds"] == "3" and badge["mean"] == badge["a"]
-    assert equal_training_table(made()).empty
-
-
 def test_the_disagreement_set_is_averaged_over_seeds():
     some = made(loops())
     some.facts.loc[some.facts.seed == 1, "disagreeing"] = 20
@@ -214,11 +136,6 @@ def test_the_disagreement_set_is_averaged_over_seeds():
 
 
 # --- from zero labels on -------------------------------------------------------------------------
-
-
-def from_zero(method, accuracies, zero=None, **fields):
-    begun = loop(method, OURS[0], [zero], first=-1, **fields)[:1] if zero is not None else []
-    return [e | {"budget": 0} for e in begun] + loop(method, OURS[0], accuracies, **fields)
 
 
 def test_a_cold_start_is_shown_from_zero_labels_on_and_beside_chance():
@@ -239,10 +156,6 @@ def test_a_cold_start_is_shown_from_zero_labels_on_and_beside_chance():
     assert table["AULC"].tolist() == ["0.860", "0.825", "0.698", "0.700", "0.675"]
     assert table["labels for 95%"].tolist() == ["30", "20", "30", "30", "30"], "0 is not enough"
     assert table["labels for all labels − 0.02"].tolist() == ["30"] * 5
-    figure = active_plots.cold_start_curves(some.facts, "made up")
-    first = figure.axes[0].lines[0]
-    assert first.get_xdata().tolist() == [0, 10, 20, 30]
-    assert first.get_ydata() == pytest.approx([0.87, 0.86, 0.84, 0.9])
 
 
 def test_intervals_of_a_cold_start_are_of_its_own_runs_and_of_heads():

@@ -40,56 +40,8 @@ def tile_table(seed=0, n=60):
     return pd.DataFrame({"tile": range(n), "label": rng.integers(0, 3, n), "fold": folds})
 
 
-def views_of(seed=0, keep_ratio=0.3, **fields):
-    table = tile_table(seed)
-    folds = evaluation.fold_tiles(table)
-    inputs = {fold: inputs_of(train, seed, keep_ratio) for fold, train, _ in folds}
-    kept = evaluation.keep_by_views(inputs)
-    return inputs, kept, evaluation.evaluate_views(inputs, kept, table, NAMES, **fields)
-
-
 def accuracy(row):
     return row["counts"].correct.sum() / row["counts"].n.sum()
-
-
-def test_every_evaluation_is_made_of_fields_of_the_record():
-    table, probs = tile_table(), np.full((60, 3), 1 / 3)
-    labels = table.label.values
-    every = [evaluation.evaluate_labels("x", labels, labels > 0, labels, NAMES)]
-    every.append(evaluation.evaluate_probs("x", probs, table, labels={}))
-    record.make([*views_of(seconds=1.0)[-1], *every])
-
-
-def test_rules_of_another_keep_ratio_are_marked_as_varied_and_have_no_setting():
-    """For the published ratio and for others, on the grid of the curve or not."""
-    for keep_ratio in (0.3, 0.2, 0.25):
-        rows = views_of(keep_ratio=keep_ratio)[-1]
-        mvc = [row for row in rows if row["method"] == "mvc" and row["fold"] == 1]
-        assert len(mvc) == 5 * len({*evaluation.KEEP_RATIOS, keep_ratio})
-        for row in mvc:
-            own = row["params"]["keep_ratio"] == keep_ratio
-            assert row["params"].get("varied") == (None if own else ["keep_ratio"]), keep_ratio
-            assert own or row["variant"] is None, keep_ratio
-        settings = [row["variant"] for row in mvc if "varied" not in row["params"]]
-        assert settings == ["published filters", None, None, None, "ours"], keep_ratio
-
-
-def test_views_are_evaluated_as_the_filter_itself_keeps():
-    table = tile_table(1)
-    inputs, kept, rows = views_of(1)
-    assert {row["fold"] for row in rows} == {0, 1} == {*kept.fold}
-    for row in (row for row in rows if row["method"] == "mvc"):
-        params, of_fold = row["params"], inputs[row["fold"]]
-        rules = FilterRules(*(params[name] for name in ("label_rule", "tie_break", "quota")))
-        of_fold = replace(of_fold, keep_ratio=params["keep_ratio"])
-        found = filter_tiles(of_fold, rules, "mvc")
-        labels = table.label.values[of_fold.tiles]
-        quality = metrics.label_quality(found.label.values, found.kept.values, labels, NAMES)
-        assert row["labels"] == quality and row["n"] == len(labels), params
-        if row["variant"]:
-            saved = kept[kept.fold == row["fold"]]
-            assert np.array_equal(saved[row["variant"]], found.kept)
-            assert np.array_equal(saved.tile, of_fold.tiles)
 
 
 def test_filters_are_evaluated_in_both_orders_and_variants_on_both_features():
@@ -106,46 +58,67 @@ def test_filters_are_evaluated_in_both_orders_and_variants_on_both_features():
     assert ratios == {0.5}
 
 
+@pytest.mark.parametrize("keep_ratio", [0.3, 0.2, 0.25])
+def test_views_are_evaluated_as_the_filter_itself_keeps(keep_ratio):
+    """At the published ratio and at others, on the grid of the curve or not."""
+    table = tile_table(1)
+    inputs = {f: inputs_of(train, 1, keep_ratio) for f, train, _ in evaluation.fold_tiles(table)}
+    kept = evaluation.keep_by_views(inputs)
+    rows = evaluation.evaluate_views(inputs, kept, table, NAMES, seconds=1.0)
+    assert set(record.make(rows).facts.seconds) == {1.0} and {r["fold"] for r in rows} == {0, 1}
+    mvc = [row for row in rows if row["method"] == "mvc"]
+    assert len(mvc) == 2 * 5 * len({*evaluation.KEEP_RATIOS, keep_ratio})
+    for row in mvc:
+        params, of_fold = row["params"], inputs[row["fold"]]
+        rules = FilterRules(*(params[name] for name in ("label_rule", "tie_break", "quota")))
+        of_fold = replace(of_fold, keep_ratio=params["keep_ratio"])
+        found = filter_tiles(of_fold, rules, "mvc")
+        labels = table.label.values[of_fold.tiles]
+        quality = metrics.label_quality(found.label.values, found.kept.values, labels, NAMES)
+        assert row["labels"] == quality and row["n"] == len(labels), params
+        own = params["keep_ratio"] == keep_ratio
+        assert params.get("varied") == (None if own else ["keep_ratio"])
+        if row["variant"]:
+            saved = kept[kept.fold == row["fold"]]
+            assert np.array_equal(saved[row["variant"]], found.kept) and own
+            assert np.array_equal(saved.tile, of_fold.tiles)
+    settings = [row["variant"] for row in mvc if "varied" not in row["params"]]
+    assert settings == ["published filters", None, None, None, "ours"] * 2
+
+
+TABLE = pd.DataFrame({"tile": range(6), "label": [0, 1, 2, 0, 1, 2], "fold": [1, 1, 1, 0, 0, -1]})
+
+
 def test_zero_shot_is_judged_on_both_parts_of_every_fold():
-    rng = np.random.default_rng(0)
-    table = pd.DataFrame({"tile": range(6), "label": [0, 1, 2, 0, 1, 2]})
-    table["fold"] = [1, 1, 1, 0, 0, -1]
-    probs = np.eye(3)[[0, 1, 2, 1, 1, 0]] * 0.8 + rng.random((6, 3)) * 0.01
-    rows = evaluation.evaluate_zero_shot(probs, table, NAMES, device="cpu")
+    probs = np.eye(3)[[0, 1, 2, 1, 1, 0]] * 0.8 + np.random.default_rng(0).random((6, 3)) * 0.01
+    rows = evaluation.evaluate_zero_shot(probs, TABLE, NAMES, device="cpu")
     judged = {(row["fold"], row["split"]): (row["n"], accuracy(row)) for row in rows}
-    assert judged == {
-        (0, "train"): (4, 0.75),
-        (0, "test"): (2, 0.5),
-        (1, "train"): (3, 1 / 3),
-        (1, "test"): (3, 1.0),
-    }
+    train, test = {(0, "train"): (4, 0.75), (1, "train"): (3, 1 / 3)}, {(0, "test"): (2, 0.5)}
+    assert judged == train | test | {(1, "test"): (3, 1.0)}
     assert rows[1]["labels"]["kept"] == 2 and rows[1]["device"] == "cpu"
-    accuracies = evaluation.accuracy_table({"prompts": probs}, table)
+    accuracies = evaluation.accuracy_table({"prompts": probs}, TABLE)
     assert accuracies.loc["prompts"].tolist() == [0.667, 0.5, 1]
 
 
 def test_vlm_cpl_is_judged_on_the_test_set_beside_the_labels_it_learnt_from():
-    table = pd.DataFrame({"tile": range(6), "label": [0, 1, 2, 0, 1, 2]})
-    table["fold"] = [1] * 3 + [0] * 3
-    pseudo = pd.concat(
-        pd.DataFrame({"tile": [2, 0, 1], "label": [2, 0, 0], "setting": setting, "kept": kept})
-        for setting, kept in (("published filters", [True] * 3), ("ours", [True, True, False]))
-    )
-    probs = {"published filters": np.eye(3)[[0] * 6], "ours": np.eye(3)[[0, 1, 2, 0, 1, 2]]}
-    seconds = {"published filters": 1.0, "ours": 2.0}
-    alarms = {"published filters": [Alarm("flat clusters", "a"), Alarm("flat clusters", "b")]}
-    alarms["ours"] = []
-    first, ours = evaluation.evaluate_vlm_cpl(
-        probs, pseudo, table[:3], table[3:], NAMES, seconds=seconds, alarms=alarms, network="frozen"
-    )
-    assert [row["variant"] for row in (first, ours)] == list(VARIANTS)
-    assert accuracy(first) == pytest.approx(1 / 3) and accuracy(ours) == 1
-    assert first["labels"]["precision"] == pytest.approx(2 / 3) and ours["labels"]["precision"] == 1
+    kept = {"published filters": [True] * 3, "ours": [True, True, False]}
+    pseudo = [
+        pd.DataFrame({"tile": [2, 0, 1], "label": [2, 0, 0], "setting": s, "kept": k})
+        for s, k in kept.items()
+    ]
+    probs = {"published filters": np.eye(3)[[0] * 6], "ours": np.eye(3)[TABLE.label]}
+    alarms = {"published filters": [Alarm("flat", "a"), Alarm("flat", "b")], "ours": []}
+    common = {"seconds": dict(zip(probs, (1.0, 2.0), strict=True)), "alarms": alarms}
+    parts = pd.concat(pseudo), TABLE[:3], TABLE[3:]
+    rows = evaluation.evaluate_vlm_cpl(probs, *parts, NAMES, **common, network="frozen")
+    first, ours = record.make(rows).facts.to_dict("records")
+    assert [first["variant"], ours["variant"]] == list(VARIANTS)
+    assert first["accuracy"] == pytest.approx(1 / 3) and ours["accuracy"] == 1
+    assert first["precision"] == pytest.approx(2 / 3) and ours["precision"] == 1
     assert (ours["seconds"], ours["network"], ours["split"], ours["n"]) == (2, "frozen", "test", 3)
-    assert ours["params"] | asdict(VARIANTS["ours"]) == ours["params"]
-    assert ours["params"]["filters"] == "mvc+pfc"
-    assert [row["labels"]["alarms"] for row in (first, ours)] == [["flat clusters"], []]
-    predictions = evaluation.prediction_table(table, 0, probs)
-    assert predictions.split.tolist() == ["train"] * 3 + ["test"] * 3
-    assert predictions["ours_label"].tolist() == table.label.tolist()
+    assert ours["params"] == {"filters": "mvc+pfc"} | asdict(VARIANTS["ours"])
+    assert [first["alarms"], ours["alarms"]] == [["flat"], []]
+    predictions = evaluation.prediction_table(TABLE, 0, probs)
+    assert predictions.split.tolist() == ["train"] * 3 + ["test"] * 2 + ["train"]
+    assert predictions["ours_label"].tolist() == TABLE.label.tolist()
     assert (predictions["published filters_confidence"] == 1).all()

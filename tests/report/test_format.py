@@ -1,27 +1,10 @@
-"""Markdown, and its place in a file."""
+"""Cells of tables."""
 
 import pandas as pd
+from made_up_results import made, scored
 
 from lib.report import format
 from lib.report.statistics import Estimate
-
-
-def test_markdown_has_a_line_per_row():
-    text = format.markdown(pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}))
-    assert text == "| a | b |\n| --- | --- |\n| 1 | x |\n| 2 | y |\n"
-
-
-def test_only_the_named_block_is_replaced(tmp_path):
-    file = tmp_path / "README.md"
-    file.write_text("1\n<!-- a -->\nold\n<!-- /a -->\n2\n<!-- b -->\nkeep\n<!-- /b -->\n")
-    format.replace_block(file, "a", "new \\1\n")
-    assert (
-        file.read_text()
-        == "1\n<!-- a -->\nnew \\1\n<!-- /a -->\n2\n<!-- b -->\nkeep\n<!-- /b -->\n"
-    )
-    before = file.stat().st_mtime_ns
-    format.replace_block(file, "absent", "new")
-    assert file.stat().st_mtime_ns == before
 
 
 def test_scores_have_their_interval_and_differences_their_sign_and_corrected_p():
@@ -44,9 +27,9 @@ def test_scores_have_their_interval_and_differences_their_sign_and_corrected_p()
 
 
 def test_a_pooled_score_has_the_standard_deviation_over_runs():
-    rows = pd.DataFrame({"fold": [0, 1], "n": [30, 10], "accuracy": [0.9, 0.5]})
-    assert format.pooled_std(rows) == "0.800 ± 0.283"
-    assert format.pooled_std(rows[:1]) == "0.900" == format.mean_std(rows.accuracy[:1])
+    facts = made(scored("m", 0.9, n=30), scored("m", 0.5, n=10, fold=1)).facts
+    assert format.pooled_std(facts) == "0.800 ± 0.283"
+    assert format.pooled_std(facts[:1]) == "0.900" == format.mean_std(facts.accuracy[:1])
 
 
 def test_columns_are_inserted_in_their_order_and_lines_may_lack_cells():

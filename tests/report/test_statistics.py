@@ -80,13 +80,6 @@ def test_pooled_scores_are_those_of_the_loop_and_the_mean_over_seeds():
                 assert value == pytest.approx(np.mean(each))
 
 
-def test_a_group_that_stands_in_several_lines_is_one_unit():
-    groups = of(frame(n_folds=2, n_groups=4))
-    assert groups.folds.tolist() == [0] * 4 + [1] * 4
-    assert groups.n.shape == groups.correct.shape == (1, 2, 8, 3)
-    assert groups.tested(("m",)).all() and not groups.tested(("other",)).any()
-
-
 def test_facts_give_the_same_pooled_scores_as_groups():
     for seed in range(4):
         groups = frame(seed)
@@ -98,15 +91,9 @@ def test_facts_give_the_same_pooled_scores_as_groups():
             with case(seed, score):
                 expected = estimate(groups, score).value
                 assert statistics.pooled_score(some.facts, score) == pytest.approx(expected)
-
-
-def test_accuracies_are_pooled_for_many_curves_at_once():
-    chance = np.random.default_rng(0)
-    columns = {"fold": [0, 0, 0, 1, 1, 2] * 3, "n": [10, 10, 10, 20, 20, 5] * 3}
-    columns |= {"round": np.repeat([1, 2, 3], 6), "accuracy": chance.random(18)}
-    rows = pd.DataFrame(columns)
-    each = {r: statistics.pooled_score(df) for r, df in rows.groupby("round")}
-    assert statistics.pooled_accuracies(rows, ["round"]).to_dict() == pytest.approx(each)
+                by_fold = statistics.pooled_scores(some.facts, ["fold"], score)
+                each = [statistics.pooled_score(f, score) for _, f in some.facts.groupby("fold")]
+                assert by_fold.tolist() == pytest.approx(each)
 
 
 # --- intervals -----------------------------------------------------------------------------------
@@ -119,20 +106,6 @@ def test_draws_are_of_whole_folds_and_then_of_their_groups():
     assert (drawn == drawn.round()).all() and (drawn.sum(0) == 3).all()
     assert weights.mean(0) == pytest.approx(np.ones(13), abs=0.25)
     assert (statistics.bootstrap_weights((5,), 50).sum(1) == 5).all()
-
-
-@pytest.mark.slow
-def test_drawn_scores_are_distributed_like_those_of_the_loop():
-    for seed in range(3):
-        groups = frame(seed)
-        for score in SCORES:
-            fast = drawn(groups, score)
-            slow = np.array(references.fold_group_draws(by_fold(groups), score, 2000, seed))
-            with case(seed, score):
-                assert fast.mean() == pytest.approx(slow.mean(), abs=0.005)
-                assert fast.std() == pytest.approx(slow.std(), rel=0.1)
-                for q in (0.025, 0.5, 0.975):
-                    assert np.quantile(fast, q) == pytest.approx(np.quantile(slow, q), abs=0.02)
 
 
 def test_a_drawn_score_is_the_score_of_the_drawn_groups():
@@ -156,13 +129,10 @@ def test_seeds_multiply_no_group_and_one_group_has_no_interval():
     one, many = (estimate(groups) for groups in (once, copied))
     assert astuple(one)[:3] == pytest.approx(astuple(many)[:3])
     assert one.low < one.value < one.high
+    within = estimate(frame(n_folds=1, n_groups=40))
+    assert within.low < within.value < within.high, "with one fold its groups are drawn"
     alone = once[once.group == once.group.iloc[0]]
     assert np.isnan(estimate(alone).low) and compared(alone, alone).p is None
-
-
-def test_within_one_fold_the_groups_are_drawn():
-    found = estimate(frame(n_folds=1, n_groups=40))
-    assert found.low < found.value < found.high
 
 
 @pytest.mark.slow

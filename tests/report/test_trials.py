@@ -18,30 +18,17 @@ SOME = np.array([True, True, False, True])
 
 def trial(method="ce-mvc", setting="ours", **params):
     """Of four tiles three are learnt from, two of these with the correct label."""
-    return SimpleNamespace(
-        method=method,
-        setting=setting,
-        objective="CE",
-        labels=np.array([0, 0, 1, 0]),
-        kept=SOME,
-        source="zero-shot labels",
-        params=params,
-    )
+    named = {"method": method, "setting": setting, "source": "zero-shot labels", "params": params}
+    labels = {"labels": np.array([0, 0, 1, 0]), "kept": SOME}
+    return SimpleNamespace(**named, **labels, objective="CE")
 
 
 def outcome(of=None, method="mean-of-views", alarms=None):
     probs = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])  # correct, incorrect, correct
-    name, setting = (of.method, of.setting) if of else (method, "")
-    seconds, params = (2.0, of.params) if of else (None, {})
-    return SimpleNamespace(
-        method=name,
-        setting=setting,
-        probs=probs,
-        trial=of,
-        params=params,
-        seconds=seconds,
-        alarms=alarms,
-    )
+    own = {"method": method, "setting": "", "params": {}, "seconds": None}
+    if of:
+        own = {"method": of.method, "setting": of.setting, "params": of.params, "seconds": 2.0}
+    return SimpleNamespace(**own, probs=probs, trial=of, alarms=alarms)
 
 
 def test_trials_are_shown_with_how_many_labels_and_how_many_of_them_are_correct():
@@ -54,16 +41,8 @@ def test_trials_are_shown_with_how_many_labels_and_how_many_of_them_are_correct(
 
 
 def test_a_trained_outcome_says_what_it_learnt_from_and_another_does_not():
-    some = record.make(
-        trials.evaluate(
-            [outcome(trial(rules=1)), outcome()],
-            TRUTH,
-            TEST,
-            CLASSES,
-            network="frozen",
-            device="cpu",
-        )
-    )
+    outcomes, given = [outcome(trial(rules=1)), outcome()], (TRUTH, TEST, CLASSES)
+    some = record.make(trials.evaluate(outcomes, *given, network="frozen", device="cpu"))
     trained, untrained = some.facts.to_dict("records")
     assert trained["accuracy"] == pytest.approx(2 / 3) and trained["n"] == 3
     assert trained["kept"] == 3 and trained["variant"] == "ours"
@@ -89,16 +68,9 @@ def test_a_shifted_evaluation_is_marked_as_varied():
 def history(seed=0):
     """Two rounds, of which the second chose nothing any more; a tile of the second was refused."""
     queries = {"tile": [4, 7, 5, 6], "label": [0, 1, 1, -2], "round": [0, 0, 1, 1]}
-    rounds = {
-        "round": [0, 1],
-        "labelled": [2, 3],
-        "confident": [0.4, 0.5],
-        "precision": [None, 0.9],
-        "disagreeing": [5, None],
-        "filled": [0, None],
-        "training_seconds": [1.0, 2.0],
-        "selection_seconds": [0.5, 0.0],
-    }
+    rounds = {"round": [0, 1], "labelled": [2, 3], "confident": [0.4, 0.5]}
+    rounds |= {"precision": [None, 0.9], "disagreeing": [5, None], "filled": [0, None]}
+    rounds |= {"training_seconds": [1.0, 2.0], "selection_seconds": [0.5, 0.0]}
     probs = np.random.default_rng(seed).dirichlet([1, 1], (2, 3)).astype(np.float32)
     return SimpleNamespace(queries=pd.DataFrame(queries), rounds=pd.DataFrame(rounds), probs=probs)
 
@@ -133,22 +105,13 @@ def test_the_rules_of_each_loop_are_its_parameters():
     configs = [
         SimpleNamespace(query_size=n, n_rounds=2, objective=f"objective {n}") for n in (3, 4)
     ]
-    facts = record.make(
-        active_evaluation.evaluate_loops(
-            planned, configs, [history(), history(1)], TEST, CLASSES, params={"input_size": 64}
-        )
-    ).facts
+    given, more = (planned, configs, [history(), history(1)]), {"params": {"input_size": 64}}
+    rows = active_evaluation.evaluate_loops(*given, TEST, CLASSES, **more)
+    facts = record.make(rows).facts
     assert facts.method.tolist() == ["unisal"] * 3 + ["random"] * 3
     assert facts.training.tolist() == ["dual-view"] * 3 + ["supervised"] * 3
-    assert facts.params[1] == {
-        "strategy": "unisal",
-        "training": "dual-view",
-        "threshold": 0.5,
-        "input_size": 64,
-        "query_size": 3,
-        "n_rounds": 2,
-        "objective": "'objective 3'",
-    }
+    own = {"strategy": "unisal", "training": "dual-view", "threshold": 0.5, "input_size": 64}
+    assert facts.params[1] == own | {"query_size": 3, "n_rounds": 2, "objective": "'objective 3'"}
     assert facts.varied.tolist() == ["threshold"] * 3 + [""] * 3 and facts["value"][2] == "0.5"
 
 

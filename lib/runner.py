@@ -9,6 +9,7 @@ executed copy has them in place of the defaults.
 
 import argparse
 import ast
+import functools
 import logging
 import os
 import re
@@ -35,6 +36,8 @@ KEEP_BUFFERS = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": 
 # An executed notebook shows no progress bars, ours or those of transformers and its downloads.
 NO_BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 PACKAGES = ("lib", "apps", "data", "figures")
+# Notebooks are checked without jsonschema's IRIs, whose grammar takes seconds to build on import.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 # What a notebook prints that its caller has to see.
 TOLD = ("left out", "alarm: ", "open ")
 SHORT = 3  # seconds: the heading of a section that takes longer is printed
@@ -60,18 +63,25 @@ def filled(notebook: Path, parameters: Mapping[str, Any]) -> Any:
     return content
 
 
+@functools.cache
+def _modules_imported(file: Path) -> set[Path]:
+    """The modules of this repository that a script imports itself, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
+            for name in ["", *(f".{alias.name}" for alias in node.names)]:
+                found.add(paths.ROOT / (f"{node.module}{name}".replace(".", "/") + ".py"))
+    return {module for module in found if module.is_file()}
+
+
 def modules_used(file: Path) -> list[Path]:
     """The modules of this repository that a script imports, and those that they import in turn."""
-    found: dict[Path, None] = {}
+    found: set[Path] = set()
     waiting = [file]
     while waiting:
-        for node in ast.walk(ast.parse(waiting.pop().read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
-                for name in ["", *(f".{alias.name}" for alias in node.names)]:
-                    module = paths.ROOT / (f"{node.module}{name}".replace(".", "/") + ".py")
-                    if module.is_file() and module not in found:
-                        found[module] = None
-                        waiting.append(module)
+        new = _modules_imported(waiting.pop()) - found
+        found |= new
+        waiting += new
     return sorted(found)
 
 

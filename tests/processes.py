@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,6 +20,21 @@ def make(*arguments: str, seconds: int = 60, **named: str) -> subprocess.Complet
         capture_output=True,
         text=True,
         timeout=seconds,
+    )
+
+
+def snakemake(
+    folder: Path, *words: str, root: Path = ROOT, start=subprocess.run, **told: str
+) -> subprocess.CompletedProcess:
+    """The chain of notebooks in a folder, told as make tells it; `start` is run or Popen."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
+    command += ["--cores", "2", "--nolock", "--rerun-incomplete", *words]
+    environment = os.environ | {"OUTPUT_ROOT": str(folder), "PYTHONPATH": str(root)} | told
+    if start is subprocess.run:
+        return start(command, cwd=folder, env=environment, capture_output=True, text=True)
+    log = (folder / "chain.log").open("a")
+    return start(
+        command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from processes import ROOT, snakemake
 
 from lib import chain as notebooks
 from lib import parameters, record
@@ -32,10 +33,6 @@ from lib.run_folder import Run
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[1]
-CHAIN = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
-CHAIN += ["--nolock", "--rerun-incomplete", "all", "ablations", "--config"]
-CHAIN += ["dataset=smoke", "seeds=0"]
 OF_SLIDES = {name for name, step in notebooks.CHAIN.items() if "tiles" not in step.data}
 OF_ONE_RUN = {name for name, step in notebooks.CHAIN.items() if step.per in ("seed", "fold")}
 
@@ -64,11 +61,7 @@ def in_test_set(table: pd.DataFrame) -> pd.Series:
 
 
 def start_chain(folder: Path) -> subprocess.Popen:
-    environment = os.environ | {"OUTPUT_ROOT": str(folder), "PYTHONPATH": str(ROOT)}
-    log = (folder / "chain.log").open("a")
-    return subprocess.Popen(
-        CHAIN, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
-    )
+    return snakemake(folder, "all", "ablations", start=subprocess.Popen, DATASET="smoke")
 
 
 @pytest.fixture(scope="module")
@@ -262,22 +255,18 @@ def test_a_run_with_another_keep_ratio_has_complete_tables(chain):
         assert name in text
 
 
-def test_the_same_seed_twice_gives_the_same_predictions_file(chain, tmp_path):
-    folder = chain[0].parents[4]
+def test_the_same_seed_twice_gives_the_same_predictions_file(chain, tmp_path, monkeypatch):
+    runs = chain[0].relative_to(chain[0].parents[4]) / "fold0"
+    files = ("predictions.parquet", "hcs/ours/network_a.safetensors")
+    shutil.copytree(chain[0].parents[4] / "data", tmp_path / "data")
+    for file in files:
+        (tmp_path / runs / file).unlink()
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # OUTPUT_ROOT is tmp_path in every test
     notebook = ROOT / "notebooks" / "13_high_confidence_cross_supervision.py"
     command = [sys.executable, "-m", "lib.runner", str(notebook), "-p", "dataset", "smoke"]
-    written = []
-    for turn in ("first", "second"):
-        root = tmp_path / turn
-        shutil.copytree(folder / "data", root / "data")
-        run_folder = root / chain[0].relative_to(folder) / "fold0"
-        shutil.rmtree(run_folder / "hcs")
-        (run_folder / "predictions.parquet").unlink()
-        environment = os.environ | {"OUTPUT_ROOT": str(root), "PYTHONPATH": str(ROOT)}
-        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
-        files = ("predictions.parquet", "hcs/ours/network_a.safetensors")
-        written.append([(run_folder / file).read_bytes() for file in files])
-    assert written[0] == written[1]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    for file in files:
+        assert (tmp_path / runs / file).read_bytes() == (chain[0] / "fold0" / file).read_bytes()
 
 
 def test_tables_and_figures_are_written(chain):
@@ -285,31 +274,3 @@ def test_tables_and_figures_are_written(chain):
     text = (figures / "RESULTS.md").read_text()
     assert "MVC → PFC" in text and "full supervision" in text and "UniSAL" in text
     assert len(list(figures.glob("*.png"))) >= 5
-
-
-def test_a_part_of_the_chain_can_be_asked_for(tmp_path):
-    environment = os.environ | {"OUTPUT_ROOT": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    command = [*CHAIN[: CHAIN.index("all")], "--until", "00_tiles_and_splits", *CHAIN[-3:]]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-3000:]
-    executed = {file.stem for file in tmp_path.rglob("executed/*.ipynb")}
-    assert executed == {"00_tiles_and_splits"} and not list(tmp_path.rglob("RESULTS.md"))
-
-
-def test_a_chain_that_cannot_run_is_refused_before_it_starts(tmp_path):
-    environment = os.environ | {"OUTPUT_ROOT": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    environment.pop("DATA_ROOT", None)
-    environment |= {"DATASET": "smoke", "SEEDS": "0"}  # as from make; --config comes first
-    for given, message in (
-        ("dataset=nope", "there is no dataset 'nope': there are "),
-        ("dataset=lc25k_restained", "no VLM is set for lc25k_restained"),
-        ("dataset=lc25k_colon", "put it at"),
-        ("dataset=smoke folds=5", "smoke has 0, 1, 2, 3, 4"),
-        ("dataset=smoke method=x", "there are vlm-cpl and unisal"),
-        ("dataset=nct_crc folds=1", "nct_crc has 0"),
-    ):
-        command = [*CHAIN[: CHAIN.index("--config")], "--config", *given.split()]
-        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert run.returncode != 0, given
-        assert message in run.stdout + run.stderr, given
-        assert not (tmp_path / "data").exists(), given

@@ -1,39 +1,27 @@
-"""The calls that the chain makes are words for one program, whatever a name holds."""
+"""The calls that the chain makes are words for one program; what cannot run is refused at once."""
 
-import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from cases import case
+from processes import ROOT, snakemake
 
-ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.slow
-
-
-def planned(folder: Path, root: Path = ROOT, **told: str) -> subprocess.CompletedProcess:
-    """What the chain would run, told as make tells it."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
-    environment = os.environ | {"OUTPUT_ROOT": str(folder), "PYTHONPATH": str(root)} | told
-    return subprocess.run(
-        [*command, "--cores", "1", "--nolock", "--dry-run", "--printshellcmds"],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+SNAKEFILE = (ROOT / "Snakefile").read_text()
 
 
-def calls(run: subprocess.CompletedProcess) -> list[list[str]]:
+def planned(folder: Path, *words: str, root: Path = ROOT, **told: str) -> list[list[str]]:
+    """The commands that the chain would run, told as make tells it."""
+    run = snakemake(folder, "--dry-run", "--printshellcmds", *words, root=root, **told)
     assert run.returncode == 0, run.stdout + run.stderr
     printed = re.findall(r"^Shell command: (?!None$)(.*?)\n\n", run.stdout, re.M | re.S)
     return [shlex.split(call) for call in printed]
 
 
+@pytest.mark.slow
 def test_a_call_is_one_command_whatever_vlm_and_folders_are_called(tmp_path):
     hostile = 'local-dir:plip\'; touch P; echo "$(touch P) `touch P`" {seed} {x} {{y}} \\ %s #\nb'
     root = tmp_path / 'it\'s a $HOME; `x` "y" %s #'
@@ -41,15 +29,14 @@ def test_a_call_is_one_command_whatever_vlm_and_folders_are_called(tmp_path):
         shutil.copytree(ROOT / name, root / name)
     shutil.copy(ROOT / "Snakefile", root)
     shutil.copy(ROOT / "data" / "vlms.yaml", root / "data")
-    made = calls(planned(tmp_path, DATASET="smoke", VLM=hostile, SEEDS="0, 1"))
+    made = planned(tmp_path, DATASET="smoke", VLM=hostile, SEEDS="0, 1")
     file = root / "notebooks" / "params" / "smoke.yaml"
     settings = re.sub("^vlm:.*", "", file.read_text(), flags=re.M)
     quoted = hostile.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     file.write_text(f'{settings}\nvlm: "{quoted}"\n')
-    from_a_file = calls(planned(tmp_path, root, DATASET="smoke", METHOD="vlm-cpl"))
-    for call in (made, from_a_file):
-        assert len(call) > 5
+    from_a_file = planned(tmp_path, root=root, DATASET="smoke", METHOD="vlm-cpl")
     for where, commands in ((ROOT, made), (root, from_a_file)):
+        assert len(commands) > 5
         page = [sys.executable, "-m", "figures.publish", "runs", "--", "smoke", hostile]
         assert commands.count(page) == 1
         for command in [command for command in commands if command != page]:
@@ -61,15 +48,42 @@ def test_a_call_is_one_command_whatever_vlm_and_folders_are_called(tmp_path):
     assert not list(tmp_path.rglob("P"))
 
 
-def test_what_cannot_run_is_refused_in_one_line(tmp_path):
+@pytest.mark.slow
+def test_a_part_of_the_chain_can_be_asked_for(tmp_path):
+    (command,) = planned(tmp_path, "--until", "00_tiles_and_splits", DATASET="smoke")
+    assert Path(command[3]).stem == "00_tiles_and_splits"
+
+
+REFUSED = {
+    "seeds=a: whole numbers, as in SEEDS=0": {"seeds": "a"},
+    "folds=,: whole numbers, as in FOLDS=0": {"folds": ","},
+    "there is no dataset 'nope': there are ": {"dataset": "nope"},
+    "no VLM is set for lc25k_restained": {"dataset": "lc25k_restained"},
+    "put it at": {"dataset": "lc25k_colon"},
+    "smoke has 0, 1, 2, 3, 4": {"folds": "5"},
+    "there are vlm-cpl and unisal": {"method": "x"},
+    "nct_crc has 0": {"dataset": "nct_crc", "folds": "1"},
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_run_is_refused_before_anything_starts(message, monkeypatch, output_root):
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+    monkeypatch.setenv("DATASET", "smoke")  # as from make; --config comes first
+    checks = compile(SNAKEFILE.partition("\nprint(")[0], "Snakefile", "exec")
+    with pytest.raises(SystemExit, match=f"error: .*{re.escape(message)}"):
+        exec(checks, {"config": {"dataset": "smoke"} | REFUSED[message]})
+    assert not (output_root / "data").exists()
+
+
+@pytest.mark.slow
+def test_a_refusal_is_one_line(tmp_path):
     for told, message in (
-        ({"SEEDS": "a"}, "seeds=a: whole numbers, as in SEEDS=0"),
-        ({"FOLDS": ","}, "folds=,: whole numbers, as in FOLDS=0"),
-        ({"DATASET": "nope"}, "there is no dataset 'nope': there are "),
+        ({"SEEDS": "a"}, "seeds=a: whole numbers"),
         ({"OUTPUT_ROOT": str(tmp_path / "{x}")}, "Snakemake takes braces"),
     ):
         with case(told):
-            run = planned(tmp_path, **({"DATASET": "smoke"} | told))
+            run = snakemake(tmp_path, "--dry-run", DATASET="smoke", **told)
             assert run.returncode != 0
             [line] = [line for line in run.stderr.splitlines() if "error" in line.lower()]
             assert line.startswith("error: ") and message in line

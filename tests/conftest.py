@@ -1,6 +1,7 @@
 """No test reaches the network or writes into the repository."""
 
 import os
+import signal
 import sys
 
 import pytest
@@ -22,6 +23,19 @@ def output_root(tmp_path, monkeypatch):
     """Where everything goes that the code under test writes."""
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture
+def main(monkeypatch):
+    """`python -m lib.runner` in this process, without a start of seconds; what it sets goes."""
+    from lib import runner
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for name, value in (runner.KEEP_BUFFERS | runner.NO_BARS).items():
+        monkeypatch.setenv(name, value)
+    yield lambda *arguments: runner.main([*map(str, arguments)])
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

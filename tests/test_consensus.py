@@ -2,7 +2,7 @@
 
 import inspect
 from dataclasses import asdict, fields, replace
-from itertools import pairwise, product
+from itertools import cycle, pairwise, product
 
 import numpy as np
 import pytest
@@ -331,7 +331,7 @@ def test_several_clusters_per_class_follow_a_class_of_two_kinds():
 @pytest.mark.parametrize("order", ORDERS)
 def test_no_label_depends_on_the_order_of_the_rows_nor_on_tiles_that_are_no_candidates(order):
     """So the others are chosen as if the tiles that VLMs disagree on were not there."""
-    for rules, seed in product(EACH_RULE, range(2)):
+    for rules, seed in zip(EACH_RULE, cycle((0, 1, 1))):
         inputs = some(random_inputs(seed, 5, 120, 3 + 4 * seed))
         table = filter_tiles(inputs, rules, order)
         rows = np.random.default_rng(seed).permutation(120)

@@ -123,19 +123,16 @@ def test_a_set_up_that_fails_is_not_taken_for_done(tmp_path):
 def test_a_set_up_removes_nothing_else_of_its_folder(tmp_path, monkeypatch):
     """Where its Python is gone it is made again; pip is kept from the network, so it ends there."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    for name in ("-x", "venv"):
-        mine = tmp_path / name / "mine.txt"
-        mine.parent.mkdir()
-        mine.touch()
-        (mine.parent / "pyvenv.cfg").touch()
-        (mine.parent / "bin").mkdir()
-        (mine.parent / "bin" / "python").symlink_to(tmp_path / "gone")
-        command = [ROOT / "set_up.sh", name, sys.executable]
-        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-        with case(name):
-            assert "requirements.lock" in run.stderr
-            assert mine.exists() and (mine.parent / "bin" / "python").exists()
-            assert not (mine.parent / ".installed").exists()
+    mine = tmp_path / "-x" / "mine.txt"
+    (mine.parent / "bin").mkdir(parents=True)
+    mine.touch()
+    (mine.parent / "pyvenv.cfg").touch()
+    (mine.parent / "bin" / "python").symlink_to(tmp_path / "gone")
+    command = [ROOT / "set_up.sh", "-x", sys.executable]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert "requirements.lock" in run.stderr
+    assert mine.exists() and (mine.parent / "bin" / "python").exists()
+    assert not (mine.parent / ".installed").exists()
 
 
 @needs_make

@@ -13,25 +13,15 @@ from lib import artefacts, paths, reproduce, runner
 from lib.command_line import INTERRUPTED
 
 
-def command(notebook, *passed, start=subprocess.run, **options):
+def start(notebook):
     """`python -m lib.runner` in a process of its own."""
     line = [sys.executable, "-m", "lib.runner", str(notebook)]
-    for name, value in passed:
-        line += ["-p", name, value]
-    return start(line, cwd=paths.ROOT, text=True, **options)
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
+    return subprocess.Popen(line, cwd=paths.ROOT, text=True, stdout=null, stderr=pipe)
 
 
 def listed(folder):
     return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*"))
-
-
-@pytest.fixture
-def keep_handlers():
-    """`main` sets handlers; take them back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
@@ -46,15 +36,15 @@ def keep_handlers():
     ],
 )
 def test_wrong_parameters_are_refused_before_anything_starts(
-    passed, named, write_notebook, output_root, capsys, keep_handlers
+    passed, named, write_notebook, output_root, capsys, main
 ):
-    assert runner.main([str(write_notebook("raise SystemExit")), *passed]) == 1
+    assert main(write_notebook("raise SystemExit"), *passed) == 1
     assert named in capsys.readouterr().err
     assert not (output_root / "data").exists()
 
 
-def test_a_notebook_that_is_not_there_is_named_with_near_names(capsys, keep_handlers):
-    assert runner.main(["notebooks/14_comparisons.py"]) == 1
+def test_a_notebook_that_is_not_there_is_named_with_near_names(capsys, main):
+    assert main("notebooks/14_comparisons.py") == 1
     assert "14_comparisons.py: did you mean 14_comparison" in capsys.readouterr().err
 
 
@@ -88,29 +78,25 @@ print("left out: a.bmp\\nalarm: flat\\nhidden")
 # %% [markdown]
 # ## A long section
 
-time.sleep(3.5)
+time.sleep(0.6)
 """
 
 
-@pytest.mark.slow
-def test_a_notebook_runs_with_its_parameters_into_the_run_folder(write_notebook, output_root):
+def test_a_notebook_runs_with_its_parameters_into_the_run_folder(
+    write_notebook, output_root, main, capsys, monkeypatch
+):
     """It removes what a killed run left, and not what a running one writes."""
-    dead = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
-    ).stdout.strip()
     folder, beside = paths.run_folder("toy", "none/at all", 4), set(paths.ROOT.iterdir())
-    left, written = (
-        folder / f".part-{artefacts.HOST}-{process}-0123abcd" for process in (dead, os.getpid())
-    )
+    dead = 999_999_999  # no process has this number
+    left, written = (folder / f".part-{artefacts.HOST}-{p}-0123abcd" for p in (dead, os.getpid()))
     for temporary in (left, written):
         temporary.mkdir(parents=True)
-    passed = [("seed", "4"), ("rate", "1"), ("note", "-x"), ("tags", "[x, y]")]
-    done = command(write_notebook(BODY), *passed, capture_output=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    # the kernel's libraries may warn on the same stream
-    told = [line for line in done.stderr.splitlines() if line.startswith(("10_toy ", "  10 "))]
-    assert told[0] == "10_toy (toy none/at all 4) …" and told[1] == "  10 A long section …"
-    assert done.stderr.splitlines()[-3:] == ["left out: a.bmp", "alarm: flat", "open page"]
+    monkeypatch.setattr(runner, "SHORT", 0.2)
+    passed = "-p seed 4 -p rate 1 -p note -x -p tags".split()
+    assert main(write_notebook(BODY), *passed, "[x, y]") == 0
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "10_toy (toy none/at all 4) …" and "  10 A long section …" in told
+    assert told[-3:] == ["left out: a.bmp", "alarm: flat", "open page"]
     seen = json.loads((output_root / "seen.json").read_text())
     assert seen == ["toy", "none/at all", 4, 1, -1, "-x", ["x", "y"], str(paths.ROOT)]
     assert listed(folder) == [written.name, "executed", "executed/10_toy.ipynb"]
@@ -118,7 +104,7 @@ def test_a_notebook_runs_with_its_parameters_into_the_run_folder(write_notebook,
     [cell] = [c for c in content["cells"] if "parameters" in c["metadata"].get("tags", ())]
     lines = "".join(cell["source"]).splitlines()
     assert lines[0] == "dataset = 'toy'  # a card" and "seed = 4" in lines and "rate = 1.0" in lines
-    assert 3 < content["metadata"]["papermill"]["duration"] < 60
+    assert 0.6 < content["metadata"]["papermill"]["duration"] < 60
     assert {path for path in paths.ROOT.iterdir() if path.name.startswith("kernel")} <= beside
     runs = folder.parent
     [line] = reproduce.summary(runs).splitlines()
@@ -149,11 +135,12 @@ print("never reached")
         ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "for lack of memory: close"),
     ],
 )
-def test_a_failing_notebook_says_what_to_do_and_keeps_what_ran(body, said, write_notebook):
-    done = command(write_notebook(body), capture_output=True, timeout=120)
-    assert done.returncode == 1
-    error = done.stderr[done.stderr.rindex("error: ") :]
-    assert said in error and "10_toy.failed.ipynb" in error and "Traceback" not in error
+def test_a_failing_notebook_says_what_to_do_and_keeps_what_ran(
+    body, said, write_notebook, main, capsys
+):
+    assert main(write_notebook(body)) == 1
+    _, error = capsys.readouterr().err.split("error: ")
+    assert said in f"error: {error}" and "10_toy.failed.ipynb" in error and "Traceback" not in error
     folder = paths.run_folder("toy", "none/at all", 0)
     assert listed(folder) == ["executed", "executed/10_toy.failed.ipynb"]
     kept = json.loads((folder / "executed" / "10_toy.failed.ipynb").read_text())
@@ -178,9 +165,7 @@ with atomic(folder / "votes.npy") as part:
 def test_an_ended_run_leaves_no_named_artefact_and_no_kernel(how, status, write_notebook):
     folder = paths.run_folder("toy", "none/at all", 0)
     pid = folder / "kernel"
-    notebook, pipe = write_notebook(SLOW), subprocess.PIPE
-    process = command(notebook, start=subprocess.Popen, stdout=subprocess.DEVNULL, stderr=pipe)
-    kernel = None
+    process, kernel = start(write_notebook(SLOW)), None
     try:
         assert wait_for(lambda: pid.is_file() and pid.read_text(), 60), "the notebook did not start"
         kernel = int(pid.read_text())
@@ -216,7 +201,7 @@ with log.open("a") as opened:
 @pytest.mark.slow
 def test_of_two_runs_of_one_notebook_the_second_waits_and_says_for_whom(write_notebook):
     notebook = write_notebook(LOGGED)
-    started = [command(notebook, start=subprocess.Popen, stderr=subprocess.PIPE) for _ in range(2)]
+    started = [start(notebook) for _ in range(2)]
     told = [process.communicate(timeout=120)[1] for process in started]
     assert [process.returncode for process in started] == [0, 0]
     folder = paths.run_folder("toy", "none/at all", 0)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,8 +24,10 @@ from lib.data import cards, datasets
 from lib.data.images import open_image
 from lib.data.splits import FOLDS
 from lib.data.tiles import read_tile_table
-from lib.slides.cohort import Cohort
 from lib.workers import worker_pool
+
+if TYPE_CHECKING:  # each worker would load torch
+    from lib.slides.cohort import Cohort
 
 TRUTH_STEP = 16  # pixels of level 0
 GLASS = 0  # in the truth; kinds count from 1
@@ -238,11 +240,12 @@ def deal_groups(
     groups, kinds: [N], of tiles. Raises ValueError with the name of the dataset if it cannot be.
     """
     names, group_of = np.unique(groups, return_inverse=True)
+    kind_names, kind_of = np.unique(kinds, return_inverse=True)
     for _ in range(1000):
         hand_of = np.empty(len(names), int)
         hand_of[rng.permutation(len(names))] = np.arange(len(names)) % n
         hands = hand_of[group_of]
-        if (pd.crosstab(kinds, hands).reindex(columns=range(n), fill_value=0) > 0).all(axis=None):
+        if np.bincount(kind_of * n + hands, minlength=len(kind_names) * n).all():
             return hands
     raise ValueError(f"{name}: its {len(names)} groups cannot give {n} folds tiles of all kinds")
 
@@ -263,7 +266,7 @@ def _tiles_of_slide(tiles: pd.DataFrame, number: int, recipe: Mapping[str, Any])
 # --- its truth -----------------------------------------------------------------------------------
 
 
-def relevant_tissue(card: cards.Card, cohort: Cohort, tiles: pd.DataFrame) -> np.ndarray | None:
+def relevant_tissue(card: cards.Card, cohort: "Cohort", tiles: pd.DataFrame) -> np.ndarray | None:
     """Tiles that show mostly what gives their slide its label, bool [N]; None where unknown.
 
     Known of slides that were made here; it judges open-set prompting and decides nothing. tiles: a

@@ -350,7 +350,7 @@ def test_an_unknown_strategy_is_refused_and_the_known_are_named(name):
 @pytest.mark.parametrize("strategy", ["cs", "uherding"])
 def test_memory_grows_with_the_number_of_tiles_and_not_with_its_square(strategy):
     peaks = []
-    for n in (2000, 8000):
+    for n in (1000, 4000):
         pool = random_pool(n)
         tracemalloc.start()
         select(strategy, pool, 20, 0)

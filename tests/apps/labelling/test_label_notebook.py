@@ -1,6 +1,7 @@
 """Notebook 91 headlessly, and what `make label` opens: from no label to queries that wait."""
 
 import json
+import shutil
 from functools import partial
 
 import matplotlib
@@ -26,9 +27,23 @@ N, VIEWS, E = 60, 3, 12
 NOTEBOOK = paths.notebook_file("91_label_tiles")
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A result of notebook 90, made once: the root of outputs and what `make_result` returns."""
+    root = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUTPUT_ROOT", str(root))
+        return root, *make_result(root, KINDS)
+
+
 @pytest.fixture
-def mine(tmp_path):
-    return make_result(tmp_path, KINDS)
+def mine(made, tmp_path):
+    """A copy for each test; the folder of a result is called by where its tiles lie."""
+    _, tiles, out, truth = made
+    folder = shutil.copytree(tiles, tmp_path / tiles.name)
+    mine = paths.own_folder("mine", "some-vlm", 0, folder)
+    shutil.copytree(out, mine)
+    return folder, mine, truth
 
 
 def make_result(tmp_path, names):

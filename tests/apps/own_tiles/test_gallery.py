@@ -62,7 +62,7 @@ def slow_choice(tiles, name, n):
 
 def test_the_choice_is_that_of_sorted_lists():
     """No tile is both surest and least sure; a class without tiles has empty rows."""
-    for seed, n, n_tiles in product(range(4), (1, 4, 12, 100), (0, 1, 60)):
+    for seed, n, n_tiles in product(range(2), (1, 4, 100), (0, 1, 60)):
         tiles = random_tiles(seed)[:n_tiles]
         chosen = choose(tiles, NAMES, n)
         assert list(chosen) == NAMES

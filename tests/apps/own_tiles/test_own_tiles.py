@@ -378,18 +378,13 @@ def test_spoilt_tiles_are_left_out_and_the_rest_is_as_without_them(
     assert read_csv(out / "left_out.csv").path.tolist() == names
 
 
-def test_the_command_line_does_the_same_and_three_tiles_are_enough(material, tmp_path):
+def test_the_command_does_the_same_and_three_tiles_are_enough(material, tmp_path, capsys, main):
     folder = write_tiles(tmp_path / "my tiles", 1, seed=2, folders=("",))
     given = main_parameters(material, folder=str(folder), dataset="mine", n_views=2, n_steps=10)
-    command = [sys.executable, "-m", "lib.runner", "notebooks/90_your_own_tiles.py"]
-    command += [word for name, value in given.items() for word in ("-p", name, str(value))]
-    environment = os.environ | {"OUTPUT_ROOT": str(tmp_path / "out"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    (page,) = (tmp_path / "out").rglob("index.html")
-    assert f"open {page}" in done.stderr  # where to look
+    words = [word for name, value in given.items() for word in ("-p", name, str(value))]
+    assert main(paths.notebook_file("90_your_own_tiles"), *words) == 0
+    (page,) = (tmp_path / "data").rglob("index.html")
+    assert f"open {page}" in capsys.readouterr().err  # where to look
     assert page.parent.name.startswith("my-tiles-") and page.parent.parent.name == "seed0"
     assert read_csv(page.parent / "predictions.csv").path.tolist() == files_of(folder)
     assert [f.name for f in (page.parents[1] / "executed").iterdir()] == ["90_your_own_tiles.ipynb"]

@@ -32,11 +32,12 @@ import torch
 from open_clip import ClipLoss
 
 from lib import paths
+from data.prepare import stand_in
 from data.prepare.datasets import prepare, prepare_source
 from lib.data import cards, tiles
+from lib.data.sources import read_source
 from lib.figures import step_plots
 from lib.run_folder import open_run
-from lib.vlm import stand_in
 from lib.vlm.inference import embed_prompts, embed_tiles
 from lib.vlm.loading import load_vlm
 
@@ -59,7 +60,7 @@ model_folder = paths.model_folder(vlm, seed)
 
 # %%
 prepare_source(vlm)
-source, source_table, pixels_file = stand_in.read_source(vlm, image_size)
+source, source_table, pixels_file = read_source(vlm, image_size)
 target = cards.read_card(dataset)
 assert source.name != dataset
 if target.slides is None:  # of slides nothing is cut yet

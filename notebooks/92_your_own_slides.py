@@ -25,6 +25,7 @@ from pathlib import Path
 
 
 from apps.slide_viewer import own_slides, page
+from data.prepare import stand_in
 from data.prepare.datasets import prepare, prepare_source
 from lib import paths
 from lib.data import cards
@@ -32,7 +33,6 @@ from lib.figures import slide_plots
 from lib.slides import open_set, study
 from lib.slides.cohort import Cohort, embed_slides
 from lib.slides.slide_table import with_tissue
-from lib.vlm import stand_in
 from lib.vlm.cards import describe_vlm, vlm_citations
 from lib.vlm.loading import load_vlm
 

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from data.prepare import stand_in
 from data.prepare.datasets import prepare
 from lib import consensus
 from lib.data import cards, tiles
 from lib.labels import UNLABELLED
 from lib.learning import losses, setups
 from lib.learning.trainer import TrainingTiles
-from lib.vlm import inference, stand_in
+from lib.vlm import inference
 from lib.vlm.loading import load_vlm
 
 SIZE = 128  # pixels, as in the record

@@ -117,7 +117,7 @@ def test_no_executed_notebook_is_tracked():
 
 LEAVES = set(
     "artefacts chain command_line csv_tables labels packaged_weights parameters paths random_draws "
-    "record workers yaml_files".split()
+    "record yaml_files".split()
 )
 # What the modules of a room, or of the top, may import beside the leaves and their own room.
 MAY_IMPORT = {

@@ -18,10 +18,11 @@ from urllib.parse import quote
 from apps.own_tiles.classifier import DESCRIPTION
 from apps.own_tiles.results import made_from
 from apps.own_tiles.tile_folder import list_tiles, tiles_folder
+from apps.own_tiles.words import parse_classes
 from lib import parameters, paths, runner
 from lib.artefacts import atomic
 from lib.command_line import exit_status, say
-from lib.vlm.prompts import PAPERS, parse_classes, parse_templates
+from lib.vlm.prompts import PAPERS, parse_templates
 
 FIRST, RESULT, LABEL = "00_tiles_and_splits", "90_your_own_tiles", "91_label_tiles"
 MANAGER, FILES = "--ServerApp.contents_manager_class", "apps.labelling.notebook_files.NotebookFiles"

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from apps.own_tiles.words import parse_classes
 from lib import paths
 from lib.alarm import Alarm
 from lib.data import cards
-from lib.vlm.prompts import PAPERS, class_prompts, parse_classes, parse_templates
+from lib.vlm.prompts import PAPERS, class_prompts, parse_templates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,8 +37,8 @@ def load_model(vlm: str, unique: pd.DataFrame, *, image_size: int, seed: int) ->
 
     Raises ValueError for a stand-in that has learned on one of these tiles.
     """
+    from data.prepare import stand_in
     from data.prepare.datasets import prepare_source
-    from lib.vlm import stand_in
     from lib.vlm.cards import describe_vlm, vlm_citations
     from lib.vlm.loading import load_vlm
 

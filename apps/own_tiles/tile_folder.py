@@ -6,8 +6,15 @@ from pathlib import Path
 import pandas as pd
 
 from lib import paths
-from lib.data.images import FORMATS
-from lib.data.tiles import UnreadableTiles, decode_tiles, files_below, holds_results, read_digests
+from lib.data.images import FORMATS, open_image
+from lib.data.tiles import (
+    UnreadableTiles,
+    decode_tiles,
+    digest,
+    files_below,
+    holds_results,
+    in_threads,
+)
 
 SHOWN = 20  # files that are left out, on the terminal
 
@@ -80,11 +87,21 @@ def list_tiles(folder: Path, *, by_folder: bool = False) -> TileFolder:
     if any(holds_results(parent) for parent in (here, *here.parents) if parent != synthetic):
         raise ValueError(f"{folder} lies among results of this project: name a folder of tiles")
     reasons = files_below(folder)
-    read = read_digests(folder, [path for path, why in reasons.items() if not why])
-    reasons |= {path: why for path, (_, why) in read.items()}
+
+    def read(path: str) -> tuple[str, str]:
+        """The digest of an image that opens, and "", or "" and why it does not."""
+        try:
+            with open_image(folder / path):
+                return digest(folder / path), ""
+        except (OSError, ValueError) as error:
+            return "", str(getattr(error, "strerror", None) or error)
+
+    listed = [path for path, why in reasons.items() if not why]
+    digests = dict(zip(listed, in_threads(read, listed, "reading tiles"), strict=True))
+    reasons |= {path: why for path, (_, why) in digests.items()}
     table = pd.DataFrame({"path": [path for path, why in reasons.items() if not why]}, dtype=object)
     table["group"] = table.path.str.rpartition("/")[0] if by_folder else table.path
-    table["digest"] = [read[path][0] for path in table.path]
+    table["digest"] = [digests[path][0] for path in table.path]
     if by_folder and (table.group == "").any():
         outside = table.path[table.group == ""].iloc[0]
         raise ValueError(f"subfolders are to be groups, but {outside} lies in none")

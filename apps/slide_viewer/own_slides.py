@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from openslide import OpenSlide, OpenSlideError
 
+from apps.own_tiles.words import parse_classes
 from lib.alarm import Alarm
 from lib.csv_tables import path_key, read_table
 from lib.data.cards import Card
@@ -15,7 +16,7 @@ from lib.slides.cohort import Cohort
 from lib.slides.open_set import OTHER_TISSUE
 from lib.slides.reading import companions
 from lib.slides.slide_table import mpp_by_path, number_slides
-from lib.vlm.prompts import PAPERS, by_semicolon, parse_classes, parse_templates
+from lib.vlm.prompts import PAPERS, by_semicolon, parse_templates
 
 SHOWN = 3  # files of a line
 

@@ -17,8 +17,8 @@ from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from data.prepare.laboratory import SUPERSAMPLE, Array, StainedSlide, draw_slide, scan
+from data.prepare.workers import worker_pool
 from lib.artefacts import atomic
-from lib.workers import worker_pool
 
 FIELD_UM = 110.0  # side of a field of view
 PARALLEL_FROM = 200  # tiles; for fewer, workers cost more than they save

@@ -20,11 +20,11 @@ from tqdm import tqdm
 from data.prepare.laboratory import draw_slide
 from data.prepare.pyramids import write_pyramid
 from data.prepare.synthetic import tissue_tile
+from data.prepare.workers import worker_pool
 from lib.data import cards, datasets
 from lib.data.images import open_image
 from lib.data.splits import FOLDS
 from lib.data.tiles import read_tile_table
-from lib.workers import worker_pool
 
 if TYPE_CHECKING:  # each worker would load torch
     from lib.slides.cohort import Cohort

@@ -5,7 +5,7 @@ import os
 import posixpath
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b, file_digest
 from pathlib import Path
@@ -22,7 +22,7 @@ from lib.artefacts import atomic, new_array
 from lib.csv_tables import path_key, read_table, refuse
 from lib.data import shifts
 from lib.data.cards import Card, beside, groups_by_pattern
-from lib.data.images import FORMATS, open_image, read_square
+from lib.data.images import FORMATS, read_square
 
 if TYPE_CHECKING:
     import torch
@@ -95,20 +95,6 @@ def holds_results(folder: Path) -> bool:
     return is_written or any(beside)
 
 
-def read_digests(folder: Path, tile_paths: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Open each image without reading its pixels: its digest and "", or "" and why that fails."""
-
-    def read(path: str) -> tuple[str, str]:
-        try:
-            with open_image(folder / path):
-                return _digest(folder / path), ""
-        except (OSError, ValueError) as error:
-            return "", str(getattr(error, "strerror", None) or error)
-
-    listed = list(tile_paths)
-    return dict(zip(listed, _in_threads(read, listed, "reading tiles"), strict=True))
-
-
 def read_tile_table(card: Card, folder: Path) -> pd.DataFrame:
     """All tiles of a dataset, ordered by path.
 
@@ -134,7 +120,7 @@ def read_tile_table(card: Card, folder: Path) -> pd.DataFrame:
     table = table[table.group.notna()]  # of a sample, those that its table names
     table = table[_between(table.group, *card.group_hash_range)].reset_index(drop=True)
     table["tile"] = np.arange(len(table))
-    table["digest"] = digests(folder, table.path)
+    table["digest"] = in_threads(lambda path: digest(folder / path), table.path)
     return table
 
 
@@ -197,12 +183,8 @@ def _in_list(card: Card, folder: Path, where: str) -> list[tuple[str, int]]:
     return list(labels.items())
 
 
-def digests(folder: Path, tile_paths: Iterable[str]) -> list[str]:
-    """Of the bytes of each file: equal digests are copies of one file."""
-    return _in_threads(lambda path: _digest(folder / path), list(tile_paths))
-
-
-def _digest(file: Path) -> str:
+def digest(file: Path) -> str:
+    """Digest the bytes of a file: equal digests are copies of one file."""
     with file.open("rb") as opened:
         return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
 
@@ -345,7 +327,7 @@ def decode_tiles(
             except (OSError, ValueError) as error:
                 failed[path] = str(getattr(error, "strerror", None) or error)
 
-        _in_threads(decode, range(len(table)), "decoding tiles")
+        in_threads(decode, range(len(table)), "decoding tiles")
         if failed:
             raise UnreadableTiles(folder, failed)
     _warn(converted)
@@ -367,7 +349,8 @@ def stored_size(image_size: int) -> int:
     return round(image_size * 8 / 7)
 
 
-def _in_threads(function, items, title: str | None = None) -> list:
+def in_threads(function: Callable, items: Sequence, title: str | None = None) -> list:
+    """Apply a function of files to items, in their order."""
     with ThreadPoolExecutor(THREADS) as pool:
         done = pool.map(function, items)
         return list(tqdm(done, title, len(items), unit="tile") if title else done)

@@ -13,12 +13,12 @@ import numpy as np
 
 from lib import paths
 from lib.artefacts import atomic, digest_of, locked, scratch_folder
+from lib.data.sources import read_source
 from lib.learning.losses import Supervised
 from lib.learning.samplers import plain_features
 from lib.learning.setups import fit_predict, frozen
 from lib.learning.trainer import TrainingTiles
 from lib.vlm.inference import VLM, embed_prompts, embed_tiles, embed_views
-from lib.vlm.stand_in import read_source
 
 # Settings of a run that the result depends on.
 SETTINGS = ("prompts", "input_size", "n_views", "hue", "batch_size", "n_steps")

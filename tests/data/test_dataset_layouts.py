@@ -18,7 +18,7 @@ from miniatures import MAKERS, make
 from data.prepare.datasets import missing_tiles, prepare, prepare_source
 from lib import parameters, paths, runner
 from lib.data import cards, splits, tiles
-from lib.vlm import stand_in
+from lib.data.sources import read_source
 
 SIZE = 32  # pixels, of the model
 STAND_IN = "stand-in-smoke_other_lab"
@@ -144,7 +144,7 @@ def elsewhere(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUTPUT_ROOT", str(tmp_path_factory.mktemp("elsewhere")))
         prepare_source(STAND_IN)
-        return stand_in.read_source(STAND_IN, SIZE)[1]
+        return read_source(STAND_IN, SIZE)[1]
 
 
 @pytest.mark.slow

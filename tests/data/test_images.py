@@ -439,7 +439,7 @@ def test_the_pages_of_a_file_are_not_walked_through(tmp_path):
 def decode(folder, image_size=35):
     """The store (40 px) of all files of a folder and the warnings that it took."""
     names = sorted(file.name for file in folder.iterdir())
-    table = pd.DataFrame({"path": names, "digest": tiles.digests(folder, names)})
+    table = pd.DataFrame({"path": names, "digest": [tiles.digest(folder / n) for n in names]})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         store = tiles.decode_tiles(table, folder, "mine", image_size)

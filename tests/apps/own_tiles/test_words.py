@@ -1,0 +1,63 @@
+"""Classes and their words from one line of text."""
+
+import pytest
+
+from apps.own_tiles.words import parse_classes
+
+
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ("fat; muscle", {"fat": ["fat"], "muscle": ["muscle"]}),
+        (" fat ;; muscle ; ", {"fat": ["fat"], "muscle": ["muscle"]}),
+        ("a = fat; muscle", {"a": ["fat"], "muscle": ["muscle"]}),
+        (
+            "benign = benign colonic tissue | normal mucosa; malignant = colon adenocarcinoma",
+            {
+                "benign": ["benign colonic tissue", "normal mucosa"],
+                "malignant": ["colon adenocarcinoma"],
+            },
+        ),
+        ("fat | adipose |; muscle", {"fat": ["fat", "adipose"], "muscle": ["muscle"]}),
+        ("= fat; b=muscle", {"fat": ["fat"], "b": ["muscle"]}),
+        (
+            """'x' = the "dark" one; "y" = l'autre""",
+            {"'x'": ['the "dark" one'], '"y"': ["l'autre"]},
+        ),
+        ("Drüse = 腺 | glándula; 脂肪", {"Drüse": ["腺", "glándula"], "脂肪": ["脂肪"]}),
+        ("<b>& = {} fat; a\\b = 100 %s", {"<b>&": ["{} fat"], "a\\b": ["100 %s"]}),
+        ("Fat; fat", {"Fat": ["Fat"], "fat": ["fat"]}),
+    ],
+)
+def test_names_and_wordings_are_read_from_one_line(text, classes):
+    assert parse_classes(text, ["{}"]) == classes
+    in_papers = {name: [f"An H&E image of {w}" for w in words] for name, words in classes.items()}
+    assert parse_classes(text) == in_papers
+    assert list(parse_classes(text)) == list(classes)  # the order is that of the text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "at least two classes are needed, by semicolon; there are 0 in ''"),
+        ("   ", "at least two classes are needed.*there are 0"),
+        (";;", "at least two classes are needed.*there are 0"),
+        ("fat", "at least two classes are needed.*there are 1 in 'fat'"),
+        ("fat, muscle", "at least two classes are needed.*there are 1"),
+        ("fat;", "at least two classes are needed.*there are 1"),
+        ("a =; muscle", r"the class 'a =' has no words"),
+        ("fat; b = | ", r"the class 'b = \|' has no words"),
+        ("fat; =", "the class '=' has no words"),
+        ("fat; |", r"the class '\|' has no words"),
+        ("fat; fat", "two classes are called 'fat'"),
+        ("a = fat; a = muscle", "two classes are called 'a'"),
+        ("fat; fat = muscle", "two classes are called 'fat'"),
+        ("f\u00e4t = fat; fa\u0308t = muscle", "two classes are called 'fa\u0308t'"),
+        ("fat; none of these", "'none of these' stands for no class"),
+        ("a = fat; b = fat", "two classes have the words 'fat'"),
+        ("a = fat | lipid; b = muscle | lipid", "two classes have the words 'lipid'"),
+    ],
+)
+def test_what_is_no_list_of_classes_is_refused_with_its_reason(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_classes(text)

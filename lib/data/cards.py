@@ -164,8 +164,8 @@ class Card:
     other_tissue: what is in the slides and is no target class, in words for prompts.
     group_hash_range: two numbers, 0 to 1: takes only the groups whose name, hashed, lies between
     them. Datasets with ranges that do not overlap share no group.
-    restain: how far the tiles move to the other laboratory of `lib.data.staining` when they are
-    decoded as the source of a stand-in VLM.
+    restain: how far the tiles move from the other laboratory of `lib.data.staining` (−1: to it)
+    when they are decoded as the source of a stand-in VLM.
     joined: cards whose classes and tiles a stand-in VLM learns on beside those of this card.
     """
 
@@ -209,8 +209,8 @@ class Card:
 
     @property
     def shift(self) -> str:
-        """`restain` by its name in `lib.data.shifts`, where "stain-" leads to that laboratory."""
-        return f"stain{-self.restain:+g}" if self.restain else ""
+        """`restain` by its name in `lib.data.shifts`."""
+        return f"stain{self.restain:+g}" if self.restain else ""
 
     @property
     def published(self) -> dict[str, dict[str, int]]:

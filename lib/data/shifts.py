@@ -2,9 +2,9 @@
 
 A name is a direction and a strength. `haematoxylin` and `eosin` with a sign: the amount of that
 stain is multiplied by 2 to that power, "haematoxylin-1.0" halves it, "eosin+1.0" doubles it.
-`stain` with a sign: `staining.restain` by the opposite number, so that "stain+1.0" leads away from
-the other laboratory, from which the stand-in of `lc25k` has learnt, and "stain-1.0" to it. `blur`:
-the standard deviation of a Gaussian, in pixels of the tile. `jpeg`: the quality, 1 to 95.
+`stain` with a sign: `staining.restain` by that number, so that "stain+1.0" leads away from the
+other laboratory, from which the stand-in of `lc25k` has learnt, and "stain-1.0" to it. `blur`: the
+standard deviation of a Gaussian, in pixels of the tile. `jpeg`: the quality, 1 to 95.
 """
 
 import io
@@ -16,23 +16,12 @@ from scipy.ndimage import gaussian_filter
 
 from lib.data import staining
 
-DIRECTIONS = (
-    "haematoxylin-",
-    "haematoxylin+",
-    "eosin-",
-    "eosin+",
-    "stain-",
-    "stain+",
-    "blur",
-    "jpeg",
-)
+STAINS = ("haematoxylin", "eosin", "stain")
+DIRECTIONS = (*(stain + sign for stain in STAINS for sign in "-+"), "blur", "jpeg")
 
 
 def parse(name: str) -> tuple[str, float]:
-    """Direction (of `DIRECTIONS`) and strength (above 0) of a shift's name.
-
-    Raises ValueError naming what is no shift.
-    """
+    """Direction (of `DIRECTIONS`) and strength (above 0); ValueError naming what is no shift."""
     found = re.fullmatch(r"([a-z]+[+-]?)(\d+(?:\.\d+)?)", name)
     direction, strength = (found[1], float(found[2])) if found else ("", 0.0)
     if direction not in DIRECTIONS or not strength or (direction == "jpeg" and strength > 95):
@@ -57,17 +46,11 @@ def shift(tile: np.ndarray, name: str) -> np.ndarray:
     if direction == "blur":
         return gaussian_filter(tile, (strength, strength, 0))
     if direction == "jpeg":
-        return _recompressed(tile, round(strength))
-    signed = -strength if direction.endswith("-") else strength
-    if direction[:-1] == "stain":
-        return staining.restain(tile, -signed)
-    stain = ("haematoxylin", "eosin").index(direction[:-1])
-    factors = [1.0, 1.0]
-    factors[stain] = 2.0**signed
+        buffer = io.BytesIO()
+        Image.fromarray(tile).save(buffer, "JPEG", quality=round(strength))
+        return np.asarray(Image.open(buffer))
+    signed, stain = float(f"{direction[-1]}{strength}"), direction[:-1]
+    if stain == "stain":
+        return staining.restain(tile, signed)
+    factors = [2.0**signed if stain == name else 1.0 for name in STAINS[:2]]
     return staining.scale_stains(tile, *factors)
-
-
-def _recompressed(tile: np.ndarray, quality: int) -> np.ndarray:
-    buffer = io.BytesIO()
-    Image.fromarray(tile).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer))

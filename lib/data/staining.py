@@ -24,15 +24,15 @@ def restain(tile: Array, shift: float) -> Array:
 
     The amounts of both stains (`separate_stains`, not cut off at 0) are kept, and what they do not
     explain of the optical density; the stains' colours, strengths and the white move by `shift`
-    times the way to the other laboratory (negative: the opposite way). 0 changes nothing.
+    times the way from the other laboratory: −1 leads to it, 0 changes nothing.
     """
     density = -np.log10((tile.astype(np.float32) + 1) / 256).reshape(-1, 3)
     amounts = np.linalg.lstsq(HE.T, density.T, rcond=None)[0].T.astype(np.float32)
-    stains = HE + shift * (OTHER_HE - HE)
+    stains = HE + shift * (HE - OTHER_HE)
     stains /= np.linalg.norm(stains, axis=1, keepdims=True) / np.linalg.norm(HE, axis=1)[:, None]
-    change = OTHER_STRENGTHS[:, None] ** shift * stains - HE
+    change = OTHER_STRENGTHS[:, None] ** -shift * stains - HE
     density += amounts @ change.astype(np.float32)
-    light = 256 * OTHER_WHITE.astype(np.float32) ** shift * 10**-density - 1
+    light = 256 * OTHER_WHITE.astype(np.float32) ** -shift * 10**-density - 1
     return np.clip(light + 0.5, 0, 255).astype(np.uint8).reshape(tile.shape)
 
 

@@ -18,7 +18,13 @@ from lib.slides.geojson import write_geojson
 from lib.slides.grid import read_tiles, tile_grid
 from lib.slides.reading import Slide, open_slide
 from lib.slides.slide_table import TISSUE
-from lib.slides.tissue import TISSUE_MPP, mask_to_outlines, stained_mask, tissue_of
+from lib.slides.tissue import (
+    TISSUE_MPP,
+    mask_to_outlines,
+    optical_density,
+    stained_mask,
+    tissue_of,
+)
 from lib.vlm.inference import VLM, encode_images, weights_digest
 from lib.vlm.views import plain_view
 
@@ -54,11 +60,13 @@ class Cohort:
         Returns the mask at `TISSUE_MPP`, the tiles' top left corners, int64 [N, 2], and where the
         tissue is from. Errors as in `tissue_of`, and ValueError where no tile fits in.
         """
-        mask, source = tissue_of(slide, Path(line["tissue"]) if line["tissue"] else None)
+        density = optical_density(slide) if self.min_stained or not line["tissue"] else None
+        edited = Path(line["tissue"]) if line["tissue"] else None
+        mask, source = tissue_of(slide, edited, density)
         coords = tile_grid(slide, mask, TISSUE_MPP, self.pixels, mpp=self.mpp)
-        if self.min_stained:
+        if density is not None and self.min_stained:
             size = {"mpp": self.mpp, "min_tissue": self.min_stained}
-            stained = tile_grid(slide, stained_mask(slide), TISSUE_MPP, self.pixels, **size)
+            stained = tile_grid(slide, stained_mask(density), TISSUE_MPP, self.pixels, **size)
             corners = {*map(tuple, stained.tolist())}
             coords = coords[[tuple(corner) in corners for corner in coords.tolist()]]
         if not len(coords):

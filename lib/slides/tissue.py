@@ -41,40 +41,36 @@ MAX_WORK = 1e10  # corners of outlines times rows of the mask; those of a slide'
 # --- detected ------------------------------------------------------------------------------------
 
 
-def tissue_mask(slide: Slide, mpp: float = TISSUE_MPP) -> np.ndarray:
-    """Detect tissue at `mpp` µm/px: bool, of `slide.shape_at(mpp)`.
+def tissue_mask(slide: Slide, density: np.ndarray | None = None) -> np.ndarray:
+    """Detect tissue: bool, of `slide.shape_at(TISSUE_MPP)`. density: of `optical_density`.
 
     Tissue is what has colour beside the glass, which may be grey. Blue, green and black ink is left
     out with a margin, and so are specks and neutral dirt; small holes are filled. Folds stay: they
     are tissue, and dense lymphocytes are as dark. Red ink looks like eosin and stays, and so does
     tissue that shows through thin ink. Fat of large cells may be lost: it is mostly glass.
     """
-    density = _optical_density(slide.thumbnail(mpp), SMOOTHING / mpp)
-    stained = _stained(density)
-    pen = _large(_ink(density), SMALLEST_PEN / mpp**2)
-    clean = ~pen
-    if pen.any():
-        clean = ndimage.distance_transform_edt(clean) > PEN_MARGIN / mpp
-    tissue = _closed(stained & clean, CLOSING / mpp) & clean
-    tissue = _large(tissue, SMALLEST_TISSUE / mpp**2)
-    return ~_large(~tissue, LARGEST_HOLE / mpp**2) & clean
+    density = optical_density(slide) if density is None else density
+    clean = ~_large(_ink(density), SMALLEST_PEN)
+    if not clean.all():
+        clean = ndimage.distance_transform_edt(clean) > PEN_MARGIN / TISSUE_MPP
+    tissue = _closed(stained_mask(density) & clean, CLOSING / TISSUE_MPP) & clean
+    tissue = _large(tissue, SMALLEST_TISSUE)
+    return ~_large(~tissue, LARGEST_HOLE) & clean
 
 
-def stained_mask(slide: Slide, mpp: float = TISSUE_MPP) -> np.ndarray:
-    """Detect what has colour at `mpp` µm/px: tissue without gaps and holes that belong to it."""
-    return _stained(_optical_density(slide.thumbnail(mpp), SMOOTHING / mpp))
-
-
-def _stained(density: np.ndarray) -> np.ndarray:
+def stained_mask(density: np.ndarray) -> np.ndarray:
+    """Detect what has colour: tissue without the gaps and holes that belong to it."""
     return density.max(2) - density.min(2) > TISSUE_COLOUR
 
 
-def _optical_density(image: np.ndarray, sigma: float) -> np.ndarray:
-    """−ln(intensity / glass) of the smoothed image, float32 [H, W, 3], at least zero."""
+def optical_density(slide: Slide) -> np.ndarray:
+    """−ln(intensity / glass) of the smoothed slide, float32 [H, W, 3], at least zero."""
+    image = slide.thumbnail(TISSUE_MPP)
     glass = _glass(image)
     density = np.empty(image.shape, np.float32)
     for channel in range(3):
-        smooth = ndimage.gaussian_filter(image[..., channel].astype(np.float32), sigma)
+        smooth = image[..., channel].astype(np.float32)
+        smooth = ndimage.gaussian_filter(smooth, SMOOTHING / TISSUE_MPP)
         # Below 10 of 255 a difference of colours is noise.
         np.log(glass[channel] / np.maximum(smooth, 10), out=density[..., channel])
     return np.maximum(density, 0, out=density)
@@ -117,21 +113,23 @@ def _closed(mask: np.ndarray, radius: float) -> np.ndarray:
 
 
 def _large(mask: np.ndarray, area: float) -> np.ndarray:
-    """The connected parts of a mask that have at least so many pixels."""
+    """The connected parts of a mask that have at least so many µm²."""
     labels, _ = ndimage.label(mask)
-    large = np.bincount(labels.ravel()) >= area
+    large = np.bincount(labels.ravel()) >= area / TISSUE_MPP**2
     large[0] = False
     return large[labels]
 
 
-def tissue_of(slide: Slide, edited: Path | None = None) -> tuple[np.ndarray, str]:
+def tissue_of(
+    slide: Slide, edited: Path | None = None, density: np.ndarray | None = None
+) -> tuple[np.ndarray, str]:
     """Detect the tissue of a slide, or read it from a GeoJSON file that was corrected in QuPath.
 
     Returns the mask at `TISSUE_MPP` µm/px and where it is from, "detected" or "edited". Raises
     ValueError naming the slide without tissue, or what is wrong with the edited file.
     """
     if edited is None:
-        mask = tissue_mask(slide)
+        mask = tissue_mask(slide, density)
         if not mask.any():
             raise ValueError(
                 f"no tissue detected in {slide.name}: draw it in QuPath and give it as GeoJSON, or "

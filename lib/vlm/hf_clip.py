@@ -29,7 +29,7 @@ def load(name: str, pickled: str = "") -> tuple["HFClip", Any]:
         read_json(source / "preprocessor_config.json")
         processor = transformers.CLIPImageProcessor.from_pretrained(source).to_dict()
         _check_preprocessing(processor, config.vision_config.image_size)
-        model = _model(config, _weights_of(source, pickled))
+        model = _model(config, source, pickled)
     except Refused as error:
         raise Refused(f"{name}: {error}") from error
     clip = HFClip(model, mean=processor["image_mean"], std=processor["image_std"])
@@ -91,19 +91,16 @@ def _config_of(source: Path) -> Any:
     return config
 
 
-def _weights_of(source: Path, pickled: str) -> dict[str, torch.Tensor]:
-    shards = sorted(source.glob("model-*.safetensors"))
-    whole = not shards or (source / "model.safetensors").is_file()
-    files = [weights_in(source, ["model.safetensors"], pickled)] if whole else shards
-    if files[0].name == pickled:
-        return torch.load(files[0], map_location="cpu", weights_only=True)
-    return {name: tensor for file in files for name, tensor in load_file(file).items()}
-
-
-def _model(config: Any, state: dict[str, torch.Tensor]) -> Any:
+def _model(config: Any, source: Path, pickled: str) -> Any:
     """A `transformers.CLIPModel` with these weights, none of them made up or left out."""
     import transformers
 
+    shards = sorted(source.glob("model-*.safetensors"))
+    whole = not shards or (source / "model.safetensors").is_file()
+    state: dict[str, torch.Tensor] = {}
+    for file in [weights_in(source, ["model.safetensors"], pickled)] if whole else shards:
+        plain = file.name == pickled
+        state |= torch.load(file, "cpu", weights_only=True) if plain else load_file(file)
     model = transformers.CLIPModel(config)
     state = {name: tensor.float() for name, tensor in state.items() if "position_ids" not in name}
     missing, unexpected = model.load_state_dict(state, strict=False)

@@ -151,33 +151,31 @@ def encode_images(vlm: VLM, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.T
         if hasattr(visual, "trunk"):  # a timm tower
             backbone_features = visual.trunk(batch)
             image_embeds = visual.head(backbone_features)
-        elif getattr(visual, "proj", None) is not None:  # a vision transformer
-            backbone_features, image_embeds = _through_projection(visual, batch)
         else:
-            backbone_features = image_embeds = _pooled(visual(batch))
+            backbone_features = image_embeds = _before_projection(visual, batch)
+            if getattr(visual, "proj", None) is not None:  # a vision transformer
+                image_embeds = backbone_features @ visual.proj.to(backbone_features.dtype)
     return backbone_features.float(), F.normalize(image_embeds.float(), dim=-1)
 
 
 def _encode_with_members(vlm: VLM, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    backbone_features, image_embeds = [], []
-    for member in vlm.ensemble_members:
-        before, after = encode_images(member, views.resize(pixels, member.image_size))
-        backbone_features.append(F.normalize(before, dim=-1))
-        image_embeds.append(after / len(vlm.ensemble_members) ** 0.5)
-    return torch.cat(backbone_features, dim=1), torch.cat(image_embeds, dim=1)
+    encoded = [
+        encode_images(member, views.resize(pixels, member.image_size)) for member in vlm.members
+    ]
+    backbone_features = torch.cat([F.normalize(before, dim=-1) for before, _ in encoded], dim=1)
+    return backbone_features, torch.cat([after for _, after in encoded], 1) / len(encoded) ** 0.5
 
 
-def _through_projection(visual: Any, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    projection, visual.proj = visual.proj, None
+def _before_projection(visual: Any, batch: torch.Tensor) -> torch.Tensor:
+    """Pooled features; CoCa's towers return them with tokens."""
+    projection = getattr(visual, "proj", None)
+    if projection is not None:
+        visual.proj = None
     try:
-        backbone_features = _pooled(visual(batch))
+        output = visual(batch)
     finally:
-        visual.proj = projection
-    return backbone_features, backbone_features @ projection.to(backbone_features.dtype)
-
-
-def _pooled(output: Any) -> torch.Tensor:
-    """CoCa's towers return (pooled, tokens)."""
+        if projection is not None:
+            visual.proj = projection
     return output[0] if isinstance(output, tuple) else output
 
 
@@ -223,19 +221,19 @@ def embed_tiles(
         all_embeds = arrays.add(run / "image_embeds.npy", (len(tiles), size), "f2")
         outputs = [
             (
-                class_features,
-                arrays.add(run / name / "probs.npy", (len(tiles), len(class_features)), "f4"),
-                arrays.add(run / name / "agree.npy", (len(tiles),), "?"),
+                classes,
+                arrays.add(folder / "probs.npy", (len(tiles), len(classes)), "f4"),
+                arrays.add(folder / "agree.npy", (len(tiles),), "?"),
             )
-            for name, class_features in _by_name(text).items()
+            for folder, classes in _folders(run, text)
         ]
         for idx, images in _batches(vlm, pixels_file, tiles, batch_size):
             plain = views.plain_view(images, vlm.image_size)
             backbone_features, image_embeds = encode_images(vlm, plain)
             all_backbone[idx] = backbone_features.cpu()
             all_embeds[idx] = image_embeds.cpu()
-            for class_features, all_probs, all_agree in outputs:
-                probs = member_probabilities(vlm, image_embeds, class_features)
+            for classes, all_probs, all_agree in outputs:
+                probs = member_probabilities(vlm, image_embeds, classes)
                 all_probs[idx] = probs.mean(0).cpu()
                 all_agree[idx] = (probs.argmax(2) == probs[0].argmax(1)).all(0).cpu()
 
@@ -267,22 +265,22 @@ def embed_views(
         all_features = arrays.add(run / "view_features.npy", (*shape, feature_sizes(vlm)[0]), "f2")
         outputs = [
             (
-                class_features,
-                arrays.add(run / name / "votes.npy", shape, "i2"),
-                arrays.add(run / name / "view_probs.npy", (len(tiles), len(class_features)), "f4"),
+                classes,
+                arrays.add(folder / "votes.npy", shape, "i2"),
+                arrays.add(folder / "view_probs.npy", (len(tiles), len(classes)), "f4"),
             )
-            for name, class_features in _by_name(text).items()
+            for folder, classes in _folders(run, text)
         ]
         for idx, images in _batches(vlm, pixels_file, tiles, batch_size):
-            sums = [torch.zeros(len(idx), len(f), device=vlm.device) for f, _, _ in outputs]
+            sums = [torch.zeros(len(idx), len(c), device=vlm.device) for c, _, _ in outputs]
             for view in range(n_views):
                 pixels = views.random_view(
                     images, vlm.image_size, tiles=tiles[idx], view=view, seed=seed, hue=hue
                 )
                 backbone_features, image_embeds = encode_images(vlm, pixels)
                 all_features[view, idx] = backbone_features.cpu()
-                for (class_features, all_votes, _), total in zip(outputs, sums, strict=True):
-                    probs = class_probabilities(vlm, image_embeds, class_features)
+                for (classes, all_votes, _), total in zip(outputs, sums, strict=True):
+                    probs = class_probabilities(vlm, image_embeds, classes)
                     all_votes[view, idx] = probs.argmax(1).cpu()
                     total += probs / n_views
             for (_, _, mean_probs), total in zip(outputs, sums, strict=True):
@@ -302,9 +300,10 @@ def is_embedded(run: Path) -> bool:
     return all((run / f"{name}.npy").is_file() for name in names)
 
 
-def _by_name(text: Texts) -> Mapping[str, torch.Tensor]:
-    """Sets of prompts by name; one alone has none, and its files stand in the folder itself."""
-    return text if isinstance(text, Mapping) else {"": text}
+def _folders(run: Path, text: Texts) -> list[tuple[Path, torch.Tensor]]:
+    """The folder of each set of prompts; of one alone it is `run` itself."""
+    named = text if isinstance(text, Mapping) else {"": text}
+    return [(run / name, classes) for name, classes in named.items()]
 
 
 def vote(

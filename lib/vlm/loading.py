@@ -67,10 +67,19 @@ def load_vlm(name: str, *, seed: int = 0, device: str | None = None) -> VLM:
     names = _split(name)
     if len(names) > 1:
         return ensemble([load_vlm(member, seed=seed, device=device) for member in names])
-    card = _card_of(name)
-    if card is None and not name.startswith(paths.STAND_IN):
+    cards = read_vlm_cards()
+    card = cards.get(name) or next((c for c in cards.values() if c.weights == name), None)
+    weights = card.weights if card else name
+    if name.startswith(paths.STAND_IN):
+        folder = paths.model_folder(name, seed)
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{name} is not built for seed {seed} (no {folder}): run "
+                "notebooks/01_stand_in_vlm.py"
+            )
+        weights = f"local-dir:{folder}"
+    elif card is None:
         check_vlm(name)
-    weights = card.weights if card else _built(name, seed)
     try:
         model, tokenizer = _open(weights, pickled=card is not None)
     except Refused:
@@ -91,24 +100,6 @@ def _split(name: str) -> list[str]:
     if scheme in ("local-dir", "hf-clip") and Path(folder).is_dir():
         return [name]
     return name.split("+")
-
-
-def _card_of(name: str) -> VLMCard | None:
-    """The card of this name, or of these weights."""
-    cards = read_vlm_cards()
-    return cards.get(name) or next((c for c in cards.values() if c.weights == name), None)
-
-
-def _built(name: str, seed: int) -> str:
-    """The folder of a stand-in; other names as they are."""
-    if not name.startswith(paths.STAND_IN):
-        return name
-    folder = paths.model_folder(name, seed)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{name} is not built for seed {seed} (no {folder}): run notebooks/01_stand_in_vlm.py"
-        )
-    return f"local-dir:{folder}"
 
 
 def _open(weights: str, *, pickled: bool) -> tuple[Any, Any]:

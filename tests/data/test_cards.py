@@ -4,16 +4,19 @@ import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import yaml
 from cases import case
 from miniatures import CARD_FIELDS
 
 from lib import paths
-from lib.data import cards, shifts, staining
+from lib.data import cards
 
 CARDS = sorted(file.stem for file in (paths.ROOT / "data" / "cards").glob("*.yaml"))
+
+RULE = {"size": 8, "overlap": 0, "tissue": 0.5, "above": 0, "share": 0}
+PATCHING = RULE | {"images": [{"images": "a/*.png", "masks": "b/{stem}.png", "count": 3}]}
+SPLITS = {"train": "x", "test": "y"}
 
 
 def without(values, field):
@@ -26,23 +29,18 @@ def without(values, field):
 def test_every_card_reads_and_can_be_used():
     assert len(CARDS) > 10
     for dataset in CARDS:
+        card = cards.read_card(dataset)
         with case(dataset):
-            card = cards.read_card(dataset)
-            assert card.name == dataset and len(card.classes) >= 2
-            assert len(set(card.class_names)) == len(card.classes)
-            assert len({c.folder for c in card.classes}) == len(card.classes)
+            assert card.name == dataset and len({c.folder for c in card.classes}) >= 2
             for tissue_class in card.classes:
-                texts = [*tissue_class.prompts, *tissue_class.captions]
-                assert texts, f"{tissue_class.name} has neither prompts nor captions"
-                assert all(isinstance(text, str) and text.strip() for text in texts)
+                assert tissue_class.prompts or tissue_class.captions
                 assert len({*tissue_class.prompts}) == len(tissue_class.prompts)
-            group = card.group
-            rules = ("pattern", "table", "sample")
-            assert group is None or sum(rule in group for rule in rules) == 1
-            assert group is None or isinstance(group["is"], str)
+            group = card.group or {"is": "tile"}
+            assert isinstance(group["is"], str) and len({*group} & {"pattern", "table"}) < 2
             assert len({len(c.captions) for c in card.classes}) == 1
-            for text in (card.title, card.licence, card.citation, card.source):
-                assert isinstance(text, str) and text
+            if "copies" in group:
+                lines = cards.beside(card, group["copies"]).read_text().splitlines()
+                assert lines[0] == "tile,copy" and 1 < len({*lines}) == len(lines)
 
 
 def test_a_card_holds_what_its_file_says(write_card):
@@ -52,6 +50,12 @@ def test_a_card_holds_what_its_file_says(write_card):
     assert card.class_names == ["a", "b"] and list(card.classes[0].prompts) == ["p", "q"]
     assert card.group == {"pattern": "^(.)"} and card.groups_from == "there"
     assert not card.classes[1].prompts and card.synthetic is None
+    copied = {"table": "t.csv", "column": "c", "copies": "toy_copies.csv"}
+    card = write_card(CARD_FIELDS | {"group": copied})
+    assert cards.beside(card, "toy_copies.csv") == paths.card_file("toy").with_name(
+        copied["copies"]
+    )
+    assert write_card(CARD_FIELDS | {"patching": PATCHING}).patching == PATCHING
 
 
 def test_a_card_that_extends_another_has_its_fields_but_for_its_own(write_card):
@@ -75,9 +79,6 @@ def test_a_missing_field_is_named_with_its_file(write_card):
 def test_an_unknown_field_is_named_with_the_valid_ones(write_card):
     with pytest.raises(ValueError, match=r"toy\.yaml: unknown field 'tile'.*tiles"):
         write_card(CARD_FIELDS | {"tile": "*.png"})
-    classes = [*CARD_FIELDS["classes"], {"name": "c", "folder": "z", "prompt": "p"}]
-    with pytest.raises(ValueError, match=r"toy\.yaml: classes, 3, prompt: unknown field"):
-        write_card(CARD_FIELDS | {"classes": classes})
 
 
 def test_a_file_without_fields_is_refused(write_card):
@@ -86,51 +87,11 @@ def test_a_file_without_fields_is_refused(write_card):
             write_card(text)
 
 
-RULE = {"size": 8, "overlap": 0, "tissue": 0.5, "above": 0, "share": 0}
-PATCHING = RULE | {"images": [{"images": "a/*.png", "masks": "b/{stem}.png", "count": 3}]}
-
-
-def test_a_rule_for_patches_is_complete(write_card):
-    assert write_card(CARD_FIELDS | {"patching": PATCHING}).patching == PATCHING
-    for field in PATCHING:
-        message = rf"toy\.yaml: patching, {field}: it is missing"
-        with case(field), pytest.raises(ValueError, match=message):
-            write_card(CARD_FIELDS | {"patching": without(PATCHING, field)})
-
-
-SPLITS = {"train": "x", "test": "y"}
 # --- hostile and mistaken cards ------------------------------------------------------------------
 
-OUTSIDE = [
-    "",
-    ".",
-    "..",
-    "../x",
-    "x/../../y",
-    "/x",
-    "//x",
-    "x//y",
-    "x/",
-    "./x",
-    "~",
-    "~/x",
-    "C:/x",
-    "C:x",
-    "x\\y",
-    "..\\x",
-    "\\\\x\\y",
-    "x\0y",
-    "x\ny",
-    "x\x1b[2J",
-    ".downloads",
-    "x/.git",
-    True,
-    1,
-    1.5,
-    None,
-    ["x"],
-    {"x": "y"},
-]
+OUTSIDE = ["", ".", "..", "../x", "x/../../y", "/x", "//x", "x//y", "x/", "./x", "~", "~/x", "C:/x"]
+OUTSIDE += ["C:x", "x\\y", "..\\x", "\\\\x\\y", "x\0y", "x\ny", "x\x1b[2J", ".downloads", "x/.git"]
+OUTSIDE += [True, 1, 1.5, None, ["x"], {"x": "y"}]
 A, B = CARD_FIELDS["classes"]
 MADE = {"slides": 2, "islands": 2, "columns": 2, "side": 64, "irrelevant": 0.5, "seed": 0}
 TABLE = {"table": "t.csv", "column": "c"}
@@ -176,12 +137,6 @@ def test_names_are_of_one_level_and_a_card_s_paths_of_several(write_card):
     assert card.folder == "x/y z" and card.classes[1].folder == "EBHI-SEG/Low-grade IN/image"
 
 
-def test_nothing_is_fetched_that_would_pass_for_a_recipe(write_card):
-    for name in ("recipe.json", "Recipe.JSON", "set/recipe.json"):
-        with case(name), pytest.raises(ValueError, match=r"archives, 1, contains: .* is no name"):
-            write_card(CARD_FIELDS | {"archives": [{"contains": name}]})
-
-
 def test_a_card_extends_only_a_card_and_not_itself(write_card, monkeypatch):
     for base in (1, ["toy"], {"toy": 1}, ""):
         with case(base), pytest.raises(ValueError, match=r"toy\.yaml extends .*no card"):
@@ -205,21 +160,28 @@ def test_cards_that_join_each_other_are_listed_once(write_card):
     assert sorted(file.stem for file in cards.card_files("toy")) == ["other", "toy"]
 
 
+C = {"name": "c", "folder": "z"}
+SYNTHETIC = {"slides": 1, "tiles": 9, "size": 32, "shift": 0, "seed": 0}
+DRAWN = MADE | {"mpp": [1], "shift": 0, "others": []}
+COMPOSED = MADE | {"mpp": 1, "tissue": {}}
 TWO = "group needs either 'pattern', or 'column' and one of 'table' and 'sample'"
 WRONG = [
     ({"splits": {"train": "a"}}, "splits, test: it is missing"),
     ({"splits": SPLITS | {"more": "c"}}, "splits, more: unknown field"),
     ({"group": {"patern": "^(.)"}}, "group, patern: unknown field"),
     ({"splits": SPLITS, "patching": PATCHING}, "patching and splits exclude each other"),
-    (
-        {"patching": RULE | {"images": [{"masks": "b"}]}},
-        "patching, images, 1, images: it is missing",
+    *(
+        ({"patching": without(PATCHING, field)}, f"patching, {field}: it is missing")
+        for field in PATCHING
     ),
-    (
-        {"patching": RULE | {"images": [{"images": "b", "mask": "c"}]}},
-        "patching, images, 1, mask: unknown field",
-    ),
+    ({"patching": RULE | {"images": [{"masks": "b"}]}}, "patching, images, 1, images: it is miss"),
+    ({"patching": RULE | {"images": [{"images": "b", "x": 1}]}}, "patching, images, 1, x: unknown"),
     ({"archives": [{"url": "https://u"}]}, "archives, 1, contains: it is missing"),
+    *(
+        ({"archives": [{"contains": name}]}, f"archives, 1, contains: {name!r} is no name")
+        for name in ("recipe.json", "Recipe.JSON", "set/recipe.json")  # would pass for ours
+    ),
+    ({"classes": [A, B, {"name": "c", "folder": "z", "prompt": "p"}]}, "classes, 3, prompt: unkno"),
     ({"archives": [{"contains": "a", "md5": "u"}]}, "archives, 1, md5: unknown field"),
     ({"counts": {"c": 3}}, "counts has 'c': 3"),
     ({"counts": {"a": "3"}}, "counts has 'a': '3'"),
@@ -230,20 +192,12 @@ WRONG = [
     *(({"classes": [A, B][:n]}, f"at least two classes are needed, it has {n}") for n in (0, 1)),
     ({"classes": [A, without(B, "folder")]}, "classes, 2, folder: it is missing"),
     ({"classes": [A, without(B, "name")]}, "classes, 2, name: it is missing"),
-    *(
-        ({"group": group}, TWO)
-        for group in (
-            {"table": "t.csv"},
-            {"column": "c"},
-            {"is": "slide"},
-            TABLE | {"sample": "s.csv"},
-        )
-    ),
+    *(({"group": group}, TWO) for group in ({"table": "t.csv"}, {"column": "c"}, {"is": "slide"})),
+    ({"group": TABLE | {"sample": "s.csv"}}, TWO),
+    ({"group": TABLE | {"copies": "c"}}, "group, copies: 'c' is no CSV"),
+    ({"group": {"pattern": "(.)", "copies": "c.csv"}}, "group, pattern excludes"),
     ({"group": {"pattern": "(.)", "sample": "s.csv"}}, "group, pattern excludes"),
-    (
-        {"patching": PATCHING, "classes": [A, B, {"name": "c", "folder": "z"}]},
-        "patching gives two classes, classes has 3",
-    ),
+    ({"patching": PATCHING, "classes": [A, B, C]}, "patching gives two classes, classes has 3"),
     ({"title": ""}, "title: '' is no text"),
     ({"title": " \n"}, "title: "),
     ({"title": 5}, "title: Input should be a valid string, not 5"),
@@ -255,10 +209,10 @@ WRONG = [
     ({"classes": [A, B | {"name": "A"}]}, "two classes have the name or folder 'a'"),
     ({"classes": [A, B | {"folder": "X"}]}, "two classes have the name or folder 'x'"),
     ({"other_tissue": "fat"}, "other_tissue: "),
-    ({"group": {"pattern": "("}}, "group, pattern must be a regular expression"),
-    ({"group": {"pattern": "^slide"}}, "group, pattern must be a regular expression"),
-    ({"group": {"pattern": "(a)(b)"}}, "group, pattern must be a regular expression"),
-    ({"group": {"pattern": "(a)\\1"}}, "group, pattern must be a regular expression"),
+    *(
+        ({"group": {"pattern": p}}, "group, pattern must be a regular expression")
+        for p in ("(", "^slide", "(a)(b)", "(a)\\1")
+    ),
     ({"group": {"pattern": "((" * 101}}, "group, pattern: "),
     ({"group": TABLE | {"pattern": "(a)"}}, "group, pattern excludes"),
     ({"group_hash_range": [0.5, 0.2]}, "group_hash_range must be two numbers that rise"),
@@ -270,32 +224,21 @@ WRONG = [
     ({"counts": {"a": -1}}, "counts has 'a': -1"),
     ({"counts": {"a": True}}, "counts has 'a': True"),
     ({"counts": [1]}, "counts: "),
-    ({"archives": [{"contains": "x", "url": "file:///etc/passwd"}]}, "archives, 1, url: "),
-    ({"archives": [{"contains": "x", "url": "ftp://x/y"}]}, "archives, 1, url: "),
-    ({"archives": [{"contains": "x", "url": "https:///x"}]}, "archives, 1, url: "),
-    ({"archives": [{"contains": "x", "url": "https://x/y z"}]}, "archives, 1, url: "),
+    *(
+        ({"archives": [{"contains": "x", "url": url}]}, "archives, 1, url: ")
+        for url in ("file:///etc/passwd", "ftp://x/y", "https:///x", "https://x/y z")
+    ),
     ({"archives": [{"contains": "x", "hash": "md5:123"}]}, "archives, 1, hash: "),
     ({"archives": [{"contains": "x", "hash": "a" * 32}]}, "archives, 1, hash: "),
     ({"archives": {"contains": "x"}}, "archives: "),
     ({"synthetic": {"slides": 1}}, "synthetic, tiles: it is missing"),
-    (
-        {"synthetic": {"slides": 1, "tiles": 10**9, "size": 32, "shift": 0, "seed": 0}},
-        "synthetic, tiles: ",
+    *(
+        ({"synthetic": SYNTHETIC | {field: value}}, f"synthetic, {field}: ")
+        for field, value in (("tiles", 10**9), ("size", 10**6), ("tiles", "9"))
     ),
+    ({"slides": {"table": "t", "drawn": DRAWN | {"mpp": [100]}}}, "slides, drawn, mpp, 1: "),
     (
-        {"synthetic": {"slides": 1, "tiles": 9, "size": 10**6, "shift": 0, "seed": 0}},
-        "synthetic, size: ",
-    ),
-    (
-        {"synthetic": {"slides": 1, "tiles": "9", "size": 32, "shift": 0, "seed": 0}},
-        "synthetic, tiles: ",
-    ),
-    (
-        {"slides": {"table": "t", "drawn": MADE | {"mpp": [100], "shift": 0, "others": []}}},
-        "slides, drawn, mpp, 1: ",
-    ),
-    (
-        {"slides": {"table": "t", "composed": MADE | {"mpp": 1, "tissue": {}, "side": 10**6}}},
+        {"slides": {"table": "t", "composed": COMPOSED | {"side": 10**6}}},
         "slides, composed, side: ",
     ),
     ({"patching": PATCHING | {"overlap": 8}}, "patching, overlap may be seven eighths"),
@@ -351,27 +294,6 @@ def test_a_pattern_gives_the_groups_that_python_would_give_whatever_it_takes():
         assert cards.groups_by_pattern(pattern, ["a" * 250 + "!"]) == [None], pattern
 
 
-def test_copies_need_a_table_of_groups_and_are_a_csv(write_card):
-    table = {"table": "t.csv", "column": "c"}
-    card = write_card(CARD_FIELDS | {"group": table | {"copies": "toy_copies.csv"}})
-    assert cards.beside(card, card.group["copies"]) == paths.card_file("toy").with_name(
-        "toy_copies.csv"
-    )
-    for group in ({"pattern": "(.)", "copies": "c.csv"}, table | {"copies": "c"}):
-        with case(group), pytest.raises(ValueError, match=r"toy\.yaml: group, .*copies"):
-            write_card(CARD_FIELDS | {"group": group})
-
-
-def test_the_tables_of_copies_exist_and_name_pairs():
-    for dataset in CARDS:
-        card = cards.read_card(dataset)
-        if "copies" in (card.group or {}):
-            header, *pairs = card_lines = (
-                cards.beside(card, card.group["copies"]).read_text().splitlines()
-            )
-            assert header == "tile,copy" and pairs and len({*card_lines}) == len(card_lines)
-
-
 def test_an_unknown_dataset_names_the_known_ones():
     with pytest.raises(FileNotFoundError, match="'nothing'") as error:
         cards.read_card("nothing")
@@ -382,17 +304,9 @@ def test_the_two_subsets_of_lc25000_share_no_group_and_prompts_are_alike():
     target, source = cards.read_card("lc25k"), cards.read_card("lc25k_restained")
     (low, end), (start, high) = source.group_hash_range, target.group_hash_range
     assert low == 0 < end == start < high
-    assert target.class_names == source.class_names and source.restain > 0 == target.restain
+    assert target.class_names == source.class_names and source.restain < 0 == target.restain
     for target_class, source_class in zip(target.classes, source.classes, strict=True):
         assert target_class.prompts == source_class.prompts and source_class.captions
-
-
-def test_what_a_card_restains_is_that_shift():
-    source = cards.read_card("lc25k_restained")
-    tile = np.random.default_rng(0).integers(256, size=(9, 9, 3), dtype=np.uint8)
-    restained = staining.restain(tile, source.restain)
-    assert np.array_equal(shifts.shift(tile, source.shift), restained)
-    assert not cards.read_card("lc25k").shift
 
 
 def test_reading_a_card_imports_nothing_that_draws_or_cuts():

@@ -14,7 +14,7 @@ from data.prepare import synthetic_slides
 from lib.data.cards import Card, TissueClass
 from lib.slides.cohort import Cohort
 from lib.slides.reading import open_slide
-from lib.slides.tissue import TISSUE_MPP, tissue_mask
+from lib.slides.tissue import tissue_mask
 
 RECIPE = {
     "targets": ["adenocarcinoma", "lymphocytes"],
@@ -62,7 +62,7 @@ def test_the_same_recipe_gives_the_same_pixels_in_any_process(cohort, tmp_path, 
 def test_the_truth_is_where_the_tissue_is(cohort):
     slide = open_slide(cohort / "slide00.tif")
     truth = np.asarray(Image.open(cohort / "truth" / "slide00.png")) > 0
-    mask = np.asarray(Image.fromarray(tissue_mask(slide, TISSUE_MPP)).resize(truth.shape[::-1]))
+    mask = np.asarray(Image.fromarray(tissue_mask(slide)).resize(truth.shape[::-1]))
     assert mask[truth].mean() > 0.9
     assert mask[~binary_dilation(truth, iterations=2)].mean() < 0.1
 

@@ -29,15 +29,13 @@ def test_each_dropped_tile_was_taken_by_one_other_tissue():
     table = open_set.dropped_tiles(PROBS, NAMES, relevant)
     kept = open_set.relevant_tiles(PROBS, 2)
     assert set(table["other tissue"]) == set(NAMES) and table.tiles.sum() == (~kept).sum()
-    assert table.wrongly.sum() == (~kept & relevant).sum()
-    assert table.tiles.is_monotonic_decreasing
+    assert table.wrongly.sum() == (~kept & relevant).sum() and table.tiles.is_monotonic_decreasing
     assert table.share.sum() == pytest.approx((~kept).mean())
     assert "wrongly" not in open_set.dropped_tiles(PROBS, NAMES)
 
 
 def test_quality_is_the_share_of_each_kind_that_was_dropped():
-    kept = np.array([True, False, False, True])
-    relevant = np.array([True, True, False, False])
+    kept, relevant = np.array([True, False, False, True]), np.array([True, True, False, False])
     expected = {"irrelevant": 0.5, "irrelevant_dropped": 0.5, "relevant_dropped": 0.5}
     assert open_set.open_set_quality(kept, relevant) == expected
     assert open_set.open_set_quality(kept, np.ones(4, bool))["irrelevant_dropped"] is None

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from figures import overviews, quality_tables
+from figures import overviews, quality_tables, slide_shares
 from figures.markdown import markdown
 from lib import paths
 from lib.artefacts import atomic
@@ -336,11 +336,11 @@ def slide_sections(some: Record, dataset: str, title: str) -> list[Section]:
         drawn = (paths.figures_folder() / f"{file}.png").is_file()
         sections.append(Section(dataset, "slides", [table], None, file if drawn else ""))
     names = some.facts.dataset.str.replace(VARIANT, "", regex=True)
-    frame = slide_scores.share_frame(some[names == dataset])
+    frame = slide_shares.share_frame(some[names == dataset])
     if len(frame):
         several = frame.dataset.nunique() > 1
         draw = partial(plots.accuracy_against_share, frame, title) if several else None
-        table, file = slide_scores.share_table(frame), f"{dataset}_share" if several else ""
+        table, file = slide_shares.share_table(frame), f"{dataset}_share" if several else ""
         sections.append(Section(dataset, "share of other tissue", [table], draw, file))
     return sections
 

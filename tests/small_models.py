@@ -20,18 +20,20 @@ TIMM = {
 MEAN, STD = [0.7, 0.5, 0.6], [0.2, 0.3, 0.25]
 
 
-def write_model(folder, tower, weights=True, mean=MEAN, std=STD):
-    """An open_clip model folder with random weights."""
+def write_model(folder, tower, weights=True, mean=MEAN, std=STD, *, width=16, scale=0.0, seed=0):
+    """An open_clip model folder with random weights; scale: of the logits, if another one."""
     folder.mkdir()
     config = {
-        "model_cfg": {"embed_dim": 16, "vision_cfg": tower, "text_cfg": TEXT},
+        "model_cfg": {"embed_dim": width, "vision_cfg": tower, "text_cfg": TEXT},
         "preprocess_cfg": {"mean": list(mean), "std": list(std)},
     }
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     if weights:
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = open_clip.create_model(f"local-dir:{folder}")
         state = {name: t.clone() for name, t in model.state_dict().items()}
+        if scale:
+            state["logit_scale"] = torch.tensor(scale).log()
         for name, tensor in state.items():  # fresh batch norms would hide a mistake in the mode
             if name.endswith("running_mean"):
                 tensor.uniform_(-0.1, 0.1)

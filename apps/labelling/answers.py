@@ -3,7 +3,7 @@
     {"tile": digest, "label": "adipose", "who": "anna", "when": "2026-01-31T09:15:00.000+00:00",
      "seconds": 2.1, "suggestion": false, "action": "label"}
 
-`tile` is the digest of the file's bytes (`data.tiles.digests`), so that an answer belongs to the
+`tile` is the digest of the file's bytes (`data.tiles.digest`), so that an answer belongs to the
 picture, whatever loop, strategy or run asks for it. The last line of a person for a tile counts.
 """
 

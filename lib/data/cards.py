@@ -38,12 +38,14 @@ def _is(pattern: str, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _fields(*optional: str, **kinds: Any) -> GetPydanticSchema:
-    """Says of a mapping which fields it has, of which kinds, and no others."""
+def _fields(optional: str = "", /, **kinds: Any) -> GetPydanticSchema:
+    """Says of a mapping which fields it has, of which kinds, and no others; "*": all optional."""
 
     def schema(_: Any, schema_of: Any) -> Any:
         each = {
-            name: core_schema.typed_dict_field(schema_of(kind), required=name not in optional)
+            name: core_schema.typed_dict_field(
+                schema_of(kind), required=name not in optional.split() and optional != "*"
+            )
             for name, kind in kinds.items()
         }
         return core_schema.typed_dict_schema(each, extra_behavior="forbid")
@@ -71,14 +73,7 @@ Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 Side = Annotated[int, Field(strict=True, ge=1, le=1024)]
 
 GROUP = _fields(
-    "pattern",
-    "table",
-    "sample",
-    "column",
-    "name",
-    "relative_to",
-    "copies",
-    "is",
+    "*",
     pattern=Annotated[Text, Field(max_length=200)],
     table=Inside,
     sample=Beside,
@@ -88,7 +83,7 @@ GROUP = _fields(
     copies=Beside,
     **{"is": Text},
 )
-IMAGES = _fields("masks", "count", images=Inside, masks=Inside, count=Count)
+IMAGES = _fields("masks count", images=Inside, masks=Inside, count=Count)
 PATCHING = _fields(
     size=Side,
     overlap=Annotated[int, Field(strict=True, ge=0)],
@@ -108,13 +103,12 @@ DRAWN = _fields(
 )
 COMPOSED = _fields(tissue=dict[Name, Name], irrelevant=Share, mpp=Mpp, **SLIDES)
 OF_SLIDES = _fields(
-    "drawn",
-    "composed",
+    "drawn composed",
     table=Inside,
     drawn=Annotated[dict, DRAWN],
     composed=Annotated[dict, COMPOSED],
 )
-ARCHIVE = _fields("url", "hash", contains=Content, url=Address, hash=Hash)
+ARCHIVE = _fields("url hash", contains=Content, url=Address, hash=Hash)
 
 
 # --- a card --------------------------------------------------------------------------------------

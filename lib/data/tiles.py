@@ -3,13 +3,13 @@
 import json
 import os
 import posixpath
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -118,7 +118,10 @@ def read_tile_table(card: Card, folder: Path) -> pd.DataFrame:
     table.insert(0, "tile", -1)
     table["group"] = _groups(card, folder, table.path)
     table = table[table.group.notna()]  # of a sample, those that its table names
-    table = table[_between(table.group, *card.group_hash_range)].reset_index(drop=True)
+    hashed = table.group.map(lambda g: blake2b(g.encode(), digest_size=8).digest())
+    low, high = card.group_hash_range
+    inside = hashed.map(lambda h: low <= int.from_bytes(h) / 2**64 < high)
+    table = table[inside.astype(bool)].reset_index(drop=True)
     table["tile"] = np.arange(len(table))
     table["digest"] = in_threads(lambda path: digest(folder / path), table.path)
     return table
@@ -189,33 +192,26 @@ def digest(file: Path) -> str:
         return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
 
 
-def _between(groups: pd.Series, low: float, high: float) -> pd.Series:
-    """Which groups' names, hashed to 0 … 1, lie in [low, high)."""
-    hashed = {g: blake2b(g.encode(), digest_size=8).digest() for g in groups.unique()}
-    return groups.map({g: low <= int.from_bytes(h) / 2**64 < high for g, h in hashed.items()})
-
-
 def _groups(card: Card, folder: Path, tile_paths: pd.Series) -> pd.Series:
     if card.group is None:
         return tile_paths
-    names = tile_paths.map(lambda path: path_key(Path(path).name))
-    if "pattern" in card.group:
-        groups = pd.Series(groups_by_pattern(card.group["pattern"], names.tolist()), names.index)
-        where = f"the pattern {card.group['pattern']!r} of card {card.name!r}"
+    rule, names = card.group, tile_paths.map(lambda path: path_key(Path(path).name))
+    if "pattern" in rule:
+        groups = pd.Series(groups_by_pattern(rule["pattern"], names.tolist()), names.index)
+        where = f"the pattern {rule['pattern']!r} of card {card.name!r}"
     else:
-        sampled = "sample" in card.group
-        file = beside(card, card.group["sample"]) if sampled else folder / card.group["table"]
+        file = beside(card, rule["sample"]) if "sample" in rule else folder / rule["table"]
         if not file.is_file():
             raise ValueError(f"the group table {file} is missing. Get it from {card.groups_from}")
-        by_name = "name" in card.group
-        listed = _listed_groups(card.group, folder, file)
-        if "copies" in card.group:
-            listed = _with_copies(listed, beside(card, card.group["copies"]))
-        keys = _once(names, file) if by_name else tile_paths.map(path_key)
-        groups = keys.map(listed)
-        if sampled and groups.notna().any():
+        listed, where = _listed_groups(rule, folder, file), str(file)
+        if "copies" in rule:
+            listed = _with_copies(listed, beside(card, rule["copies"]))
+        twice = names[names.duplicated()]
+        if "name" in rule and len(twice):
+            raise ValueError(f"{file} goes by file names, and two tiles have {twice.iloc[0]!r}")
+        groups = (names if "name" in rule else tile_paths.map(path_key)).map(listed)
+        if "sample" in rule and groups.notna().any():
             return groups
-        where = str(file)
     without = tile_paths[groups.isna()]
     if len(without):
         raise ValueError(
@@ -241,16 +237,14 @@ def _listed_groups(rule: Mapping[str, str], folder: Path, file: Path) -> dict[st
             problems.append(f"line {line}: no {column if path else key}")
         elif line_of.setdefault(tile, line) != line:
             problems.append(f"line {line}: two rows have {path!r}, see line {line_of[tile]}")
-        elif "name" not in rule and not _lies_in(folder, tile):
+        elif "name" not in rule and (
+            tile.startswith(("/", "../"))
+            or not any(os.path.isfile(folder / normalize(form, tile)) for form in ("NFC", "NFD"))
+        ):
             absent.append(f"line {line}: {path!r}")
     refuse(str(file), problems)
     refuse(f"{file} names {len(absent)} absent tiles", absent)
     return dict(zip(line_of, rows[column], strict=True))
-
-
-def _lies_in(folder: Path, tile: str) -> bool:
-    spellings = [folder / unicodedata.normalize(form, tile) for form in ("NFC", "NFD")]
-    return not tile.startswith(("/", "../")) and any(map(os.path.isfile, spellings))
 
 
 def _with_copies(listed: Mapping[str, str], file: Path) -> dict[str, str]:
@@ -278,13 +272,6 @@ def _with_copies(listed: Mapping[str, str], file: Path) -> dict[str, str]:
     return {tile: joined[number[group]] for tile, group in listed.items()}
 
 
-def _once(names: pd.Series, file: Path) -> pd.Series:
-    twice = names[names.duplicated()]
-    if len(twice):
-        raise ValueError(f"{file} goes by file names, and two tiles have {twice.iloc[0]!r}")
-    return names
-
-
 def decode_tiles(
     table: pd.DataFrame, folder: Path, dataset: str, image_size: int, *, shift: str = ""
 ) -> Path:
@@ -292,18 +279,9 @@ def decode_tiles(
 
     The file is named after the digests of the tiles, so that it serves all runs on these images.
 
-    Parameters
-    ----------
-    table : columns path and digest
-    image_size : input of the model in pixels; S is 8/7 of it, for random crops of that size
-    shift : a name of `lib.data.shifts`, or none
-
-    Raises
-    ------
-    UnreadableTiles
-        for images that cannot be decoded
-    ValueError
-        for a shift that is none
+    table: columns path and digest; image_size: input of the model in pixels, S is 8/7 of it, for
+    random crops of that size; shift: a name of `lib.data.shifts`, or none. Raises UnreadableTiles
+    for images that cannot be decoded, and ValueError for a shift that is none.
     """
     size = stored_size(image_size)
     content = blake2b(" ".join(table.digest).encode(), digest_size=8).hexdigest()

@@ -179,7 +179,7 @@ def robustness(lines: pd.DataFrame, names: Mapping[str, str], title: str = "") -
 def accuracy_against_share(frame: pd.DataFrame, title: str = "") -> Figure:
     """Draw the accuracy of slides against the share of irrelevant tiles, a line per setting.
 
-    frame: from `slides.scores.share_frame`; bars are intervals.
+    frame: from `figures.slide_shares.share_frame`; bars are intervals.
     """
     figure, axes = panels(width=6.5, height=3.4)
     for side, (setting, df) in enumerate(frame.groupby("variant", sort=True), -1):

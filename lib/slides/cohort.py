@@ -55,10 +55,10 @@ class Cohort:
         )
 
     def tissue(self, slide: Slide, line: Any) -> tuple[np.ndarray, np.ndarray, str]:
-        """Find a slide's tissue and the tiles in it.
+        """Find a slide's tissue at `TISSUE_MPP`, the tiles in it, and where the tissue is from.
 
-        Returns the mask at `TISSUE_MPP`, the tiles' top left corners, int64 [N, 2], and where the
-        tissue is from. Errors as in `tissue_of`, and ValueError where no tile fits in.
+        Tiles are the top left corners, int64 [N, 2]. Errors as in `tissue_of`, and ValueError where
+        no tile fits in.
         """
         density = optical_density(slide) if self.min_stained or not line["tissue"] else None
         edited = Path(line["tissue"]) if line["tissue"] else None

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from lib.record import Record
 from lib.report import statistics
 from lib.report.evaluation import evaluate_probs
-from lib.report.format import differences, insert_columns, score_cells, with_interval
+from lib.report.format import differences, insert_columns, score_cells
 from lib.slides.open_set import ALL_TISSUE, LEARNT, OPEN_SET
 
 if TYPE_CHECKING:  # making tables needs no torch
@@ -23,7 +22,6 @@ METHODS = {
     "full-supervision": "true labels of slides, attention",
 }
 KIND = ["method", "pooling", "variant"]
-SHARES = ("irrelevant", "irrelevant_dropped", "relevant_dropped")  # of tiles
 
 
 def evaluate_slides(
@@ -97,37 +95,3 @@ def _accuracies(facts: pd.DataFrame, groups: statistics.Groups) -> str:
     kind = tuple(facts[KIND].iloc[0])
     cells = score_cells(facts, groups, kind, {"accuracy": "accuracy"})
     return f"{cells['accuracy']} / {statistics.pooled_score(facts, 'balanced_accuracy'):.3f}"
-
-
-def share_frame(some: Record) -> pd.DataFrame:
-    """Where the truth of tiles is known: a line per dataset and variant, by rising share.
-
-    Of VLM-CPL by the mean of the tile probabilities. Columns: dataset, variant, those of `SHARES`
-    (mean over runs), accuracy (`Estimate`), better (`Estimate` of the difference to all tissue, or
-    None), folds and seeds.
-    """
-    facts = slides(some).facts.query("method == 'vlm-cpl' and pooling == 'mean'")
-    facts = facts.dropna(subset=SHARES[0])
-    lines = []
-    for dataset, of_dataset in facts.groupby("dataset"):
-        groups = statistics.grouped(Record(of_dataset, some.counts), ["variant"])
-        for variant, each in of_dataset.groupby("variant"):
-            kind, other = (str(variant),), (ALL_TISSUE,)
-            line = {"dataset": dataset, "variant": variant}
-            line |= {"accuracy": statistics.estimates(groups, kind)["accuracy"]}
-            compared = {} if kind == other else statistics.differences(groups, kind, other)
-            line |= {"better": compared.get("accuracy")}
-            line |= {name: each[name].astype(float).mean() for name in SHARES}
-            lines.append(line | statistics.runs(each))
-    frame = pd.DataFrame(lines)
-    return frame.sort_values(["irrelevant", "variant"], ignore_index=True) if lines else frame
-
-
-def share_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """`share_frame` as it is shown."""
-    shares = frame[list(SHARES)].map(lambda share: "" if np.isnan(share) else f"{share:.2f}")
-    shares.columns = [name.replace("_", " ") for name in SHARES]
-    shown = frame[["dataset", "variant"]].rename(columns={"variant": "setting"}).join(shares)
-    shown["accuracy"] = [with_interval(e) for e in frame.accuracy]
-    shown["better by"] = differences(list(frame.better))
-    return shown.join(frame[["folds", "seeds"]])

@@ -69,14 +69,10 @@ class CohortTiles:
 def prompted_tiles(
     vlm: VLM, cohort: Cohort, prompts: Mapping[str, Sequence[str]], others: Sequence[str] = ()
 ) -> CohortTiles:
-    """Gather the tiles of a cohort and compare them with the prompts.
+    """Gather the tiles of an embedded cohort and compare them with the prompts.
 
-    Parameters
-    ----------
-    vlm, cohort : the model, and the slides that it has embedded
-    prompts : one or more by target
-    others : names of other tissue, put into the papers' words; `OTHER_TISSUE` by default
-
+    prompts: one or more by target; others: names of other tissue, put into the papers' words,
+    `OTHER_TISSUE` by default.
     """
     others = list(others or OTHER_TISSUE)
     filled = fill([[name] for name in others], [PAPERS])
@@ -123,11 +119,9 @@ def vote_on(
 
     Parameters
     ----------
-    vlm, tiles : the model, and the tiles that it has embedded
     settings : `ALL_TISSUE`, `OPEN_SET`, `LEARNT` or some of them
     max_tiles : sampled of a slide, so that the views cost no more on a larger one
     views : n_views, hue, batch_size and seed
-
     """
     cohort, targets, seed = tiles.cohort, list(tiles.targets), views["seed"]
     rows = {s: np.flatnonzero(tiles.relevant | (s != OPEN_SET)) for s in settings}
@@ -165,10 +159,7 @@ def vote_on(
 
 
 def sample_tiles(rows: np.ndarray, slide_of: np.ndarray, max_tiles: int, *, seed: int) -> Any:
-    """Sample at most `max_tiles` of the rows of each slide: int64, sorted.
-
-    rows: [n]; slide_of: int [N].
-    """
+    """Sample at most `max_tiles` of the rows [n] of each slide, sorted. slide_of: int [N]."""
     chance = tile_draws(rows, 1, seed, SLIDE_TILES)[:, 0]
     frame = pd.DataFrame({"row": rows, "slide": slide_of[rows], "chance": chance})
     sampled = frame.sort_values("chance", kind="stable").groupby("slide").head(max_tiles)
@@ -229,23 +220,19 @@ def label_slides(
     ----------
     tiles : the table of their cohort has the columns learnt_from, bool, the slides to learn from,
         and label, seen by full supervision alone, which is left out where a slide has none (−1)
-    voted : of the setting
-    settings : see `learn_tiles`, and slide_steps
+    settings : keep_ratio, threshold, cross_weight, n_steps and slide_steps
     folder : for the networks
     seed : of draws, clusters, networks and batches
 
     """
     slides, slide_of, n_targets = tiles.cohort.table, tiles.slide_of, len(tiles.targets)
     learnt_from, labels = slides.learnt_from.values, slides.label.values
-    of_training = learnt_from[slide_of[voted.drawn]]
     file, by_method = tiles.cohort.out / "backbone_features.npy", {}
-    reader = plain_features(file)
-    trained, plain = learn_tiles(voted, of_training, reader, settings, folder, seed=seed)
+    places = voted.places[learnt_from[slide_of[voted.drawn]]]
+    trained, plain = _learn_tiles(voted, places, plain_features(file), settings, folder, seed=seed)
     if voted.setting != LEARNT:
-        by_method["zero-shot"] = (
-            voted.rows,
-            target_probabilities(tiles.probs, n_targets)[voted.rows],
-        )
+        probs = target_probabilities(tiles.probs[voted.rows], n_targets)
+        by_method["zero-shot"] = voted.rows, probs
     for method, probs in (("ce-kept", plain), ("vlm-cpl", trained.probs)):
         counts = relevant_tiles(probs, n_targets)
         by_method[method] = voted.rows[counts], target_probabilities(probs[counts], n_targets)
@@ -269,8 +256,7 @@ def label_slides(
             steps=settings["slide_steps"],
             seed=seed,
         )
-    looked = attention["vlm-cpl-slides"]
-    kept = float(trained.pseudo.kept.mean())
+    looked, kept = attention["vlm-cpl-slides"], float(trained.pseudo.kept.mean())
     return SlideStudy(found, rows, tile_probs, looked, kept, trained.alarms)
 
 
@@ -285,30 +271,21 @@ def pseudo_labels_of_slides(setting: str, probs: np.ndarray, learnt_from: np.nda
     return labels_by_rule(rule, probs.argmax(1), probs, learnt_from)
 
 
-def learn_tiles(
+def _learn_tiles(
     voted: VotedTiles,
-    learnt_from: np.ndarray,
+    places: np.ndarray,
     reader: PlainReader,
     settings: Mapping[str, Any],
     folder: Path,
     *,
     seed: int,
 ) -> tuple[TrainedVlmCpl, np.ndarray]:
-    """Learn from tiles by VLM-CPL in our variant, and from the kept ones alone.
+    """VLM-CPL in our variant, and plain training on what its filters keep: both on `voted.rows`.
 
-    Parameters
-    ----------
-    voted : `voted.rows` are predicted
-    learnt_from : bool [M], the sampled tiles of training slides
-    reader : of all tiles
-    settings : keep_ratio, threshold, cross_weight and n_steps
-    folder : for the networks
-
-    Returns
-    -------
-    VLM-CPL with its predictions, and those of plain training on what the filters keep, [n, C].
+    places: of the sampled tiles of training slides; reader: of all tiles. The second predicts
+    [n, C].
     """
-    votes, names, places = voted.votes, voted.names, voted.places[learnt_from]
+    votes, names = voted.votes, voted.names
     inputs = FilterInputs.load(
         votes, places, keep_ratio=settings["keep_ratio"], seed=seed, text=voted.text
     )
@@ -336,12 +313,7 @@ def learn_slides(
     labels: [S], pseudo or true, `UNLABELLED` for slides that are not learnt from; nor is a slide
     without a tile that counts. If there is no other, nothing is known of any slide.
     """
-    slides = np.flatnonzero(
-        [
-            label != UNLABELLED and len(rows) > 0
-            for label, rows in zip(labels, bags.rows, strict=True)
-        ]
-    )
+    slides = np.flatnonzero((labels != UNLABELLED) & [len(rows) > 0 for rows in bags.rows])
     if not len(slides):
         alike = np.full((len(bags.rows), len(class_names)), 1 / len(class_names))
         return alike, [np.zeros(len(rows)) for rows in bags.rows]

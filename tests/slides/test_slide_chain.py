@@ -21,12 +21,17 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAIN = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
-CHAIN += ["--nolock", "--rerun-incomplete", "--config", "dataset=smoke_slides", "seeds=0"]
+CHAIN += ["--nolock", "--rerun-incomplete"]
+CONFIG = ["--config", "dataset=smoke_slides", "seeds=0"]
 
 
-def run_chain(folder: Path) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OUTPUT_ROOT": str(folder), "PYTHONPATH": str(ROOT)}
-    return subprocess.run(CHAIN, cwd=folder, env=environment, capture_output=True, text=True)
+def run(command: list[str], folder: Path, output: Path) -> subprocess.CompletedProcess:
+    environment = os.environ | {"OUTPUT_ROOT": str(output), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def run_chain(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    return run([*CHAIN, *options, *CONFIG], folder, folder)
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +41,9 @@ def chain(tmp_path_factory) -> tuple[Path, str, dict[str, int]]:
     Also what the first call said, and when it wrote the features of each slide.
     """
     folder = tmp_path_factory.mktemp("slides")
-    os.environ["OUTPUT_ROOT"], before = str(folder), os.environ.get("OUTPUT_ROOT")
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUTPUT_ROOT", str(folder))
         slides = prepare(cards.read_card("smoke_slides"))
-    finally:
-        os.environ.pop("OUTPUT_ROOT") if before is None else os.environ.update(OUTPUT_ROOT=before)
     damaged = slides / "slide03.tif"
     whole = damaged.read_bytes()
     damaged.write_bytes(whole[:100])
@@ -55,10 +58,7 @@ def chain(tmp_path_factory) -> tuple[Path, str, dict[str, int]]:
 
 
 def test_synthetic_slides_need_not_be_there_before(tmp_path):
-    environment = os.environ | {"OUTPUT_ROOT": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    command = [*CHAIN[:-3], "--dry-run", *CHAIN[-3:]]
-    shown = {"capture_output": True, "text": True}
-    planned = subprocess.run(command, cwd=tmp_path, env=environment, **shown)
+    planned = run_chain(tmp_path, "--dry-run")
     assert planned.returncode == 0, planned.stdout + planned.stderr
     assert "02_slide_features" in planned.stdout and "10_zero_shot" not in planned.stdout
 
@@ -79,6 +79,8 @@ def test_every_notebook_of_slides_ran_and_no_other(chain):
     executed = {file.stem for f in folders for file in f.glob("executed/*.ipynb")}
     parts = {f"02_slide_features-part{part}" for part in (0, 1)}
     assert executed == parts | {"01_stand_in_vlm", "17_open_set_prompting_slides", "40_record"}
+    text = (runs.parent / "figures" / "RESULTS.md").read_text()
+    assert "smoke_slides: slides" in text and "open set" in text and "attention" in text
 
 
 def test_each_tile_has_its_features_and_each_slide_its_score(chain):
@@ -104,17 +106,11 @@ def test_the_page_and_the_geojson_of_the_slides_of_the_fold_are_there(chain):
         assert len(features_for_qupath(file)) == len(tiles)
 
 
-def test_the_table_of_slides_is_among_the_results(chain):
-    text = (chain[0].parent / "figures" / "RESULTS.md").read_text()
-    assert "smoke_slides: slides" in text and "open set" in text and "attention" in text
-
-
 def own_slides(output: Path, **given: object) -> subprocess.CompletedProcess:
     notebook = ROOT / "notebooks" / "92_your_own_slides.py"
     command = [sys.executable, "-m", "lib.runner", str(notebook), "-p", "dataset", "smoke_slides"]
     command += [word for name, value in given.items() for word in ("-p", name, str(value))]
-    environment = os.environ | {"OUTPUT_ROOT": str(output), "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return run(command, ROOT, output)
 
 
 def test_slides_of_ones_own_end_in_a_page_and_a_table(chain, tmp_path):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from slides.made_up_slides import textured_slide
 
-from figures import publish
+from figures import publish, slide_shares
 from lib import paths, record
 from lib.alarm import Alarm
 from lib.figures import plots, slide_plots
@@ -147,17 +147,19 @@ def test_accuracy_stands_beside_the_share_of_other_tissue():
         for share in (0.0, 0.9)
     }
     half = made_slides(studies(HALF), quality[0.9], dataset="d_90")
-    frame = scores.share_frame(record.concat([half, made_slides(studies(CORRECT), quality[0.0])]))
+    frame = slide_shares.share_frame(
+        record.concat([half, made_slides(studies(CORRECT), quality[0.0])])
+    )
     assert frame.dataset.tolist() == ["d", "d", "d_90", "d_90"]
     assert frame.irrelevant.tolist() == [0.0, 0.0, 0.9, 0.9]
     assert frame.irrelevant_dropped.tolist() == [0.0, 0.75, 0.0, 0.75]
     assert [e.value for e in frame.accuracy] == pytest.approx([1, 1, 1 / 3, 2 / 3])
     assert frame.better[3].value == pytest.approx(1 / 3) and frame.better[2] is None
-    shown = scores.share_table(frame)
+    shown = slide_shares.share_table(frame)
     assert shown["relevant dropped"].tolist() == [""] * 4 and len(shown) == 4
     figure = plots.accuracy_against_share(frame, "made up")
     assert [line.get_label() for line in figure.axes[0].containers] == [ALL, OPEN]
-    assert scores.share_frame(made_slides(studies(CORRECT))).empty
+    assert slide_shares.share_frame(made_slides(studies(CORRECT))).empty
 
 
 def test_a_heat_map_shows_its_values(tmp_path):

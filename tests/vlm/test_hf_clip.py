@@ -19,21 +19,10 @@ from lib.vlm import inference, views
 from lib.vlm.loading import load_vlm
 
 PROMPTS = ["An H&E image patch of adipose tissue.", "a gland", "Smooth   MUSCLE, isn't it?"]
-OTHER_TEXT = {
-    "hidden_size": 24,
-    "intermediate_size": 72,
-    "num_attention_heads": 3,
-    "num_hidden_layers": 1,
-    "max_position_embeddings": 20,
-}
-OTHER_VISION = {
-    "hidden_size": 40,
-    "intermediate_size": 100,
-    "num_attention_heads": 5,
-    "image_size": 50,
-    "patch_size": 16,
-    "num_hidden_layers": 3,
-}
+OTHER_TEXT = {"hidden_size": 24, "intermediate_size": 72, "num_attention_heads": 3}
+OTHER_TEXT |= {"num_hidden_layers": 1, "max_position_embeddings": 20}
+OTHER_VISION = {"hidden_size": 40, "intermediate_size": 100, "num_attention_heads": 5}
+OTHER_VISION |= {"image_size": 50, "patch_size": 16, "num_hidden_layers": 3}
 EXACT = {"layer_norm_eps": 1e-3, "hidden_act": "gelu"}
 MODELS = {
     "as published": lambda: small_clip(seed=0),
@@ -133,8 +122,14 @@ def test_a_model_or_processor_that_is_not_ours_is_refused_by_name(
         load(tmp_path / "clip")
 
 
-def test_another_architecture_is_refused(tmp_path):
+def test_another_architecture_is_refused_and_a_kernel_that_is_named_not_asked_for(tmp_path):
     write_clip(tmp_path / "clip")
+    file = tmp_path / "clip" / "config.json"
+    for field in ("attn_implementation", "_attn_implementation_internal"):
+        config = json.loads(file.read_text()) | {field: "nobody/kernel"}
+        config["text_config"][field] = "nobody/kernel"
+        file.write_text(json.dumps(config))
+        assert load(tmp_path / "clip").image_size == 32
     transformers.BertConfig().save_pretrained(tmp_path / "clip")
     with pytest.raises(ValueError, match="model_type 'bert' is not clip"):
         load(tmp_path / "clip")
@@ -180,14 +175,4 @@ def test_pickled_weights_are_not_opened_and_the_command_in_the_message_converts_
         load(tmp_path / "clip")
     code = re.search('python -c "(.*)"', str(error.value))[1]
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "clip", check=True)
-    assert load(tmp_path / "clip").image_size == 32
-
-
-@pytest.mark.parametrize("field", ["attn_implementation", "_attn_implementation_internal"])
-def test_a_compiled_kernel_that_a_configuration_names_is_not_asked_for(tmp_path, field):
-    write_clip(tmp_path / "clip")
-    file = tmp_path / "clip" / "config.json"
-    config = json.loads(file.read_text()) | {field: "nobody/kernel"}
-    config["text_config"][field] = "nobody/kernel"
-    file.write_text(json.dumps(config))
     assert load(tmp_path / "clip").image_size == 32

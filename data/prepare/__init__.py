@@ -8,4 +8,6 @@
 | `synthetic` | tiles are painted | `synthetic` |
 | `slides`, `drawn` or `composed` | slides are painted, or pasted of tiles | `synthetic_slides` |
 | none of these | nothing: the folder is looked for | `lib.data.datasets` |
+
+Besides, `stand_in` builds a VLM from the captioned tiles of a dataset.
 """

@@ -13,9 +13,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # two threads each would wait for one a
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+LONGEST = ("test_own_tiles.py", "test_slide_chain.py", "test_chain.py")
+
+
 def pytest_collection_modifyitems(items):
-    """The longest file starts first, so that the others run beside it."""
-    items.sort(key=lambda item: item.path.name != "test_chain.py")
+    """The longest files start first, so that the others run beside them."""
+    items.sort(key=lambda item: -1 - LONGEST.index(n) if (n := item.path.name) in LONGEST else 0)
 
 
 @pytest.fixture(autouse=True)

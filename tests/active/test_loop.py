@@ -306,19 +306,7 @@ def test_another_config_in_the_same_folder_moves_the_old_rounds_aside(tmp_path, 
     assert len(read_rounds(tmp_path / "rounds.before2").queries) == 15
 
 
-@pytest.mark.slow
-def test_another_version_of_the_algorithm_moves_the_old_rounds_aside(
-    tmp_path, setup, whole, monkeypatch
-):
-    first = run(tmp_path / "rounds", setup)
-    monkeypatch.setattr(loop, "ALGORITHM", loop.ALGORITHM + 1)
-    oracle = WatchedOracle()
-    assert_same(run(tmp_path / "rounds", setup, oracle), whole)
-    assert len(oracle.tiles) == 18
-    assert_same(read_rounds(tmp_path / "rounds.before"), first)
-
-
-def test_configs_that_differ_in_a_setting_are_told_apart(setup):
+def test_configs_that_differ_in_a_setting_and_versions_are_told_apart(setup, monkeypatch):
     settings = [
         {"strategy": "random"},
         {"query_size": 7},
@@ -335,6 +323,8 @@ def test_configs_that_differ_in_a_setting_are_told_apart(setup):
     assert plain == config_with(setup).fingerprint(TEST)
     for other in settings:
         assert config_with(**{"setup": setup} | other).fingerprint(TEST) != plain, other
+    monkeypatch.setattr(loop, "ALGORITHM", loop.ALGORITHM + 1)
+    assert config_with(setup).fingerprint(TEST) != plain
 
 
 def test_other_data_are_told_apart(setup):

@@ -525,16 +525,3 @@ def test_the_text_of_an_objective_says_its_settings():
     assert "alignment" not in texts[-2]  # what began before there was one is continued
     assert len(set(texts)) == len(texts)
     assert repr(losses.DualViewTraining()) == repr(losses.DualViewTraining(threshold=0.7))
-
-
-def test_every_objective_has_what_the_trainer_asks_for():
-    for objective in (
-        losses.Supervised(),
-        losses.EarlyLearningRegularisation(4, 2),
-        losses.CoTeaching(0.1),
-        losses.HighConfidenceCrossSupervision(),
-        losses.DualViewTraining(),
-    ):
-        assert objective.networks == 2 and type(objective.uses_unlabelled) is bool
-        again = objective.to(torch.device("cpu"))
-        again.load_state_dict(objective.state_dict())

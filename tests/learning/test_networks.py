@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from lib.learning import networks
 
@@ -32,15 +31,6 @@ def test_a_frozen_head_sees_standardised_features_and_learns_no_statistics():
     scaled = rows * torch.tensor(std).float() + torch.tensor(mean).float()
     torch.testing.assert_close(head(scaled), plain(rows))
     assert not {"mean", "std"} & {name for name, _ in head.named_parameters()}
-
-
-def test_a_frozen_head_survives_its_file(tmp_path):
-    head = networks.frozen_head(np.arange(6.0), np.arange(1.0, 7), 3)
-    save_file(head.state_dict(), tmp_path / "head.safetensors")
-    again = networks.frozen_head(np.zeros(6), np.ones(6), 3)
-    again.load_state_dict(load_file(tmp_path / "head.safetensors"))
-    rows = torch.randn(5, 6)
-    assert torch.equal(head(rows), again(rows))
 
 
 # --- predictions ---------------------------------------------------------------------------------
@@ -84,31 +74,22 @@ def test_each_network_gives_its_softmax_and_batches_do_not_matter(projection):
         np.testing.assert_allclose(seen, features, atol=1e-5)
 
 
-def test_the_features_of_tiles_are_the_mean_of_the_projections():
-    heads = two_heads(projection=4)
-    _, features = networks.predict_members(heads, random_rows, TILES)
-    first, second = (head(random_rows(TILES))[1].detach().numpy() for head in heads)
-    np.testing.assert_allclose(features, (first + second) / 2, atol=1e-6)
-
-
-def test_without_projectors_they_are_those_of_both_bodies_side_by_side():
-    heads = two_heads(projection=0)
-    _, features = networks.predict_members(heads, random_rows, TILES)
-    bodies = [head.forward_features(random_rows(TILES))[1].detach().numpy() for head in heads]
-    assert features.shape == (5, 10)
-    np.testing.assert_allclose(features, np.hstack(bodies), atol=1e-6)
-
-
 @pytest.mark.parametrize("projection", [0, 4])
-def test_a_prediction_is_the_mean_of_the_softmaxes(projection):
+def test_a_prediction_is_the_mean_of_the_softmaxes_and_features_are_those_of_both(projection):
+    """The mean of the projections; without projectors both bodies side by side."""
     heads = two_heads(projection)
+    each = [torch.softmax(head.forward_features(random_rows(TILES))[0], 1) for head in heads]
     found = networks.predict(heads, random_rows, TILES)
-    each = [
-        torch.softmax(head.forward_features(random_rows(TILES))[0], 1).detach().numpy()
-        for head in heads
-    ]
-    np.testing.assert_allclose(found, (each[0] + each[1]) / 2, atol=1e-6)
+    np.testing.assert_allclose(found, (each[0] + each[1]).detach() / 2, atol=1e-6)
     assert found.dtype == np.float32 and found.shape == (5, 3)
+    _, features = networks.predict_members(heads, random_rows, TILES)
+    if projection:
+        first, second = (head(random_rows(TILES))[1].detach().numpy() for head in heads)
+        expected = (first + second) / 2
+    else:
+        bodies = [head.forward_features(random_rows(TILES))[1].detach().numpy() for head in heads]
+        expected = np.hstack(bodies)
+    np.testing.assert_allclose(features, expected, atol=1e-6)
 
 
 def test_predictions_are_made_without_gradients():

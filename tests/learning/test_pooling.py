@@ -207,15 +207,3 @@ def test_slides_are_pooled_one_by_one_whatever_the_order(name):
     order = CHANCE.permutation(50)
     moved = pooling.pool_slides(PROBS[order], SLIDE_OF[order], 8, pool)
     assert np.allclose(moved, pooled)
-
-
-def test_every_pooling_has_a_name():
-    assert list(pooling.poolings()) == [
-        "mean",
-        "share",
-        "top-1",
-        "top-5",
-        "top-10",
-        "top-50",
-        "top-100",
-    ]

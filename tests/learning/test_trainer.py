@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cases import case
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
@@ -395,25 +396,26 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: type(o).__name__)
-@pytest.mark.parametrize("stop", [3, 10, 27, 44])
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, objective, stop):
-    steps = []
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, objective):
     contrasts = isinstance(objective, losses.DualViewTraining)
     network = partial(small_network, projection=4) if contrasts else dropping_network
-
-    def breaking(tiles, network, step):
-        steps.append(step)
-        if step == stop and steps.count(stop) == 1:
-            raise KeyboardInterrupt
-        return draw(tiles, network, step)
-
     train(tmp_path / "whole", objective, network=network)
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "broken", objective, network=network, sampler=breaking)
-    assert set(contents(tmp_path / "broken")) == ({trainer.CHECKPOINT} if stop >= 10 else set())
-    train(tmp_path / "broken", objective, network=network, sampler=breaking)
-    assert steps.count(0) == objective.networks * (1 if stop >= 10 else 2)
-    assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+    for stop in (3, 10, 27, 44):
+        steps, folder = [], tmp_path / str(stop)
+
+        def breaking(tiles, network, step, steps=steps, stop=stop):
+            steps.append(step)
+            if step == stop and steps.count(stop) == 1:
+                raise KeyboardInterrupt
+            return draw(tiles, network, step)
+
+        with case(stop):
+            with pytest.raises(KeyboardInterrupt):
+                train(folder, objective, network=network, sampler=breaking)
+            assert set(contents(folder)) == ({trainer.CHECKPOINT} if stop >= 10 else set())
+            train(folder, objective, network=network, sampler=breaking)
+            assert steps.count(0) == objective.networks * (1 if stop >= 10 else 2)
+            assert contents(folder) == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

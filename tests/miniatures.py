@@ -46,13 +46,8 @@ def hide(folder: Path, ending: str) -> None:
 
 
 def lc25000(folder: Path, draw: np.random.Generator) -> None:
-    kinds = {
-        "colon_n": "colonn",
-        "colon_aca": "colonca",
-        "lung_n": "lungn",
-        "lung_aca": "lungaca",
-        "lung_scc": "lungscc",
-    }
+    kinds = {"colon_n": "colonn", "colon_aca": "colonca", "lung_n": "lungn", "lung_aca": "lungaca"}
+    kinds["lung_scc"] = "lungscc"
     rows = []
     for kind, (name, stem) in enumerate(kinds.items()):
         organ = name.partition("_")[0]
@@ -79,16 +74,8 @@ def nct_crc(folder: Path, draw: np.random.Generator) -> None:
 
 
 def crc5000(folder: Path, draw: np.random.Generator) -> None:
-    kinds = (
-        "01_TUMOR",
-        "02_STROMA",
-        "03_COMPLEX",
-        "04_LYMPHO",
-        "05_DEBRIS",
-        "06_MUCOSA",
-        "07_ADIPOSE",
-        "08_EMPTY",
-    )
+    names = "TUMOR STROMA COMPLEX LYMPHO DEBRIS MUCOSA ADIPOSE EMPTY".split()
+    kinds = [f"{n:02d}_{name}" for n, name in enumerate(names, 1)]
     where = folder / "Kather_texture_2016_image_tiles_5000"
     for kind, name in enumerate(kinds):
         slides = (6, 8) if name == "08_EMPTY" else range(1, 11)  # as in the dataset
@@ -111,14 +98,8 @@ def chaoyang(folder: Path, draw: np.random.Generator) -> None:
 
 
 def ebhi(folder: Path, draw: np.random.Generator) -> None:
-    kinds = (
-        "Normal",
-        "Polyp",
-        "Low-grade IN",
-        "High-grade IN",
-        "Serrated adenoma",
-        "Adenocarcinoma",
-    )
+    kinds = ["Normal", "Polyp", "Low-grade IN", "High-grade IN", "Serrated adenoma"]
+    kinds.append("Adenocarcinoma")
     for kind, name in enumerate(kinds):
         where = folder / "EBHI-SEG" / name
         for case in range(12):

@@ -79,14 +79,6 @@ def test_help_is_the_default_and_lists_every_target():
     assert make().stdout == printed.stdout
 
 
-def test_documents_name_only_targets_that_exist():
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
-    for document in ("README.md", "CONTRIBUTING.md"):
-        code = re.findall(r"```.*?```|`[^`]+`", (ROOT / document).read_text(), re.S)
-        for name in re.findall(r"\bmake ([a-z-]+)\b", "\n".join(code)):
-            assert name in targets, f"{document} names `make {name}`"
-
-
 @needs_make
 def test_an_old_python_is_refused_by_name(tmp_path):
     for version in ("2.7.18", "3.9.2", "3.10.14"):

@@ -22,24 +22,11 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 def texts(run: str) -> list[str]:
     """Names with a command in all places where it could run, and harmless ones."""
     shell = f"\"; {run}; \" '; {run}; ' `{run}` $({run}) && {run} | {run} #"
-    expanded = (
-        f"$(shell {run}) ${{shell {run}}} $(eval $(shell {run})) $(info x) $$(shell {run}) $@ $("
-    )
+    shells = f"$(shell {run}) ${{shell {run}}} $(eval $(shell {run})) $$(shell {run})"
+    expanded = f"{shells} $(info x) $@ $("
     lines = f"a\n{run}\n\t{run}\n%: ; {run}\nendef\n"
-    names = [
-        "my$folder",
-        "it's",
-        "-x",
-        "--help",
-        "-",
-        "{x}",
-        "{{}}",
-        "#1",
-        "50 %",
-        "a\\",
-        "\\",
-        "a;b",
-    ]
+    names = ["my$folder", "it's", "-x", "--help", "-", "{x}", "{{}}", "#1", "50 %", "a;b"]
+    names += ["a\\", "\\"]
     names += ["two  words ", "~", "~/x", "a=b", ":=x", "*", "!", "[1]", "0123", "1e5", "yes", "é:"]
     return [shell, expanded, lines, *names]
 

@@ -1,7 +1,6 @@
 """Dataset cards: what a dataset's classes, prompts, folders and groups are."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
@@ -317,8 +316,10 @@ def _problems(card: Card) -> Iterator[str]:
     group, patching, n_classes = card.group or {}, card.patching or {}, len(card.classes)
     if n_classes < 2:
         yield f"at least two classes are needed, it has {n_classes}"
-    for text in _twice(card):
-        yield f"two classes have the name or folder {text!r}"
+    for texts in (card.class_names, [c.folder for c in card.classes]):
+        folded = [text.casefold() for text in texts]  # on some systems "A" and "a" are one folder
+        for text in {text for text in folded if folded.count(text) > 1}:
+            yield f"two classes have the name or folder {text!r}"
     if "pattern" in group:
         if {"table", "sample", "copies"} & set(group):
             yield "group, pattern excludes 'table', 'sample' and 'copies'"
@@ -342,13 +343,6 @@ def _problems(card: Card) -> Iterator[str]:
         for name, n in [item for counts in card.published.values() for item in counts.items()]:
             if name not in {"all", *card.class_names} or type(n) is not int or n < 0:
                 yield f"counts has {name!r}: {n!r}, no class and its number"
-
-
-def _twice(card: Card) -> list[str]:
-    """Names and folders of more than one class; on some systems "A" and "a" are one folder."""
-    names = Counter(name.casefold() for name in card.class_names)
-    folders = Counter(c.folder.casefold() for c in card.classes)
-    return [text for counted in (names, folders) for text, n in counted.items() if n > 1]
 
 
 def _has_one_group(pattern: str) -> bool:

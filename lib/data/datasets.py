@@ -20,7 +20,12 @@ def locate(card: Card) -> Path:
     existing = [folder for folder in tried if folder.is_dir()]
     if existing:
         chosen = min(existing, key=lambda folder: bool(absent(card, folder)))
-        _refuse_links(card, chosen)
+        # This folder and those on the way may be links; a class folder could be any folder.
+        splits = (card.splits or {"": ""}).values()
+        parts = [chosen / split for split in splits if not split.endswith(".json")]
+        for inside in [part / c.folder for part in parts for c in card.classes]:
+            if inside.is_symlink():
+                raise ValueError(f"the class folder {inside} is a link; put the tiles there")
         return chosen
     raise FileNotFoundError(
         f"dataset {card.name!r} is not here. {how_to_get(card)} Or name the folder that holds "
@@ -46,14 +51,6 @@ def locate_tiles(card: Card) -> Path:
         command = f"make data DATASET={card.name}"
         raise FileNotFoundError(f"{folder} is not made yet: run `{command}`")
     return folder or locate(card)
-
-
-def _refuse_links(card: Card, folder: Path) -> None:
-    """A dataset's folder and those on the way may be links; a class folder could be any folder."""
-    parts = [split for split in (card.splits or {"": ""}).values() if not split.endswith(".json")]
-    for inside in [folder / part / c.folder for part in parts for c in card.classes]:
-        if inside.is_symlink():
-            raise ValueError(f"the class folder {inside} is a link; put the tiles there")
 
 
 def state_of(folder: Path) -> str:

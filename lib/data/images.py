@@ -81,7 +81,11 @@ def _as_rgb(opened: Image.Image) -> tuple[Image.Image, list[str]]:
     if opened.mode[0] in "IF":
         if not is_16_bit:
             raise ValueError("pixels of more than 16 bits, or fractions; save it with 8 or 16 bits")
-        return _reduced(opened).convert("RGB"), [*notes, "grey"]
+        values = np.asarray(opened)
+        if values.min() < 0:
+            raise ValueError("pixels below zero; save it with 8 or 16 bits without a sign")
+        upper = Image.fromarray((values // 256).astype(np.uint8))  # Pillow would clip at 255
+        return upper.convert("RGB"), [*notes, "grey"]
     if opened.mode == "RGB" and "transparency" not in opened.info:
         return opened.convert("RGB"), notes
     if opened.has_transparency_data:
@@ -90,11 +94,3 @@ def _as_rgb(opened: Image.Image) -> tuple[Image.Image, list[str]]:
         return Image.alpha_composite(white, laid).convert("RGB"), [*notes, "transparency on white"]
     kind = "grey" if opened.mode in ("1", "L") else f"{opened.mode} to RGB"
     return opened.convert("RGB"), [*notes, kind]
-
-
-def _reduced(opened: Image.Image) -> Image.Image:
-    """8-bit grey from 16-bit grey, which Pillow would clip at 255."""
-    values = np.asarray(opened)
-    if values.min() < 0:
-        raise ValueError("pixels below zero; save it with 8 or 16 bits without a sign")
-    return Image.fromarray((values // 256).astype(np.uint8))

@@ -308,19 +308,14 @@ def decode_tiles(
         in_threads(decode, range(len(table)), "decoding tiles")
         if failed:
             raise UnreadableTiles(folder, failed)
-    _warn(converted)
-    return file
-
-
-def _warn(converted: Mapping[str, str]) -> None:
-    """One warning for each kind of conversion that `read_square` reports."""
     for kind in sorted({*converted.values()} - {""}):
         named = sorted(path for path, note in converted.items() if note == kind)
         warnings.warn(
             f"converted to 8-bit RGB ({kind}): {len(named)} of {len(converted)} tiles, "
             f"such as {named[0]}",
-            stacklevel=3,
+            stacklevel=2,
         )
+    return file
 
 
 def stored_size(image_size: int) -> int:

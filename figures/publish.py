@@ -27,6 +27,9 @@ from lib.record import Record
 from lib.report.pseudo_labels import at_main_keep_ratio, pseudo_label_frame
 from lib.vlm.cards import describe_vlm
 
+# What is run again together and replaces what was published of it.
+KIND = "dataset vlm seed unit split method training network varied".split()
+
 
 def of_runs(dataset: str, vlm: str) -> Record:
     """All evaluations of the runs of a dataset with a VLM. Raises ValueError without any."""
@@ -70,14 +73,40 @@ def publish_record() -> Path:
     return folder
 
 
+def merge(before: Record, new: Record) -> Record:
+    """What a record holds once new evaluations are published.
+
+    Of the earlier ones those go that are of a kind that was run again, see `KIND`. So a record can
+    be made seed by seed and notebook by notebook.
+
+    Raises
+    ------
+    ValueError
+        The new evaluations lack a fold of the earlier ones of their kind.
+
+    """
+    folds, again = (each.facts.groupby(KIND).fold.agg(set) for each in (before, new))
+    for kind in folds.index.intersection(again.index):
+        lost = sorted(folds[kind] - again[kind])
+        if lost:
+            named = dict(zip(KIND, kind, strict=True))
+            raise ValueError(
+                f"{named['method']} with seed {named['seed']} is published with folds "
+                f"{sorted(folds[kind])}, and these runs lack {lost}: run them as well, "
+                "as `make record` does"
+            )
+    replaced = pd.MultiIndex.from_frame(before.facts[KIND]).isin(again.index)
+    return record.concat([before[~replaced], new])
+
+
 def add_to_record(dataset: str, vlm: str) -> None:
-    """Put the evaluations of runs into the record, see `record.merge`.
+    """Put the evaluations of runs into the record, see `merge`.
 
     Of what is varied (ablations, shifts, keep ratios) those of seed 0 alone, as the protocol says.
     """
     some = of_runs(dataset, vlm)
     some = some[(some.facts.seed == 0) | (some.facts.varied == "")]
-    merged = record.merge(record.published(dataset), some)
+    merged = merge(record.published(dataset), some)
     merged.write(paths.record_folder() / dataset)
     pictures = paths.runs_folder(dataset, vlm).glob("seed0/fold0/slides/heat_map.png")
     for picture in () if VARIANT.search(dataset) else pictures:

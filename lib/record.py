@@ -43,7 +43,6 @@ FIELDS = [
     *("settings", "seconds", "device", "commit", "versions"),
 ]
 NESTED = "per_class lost_classes alarms estimates interval raised rounds params versions".split()
-KIND = "dataset vlm seed unit split method training network varied".split()
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,32 +170,6 @@ def concat(records: Iterable[Record]) -> Record:
         counts.append(kept.assign(evaluation=kept.evaluation + last))
         last = int(facts[-1].index.max()) + 1 if len(each.facts) else last
     return _complete(_joined(facts), _joined(counts))
-
-
-def merge(before: Record, new: Record) -> Record:
-    """What a record holds once new evaluations are published.
-
-    Of the earlier ones those go that are of a kind that was run again, see `KIND`. So a record can
-    be made seed by seed and notebook by notebook.
-
-    Raises
-    ------
-    ValueError
-        The new evaluations lack a fold of the earlier ones of their kind.
-
-    """
-    folds, again = (each.facts.groupby(KIND).fold.agg(set) for each in (before, new))
-    for kind in folds.index.intersection(again.index):
-        lost = sorted(folds[kind] - again[kind])
-        if lost:
-            named = dict(zip(KIND, kind, strict=True))
-            raise ValueError(
-                f"{named['method']} with seed {named['seed']} is published with folds "
-                f"{sorted(folds[kind])}, and these runs lack {lost}: run them as well, "
-                "as `make record` does"
-            )
-    replaced = pd.MultiIndex.from_frame(before.facts[KIND]).isin(again.index)
-    return concat([before[~replaced], new])
 
 
 HEADLINES = {

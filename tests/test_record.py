@@ -95,22 +95,3 @@ def test_the_headline_is_of_our_variant_on_the_test_set_or_of_the_kept_labels():
     words = "MVC, then PFC, ours: pseudo-label precision 0.975"
     assert record.headline(made(kept)) == words
     assert record.headline(made()) == ""
-
-
-def test_published_is_what_was_run_again_and_of_the_rest_what_was_there():
-    hue = {"varied": ["hue"], "hue": 0.2}
-    kinds = [scored("vlm-cpl", 0.1, params=params) for params in ({}, hue, SHIFTED)]
-    merged = record.merge(made(kinds), made(scored("vlm-cpl", 0.9, params=hue)))
-    assert accuracies(merged) == [0.1, 0.1, 0.9]
-    assert merged.facts.varied.tolist() == ["", "shift", "hue"]
-    seeds = [scored("mvc", 0.1, seed=seed) for seed in (0, 1)]
-    assert accuracies(record.merge(made(seeds), made(scored("mvc", 0.9, seed=1)))) == [0.1, 0.9]
-    splits = [scored("mean-of-views", 0.5, split=split) for split in ("train", "test")]
-    assert len(record.merge(made(splits), made(splits[0])).facts) == 2
-
-
-def test_published_evaluations_lose_no_fold():
-    before, again = ([scored("mvc", a, fold=f) for f in (0, 1)] for a in (0.1, 0.9))
-    assert accuracies(record.merge(made(before), made(again))) == [0.9, 0.9]
-    with pytest.raises(ValueError, match=r"mvc with seed 0 .* folds \[0, 1\].* lack \[1\]"):
-        record.merge(made(before), made(again[:1]))

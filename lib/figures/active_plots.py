@@ -16,7 +16,15 @@ from lib.figures import style
 from lib.figures.style import CORRECT, INCORRECT, OTHER, bare, closed, panels
 from lib.labels import UNLABELLED
 from lib.report import active_learning
-from lib.report.active_learning import COLD_STARTS, OURS, PUBLISHED, STRATEGIES, TRAININGS, in_order
+from lib.report.active_learning import (
+    COLD_STARTS,
+    OURS,
+    PUBLISHED,
+    STRATEGIES,
+    TRAININGS,
+    in_order,
+    of_loop,
+)
 from lib.report.statistics import pooled_score, pooled_scores
 
 _plain, _dark = sns.color_palette("colorblind"), sns.color_palette("dark")
@@ -39,17 +47,18 @@ def _of_seeds(name: str, has: int, n_seeds: int) -> str:
     return f"{name} ({has} of {n_seeds} seeds)" if has < n_seeds else name
 
 
-def _draw_curve(ax: Axes, curve: pd.DataFrame, name: str, n_seeds: int, **look: Any) -> Line2D:
+def _draw_curve(ax: Axes, curve: pd.DataFrame, name: str, n_seeds: int, **look: Any) -> None:
     """Draw pooled accuracy against labels; dashed, and named so, where fewer seeds have run."""
     labels, accuracy = curve.groupby("round").budget.mean(), pooled_scores(curve, ["round"])
     has = curve.seed.nunique()
     ls = "--" if has < n_seeds else "-"
-    return ax.plot(labels, accuracy, label=_of_seeds(name, has, n_seeds), ls=ls, **look)[0]
+    ax.plot(labels, accuracy, label=_of_seeds(name, has, n_seeds), ls=ls, **look)
 
 
-def _draw_level(ax: Axes, rows: pd.DataFrame, name: str, ls: str) -> Line2D:
-    """Draw the pooled accuracy of rows of one budget as a horizontal line."""
-    return ax.axhline(pooled_score(rows), color="black", lw=1, ls=ls, label=name)
+def _draw_level(ax: Axes, rows: pd.DataFrame, name: str, ls: str) -> None:
+    """Draw the pooled accuracy of rows of one budget, if there are any, as a horizontal line."""
+    if len(rows):
+        ax.axhline(pooled_score(rows), color="black", lw=1, ls=ls, label=name)
 
 
 def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
@@ -61,12 +70,11 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     """
     n_seeds, rounds = curves.seed.nunique(), curves[curves["round"].notna()]
     trainings = [t for t in TRAININGS if t in set(rounds.training)]
-    full = curves[curves.method == "full-supervision"]
     size = {"width": 3 + 2.5 * len(trainings), "height": 3.4}
     figure, axes = panels(1, len(trainings), **size, sharey=True)
     for ax, training in zip(axes[0], trainings, strict=True):
-        for method in [m for t, m in in_order(rounds) if t == training]:
-            chosen = rounds[(rounds.training == training) & (rounds.method == method)]
+        for kind in [kind for kind in in_order(rounds) if kind[0] == training]:
+            chosen, method = of_loop(rounds, kind), kind[1]
             main, colour = method in (PUBLISHED[1], OURS[1]), COLOURS.get(method, "black")
             look = {"color": colour, "lw": 2.4 if main else 1.2, "zorder": 2 + main}
             _draw_curve(ax, chosen, STRATEGIES.get(method, method), n_seeds, **look)
@@ -74,8 +82,7 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
                 seeds = pooled_scores(chosen, ["round", "seed"]).groupby("round")
                 labels, band = chosen.groupby("round").budget.mean(), {"alpha": 0.15, "lw": 0}
                 ax.fill_between(labels, seeds.min(), seeds.max(), color=colour, **band)
-        if len(full):
-            _draw_level(ax, full, "all labels", ":")
+        _draw_level(ax, curves[curves.method == "full-supervision"], "all labels", ":")
         ax.set(xlabel="labels", title=training)
     axes[0, 0].set_ylabel("accuracy on the test set")
     return closed(figure, title, legend=True)
@@ -95,26 +102,23 @@ def cold_start_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     seeds = {shift: lines.seed.nunique() for shift, lines in by_shift.items()}
     width = 3.5 + 3 * len(by_shift)
     figure, axes = panels(1, len(by_shift), width=width, height=3.6, sharey=True)
-    shown: dict[str, Line2D] = {}
     for ax, (shift, lines) in zip(axes[0], by_shift.items(), strict=True):
-        for method in [name for name in COLD_STARTS if name in set(lines.method)]:
-            main = method == "cold-start"  # on top, and thin: others may be the same
-            look = {"lw": 1.2 if main else 2.6, "zorder": 2 + main, "marker": "o", "ms": 3}
-            look["color"] = COLD_START_COLOURS[method]
-            chosen, name = lines[lines.method == method], COLD_STARTS[method]
-            line = _draw_curve(ax, chosen, name, seeds[shift], **look)
-            shown.setdefault(method, line)
+        for method, name in COLD_STARTS.items():
+            chosen, main = lines[lines.method == method], method == "cold-start"
+            if len(chosen):  # the main one on top, and thin: others may be the same
+                look = {"lw": 1.2 if main else 2.6, "zorder": 2 + main, "marker": "o", "ms": 3}
+                look["color"] = COLD_START_COLOURS[method]
+                _draw_curve(ax, chosen, name, seeds[shift], **look)
         zero = (lines["round"] < 0) & lines.method.eq("cold-start")
-        for mask, name, ls in (
-            (zero, "VLM-CPL alone", "--"),
-            (lines.method == "full-supervision", "all labels", ":"),
-        ):
-            if mask.any():
-                shown.setdefault(name, _draw_level(ax, lines[mask], name, ls))
+        _draw_level(ax, lines[zero], "VLM-CPL alone", "--")
+        _draw_level(ax, lines[lines.method == "full-supervision"], "all labels", ":")
         ax.set(xlabel="labels")
         ax.set_title(_of_seeds(shift or "no shift", seeds[shift], max(seeds.values())))
     axes[0, 0].set_ylabel("accuracy on the test set")
-    order = [*COLD_STARTS, "VLM-CPL alone", "all labels"]
+    shown: dict[str, Any] = {}
+    for line in [line for ax in axes[0] for line in ax.lines]:
+        shown.setdefault(str(line.get_label()).partition(" (")[0], line)
+    order = [*COLD_STARTS.values(), "VLM-CPL alone", "all labels"]
     legend = [shown[name] for name in order if name in shown]
     return closed(figure, title, legend=legend, names="UniSAL begins with")
 

@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from lib.figures import style
-from lib.figures.style import CORRECT, INCORRECT, OTHER, OURS, PUBLISHED, closed, panels
+from lib.figures.style import CORRECT, INCORRECT, OTHER, OURS, PUBLISHED, closed, panel_list, panels
 from lib.report.statistics import pooled_score
 
 # Hue: how labels are chosen and ties broken; line: of what the ratio is taken.
@@ -112,13 +112,9 @@ def ablation_curves(lines: Mapping[str, pd.DataFrame], title: str = "") -> Figur
     lines: what the axis says → lines of one rule, its values in column x, those of `SCORES` that
     are measured, and varied ("" for the runs in which nothing is).
     """
-    columns = min(3, len(lines))
-    rows = -(-len(lines) // columns)
-    size = {"width": 3 * columns, "height": 2.4 * rows + 0.3}
-    figure, axes = panels(rows, columns, **size, sharey=True)
-    for unused in axes.flat[len(lines) :]:
-        unused.remove()
-    for ax, (name, df) in zip(axes.flat, lines.items(), strict=False):
+    size = {"width": 3 * min(3, len(lines)), "height": 2.4}
+    figure, axes = panel_list(len(lines), 3, **size, sharey=True)
+    for ax, (name, df) in zip(axes, lines.items(), strict=True):
         values = sorted(df.x.unique())
         for column, (label, colour) in SCORES.items():
             if column in df:

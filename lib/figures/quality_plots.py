@@ -1,11 +1,13 @@
 """Figures of quality: audits, label-free estimates against the truth, and what rounds change."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.figures import style
-from lib.figures.style import CORRECT, INCORRECT, OTHER, closed, panels
+from lib.figures.style import CORRECT, INCORRECT, OTHER, closed, panel_list, panels
 from lib.quality.estimate_tables import AUDIT, TOLERANCE
 from lib.quality.estimates import ESTIMATES
 
@@ -37,31 +39,32 @@ def estimate_against_truth(frame: pd.DataFrame, title: str = "") -> Figure:
     grey band an estimate is within ± 3 points. Lines of the audit are its intervals.
     """
     names = [name for name in (AUDIT, *ESTIMATES) if (frame.estimate == name).any()]
-    columns = min(4, len(names))
-    rows = -(-len(names) // columns)
-    figure, axes = panels(rows, columns, height=2.3 * rows + 0.3, sharex=True, sharey=True)
+    figure, axes = panel_list(len(names), 4, sharex=True, sharey=True)
     ends = np.array([min(frame.truth.min(), frame.value.min()) - 0.03, 1.02])
-    for ax, name in zip(axes.flat, names, strict=False):
+    for position, (ax, name) in enumerate(zip(axes, names, strict=True)):
         ax.fill_between(ends, ends - TOLERANCE, ends + TOLERANCE, color=OTHER, alpha=0.4, lw=0)
         runs = frame[frame.estimate == name]
         if name == AUDIT:
             ax.vlines(runs.truth, runs.low, runs.high, color=OTHER, lw=0.8)
         for idx, dataset in enumerate(sorted(frame.dataset.unique())):
             own, shifted = runs[runs.dataset == dataset], runs["shift"] != ""
-            look = {"ms": 4.5, "mec": f"C{idx % 8}", "mew": 0.9, "ls": "", "alpha": 0.8}
+            look: dict[str, Any] = {
+                "ms": 4.5,
+                "mec": f"C{idx % 8}",
+                "mew": 0.9,
+                "ls": "",
+                "alpha": 0.8,
+            }
             look["marker"] = MARKERS[idx % len(MARKERS)]
             for part, face, label in ((~shifted, look["mec"], dataset), (shifted, "none", None)):
                 ax.plot(own.truth[part], own.value[part], mfc=face, label=label, **look)
-        ax.set(title={AUDIT: AUDIT}.get(name) or ESTIMATES[name], xlim=ends, ylim=ends)
-    for unused in axes.flat[len(names) :]:
-        unused.remove()
-    for ax in axes.flat[max(0, len(names) - columns) : len(names)]:
-        ax.tick_params(labelbottom=True)  # the lowest panel of its column
-        ax.set_xlabel("true accuracy")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("estimate")
+        ax.set(title=ESTIMATES.get(name, name), xlim=ends, ylim=ends)
+        ax.set_ylabel("" if position % 4 else "estimate")
+        if position >= len(names) - 4:  # the lowest panel of its column
+            ax.tick_params(labelbottom=True)
+            ax.set_xlabel("true accuracy")
     if (frame["shift"] != "").any():
-        axes[0, 0].plot([], [], "o", mfc="none", mec="black", label="hollow: shifted tiles")
+        axes[0].plot([], [], "o", mfc="none", mec="black", label="hollow: shifted tiles")
     return closed(figure, title, legend=True)
 
 

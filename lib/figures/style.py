@@ -41,6 +41,17 @@ def panels(
     return plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
 
 
+def panel_list(
+    n: int, most: int, *, width: float = WIDTH, height: float = 2.3, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """Make n panels in rows of at most `most`; height: of a row."""
+    rows = -(-n // most)
+    figure, axes = panels(rows, min(most, n), width=width, height=height * rows + 0.3, **options)
+    for unused in axes.flat[n:]:
+        unused.remove()
+    return figure, list(axes.flat[:n])
+
+
 def closed(
     figure: Figure, title: str = "", *, legend: Sequence[Artist] | bool = False, names: str = ""
 ) -> Figure:

@@ -160,12 +160,11 @@ def class_precisions(
     hold less often than 95 %.
     """
     seen = sample[sample.label != UNANSWERED].drop_duplicates("tile")
-    classes = np.arange(len(class_names))
-    table = pd.DataFrame(
-        {"class": class_names, "predicted": [(predicted == c).sum() for c in classes]}
-    )
-    table["labelled"] = [(seen.predicted == c).sum() for c in classes]
-    table["correct"] = [((seen.predicted == c) & (seen.label == c)).sum() for c in classes]
+    correct = seen.predicted[seen.predicted == seen.label]
+    table = pd.DataFrame({"class": class_names})
+    sets = {"predicted": predicted, "labelled": seen.predicted, "correct": correct}
+    for name, classes in sets.items():
+        table[name] = np.bincount(classes, minlength=len(class_names))
     table["precision"] = table.correct / table.labelled
     table["low"], table["high"] = clopper_pearson(table.correct.values, table.labelled.values)
     return table

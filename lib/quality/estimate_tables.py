@@ -54,17 +54,18 @@ def evaluate_quality(
         repeats = repeat_audits(tiles, predicted, labels, audit_size, seed=seed)
         other = None if other_vlm is None else other_vlm[variant].values
         estimated = label_free_estimates(predictions, other)
-        audit = {"truth": truth, "estimates": {AUDIT: audited.value}}
-        audit |= {"interval": [audited.low, audited.high]}
-        audit |= {"coverage": float(repeats.covers.mean())}
-        audit |= {"half_width": float((repeats.high - repeats.low).mean() / 2)}
+        audit = {
+            "truth": truth,
+            "estimates": {AUDIT: audited.value},
+            "interval": [audited.low, audited.high],
+            "coverage": float(repeats.covers.mean()),
+            "half_width": float((repeats.high - repeats.low).mean() / 2),
+        }
         label_free = {"truth": truth, "estimates": estimated, "raised": low_estimates(estimated)}
         common = {"variant": variant, "split": "test", "n": len(tiles), "network": "frozen"}
-        common |= fields
-        evaluations += [
-            {"method": AUDIT, "budget": len(sample), "labels": audit} | common,
-            {"method": LABEL_FREE, "budget": 0, "labels": label_free} | common,
-        ]
+        for method, budget, known in ((AUDIT, len(sample), audit), (LABEL_FREE, 0, label_free)):
+            own = {"method": method, "budget": budget, "labels": known}
+            evaluations.append(own | common | fields)
     return evaluations
 
 

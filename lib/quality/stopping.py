@@ -1,16 +1,20 @@
 """When to stop labelling: what the rounds still change, and what one audit says of each of them."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
-from lib.active.loop import History
 from lib.quality.audit import audited_accuracy
+
+if TYPE_CHECKING:  # making tables needs no torch
+    from lib.active.loop import History
 
 LAST = 3  # rounds that the sentence looks back on
 
 
 def follow_rounds(
-    history: History, tiles: np.ndarray, sample: pd.DataFrame, labels: np.ndarray
+    history: "History", tiles: np.ndarray, sample: pd.DataFrame, labels: np.ndarray
 ) -> pd.DataFrame:
     """Follow the rounds of a loop by what they change and by one audit.
 

@@ -98,11 +98,8 @@ VLM_CPL = Ablated(
     base={"method": "vlm-cpl", "variant": "ours"},
     mark=("ours", "ours"),
     tables=(
-        ("label_rule",),
-        ("tie_break", "quota"),
-        ("filters",),
-        ("cluster_on",),
-        ("cluster_rule",),
+        *(("label_rule",), ("tie_break", "quota")),
+        *(("filters",), ("cluster_on",), ("cluster_rule",)),
     ),
     axes={
         "n_views": "views V",
@@ -302,18 +299,6 @@ def balance_table(facts: pd.DataFrame) -> pd.DataFrame:
     both = both.sort_values([*order], key=lambda c: c.map(order[c.name].index), kind="stable")
     by = {"training": "training", "method": "strategy", "balanced": "balanced batches"}
     return line_per_group(both, by, _cells, sort=False).replace({"strategy": STRATEGIES})
-
-
-def with_unchanged(
-    trials: Sequence[dict[str, Any]], own: Mapping[str, Any], before: pd.DataFrame
-) -> list[dict[str, Any]]:
-    """The trials, after the loop that varies nothing where the run does not have it yet.
-
-    trials, own: see `ablation_grid`; before: facts of the run.
-    """
-    unchanged = (before.varied == "") & (before.method == own["strategy"])
-    unchanged &= before.training == own["training"]
-    return [*trials] if unchanged.any() else [{**own, "varied": []}, *trials]
 
 
 def ablated_datasets(facts: pd.DataFrame) -> dict[str, pd.DataFrame]:

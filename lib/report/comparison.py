@@ -76,9 +76,9 @@ def scores_table(some: Record) -> pd.DataFrame:
 
     With intervals where groups are known; then the table says too by how much VLM-CPL in our
     variant is better than each other method of the same network on the same tiles (p corrected by
-    Holm over the lines), and in which scores a line is not inferior to full supervision
-    (`statistics.non_inferior`). The column paper is the paper's accuracy, with its own VLM and
-    split, where it is known.
+    Holm over the lines), and in which scores a line is not inferior to full supervision: its
+    interval ends above minus the margin. The column paper is the paper's accuracy, with its own
+    VLM and split, where it is known.
     """
     some = compared(some)
     groups, lines, kinds = statistics.grouped(some, KIND), [], []
@@ -111,5 +111,6 @@ def _non_inferior(groups: Groups, kind: Kind) -> str:
     """Scores in which a method is not inferior to full supervision; empty where not comparable."""
     full = ("full-supervision", "", kind[2] or "frozen")
     minus_full = {} if kind == full else statistics.differences(groups, kind, full)
-    good = [SCORES[s] for s, d in minus_full.items() if statistics.non_inferior(d, s)]
+    margins = statistics.MARGINS
+    good = [SCORES[s] for s, d in minus_full.items() if d.low > -margins[s]]  # no NaN is
     return ", ".join(good) or ("no" if minus_full else "")

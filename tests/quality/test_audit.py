@@ -18,29 +18,16 @@ def strata(sizes):
     return np.random.default_rng(0).permutation(predicted)
 
 
-def labelled(predicted, precisions, seed):
-    """Labels with which a share of each predicted class is right."""
-    chance = np.random.default_rng(seed)
-    right = np.zeros(len(predicted), bool)
-    for c, precision in enumerate(precisions):
-        rows = chance.permutation(np.flatnonzero(predicted == c))
-        right[rows[: round(precision * len(rows))]] = True
-    return np.where(right, predicted, (predicted + 1) % max(2, len(precisions)))
-
-
 @pytest.mark.parametrize(("correct", "n"), [(0, 1), (0, 7), (7, 7), (3, 8), (47, 50)])
 @pytest.mark.parametrize("level", [0.9, 0.95])
 def test_limits_are_those_of_scipy(correct, n, level):
     low, high = audit.clopper_pearson(correct, n, level)
     expected = stats.binomtest(correct, n).proportion_ci(level, method="exact")
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-9)
-
-
-def test_nothing_is_known_without_a_trial_and_impossible_counts_are_refused():
     assert [float(limit) for limit in audit.clopper_pearson(0, 0)] == [0.0, 1.0]
-    for correct, n in ((3, 2), (-1, 2)):
+    for impossible in ((n + 1, n), (-1, n)):
         with pytest.raises(ValueError, match="between none and n"):
-            audit.clopper_pearson(correct, n)
+            audit.clopper_pearson(*impossible)
 
 
 # --- the draw ------------------------------------------------------------------------------------
@@ -113,12 +100,25 @@ def test_the_interval_covers_at_every_accuracy(n, sizes):
     assert worst >= LEVEL - 1e-9
 
 
-def test_with_all_tiles_labelled_the_interval_is_a_point():
-    predicted = strata((20, 10))
-    labels = labelled(predicted, (0.8, 0.5), seed=0)
-    sample = audit.draw_audit(np.arange(30), predicted, 30, seed=0)
-    found = audit.audited_accuracy(audit.label_audit(sample, dict(enumerate(labels))), 30)
-    assert (found.value, found.low, found.high) == pytest.approx([(predicted == labels).mean()] * 3)
+def labelled(predicted, wrong):
+    """Labels by tile, of which every so-manieth is another class."""
+    off = np.arange(len(predicted)) % wrong == 0
+    return dict(enumerate(np.where(off, 1 - predicted, predicted).tolist()))
+
+
+def test_audits_add_up_and_with_all_tiles_labelled_the_interval_is_a_point():
+    predicted = strata((300, 100))
+    answers, tiles = labelled(predicted, 6), np.arange(400)
+    truth = np.mean(predicted == [*answers.values()])
+    covered = 0
+    for seed in range(0, 400, 2):
+        both = [audit.draw_audit(tiles, predicted, 20, seed=s) for s in (seed, seed + 1)]
+        found = audit.audited_accuracy(audit.label_audit(pd.concat(both), answers), 400)
+        covered += found.low <= truth <= found.high
+    assert covered / 200 >= LEVEL - 0.02
+    whole = audit.label_audit(audit.draw_audit(tiles, predicted, 400, seed=0), answers)
+    found = audit.audited_accuracy(whole, 400)
+    assert (found.value, found.low, found.high) == pytest.approx([truth] * 3)
 
 
 def made_up(labels, predicted=1, counted=True):
@@ -127,15 +127,12 @@ def made_up(labels, predicted=1, counted=True):
     )
 
 
-def test_refused_tiles_are_wrong():
-    right, refused = made_up([1] * 8 + [0] * 2), made_up([1] * 8 + [REFUSED] * 2)
-    assert audit.audited_accuracy(refused, 1000) == audit.audited_accuracy(right, 1000)
-
-
-def test_open_tiles_widen_the_interval_both_ways():
+def test_open_tiles_widen_the_interval_both_ways_and_refused_ones_are_wrong():
     sample = made_up([1] * 7 + [0] + [UNANSWERED] * 2)
     found = audit.audited_accuracy(sample, 10**6)
     assert found.value == 7 / 8
+    right, refused = made_up([1] * 8 + [0] * 2), made_up([1] * 8 + [REFUSED] * 2)
+    assert audit.audited_accuracy(refused, 1000) == audit.audited_accuracy(right, 1000)
     assert found.low == pytest.approx(stats.binomtest(7, 10).proportion_ci(method="exact").low)
     assert found.high == pytest.approx(stats.binomtest(9, 10).proportion_ci(method="exact").high)
     with pytest.raises(ValueError, match="no tile of the audit has an answer"):
@@ -148,18 +145,6 @@ def test_labels_that_do_not_count_say_what_is_certain_and_no_more():
     assert found.value == pytest.approx(0.997) and found.high == pytest.approx(0.997)
     expected = stats.binomtest(4, 4).proportion_ci(method="exact").low
     assert found.low == pytest.approx(expected)
-
-
-def test_two_audits_add_up():
-    predicted = strata((300, 100))
-    labels = labelled(predicted, (0.9, 0.6), seed=0)
-    answers, tiles = dict(enumerate(labels.tolist())), np.arange(400)
-    covered = 0
-    for seed in range(0, 600, 2):
-        both = [audit.draw_audit(tiles, predicted, 20, seed=s) for s in (seed, seed + 1)]
-        found = audit.audited_accuracy(audit.label_audit(pd.concat(both), answers), 400)
-        covered += found.low <= (predicted == labels).mean() <= found.high
-    assert covered / 300 >= LEVEL - 0.01  # 0.8 standard errors
 
 
 def test_precisions_of_classes_have_their_own_limits():

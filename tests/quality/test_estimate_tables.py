@@ -110,8 +110,10 @@ def test_what_the_last_rounds_changed_stands_beside_what_they_gained():
 
 
 def test_quality_has_its_section_among_the_results(evaluations, tmp_path):
-    facts = pd.concat([rows_of(evaluations[0]), rounds_row()], ignore_index=True)
+    shifted = rows_of(evaluations[0], shift="blur2", varied=["shift"])
+    facts = pd.concat([rows_of(evaluations[0]), shifted, rounds_row()], ignore_index=True)
     shown = page.build(Record(facts, made().counts), {"d": "Synthetic."})
+    assert [section.topic for section in shown.sections] == ["How good is it?"], "no comparison"
     text = shown.text()
     assert "\n## How good is it?\n" in text and "[How good is it?](#how-good-is-it)" in text
     verdict = estimate_tables.verdict(estimate_tables.quality_frame(facts))
@@ -119,9 +121,3 @@ def test_quality_has_its_section_among_the_results(evaluations, tmp_path):
     shown.write(tmp_path)
     assert (tmp_path / "how_good_is_it.png").is_file()
     assert len(shown.outputs("How good is it?")) == 1 + 4 + 1
-
-
-def test_ablations_and_comparisons_are_not_disturbed_by_what_has_no_scores(evaluations):
-    facts = rows_of(evaluations[0], shift="blur2", varied=["shift"])
-    shown = page.build(Record(facts, made().counts), {"d": "Synthetic."})
-    assert [section.topic for section in shown.sections] == ["How good is it?"]

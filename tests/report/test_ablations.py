@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from made_up_results import RULES, SHIFTED, ablated, loop, made, scored
+from made_up_results import SHIFTED, ablated, loop, made, scored
 
 from lib import consensus, parameters, paths
 from lib.active import strategies, trainings
@@ -188,16 +188,6 @@ def test_balanced_batches_stand_beside_batches_as_the_labels_come():
     assert ablations.balance_table(made(other, *balanced).facts).empty
     lacking = ablations.balance_table(made(unbalanced, balanced[0], balanced[2]).facts)
     assert lacking["balanced batches"][lacking.strategy == "margin"].tolist() == [""]
-
-
-def test_the_unchanged_loop_is_run_where_the_run_lacks_it():
-    ours, trials = RULES | {"training": "dual-view"}, [{"threshold": 0.5, "varied": ["threshold"]}]
-    plain = made(loop("unisal", "dual-view", [0.5], params=RULES)).facts
-    assert ablations.with_unchanged(trials, ours, plain) == trials
-    others = loop("unisal", "dual-view", [0.5], params=RULES | {"varied": ["threshold"]})
-    for before in ([*others, *loop("unisal", "dual-view-aligned", [0.5])], []):
-        first, *rest = ablations.with_unchanged(trials, ours, made(before).facts)
-        assert first == ours | {"varied": []} and rest == trials
 
 
 def test_datasets_with_an_ablation_are_those_of_heads_on_frozen_features():

@@ -3,6 +3,7 @@
 from made_up_results import comparison, made, scored
 
 from lib.report import comparison as tables
+from lib.report import statistics
 
 GROUPS = tuple(f"g{n}" for n in range(8))
 
@@ -54,6 +55,7 @@ def test_scores_are_pooled_and_compared_over_folds_and_groups():
     column = table["not inferior to full supervision"]
     assert column["VLM-CPL"] == "accuracy, balanced accuracy" and column["full supervision"] == ""
     assert column["zero-shot labels, CE"] == "no"
+    assert statistics.MARGINS == {"accuracy": 0.01, "balanced_accuracy": 0.02}
     assert set(table.folds) == {"5"} and table.seeds.tolist() == ["1", "2", "2", "2"]
 
 

@@ -64,16 +64,11 @@ def test_figures_show_the_named_variants(frame):
 
 
 def test_a_run_with_another_keep_ratio_has_complete_tables_at_that_ratio():
-    rows = [
-        labels("mvc", ratio, keep_ratio=ratio, main=0.2, **rules)
-        for rules in (OURS, PUBLISHED)
-        for ratio in (0.1, 0.2, 0.3)
-    ]
-    rows += [
-        labels(order, 0.9, keep_ratio=0.2, main=0.2, **rules)
-        for rules in (OURS, PUBLISHED)
-        for order in ("mvc+pfc", "pfc+mvc")
-    ]
+    rows = []
+    for rules in (OURS, PUBLISHED):
+        rows += [labels("mvc", r, keep_ratio=r, main=0.2, **rules) for r in (0.1, 0.2, 0.3)]
+        orders = ("mvc+pfc", "pfc+mvc")
+        rows += [labels(order, 0.9, keep_ratio=0.2, main=0.2, **rules) for order in orders]
     main = pseudo_labels.at_main_keep_ratio(frame_of(rows))
     assert len(main) == 6 and set(main.keep_ratio) == {0.2}
     assert main[main.method == "mvc"].precision.tolist() == [0.2, 0.2]

@@ -19,6 +19,8 @@ def test_the_record_uses_todays_names_and_no_evaluation_is_there_twice(stem):
     some = record.read(stem)
     assert list(facts) == record.FIELDS and len(facts) == len(some.facts)
     assert set(facts.dataset) == {stem.name} and facts.commit.all()
+    settings = json.loads((RECORD / f"{stem.name}.settings.json").read_text())
+    assert 0 < len(settings) <= 20, "settings stand once per run, not per evaluation"
     slides = some.facts.unit == "slide"
     assert {*some.facts.variant[slides]} <= OF_SLIDES
     assert {*some.facts.variant[~slides]} <= {"", "published filters", "ours"}
@@ -27,12 +29,6 @@ def test_the_record_uses_todays_names_and_no_evaluation_is_there_twice(stem):
     scored = some.facts.accuracy.notna()
     counted = some.facts.class_n[scored].map(sum) == some.facts.n[scored]
     assert counted.all() and (some.counts.correct <= some.counts.n + 1e-9).all()
-
-
-def test_settings_stand_once_per_notebook_and_run_not_per_evaluation():
-    for stem in STEMS:
-        settings = json.loads((RECORD / f"{stem.name}.settings.json").read_text())
-        assert 0 < len(settings) <= 20 and "prompts" not in record.FIELDS
 
 
 # What they show of the record needs nothing else; the smoke chain sees an empty record.

@@ -221,16 +221,3 @@ def test_lines_without_a_p_are_no_part_of_the_correction():
     corrected = statistics.holm_corrected(lines)
     assert corrected[1] is None
     assert [line.p for line in corrected if line] == [0.02, None, 0.04]
-
-
-def test_as_good_is_an_interval_above_minus_the_margin():
-    assert statistics.MARGINS == {"accuracy": 0.01, "balanced_accuracy": 0.02}
-    for low, accuracy, balanced in (
-        (-0.009, True, True),
-        (-0.01, False, True),
-        (-0.03, False, False),
-        (np.nan, False, False),
-    ):
-        minus_full = Estimate(0.0, low, 0.1)
-        assert statistics.non_inferior(minus_full, "accuracy") == accuracy, low
-        assert statistics.non_inferior(minus_full, "balanced_accuracy") == balanced, low

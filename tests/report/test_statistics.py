@@ -91,9 +91,9 @@ def test_facts_give_the_same_pooled_scores_as_groups():
             with case(seed, score):
                 expected = estimate(groups, score).value
                 assert statistics.pooled_score(some.facts, score) == pytest.approx(expected)
-                by_fold = statistics.pooled_scores(some.facts, ["fold"], score)
-                each = [statistics.pooled_score(f, score) for _, f in some.facts.groupby("fold")]
-                assert by_fold.tolist() == pytest.approx(each)
+                by_seed = statistics.pooled_scores(some.facts, ["seed"], score)
+                each = [statistics.pooled_score(f, score) for _, f in some.facts.groupby("seed")]
+                assert by_seed.tolist() == pytest.approx(each)
 
 
 # --- intervals -----------------------------------------------------------------------------------

@@ -168,7 +168,8 @@ def test_rounds_query_training_tiles_once_each_and_are_all_recorded(chain):
 def test_a_cold_start_asks_what_the_networks_of_vlm_cpl_choose(chain, monkeypatch):
     runs, _ = chain
     monkeypatch.setenv("OUTPUT_ROOT", str(runs.parents[4]))
-    run = Run("30_cold_start", "smoke", runs.parent.name, 0, 0)
+    # The notebook that owns no setting: opening the run of another would empty its settings.
+    run = Run("12_prompt_feature_consensus", "smoke", runs.parent.name, 0, 0)
     fold, pool, test = run.folder, *(part.tile.values for part in run.split())
     setup, networks = setups.frozen(runs, pool, 6, steps=1, seed=0), fold / "hcs" / "ours"
     kept = run.load("pseudo_labels").query("setting == 'ours'")

@@ -460,7 +460,8 @@ def run_script(folder, *launcher, stop=-1):
     script = folder.with_suffix(".py")
     script.write_text(SCRIPT)
     here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(paths.ROOT), os.environ.get("PYTHONPATH", "")])
+    places = [here, here.parent, paths.ROOT, os.environ.get("PYTHONPATH", "")]
+    path = os.pathsep.join(map(str, places))
     threads = str(torch.get_num_threads())  # equal bytes can be asked of equal threads alone
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": threads, "TQDM_DISABLE": "1"}
     command = [sys.executable, *launcher, script, folder, str(stop)]

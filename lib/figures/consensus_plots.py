@@ -3,7 +3,6 @@
 Each function takes arrays and returns a closed figure.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -15,7 +14,7 @@ from matplotlib.patches import Rectangle
 from lib.consensus import vote_entropy, vote_histogram
 from lib.figures import style
 from lib.figures.step_plots import tile_sheet
-from lib.figures.style import CORRECT, WIDTH, bare, closed, panels
+from lib.figures.style import CORRECT, WIDTH, bare, below_tile, closed, panels
 
 
 def stains_and_views(tile: np.ndarray, stains: np.ndarray, views: np.ndarray) -> Figure:
@@ -56,7 +55,7 @@ def tile_votes(
             ax = band.add_subplot(grid[v // 5, 1 + v % 5])
             ax.imshow(view)
             bare(ax, frame=colours[vote])
-            ax.set_xlabel(textwrap.fill(class_names[vote], 14), labelpad=2, fontsize=8)
+            below_tile(ax, class_names[vote])
         bars = band.add_subplot(grid[:, 6])
         bars.barh(range(len(class_names)), shares[row], color=colours)
         bars.set_yticks(range(len(class_names)), class_names)

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from sklearn.metrics import confusion_matrix
 
 from lib.figures import style
-from lib.figures.style import CORRECT, INCORRECT, OTHER, bare, closed, panels
+from lib.figures.style import CORRECT, INCORRECT, OTHER, bare, below_tile, closed, panels
 
 
 def tile_sheet(
@@ -93,7 +93,7 @@ def confident_sheet(
         for ax, n in zip(line, order[mask[order]], strict=False):
             ax.imshow(decoded[tiles[n]])
             bare(ax, frame=CORRECT if predicted[when, n] == labels[n] else INCORRECT)
-            ax.set_xlabel(f"{class_names[predicted[when, n]]}\n{confidence[when, n]:.2f}")
+            below_tile(ax, class_names[predicted[when, n]], f"{confidence[when, n]:.2f}")
         for ax in line[mask.sum() :]:
             ax.set_axis_off()
         place = {"transform": line[0].transAxes, "ha": "right", "va": "center"}

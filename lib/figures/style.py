@@ -4,6 +4,7 @@ A figure is nine inches wide at most, at which a notebook shows it pixel by pixe
 has one size wherever it stands.
 """
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
@@ -100,6 +101,12 @@ def bare(ax: Axes, title: str = "", *, frame: Any = None) -> None:
     ax.set(xticks=[], yticks=[], title=title)
     ax.grid(visible=False)
     ax.spines[:].set(visible=frame is not None, color=frame or "none", linewidth=2.5)
+
+
+def below_tile(ax: Axes, class_name: str, more: str = "") -> None:
+    """Write the name of a class below a tile, in lines no wider than it."""
+    lines = textwrap.wrap(class_name.replace("_", " "), 14)
+    ax.set_xlabel("\n".join([*lines, more] if more else lines), labelpad=2, fontsize=8)
 
 
 def name_matrix(ax: Axes, xlabel: str, ylabel: str = "", title: str = "") -> None:

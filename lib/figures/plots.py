@@ -88,17 +88,17 @@ def comparison(table: pd.DataFrame, names: Mapping[str, str], title: str = "") -
 
 
 def _by_method(table: pd.DataFrame, score: str, xlabel: str, title: str) -> Figure:
-    methods, step = list(dict.fromkeys(table.method)), 0.5 if "share" in table else 0.27
-    figure, axes = panels(width=7.5, height=step * len(methods) + 1.1)
+    methods, of_labels = list(dict.fromkeys(table.method)), score == "precision"
+    figure, axes = panels(width=7.5, height=(0.5 if of_labels else 0.27) * len(methods) + 1.1)
     ax = axes[0, 0]
     for (method, setting), df in table.groupby(["method", "variant"], sort=False):
         y, colour = methods.index(method) + 0.18 * SIDES[setting], style.SETTING_COLOURS[setting]
         colour = "black" if method == "full supervision" else colour
-        mean = df[score].mean() if "share" in df else pooled_score(df, score)
+        mean = df[score].mean() if of_labels else pooled_score(df, score)
         ax.scatter(df[score], np.full(len(df), y), s=14, color=colour, alpha=0.5, lw=0)
         name = setting or None
         ax.plot(mean, y, marker="|", ls="", markersize=10, color=colour, mew=2.5, label=name)
-        if "share" in df:
+        if of_labels:
             text = f"{mean:.3f}, {df.share.mean():.0%} kept"
             ax.annotate(text, (1.02, y), xycoords=("axes fraction", "data"), va="center")
     ax.set_yticks(range(len(methods)), methods)

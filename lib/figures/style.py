@@ -105,7 +105,7 @@ def bare(ax: Axes, title: str = "", *, frame: Any = None) -> None:
 
 def below_tile(ax: Axes, class_name: str, more: str = "") -> None:
     """Write the name of a class below a tile, in lines no wider than it."""
-    lines = textwrap.wrap(class_name.replace("_", " "), 14)
+    lines = textwrap.wrap(class_name, 14)
     ax.set_xlabel("\n".join([*lines, more] if more else lines), labelpad=2, fontsize=8)
 
 
@@ -127,6 +127,7 @@ def show_table(table: pd.DataFrame, title: str = "", columns: Sequence[str] = ()
     if shown.index.inferred_type == "floating" and (shown.index % 1 == 0).all():
         shown.index = shown.index.astype(int)
     styled = shown.style.format(precision=3, na_rep="", escape="html")
+    styled.map(lambda cell: "white-space: nowrap" if str(cell)[:1] in {*"+-0123456789"} else "")
     for axis in (0, 1):
         styled.format_index(escape="html", axis=axis)
     caption = "caption-side: top; text-align: left; font-weight: bold; padding: 0.5em 0"

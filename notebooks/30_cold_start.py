@@ -51,6 +51,7 @@ from lib.active.trainings import training_by_name, training_setup, voronoi_weigh
 from lib.consensus import FilterInputs
 from lib.data import cards, shifts as tile_shifts
 from lib.figures import active_plots
+from lib.figures.style import show_table
 from lib.labels import UNLABELLED
 from lib.learning import networks, setups, trials
 from lib.learning.losses import HighConfidenceCrossSupervision, Supervised
@@ -163,7 +164,7 @@ loops = {
     )
     for (shift, name), start in chosen.items()
 }
-pd.DataFrame([*loops], columns=["shift", "start"])
+show_table(pd.DataFrame([*loops], columns=["shift", "start"]))
 
 # %%
 oracle = TableOracle(pool, train.label.values)
@@ -242,7 +243,7 @@ run.record(evaluate_cold_starts(
 loops = active_learning.loops(run.results("22_", "30_"), cold_starts=True)
 display(active_plots.cold_start_curves(loops.facts, f"{dataset}, {vlm}, seed {seed}"))
 table = active_learning.cold_start_table(loops).set_index(["shift", "begins with"])
-table.filter(regex="^(?!.*balanced|folds|seeds|.*0.02)")
+show_table(table.filter(regex="^(?!.*balanced|folds|seeds|.*0.02)"))
 
 # %% [markdown]
 # A curve may fall below the dashed line at first: the networks start afresh in each round, and a dozen labels of tiles
@@ -257,7 +258,7 @@ table.filter(regex="^(?!.*balanced|folds|seeds|.*0.02)")
 
 # %%
 shown = {(shift or "no shift", name): history for (shift, name), history in histories.items()}
-queries_per_class(shown, train.label, class_names).round(3)
+show_table(queries_per_class(shown, train.label, class_names))
 
 # %% [markdown]
 # **Recap.** The result without a label is a start from which labels go on. Next: `31_how_good_is_it` says how far to

@@ -31,7 +31,7 @@
 
 # %%
 import numpy as np
-from IPython.display import display
+from IPython.display import Markdown, display
 
 from lib import record
 from lib.active.loop import TableOracle, read_rounds
@@ -39,6 +39,7 @@ from lib.consensus import VARIANTS, FilterInputs
 from lib.data import cards
 from lib.data.shifts import parse_list
 from lib.figures import quality_plots
+from lib.figures.style import show_table
 from lib.learning import setups, trials
 from lib.learning.vlm_cpl import read_vlm_cpl
 from lib.quality import audit, estimate_tables, estimates, prediction_sources, stopping
@@ -124,7 +125,7 @@ for variant, predictions in sources[""].items():
 recorded = estimate_tables.quality_frame(record.published().facts)
 truths = {variant: np.mean(predictions.predicted == test.label.values)
           for variant, predictions in sources[""].items()}
-estimate_tables.estimates_table(estimated, truths, recorded).round(3)
+show_table(estimate_tables.estimates_table(estimated, truths, recorded))
 
 # %% [markdown]
 # ### On shifted tiles
@@ -159,8 +160,8 @@ for shift, folder in zip(names, folders, strict=True):
 oracle = TableOracle(test.tile.values, test.label.values)
 sample = audit.draw_audit(test.tile.values, ours.predicted, n_labels, seed=seed, at_least=at_least)
 sample = audit.label_audit(sample, oracle.label(sample.tile.values))
-print(audit.audit_sentence(sample, len(test)))
-audit.class_precisions(sample, ours.predicted, card.class_names).round(3)
+display(Markdown(audit.audit_sentence(sample, len(test))))
+show_table(audit.class_precisions(sample, ours.predicted, card.class_names))
 
 # %% [markdown]
 # *Precision* is the share of correct ones of the tiles for which a class is predicted. Its interval is wide where few
@@ -194,7 +195,7 @@ if (folder / "round0.json").is_file():
     rounds = stopping.follow_rounds(history, test.tile.values, sample, test.label.values)
     followed_rounds = [estimate_tables.evaluate_stopping(rounds, len(test))]
     display(quality_plots.stopping_curves(rounds, f"{dataset}, {followed}"))
-    print(stopping.stopping_sentence(rounds))
+    display(Markdown(stopping.stopping_sentence(rounds)))
 else:
     print(f"22_active_learning_rounds has not run {followed} on this fold: nothing to follow")
 
@@ -216,7 +217,7 @@ for shift, of_shift in sources.items():
         params=params,
     )
 frame = estimate_tables.quality_frame(run.record(evaluations + followed_rounds).facts)
-estimate_tables.errors_table(frame)
+show_table(estimate_tables.errors_table(frame))
 
 # %% [markdown]
 # This run, and the runs of the record, where there are any:
@@ -225,7 +226,7 @@ estimate_tables.errors_table(frame)
 for title, shown in {f"{dataset}, {vlm}, seed {seed}": frame, "the record": recorded}.items():
     if len(shown):
         display(quality_plots.estimate_against_truth(shown, title))
-        print(estimate_tables.verdict(shown))
+        display(Markdown(estimate_tables.verdict(shown)))
 
 # %% [markdown]
 # In the grey band an estimate is within three points. The audit is off by chance alone, and says by how much at most;

@@ -127,11 +127,17 @@ def show_table(table: pd.DataFrame, title: str = "", columns: Sequence[str] = ()
     if shown.index.inferred_type == "floating" and (shown.index % 1 == 0).all():
         shown.index = shown.index.astype(int)
     styled = shown.style.format(precision=3, na_rep="", escape="html")
-    styled.map(lambda cell: "white-space: nowrap" if str(cell)[:1] in {*"+-0123456789"} else "")
     for axis in (0, 1):
         styled.format_index(escape="html", axis=axis)
     caption = "caption-side: top; text-align: left; font-weight: bold; padding: 0.5em 0"
-    styled.set_caption(escape(title)).set_table_styles([{"selector": "caption", "props": caption}])
+    texts = [shown.iloc[:, n].astype(str) for n in range(shown.shape[1])]
+    numbers = [n for n, column in enumerate(texts) if column.str.match(r"[-+]?\d").any()]
+    styled.set_caption(escape(title)).set_table_styles(
+        [
+            {"selector": "caption", "props": caption},
+            *({"selector": f"td.col{n}", "props": "white-space: nowrap"} for n in numbers),
+        ]
+    )
     for side, names in (("index", table.index), ("columns", table.columns)):
         styled = styled.hide(axis=side) if isinstance(names, pd.RangeIndex) else styled
     return styled

@@ -1,5 +1,7 @@
 """How every command of this repository ends."""
 
+import logging
+import signal
 import sys
 from collections.abc import Callable
 
@@ -17,6 +19,17 @@ def exit_status(work: Callable[[], None]) -> int:
         say(INTERRUPTED)
         return 130
     return 0
+
+
+def end_by_exception() -> None:
+    """Let SIGINT and SIGTERM end this process by an exception, so that temporaries are removed."""
+
+    def end(number: int, _: object) -> None:
+        logging.disable()  # what the client of a kernel that is shut down logs is for nobody
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, end)
 
 
 def say(line: str) -> None:

@@ -10,11 +10,9 @@ executed copy has them in place of the defaults.
 import argparse
 import ast
 import functools
-import logging
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -25,7 +23,7 @@ from typing import Any
 
 from lib import chain, paths, record
 from lib.artefacts import atomic, locked, remove_leftovers, scratch_folder
-from lib.command_line import exit_status, say
+from lib.command_line import end_by_exception, exit_status, say
 from lib.parameters import declared_parameters, near_names, resolve_parameters
 from lib.vlm.cards import check_vlm
 from lib.yaml_files import parse_yaml
@@ -253,20 +251,13 @@ def _run(notebook: Path, options: Sequence[tuple[str, str]]) -> None:
     say("\n".join([first, *told]))
 
 
-def _end(number: int, _: object) -> None:
-    """End by an exception, so that temporaries are removed."""
-    logging.disable()  # what the client of a kernel that is shut down logs is for nobody
-    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m lib.runner", description=__doc__)
     parser.add_argument("notebook", type=Path, help="percent script, e.g. notebooks/10_….py")
     parser.add_argument("-p", action="append", default=[], type=name_and_value, help="NAME VALUE")
     options = parser.parse_args(joined_parameters(sys.argv[1:] if arguments is None else arguments))
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, _end)
+    end_by_exception()
     return exit_status(lambda: _run(options.notebook, options.p))
 
 

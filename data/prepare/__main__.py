@@ -1,12 +1,10 @@
 """Bring a dataset here: `python -m data.prepare ebhi`. Any interruption is taken up again."""
 
 import argparse
-import signal
-import sys
 from collections.abc import Sequence
 
 from data.prepare import datasets
-from lib.command_line import exit_status
+from lib.command_line import end_by_exception, exit_status
 from lib.data.cards import citation_lines, read_card
 
 
@@ -15,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m data.prepare", description=__doc__)
     parser.add_argument("dataset", help="a card in data/cards")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporaries are removed
+    end_by_exception()
     return exit_status(lambda: _bring(options.dataset))
 
 

@@ -1,6 +1,7 @@
 """Dataset cards: what a dataset's classes, prompts, folders and groups are."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
@@ -317,8 +318,8 @@ def _problems(card: Card) -> Iterator[str]:
     if n_classes < 2:
         yield f"at least two classes are needed, it has {n_classes}"
     for texts in (card.class_names, [c.folder for c in card.classes]):
-        folded = [text.casefold() for text in texts]  # on some systems "A" and "a" are one folder
-        for text in {text for text in folded if folded.count(text) > 1}:
+        counted = Counter(text.casefold() for text in texts)  # "A" and "a" may be one folder
+        for text in [text for text, n in counted.items() if n > 1]:
             yield f"two classes have the name or folder {text!r}"
     if "pattern" in group:
         if {"table", "sample", "copies"} & set(group):

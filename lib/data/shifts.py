@@ -49,7 +49,7 @@ def shift(tile: np.ndarray, name: str) -> np.ndarray:
         buffer = io.BytesIO()
         Image.fromarray(tile).save(buffer, "JPEG", quality=round(strength))
         return np.asarray(Image.open(buffer))
-    signed, stain = float(f"{direction[-1]}{strength}"), direction[:-1]
+    signed, stain = -strength if direction.endswith("-") else strength, direction[:-1]
     if stain == "stain":
         return staining.restain(tile, signed)
     factors = [2.0**signed if stain == name else 1.0 for name in STAINS[:2]]

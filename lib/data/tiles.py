@@ -118,10 +118,7 @@ def read_tile_table(card: Card, folder: Path) -> pd.DataFrame:
     table.insert(0, "tile", -1)
     table["group"] = _groups(card, folder, table.path)
     table = table[table.group.notna()]  # of a sample, those that its table names
-    hashed = table.group.map(lambda g: blake2b(g.encode(), digest_size=8).digest())
-    low, high = card.group_hash_range
-    inside = hashed.map(lambda h: low <= int.from_bytes(h) / 2**64 < high)
-    table = table[inside.astype(bool)].reset_index(drop=True)
+    table = table[_between(table.group, *card.group_hash_range)].reset_index(drop=True)
     table["tile"] = np.arange(len(table))
     table["digest"] = in_threads(lambda path: digest(folder / path), table.path)
     return table
@@ -192,6 +189,12 @@ def digest(file: Path) -> str:
         return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
 
 
+def _between(groups: pd.Series, low: float, high: float) -> pd.Series:
+    """Which groups' names, hashed to 0 … 1, lie in [low, high)."""
+    hashed = {g: blake2b(g.encode(), digest_size=8).digest() for g in groups.unique()}
+    return groups.map({g: low <= int.from_bytes(h) / 2**64 < high for g, h in hashed.items()})
+
+
 def _groups(card: Card, folder: Path, tile_paths: pd.Series) -> pd.Series:
     if card.group is None:
         return tile_paths
@@ -237,14 +240,16 @@ def _listed_groups(rule: Mapping[str, str], folder: Path, file: Path) -> dict[st
             problems.append(f"line {line}: no {column if path else key}")
         elif line_of.setdefault(tile, line) != line:
             problems.append(f"line {line}: two rows have {path!r}, see line {line_of[tile]}")
-        elif "name" not in rule and (
-            tile.startswith(("/", "../"))
-            or not any(os.path.isfile(folder / normalize(form, tile)) for form in ("NFC", "NFD"))
-        ):
+        elif "name" not in rule and not _lies_in(folder, tile):
             absent.append(f"line {line}: {path!r}")
     refuse(str(file), problems)
     refuse(f"{file} names {len(absent)} absent tiles", absent)
     return dict(zip(line_of, rows[column], strict=True))
+
+
+def _lies_in(folder: Path, tile: str) -> bool:
+    spellings = [folder / normalize(form, tile) for form in ("NFC", "NFD")]
+    return not tile.startswith(("/", "../")) and any(map(os.path.isfile, spellings))
 
 
 def _with_copies(listed: Mapping[str, str], file: Path) -> dict[str, str]:
@@ -279,9 +284,18 @@ def decode_tiles(
 
     The file is named after the digests of the tiles, so that it serves all runs on these images.
 
-    table: columns path and digest; image_size: input of the model in pixels, S is 8/7 of it, for
-    random crops of that size; shift: a name of `lib.data.shifts`, or none. Raises UnreadableTiles
-    for images that cannot be decoded, and ValueError for a shift that is none.
+    Parameters
+    ----------
+    table : columns path and digest
+    image_size : input of the model in pixels; S is 8/7 of it, for random crops of that size
+    shift : a name of `lib.data.shifts`, or none
+
+    Raises
+    ------
+    UnreadableTiles
+        for images that cannot be decoded
+    ValueError
+        for a shift that is none
     """
     size = stored_size(image_size)
     content = blake2b(" ".join(table.digest).encode(), digest_size=8).hexdigest()

@@ -25,10 +25,24 @@ from lib.vlm.model_files import (
 )
 
 CONFIG = "open_clip_config.json"
-WEIGHTS = [f"{n}.safetensors" for n in ("open_clip_model", "open_clip_pytorch_model", "model")]
+WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "model.safetensors",
+)
 PICKLED = ("open_clip_pytorch_model.bin", "pytorch_model.bin")  # of open_clip, of transformers
-MODEL_FIELDS = {*"embed_dim vision_cfg text_cfg multimodal_cfg custom_text quick_gelu".split()}
-MODEL_FIELDS |= {*"init_logit_scale init_logit_bias nonscalar_logit_scale pad_id".split()}
+MODEL_FIELDS = {
+    "embed_dim",
+    "vision_cfg",
+    "text_cfg",
+    "multimodal_cfg",
+    "custom_text",
+    "quick_gelu",
+    "init_logit_scale",
+    "init_logit_bias",
+    "nonscalar_logit_scale",
+    "pad_id",
+}
 KWARGS = {  # fields whose content open_clip passes on to a constructor: what its own models use
     "tokenizer_kwargs": {"clean", "strip_sep_token"},
     "norm_kwargs": {"eps"},
@@ -120,8 +134,15 @@ def _open(weights: str, *, pickled: bool) -> tuple[Any, Any]:
         if text.get("hf_model_name"):
             text |= {"hf_model_name": _text_tower(text["hf_model_name"], folder, scratch)}
             text["hf_model_pretrained"] = False
-        pretrained = {"require_pretrained": True, "pretrained_text": False, "weights_only": True}
-        return open_clip.create_model(name, tag, text_cfg=text, **pretrained), tokenizer
+        model = open_clip.create_model(
+            name,
+            tag,
+            text_cfg=text,
+            require_pretrained=True,
+            pretrained_text=False,
+            weights_only=True,
+        )
+    return model, tokenizer
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -184,8 +205,10 @@ def _tokenizer(text: dict[str, Any], local: Path | None, scratch: Path) -> Any:
         return SimpleTokenizer(**kwargs)
     source = local or fetch(text["hf_tokenizer_name"], TOKENIZER_CONFIGS + TOKENIZER_DATA)
     copy_tokenizer(source, scratch / "tokenizer")
-    kwargs |= {"tokenizer_mode": text.get("tokenizer_mode"), "trust_remote_code": False}
-    return HFTokenizer(str(scratch / "tokenizer"), **kwargs)
+    mode = text.get("tokenizer_mode")
+    return HFTokenizer(
+        str(scratch / "tokenizer"), tokenizer_mode=mode, trust_remote_code=False, **kwargs
+    )
 
 
 def _text_tower(name: str, folder: Path, scratch: Path) -> str:

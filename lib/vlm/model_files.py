@@ -10,11 +10,21 @@ RECIPE = "recipe.json"  # of a stand-in: what it was built from
 LARGEST = 2**22  # bytes of a configuration
 # In these transformers looks for the name of a Python file of the same folder or repository.
 CODE = {"auto_map", "trust_remote_code"}
-TOKENIZER_CONFIGS = [
-    f"{name}.json" for name in ("config", "tokenizer_config", "special_tokens_map", "added_tokens")
-]
-TOKENIZER_DATA = "tokenizer.json vocab.json merges.txt vocab.txt".split()
-TOKENIZER_DATA += "tokenizer.model spiece.model sentencepiece.bpe.model".split()
+TOKENIZER_CONFIGS = (
+    "config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+TOKENIZER_DATA = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 CONVERT = (
     "Weights as .bin or .pt are pickles, which can hold code, and are not opened. If you trust "
     'where yours are from, convert them once, in a folder of your own: python -c "import torch, '

@@ -52,7 +52,9 @@ def random_view(
     jitter, hue : brightness, contrast and saturation change by 1 ± jitter, the hue by ± hue of the
         colour circle, with `jitter_probability`
 
-    Returns float [B, 3, size, size] in 0 … 1.
+    Returns
+    -------
+    float [B, 3, size, size] in 0 … 1
 
     Deviation: the four colour operations are applied in one fixed order as a single affine map of
     the colours, with the hue turned in the YIQ plane instead of HSV, and clipped once at the end.

@@ -107,10 +107,14 @@ class FilterInputs:
         text: str = "",
         features: bool = True,
     ) -> "FilterInputs":
-        """Read what `embed_tiles` and `embed_views` wrote to a folder of some tiles, int [N].
+        """Read what `embed_tiles` and `embed_views` wrote.
 
-        text: name of the set of prompts, where there are several; features: whether the clusters
-        will be asked for.
+        Parameters
+        ----------
+        folder : of a run, of shifted tiles or of slides.
+        tiles : int [N], some of all tiles.
+        text : name of the set of prompts, where there are several.
+        features : whether the clusters will be asked for.
         """
 
         def read(name: str, below: str = "") -> np.ndarray:

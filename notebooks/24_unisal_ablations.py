@@ -77,8 +77,8 @@ pd.Series(own, name="this run").to_frame().T
 # %%
 grid = list(ablation_grid(own, chosen_rules(UNISAL_GRID, rules)))
 before = run.results("22_")
-has_own = before.facts.query("varied == '' and method == 'unisal' and training == 'dual-view'")
-trials = grid if len(has_own) else [{**own, "varied": []}, *grid]  # what varies nothing, once
+unchanged = active_learning.of_loop(before.facts, (own["training"], own["strategy"])).varied == ""
+trials = grid if unchanged.any() else [{**own, "varied": []}, *grid]
 varied = pd.Index([", ".join(trial["varied"]) for trial in trials], name="varied")
 pd.DataFrame(trials, index=varied).drop(columns="varied")
 

@@ -168,10 +168,12 @@ def verdict(frame: pd.DataFrame) -> str:
 
 
 def errors(frame: pd.DataFrame) -> pd.Series:
+    """Subtract the true accuracy from each estimate of a `quality_frame`."""
     return frame.value - frame.truth
 
 
 def points(share: float) -> str:
+    """Show a share of accuracy in points."""
     return f"{100 * share:.1f}"
 
 

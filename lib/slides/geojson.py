@@ -27,10 +27,16 @@ def feature(
     colour: Sequence[int],
     **properties: Any,
 ) -> dict[str, Any]:
-    """Make an object of QuPath, an "annotation" or a "tile": a polygon with a class.
+    """Make an object of QuPath: a polygon with a class.
 
-    identity: the same for the same object; rings: closed rings of x, y, the outer one first, then
-    holes; colour: of the class, three of 0 … 255; properties: more, such as measurements.
+    Parameters
+    ----------
+    identity : the same for the same object
+    rings : closed rings of x, y; the outer one first, then holes
+    object_type : as QuPath calls it, such as "annotation" or "tile"
+    class_name, colour : of the class, three of 0 … 255
+    properties : more of them by name, such as measurements
+
     """
     classification = {"name": class_name, "color": list(colour)}
     return {

@@ -28,12 +28,19 @@ def tile_grid(
 
     Parameters
     ----------
+    slide : whose bounds and µm per pixel count
     mask, mask_mpp : the tissue, bool of `slide.shape_at(mask_mpp)`
     pixels, mpp : side of a tile in pixels and µm per pixel
     min_tissue : share of a tile's area that has to lie in the mask
 
-    Returns x and y of the tiles' top left corners in level-0 pixels, int64 [N, 2]. Raises
-    ValueError naming the slide for a mask of another shape or more than `MAX_TILES`.
+    Returns
+    -------
+    x and y of the tiles' top left corners in level-0 pixels, int64 [N, 2]
+
+    Raises
+    ------
+    ValueError : naming the slide, for a mask of another shape or more than `MAX_TILES`
+
     """
     if mask.shape != slide.shape_at(mask_mpp):
         raise ValueError(
@@ -99,8 +106,19 @@ def read_tiles(
 
     Neighbours share blocks of the file, which a process keeps for a while: so each of the workers,
     which are processes, reads one run of the rows, and the batches come from these runs in turn.
-    Without workers this process reads. Closing the iterator ends the workers. coords, pixels, mpp:
-    of `tile_grid`. Raises ValueError naming the slide when it is damaged.
+    Without workers this process reads. Closing the iterator ends the workers.
+
+    Parameters
+    ----------
+    slide : to read
+    coords : int [N, 2], top left corners, see `tile_grid`
+    pixels, mpp : side of a tile in pixels and µm per pixel
+    workers, batch : number of processes, and of tiles that come at once
+
+    Raises
+    ------
+    ValueError : naming the slide when it is damaged, also where a worker read it
+
     """
     batches = [range(k, min(k + batch, len(coords))) for k in range(0, len(coords), batch)]
     workers = min(workers, len(batches)) if len(batches) > 1 else 0

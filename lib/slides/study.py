@@ -69,10 +69,14 @@ class CohortTiles:
 def prompted_tiles(
     vlm: VLM, cohort: Cohort, prompts: Mapping[str, Sequence[str]], others: Sequence[str] = ()
 ) -> CohortTiles:
-    """Gather the tiles of an embedded cohort and compare them with the prompts.
+    """Gather the tiles of a cohort and compare them with the prompts.
 
-    prompts: one or more by target; others: names of other tissue, put into the papers' words,
-    `OTHER_TISSUE` by default.
+    Parameters
+    ----------
+    vlm, cohort : the model, and the slides that it has embedded
+    prompts : one or more by target
+    others : names of other tissue, put into the papers' words; `OTHER_TISSUE` by default
+
     """
     others = list(others or OTHER_TISSUE)
     filled = fill([[name] for name in others], [PAPERS])
@@ -119,9 +123,11 @@ def vote_on(
 
     Parameters
     ----------
+    vlm, tiles : the model, and the tiles that it has embedded
     settings : `ALL_TISSUE`, `OPEN_SET`, `LEARNT` or some of them
     max_tiles : sampled of a slide, so that the views cost no more on a larger one
     views : n_views, hue, batch_size and seed
+
     """
     cohort, targets, seed = tiles.cohort, list(tiles.targets), views["seed"]
     rows = {s: np.flatnonzero(tiles.relevant | (s != OPEN_SET)) for s in settings}

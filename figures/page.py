@@ -85,7 +85,8 @@ TOPICS = {
         "compact tiles on which the networks disagree. *In doubtful clusters*: those that an alarm "
         "points at are asked about first. These three are of seed 0 alone, and compared with its "
         "own chance. *Chance*: UniSAL's own beginning. AULC is from the first to the last query; "
-        "*by*: above that of chance. *Labels for*: as in active learning, from 0 labels on."
+        "*gain over chance*: by how much it is above that of chance. *Labels for*: as in active "
+        "learning, from 0 labels on."
     ),
     "ablations of UniSAL": (
         "One rule is varied, all others are as published; the balance of batches with every "
@@ -386,5 +387,5 @@ def _cold_starts(found: Sequence[Section]) -> pd.DataFrame:
         return pd.DataFrame()
     table = pd.concat(tables, ignore_index=True)
     needed = [name for name in table if name.startswith("labels for")]
-    names = ["dataset", "shift", "begins with", "at 0 labels", "AULC", "by", *needed]
-    return table.reindex(columns=[*names, "folds", "seeds"]).fillna({"by": ""})
+    names = ["dataset", "shift", "begins with", "at 0 labels", "AULC", "gain over chance", *needed]
+    return table.reindex(columns=[*names, "folds", "seeds"]).fillna({"gain over chance": ""})

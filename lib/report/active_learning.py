@@ -185,8 +185,9 @@ def cold_start_table(some: Record) -> pd.DataFrame:
     """Active learning from zero labels on: a line per shift of the tiles and first query.
 
     some: of one dataset and VLM. The AULC is from the first to the last query, which all have;
-    *by*: how much it is above that of a first query by chance, paired, p by Holm. Labels needed: as
-    in `rounds_table`, from 0 labels on. All lines are of the folds and seeds with a cold start.
+    *gain over chance*: how much it is above that of a first query by chance, paired, p by Holm.
+    Labels needed: as in `rounds_table`, from 0 labels on. All lines are of the folds and seeds with
+    a cold start.
     """
     lines, better, counted = [], [], False
     for shift, facts in cold_start_curves(some.facts):
@@ -211,7 +212,7 @@ def cold_start_table(some: Record) -> pd.DataFrame:
             lines.append(line | statistics.runs(curve))
     table = pd.DataFrame(lines)
     if counted:
-        insert_columns(table, "AULC, balanced accuracy", {"by": differences(better)})
+        insert_columns(table, "AULC, balanced accuracy", {"gain over chance": differences(better)})
     return table
 
 

@@ -171,7 +171,7 @@ def test_intervals_of_a_cold_start_are_of_its_own_runs_and_of_heads():
     )
     table = cold_start_table(some)
     assert table["AULC"].tolist() == ["0.850 [0.850, 0.850]", "0.500 [0.500, 0.500]"]
-    assert table["by"].tolist() == ["+0.350 [+0.350, +0.350]", ""]
+    assert table["gain over chance"].tolist() == ["+0.350 [+0.350, +0.350]", ""]
     assert table["seeds"].tolist() == ["1", "1"]
 
 
@@ -181,5 +181,5 @@ def test_a_first_query_that_few_runs_have_is_of_these_runs_alone():
     begun += [full(0.9), full(0.9, seed=1), *from_zero("cold-start-doubtful", [0.8, 0.9])]
     table = cold_start_table(made(begun))
     assert table["at 0 labels"].tolist() == ["0.600", "0.700"]
-    assert table["seeds"].tolist() == ["2", "1"] and "by" not in table
+    assert table["seeds"].tolist() == ["2", "1"] and "gain over chance" not in table
     assert cold_start_table(made(loops())).empty

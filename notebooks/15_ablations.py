@@ -36,6 +36,7 @@ from lib.consensus import FilterInputs
 from lib.data import cards
 from lib.learning import setups, trials
 from lib.figures import plots
+from lib.figures.style import show_table
 from lib.report import ablations
 from lib.report.ablations import VLM_CPL_GRID, ablation_grid, chosen_rules, our_rules
 from lib.report.trials import evaluate, trials_table
@@ -94,7 +95,7 @@ options = {"keep_ratio": run.settings["keep_ratio"], "seed": seed}
 inputs, pseudo = FilterInputs.load(run.shared, tile_numbers, **options), run.load("pseudo_labels")
 planned = trials.ablation_trials(grid, inputs, pseudo, vote_again)
 shown = trials_table(planned, train.label.values, card.class_names)
-shown.drop(columns=["method", "labels"])
+show_table(shown.drop(columns=["method", "labels", "loss"]))
 
 # %% [markdown]
 # Rules of the filters change which labels are kept and how many are right; $\gamma$ and $\lambda$ leave them as
@@ -133,7 +134,7 @@ if lines:
 # are clustered.
 
 # %%
-display(*ablations.ablation_tables(frame, ablations.VLM_CPL))
+display(*map(show_table, ablations.ablation_tables(frame, ablations.VLM_CPL)))
 
 # %% [markdown]
 # ## The record
@@ -146,7 +147,7 @@ for name, published in ablations.ablated_datasets(recorded).items():
     lines = ablations.ablation_lines(published, ablations.VLM_CPL)
     if lines:  # not of a dataset whose only ablation is of the hue
         display(plots.ablation_curves(lines, name))
-    display(ablations.on_off_table(published))
+    display(show_table(ablations.on_off_table(published)))
 
 # %% [markdown]
 # Each pair of lines that differ in HCS alone says what cross supervision adds to that filter.

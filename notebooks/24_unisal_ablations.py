@@ -36,6 +36,7 @@ from lib.artefacts import scratch_folder
 from lib.data import cards
 from lib.learning import setups
 from lib.figures import plots
+from lib.figures.style import show_table
 from lib.report import ablations, active_learning
 from lib.report.ablations import UNISAL_GRID, ablation_grid, chosen_rules
 from lib.report.active_evaluation import evaluate_loops
@@ -135,22 +136,18 @@ if lines:
 # %% [markdown]
 # A flat line means that the rule hardly matters on these tiles; a peak at the dotted line means that the published
 # value fits. With one seed small differences are chance.
-
-# %%
-display(*ablations.ablation_tables(frame, ablations.UNISAL))
-
-# %% [markdown]
-# ## Parts on and off
+#
+# ## Parts on and off, and rules one by one
 #
 # Cross supervision and contrast belong to training, DUS and CS to choosing. Without all four it is supervised
 # training on tiles drawn by chance.
 
 # %%
-ablations.unisal_on_off_table(frame)
+display(*map(show_table, ablations.ablation_tables(frame, ablations.UNISAL)))
 
 # %% [markdown]
-# Lines that differ in one part show what this part adds to the others. A line is missing where its rule was not
-# varied.
+# In the first table lines that differ in one part show what this part adds to the others. A line is missing where its
+# rule was not varied.
 
 # %% [markdown]
 # ## The record
@@ -163,8 +160,8 @@ for name, facts in ablations.ablated_datasets(published).items():
     lines = ablations.ablation_lines(facts, ablations.UNISAL)
     if lines:  # not of a dataset whose only ablation is of batches
         display(plots.ablation_curves(lines, name))
-    display(*ablations.ablation_tables(facts, ablations.UNISAL))
+    display(*map(show_table, ablations.ablation_tables(facts, ablations.UNISAL)))
 
 # %% [markdown]
 # **Recap.** One rule at a time says what each part of UniSAL is worth; nothing here chose the settings of the other
-# notebooks. Next: `40_record` writes the tables and figures of all datasets.
+# notebooks. Next: `40_record` shows the tables and figures of all datasets.

@@ -11,6 +11,32 @@ import numpy as np
 
 from lib.labels import UNLABELLED
 
+SAMPLED = 10_000  # of more tiles K-means sees so many; each other one goes to its nearest centre
+
+
+def k_means(
+    features: np.ndarray, n_clusters: int, *, n_init: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cluster of each tile [N] and centres [K, D] by K-means.
+
+    Of more than `SAMPLED` tiles (20 a cluster, if that is more) a draw is clustered. features:
+    [N, D]; fewer clusters where fewer rows differ.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    n_sampled = max(SAMPLED, 20 * n_clusters)
+    sampled = features
+    if len(features) > n_sampled:
+        chance = np.random.default_rng([seed, len(features)])
+        sampled = features[np.sort(chance.choice(len(features), n_sampled, replace=False))]
+    kmeans = KMeans(min(n_clusters, len(sampled)), n_init=n_init, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
+        kmeans.fit(sampled)
+    alone = sampled is features
+    return kmeans.labels_ if alone else kmeans.predict(features), kmeans.cluster_centers_
+
 
 def cluster_features(
     features: np.ndarray,
@@ -25,21 +51,15 @@ def cluster_features(
     features: [N, D]; tiles: [N] tile numbers; candidates: bool [N]. With fewer tiles than
     clusters each tile is one. Raises ValueError when `candidates` leaves no tile.
     """
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-
     tiles = np.arange(len(features)) if tiles is None else np.asarray(tiles)
     candidates = np.ones(len(features), bool) if candidates is None else candidates
     rows = np.flatnonzero(candidates)
     if not len(rows):
         raise ValueError("no tile is left to cluster")
     rows = rows[np.argsort(tiles[rows])]  # the start of K-means depends on the order of its rows
-    chosen = np.asarray(features[rows], np.float32)
-    kmeans = KMeans(min(n_clusters, len(rows)), n_init=10, random_state=seed)
     clusters = np.full(len(features), UNLABELLED)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
-        clusters[rows] = kmeans.fit_predict(chosen)
+    chosen = np.asarray(features[rows], np.float32)
+    clusters[rows], _ = k_means(chosen, n_clusters, n_init=10, seed=seed)
     return clusters
 
 

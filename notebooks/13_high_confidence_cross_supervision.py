@@ -39,7 +39,8 @@ from torch.nn import functional as F
 
 from lib import consensus, paths
 from lib.data import cards
-from lib.learning import setups, trainer
+from lib.learning import setups
+from lib.learning.batches import TrainingTiles
 from lib.learning.losses import HighConfidenceCrossSupervision
 from lib.learning.vlm_cpl import train_vlm_cpl
 from lib.figures import step_plots
@@ -91,7 +92,7 @@ print("{steps} steps, {batch_size} tiles a batch, learning rate {learning_rate:g
 # %%
 data = {}
 for setting, subset in pseudo.groupby("setting"):
-    data[setting] = trainer.TrainingTiles(
+    data[setting] = TrainingTiles(
         subset.tile.values, subset.training_label.values, card.class_names, train.label.values
     )
 
@@ -126,7 +127,7 @@ for _ in range(100):
     optimiser.zero_grad()
     loss.sum().backward()
     optimiser.step()
-assert torch.allclose(loss, objective((a, b), y, rows, progress=1)[0], rtol=1e-4)
+assert torch.allclose(loss, objective((torch.stack([a, b]), None), y, progress=1)[0], rtol=1e-4)
 
 # %%
 plain = torch.from_numpy(run.load("backbone_features")[test.tile.values]).float()
@@ -138,7 +139,7 @@ print(f"right on the test set after a hundred steps: {(predicted == test.label.v
 # ## Training, in both settings
 #
 # The same loss with the networks above, batches that hold every class equally often, and more steps. What that
-# gains over the hundred steps is seen under *Predictions*. A training that was interrupted goes on where it stopped.
+# gains over the hundred steps is seen under *Predictions*.
 
 # %%
 inputs = consensus.FilterInputs.load(

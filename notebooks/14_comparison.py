@@ -36,7 +36,6 @@ from lib.data import cards
 from lib.learning import baselines, setups, trials
 from lib.learning.source_only import source_only_probabilities
 from lib.learning.losses import CoTeaching, EarlyLearningRegularisation, Supervised
-from lib.learning.losses import generalised_cross_entropy
 from lib.figures import plots
 from lib.figures.style import show_table
 from lib.report import comparison
@@ -97,8 +96,8 @@ print(f"wrong: {wrong.mean():.1%} of the zero-shot labels; suspected: {suspected
 # %%
 losses = {
     "ce-all": Supervised(),
-    "gce": Supervised(generalised_cross_entropy),
-    "elr": EarlyLearningRegularisation(len(train), len(card.classes)),
+    "gce": Supervised(q=0.7),
+    "elr": EarlyLearningRegularisation(),
     "co-teaching": CoTeaching(forget_rate=0.2),
 }
 noisy = trials.noisy_label_trials(inputs, losses, suspected)

@@ -42,7 +42,8 @@ from torch.nn import functional as F
 
 from lib.data import cards
 from lib.labels import UNLABELLED
-from lib.learning import losses, networks, samplers, setups, trainer
+from lib.learning import losses, networks, samplers, setups
+from lib.learning.batches import TrainingTiles
 from lib.figures import active_plots, step_plots
 from lib.report.evaluation import score_table
 from lib.run_folder import open_run
@@ -118,12 +119,12 @@ objectives = {
 # %%
 setup = setups.frozen(run.shared, train.tile.values, len(card.classes), steps=n_steps,
                       seed=seed, projection=128)
-data = trainer.TrainingTiles(train.tile.values, labels, card.class_names, train.label.values)
-trained, curves = {}, {}
-for name, objective in objectives.items():
-    folder = run.file("dual-view" if name == "dual-view" else f"dual-view/{name.replace(' ', '_')}")
-    trained[name], curves[name] = trainer.train(objective, setup.make_network, setup.sampler, data,
-                                                schedule=setup.schedule, seed=seed, folder=folder)
+data = TrainingTiles(train.tile.values, labels, card.class_names, train.label.values)
+folders = {name: run.file("dual-view") / name.replace(" ", "_") for name in objectives}
+trainings = [setups.Training(setup, objectives[name], data, seed, folder)
+             for name, folder in folders.items()]
+done = dict(zip(objectives, setups.train_all(trainings), strict=True))
+trained = {name: own.networks for name, own in done.items()}
 
 # %% [markdown]
 # ## One batch
@@ -170,14 +171,13 @@ def dual_view_terms(logits, z, T=0.15):
 logits, z = see_batch(trained["dual-view"])
 (supervised, cross, contrastive), known, apart = dual_view_terms(logits, z)
 loss = supervised + cross_weight * cross + contrast * contrastive
-outputs = list(zip(logits, z, strict=True))
-assert torch.allclose(loss, objectives["dual-view"](outputs, y, rows, progress=1)[0].sum())
+assert torch.allclose(loss, objectives["dual-view"]((logits, z), y, progress=1)[0].sum())
 
 # %% [markdown]
 # The three terms, without their weights, before training and after each of the trainings:
 
 # %%
-members = {"before training": trainer.new_networks(setup.make_network, 2, seed)} | trained
+members = {"before training": networks.new_networks(setup.make_network, seed)} | trained
 seen = {name: see_batch(pair) for name, pair in members.items()}
 terms = {name: dual_view_terms(*outputs)[0] for name, outputs in seen.items()}
 columns = ["cross-entropy", "cross supervision", "contrast"]
@@ -229,7 +229,7 @@ active_plots.contrast_pairs(apart.numpy(), known.numpy(), labelled, card.class_n
 # ## How many pseudo labels, and how many are correct?
 
 # %%
-step_plots.training_curves(curves, threshold)
+step_plots.training_curves({name: own.curve for name, own in done.items()}, threshold)
 
 # %% [markdown]
 # Most unlabelled tiles pass the threshold soon. Where the networks learn from each other, their loss stays higher,

@@ -66,7 +66,7 @@ print(f"{dataset} with {describe_vlm(vlm)}: {len(labelled)} of {len(train)} tile
 # %%
 setup = setups.frozen(run.shared, train.tile.values, len(card.classes), steps=1, seed=seed,
                       projection=128)
-pair = setups.load_networks(setup, run.file("dual-view"))
+pair = setups.load_networks(setup, run.file("dual-view") / "dual-view")
 probs, features = networks.predict_members(pair, setup.reader, train.tile.values)
 labels = np.where(unlabelled, UNLABELLED, train.label)
 pool = strategies.Pool(probs, features, labels, unlabelled)

@@ -41,14 +41,14 @@ from scipy.stats import entropy
 from sklearn.cluster import KMeans
 from sklearn.linear_model import Ridge
 
-from lib.active.loop import ActiveLearningConfig, TableOracle, run_rounds
+from lib.active.loop import ActiveLearningConfig, TableOracle, run_loops
 from lib.active.strategies import Pool, unisal
 from lib.active.trainings import training_by_name, training_setup
 from lib.data import cards
 from lib.labels import UNLABELLED
 from lib.learning import setups
 from lib.learning.losses import Supervised
-from lib.learning.trainer import TrainingTiles
+from lib.learning.batches import TrainingTiles
 from lib.figures import active_plots, step_plots
 from lib.figures.style import show_table
 from lib.report import active_learning
@@ -144,10 +144,8 @@ show_table(loops, f"{n_rounds} rounds with a query of {base.query_size} tiles be
 # %%
 oracle = TableOracle(train.tile.values, train.label.values)
 folder = run.file(f"rounds{run.variant}")
-histories = {}
-for (training, strategy), config in configs.items():
-    place = folder / training / strategy
-    histories[training, strategy] = run_rounds(place, config, oracle, test.tile.values)
+loops = {folder.joinpath(*names): config for names, config in configs.items()}
+histories = dict(zip(configs, run_loops(loops, oracle, test.tile.values), strict=True))
 history = next(iter(histories.values()))
 
 # %% [markdown]

@@ -30,7 +30,7 @@ import pandas as pd
 from IPython.display import display
 
 from lib import record
-from lib.active.loop import ActiveLearningConfig, TableOracle, run_rounds
+from lib.active.loop import ActiveLearningConfig, TableOracle, run_loops
 from lib.active.trainings import training_by_name, training_setup
 from lib.artefacts import scratch_folder
 from lib.data import cards
@@ -107,11 +107,10 @@ def make_config(trial):
 
 
 # %%
-oracle, configs, histories = TableOracle(pool, train.label.values), [], []
-for trial in trials:
-    configs.append(make_config(trial))
-    with scratch_folder() as folder:
-        histories.append(run_rounds(folder / "rounds", configs[-1], oracle, test.tile.values))
+oracle, configs = TableOracle(pool, train.label.values), [make_config(trial) for trial in trials]
+with scratch_folder() as folder:
+    loops = {folder / str(number): config for number, config in enumerate(configs)}
+    histories = run_loops(loops, oracle, test.tile.values)
 
 # %%
 device = str(configs[0].setup.reader(test.tile.values[:1]).device)

@@ -46,7 +46,7 @@ from IPython.display import display
 from sklearn.preprocessing import StandardScaler, normalize
 
 from lib.active import cold_start
-from lib.active.loop import ActiveLearningConfig, TableOracle, read_rounds, run_rounds
+from lib.active.loop import ActiveLearningConfig, TableOracle, read_rounds, run_loops
 from lib.active.trainings import training_by_name, training_setup, voronoi_weights
 from lib.consensus import FilterInputs
 from lib.data import cards, shifts as tile_shifts
@@ -55,7 +55,7 @@ from lib.figures.style import show_table
 from lib.labels import UNLABELLED
 from lib.learning import networks, setups, trials
 from lib.learning.losses import HighConfidenceCrossSupervision, Supervised
-from lib.learning.trainer import TrainingTiles
+from lib.learning.batches import TrainingTiles
 from lib.learning.vlm_cpl import read_vlm_cpl, train_vlm_cpl
 from lib.report import active_learning
 from lib.report.active_evaluation import evaluate_cold_starts, queries_per_class
@@ -167,11 +167,9 @@ loops = {
 show_table(pd.DataFrame([*loops], columns=["shift", "start"]))
 
 # %%
-oracle = TableOracle(pool, train.label.values)
-histories = {}
-for (shift, name), config in loops.items():
-    folder = run.file("cold_start") / (shift or "none") / name
-    histories[shift, name] = run_rounds(folder, config, oracle, test.tile.values)
+oracle, folder = TableOracle(pool, train.label.values), run.file("cold_start")
+placed = {folder / (shift or "none") / name: config for (shift, name), config in loops.items()}
+histories = dict(zip(loops, run_loops(placed, oracle, test.tile.values), strict=True))
 
 # %%
 by_chance = run.file("rounds") / training / strategy  # of the notebook before

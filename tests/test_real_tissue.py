@@ -9,7 +9,7 @@ from lib import consensus
 from lib.data import cards, tiles
 from lib.labels import UNLABELLED
 from lib.learning import losses, setups
-from lib.learning.trainer import TrainingTiles
+from lib.learning.batches import TrainingTiles
 from lib.vlm import inference
 from lib.vlm.loading import load_vlm
 

@@ -8,15 +8,15 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-import torch
 
 from lib.active.cold_start import ColdStart
 from lib.active.inputs import frozen_features, make_pool
@@ -24,16 +24,16 @@ from lib.active.strategies import Pool, Query, select, strategy_by_name
 from lib.active.trainings import training_label_counts, voronoi_weights
 from lib.artefacts import atomic, locked
 from lib.labels import REFUSED, UNANSWERED, UNLABELLED, WAITING, missing_classes_expected
+from lib.learning.batches import TrainingTiles
 from lib.learning.losses import DualViewTraining
-from lib.learning.networks import predict
-from lib.learning.setups import TrainingSetup, load_networks
-from lib.learning.trainer import TrainingTiles, new_networks, train
+from lib.learning.networks import new_networks, predict
+from lib.learning.setups import Trained, Training, TrainingSetup, load_networks, train_all
 
 # Of all code that decides what rounds give: the loop, the strategies, the objectives, the trainer,
 # the networks and the views. Raise it together with a change there that gives other queries or
 # other predictions for the same settings and data: rounds of an older version are then moved aside
 # and begun again. Whatever changes no result, a docstring or a faster loop, leaves it as it is.
-ALGORITHM = 1
+ALGORITHM = 2
 
 
 class Waiting(Exception):
@@ -100,8 +100,7 @@ class ActiveLearningConfig:
         few = self.tiles[:16]
         for inputs in (self.setup.reader(few), self.setup.sampler(few, 0, 0)):
             digest.update(inputs.cpu().numpy().tobytes())
-        with torch.random.fork_rng([]):
-            network = new_networks(self.setup.make_network, 1, self.seed)[0]
+        network = new_networks(self.setup.make_network, self.seed)[0]
         digest.update(repr(network).encode())
         for values in network.buffers():  # of frozen heads: the statistics of all views
             digest.update(values.cpu().numpy().tobytes())
@@ -132,21 +131,22 @@ class History:
     probs: np.ndarray
 
 
-def run_rounds(
-    folder: Path,
-    config: ActiveLearningConfig,
+def run_loops(
+    loops: Mapping[Path, ActiveLearningConfig],
     oracle: Oracle,
     predict_for: np.ndarray,
     *,
     known: Mapping[int, int] | None = None,
-) -> History:
-    """Ask, train, choose what to ask next; `n_rounds` times, or until the oracle is `Waiting`.
+) -> list[History]:
+    """Run several loops side by side, so that the trainings of a round share one computation.
+
+    Each asks, trains, chooses what to ask next; `n_rounds` times, or until the oracle is `Waiting`.
 
     Parameters
     ----------
-    folder : gets, per round r, round<r>.parquet (the query, in order, with its answers),
-        probs<r>.npy [M, C] and round<r>.json (how it went); and the networks of the last round. If
-        it holds rounds of other settings, data or `ALGORITHM` these are moved aside to
+    loops : by folder, which gets, per round r, round<r>.parquet (the query, in order, with its
+        answers), probs<r>.npy [M, C] and round<r>.json (how it went); and the networks of the last
+        round. If it holds rounds of other settings, data or `ALGORITHM` these are moved aside to
         <folder>.before, or .before2 and so on: labels that somebody gave are never removed. Of two
         processes the second waits.
     predict_for : [M], tiles that every round predicts (a test set): never queried.
@@ -159,6 +159,46 @@ def run_rounds(
     ValueError : the pool and `predict_for` share a tile; the oracle labels a tile that was not
         queried, or with a class that there is not; it labels none of the first query.
     """
+    histories: dict[Path, History] = {}
+    trained: dict[Path, Any] = dict.fromkeys(loops)
+    with ExitStack() as stack:  # a loop that is closed gives its lock back
+        running = {
+            folder: stack.enter_context(
+                closing(_rounds(folder, config, oracle, predict_for, known))
+            )
+            for folder, config in loops.items()
+        }
+        while trained:
+            wanted = {}
+            for folder, networks in trained.items():
+                try:
+                    wanted[folder] = running[folder].send(networks)
+                except StopIteration as end:
+                    histories[folder] = end.value
+            trained = dict(zip(wanted, train_all([*wanted.values()]), strict=True))
+    return [histories[folder] for folder in loops]
+
+
+def run_rounds(
+    folder: Path,
+    config: ActiveLearningConfig,
+    oracle: Oracle,
+    predict_for: np.ndarray,
+    *,
+    known: Mapping[int, int] | None = None,
+) -> History:
+    """Run one loop, see `run_loops`."""
+    return run_loops({folder: config}, oracle, predict_for, known=known)[0]
+
+
+def _rounds(
+    folder: Path,
+    config: ActiveLearningConfig,
+    oracle: Oracle,
+    predict_for: np.ndarray,
+    known: Mapping[int, int] | None,
+) -> Generator[Training, Trained, History]:
+    """The rounds of one loop; yields what is to be trained, and is sent the networks."""
     if np.isin(config.tiles, predict_for).any():
         raise ValueError("tiles that are to be predicted stand in the pool that is queried")
     with locked(folder.with_name(f".{folder.name}.lock")):
@@ -177,7 +217,8 @@ def run_rounds(
                 break
             n_before = len(queries)
             if not (folder / f"round{r}.json").is_file():
-                _run_round(folder, r, config, queries, predict_for=predict_for)
+                trained = yield _training(folder, r, config, queries)
+                _end_round(folder, r, config, queries, trained, predict_for)
         return read_rounds(folder)
 
 
@@ -285,58 +326,60 @@ def _labels(answers: pd.Series) -> np.ndarray:
 # --- a round -------------------------------------------------------------------------------------
 
 
-def _run_round(
+def _answers(config: ActiveLearningConfig, queries: pd.DataFrame) -> pd.Series:
+    """Answers of the pool, [N], NaN where none is there."""
+    return pd.Series(queries.label.values, queries.tile.values).reindex(config.tiles)
+
+
+def _training(
+    folder: Path, r: int, config: ActiveLearningConfig, queries: pd.DataFrame
+) -> Training:
+    """What a round trains on the labels so far."""
+    data = _what_is_learnt(folder, config, _answers(config, queries), queries)
+    start: Sequence[Any] = ()
+    if r and not config.restart:
+        start = load_networks(config.setup, folder / f"networks{r - 1}")
+    own = config.setup, config.objective, data, config.seed, folder / f"networks{r}"
+    return Training(*own, start=start)
+
+
+def _end_round(
     folder: Path,
     r: int,
     config: ActiveLearningConfig,
     queries: pd.DataFrame,
-    *,
+    trained: Trained,
     predict_for: np.ndarray,
 ) -> None:
-    """Train on the labels so far, predict, choose the next query, and note it all."""
-    started = time.perf_counter()
-    answers = pd.Series(queries.label.values, queries.tile.values).reindex(config.tiles)
+    """Predict, choose the next query, and note it all."""
+    started, curve = time.perf_counter(), trained.curve
+    answers = _answers(config, queries)
     labels = _labels(answers)
-    objective, data = _what_is_learnt(folder, config, answers, queries)
-    setup, networks_folder = config.setup, folder / f"networks{r}"
-    if r and not config.restart:
-        before = load_networks(setup, folder / f"networks{r - 1}")
-        setup = replace(setup, make_network=iter(before).__next__)
-    networks, curve = train(
-        objective,
-        setup.make_network,
-        setup.sampler,
-        data,
-        schedule=setup.schedule,
-        seed=config.seed,
-        folder=networks_folder,
-    )
-    trained = time.perf_counter()
     late = curve.tail(max(1, len(curve) // 10))[["confident", "precision"]].mean()
     notes: dict[str, Any] = {"round": r, "labelled": int((labels != UNLABELLED).sum())}
     notes |= late.astype(object).where(late.notna(), None).to_dict()
     if r + 1 < config.n_rounds:
-        pool = config.pool(config.strategy, networks, labels, answers.isna().values)
+        pool = config.pool(config.strategy, trained.networks, labels, answers.isna().values)
         query = select(config.strategy, pool, config.query_size, config.seed)
         _save_query(folder, r + 1, config.tiles, query)
         notes |= {"disagreeing": query.disagreeing, "filled": query.filled}
     with atomic(folder / f"probs{r}.npy") as file, file.open("wb") as opened:
-        np.save(opened, predict(networks, config.setup.reader, predict_for))
-    notes |= {"training_seconds": trained - started}
-    notes |= {"selection_seconds": time.perf_counter() - trained}
+        np.save(opened, predict(trained.networks, config.setup.reader, predict_for))
+    notes |= {"training_seconds": trained.seconds}
+    notes |= {"selection_seconds": time.perf_counter() - started}
     with atomic(folder / f"round{r}.json") as file:
         file.write_text(json.dumps(notes, allow_nan=False))
-    for old in set(folder.glob("networks*")) - {networks_folder}:
+    for old in set(folder.glob("networks*")) - {folder / f"networks{r}"}:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _what_is_learnt(
     folder: Path, config: ActiveLearningConfig, answers: pd.Series, queries: pd.DataFrame
-) -> tuple[Any, TrainingTiles]:
-    """The objective of a round, and all tiles but refused ones with labels and pseudo labels.
+) -> TrainingTiles:
+    """All tiles but refused ones, with labels and pseudo labels.
 
-    answers: [N], of the pool. If the objective aligns pseudo labels it gets the counts of the
-    labels so far: of frozen features `training_label_counts`, else those of tiles that chance drew.
+    answers: [N], of the pool. If the objective aligns pseudo labels there are counts of the labels
+    so far: of frozen features `training_label_counts`, else those of tiles that chance drew.
     """
     reader, n_classes = config.setup.reader, len(config.class_names)
     labels, used = _labels(answers), (answers != REFUSED).values
@@ -351,19 +394,16 @@ def _what_is_learnt(
         )
     labels, learnt, weights = labels[used], learnt[used], weights[used]
     tiles, truth = config.tiles[used], None if config.truth is None else config.truth[used]
-    with missing_classes_expected():  # early rounds often lack a class; the rows count labels
-        data = TrainingTiles(tiles, learnt, config.class_names, truth, weights)
-    objective = config.objective
-    aligns = isinstance(objective, DualViewTraining) and objective.alignment
-    if not aligns or (labels == UNLABELLED).all():
-        return objective, data
-    features = frozen_features(reader, tiles)
+    counts, features = np.zeros(n_classes), None
+    aligns = isinstance(config.objective, DualViewTraining) and config.objective.alignment
+    if aligns and (labels != UNLABELLED).any():
+        features = frozen_features(reader, tiles)
     if features is not None:
         counts = training_label_counts(features, labels, learnt, weights, n_classes=n_classes)
-    elif config.cold_start is not None:  # whose first tiles are not drawn by chance
-        return objective, data
-    else:
+    elif config.cold_start is None:  # whose first tiles are not drawn by chance
         first = len(queries) if config.strategy == "random" else config.query_size
         drawn = queries.label.values[:first]
-        counts = np.bincount(drawn[drawn >= 0], minlength=n_classes)
-    return objective.with_label_counts(np.round(counts, 6).tolist()), data
+        counts += np.bincount(drawn[drawn >= 0], minlength=n_classes)
+    counts = np.round(counts, 6)
+    with missing_classes_expected():  # early rounds often lack a class; the rows count labels
+        return TrainingTiles(tiles, learnt, config.class_names, truth, weights, counts.tolist())

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from lib import consensus
+from lib.clusters import k_means
 from lib.labels import UNLABELLED
 
 
@@ -47,6 +48,7 @@ class Query:
 
 
 Strategy = Callable[[Pool, int, int], Query]
+COVERED = 10_000  # unlabelled tiles, at most, whose cover `herding` looks at
 
 
 # --- UniSAL --------------------------------------------------------------------------------------
@@ -58,31 +60,17 @@ def disagreement(probs: np.ndarray) -> np.ndarray:
     return first != second
 
 
-def clusters(features: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Divide tiles into n clusters by K-means: cluster of each tile [N], centres [n, P].
-
-    features: [N, P], of no tile as well; fewer clusters if fewer tiles differ. Memory O(N · P).
-    """
-    from sklearn.cluster import KMeans
-
-    if not len(features):
-        return np.zeros(0, int), features
-    n = min(n, len(np.unique(features, axis=0)))
-    kmeans = KMeans(n, n_init=1, random_state=seed).fit(features)
-    return kmeans.labels_, kmeans.cluster_centers_
-
-
 def compact(features: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Take of each of n `clusters` the tile nearest to its centre, the largest first (CS)."""
+    """Take of each of n clusters the tile nearest to its centre, the largest first (CS)."""
     members = cluster_members(features, n, seed)
     return np.array([rows[0] for rows in members], int)
 
 
 def cluster_members(features: np.ndarray, n: int, seed: int) -> list[np.ndarray]:
-    """List the rows of each of n `clusters`, nearest to its centre first; the largest first."""
+    """List the rows of each of n clusters, nearest to its centre first; the largest first."""
     if not len(features):
         return []
-    cluster, centres = clusters(features, n, seed)
+    cluster, centres = k_means(features, n, n_init=1, seed=seed)
     order = np.lexsort((((features - centres[cluster]) ** 2).sum(1), cluster))
     members = np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1)
     return sorted(members, key=len, reverse=True)
@@ -199,6 +187,20 @@ def _compact_query(pool: Pool, candidates: np.ndarray, n: int, seed: int) -> Que
 # --- others --------------------------------------------------------------------------------------
 
 
+def by_chance(pool: Pool, n: int, seed: int) -> Query:
+    """Draw n unlabelled tiles."""
+    rows = np.flatnonzero(pool.unlabelled_mask)
+    return Query(np.random.default_rng(seed).choice(rows, n, replace=False))
+
+
+def least_certain(
+    pool: Pool, n: int, seed: int, *, score: Callable[[np.ndarray], np.ndarray]
+) -> Query:
+    """Choose the n highest scores of the mean prediction."""
+    rows = np.flatnonzero(pool.unlabelled_mask)
+    return Query(rows[_highest(score(pool.probs)[rows], n)])
+
+
 def margin_then_compact(pool: Pool, n: int, seed: int, *, widen: int = 4) -> Query:
     """Choose compact tiles of the `widen` · n smallest margins.
 
@@ -236,40 +238,55 @@ def herding(pool: Pool, n: int, seed: int, *, uncertain: bool = False, chunk: in
     the chosen tiles, k(x, y) = exp(−‖x − y‖² / σ²) of features with unit length. MaxHerding (Bae
     et al., ECCV 2024): u = 1, σ = 1. UHerding (Bae et al., ICLR 2025), with `uncertain`: u is the
     margin uncertainty 1 − (p₁ − p₂), and σ the smallest distance between two labelled tiles, so
-    that it shrinks as labels grow. Deviation: the temperature that the paper fits to calibrate u is
-    left at 1.
+    that it shrinks as labels grow. Deviations: the temperature that the paper fits to calibrate u
+    is left at 1; of more than `COVERED` unlabelled tiles the mean is over a draw of them.
 
     The sum is submodular: a gain of an earlier step bounds a later one, and only tiles whose bound
-    could win are looked at again. The same choice as the plain greedy one, memory O(N · chunk).
+    could win are looked at again. The same choice as the plain greedy one, memory O(N · P).
     """
-    features = pool.features.astype(np.float64)
-    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    rows = np.flatnonzero(pool.unlabelled_mask)
-    labelled, tiles = features[pool.labels != UNLABELLED], features[rows]
-    weights = 1 - margin(pool.probs)[rows] if uncertain else np.ones(len(rows))
-    sigma = _smallest_distance(labelled, chunk) if uncertain else 1.0
+    rows, seen = (
+        np.flatnonzero(pool.unlabelled_mask),
+        _unit(pool.features[pool.labels != UNLABELLED]),
+    )
+    covers, candidates = np.arange(len(rows)), _unit(pool.features[rows])
+    if len(rows) > COVERED:
+        covers = np.sort(np.random.default_rng(seed).choice(len(rows), COVERED, replace=False))
+    to_cover = candidates[covers]
+    weights = 1 - margin(pool.probs)[rows[covers]] if uncertain else np.ones(len(covers))
+    sigma = _smallest_distance(seen, chunk) if uncertain else 1.0
 
     def kernel(others: np.ndarray) -> np.ndarray:
-        return np.exp(-np.maximum(2 - 2 * tiles @ others.T, 0) / sigma**2)  # of unit vectors
+        return np.exp(-np.maximum(2 - 2 * to_cover @ others.T, 0) / sigma**2)  # of unit vectors
 
-    covered = np.zeros(len(rows))
-    for start in range(0, len(labelled), chunk):
-        np.maximum(covered, kernel(labelled[start : start + chunk]).max(1), out=covered)
-    bounds = np.full(len(rows), np.inf)
+    def gain(of: np.ndarray) -> np.ndarray:
+        return weights @ np.maximum(kernel(candidates[of]) - covered[:, None], 0)
+
+    covered = np.zeros(len(covers))
+    for start in range(0, len(seen), chunk):
+        np.maximum(covered, kernel(seen[start : start + chunk]).max(1), out=covered)
+    blocks = np.array_split(np.arange(len(rows)), max(1, len(rows) // chunk))
+    bounds = np.concatenate([gain(block) for block in blocks])
     chosen: list[int] = []
     for _ in range(n):
-        gains = np.full(len(rows), -np.inf)
-        while bounds.max() >= gains.max() and bounds.max() > -np.inf:
-            idx = _highest(bounds, chunk)
-            idx = idx[bounds[idx] > -np.inf]
-            gained = np.maximum(kernel(tiles[idx]) - covered[:, None], 0)
-            gains[idx], bounds[idx] = weights @ gained, -np.inf
-        best = int(gains.argmax())
-        bounds = np.maximum(bounds, gains)
-        bounds[[*chosen, best]] = -np.inf
-        chosen.append(best)
-        np.maximum(covered, kernel(tiles[[best]])[:, 0], out=covered)
+        left, best, row = bounds.copy(), -np.inf, -1
+        while left.max() > best:  # some bound could still win
+            block = np.argpartition(-left, min(chunk, len(left)) - 1)[:chunk]
+            block = block[left[block] > -np.inf]
+            gains = gain(block)
+            bounds[block], left[block] = gains, -np.inf
+            if gains.max() > best:
+                best, row = gains.max(), int(block[gains.argmax()])
+        chosen.append(row)
+        bounds[row] = -np.inf
+        np.maximum(covered, kernel(candidates[[row]])[:, 0], out=covered)
     return Query(rows[chosen])
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    """Rows of unit length, float64."""
+    features = features.astype(np.float64)
+    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    return features
 
 
 def _smallest_distance(features: np.ndarray, chunk: int) -> float:
@@ -295,9 +312,9 @@ STRATEGIES: dict[str, Strategy] = {
     "unisal-jsd": divergent_unisal,
     "dus": partial(unisal, compactly=False),
     "cs": partial(unisal, disagreeing=False),
-    "random": partial(_activeml, "RandomSampling"),
-    "entropy": partial(_activeml, "UncertaintySampling", method="entropy"),
-    "margin": partial(_activeml, "UncertaintySampling", method="margin_sampling"),
+    "random": by_chance,
+    "entropy": partial(least_certain, score=entropy),
+    "margin": partial(least_certain, score=lambda probs: -margin(probs)),
     "coreset": partial(_activeml, "CoreSet"),
     "badge": partial(_activeml, "Badge"),
     "typiclust": partial(_activeml, "TypiClust"),

@@ -1,13 +1,18 @@
 """Classifiers of pixels or features, and their predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lib.artefacts import atomic
 from lib.learning.samplers import PlainReader
+from lib.random_draws import mixed_seed
 
 
 class Classifier(nn.Module):
@@ -63,6 +68,25 @@ def frozen_head(
     return Classifier(body, hidden, n_classes, mean, std, projection)
 
 
+def new_networks(make_network: Callable[[], nn.Module], seed: int) -> list[nn.Module]:
+    """Both networks as a training with this seed starts them."""
+    networks = []
+    with torch.random.fork_rng([]):
+        for network in range(2):
+            torch.manual_seed(mixed_seed(seed, network))
+            networks.append(make_network())
+    return networks
+
+
+def save_networks(networks: Sequence[nn.Module], curve: pd.DataFrame, folder: Path) -> None:
+    """Write network_a.safetensors, network_b.safetensors and curve.parquet."""
+    for letter, network in zip("ab", networks, strict=True):
+        with atomic(folder / f"network_{letter}.safetensors") as file:
+            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, file)
+    with atomic(folder / "curve.parquet") as file:
+        curve.to_parquet(file)
+
+
 def feature_statistics(
     features: np.ndarray, tiles: np.ndarray, chunk: int = 8192
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -87,6 +111,18 @@ def feature_statistics(
 
 
 @torch.inference_mode()
+def _outputs(
+    networks: Sequence[Any], reader: PlainReader, tiles: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, Sequence[Tensor]]]:
+    """Softmaxes [K, B, C] of a batch of tiles, and the features of each network."""
+    device = next(networks[0].parameters()).device
+    for start in range(0, max(1, len(tiles)), batch_size):  # once for no tile: shapes are kept
+        inputs = reader(tiles[start : start + batch_size]).to(device)
+        outputs = (network.forward_features(inputs) for network in networks)
+        logits, members = zip(*outputs, strict=True)
+        yield torch.softmax(torch.stack(logits).float(), dim=2).cpu().numpy(), members
+
+
 def predict_members(
     networks: Sequence[Any], reader: PlainReader, tiles: np.ndarray, *, batch_size: int = 256
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -95,19 +131,17 @@ def predict_members(
     The features are the mean of the projections [N, P], which the class-wise contrast brought
     together, or without projectors the features of all bodies, concatenated [N, K · F].
     """
-    device = next(networks[0].parameters()).device
-    probs, features = [], []
-    for start in range(0, max(1, len(tiles)), batch_size):  # once for no tile: shapes are kept
-        inputs = reader(tiles[start : start + batch_size]).to(device)
-        outputs = (network.forward_features(inputs) for network in networks)
-        logits, members = zip(*outputs, strict=True)
-        probs.append(torch.softmax(torch.stack(logits).float(), dim=2).cpu().numpy())
-        projected = networks[0].projector is not None
-        joined = torch.stack(members).mean(0) if projected else torch.cat(members, dim=1)
+    projected, probs, features = networks[0].projector is not None, [], []
+    for own, members in _outputs(networks, reader, tiles, batch_size):
+        joined = torch.stack([*members]).mean(0) if projected else torch.cat([*members], dim=1)
         features.append(joined.float().cpu().numpy())
+        probs.append(own)
     return np.concatenate(probs, axis=1), np.concatenate(features)
 
 
-def predict(networks: Sequence[Any], reader: PlainReader, tiles: np.ndarray) -> np.ndarray:
-    """Mean of the networks' softmaxes, float32 [N, C]; see `predict_members`."""
-    return predict_members(networks, reader, tiles)[0].mean(0)
+def predict(
+    networks: Sequence[Any], reader: PlainReader, tiles: np.ndarray, *, batch_size: int = 256
+) -> np.ndarray:
+    """Mean of the networks' softmaxes, float32 [N, C]."""
+    outputs = _outputs(networks, reader, tiles, batch_size)
+    return np.concatenate([probs.mean(0) for probs, _ in outputs])

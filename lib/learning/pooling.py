@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.learning.batches import Schedule
 from lib.learning.networks import Classifier, feature_statistics
 from lib.learning.samplers import mapped
 from lib.learning.setups import TrainingSetup
-from lib.learning.trainer import Schedule
 from lib.random_draws import BAGS, tile_draws
 
 BATCH = 32  # slides; a cohort is small

@@ -8,6 +8,7 @@ alone: two networks see two views, and a run that was interrupted sees the same 
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,26 +17,25 @@ from torch import Tensor
 from lib.random_draws import TRAINING_VIEWS, tile_draws
 from lib.vlm.views import plain_view, random_view
 
-ViewSampler = Callable[[np.ndarray, int, int], Tensor]
+ViewSampler = Callable[[np.ndarray, Any, int], Tensor]
 PlainReader = Callable[[np.ndarray], Tensor]
-MAX_NETWORKS = 2
 
 
-def _stream(network: int, step: int) -> int:
-    return TRAINING_VIEWS + MAX_NETWORKS * step + network
+def _stream(network: Any, step: int) -> Any:
+    return TRAINING_VIEWS + 2 * step + network
 
 
 def feature_views(file: Path, *, seed: int, device: torch.device | str = "cpu") -> ViewSampler:
     """Features of a random one of the V views of each tile that the consensus computed.
 
-    file: [V, all tiles, E] (`view_features.npy`).
+    file: [V, all tiles, E] (`view_features.npy`). Tiles and networks broadcast: tiles [P, 1, B] and
+    networks [2, 1] give [P, 2, B, E].
     """
 
-    def sampler(tiles: np.ndarray, network: int, step: int) -> Tensor:
+    def sampler(tiles: np.ndarray, network: Any, step: int) -> Tensor:
         features = mapped(file)
-        draws = tile_draws(tiles, 1, seed, _stream(network, step))[:, 0]
-        views = (draws * len(features)).astype(int)
-        return _floats(features[views, tiles], device)
+        draws = tile_draws(tiles, 1, seed, _stream(network, step))[..., 0]
+        return _floats(features[(draws * len(features)).astype(int), tiles], device)
 
     return sampler
 

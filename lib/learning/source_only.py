@@ -14,10 +14,10 @@ import numpy as np
 from lib import paths
 from lib.artefacts import atomic, digest_of, locked, scratch_folder
 from lib.data.sources import read_source
+from lib.learning.batches import TrainingTiles
 from lib.learning.losses import Supervised
 from lib.learning.samplers import plain_features
 from lib.learning.setups import fit_predict, frozen
-from lib.learning.trainer import TrainingTiles
 from lib.vlm.inference import VLM, embed_prompts, embed_tiles, embed_views
 
 # Settings of a run that the result depends on.

@@ -34,9 +34,10 @@ from lib.learning.baselines import (
     sinkhorn_probabilities,
     transductive_probabilities,
 )
+from lib.learning.batches import TrainingTiles, labelled_and_not
 from lib.learning.losses import HighConfidenceCrossSupervision, Objective, Supervised
-from lib.learning.setups import TrainingSetup, fit_predict, frozen
-from lib.learning.trainer import TrainingTiles, labelled_and_not
+from lib.learning.networks import predict
+from lib.learning.setups import Training, TrainingSetup, frozen, train_all
 from lib.learning.vlm_cpl import train_vlm_cpl
 from lib.random_draws import TIES, tile_draws
 from lib.vlm.inference import VLM, embed_tiles, embed_views, is_embedded
@@ -199,15 +200,17 @@ def run_trials(
     alone; test: column tile. Classes without a label are no warning here, as each trial would
     repeat it: `comparison.trials_table` counts them.
     """
-    outcomes = []
+    trainings = []
     for trial in trials:
-        started = time.perf_counter()
         make_data = labelled_and_not if trial.cross_all else TrainingTiles
         with missing_classes_expected():
             data = make_data(train.tile.values, trial.labels, class_names, train.label.values)
-        probs = fit_predict(trial.objective, data, test.tile.values, setup=setup, seed=seed)
-        seconds = time.perf_counter() - started
-        outcomes.append(Outcome(trial.method, probs, trial.setting, trial, trial.params, seconds))
+        trainings.append(Training(setup, trial.objective, data, seed))
+    outcomes = []
+    for trial, trained in zip(trials, train_all(trainings), strict=True):
+        probs = predict(trained.networks, setup.reader, test.tile.values)
+        own = trial.method, probs, trial.setting, trial, trial.params, trained.seconds
+        outcomes.append(Outcome(*own))
     return outcomes
 
 

@@ -1,7 +1,6 @@
 """VLM-CPL in one call: filter the pseudo labels, train two networks, raise the alarm."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,13 +9,12 @@ import pandas as pd
 from torch import nn
 
 from lib.alarm import Alarm, label_free_alarms
-from lib.artefacts import scratch_folder
 from lib.consensus import FilterInputs, filter_tiles
 from lib.labels import missing_classes_expected
+from lib.learning.batches import TrainingTiles
 from lib.learning.losses import HighConfidenceCrossSupervision
 from lib.learning.networks import predict
-from lib.learning.setups import TrainingSetup, load_networks, train_with
-from lib.learning.trainer import TrainingTiles
+from lib.learning.setups import Training, TrainingSetup, load_networks, train_all
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def train_vlm_cpl(
         an alarm.
     pseudo : from `consensus.filter_tiles`, by default in our variant. Where it has a column truth,
         that serves the curve alone.
-    folder : for the networks, which an interrupted training continues; None: they are not kept.
+    folder : for the networks; None: they are not kept.
 
     Raises
     ------
@@ -74,12 +72,10 @@ def train_vlm_cpl(
     with missing_classes_expected():  # an alarm says it
         labels = pseudo.training_label.values
         data = TrainingTiles(inputs.tiles, labels, class_names, truth)
-    with ExitStack() as stack:
-        own = folder or stack.enter_context(scratch_folder())
-        networks, curve = train_with(objective, setup, data, own, seed=inputs.seed)
-    probs = predict(networks, setup.reader, tiles)
+    (trained,) = train_all([Training(setup, objective, data, inputs.seed, folder)])
+    probs = predict(trained.networks, setup.reader, tiles)
     alarms = raise_alarms(inputs, pseudo, class_names, probs)
-    return TrainedVlmCpl(networks, pseudo, probs, alarms, curve)
+    return TrainedVlmCpl(trained.networks, pseudo, probs, alarms, trained.curve)
 
 
 def read_vlm_cpl(
@@ -96,7 +92,7 @@ def read_vlm_cpl(
     Raises FileNotFoundError where the networks are missing.
     """
     networks = load_networks(setup, folder)
-    if len(networks) != HighConfidenceCrossSupervision.networks:
+    if len(networks) != 2:
         raise FileNotFoundError(
             f"{folder} holds {len(networks)} of 2 networks: run "
             "13_high_confidence_cross_supervision of this fold again"

@@ -18,10 +18,10 @@ from lib.alarm import Alarm
 from lib.artefacts import atomic, digest_of, locked, new_array
 from lib.consensus import VARIANTS, FilterInputs, labels_by_rule
 from lib.data.tiles import stored_size
-from lib.labels import UNLABELLED
+from lib.labels import UNLABELLED, missing_classes_expected
 from lib.learning import setups
+from lib.learning.batches import TrainingTiles
 from lib.learning.losses import HighConfidenceCrossSupervision, Supervised
-from lib.learning.networks import predict
 from lib.learning.pooling import Bags, attention_setup, pool_slides, poolings, predict_slides
 from lib.learning.samplers import PlainReader, mapped, plain_features
 from lib.learning.vlm_cpl import TrainedVlmCpl, train_vlm_cpl
@@ -300,9 +300,10 @@ def _learn_tiles(
     objective = HighConfidenceCrossSupervision(settings["threshold"], settings["cross_weight"])
     out = folder / "vlm-cpl"
     trained = train_vlm_cpl(inputs, setup, names, objective=objective, tiles=voted.rows, folder=out)
-    labels, out = trained.training_labels, folder / "ce-kept"
-    plain = setups.fit(Supervised(), setup, places, labels, names, out, seed=seed)
-    return trained, predict(plain, reader, voted.rows)
+    with missing_classes_expected():
+        kept = TrainingTiles(places, trained.training_labels, names)
+    plain = setups.fit_predict(Supervised(), kept, voted.rows, setup=setup, seed=seed)
+    return trained, plain
 
 
 def learn_slides(
@@ -324,7 +325,8 @@ def learn_slides(
         alike = np.full((len(bags.rows), len(class_names)), 1 / len(class_names))
         return alike, [np.zeros(len(rows)) for rows in bags.rows]
     setup = attention_setup(bags, slides, len(class_names), steps=steps, seed=seed)
-    networks = setups.fit(
-        Supervised(), setup, slides, labels[slides], class_names, folder, seed=seed
-    )
-    return predict_slides(networks, bags, np.arange(len(bags.rows)))
+    with missing_classes_expected():
+        data = TrainingTiles(slides, labels[slides], class_names)
+    training = setups.Training(setup, Supervised(), data, seed, folder)
+    (trained,) = setups.train_all([training])
+    return predict_slides(trained.networks, bags, np.arange(len(bags.rows)))

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from lib.active import cold_start, loop, trainings
 from lib.active.inputs import make_pool
@@ -13,7 +12,8 @@ from lib.active.strategies import select
 from lib.consensus import FilterInputs
 from lib.labels import UNLABELLED
 from lib.learning import losses, setups
-from lib.learning.trainer import TrainingTiles, new_networks
+from lib.learning.batches import TrainingTiles
+from lib.learning.networks import new_networks
 from lib.learning.vlm_cpl import read_vlm_cpl, train_vlm_cpl
 from lib.report.active_learning import COLD_STARTS, OURS
 
@@ -37,13 +37,12 @@ def with_features(run, apart):
 def setup(tmp_path_factory):
     run = with_features(tmp_path_factory.mktemp("run"), 1.5)
     setup = setups.frozen(run, POOL, 3, steps=6, seed=0, projection=8)
-    return replace(setup, schedule=replace(setup.schedule, batch_size=16, checkpoint_every=3))
+    return replace(setup, schedule=replace(setup.schedule, batch_size=16))
 
 
 @pytest.fixture(scope="module")
 def start(setup):
-    with torch.random.fork_rng([]):
-        networks = new_networks(setup.make_network, 2, 5)
+    networks = new_networks(setup.make_network, 5)
     return cold_start.ColdStart([n.eval() for n in networks], TRUTH[:70], PSEUDO)
 
 
@@ -170,9 +169,9 @@ def test_a_first_query_of_one_class_does_not_stand_for_the_pool(
 ):
     one_class = POOL[TRUTH[:70] == 0][:5]
     begun = replace(start, doubtful=np.isin(POOL, one_class))
-    given, learn = [], loop.train
+    given, learn = [], loop.train_all
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "train", lambda *a, **k: given.append(a[0]) or learn(*a, **k))
+        patch.setattr(loop, "train_all", lambda wanted: given.extend(wanted) or learn(wanted))
         run(tmp_path / "rounds", setup, cold_start=begun, n_rounds=1)
     labels = np.where(np.isin(POOL, one_class), 0, UNLABELLED)
     features = setup.reader(POOL).numpy()
@@ -183,7 +182,7 @@ def test_a_first_query_of_one_class_does_not_stand_for_the_pool(
     shares, own = (trainings.voronoi_counts(features, known, 3) for known in (pseudo, labels))
     assert own[1:].sum() == 0 and own[0] > 0 and (shares > 0).all()
     expected = own + weights[pseudo != UNLABELLED].sum() * shares / shares.sum()
-    assert given[0].label_counts == pytest.approx(expected, abs=1e-5)
+    assert given[0].data.class_counts == pytest.approx(expected, abs=1e-5)
 
 
 def test_chances_without_weights_are_those_of_equal_weights():

@@ -7,7 +7,7 @@ import torch
 from lib.active import inputs
 from lib.labels import UNLABELLED
 from lib.learning import networks, setups
-from lib.learning.trainer import new_networks
+from lib.learning.networks import new_networks
 
 N, V, E = 30, 3, 8
 TILES = np.random.default_rng(1).permutation(N)[:20]
@@ -23,7 +23,7 @@ def setup(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pair(setup):
-    return [network.eval() for network in new_networks(setup.make_network, 2, 0)]
+    return [network.eval() for network in new_networks(setup.make_network, 0)]
 
 
 def test_views_are_predicted_by_both_networks_as_the_sampler_gives_them(setup, pair):

@@ -41,7 +41,7 @@ def setup(tmp_path_factory):
     np.save(run / "view_features.npy", views.astype(np.float16))
     np.save(run / "backbone_features.npy", plain.astype(np.float16))
     setup = setups.frozen(run, POOL, 3, steps=8, seed=0, projection=8)
-    return replace(setup, schedule=replace(setup.schedule, batch_size=16, checkpoint_every=3))
+    return replace(setup, schedule=replace(setup.schedule, batch_size=16))
 
 
 class WatchedOracle(TableOracle):
@@ -172,6 +172,38 @@ def test_the_truth_is_for_reports_alone(tmp_path, setup, whole):
     assert known.rounds.precision.notna().any()
 
 
+# --- several loops side by side ------------------------------------------------------------------
+
+
+def test_loops_side_by_side_ask_and_predict_what_each_does_alone(tmp_path, setup, whole):
+    """One that is done already, one with other networks, one that ends sooner."""
+    run(tmp_path / "done", setup)
+    loops = {
+        tmp_path / "done": config_with(setup),
+        tmp_path / "margin": config_with(setup, strategy="margin"),
+        tmp_path / "supervised": config_with(
+            projectionless(setup), objective=losses.Supervised(), strategy="random"
+        ),
+        tmp_path / "short": config_with(setup, n_rounds=2),
+    }
+    histories = loop.run_loops(loops, WatchedOracle(), TEST)
+    assert_same(histories[0], whole)
+    for (folder, config), found in zip(loops.items(), histories, strict=True):
+        alone = loop.run_rounds(tmp_path / "alone" / folder.name, config, WatchedOracle(), TEST)
+        pd.testing.assert_frame_equal(found.queries, alone.queries)
+        np.testing.assert_allclose(found.probs, alone.probs, atol=1e-5)
+    assert [len(found.rounds) for found in histories] == [3, 3, 3, 2]
+
+
+def test_when_one_loop_fails_the_others_give_their_locks_back(tmp_path, setup):
+    loops = {tmp_path / str(n): config_with(setup, seed=n) for n in range(2)}
+    wrong = Choosy(lambda tile, label: 9 if len(wrong.tiles) > 6 else label)
+    with pytest.raises(ValueError, match="label 9") as raised:
+        loop.run_loops(loops, wrong, TEST)
+    assert len(loop.run_loops(loops, WatchedOracle(), TEST)) == 2
+    assert raised.value  # whose traceback holds the loops that failed until here
+
+
 # --- cut off and continued -----------------------------------------------------------------------
 
 
@@ -179,14 +211,14 @@ STOPS = [  # one after the other: at which call of each continued loop
     ("_save_query", 0, "before"),
     ("_answered", 0, "before"),
     ("_save_query", 0, "after"),
-    ("train", 0, "after"),
+    ("train_all", 0, "after"),
     ("predict", 0, "before"),
     ("predict", 1, "before"),
     ("make_pool", 0, "before"),
     ("select", 0, "after"),
     ("_save_query", 0, "after"),
-    ("train", 1, "before"),
-    ("train", 0, "after"),
+    ("train_all", 1, "before"),
+    ("train_all", 0, "after"),
     ("predict", 0, "after"),
 ]
 
@@ -255,7 +287,7 @@ def leftovers(folder):
 
 
 @pytest.mark.slow
-def test_a_training_that_is_cut_off_is_continued(tmp_path, setup):
+def test_a_training_that_is_cut_off_is_done_again(tmp_path, setup):
     for restart in (True, False):
         with case(restart):
             assert_continued(tmp_path / str(restart), setup, restart)
@@ -266,7 +298,7 @@ def assert_continued(folder, setup, restart):
 
     def sampler(tiles, network, step):
         seen.append(step)
-        if seen.count(5) == 3 and step in stops:  # of the first network, in the second round
+        if seen.count(5) == 2 and step in stops:  # in the second round
             stops.clear()
             raise KeyboardInterrupt
         return setup.sampler(tiles, network, step)
@@ -278,7 +310,7 @@ def assert_continued(folder, setup, restart):
     assert (len(read_rounds(folder / "broken").probs), seen[-1]) == (1, 5)
     seen.clear()
     assert_same(run(folder / "broken", broken, restart=restart), expected)
-    assert seen[:2] == [0, 3]  # the fingerprint looks at a view; then from the checkpoint
+    assert seen[:3] == [0, 0, 1]  # the fingerprint looks at a view; then from the start
 
 
 def test_a_loop_that_is_done_asks_and_trains_no_more(tmp_path, setup, whole):
@@ -357,30 +389,30 @@ def test_a_fingerprint_is_of_no_source_file(setup):
     assert not [file for file in opened if file.endswith((".py", ".pyc"))]
 
 
-def objectives_of_rounds(folder, setup, monkeypatch, **other):
-    """History of aligned rounds, and the objective that each of them trained with."""
-    given, learn = [], loop.train
+def counts_of_rounds(folder, setup, monkeypatch, **other):
+    """History of aligned rounds, and the counts of labels that each of them trained with."""
+    given, learn = [], loop.train_all
 
-    def watched(objective, *arguments, **keywords):
-        given.append(objective)
-        return learn(objective, *arguments, **keywords)
+    def watched(wanted):
+        given.extend(training.data.class_counts for training in wanted)
+        return learn(wanted)
 
     objective = trainings.training_by_name("dual-view-aligned", threshold=0.5)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "train", watched)
+        patch.setattr(loop, "train_all", watched)
         return run(folder, setup, objective=objective, **other), given
 
 
 def test_training_on_features_follows_all_labels_by_the_tiles_they_stand_for(
     tmp_path, setup, monkeypatch
 ):
-    history, given = objectives_of_rounds(tmp_path / "rounds", setup, monkeypatch)
+    history, given = counts_of_rounds(tmp_path / "rounds", setup, monkeypatch)
     features = setup.reader(POOL).numpy()
-    for r, objective in enumerate(given):
+    for r, counts in enumerate(given):
         queried = history.queries[history.queries["round"] <= r]
         labels = pd.Series(queried.label.values, queried.tile.values).reindex(POOL, fill_value=-1)
         expected = trainings.voronoi_counts(features, labels.values, 3)
-        assert objective.aligns and objective.label_counts == pytest.approx(expected, abs=1e-5)
+        assert counts == pytest.approx(expected, abs=1e-5)
 
 
 def test_training_on_pixels_follows_the_labels_that_chance_drew(tmp_path, setup, monkeypatch):
@@ -390,15 +422,16 @@ def test_training_on_pixels_follows_the_labels_that_chance_drew(tmp_path, setup,
         make_network=lambda: Flattened(setup.make_network()),
         reader=lambda tiles: reader(tiles)[:, :, None],
         sampler=lambda *which: sampler(*which)[:, :, None],
+        side_by_side=False,
     )
     for strategy in ("unisal", "random"):
-        history, given = objectives_of_rounds(
+        history, given = counts_of_rounds(
             tmp_path / strategy, pictures, monkeypatch, strategy=strategy
         )
-        for r, objective in enumerate(given):
+        for r, counts in enumerate(given):
             until = r if strategy == "random" else 0
             drawn = history.queries.label[history.queries["round"] <= until]
-            assert list(objective.label_counts) == np.bincount(drawn, minlength=3).tolist()
+            assert counts == np.bincount(drawn, minlength=3).tolist()
 
 
 class Flattened(nn.Module):
@@ -448,7 +481,7 @@ def batches(setup):
     seen = []
 
     def draw(tiles, network, step):
-        seen.append(set(tiles.tolist()))
+        seen.append(set(tiles.ravel().tolist()))
         return setup.sampler(tiles, network, step)
 
     return replace(setup, sampler=draw), seen
@@ -466,7 +499,7 @@ def test_tiles_left_unanswered_stay_unlabelled_and_are_not_asked_for_again(tmp_p
     assert history.rounds.labelled.tolist() == labelled.tolist()
     assert 0 < labelled[-1] < 18
     unanswered = set(tiles[tiles % 2 == 0].tolist())
-    assert len(unanswered & set.union(*seen[-2 * setup.schedule.steps :])) > 1  # as unlabelled ones
+    assert len(unanswered & set.union(*seen[-setup.schedule.steps :])) > 1  # as unlabelled ones
 
 
 def test_refused_tiles_are_neither_trained_on_nor_asked_for_again(tmp_path, setup):
@@ -474,7 +507,7 @@ def test_refused_tiles_are_neither_trained_on_nor_asked_for_again(tmp_path, setu
     oracle = Choosy(lambda tile, label: REFUSED if tile % 3 == 0 else label)
     history = run(tmp_path / "rounds", watched, oracle)
     assert len(set(oracle.tiles)) == len(oracle.tiles) == 18
-    steps = 2 * setup.schedule.steps  # of two networks
+    steps = setup.schedule.steps
     batches_of_rounds = seen[1:]  # the first is what the fingerprint looks at
     assert len(batches_of_rounds) == 3 * steps
     for r in range(3):

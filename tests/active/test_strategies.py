@@ -60,8 +60,7 @@ def test_the_middle_of_each_cluster_is_chosen_the_largest_first():
         assert strategies.compact(at, 3, seed).tolist() == [3, 7, 0]
         members = [rows.tolist() for rows in strategies.cluster_members(at, 3, seed)]
         assert members == [[3, 2, 4, 1, 5], [7, 6, 8], [0]], "nearest to the centre first"
-    cluster, centres = strategies.clusters(np.zeros((0, 3)), 5, 0)
-    assert len(cluster) == len(centres) == len(strategies.compact(np.zeros((0, 3)), 5, 0)) == 0
+    assert len(strategies.compact(np.zeros((0, 3)), 5, 0)) == 0
 
 
 def test_only_the_disagreement_set_is_clustered():
@@ -252,6 +251,16 @@ def test_compact_tiles_are_those_nearest_to_the_centres_of_k_means(seed):
     assert set(rows.tolist()) == set(references.nearest_to_centres(features, clusters))
     sizes = np.bincount(clusters)[clusters[rows]]
     assert len(set(clusters[rows])) == 7 and (np.diff(sizes) <= 0).all()
+
+
+def test_a_draw_of_a_large_pool_is_covered_nearly_as_well(monkeypatch):
+    pool = random_pool(n=600, queried=10)
+    coverage, whole = coverage_of(pool, "maxherding"), rows_of("maxherding", pool, 10)
+    monkeypatch.setattr(strategies, "COVERED", 200)
+    drawn = rows_of("maxherding", pool, 10)
+    start, by_chance = coverage([]), coverage(rows_of("random", pool, 10))
+    assert coverage(drawn) - start > 0.85 * (coverage(whole) - start)
+    assert coverage(drawn) > by_chance
 
 
 def test_entropy_and_margin_are_those_of_the_mean_prediction():

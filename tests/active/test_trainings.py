@@ -1,5 +1,6 @@
 """Trainings by name, and what the labels of a loop say about the pool."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,8 +11,8 @@ from torch import nn
 from lib.active import trainings
 from lib.labels import UNLABELLED
 from lib.learning import losses
+from lib.learning.batches import Schedule
 from lib.learning.setups import TrainingSetup
-from lib.learning.trainer import Schedule
 
 
 def test_the_published_training_is_that_of_the_paper_and_the_aligned_one_adds_alignment():
@@ -21,7 +22,7 @@ def test_the_published_training_is_that_of_the_paper_and_the_aligned_one_adds_al
     aligned = trainings.training_by_name("dual-view-aligned", **weights)
     assert (published.threshold, published.weight, published.contrast) == (0.6, 0.3, 0.2)
     assert published.alignment == 0 < aligned.alignment < 1
-    assert repr(aligned).startswith(repr(published)[:-1])
+    assert replace(aligned, alignment=0.0) == published
     assert trainings.training_by_name("dual-view-aligned", alignment=1.0).alignment == 1
     with pytest.raises(ValueError, match=f"'dual'.*{', '.join(trainings.TRAININGS)}"):
         trainings.training_by_name("dual")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lib.learning import pooling, trainer
+from lib.learning import pooling, setups, whole_networks
+from lib.learning.batches import TrainingTiles
 from lib.learning.losses import Supervised
 
 E, H, A, C = 6, 5, 4, 3
@@ -126,17 +127,9 @@ def fit(cohort, folder, steps=60):
     bags, labels = cohort
     slides = np.arange(N_SLIDES)
     setup = pooling.attention_setup(bags, slides, C, steps=steps, seed=0, max_tiles=12)
-    data = trainer.TrainingTiles(slides, labels, [*"abc"])
-    networks, _ = trainer.train(
-        Supervised(),
-        setup.make_network,
-        setup.sampler,
-        data,
-        schedule=setup.schedule,
-        seed=0,
-        folder=folder,
-    )
-    return networks
+    data = TrainingTiles(slides, labels, [*"abc"])
+    (trained,) = setups.train_all([setups.Training(setup, Supervised(), data, 0, folder)])
+    return trained.networks
 
 
 def test_the_trainer_learns_it_and_attention_finds_the_tiles_that_count(cohort, tmp_path):
@@ -153,9 +146,8 @@ def test_the_trainer_learns_it_and_attention_finds_the_tiles_that_count(cohort, 
 
 def test_an_interrupted_training_ends_as_one_that_was_not(cohort, tmp_path, monkeypatch):
     whole = fit(cohort, tmp_path / "whole")
-    schedule = pooling.Schedule
-    monkeypatch.setattr(pooling, "Schedule", lambda **kw: schedule(**kw, checkpoint_every=20))
-    save = trainer._Run.save
+    monkeypatch.setattr(whole_networks, "CHECKPOINT_EVERY", 20)
+    save = whole_networks._Run.save
 
     def stop(self):
         save(self)
@@ -163,7 +155,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(cohort, tmp_path, monk
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer._Run, "save", stop)
+        patch.setattr(whole_networks._Run, "save", stop)
         with pytest.raises(KeyboardInterrupt):
             fit(cohort, tmp_path / "cut")
     again = fit(cohort, tmp_path / "cut")

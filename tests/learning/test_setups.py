@@ -6,7 +6,7 @@ import torch
 
 from lib.labels import UNLABELLED
 from lib.learning import losses, networks, setups
-from lib.learning.trainer import TrainingTiles, train
+from lib.learning.batches import TrainingTiles
 
 N, V, E = 24, 3, 16
 TRUTH = np.arange(N) % 2
@@ -54,15 +54,8 @@ def test_heads_on_features_learn_what_is_plain_to_see(run):
 def test_networks_that_were_saved_predict_what_the_trained_ones_do(kind, run, tmp_path_factory):
     setup, folder = setup_of(kind, run), tmp_path_factory.mktemp("networks")
     data = TrainingTiles(NUMBERS, np.where(NUMBERS < 12, TRUTH, UNLABELLED), ["a", "b"])
-    trained, _ = train(
-        losses.Supervised(),
-        setup.make_network,
-        setup.sampler,
-        data,
-        schedule=setup.schedule,
-        seed=0,
-        folder=folder,
-    )
+    training = setups.Training(setup, losses.Supervised(), data, 0, folder)
+    trained = setups.train_all([training])[0].networks
     loaded = setups.load_networks(setup, folder)
     assert len(loaded) == 2 and not any(network.training for network in loaded)
     found, expected = (networks.predict(n, setup.reader, NUMBERS) for n in (loaded, trained))

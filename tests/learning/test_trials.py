@@ -12,7 +12,8 @@ import torch
 from lib.artefacts import locked
 from lib.consensus import VARIANTS, FilterInputs, FilterRules, filter_tiles
 from lib.labels import UNLABELLED
-from lib.learning import baselines, setups, trainer, trials
+from lib.learning import baselines, setups, trials
+from lib.learning.batches import labelled_and_not
 from lib.learning.losses import HighConfidenceCrossSupervision, Supervised
 
 N, V, C, E = 40, 5, 2, 8
@@ -109,13 +110,14 @@ def test_only_the_named_methods_are_tried(inputs, pseudo):
 
 
 def test_a_trial_learns_from_the_labels_that_are_kept(folder, monkeypatch):
-    seen = []
+    seen, learn = [], trials.train_all
 
-    def fit_predict(objective, data, tiles, *, setup, seed):
-        seen.append((objective, data, tiles, setup, seed))
-        return np.full((len(tiles), C), 0.5)
+    def watched(trainings):
+        seen.extend(trainings)
+        return learn(trainings)
 
-    monkeypatch.setattr(trials, "fit_predict", fit_predict)
+    monkeypatch.setattr(trials, "train_all", watched)
+    setup = setups.frozen(folder, TRAIN.tile.values, C, steps=2, seed=3)
     kept = np.arange(N) < 6
     planned = [
         trials.Trial(
@@ -123,18 +125,16 @@ def test_a_trial_learns_from_the_labels_that_are_kept(folder, monkeypatch):
         ),
         trials.Trial("vlm-cpl", Supervised(), TRUTH, cross_all=True),
     ]
-    one, both = trials.run_trials(planned, TRAIN, TEST, NAMES, setup="setup", seed=3)
+    one, both = trials.run_trials(planned, TRAIN, TEST, NAMES, setup=setup, seed=3)
     assert (one.method, one.setting, one.params, one.trial) == (
         "ce-mvc",
         "ours",
         {"a": 1},
         planned[0],
     )
-    data = seen[0][1]
-    assert np.array_equal(data.labels, np.where(kept, TRUTH, UNLABELLED))
-    assert len(seen[1][1].tiles) == 2 * N and (seen[1][1].labels == UNLABELLED).sum() == N
-    for _, _, tiles, setup, seed in seen:
-        assert (setup, seed) == ("setup", 3) and np.array_equal(tiles, TEST.tile)
+    assert np.array_equal(seen[0].data.labels, np.where(kept, TRUTH, UNLABELLED))
+    assert len(seen[1].data.tiles) == 2 * N and (seen[1].data.labels == UNLABELLED).sum() == N
+    assert all((training.setup, training.seed) == (setup, 3) for training in seen)
     assert one.seconds >= 0 and both.probs.shape == (10, C)
 
 
@@ -222,7 +222,7 @@ def test_methods_without_training_classify_the_tiles_that_are_asked_for(folder, 
 
 def test_without_a_filter_every_tile_is_on_both_sides():
     labels = np.array([0, 1, 1])
-    data = trainer.labelled_and_not(np.array([5, 6, 9]), labels, NAMES, labels)
+    data = labelled_and_not(np.array([5, 6, 9]), labels, NAMES, labels)
     for side in (data.labelled, data.unlabelled):
         assert data.tiles[side].tolist() == [5, 6, 9] and data.truth[side].tolist() == [0, 1, 1]
     assert data.labels[data.unlabelled].tolist() == [UNLABELLED] * 3

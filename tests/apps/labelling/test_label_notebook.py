@@ -18,7 +18,8 @@ from data.prepare import synthetic
 from lib import parameters, paths, runner
 from lib.active.inputs import make_pool
 from lib.active.strategies import select
-from lib.learning import losses, setups, trainer
+from lib.learning import losses, setups
+from lib.learning.batches import TrainingTiles
 
 pytestmark = pytest.mark.slow
 
@@ -63,11 +64,11 @@ def make_result(tmp_path, names):
     views = plain + 0.3 * draw.normal(size=(VIEWS, N, E))
     np.save(out / "view_features.npy", views.astype(np.float16))
     setup = setups.frozen(out, unique.tile.values, 3, steps=8, seed=0)
-    data = trainer.TrainingTiles(unique.tile.values, np.where(np.arange(N) % 2, truth, -1), names)
+    data = TrainingTiles(unique.tile.values, np.where(np.arange(N) % 2, truth, -1), names)
     filtered = unique.assign(prompt_class=np.array(names)[truth], kept=data.labels >= 0)
     filtered.drop(columns="tile").to_csv(out / "pseudo_labels.csv", index=False)
     objective = losses.HighConfidenceCrossSupervision()
-    setups.fit(objective, setup, data.tiles, data.labels, names, out / "hcs", seed=0)
+    setups.train_all([setups.Training(setup, objective, data, 0, out / "hcs")])
     (out / "classifier").mkdir()
     for file in (out / "hcs").glob("network_*.safetensors"):
         (out / "classifier" / file.name).write_bytes(file.read_bytes())

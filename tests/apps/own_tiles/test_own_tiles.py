@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import partial
 
 import matplotlib
 import numpy as np
@@ -23,7 +22,7 @@ from data.prepare import stand_in, synthetic
 from lib import parameters, paths, runner
 from lib.data import tiles
 from lib.figures import step_plots
-from lib.learning import samplers, setups, trainer
+from lib.learning import samplers
 from lib.vlm import inference
 
 pytestmark = pytest.mark.slow
@@ -240,7 +239,6 @@ def test_a_run_killed_in_training_ends_in_the_bytes_of_one_that_was_not(
         return watched
 
     monkeypatch.setattr(samplers, "feature_views", watched_views)
-    monkeypatch.setattr(setups, "Schedule", partial(trainer.Schedule, checkpoint_every=16))
     with pytest.raises(Killed):
         execute(**main_parameters(material))
     out = paths.run_folder("mine", main_parameters(material)["vlm"], 0) / base.name
@@ -249,7 +247,7 @@ def test_a_run_killed_in_training_ends_in_the_bytes_of_one_that_was_not(
     stop = None
     steps.clear()
     assert execute(**main_parameters(material))["out"] == out
-    assert sorted(set(steps)) == list(range(16, 40))
+    assert sorted(set(steps)) == list(range(40))  # heads take seconds: they are trained anew
     for name in HEAD:
         assert (out / name).read_bytes() == (base / name).read_bytes(), name
     for name in ("network_a", "network_b"):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cases import case
 from safetensors.torch import load_file
 from torch import nn
 
@@ -141,27 +142,26 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: type(o).__name__)
-@pytest.mark.parametrize("stop", [3, 10, 27, 44])
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, objective, stop):
-    steps = []
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, objective):
     contrasts = isinstance(objective, losses.DualViewTraining)
     network = partial(small_network, projection=4) if contrasts else dropping_network
-
-    def breaking(tiles, network, step):
-        steps.append(step)
-        if step == stop and steps.count(stop) == 1:
-            raise KeyboardInterrupt
-        return draw(tiles, network, step)
-
     train(tmp_path / "whole", objective, network=network)
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "broken", objective, network=network, sampler=breaking)
-    assert set(contents(tmp_path / "broken")) == (
-        {whole_networks.CHECKPOINT} if stop >= 10 else set()
-    )
-    train(tmp_path / "broken", objective, network=network, sampler=breaking)
-    assert steps.count(0) == 2 * (1 if stop >= 10 else 2)
-    assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+    for stop in (3, 10, 27, 44):
+        steps, folder = [], tmp_path / str(stop)
+
+        def breaking(tiles, network, step, steps=steps, stop=stop):
+            steps.append(step)
+            if step == stop and steps.count(stop) == 1:
+                raise KeyboardInterrupt
+            return draw(tiles, network, step)
+
+        with case(stop):
+            with pytest.raises(KeyboardInterrupt):
+                train(folder, objective, network=network, sampler=breaking)
+            assert set(contents(folder)) == ({whole_networks.CHECKPOINT} if stop >= 10 else set())
+            train(folder, objective, network=network, sampler=breaking)
+            assert steps.count(0) == 2 * (1 if stop >= 10 else 2)
+            assert contents(folder) == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,8 @@ def run_script(folder, *launcher, stop=-1):
     script = folder.with_suffix(".py")
     script.write_text(SCRIPT)
     here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(paths.ROOT), os.environ.get("PYTHONPATH", "")])
+    places = [here, here.parent, paths.ROOT, os.environ.get("PYTHONPATH", "")]
+    path = os.pathsep.join(map(str, places))
     threads = str(torch.get_num_threads())  # equal bytes can be asked of equal threads alone
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": threads, "TQDM_DISABLE": "1"}
     command = [sys.executable, *launcher, script, folder, str(stop)]

@@ -22,7 +22,7 @@ from data.prepare import stand_in, synthetic
 from lib import parameters, paths, runner
 from lib.data import tiles
 from lib.figures import step_plots
-from lib.learning import samplers
+from lib.learning import samplers, trainer
 from lib.vlm import inference
 
 pytestmark = pytest.mark.slow

@@ -149,6 +149,9 @@ def _execute(notebook: Path, parameters: Mapping[str, Any], done: Path) -> Path:
                     progress_bar=False,
                     config=Config({"KernelManager": connection}),
                     kernel_manager_class=_quiet_kernels(),
+                    # What a notebook computes is on the disk before its last cell ends: asked to
+                    # close by itself, a kernel with torch in it takes seconds for nothing.
+                    shutdown_kernel="immediate",
                     on_cell_start=sections.reach,
                 )
         except (PapermillExecutionError, DeadKernelError) as error:

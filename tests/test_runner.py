@@ -183,6 +183,24 @@ def test_an_ended_run_leaves_no_named_artefact_and_no_kernel(how, status, write_
             os.kill(kernel, signal.SIGKILL)
 
 
+LEAVING = """
+import subprocess
+from lib import paths
+
+started = subprocess.Popen(["sleep", "100"])
+out = paths.run_folder(dataset, vlm, seed) / "started"
+out.write_text(str(started.pid))
+print("the last line")
+"""
+
+
+def test_a_kernel_leaves_no_process_and_what_it_printed_last_is_kept(write_notebook, main):
+    assert main(write_notebook(LEAVING)) == 0
+    folder = paths.run_folder("toy", "none/at all", 0)
+    assert wait_for(lambda: not alive(int((folder / "started").read_text())), 10)
+    assert "the last line" in (folder / "executed" / "10_toy.ipynb").read_text()
+
+
 LOGGED = """
 import time
 from lib import paths

@@ -158,6 +158,11 @@ rule ablations:
         targets("ablation"),
 
 
+rule throughput:
+    input:
+        targets("benchmark", SEEDS[:1]),
+
+
 for step, vlm in SETTINGS:
 
     rule:

@@ -16,8 +16,8 @@ class Step:
     serve all folds), a "dataset" (it looks at all seeds, and is no part of a single run) or a "vlm"
     (a stand-in). per_network: run once with heads on frozen features and, if asked for, once more
     with whole networks. methods: it runs where all of these are asked for. data: tiles, slides or
-    both. extra: "first" for the first seed and fold alone, "ablation" for what is run on demand.
-    parts: several jobs share its work, each takes up what is not done.
+    both. extra: "first" for the first seed and fold alone, "ablation" and "benchmark" for what is
+    run on demand. parts: several jobs share its work, each takes up what is not done.
     """
 
     after: tuple[str, ...] = ()
@@ -51,6 +51,7 @@ _STEPS = {
     "30_cold_start": Step(("13", "22"), methods=VLM_CPL + UNISAL),
     "31_how_good_is_it": Step(("13",), if_run=("22",), methods=VLM_CPL),
     "40_record": Step(if_run=("14", "17", "22", "30", "31"), per="dataset", data=TILES + SLIDES),
+    "50_throughput": Step(("10",), per="seed", extra="benchmark"),
 }
 _BY_NUMBER = {name[:2]: name for name in _STEPS}
 

@@ -9,37 +9,34 @@ import warnings
 
 import numpy as np
 
+from lib.blocks import SAMPLED, Rows, blocks, draw
 from lib.labels import UNLABELLED
-
-SAMPLED = 10_000  # of more tiles K-means sees so many; each other one goes to its nearest centre
 
 
 def k_means(
-    features: np.ndarray, n_clusters: int, *, n_init: int, seed: int
+    features: np.ndarray | Rows, n_clusters: int, *, n_init: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cluster of each tile [N] and centres [K, D] by K-means.
 
-    Of more than `SAMPLED` tiles (20 a cluster, if that is more) a draw is clustered. features:
-    [N, D]; fewer clusters where fewer rows differ.
+    Of more than `SAMPLED` tiles (20 a cluster, if that is more) a draw is clustered, and each other
+    one goes to its nearest centre. features: [N, D]; fewer clusters where fewer rows differ.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    n_sampled = max(SAMPLED, 20 * n_clusters)
-    sampled = features
-    if len(features) > n_sampled:
-        chance = np.random.default_rng([seed, len(features)])
-        sampled = features[np.sort(chance.choice(len(features), n_sampled, replace=False))]
+    sampled = draw(len(features), max(SAMPLED, 20 * n_clusters), seed)
     kmeans = KMeans(min(n_clusters, len(sampled)), n_init=n_init, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
-        kmeans.fit(sampled)
-    alone = sampled is features
-    return kmeans.labels_ if alone else kmeans.predict(features), kmeans.cluster_centers_
+        kmeans.fit(features[sampled])
+    if len(sampled) == len(features):
+        return kmeans.labels_, kmeans.cluster_centers_
+    nearest = [kmeans.predict(features[block]) for block in blocks(len(features))]
+    return np.concatenate(nearest), kmeans.cluster_centers_
 
 
 def cluster_features(
-    features: np.ndarray,
+    features: np.ndarray | Rows,
     n_clusters: int,
     *,
     seed: int = 0,
@@ -58,7 +55,7 @@ def cluster_features(
         raise ValueError("no tile is left to cluster")
     rows = rows[np.argsort(tiles[rows])]  # the start of K-means depends on the order of its rows
     clusters = np.full(len(features), UNLABELLED)
-    chosen = np.asarray(features[rows], np.float32)
+    chosen = Rows(lambda some: features[some].astype(np.float32), rows)
     clusters[rows], _ = k_means(chosen, n_clusters, n_init=10, seed=seed)
     return clusters
 

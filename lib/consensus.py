@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from lib import clusters
+from lib.blocks import Rows
 from lib.labels import UNLABELLED
 from lib.random_draws import TIES, tile_draws
 
@@ -90,8 +91,8 @@ class FilterInputs:
     votes: np.ndarray
     view_probs: np.ndarray
     candidates: np.ndarray
-    image_embeds: np.ndarray | None = None
-    backbone_features: np.ndarray | None = None
+    image_embeds: np.ndarray | Rows | None = None
+    backbone_features: np.ndarray | Rows | None = None
     keep_ratio: float = 0.3
     seed: int = 0
     _clusters: dict = field(init=False, default_factory=dict, repr=False)
@@ -107,7 +108,7 @@ class FilterInputs:
         text: str = "",
         features: bool = True,
     ) -> "FilterInputs":
-        """Read what `embed_tiles` and `embed_views` wrote.
+        """Read what `embed_tiles` and `embed_views` wrote; features as they are looked at.
 
         Parameters
         ----------
@@ -120,6 +121,9 @@ class FilterInputs:
         def read(name: str, below: str = "") -> np.ndarray:
             return np.load(folder / below / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
+        def rows(name: str) -> Rows | None:
+            return Rows(read(name).__getitem__, tiles) if features else None
+
         probs = read("probs", text)[tiles]
         return cls(
             tiles=tiles,
@@ -128,8 +132,8 @@ class FilterInputs:
             votes=read("votes", text)[:, tiles],
             view_probs=read("view_probs", text)[tiles],
             candidates=read("agree", text)[tiles],
-            image_embeds=read("image_embeds")[tiles] if features else None,
-            backbone_features=read("backbone_features")[tiles] if features else None,
+            image_embeds=rows("image_embeds"),
+            backbone_features=rows("backbone_features"),
             keep_ratio=keep_ratio,
             seed=seed,
         )

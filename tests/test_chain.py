@@ -45,7 +45,9 @@ def in_test_set(table: pd.DataFrame) -> pd.Series:
 
 
 def start_chain(folder: Path) -> subprocess.Popen:
-    return snakemake(folder, "all", "ablations", start=subprocess.Popen, DATASET="smoke")
+    return snakemake(
+        folder, "all", "ablations", "throughput", start=subprocess.Popen, DATASET="smoke"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import references
 from cases import case
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
 
 from lib import clusters
+from lib.blocks import Rows
 
 
 def random_lift(seed, neglected=0):
@@ -80,3 +83,26 @@ def test_a_class_that_no_prompt_predicts_has_a_cluster_where_it_stands_out():
         of_tile = clusters.cluster_features(features, 6, seed=seed)
         found = clusters.classes_by_lift(clusters.cluster_lift(of_tile, probs))[of_tile]
         assert np.array_equal(found, truth), seed
+
+
+def test_of_many_tiles_a_draw_is_clustered_and_all_go_to_their_nearest_centre(monkeypatch):
+    """More rows than a block: in blocks they go where they would go at once."""
+    monkeypatch.setattr(clusters, "SAMPLED", 500)
+    chance = np.random.default_rng(2)
+    truth = chance.integers(4, size=9000)
+    features = (chance.normal(size=(4, 5))[truth] * 6 + chance.normal(size=(9000, 5))).astype("f4")
+    of_tile, centres = clusters.k_means(features, 4, n_init=3, seed=0)
+    away = ((features[:, None] - centres) ** 2).sum(2)
+    assert (away[np.arange(9000), of_tile] <= away.min(1) + 1e-4).all()
+    whole = KMeans(4, n_init=3, random_state=0).fit_predict(features)
+    assert adjusted_rand_score(of_tile, whole) > 0.99
+
+
+def test_features_that_are_read_late_give_the_same_clusters(monkeypatch):
+    features = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float16)
+    tiles, some = np.random.default_rng(1).permutation(300), np.arange(300) % 3 > 0
+    for sampled in (10_000, 100):
+        monkeypatch.setattr(clusters, "SAMPLED", sampled)
+        given = {"seed": 3, "tiles": tiles, "candidates": some}
+        late = clusters.cluster_features(Rows(features.__getitem__, np.arange(300)), 5, **given)
+        assert np.array_equal(late, clusters.cluster_features(features, 5, **given))

@@ -15,7 +15,7 @@ from processes import make
 ROOT = Path(__file__).resolve().parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
 DEFAULTS = dict(re.findall(r"^((?!VENV)[A-Z_]+) \?= ?(.*)$", MAKEFILE, re.M))
-GOALS = ["reproduce", "ablations", "record", "data", "own", "label", "slides", "figures", "lab"]
+GOALS = "reproduce ablations throughput record data own label slides figures lab".split()
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 

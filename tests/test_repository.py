@@ -116,8 +116,8 @@ def test_no_executed_notebook_is_tracked():
 # --- the rooms of lib ----------------------------------------------------------------------------
 
 LEAVES = set(
-    "artefacts chain command_line csv_tables labels packaged_weights parameters paths random_draws "
-    "record yaml_files".split()
+    "artefacts blocks chain command_line csv_tables labels packaged_weights parameters paths "
+    "random_draws record yaml_files".split()
 )
 # What the modules of a room, or of the top, may import beside the leaves and their own room.
 MAY_IMPORT = {

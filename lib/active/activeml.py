@@ -7,6 +7,7 @@ import numpy as np
 import skactiveml.pool
 from skactiveml.base import SkactivemlClassifier
 
+from lib.blocks import SAMPLED, draw
 from lib.labels import UNLABELLED
 
 
@@ -32,11 +33,15 @@ def query(class_name: str, pool: Any, n: int, seed: int, **arguments: object) ->
     """Choose n tiles with a strategy of scikit-activeml: rows of the pool [n].
 
     Strategies that want a classifier get the mean prediction, those that want an ensemble the two
-    networks. pool: a `strategies.Pool`; arguments: of the strategy's class.
+    networks. Of more than `SAMPLED` unlabelled tiles they see a draw: their time or memory grows
+    with products of tiles. pool: a `strategies.Pool`; arguments: of the strategy's class.
     """
     strategy: Any = getattr(skactiveml.pool, class_name)
     # TypiClust stumbles over tiles that have no label and may not be chosen.
-    rows = np.flatnonzero(pool.unlabelled_mask | (pool.labels != UNLABELLED))
+    unlabelled = np.flatnonzero(pool.unlabelled_mask)
+    offered_mask = pool.labels != UNLABELLED
+    offered_mask[unlabelled[draw(len(unlabelled), max(SAMPLED, 4 * n), seed)]] = True
+    rows = np.flatnonzero(offered_mask)
     features, probs = _distinct(pool.features[rows]), pool.probs[:, rows].astype(np.float64)
     labels = np.where(pool.labels == UNLABELLED, np.nan, pool.labels.astype(float))[rows]
     members = [PrecomputedClassifier(features, member_probs) for member_probs in probs]

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from lib.active.strategies import WANT_DROPOUT, WANT_VIEWS, Pool
+from lib.blocks import Rows
 from lib.learning.networks import predict_members
 from lib.learning.samplers import PlainReader
 from lib.learning.setups import TrainingSetup
@@ -43,10 +44,10 @@ def make_pool(
     return Pool(*predicted, labels, unlabelled_mask, **more)
 
 
-def frozen_features(reader: PlainReader, tiles: np.ndarray) -> np.ndarray | None:
-    """Read features of the tiles [N, E]; None for pixels, whose distances say little of classes."""
+def frozen_features(reader: PlainReader, tiles: np.ndarray) -> Rows | None:
+    """Features of the tiles [N, E]; None for pixels, whose distances say little of classes."""
     frozen = reader(tiles[:1]).ndim == 2
-    return reader(tiles).cpu().numpy() if frozen else None
+    return Rows(lambda some: reader(some).cpu().numpy(), tiles) if frozen else None
 
 
 def predict_views(

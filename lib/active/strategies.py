@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from lib import consensus
+from lib.blocks import SAMPLED, Rows, blocks, draw
 from lib.clusters import k_means
 from lib.labels import UNLABELLED
 
@@ -33,6 +34,10 @@ class Pool:
     per_view_probs: np.ndarray | None = None
     dropout_probs: np.ndarray | None = None
 
+    def rows(self, rows: np.ndarray) -> Rows:
+        """Features of some rows, read when they are looked at."""
+        return Rows(self.features.__getitem__, rows)
+
 
 @dataclass(frozen=True)
 class Query:
@@ -48,7 +53,6 @@ class Query:
 
 
 Strategy = Callable[[Pool, int, int], Query]
-COVERED = 10_000  # unlabelled tiles, at most, whose cover `herding` looks at
 
 
 # --- UniSAL --------------------------------------------------------------------------------------
@@ -60,18 +64,19 @@ def disagreement(probs: np.ndarray) -> np.ndarray:
     return first != second
 
 
-def compact(features: np.ndarray, n: int, seed: int) -> np.ndarray:
+def compact(features: np.ndarray | Rows, n: int, seed: int) -> np.ndarray:
     """Take of each of n clusters the tile nearest to its centre, the largest first (CS)."""
     members = cluster_members(features, n, seed)
     return np.array([rows[0] for rows in members], int)
 
 
-def cluster_members(features: np.ndarray, n: int, seed: int) -> list[np.ndarray]:
+def cluster_members(features: np.ndarray | Rows, n: int, seed: int) -> list[np.ndarray]:
     """List the rows of each of n clusters, nearest to its centre first; the largest first."""
     if not len(features):
         return []
     cluster, centres = k_means(features, n, n_init=1, seed=seed)
-    order = np.lexsort((((features - centres[cluster]) ** 2).sum(1), cluster))
+    away = [((features[b] - centres[cluster[b]]) ** 2).sum(1) for b in blocks(len(features))]
+    order = np.lexsort((np.concatenate(away), cluster))
     members = np.split(order, np.flatnonzero(np.diff(cluster[order])) + 1)
     return sorted(members, key=len, reverse=True)
 
@@ -127,7 +132,7 @@ def unisal(
     if len(candidates) <= n:
         chosen = candidates[_highest(entropy(pool.probs)[candidates], n)]
     elif compactly:
-        chosen = candidates[compact(pool.features[candidates], n, seed)]
+        chosen = candidates[compact(pool.rows(candidates), n, seed)]
     else:
         chosen = np.random.default_rng(seed).choice(candidates, n, replace=False)
     rows = _fill(pool, chosen, n)
@@ -181,7 +186,7 @@ def _fill(pool: Pool, chosen: np.ndarray, n: int) -> np.ndarray:
 
 def _compact_query(pool: Pool, candidates: np.ndarray, n: int, seed: int) -> Query:
     """The compact tiles of the candidates; the least certain of all where these are too few."""
-    return Query(_fill(pool, candidates[compact(pool.features[candidates], n, seed)], n))
+    return Query(_fill(pool, candidates[compact(pool.rows(candidates), n, seed)], n))
 
 
 # --- others --------------------------------------------------------------------------------------
@@ -239,52 +244,58 @@ def herding(pool: Pool, n: int, seed: int, *, uncertain: bool = False, chunk: in
     et al., ECCV 2024): u = 1, σ = 1. UHerding (Bae et al., ICLR 2025), with `uncertain`: u is the
     margin uncertainty 1 − (p₁ − p₂), and σ the smallest distance between two labelled tiles, so
     that it shrinks as labels grow. Deviations: the temperature that the paper fits to calibrate u
-    is left at 1; of more than `COVERED` unlabelled tiles the mean is over a draw of them.
+    is left at 1; of more than `SAMPLED` unlabelled tiles the mean is over a draw of them, and the
+    kernel is computed in float32.
 
     The sum is submodular: a gain of an earlier step bounds a later one, and only tiles whose bound
-    could win are looked at again. The same choice as the plain greedy one, memory O(N · P).
+    could win are looked at again. The same choice as the plain greedy one, memory O(N).
     """
-    rows, seen = (
-        np.flatnonzero(pool.unlabelled_mask),
-        _unit(pool.features[pool.labels != UNLABELLED]),
-    )
-    covers, candidates = np.arange(len(rows)), _unit(pool.features[rows])
-    if len(rows) > COVERED:
-        covers = np.sort(np.random.default_rng(seed).choice(len(rows), COVERED, replace=False))
-    to_cover = candidates[covers]
+    rows, labelled = (np.flatnonzero(m) for m in (pool.unlabelled_mask, pool.labels != UNLABELLED))
+    covers = draw(len(rows), SAMPLED, seed)
+    dtype = np.float64 if len(covers) == len(rows) else np.float32
+
+    def features(of: np.ndarray) -> np.ndarray:
+        return _unit(pool.features[of].astype(dtype))
+
+    twice, seen = 2 * features(rows[covers]), features(labelled)
     weights = 1 - margin(pool.probs)[rows[covers]] if uncertain else np.ones(len(covers))
     sigma = _smallest_distance(seen, chunk) if uncertain else 1.0
+    weights, scale = weights.astype(dtype), dtype(-(sigma**2))
 
     def kernel(others: np.ndarray) -> np.ndarray:
-        return np.exp(-np.maximum(2 - 2 * to_cover @ others.T, 0) / sigma**2)  # of unit vectors
+        squares = twice @ others.T
+        np.maximum(np.subtract(2, squares, out=squares), 0, out=squares)  # of unit vectors
+        squares /= scale
+        return np.exp(squares, out=squares)
 
     def gain(of: np.ndarray) -> np.ndarray:
-        return weights @ np.maximum(kernel(candidates[of]) - covered[:, None], 0)
+        more = kernel(features(rows[of]))
+        more -= covered[:, None]
+        return weights @ np.maximum(more, 0, out=more)
 
-    covered = np.zeros(len(covers))
-    for start in range(0, len(seen), chunk):
-        np.maximum(covered, kernel(seen[start : start + chunk]).max(1), out=covered)
-    blocks = np.array_split(np.arange(len(rows)), max(1, len(rows) // chunk))
-    bounds = np.concatenate([gain(block) for block in blocks])
+    covered = np.zeros(len(covers), dtype)
+    for block in blocks(len(seen), chunk):
+        np.maximum(covered, kernel(seen[block]).max(1), out=covered)
+    every = np.array_split(np.arange(len(rows)), max(1, len(rows) // chunk))
+    bounds = np.concatenate([gain(block) for block in every])
     chosen: list[int] = []
     for _ in range(n):
         left, best, row = bounds.copy(), -np.inf, -1
         while left.max() > best:  # some bound could still win
-            block = np.argpartition(-left, min(chunk, len(left)) - 1)[:chunk]
-            block = block[left[block] > -np.inf]
-            gains = gain(block)
-            bounds[block], left[block] = gains, -np.inf
+            first = np.argpartition(-left, min(chunk, len(left)) - 1)[:chunk]
+            first = first[left[first] > -np.inf]
+            gains = gain(first)
+            bounds[first], left[first] = gains, -np.inf
             if gains.max() > best:
-                best, row = gains.max(), int(block[gains.argmax()])
+                best, row = gains.max(), int(first[gains.argmax()])
         chosen.append(row)
         bounds[row] = -np.inf
-        np.maximum(covered, kernel(candidates[[row]])[:, 0], out=covered)
+        np.maximum(covered, kernel(features(rows[[row]]))[:, 0], out=covered)
     return Query(rows[chosen])
 
 
 def _unit(features: np.ndarray) -> np.ndarray:
-    """Rows of unit length, float64."""
-    features = features.astype(np.float64)
+    """Rows of unit length."""
     features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     return features
 

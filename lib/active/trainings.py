@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lib.blocks import SAMPLED, Rows, blocks, draw
 from lib.labels import UNLABELLED
 from lib.learning.losses import DualViewTraining, Objective, Supervised
 from lib.learning.setups import TrainingSetup
@@ -58,29 +59,35 @@ def training_setup(
     return replace(setup, schedule=replace(setup.schedule, **schedule))
 
 
-def voronoi_weights(features: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
+def voronoi_weights(features: np.ndarray | Rows | None, labels: np.ndarray) -> np.ndarray:
     """Count the tiles that each label stands for, float64 [N]: 0 without a label, in all N.
 
     Labels that margin or disagreement asked for are no sample of the pool: they lie where classes
     meet. What decided was the tile, not its class, so weights by density ratio set it right: a
     labelled tile weighs as many tiles as lie nearer to it than to any other labelled one (Loog,
-    MLSP 2012). features: [N, E], compared by the cosine after standardising; without them every
-    label stands for one tile. labels: [N], `UNLABELLED` without one.
+    MLSP 2012). features: [N, E], compared by the cosine after standardising by the mean and the
+    deviation of `SAMPLED` tiles at most; without them every label stands for one tile. labels: [N],
+    `UNLABELLED` without one.
     """
     labelled = labels != UNLABELLED
     if features is None or not labelled.any():
         return labelled.astype(np.float64)
     weights, rows = np.zeros(len(labels)), np.flatnonzero(labelled)
-    scale = features.std(0)
-    unit = (features - features.mean(0)) / np.where(scale > 1e-6, scale, 1)
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
-    for start in range(0, len(unit), CHUNK):
-        nearest = (unit[start : start + CHUNK] @ unit[rows].T).argmax(1)
+    sampled = features[draw(len(features), SAMPLED, 0)]
+    mean, scale = sampled.mean(0), sampled.std(0)
+
+    def unit(own: np.ndarray) -> np.ndarray:
+        own = (own - mean) / np.where(scale > 1e-6, scale, 1)
+        return own / np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
+
+    of_labels = unit(features[rows]).T
+    for block in blocks(len(features), CHUNK):
+        nearest = (unit(features[block]) @ of_labels).argmax(1)
         weights[rows] += np.bincount(nearest, minlength=len(rows))
     return weights
 
 
-def voronoi_counts(features: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
+def voronoi_counts(features: np.ndarray | Rows, labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Count the labels of each class, float64 [C], every label with its `voronoi_weights`.
 
     The counts add up to the `effective_number` of labels, fewer than there are, so that a marginal
@@ -98,7 +105,7 @@ def effective_number(weights: np.ndarray) -> float:
 
 
 def training_label_counts(
-    features: np.ndarray,
+    features: np.ndarray | Rows,
     labels: np.ndarray,
     training_labels: np.ndarray,
     weights: np.ndarray,
@@ -109,7 +116,8 @@ def training_label_counts(
 
     Labels that a cold start asks for are few and at first often of one class, which says nothing
     about the others. Pseudo labels count, together, as many labels as they weigh in training,
-    shared out over the classes by the tiles that they stand for (`voronoi_counts`).
+    shared out over the classes by the tiles that they stand for (`voronoi_counts`), among a draw of
+    `SAMPLED` tiles where there are more: pseudo labels grow with the pool.
 
     Parameters
     ----------
@@ -120,7 +128,8 @@ def training_label_counts(
     """
     counts = voronoi_counts(features, labels, n_classes)
     pseudo = np.where(training_labels != labels, training_labels, UNLABELLED)
-    if (pseudo == UNLABELLED).all():
+    some = draw(len(features), SAMPLED, 0)
+    if (pseudo[some] == UNLABELLED).all():
         return counts
-    shares = voronoi_counts(features, pseudo, n_classes)
+    shares = voronoi_counts(Rows(features.__getitem__, some), pseudo[some], n_classes)
     return counts + weights[pseudo != UNLABELLED].sum() * shares / shares.sum()

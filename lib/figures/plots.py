@@ -186,3 +186,20 @@ def accuracy_against_share(frame: pd.DataFrame, title: str = "") -> Figure:
     axes[0, 0].set(xlabel="share of tiles that show no target", ylabel="accuracy of slides")
     axes[0, 0].set_ylim(0, 1.02)
     return closed(figure, title, legend=True, names="tiles that count")
+
+
+def growth(table: pd.DataFrame, parts: Sequence[str]) -> Figure:
+    """Draw CPU seconds and memory of parts of the methods against the number of tiles.
+
+    table: of `throughput.measure`, with columns part, n_tiles, cpu_seconds and memory_mb.
+    """
+    figure, axes = panels(1, 2, height=4.2)
+    columns = {"cpu_seconds": "CPU seconds", "memory_mb": "memory beyond mapped files (MB)"}
+    colours = dict(zip(parts, sns.color_palette("husl", len(parts)), strict=True))
+    for ax, (column, label) in zip(axes[0], columns.items(), strict=True):
+        for number, part in enumerate(parts):
+            own = table[table.part == part].sort_values("n_tiles")
+            look = {"marker": "osD^v"[number % 5], "color": colours[part], "label": part}
+            ax.plot(own.n_tiles, own[column].clip(0.01 if ax is axes[0, 0] else 1), **look)
+        ax.set(xscale="log", yscale="log", xlabel="tiles", title=label)
+    return closed(figure, legend=True)

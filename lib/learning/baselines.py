@@ -4,10 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lib.blocks import blocks
+
 if TYPE_CHECKING:
     from scipy import sparse
 
 NEIGHBOURS = 3
+MOST_NEIGHBOURED = 50_000  # tiles; a minute for these, and hours for twenty times as many
 TEMPER = 50.0  # divides the log-likelihood, as in the authors' code; the text does not have it
 START_TILES = 8  # the surest tiles of a class, whose mean is its first centre
 ROUNDS, INNER_ROUNDS = 10, 5
@@ -55,7 +58,7 @@ def transductive_probabilities(features: np.ndarray, probs: np.ndarray) -> np.nd
     with log p_ik = −½ Σ_d (f_id − μ_kd)² / σ²_d and w_ij = f_i · f_j for the three nearest
     neighbours j of i, else 0. Every constant is that of the authors' code for zero-shot use (no
     label, λ = 1). features: [N, D], L2-normalised; probs: ŷ [N, C]; returns float64 [N, C].
-    Memory O(N·D). Raises ValueError for fewer tiles than neighbours.
+    Time O(N²·D). Raises ValueError for fewer tiles than neighbours, or over `MOST_NEIGHBOURED`.
     """
     features, probs = _unit(features), np.asarray(probs, np.float64)
     affinity = _affinity(features)
@@ -90,7 +93,8 @@ def anchored_probabilities(
     so a class that no tile belongs to stays where its prompt is. Only the abstract of the paper and
     reviews of it were at hand: the updates are derived here from the divergence, α = 1 (one tile)
     and the other constants, those of TransCLIP, are ours. features: [N, D], text: [C, D], both
-    L2-normalised; probs: ŷ [N, C]; returns float64 [N, C]. Raises ValueError for too few tiles.
+    L2-normalised; probs: ŷ [N, C]; returns float64 [N, C]. Raises ValueError for as few or as many
+    tiles as `transductive_probabilities`.
     """
     features, text, probs = _unit(features), _unit(text), np.asarray(probs, np.float64)
     affinity = _affinity(features)
@@ -120,10 +124,12 @@ def centred_probabilities(features: np.ndarray, text: np.ndarray, scale: float) 
     Gap, NeurIPS 2022) and what all prompts share, so a class that they neglect is chosen as readily
     as the others. features: [N, D]; text: [C, D]; scale: s, the model's own logit scale.
     """
-    features, text = np.asarray(features, np.float64), np.asarray(text, np.float64)
-    images, prompts = _unit(features - features.mean(0)), _unit(text - text.mean(0))
-    logits = scale * images @ prompts.T
-    return _normalised(np.ones_like(logits), logits)
+    text = np.asarray(text, np.float64)
+    prompts, every = _unit(text - text.mean(0)), blocks(len(features))
+    sums = [np.asarray(features[block], np.float64).sum(0) for block in every]
+    mean = np.sum(sums, axis=0) / len(features)
+    logits = [scale * _unit(features[block] - mean) @ prompts.T for block in every]
+    return np.concatenate([_normalised(np.ones_like(own), own) for own in logits])
 
 
 def sinkhorn_probabilities(
@@ -190,6 +196,11 @@ def _affinity(features: np.ndarray) -> "sparse.csr_array":
     n = len(features)
     if n <= NEIGHBOURS:
         raise ValueError(f"more than {NEIGHBOURS} tiles are needed, not {n}")
+    if n > MOST_NEIGHBOURED:
+        raise ValueError(
+            f"{n} tiles are compared with each other, which takes hours: take {MOST_NEIGHBOURED}, "
+            "or a method that is linear in their number: lift, centred or sinkhorn-clusters"
+        )
     nearest = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(features)
     others = nearest.kneighbors(return_distance=False)  # a tile is not its own neighbour
     rows = np.repeat(np.arange(n), NEIGHBOURS)

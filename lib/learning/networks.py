@@ -131,12 +131,16 @@ def predict_members(
     The features are the mean of the projections [N, P], which the class-wise contrast brought
     together, or without projectors the features of all bodies, concatenated [N, K · F].
     """
-    projected, probs, features = networks[0].projector is not None, [], []
+    projected, start = networks[0].projector is not None, 0
     for own, members in _outputs(networks, reader, tiles, batch_size):
         joined = torch.stack([*members]).mean(0) if projected else torch.cat([*members], dim=1)
-        features.append(joined.float().cpu().numpy())
-        probs.append(own)
-    return np.concatenate(probs, axis=1), np.concatenate(features)
+        if not start:  # joined at the end they would take their room twice
+            probs = np.empty((len(own), len(tiles), own.shape[2]), np.float32)
+            features = np.empty((len(tiles), joined.shape[1]), np.float32)
+        end = start + len(joined)
+        probs[:, start:end], features[start:end] = own, joined.float().cpu().numpy()
+        start = end
+    return probs, features
 
 
 def predict(

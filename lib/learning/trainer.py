@@ -65,7 +65,7 @@ def train(
     batches = _Batches(data, schedule, device, **drawing)
     curve = torch.full((schedule.steps, len(data), 4), torch.nan, dtype=torch.float64)
     curve = curve.to(device)
-    with _fastest_float32():
+    with fastest_float32():
         for step in trange(schedule.steps, desc="training", unit="step"):
             optimiser.param_groups[0]["lr"] = schedule.rate(step)
             views = sampler(batches.tiles[step][:, None], np.arange(2)[:, None], step)
@@ -151,7 +151,7 @@ def _weights(network: Classifier) -> list[Tensor]:
 
 
 @contextmanager
-def _fastest_float32() -> Iterator[None]:
+def fastest_float32() -> Iterator[None]:
     """Let oneDNN multiply where it does so in float32 and is faster than MKL: with AVX-512.
 
     "medium" allows bfloat16, which oneDNN uses only where the processor has AMX.

@@ -5,6 +5,7 @@ and the tiles to predict, is the same for all of them. Filters see no true label
 """
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -28,6 +29,7 @@ from lib.consensus import (
 )
 from lib.labels import UNLABELLED, missing_classes_expected
 from lib.learning.baselines import (
+    MOST_NEIGHBOURED,
     anchored_probabilities,
     centred_probabilities,
     prior_by_em,
@@ -142,10 +144,10 @@ def untrained_outcomes(
     folder: run folder with features, probs and view_probs; model: one VLM, or an ensemble, whose
     members are centred one by one; text: [C, D] from `embed_prompts`. No label is seen. "sinkhorn"
     takes all classes to be equally frequent, "sinkhorn-clusters" as frequent as the lift clusters
-    of the training tiles say.
+    of the training tiles say. Over `MOST_NEIGHBOURED` tiles both transductive methods are left out.
     """
     features, probs, view_probs = (
-        np.load(folder / f"{name}.npy", allow_pickle=False)
+        np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         for name in ("image_embeds", "probs", "view_probs")
     )
     prompts = np.asarray(text.cpu())
@@ -161,14 +163,26 @@ def untrained_outcomes(
     classified = {
         "mean-of-views": view_probs,
         "lift": tile_lift(view_probs),
-        "transductive": transductive_probabilities(features, probs),
-        "stata": anchored_probabilities(features, prompts, probs),
+        **_transduced(features, prompts, probs),
         "centred": np.mean(centred, axis=0),
         "sinkhorn": sinkhorn_probabilities(probs),
         "sinkhorn-clusters": sinkhorn_probabilities(probs, shares),
         "prior-em": prior_by_em(probs)[1],
     }
     return [Outcome(method, of_all[tiles]) for method, of_all in classified.items()]
+
+
+def _transduced(
+    features: np.ndarray, prompts: np.ndarray, probs: np.ndarray
+) -> dict[str, np.ndarray]:
+    if len(features) > MOST_NEIGHBOURED:
+        text = f"transductive and stata are left out: {len(features)} tiles would take them hours"
+        warnings.warn(text, stacklevel=3)
+        return {}
+    return {
+        "transductive": transductive_probabilities(features, probs),
+        "stata": anchored_probabilities(features, prompts, probs),
+    }
 
 
 def full_supervision(truth: np.ndarray) -> Trial:

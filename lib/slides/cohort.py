@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from openslide import OpenSlideError
 
-from lib.artefacts import atomic, digest_of
+from lib.artefacts import atomic, digest_of, new_array
 from lib.slides.features_file import read_features, read_made_from, write_features
 from lib.slides.geojson import write_geojson
 from lib.slides.grid import read_tiles, tile_grid
@@ -105,20 +105,26 @@ class Cohort:
                 f"{len(missing)} of {len(files)} slides have no features, the first: {missing[0]}. "
                 "Run 02_slide_features again, or take their lines out of the table of slides"
             )
-        read = [read_features(file) for file in files]
         lines = []
-        for number, file, (arrays, attributes) in zip(self.table.slide, files, read, strict=True):
+        for number, file in zip(self.table.slide, files, strict=True):
+            arrays, attributes = read_features(file)
             if "image_embeds" not in arrays or "made_from" not in attributes:
                 raise ValueError(f"{file} is of another program: remove it")
             side = attributes["patch_size_level0_exact"]
             corners = pd.DataFrame(arrays["coords"], columns=["x", "y"])
             lines.append(corners.assign(slide=number, side=side))
+        ends = np.cumsum([len(corners) for corners in lines])
+        # Read once more, to know the sizes first: those of all slides would not fit in memory.
         for stored, name in {
             "features": "backbone_features",
             "image_embeds": "image_embeds",
         }.items():
-            with atomic(self.out / f"{name}.npy") as temporary, temporary.open("wb") as opened:
-                np.save(opened, np.concatenate([arrays[stored] for arrays, _ in read]))
+            like = arrays[stored]
+            with atomic(self.out / f"{name}.npy") as temporary:
+                joined = new_array(temporary, (int(ends[-1]), *like.shape[1:]), like.dtype)
+                for file, end in zip(files, ends, strict=True):
+                    own = read_features(file)[0][stored]
+                    joined[end - len(own) : end] = own
         return pd.concat(lines, ignore_index=True)
 
 

@@ -9,8 +9,9 @@ import references
 from cases import case
 from sklearn.cluster import KMeans
 
-from lib.active import strategies
+from lib.active import activeml, strategies
 from lib.active.strategies import Pool, select
+from lib.blocks import Rows, draw
 from lib.labels import UNLABELLED
 
 OTHERS = ["QueryByCommittee", "Clue", "MaxHerding"]  # by their names in scikit-activeml
@@ -256,11 +257,32 @@ def test_compact_tiles_are_those_nearest_to_the_centres_of_k_means(seed):
 def test_a_draw_of_a_large_pool_is_covered_nearly_as_well(monkeypatch):
     pool = random_pool(n=600, queried=10)
     coverage, whole = coverage_of(pool, "maxherding"), rows_of("maxherding", pool, 10)
-    monkeypatch.setattr(strategies, "COVERED", 200)
+    monkeypatch.setattr(strategies, "SAMPLED", 200)
     drawn = rows_of("maxherding", pool, 10)
     start, by_chance = coverage([]), coverage(rows_of("random", pool, 10))
     assert coverage(drawn) - start > 0.85 * (coverage(whole) - start)
     assert coverage(drawn) > by_chance
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["badge", "coreset", "typiclust", *OTHERS])
+def test_strategies_of_scikit_activeml_are_offered_a_draw_of_many_tiles(monkeypatch, strategy):
+    monkeypatch.setattr(activeml, "SAMPLED", 30)
+    pool, unlabelled = random_pool(n=400), np.flatnonzero(random_pool(n=400).unlabelled_mask)
+    query = select(strategy, pool, 5, 0)
+    assert_proper(query, pool, 5)
+    assert np.isin(query.rows, unlabelled[draw(len(unlabelled), 30, 0)]).all()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_compact_tiles_are_the_same_in_blocks(seed):
+    """More rows than a block, read late: what the plain form takes at once."""
+    features = np.random.default_rng(seed).normal(size=(9000, 3)).astype(np.float32)
+    cluster, centres = strategies.k_means(features, 6, n_init=1, seed=seed)
+    away = ((features - centres[cluster]) ** 2).sum(1)
+    plain = [int(np.where(cluster == k, away, np.inf).argmin()) for k in range(6)]
+    late = strategies.compact(Rows(features.__getitem__, np.arange(9000)), 6, seed)
+    assert sorted(late.tolist()) == sorted(plain)
 
 
 def test_entropy_and_margin_are_those_of_the_mean_prediction():

@@ -9,6 +9,7 @@ import references
 from torch import nn
 
 from lib.active import trainings
+from lib.blocks import Rows
 from lib.labels import UNLABELLED
 from lib.learning import losses
 from lib.learning.batches import Schedule
@@ -88,3 +89,18 @@ def test_labels_stand_for_all_tiles_and_without_features_for_themselves():
     assert weights.sum() == 20 and not weights[labels == UNLABELLED].any()
     assert trainings.voronoi_weights(None, labels).tolist() == (labels == 1).astype(float).tolist()
     assert not trainings.voronoi_weights(features, np.full(20, UNLABELLED)).any()
+
+
+def test_of_many_tiles_pseudo_labels_are_counted_in_a_draw(monkeypatch):
+    """Classes of 0.6, 0.3 and 0.1 of the tiles; half have a pseudo label."""
+    chance = np.random.default_rng(0)
+    truth = chance.choice(3, 3000, p=[0.6, 0.3, 0.1])
+    features = chance.normal(size=(3, 4))[truth] * 3 + chance.normal(size=(3000, 4))
+    labels = np.where(np.arange(3000) < 30, truth, UNLABELLED)
+    learnt = np.where((np.arange(3000) < 30) | (chance.random(3000) < 0.5), truth, UNLABELLED)
+    given = Rows(features.__getitem__, np.arange(3000)), labels, learnt, np.full(3000, 0.1)
+    whole = trainings.training_label_counts(*given, n_classes=3)
+    monkeypatch.setattr(trainings, "SAMPLED", 600)
+    drawn = trainings.training_label_counts(*given, n_classes=3)
+    np.testing.assert_allclose(drawn / drawn.sum(), whole / whole.sum(), atol=0.03)
+    assert drawn.sum() == pytest.approx(whole.sum(), rel=0.05)

@@ -56,6 +56,23 @@ def test_transduction_needs_neighbours():
         baselines.transductive_probabilities(features, unsure(truth, 3, 0))
 
 
+def test_transduction_of_too_many_tiles_is_refused_and_says_what_is_linear(monkeypatch):
+    monkeypatch.setattr(baselines, "MOST_NEIGHBOURED", 59)
+    features, truth = blobs(60)
+    with pytest.raises(ValueError, match=r"take 59, or a method that is linear.*sinkhorn-clusters"):
+        baselines.transductive_probabilities(features, unsure(truth, 3, 0))
+
+
+def test_probabilities_about_the_centre_are_the_same_in_blocks():
+    """More rows than a block, against the plain form."""
+    chance = np.random.default_rng(0)
+    features, text = chance.normal(size=(9000, 4)).astype(np.float16), chance.normal(size=(3, 4))
+    plain = np.asarray(features, np.float64)
+    plain = baselines._unit(plain - plain.mean(0)) @ baselines._unit(text - text.mean(0)).T
+    expected = np.exp(5 * plain) / np.exp(5 * plain).sum(1, keepdims=True)
+    np.testing.assert_allclose(baselines.centred_probabilities(features, text, 5.0), expected)
+
+
 @pytest.mark.parametrize("names", [(0, 1, 2), (0, 2, 4)])
 def test_confident_learning_suspects_the_wrong_labels(names):
     features, truth = blobs(300, spread=0.3)

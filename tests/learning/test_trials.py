@@ -220,6 +220,15 @@ def test_methods_without_training_classify_the_tiles_that_are_asked_for(folder, 
     np.testing.assert_allclose(probs["centred"], np.mean(centred, axis=0))
 
 
+def test_transductive_methods_are_left_out_of_too_many_tiles(folder, inputs, monkeypatch):
+    monkeypatch.setattr(trials, "MOST_NEIGHBOURED", N - 1)
+    text = torch.nn.functional.normalize(torch.tensor([[1.0, 0, 1, 0], [0, 1.0, 0, 1]]), dim=1)
+    with pytest.warns(UserWarning, match=f"transductive and stata are left out: {N} tiles"):
+        outcomes = trials.untrained_outcomes(Model(), folder, text, inputs, np.arange(3))
+    methods = {outcome.method for outcome in outcomes}
+    assert "centred" in methods and not methods & {"transductive", "stata"}
+
+
 def test_without_a_filter_every_tile_is_on_both_sides():
     labels = np.array([0, 1, 1])
     data = labelled_and_not(np.array([5, 6, 9]), labels, NAMES, labels)

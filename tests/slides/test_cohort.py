@@ -221,6 +221,9 @@ def test_slides_without_features_and_files_of_other_programs_are_refused_by_name
     assert len(stored) == len(tiles) and tiles.slide.unique().tolist() == [0, 1]
     arrays, _ = read_features(cohort.out / "b.h5")
     assert np.array_equal(stored[tiles.slide == 1], arrays["features"])
+    both = [read_features(cohort.out / f"{name}.h5")[0] for name in cohort.table.name]
+    joined = np.concatenate([own["image_embeds"] for own in both])
+    assert np.array_equal(np.load(cohort.out / "image_embeds.npy"), joined)
     (cohort.out / "b.h5").unlink()
     with cohorts.open_slide(folder / "b.tif") as slide:
         del arrays["image_embeds"]

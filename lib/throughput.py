@@ -100,10 +100,11 @@ def _anonymous(process: int | str | None) -> float:
 
 
 def exponents(table: pd.DataFrame, column: str) -> pd.Series:
-    """The exponent a of N^a between the two largest N of each part.
+    """The exponent a of N^a between the two largest N of each part; NaN of what is nothing.
 
     table: a line per part and n_tiles; column: what grows, such as cpu_seconds.
     """
     grown = table.pivot(index="part", columns="n_tiles", values=column)
+    grown = grown.where(grown > 0)
     before, last = grown.columns[-2:]
     return np.log(grown[last] / grown[before]) / np.log(last / before)

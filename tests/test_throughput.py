@@ -37,8 +37,10 @@ def test_a_call_that_fails_is_an_error_here():
 def test_the_exponent_is_that_of_the_two_largest_numbers():
     n = np.array([10, 100, 1000])
     parts = {"linear": 3.0 * n, "square": np.array([1, 2.0, 200]), "flat": n * 0 + 5.0}
+    parts["none"] = n * 0.0
     frames = [pd.DataFrame({"part": p, "n_tiles": n, "s": t}) for p, t in parts.items()]
     found = throughput.exponents(pd.concat(frames), "s")
+    assert np.isnan(found.pop("none"))
     assert found.to_dict() == pytest.approx({"linear": 1, "square": 2, "flat": 0})
 
 

@@ -1,8 +1,9 @@
 # The chain of notebooks as a graph: runs what is missing or changed, and continues where it stopped.
 #
 #     snakemake --cores all --config dataset=lc25k_colon seeds=0,1,2 folds=0,1,2,3,4
+#     snakemake --profile profiles/slurm --config dataset=lc25k_colon seeds=0,1,2 parts=8
 #
-# A notebook is done when its executed copy is there, which is the last thing that it writes. Every
+# `parts` jobs share the slides of notebook 02, or the tiles of 10 and 11. A notebook is done when its executed copy is there, which is the last thing that it writes. Every
 # rule calls one thing only, `python -m lib.runner`; a cluster is a matter of snakemake's executors.
 
 import os
@@ -16,7 +17,7 @@ from lib.data import cards, datasets, splits
 from lib.vlm.cards import check_vlm
 
 # What make is told comes through the environment: nothing parses it there, as it does --config.
-NAMES = ("dataset", "seeds", "folds", "vlm", "method")
+NAMES = ("dataset", "seeds", "folds", "vlm", "method", "parts")
 TOLD = config or {name: os.environ.get(name.upper()) for name in NAMES}
 
 
@@ -40,7 +41,7 @@ try:  # what cannot run is refused, in one line, before anything starts
             raise ValueError(f"{folder}: Snakemake takes braces in a path for its own; rename it")
     DATASET = str(TOLD.get("dataset") or "demo")
     CARD = cards.read_card(DATASET)
-    SEEDS, FOLDS, PARTS = numbers("seeds"), numbers("folds"), range(numbers("parts", "2")[0])
+    SEEDS, FOLDS = numbers("seeds"), numbers("folds")
     if DATASET != "demo" and not TOLD.get("vlm") and not paths.params_file(DATASET).is_file():
         raise ValueError(f"no VLM is set for {DATASET}: name one, as in VLM=plip")
     VLM = str(TOLD.get("vlm") or parameters.default_vlm(DATASET))
@@ -49,6 +50,10 @@ try:  # what cannot run is refused, in one line, before anything starts
     if not set(FOLDS) <= set(known_folds):
         raise ValueError(f"folds={TOLD['folds']}: {DATASET} has {', '.join(map(str, known_folds))}")
     DATA = "tiles" if CARD.slides is None else "slides"
+    PARTS = numbers("parts", "1" if DATA == "tiles" else "2")
+    if len(PARTS) > 1 or PARTS == [0]:
+        raise ValueError(f"parts={TOLD['parts']}: one number of jobs, as in PARTS=4")
+    PARTS = range(PARTS[0])
     METHODS = ["vlm-cpl"] if DATA == "slides" else words("method", "vlm-cpl,unisal")
     if not METHODS or not set(METHODS) <= {"vlm-cpl", "unisal"}:
         raise ValueError(f"method={TOLD['method']}: there are vlm-cpl and unisal")
@@ -83,21 +88,26 @@ print("runs in", paths.runs_folder(DATASET, VLM))  # read by lib/reproduce.py
 # The encoder, whose results serve all folds, takes all cores. Heads are so small that a second thread
 # gains little and two trainings on one core each, side by side, nearly twice as much.
 def cores(step):
-    return 4 if CHAIN[step].per in ("seed", "vlm") and not CHAIN[step].parts else 1
+    of_slides = CHAIN[step].parts and not CHAIN[step].gathers
+    return 4 if CHAIN[step].per in ("seed", "vlm") and not of_slides else 1
 
 
 # Their output is kept until its recipe changes, so a change of the code makes nothing else run again.
 RECIPES = ("synthetic", "laboratory", "patches", "download", "archives", "datasets")
 
 
-def executed(name, vlm=VLM):
+def executed(name, vlm=VLM, share=False):
     step = CHAIN[name]
     if step.per == "dataset":
         return f"{paths.runs_folder(DATASET, vlm)}/executed/{name}.ipynb"
     fold = "{fold}" if step.per == "fold" else None
-    name += variant(part="{part}") if step.parts else ""
+    name += variant(part="{part}") if share or (step.parts and not step.gathers) else ""
     return f"{paths.run_folder(DATASET, vlm, '{seed}', fold)}/executed/{name}.ipynb"
 
+
+# Several jobs encode the tiles before the notebook runs.
+SHARED = [name for name, step in STEPS.items() if step.gathers and len(PARTS) > 1]
+JOBS = [(*job, False) for job in SETTINGS] + [(name, VLM, True) for name in SHARED]
 
 # Tables and figures of the runs, beside them.
 PUBLISH = ("-m", "figures.publish", "runs", "--")
@@ -110,14 +120,16 @@ def targets(extra, seeds=SEEDS, folds=FOLDS):
     return [f for n in names for f in expand(executed(n), seed=seeds, fold=folds, part=PARTS)]
 
 
-def read_by(name):
-    """The executed notebooks that one reads from."""
+def read_by(name, share=False):
+    """The executed notebooks that one reads from, or a job with a share of its work."""
     step = CHAIN[name]
     if step.per == "vlm":  # its tiles are only compared with the source's; slides have none
         return [ancient(executed("00_tiles_and_splits"))] if DATA == "tiles" else []
     files = [executed(n) for n in (*step.after, *step.if_run) if n in STEPS]
     if "01_stand_in_vlm" in step.if_run:
         files += [executed("01_stand_in_vlm", member) for member in STAND_INS]
+    if name in SHARED and not share:
+        files.append(executed(name, share=True))
     values = {"seed": SEEDS, "fold": FOLDS} if step.per == "dataset" else {}
     return expand(files, part=PARTS, allow_missing=True, **values)
 
@@ -163,15 +175,15 @@ rule throughput:
         targets("benchmark", SEEDS[:1]),
 
 
-for step, vlm in SETTINGS:
+for step, vlm, share in JOBS:
 
     rule:
-        name: step + (f"_{STAND_INS.index(vlm)}" if CHAIN[step].per == "vlm" else "")
+        name: step + (f"_{STAND_INS.index(vlm)}" if CHAIN[step].per == "vlm" else "_share" * share)
         input:
             sources(step),
-            read_by(step),
+            read_by(step, share),
         output:
-            executed(step, vlm),
+            executed(step, vlm, share),
         params:
             call=command(step, vlm),
             settings=settings(step, vlm),

@@ -17,7 +17,8 @@ class Step:
     (a stand-in). per_network: run once with heads on frozen features and, if asked for, once more
     with whole networks. methods: it runs where all of these are asked for. data: tiles, slides or
     both. extra: "first" for the first seed and fold alone, "ablation" and "benchmark" for what is
-    run on demand. parts: several jobs share its work, each takes up what is not done.
+    run on demand. parts: several jobs share its work. gathers: where there are several, it runs
+    once more, after them; their own copies end at the cell that is tagged "share".
     """
 
     after: tuple[str, ...] = ()
@@ -28,6 +29,7 @@ class Step:
     data: tuple[str, ...] = TILES
     extra: str = ""
     parts: bool = False
+    gathers: bool = False
 
 
 _STEPS = {
@@ -35,8 +37,8 @@ _STEPS = {
     "01_stand_in_vlm": Step(per="vlm", data=TILES + SLIDES),
     "02_slide_features": Step(if_run=("01",), per="seed", data=SLIDES, parts=True),
     "05_both_methods_on_one_page": Step(("13", "22"), methods=VLM_CPL + UNISAL, extra="first"),
-    "10_zero_shot_inference": Step(("00",), if_run=("01",), per="seed"),
-    "11_multi_view_consensus": Step(("10",), per="seed"),
+    "10_zero_shot_inference": Step(("00",), if_run=("01",), per="seed", parts=True, gathers=True),
+    "11_multi_view_consensus": Step(("10",), per="seed", parts=True, gathers=True),
     "12_prompt_feature_consensus": Step(("11",), methods=VLM_CPL),
     "13_high_confidence_cross_supervision": Step(("12",), methods=VLM_CPL, per_network=True),
     "14_comparison": Step(("13",), methods=VLM_CPL, per_network=True),
@@ -78,6 +80,6 @@ def ancestors(notebook: str) -> list[str]:
     return sorted(found)
 
 
-def variant(network: str = "frozen", part: int | None = None) -> str:
+def variant(network: str = "frozen", part: int | str = -1) -> str:
     """What the files of whole networks, and of one of several jobs, are called by besides."""
-    return ("" if network == "frozen" else f"-{network}") + ("" if part is None else f"-part{part}")
+    return ("" if network == "frozen" else f"-{network}") + ("" if part == -1 else f"-part{part}")

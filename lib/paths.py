@@ -64,6 +64,11 @@ def run_folder(dataset: str, vlm: str, seed: int | str, fold: int | str | None =
     return folder if fold is None else folder / f"fold{fold}"
 
 
+def shares_folder(run: Path, notebook: str) -> Path:
+    """What the jobs that share the work of a notebook have done, until it has ended."""
+    return run / f"{notebook}-shares"
+
+
 def own_folder(dataset: str, vlm: str, seed: int, tiles: Path) -> Path:
     """What a run makes of a user's own folder of tiles."""
     return run_folder(dataset, vlm, seed) / folder_name(tiles)

@@ -93,10 +93,10 @@ class Run:
     def _sections(self) -> dict[str, dict[str, Any]]:
         """Settings by notebook, as far as they belong to this network."""
         sections = _read(self.shared / "settings.json") | _read(self._settings_file(""))
-        if not self.variant:
-            return sections
-        sections = {name: s for name, s in sections.items() if name not in chain.PER_NETWORK}
-        return sections | _read(self._settings_file(self.variant))
+        if self.variant:
+            sections = {name: s for name, s in sections.items() if name not in chain.PER_NETWORK}
+            sections |= _read(self._settings_file(self.variant))
+        return sections | {self.notebook: self._own}  # another job may just have opened it
 
     # --- arrays and tables
 
@@ -158,7 +158,8 @@ class Run:
         """
         folder = datasets.locate_tiles(read_card(self.dataset))
         size = size or self.settings["input_size"]
-        return decode_tiles(self.load("tiles"), folder, self.dataset, size, shift=shift)
+        with locked(paths.pixels_folder(self.dataset) / ".decoding.lock"):
+            return decode_tiles(self.load("tiles"), folder, self.dataset, size, shift=shift)
 
     def pixels(self, size: int = 0, *, shift: str = "") -> np.ndarray:
         """Decoded tiles, uint8 [N, S, S, 3], mapped from `pixels_file`."""

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,18 @@ def cells(notebook: Path) -> list[Any]:
 
 
 def filled(notebook: Path, parameters: Mapping[str, Any]) -> Any:
-    """A notebook whose parameters cell has these values in place of the defaults."""
+    """A notebook whose parameters cell has these values in place of the defaults.
+
+    That of a job that has only a share of its work ends with the cell that does it, if one says so.
+    """
     import jupytext
 
     content = jupytext.read(notebook)
-    for cell in content.cells:
-        if "parameters" in cell.metadata.get("tags", []):
+    for number, cell in enumerate(content.cells, 1):
+        tags = cell.metadata.get("tags", [])
+        if "share" in tags and parameters["part"] != -1:
+            del content.cells[number:]
+        if "parameters" in tags:
             lines = (re.match(r"(\w+) = .*?(  # .*|$)", line) for line in cell.source.splitlines())
             pairs = [(line[1], line[2]) for line in lines if line]
             cell.source = "\n".join(f"{name} = {parameters[name]!r}{end}" for name, end in pairs)
@@ -130,7 +137,7 @@ def _execute(notebook: Path, parameters: Mapping[str, Any], done: Path) -> Path:
         paths.model_folder(parameters["vlm"], 0).parent,
     ):
         remove_leftovers(touched)
-    os.environ |= KEEP_BUFFERS | NO_BARS | os.environ  # the kernel inherits it
+    os.environ |= KEEP_BUFFERS | NO_BARS | os.environ | own_gpu(parameters)  # for the kernel
     failed, content = done.with_suffix(".failed.ipynb"), filled(notebook, parameters)
     with scratch_folder() as scratch, atomic(done) as partial:
         source = scratch / f"{notebook.stem}.ipynb"
@@ -158,7 +165,16 @@ def _execute(notebook: Path, parameters: Mapping[str, Any], done: Path) -> Path:
             shutil.move(partial, failed)
             raise RuntimeError(f"{done.stem}: {_explained(error)}\nup to there: {failed}") from None
     failed.unlink(missing_ok=True)
+    shutil.rmtree(paths.shares_folder(done.parents[1], done.stem), ignore_errors=True)
     return done
+
+
+def own_gpu(parameters: Mapping[str, Any], devices: str = "/dev/nvidia[0-9]*") -> dict[str, str]:
+    """The one of several GPUs that a job sees: parts, seeds and folds are dealt to them in turn."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    several = told.split(",") if told is not None else [str(n) for n, _ in enumerate(glob(devices))]
+    job = sum(max(0, parameters.get(name, 0)) for name in ("part", "seed", "fold"))
+    return {"CUDA_VISIBLE_DEVICES": several[job % len(several)]} if len(several) > 1 else {}
 
 
 def _quiet_kernels() -> type:

@@ -37,6 +37,7 @@ from lib.figures.style import show_table
 from lib.report import evaluation, statistics
 from lib.report.format import with_interval
 from lib.run_folder import open_run
+from lib.shares import embed_in_parts
 from lib.vlm.cards import vlm_citations
 from lib.vlm.inference import class_probabilities, embed_prompts, embed_tiles
 from lib.vlm.loading import load_vlm
@@ -48,6 +49,8 @@ vlm = "stand-in-demo_other_lab"  # see load_vlm; several joined by +
 seed = 0  # of a stand-in
 templates = ""  # by semicolon, with {} for the class; empty: the prompts of the card
 batch_size = 64  # tiles per forward pass
+parts = 1  # jobs that share the tiles
+part = -1  # this job, which ends with its share; -1: the one that does what is left and goes on
 
 # %%
 run = open_run("10_zero_shot_inference", globals())
@@ -77,9 +80,9 @@ show_table(cosines.assign(prompts=[" · ".join(of_class) for of_class in prompts
 # The image encoder looks at each tile once. With several VLMs (`vlm` is two names joined by +) the
 # probabilities are averaged, and tiles on which the models disagree are never kept by the filters.
 
-# %%
-started = time.perf_counter()
-embed_tiles(model, run.pixels_file(), text, run.folder, batch_size=batch_size)
+# %% tags=["share"]
+started, share = time.perf_counter(), {"part": part, "parts": parts}
+embed_in_parts(run, embed_tiles, model, text, **share, batch_size=batch_size)
 seconds = time.perf_counter() - started
 print(f"{len(table)} tiles in {seconds:.1f} s")
 

@@ -38,6 +38,7 @@ from lib.figures import consensus_plots, plots, step_plots
 from lib.figures.style import show_table
 from lib.report import evaluation, pseudo_labels
 from lib.run_folder import open_run
+from lib.shares import embed_in_parts
 from lib.vlm.inference import embed_prompts, embed_views
 from lib.vlm.loading import load_vlm
 from lib.vlm.views import picture_views
@@ -50,6 +51,8 @@ n_views = 10  # V; published: 10 for LC25000, 30 for HPH
 hue = 0.05  # colour jitter, ± share of the colour circle; the published code's is 0.2 or more
 keep_ratio = 0.3  # ρ; published
 batch_size = 64  # tiles per forward pass
+parts = 1  # jobs that share the tiles
+part = -1  # this job, which ends with its share; -1: the one that does what is left and goes on
 
 # %%
 run = open_run("11_multi_view_consensus", globals())
@@ -80,11 +83,12 @@ consensus_plots.stains_and_views(tile, separate_stains(tile), eight)
 # $V$ encoder passes per tile. The features of the views are kept: networks will learn from those of
 # the training tiles.
 
-# %%
+# %% tags=["share"]
 text = embed_prompts(model, run.settings["prompts"])
 started = time.perf_counter()
+share = {"part": part, "parts": parts}
 kwargs = {"n_views": n_views, "batch_size": batch_size, **drawing}
-embed_views(model, run.pixels_file(), table.tile.values, text, run.folder, **kwargs)
+embed_in_parts(run, embed_views, model, text, **share, **kwargs)
 seconds = time.perf_counter() - started
 print(f"{len(table)} tiles × {n_views} views in {seconds:.1f} s")
 

@@ -30,7 +30,7 @@ def snakemake(
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile")]
     command += ["--cores", "2", "--nolock", "--rerun-incomplete", *words]
     environment = os.environ | {"OUTPUT_ROOT": str(folder), "PYTHONPATH": str(root)}
-    environment |= {"SEEDS": "0", "FOLDS": "0", "VLM": "", "METHOD": ""} | told
+    environment |= {"SEEDS": "0", "FOLDS": "0", "VLM": "", "METHOD": "", "PARTS": ""} | told
     if start is subprocess.run:
         return start(command, cwd=folder, env=environment, capture_output=True, text=True)
     log = (folder / "chain.log").open("a")

@@ -133,6 +133,7 @@ MAY_IMPORT = {
     "runner": {"vlm"},
     "reproduce": {"runner"},
     "run_folder": {"data"},
+    "shares": {"run_folder", "vlm"},
 }
 
 

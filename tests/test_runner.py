@@ -9,7 +9,7 @@ import sys
 import pytest
 from processes import alive, wait_for
 
-from lib import artefacts, paths, reproduce, runner
+from lib import artefacts, chain, parameters, paths, reproduce, runner
 from lib.command_line import INTERRUPTED
 
 
@@ -91,6 +91,7 @@ def test_a_notebook_runs_with_its_parameters_into_the_run_folder(
     left, written = (folder / f".part-{artefacts.HOST}-{p}-0123abcd" for p in (dead, os.getpid()))
     for temporary in (left, written):
         temporary.mkdir(parents=True)
+    (paths.shares_folder(folder, "10_toy") / "0of2").mkdir(parents=True)
     monkeypatch.setattr(runner, "SHORT", 0.2)
     passed = "-p seed 4 -p rate 1 -p note -x -p tags".split()
     assert main(write_notebook(BODY), *passed, "[x, y]") == 0
@@ -226,3 +227,35 @@ def test_of_two_runs_of_one_notebook_the_second_waits_and_says_for_whom(write_no
     assert (folder / "log").read_text().split() == ["start", "end"] * 2
     assert sum("10_toy is run by process" in text for text in told) == 1
     assert listed(folder / "executed") == ["10_toy.ipynb"]
+
+
+@pytest.mark.parametrize("name", [name for name, step in chain.CHAIN.items() if step.gathers])
+def test_a_job_with_a_share_of_the_tiles_ends_when_that_is_encoded(name):
+    notebook = paths.notebook_file(name)
+    values = parameters.resolve_parameters(notebook, {"dataset": "smoke"})
+    whole, part = (runner.filled(notebook, values | job).cells for job in ({}, {"part": 2}))
+    *before, last = part
+    assert "embed_in_parts(" in last.source and len(whole) > len(part) + 5
+    assert not [cell for cell in before if "embed_in_parts(" in cell.source]
+    differing = [b.source for a, b in zip(whole, part, strict=False) if a.source != b.source]
+    assert len(differing) == 1 and "part = 2" in differing[0]
+
+
+def test_jobs_take_the_gpus_in_turn(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    files = f"{tmp_path}/nvidia[0-9]*"
+
+    def taken(**job):
+        return runner.own_gpu(job, files).get("CUDA_VISIBLE_DEVICES")
+
+    for name in ("nvidiactl", "nvidia0"):
+        (tmp_path / name).touch()
+        assert taken(part=1, seed=0) is None
+    for number in (1, 2):
+        (tmp_path / f"nvidia{number}").touch()
+    assert [taken(part=part, seed=0) for part in range(6)] == list("012012")
+    assert [taken(part=-1, seed=seed, fold=1) for seed in range(3)] == list("120")
+    assert taken() == "0"
+    for told, expected in (("GPU-a,GPU-b", "GPU-b"), ("1,2", "2"), ("1", None), ("", None)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", told)
+        assert taken(seed=3) == expected

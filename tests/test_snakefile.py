@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from cases import case
 from processes import ROOT, snakemake
+
+from lib.chain import CHAIN
 
 SNAKEFILE = (ROOT / "Snakefile").read_text()
 
@@ -44,7 +47,7 @@ def test_a_call_is_one_command_whatever_vlm_and_folders_are_called(tmp_path):
             assert command[:3] == [sys.executable, "-m", "lib.runner"]
             assert notebook.parent == where / "notebooks"
             assert command[4:10] == ["-p", "dataset", "smoke", "-p", "vlm", hostile]
-            assert all(re.fullmatch("-p|seed|fold|[0-9]", word) for word in command[10:])
+            assert all(re.fullmatch("-p|seed|fold|parts|[0-9]", word) for word in command[10:])
     assert not list(tmp_path.rglob("P"))
 
 
@@ -52,6 +55,31 @@ def test_a_call_is_one_command_whatever_vlm_and_folders_are_called(tmp_path):
 def test_a_part_of_the_chain_can_be_asked_for(tmp_path):
     (command,) = planned(tmp_path, "--until", "00_tiles_and_splits", DATASET="smoke")
     assert Path(command[3]).stem == "00_tiles_and_splits"
+
+
+@pytest.mark.slow
+def test_jobs_with_a_share_of_the_tiles_run_before_the_notebook_that_gathers_them(tmp_path):
+    def calls(**told):
+        made = planned(tmp_path, DATASET="smoke", SEEDS="0,1", METHOD="vlm-cpl", **told)
+        of_runner = [words for words in made if words[2] == "lib.runner"]
+        named = [(c[3], dict(zip(c[5::3], c[6::3], strict=True))) for c in of_runner]
+        jobs = [(Path(f).stem[:2], v.get("seed"), v.get("parts"), v.get("part")) for f, v in named]
+        return [job for job in jobs if job[0] in ("10", "11")]
+
+    shared = calls(PARTS="3")
+    for number in ("10", "11"):
+        for seed in "01":
+            of_seed = [job for job in shared if job[:2] == (number, seed)]
+            assert sorted(of_seed[:3]) == [(number, seed, "3", part) for part in "012"]
+            assert of_seed[3:] == [(number, seed, "3", None)]
+    assert {job[2:] for job in calls()} == {("1", None)}
+
+
+def test_the_profile_for_slurm_names_rules_of_the_chain_and_holds_no_job_back():
+    profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
+    rules = {re.sub(r"_share$|_\d$", "", name) for name in profile["set-resources"]}
+    assert rules <= CHAIN.keys() and {n for n, step in CHAIN.items() if step.parts} <= rules
+    assert profile["jobs"] >= 10000 and profile["max-jobs-per-timespan"] == "10000/1s"
 
 
 REFUSED = {
@@ -62,6 +90,8 @@ REFUSED = {
     "put it at": {"dataset": "lc25k_colon"},
     "smoke has 0, 1, 2, 3, 4": {"folds": "5"},
     "there are vlm-cpl and unisal": {"method": "x"},
+    "parts=0: one number of jobs": {"parts": "0"},
+    "parts=2,3: one number of jobs": {"parts": "2,3"},
     "nct_crc has 0": {"dataset": "nct_crc", "folds": "1"},
 }
 

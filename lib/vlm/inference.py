@@ -201,20 +201,28 @@ def member_probabilities(vlm: VLM, image_embeds: torch.Tensor, text: torch.Tenso
 
 
 def embed_tiles(
-    vlm: VLM, pixels_file: Path, text: Texts, run: Path, *, batch_size: int = 64
+    vlm: VLM,
+    pixels_file: Path,
+    text: Texts,
+    run: Path,
+    *,
+    tiles: np.ndarray | None = None,
+    batch_size: int = 64,
 ) -> None:
-    """Embed and classify all decoded tiles, without augmentation (zero-shot inference).
+    """Embed and classify decoded tiles, without augmentation (zero-shot inference).
 
     Parameters
     ----------
     pixels_file : decoded tiles, uint8 [N, S, S, 3]
+    tiles : their numbers, where these are not all
     text : [C, D] from `embed_prompts`; of several sets of prompts by name, probs and agree are
         written to the folder `run/<name>`
     run : gets image_embeds.npy [N, D] float16 (projected, L2-normalised), backbone_features.npy
         [N, E] float16 (before the projection), probs.npy [N, C] float32 and agree.npy [N] bool,
         whether all members of an ensemble predict the same class (true for one VLM)
     """
-    tiles = np.arange(len(np.load(pixels_file, mmap_mode="r", allow_pickle=False)))
+    if tiles is None:
+        tiles = np.arange(len(np.load(pixels_file, mmap_mode="r", allow_pickle=False)))
     backbone_size, size = feature_sizes(vlm)
     with _NewArrays() as arrays:
         all_backbone = arrays.add(run / "backbone_features.npy", (len(tiles), backbone_size), "f2")

@@ -5,6 +5,8 @@ SEEDS ?= 0
 FOLDS ?= 0
 VLM ?=
 METHOD ?=
+PARTS ?=
+PROFILE ?=
 TILES ?=
 CLASSES ?=
 LABELS ?=
@@ -23,8 +25,8 @@ export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
 # A value stays the text that it is: make expands none, not even to export it, and recipes read them
 # as variables of the shell. The second line adds what else stands on the command line.
-override NAMED := DATASET SEEDS FOLDS VLM METHOD TILES CLASSES LABELS OTHER SLIDES OTHER_TISSUE \
-  SLIDE_TABLE BY_FOLDER VENV PYTHON DATA_ROOT LAB_ARGS \
+override NAMED := DATASET SEEDS FOLDS VLM METHOD PARTS PROFILE TILES CLASSES LABELS OTHER SLIDES \
+  OTHER_TISSUE SLIDE_TABLE BY_FOLDER VENV PYTHON DATA_ROOT LAB_ARGS \
   $(foreach .name,$(.VARIABLES),$(if $(filter command,$(origin $(.name))),$(.name)))
 $(foreach .name,$(NAMED),$(eval override export $(.name) := $$(value $(.name))))
 
@@ -127,6 +129,8 @@ help: ## List the targets
 	  "FOLDS=$$FOLDS" 'which fifth is tested, one or several: 0,1,2,3,4' \
 	  "VLM=$$VLM" 'a vision-language model; empty: the one named for the dataset' \
 	  "METHOD=$$METHOD" 'vlm-cpl or unisal; empty: both' \
+	  "PARTS=$$PARTS" 'jobs that share the tiles or slides of a run, as one per GPU' \
+	  "PROFILE=$$PROFILE" 'of snakemake, such as profiles/slurm; empty: this machine alone' \
 	  "TILES=$$TILES" 'a folder of images, for own and label' \
 	  "CLASSES=$$CLASSES" 'words per class, by semicolon, for own, label and slides' \
 	  "LABELS=$$LABELS" 'a file of labels, .jsonl of label or a .csv with path and label, for own' \

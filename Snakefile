@@ -3,8 +3,9 @@
 #     snakemake --cores all --config dataset=lc25k_colon seeds=0,1,2 folds=0,1,2,3,4
 #     snakemake --profile profiles/slurm --config dataset=lc25k_colon seeds=0,1,2 parts=8
 #
-# `parts` jobs share the slides of notebook 02, or the tiles of 10 and 11. A notebook is done when its executed copy is there, which is the last thing that it writes. Every
-# rule calls one thing only, `python -m lib.runner`; a cluster is a matter of snakemake's executors.
+# `parts` jobs share the slides of notebook 02, or the tiles of 10 and 11. A notebook is done when
+# its executed copy is there, which is the last thing that it writes. Every rule calls one thing
+# only, `python -m lib.runner`; a cluster is a matter of snakemake's executors.
 
 import os
 import re

@@ -2,6 +2,7 @@
 
     DATASET=lc25k_colon SEEDS=0,1,2 python -m lib.reproduce [ablations]
 
+PROFILE is one of Snakemake, as for a cluster; without it all cores of this machine are used.
 Snakemake runs in a session of its own: an interruption ends all its jobs, and one line says so.
 """
 
@@ -18,13 +19,13 @@ from lib import paths
 from lib.artefacts import atomic
 from lib.command_line import INTERRUPTED, say
 
-SNAKEMAKE = "--cores all --nolock --rerun-incomplete --quiet rules host progress".split()
+SNAKEMAKE = "--nolock --rerun-incomplete --quiet rules host progress".split()
 # Lines of Snakemake that say nothing to who called make.
 NOISE = re.compile(
     r"KeyboardInterrupt caught in kernel|Complete log|Shutting down|Elapsed time|"
     r"Exiting because|At least one job|Terminating processes|"
     r"Cancelling snakemake|Removing output files|Assuming unrestricted|Building DAG|Using shell|"
-    r"Select jobs|Execute \d+ jobs|\s*$"
+    r"Select jobs|Execute \d+ jobs|Array job submission does not|\s*$"
 )
 
 
@@ -85,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run snakemake with further arguments; returns the exit status."""
     targets = sys.argv[1:] if arguments is None else [*arguments]
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "Snakefile")]
+    profile = os.environ.get("PROFILE")
+    command += ["--profile", profile] if profile else ["--cores", "all"]
     signals = {signal.SIGTERM, signal.SIGHUP}
     for number in signals:
         signal.signal(number, signal.default_int_handler)

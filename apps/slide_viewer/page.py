@@ -21,7 +21,7 @@ from lib import paths
 from lib.alarm import Alarm
 from lib.artefacts import atomic
 from lib.slides.reading import Slide
-from lib.slides.study import CohortTiles, SlideStudy
+from lib.slides.study import FEW_SLIDES, CohortTiles, SlideStudy
 
 HERE = Path(__file__).parent
 OPENSEADRAGON = ("openseadragon/openseadragon.min.js", "openseadragon/LICENSE.txt")
@@ -97,6 +97,11 @@ def write_study_page(
         f"{', '.join(tiles.targets)}.",
         f"Tiles of other tissue were left out: {', '.join(tiles.others)}.",
     ]
+    if study.few_slides:
+        facts.append(
+            f"With fewer than {FEW_SLIDES} slides no attention is learnt: all tiles of a slide "
+            "that count weigh the same."
+        )
     told: dict[str, Any] = {"title": title, "facts": facts, "alarms": study.alarms}
     write_slides_page(out / "page", views, colours, left_out=left_out or {}, **told)
     return out / "page" / "index.html"

@@ -145,7 +145,8 @@ def attention_setup(
     """Attention classifiers on the features of slides, for `trainer.train`; its tiles are slides.
 
     slides: [S], those to train on; only their tiles give the mean and deviation that features are
-    standardised by. max_tiles: of a slide in a step. Raises ValueError where no slide has a tile.
+    standardised by; a step draws no more of them than there are. max_tiles: of a slide in a step.
+    Raises ValueError where no slide has a tile.
     """
     rows = np.concatenate([bags.rows[slide] for slide in slides])
     if not len(rows):
@@ -155,7 +156,7 @@ def attention_setup(
         partial(AttentionClassifier, torch.as_tensor(mean), torch.as_tensor(std), n_classes),
         partial(bags.sample, seed=seed, max_tiles=max_tiles),
         lambda chosen: bags.padded([bags.rows[slide] for slide in chosen]),
-        Schedule(steps=steps, batch_size=BATCH),
+        Schedule(steps=steps, batch_size=min(BATCH, 2 * len(slides))),  # half of it has labels
     )
 
 

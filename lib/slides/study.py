@@ -32,6 +32,7 @@ from lib.vlm.inference import VLM, class_probabilities, embed_prompts, embed_til
 from lib.vlm.prompts import PAPERS, fill
 
 CHUNK = 8192  # tiles
+FEW_SLIDES = 5  # with fewer to learn from, attention would only learn them by heart
 TARGETS, EVERYTHING = "targets", "targets-and-other-tissue"  # sets of prompts
 
 
@@ -182,7 +183,8 @@ class SlideStudy:
     probs: [S, C] by method and pooling; rows: [n], tiles that count, in the order of slides;
     tile_probs: [n, C], of these, by VLM-CPL; attention: of each slide, in the order of its tiles
     that count; kept: the share of sampled training tiles that the filters keep; alarms: what is
-    suspicious about that, see `alarm.label_free_alarms`.
+    suspicious about that, see `alarm.label_free_alarms`; few_slides: whether no attention was
+    learnt, so that all tiles of a slide weigh the same.
     """
 
     probs: Mapping[tuple[str, str], np.ndarray]
@@ -191,6 +193,7 @@ class SlideStudy:
     attention: Sequence[np.ndarray]
     kept: float
     alarms: Sequence[Alarm]
+    few_slides: bool = False
 
     def classes(self, class_names: Sequence[str]) -> tuple[list[str], np.ndarray]:
         """Class of each slide by the mean of VLM-CPL, and the probabilities [S, C].
@@ -220,7 +223,8 @@ def label_slides(
 ) -> SlideStudy:
     """Label all slides of a cohort in one setting without a label, and once with true labels.
 
-    Attention learns from `pseudo_labels_of_slides`.
+    Attention learns from `pseudo_labels_of_slides`; with fewer than `FEW_SLIDES` to learn from, the
+    mean of the tiles stands in its place and full supervision is left out.
 
     Parameters
     ----------
@@ -250,10 +254,13 @@ def label_slides(
     rows, tile_probs = by_method["vlm-cpl"]
     bags = Bags(file, tuple(rows[slide_of[rows] == slide] for slide in range(len(slides))))
     mean = found["vlm-cpl", "mean"]
+    lengths = np.array([len(of_slide) for of_slide in bags.rows])
+    few_slides = bool((learnt_from & (lengths > 0)).sum() < FEW_SLIDES)
     teachers = {"vlm-cpl-slides": pseudo_labels_of_slides(voted.setting, mean, learnt_from)}
     teachers |= {"full-supervision": labels} if (labels >= 0).all() else {}
-    attention = {}
-    for method, of_slides in teachers.items():
+    found["vlm-cpl-slides", "attention"] = mean
+    attention = {"vlm-cpl-slides": [np.full(n, 1 / max(n, 1)) for n in lengths]}
+    for method, of_slides in teachers.items() if not few_slides else ():
         found[method, "attention"], attention[method] = learn_slides(
             bags,
             np.where(learnt_from, of_slides, UNLABELLED),
@@ -263,7 +270,7 @@ def label_slides(
             seed=seed,
         )
     looked, kept = attention["vlm-cpl-slides"], float(trained.pseudo.kept.mean())
-    return SlideStudy(found, rows, tile_probs, looked, kept, trained.alarms)
+    return SlideStudy(found, rows, tile_probs, looked, kept, trained.alarms, few_slides)
 
 
 def pseudo_labels_of_slides(setting: str, probs: np.ndarray, learnt_from: np.ndarray) -> np.ndarray:

@@ -164,6 +164,13 @@ def test_an_interrupted_training_ends_as_one_that_was_not(cohort, tmp_path, monk
             assert torch.equal(a, b)
 
 
+def test_a_step_draws_no_more_slides_than_there_are(cohort):
+    for n in (1, 5, 40):
+        slides = np.resize(np.arange(N_SLIDES), n)
+        schedule = pooling.attention_setup(cohort[0], slides, C, steps=5, seed=0).schedule
+        assert schedule.batch_size == min(2 * n, pooling.BATCH)
+
+
 def test_without_a_tile_nothing_can_be_learnt(cohort):
     bags, _ = cohort
     with pytest.raises(ValueError, match="no slide to train on has a tile"):

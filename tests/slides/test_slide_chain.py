@@ -129,6 +129,7 @@ def test_slides_of_ones_own_end_in_a_page_and_a_table(chain, tmp_path):
     for said in ("left out: notes.txt: no slide", "left out in all: 1 of 5 files"):
         assert said in done.stderr
     assert "notes.txt" in page.read_text()
+    assert "With fewer than 5 slides no attention is learnt" in page.read_text()
     out = page.parents[1]
     table = pd.read_csv(out / "slides.csv")
     assert table.path.tolist() == [f"slide{n:02d}.tif" for n in (0, 1, 2, 5)]

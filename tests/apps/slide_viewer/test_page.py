@@ -76,6 +76,7 @@ def test_the_table_has_a_line_per_slide_and_names_stay_text(written):
     assert "b" not in table.tags and table.by_tag["h1"] == [NASTY]
     assert [text for text in table.by_tag["a"] if text] == [f"slide {NASTY}", "second"]
     assert f"2 of 2 slides labelled, by words alone: {NASTY}, normal." in table.by_tag["p"]
+    assert "no attention is learnt" not in str(table.by_tag["p"])
     assert "≠ predicted" in table.by_tag["span"] and "unknown" in table.by_tag["span"]
     assert table.by_tag["strong"] == ["0 of 1"]
 

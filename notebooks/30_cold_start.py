@@ -90,11 +90,13 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len
 
 # %%
 names = tile_shifts.parse_list(shifts) if shifts and seed == 0 else []
-files = [run.pixels_file(shift=name) for name in names]
-model = load_vlm(vlm, seed=seed)
-text = embed_prompts(model, vlm_cpl["prompts"])
-shifted = trials.embed_shifted(model, files, run.shared, text, vlm_cpl, seed=seed)
-folders = {"": run.shared} | dict(zip(names, shifted, strict=True))
+folders = {"": run.shared}
+if names:
+    files = [run.pixels_file(shift=name) for name in names]
+    model = load_vlm(vlm, seed=seed)
+    text = embed_prompts(model, vlm_cpl["prompts"])
+    shifted = trials.embed_shifted(model, files, run.shared, text, vlm_cpl, seed=seed)
+    folders |= dict(zip(names, shifted, strict=True))
 
 # %% [markdown]
 # ## The start
@@ -229,7 +231,7 @@ for shift in names:  # without a shift it is that of 22
 # %%
 params = {"query_size": query_size, "input_size": vlm_cpl["input_size"]}
 run.record(evaluate_cold_starts(
-    histories, without_label, all_labels, test, class_names, params, device=str(model.device)
+    histories, without_label, all_labels, test, class_names, params, device=setups.DEVICE
 ));
 
 # %% [markdown]

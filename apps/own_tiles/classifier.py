@@ -111,7 +111,7 @@ def predict_tiles(folder: Path, tiles: TileFolder, model: "VLM") -> tuple[pd.Dat
     description, heads = read_classifier(folder)
     classes = description["classes"]
     tiles, pixels = tiles.decode("own", model.image_size)
-    with scratch_folder() as scratch, torch.inference_mode():
+    with scratch_folder() as scratch, torch.no_grad():
         embed_tiles(model, pixels, embed_prompts(model, list(classes.values())), scratch)
         reader = samplers.plain_features(scratch / "backbone_features.npy")
         probs = networks.predict(heads, reader, tiles.unique.tile.values)

@@ -86,7 +86,7 @@ def _model_config(image_size: int, text_tower: Path) -> dict:
     }
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def source_features(
     model: VLM, pixels_file: Path, captions: Sequence[str]
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,7 +101,7 @@ def source_features(
     tokens = tokens_of(model.tokenizer, captions, "captions")
     texts = model.model.encode_text(tokens.to(model.device))
     model.model.text.proj = projection
-    return torch.cat(images).clone(), texts.float().clone()
+    return torch.cat(images), texts.float()
 
 
 def pretrain(

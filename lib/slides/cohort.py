@@ -191,7 +191,7 @@ def _changed(out: Path, line: Any, made_from: Mapping[str, str]) -> str | None:
     return ", ".join(differing) if file.is_file() else ""
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _embed(
     vlm: VLM,
     cohort: Cohort,

@@ -1,5 +1,6 @@
 """VLMs on small random models: what is loaded, embedded and written is open_clip's own result."""
 
+import ctypes
 import dataclasses
 import json
 import os
@@ -325,3 +326,21 @@ def test_memory_does_not_grow_with_the_number_of_tiles(tmp_path):
     growth = peaks[1] - peaks[0] - (written[1] - written[0])
     assert growth < 0.1 * peaks[0]
     assert growth < 0.25 * (stored[1] - stored[0])  # tighter: most of the peak is imports
+
+
+class _Usage(ctypes.Structure):  # mallinfo2(3)
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd".split()] + [
+        ("rest", ctypes.c_size_t * 5)
+    ]
+
+
+def test_a_large_buffer_is_not_mapped_afresh():
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        pytest.skip("this is no glibc, or an old one")
+    libc.mallinfo2.restype, libc.malloc.restype = _Usage, ctypes.c_void_p
+    inference.keep_buffers()
+    mapped = libc.mallinfo2().hblks
+    buffer = libc.malloc(ctypes.c_size_t(2**27))  # by default all above 2**25 are mapped
+    assert libc.mallinfo2().hblks == mapped
+    libc.free(ctypes.c_void_p(buffer))

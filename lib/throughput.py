@@ -1,5 +1,6 @@
 """Time and memory of the parts of both methods against the number of tiles; needs Linux."""
 
+import ctypes
 import multiprocessing
 import re
 import time
@@ -22,7 +23,8 @@ def make_up_tiles(
     """Write what the VLM would give for tiles that there are not, and their classes.
 
     The files are those of `inference.embed_tiles` and `embed_views`, and truth.npy, int64 [N].
-    Each class is a cloud about a centre of its own, and prompts are right more often than not.
+    Each class is a cloud about a centre of its own, near enough to others for networks that learn
+    from a few labels to disagree, and prompts are right more often than not.
     """
     n, v, c, e = n_tiles, n_views, n_classes, n_features
     of_file: dict[str, tuple[tuple[int, ...], str]] = {
@@ -38,7 +40,7 @@ def make_up_tiles(
     folder.mkdir(parents=True)
     files = {name: new_array(folder / f"{name}.npy", *kind) for name, kind in of_file.items()}
     chance = np.random.default_rng(seed)
-    centres = chance.standard_normal((c, e), np.float32)
+    centres = 0.3 * chance.standard_normal((c, e), np.float32)
     for block in blocks(n):
         truth = chance.integers(c, size=len(range(n)[block]))
         noise = chance.standard_normal((v + 2, len(truth), e), np.float32)
@@ -82,6 +84,8 @@ def measure(function: Callable[..., Any], *arguments: Any) -> dict[str, float]:
 
 def _timed(function: Callable[..., Any], arguments: Any, pipe: Connection) -> None:
     try:
+        # What the parent has freed and kept would be taken again, and not be counted.
+        ctypes.CDLL(None).malloc_trim(0)
         pipe.send(_anonymous("self"))
         wall, cpu = time.perf_counter(), time.process_time()
         found = function(*arguments)

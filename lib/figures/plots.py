@@ -195,11 +195,11 @@ def growth(table: pd.DataFrame, parts: Sequence[str]) -> Figure:
     """
     figure, axes = panels(1, 2, height=4.2)
     columns = {"cpu_seconds": "CPU seconds", "memory_mb": "memory beyond mapped files (MB)"}
-    colours = dict(zip(parts, sns.color_palette("husl", len(parts)), strict=True))
     for ax, (column, label) in zip(axes[0], columns.items(), strict=True):
         for number, part in enumerate(parts):
             own = table[table.part == part].sort_values("n_tiles")
-            look = {"marker": "osD^v"[number % 5], "color": colours[part], "label": part}
+            look = {"color": f"C{number % 6}", "ls": ("-", "--", ":")[number // 6 % 3]}
+            look |= {"marker": "osD^v"[number % 5], "label": part}
             ax.plot(own.n_tiles, own[column].clip(0.01 if ax is axes[0, 0] else 1), **look)
         ax.set(xscale="log", yscale="log", xlabel="tiles", title=label)
     return closed(figure, legend=True)

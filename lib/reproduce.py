@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from lib import paths
+from lib import paths, warm
 from lib.artefacts import atomic
 from lib.command_line import INTERRUPTED, say
 
@@ -91,13 +91,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signals = {signal.SIGTERM, signal.SIGHUP}
     for number in signals:
         signal.signal(number, signal.default_int_handler)
-    with subprocess.Popen(
-        [*command, *SNAKEMAKE, *targets],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with (
+        warm.started(wanted=not profile) as named,  # jobs of a cluster have another environment
+        subprocess.Popen(
+            [*command, *SNAKEMAKE, *targets],
+            env=os.environ | named,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process,
+    ):
         assert process.stdout is not None
         try:
             for line in process.stdout:

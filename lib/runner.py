@@ -7,6 +7,15 @@ are the defaults of its tagged cell, then `notebooks/params/<dataset>.yaml`, the
 executed copy has them in place of the defaults.
 """
 
+import sys
+
+from lib import warm
+
+if __name__ == "__main__":  # before what takes a second to import
+    status = warm.hand_over(sys.argv[1:])
+    if status is not None:
+        raise SystemExit(status)
+
 import argparse
 import ast
 import functools
@@ -14,7 +23,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -183,6 +191,7 @@ def _quiet_kernels() -> type:
 
     class QuietKernels(AsyncKernelManager):
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            self.provisioner = warm.provisioner(self)
             await super().start_kernel(stderr=subprocess.DEVNULL, **options)
 
     return QuietKernels

@@ -130,8 +130,9 @@ MAY_IMPORT = {
     "report": {"consensus", "alarm", "learning", "active"},  # of the last two, types alone
     "quality": {"learning", "active", "consensus", "clusters", "alarm", "report"},
     "figures": {"alarm", "consensus", "report", "slides", "quality"},
-    "runner": {"vlm"},
-    "reproduce": {"runner"},
+    "runner": {"vlm", "warm"},
+    "reproduce": {"runner", "warm"},
+    "warm_server": {"runner", "warm"},
     "run_folder": {"data"},
     "shares": {"run_folder", "vlm"},
 }

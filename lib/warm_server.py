@@ -97,6 +97,7 @@ def _be_runner(connection: socket.socket, environment: Mapping[str, str]) -> NoR
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the caller ends when it has the status
         sys.stdout.flush()
         sys.stderr.flush()
         with contextlib.suppress(OSError):  # the caller was killed

@@ -92,12 +92,12 @@ def test_a_network_learns_pixels(tmp_path):
         tmp_path / "out",
         network=partial(backbones.fine_tune_network, 2),
         sampler=samplers.pixel_views(tmp_path / "pixels.npy", 32, seed=0),
-        schedule=Schedule(steps=10, batch_size=32, learning_rate=0.01),
+        schedule=Schedule(steps=30, batch_size=32, learning_rate=0.01),
     )
     read = samplers.plain_pixels(tmp_path / "pixels.npy", 32)
     np.testing.assert_allclose(networks.predict(trained, read, np.arange(N)).sum(1), 1, atol=1e-5)
     loss = curve[["loss_a", "loss_b"]].mean(axis=1)
-    assert loss[-3:].mean() < 0.9 * loss[:3].mean()
+    assert loss[-8:].mean() < 0.6 * loss[:5].mean()
 
 
 def test_heads_learn_what_the_trainer_of_heads_teaches(tmp_path):

@@ -1,4 +1,4 @@
-"""Many tiles: rows that are read when they are looked at, blocks of rows, and a draw of some."""
+"""Rows of many tiles: read when they are looked at, in blocks, of length one, a draw of some."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +37,11 @@ class Rows:
 def blocks(n: int, size: int = BLOCK) -> list[slice]:
     """Slices of n rows, of `size` each but the last."""
     return [slice(start, start + size) for start in range(0, n, size)]
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows [N, E] of length one, in their own precision; a row of zeros stays one."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def draw(n: int, most: int, seed: int) -> np.ndarray:

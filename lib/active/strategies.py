@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from lib import consensus
-from lib.blocks import SAMPLED, Rows, blocks, draw
+from lib.blocks import SAMPLED, Rows, blocks, draw, unit_rows
 from lib.clusters import k_means
 from lib.labels import UNLABELLED
 
@@ -255,7 +255,7 @@ def herding(pool: Pool, n: int, seed: int, *, uncertain: bool = False, chunk: in
     dtype = np.float64 if len(covers) == len(rows) else np.float32
 
     def features(of: np.ndarray) -> np.ndarray:
-        return _unit(pool.features[of].astype(dtype))
+        return unit_rows(pool.features[of].astype(dtype))
 
     twice, seen = 2 * features(rows[covers]), features(labelled)
     weights = 1 - margin(pool.probs)[rows[covers]] if uncertain else np.ones(len(covers))
@@ -292,12 +292,6 @@ def herding(pool: Pool, n: int, seed: int, *, uncertain: bool = False, chunk: in
         bounds[row] = -np.inf
         np.maximum(covered, kernel(features(rows[[row]]))[:, 0], out=covered)
     return Query(rows[chosen])
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    """Rows of unit length."""
-    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    return features
 
 
 def _smallest_distance(features: np.ndarray, chunk: int) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.blocks import SAMPLED, Rows, blocks, draw
+from lib.blocks import SAMPLED, Rows, blocks, draw, unit_rows
 from lib.labels import UNLABELLED
 from lib.learning.losses import DualViewTraining, Objective, Supervised
 from lib.learning.setups import TrainingSetup
@@ -77,8 +77,7 @@ def voronoi_weights(features: np.ndarray | Rows | None, labels: np.ndarray) -> n
     mean, scale = sampled.mean(0), sampled.std(0)
 
     def unit(own: np.ndarray) -> np.ndarray:
-        own = (own - mean) / np.where(scale > 1e-6, scale, 1)
-        return own / np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
+        return unit_rows((own - mean) / np.where(scale > 1e-6, scale, 1))
 
     of_labels = unit(features[rows]).T
     for block in blocks(len(features), CHUNK):

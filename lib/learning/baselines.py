@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lib.blocks import blocks
+from lib.blocks import blocks, unit_rows
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -183,9 +183,7 @@ def _assigned(
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
-    """Rows of length one, float64; a row of zeros stays one."""
-    rows = np.asarray(rows, np.float64)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit_rows(np.asarray(rows, np.float64))
 
 
 def _affinity(features: np.ndarray) -> "sparse.csr_array":

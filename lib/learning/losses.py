@@ -243,8 +243,8 @@ class HighConfidenceCrossSupervision(_Stateless):
         labels: Tensor,
         progress: float,
         *,
-        rows: Tensor | None = None,
         state: dict[str, Tensor] | None = None,
+        **_: object,
     ) -> tuple[Tensor, Tensor]:
         logits, each = _labelled(outputs, labels)
         unlabelled = outputs[0][..., labels.shape[-1] :, :]
@@ -299,8 +299,8 @@ class DualViewTraining(HighConfidenceCrossSupervision):
         labels: Tensor,
         progress: float,
         *,
-        rows: Tensor | None = None,
         state: dict[str, Tensor] | None = None,
+        **_: object,
     ) -> tuple[Tensor, Tensor]:
         losses, pseudo = super().__call__(outputs, labels, progress, state=state)
         first, second = pseudo.unbind(-2)

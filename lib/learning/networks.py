@@ -73,7 +73,7 @@ def new_networks(make_network: Callable[[], nn.Module], seed: int) -> list[nn.Mo
     networks = []
     with torch.random.fork_rng([]):
         for network in range(2):
-            torch.manual_seed(mixed_seed(seed, network))
+            torch.default_generator.manual_seed(mixed_seed(seed, network))
             networks.append(make_network())
     return networks
 

@@ -19,7 +19,7 @@ from lib import paths, warm
 from lib.artefacts import atomic
 from lib.command_line import INTERRUPTED, say
 
-SNAKEMAKE = "--nolock --rerun-incomplete --quiet rules host progress".split()
+SNAKEMAKE = "--quiet rules host progress --nolock --rerun-incomplete".split()
 # Lines of Snakemake that say nothing to who called make.
 NOISE = re.compile(
     r"KeyboardInterrupt caught in kernel|Complete log|Shutting down|Elapsed time|"

@@ -93,17 +93,18 @@ def _crop_turn_flip(images: torch.Tensor, size: int, draws: torch.Tensor) -> tor
     in this order; together they make the four quarter turns with and without a flip.
     """
     n, stored = images.shape[:2]
-    top, left = (draws[:, :2] * (stored - size + 1)).long().split(1, dim=1)
-    upside_down, mirrored, transposed = (draws[:, 2:5] < 0.5).unbind(1)
-    steps = torch.arange(size, device=images.device).expand(n, size)
-    rows = torch.where(upside_down.view(n, 1), size - 1 - steps, steps) + top
-    first = (torch.arange(n, device=images.device).view(n, 1) * stored + rows) * stored + left
-    # Every run of `size` pixels in memory is a window, and a row of a crop is one of them.
-    windows = images.reshape(-1).unfold(0, 3 * size, 3)
-    crops = windows.index_select(0, first.view(-1)).view(n, size, size, 3)
-    crops = torch.where(mirrored.view(n, 1, 1, 1), crops.flip(2), crops)
-    crops = torch.where(transposed.view(n, 1, 1, 1), crops.transpose(1, 2), crops)
-    return crops.permute(0, 3, 1, 2)
+    top, left = (draws[:, :2] * (stored - size + 1)).long().unbind(1)
+    upside_down, mirrored, transposed = (draws[:, 2:5] < 0.5).long().unbind(1)
+    # Pixel (i, j) of a crop is the one at first + i · down + j · right of all stored pixels.
+    tile = torch.arange(n, device=images.device)
+    first = (tile * stored + top + upside_down * (size - 1)) * stored + left + mirrored * (size - 1)
+    by_row, by_column = (1 - 2 * upside_down) * stored, 1 - 2 * mirrored
+    down = torch.where(transposed == 1, by_column, by_row)
+    right = torch.where(transposed == 1, by_row, by_column)
+    steps = torch.arange(size, device=images.device)
+    place = (first[:, None] + down[:, None] * steps)[:, :, None] + right[:, None, None] * steps
+    crops = images.reshape(-1, 3).index_select(0, place.view(-1))
+    return crops.view(n, size, size, 3).permute(0, 3, 1, 2)
 
 
 def adjust_colours(

@@ -7,7 +7,13 @@
 # dropped and installed again.
 venv=${1:?name a folder: make VENV=.venv} python=$2 target=${3:-test}
 case "$venv" in -*) venv=./$venv ;; esac  # a folder, no option
-if [ -x "$venv/bin/python" ] && [ -e "$venv/.installed" ] &&
+# The wheels of torch name NVIDIA's libraries and link to most of them: without those it cannot be
+# imported. These it loads on use alone, which there is only with a device.
+left_out="triton|nvidia-cusolver"
+for device in /dev/nvidia[0-9]* /dev/dxg; do
+  [ ! -e "$device" ] || left_out=none
+done
+if [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.installed" 2>/dev/null)" = "$left_out" ] &&
   [ -z "$(find requirements.lock pyproject.toml set_up.sh -newer "$venv/.installed")" ]; then
   exit
 fi
@@ -29,7 +35,10 @@ esac
 if [ "$python" = "$venv/bin/python" ]; then
   echo "Bringing $venv up to date"
 else
-  echo "Setting up $venv (about 7 GB, a few minutes, once)"
+  case $left_out in
+    none) echo "Setting up $venv for an NVIDIA device (7 GB, a few minutes, once)" ;;
+    *) echo "Setting up $venv without Triton and cuSOLVER, as no NVIDIA device is found (5 GB, a few minutes, once)" ;;
+  esac
   # Of a set-up whose Python is gone nothing but the links to it is removed: the folder may hold more.
   [ ! -e "$venv/pyvenv.cfg" ] || rm -f "$venv/bin/python" "$venv"/bin/python3*
   "$python" -m venv --without-pip "$venv" || exit 1
@@ -42,10 +51,19 @@ done
   exit 1
 }
 install() { "$venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check "$@"; }
-install -r requirements.lock || exit 1
+# Lines of the lock whose package matches, or with != does not.
+locked() { awk -v names="^($1)==" "/^[^ ]/ {own = (\$0 ~ names)} own $2 1" requirements.lock; }
+wanted="$venv/wanted.txt"
+# uv is several times as fast as pip; where it fails pip tries, with the index that it is set up for.
+locked uv == >"$wanted"
+install -r "$wanted"
+locked "$left_out" != >"$wanted"
+VIRTUAL_ENV="$venv" "$venv/bin/uv" pip install --quiet --no-deps -r "$wanted" ||
+  install --no-deps -r "$wanted" || exit 1
 install --no-deps --no-build-isolation -e . || exit 1
 "$venv/bin/python" -m jupytext_config \
   --settings-file "$venv/etc/jupyter/labconfig/default_setting_overrides.json" \
   set-default-viewer python || exit 1
-touch "$venv/.installed"
+rm -f "$wanted"
+echo "$left_out" >"$venv/.installed"
 echo "$venv is ready"

@@ -65,7 +65,8 @@ def test_every_direct_and_build_dependency_is_locked(project):
 def test_lock_is_exact_and_names_no_place():
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     for line in lines:
-        assert line.lstrip().startswith("#") or re.match(r"[\w.-]+==\S+( ; .+)?$", line), line
+        pin, digest = r"[\w.-]+==\S+( ; .+)? \\$", r"    --hash=sha256:[0-9a-f]{64}( \\)?$"
+        assert line.startswith("#") or re.match(pin, line) or re.match(digest, line), line
         assert not re.search(r"://|file:|index-url|find-links|(^|\s)/\w", line), line
 
 

@@ -117,3 +117,10 @@ def test_a_refusal_is_one_line(tmp_path):
             [line] = [line for line in run.stderr.splitlines() if "error" in line.lower()]
             assert line.startswith("error: ") and message in line
             assert "File" not in run.stderr and "Traceback" not in run.stderr
+
+
+def test_targets_that_make_names_reach_snakemake(tmp_path):
+    told = {"OUTPUT_ROOT": str(tmp_path), "DATASET": "smoke", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "lib.reproduce", "ablations", "throughput", "--dry-run"]
+    run = subprocess.run(command, env=os.environ | told, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

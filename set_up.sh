@@ -58,7 +58,7 @@ wanted="$venv/wanted.txt"
 locked uv == >"$wanted"
 install -r "$wanted"
 locked "$left_out" != >"$wanted"
-VIRTUAL_ENV="$venv" "$venv/bin/uv" pip install --quiet --no-deps -r "$wanted" ||
+VIRTUAL_ENV="$venv" "$venv/bin/uv" pip install --quiet --system-certs --no-deps -r "$wanted" ||
   install --no-deps -r "$wanted" || exit 1
 install --no-deps --no-build-isolation -e . || exit 1
 "$venv/bin/python" -m jupytext_config \

@@ -14,9 +14,8 @@
 #
 # $$\text{accuracy} = \frac{\sum_f \text{correct}_f}{\sum_f n_f}, \qquad \text{balanced accuracy} = \frac{1}{C} \sum_c \frac{\sum_f \text{correct}_{f,c}}{\sum_f n_{f,c}}$$
 #
-# and averaged over seeds. Intervals are of 95 %, from a bootstrap over folds and the groups in them (slides, cases,
-# source tiles), in which the seeds of a group stay together; so are differences, with p corrected by Holm over the
-# lines of a table. A method is called not inferior to full supervision if the interval of the difference ends above
+# and averaged over seeds. Intervals are of 95 %, from a bootstrap over seeds, over folds and over the groups in them
+# (slides, cases, source tiles); so are differences, with p corrected by Holm over the lines of a table. A method is called not inferior to full supervision if the interval of the difference ends above
 # minus a margin that was fixed beforehand.
 #
 # It writes nothing: `make reproduce` puts the same page beside the runs, `make record` adds them to `data/record`, and

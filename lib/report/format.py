@@ -96,8 +96,10 @@ def differences(lines: Sequence[Estimate | None]) -> list[str]:
 
 
 def _difference(line: Estimate) -> str:
-    p = "" if line.p is None else ", p < 0.001" if line.p < 0.001 else f", p = {line.p:.3f}"
-    return with_interval(line, "+") + p
+    if line.p is None:
+        return with_interval(line, "+")
+    p = "< 0.001" if line.p < 0.001 else f"{'≤' if line.at_most else '='} {line.p:.3f}"
+    return f"{with_interval(line, '+')}, p {p}"
 
 
 def insert_columns(table: pd.DataFrame, before: str, columns: Mapping[str, Sequence[str]]) -> None:

@@ -1,7 +1,8 @@
 """Pooled scores, intervals and paired differences over folds and groups; one array layout.
 
-The unit is the group (slide, case, source tile): it is tested in one fold, by every seed. Seeds are
-averaged inside a group, so they narrow what training adds by chance and multiply no group.
+The unit is the group (slide, case, source tile): it is tested in one fold, by every seed. Seeds
+multiply no group; they are drawn too, each for all folds, so that an interval holds what another
+seed would have given, as far as a few seeds can tell.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from lib.record import Record
 SCORES = ("accuracy", "balanced_accuracy")
 # Fixed beforehand: by how much a method may be worse than full supervision and still be as good.
 MARGINS = {"accuracy": 0.01, "balanced_accuracy": 0.02}
-DRAWS, LEVEL = 2000, 0.95
+DRAWS, LEVEL = 20_000, 0.95
 Kind = tuple[str, ...]  # what names a method, such as (training, strategy)
 
 
@@ -25,13 +26,15 @@ Kind = tuple[str, ...]  # what names a method, such as (training, strategy)
 class Estimate:
     """A pooled value with its interval (NaN with fewer than two groups) and the p of a difference.
 
-    p: None where there is none, as with a single seed.
+    p: None where there is none, as with a single seed; at_most: whether it is the smallest that so
+    many draws can give.
     """
 
     value: float
     low: float = np.nan
     high: float = np.nan
     p: float | None = None
+    at_most: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,28 +106,40 @@ def bootstrap_weights(sizes: tuple[int, ...], draws: int = DRAWS, seed: int = 0)
         chance.multinomial(drawn[:, fold] * size, np.full(size, 1 / size))
         for fold, size in enumerate(sizes)
     ]
-    return np.concatenate(weights, axis=1).astype(float)
+    return np.concatenate(weights, axis=1).astype(np.float32)
+
+
+@lru_cache(maxsize=16)
+def seed_weights(n_seeds: int, draws: int = DRAWS, seed: int = 1) -> np.ndarray:
+    """Share of each seed in each draw [draws, S], drawn with replacement."""
+    chance = np.random.default_rng(seed)
+    drawn = chance.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=draws)
+    return drawn.astype(np.float32) / n_seeds
 
 
 def drawn_sums(groups: Groups, kind: Kind, tested: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Tiles and correct ones per class of a method, first of all groups, then of each draw [·, C].
 
-    tested: bool [S, U], the groups and seeds that count; seeds are averaged in each group. Two
-    methods with the same `tested` see the same draws. With fewer than two groups nothing is drawn.
+    tested: bool [S, U], the groups and seeds that count; a seed that did not test a group stands
+    for the mean of those that did. Two methods with the same `tested` see the same draws. With
+    fewer than two groups nothing is drawn.
     """
     key = kind, tested.tobytes()
     if key not in groups.sums:
-        used = tested.any(0)
-        sizes = np.unique(groups.folds[used], return_counts=True)[1]
-        weights = np.ones((1, used.sum()))
+        seeds, used = tested.any(1), tested.any(0)
+        by = tested[np.ix_(seeds, used)][..., None]
+        of_groups, of_seeds = np.ones((1, used.sum())), np.full((1, len(by)), 1 / len(by))
         if used.sum() > 1:
-            weights = np.concatenate([weights, bootstrap_weights(tuple(sizes.tolist()))])
-        share = (tested / np.maximum(tested.sum(0), 1))[:, :, None]
-        n, correct = (
-            weights @ (counts[groups.kinds[kind]] * share).sum(0)[used]
-            for counts in (groups.n, groups.correct)
-        )
-        groups.sums[key] = n, correct
+            sizes = np.unique(groups.folds[used], return_counts=True)[1]
+            of_groups = np.concatenate([of_groups, bootstrap_weights(tuple(sizes.tolist()))])
+            of_seeds = np.concatenate([of_seeds, seed_weights(len(by))])
+
+        def sums(counts: np.ndarray) -> np.ndarray:
+            own = counts[groups.kinds[kind]][np.ix_(seeds, used)]
+            own = np.where(by, own, own.mean(0, where=by))
+            return sum(of_seeds[:, s, None] * (of_groups @ each) for s, each in enumerate(own))
+
+        groups.sums[key] = sums(groups.n), sums(groups.correct)
     return groups.sums[key]
 
 
@@ -150,8 +165,10 @@ def differences(groups: Groups, mine: Kind, other: Kind) -> dict[str, Estimate]:
     estimated = {}
     for score in SCORES:
         values = drawn_differences(groups, mine, other, score)
-        p = bootstrap_p(values[1:]) if several and len(values) > 1 else None
-        estimated[score] = _estimate(values, p)
+        drawn = values[1:]
+        p = bootstrap_p(drawn) if several and len(drawn) else None
+        at_most = p is not None and p <= 2 / (len(drawn) + 1)
+        estimated[score] = replace(_estimate(values), p=p, at_most=at_most)
     return estimated
 
 
@@ -182,9 +199,9 @@ def fewest_seeds(groups: Groups, tested: np.ndarray) -> int:
     return min(int(tested[:, groups.folds == fold].any(1).sum()) for fold in folds)
 
 
-def _estimate(values: np.ndarray, p: float | None = None) -> Estimate:
+def _estimate(values: np.ndarray) -> Estimate:
     """values: the value of all groups, then those of the draws."""
-    return Estimate(float(values[0]), *_interval(values[1:]), p)
+    return Estimate(float(values[0]), *_interval(values[1:]))
 
 
 def bootstrap_p(differences: np.ndarray) -> float:

@@ -31,6 +31,7 @@ def make_up_tiles(
         "image_embeds": ((n, e), "f2"),
         "backbone_features": ((n, e), "f2"),
         "view_features": ((v, n, e), "f2"),
+        "mean_features": ((n, e), "f2"),
         "probs": ((n, c), "f4"),
         "view_probs": ((n, c), "f4"),
         "votes": ((v, n), "i2"),
@@ -51,6 +52,7 @@ def make_up_tiles(
         files["image_embeds"][block] = unit / np.linalg.norm(unit, axis=1, keepdims=True)
         files["backbone_features"][block], files["truth"][block] = looks, truth
         files["view_features"][:, block] = looks + noise[2:]
+        files["mean_features"][block] = looks + noise[2:].mean(0)
         files["probs"][block], files["view_probs"][block] = probs[0], probs[1:].mean(0)
         files["votes"][:, block], files["agree"][block] = probs[1:].argmax(2), True
     return folder

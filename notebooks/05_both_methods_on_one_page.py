@@ -20,9 +20,8 @@
 # against theirs.
 #
 # - In: what earlier notebooks saved of each tile: `probs.npy` [N, C], the probabilities of the prompts; `votes.npy`
-#   [V, N], the classes that random views vote for; image features of the plain tile before and after the projection to
-#   the space of the text, `backbone_features.npy` [N, E] and `image_embeds.npy` [N, D], and of the views, `view_features.npy`
-#   [V, N, E]. Settings of the run, and the rows of notebooks 10, 13 and 22.
+#   [V, N], the classes that random views vote for; image features of the plain tile in the space of the text,
+#   `image_embeds.npy` [N, D], and of the views before that projection, `view_features.npy` [V, N, E]. Settings of the run, and the rows of notebooks 10, 13 and 22.
 # - Out: nothing.
 
 # %%
@@ -32,6 +31,7 @@ import pandas as pd
 import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
 from torch import nn
 from torch.nn import functional as F
 
@@ -53,7 +53,7 @@ of_loop = run.settings_of("22_active_learning_rounds")
 train, test = run.split()
 tiles, truth = train.tile.values, train.label.values
 probs, votes, image_embeds = run.load("probs", "votes", "image_embeds")
-plain, views = run.load("backbone_features", "view_features")
+views = run.load("view_features")
 n_classes, rng = probs.shape[1], np.random.default_rng(seed)
 print(f"{len(tiles)} training tiles, {n_classes} classes, V = {len(votes)} views,",
       f"rho = {setting['keep_ratio']}")
@@ -124,20 +124,23 @@ def cross_supervision(a, b, y, threshold, weight):
     return loss
 
 # %% [markdown]
-# A network is one hidden layer on standardised features of the frozen image encoder; the papers train a whole
-# ResNet-50. Its last layer gives $C$ logits and, for UniSAL, the 128 numbers of a projection.
+# A network is one hidden layer on the principal components of the standardised features of the frozen image encoder; the
+# papers train a whole ResNet-50. Its last layer gives $C$ logits and, for UniSAL, the 128 numbers of a projection.
 
 # %% tags=["algorithm"]
 some = views[:, rng.permutation(tiles)[:1000]].astype(np.float32)
 mean, std = some.mean((0, 1)), some.std((0, 1))
 std[std < 1e-6] = 1
+n_components = min(256, some.shape[2], len(views) * some.shape[1])
+pca = PCA(n_components, svd_solver="covariance_eigh")
+pca.fit(((some - mean) / std).reshape(-1, len(mean)))
+views = np.stack([(view - mean) / std @ pca.components_.T for view in views]).astype(np.float32)
 
 def new_network():
-    return nn.Sequential(nn.Linear(len(mean), 256), nn.ReLU(), nn.Linear(256, n_classes + 128))
+    return nn.Sequential(nn.Linear(n_components, 64), nn.ReLU(), nn.Linear(64, n_classes + 128))
 
 def outputs(network, features):
-    standardised = torch.from_numpy((features.astype(np.float32) - mean) / std)
-    return network(standardised).split([n_classes, 128], dim=1)
+    return network(torch.from_numpy(features)).split([n_classes, 128], dim=1)
 
 # %% [markdown]
 # Half of a batch is labelled. That this half holds every class equally often is a rule of ours.
@@ -155,7 +158,7 @@ def draw_rows(labels):
 # %% tags=["algorithm"]
 def train_pair(labels, steps, loss):
     pair, rate = nn.ModuleList([new_network() for _ in "AB"]), setting["learning_rate"]
-    sgd = torch.optim.SGD(pair.parameters(), rate, momentum=0.9, weight_decay=8e-4)
+    sgd = torch.optim.SGD(pair.parameters(), rate, momentum=0.9, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.MultiStepLR(sgd, [int(0.75 * steps)])
     for step in range(steps):
         rows = draw_rows(labels)
@@ -169,7 +172,7 @@ def train_pair(labels, steps, loss):
     return pair
 
 # %% [markdown]
-# Both networks predict the plain tile. The mean of their softmaxes is the prediction, and the mean of their
+# Both networks predict the mean of the views of a tile. The mean of their softmaxes is the prediction, and the mean of their
 # projections is what UniSAL clusters.
 
 # %% tags=["algorithm"]
@@ -179,7 +182,7 @@ def predict(pair, features):
     return torch.stack([logits_a, logits_b]).softmax(2).numpy(), ((z_a + z_b) / 2).numpy()
 
 def accuracy_of(pair):
-    p, _ = predict(pair, plain[test.tile.values])
+    p, _ = predict(pair, views[:, test.tile.values].mean(0))
     return (p.mean(0).argmax(1) == test.label.values).mean()
 
 # %%
@@ -242,12 +245,12 @@ def choose(p, z, unlabelled, q):
 
 # %% tags=["algorithm"]
 labels, q = np.full(len(tiles), -1), max(1, round(of_loop["query_share"] * len(tiles)))
-query, curve = np.random.default_rng(seed).permutation(len(tiles))[:q], {}
+query, curve = np.random.default_rng([seed, fold]).permutation(len(tiles))[:q], {}
 for _ in range(of_loop["n_rounds"]):
     labels[query] = truth[query]
     pair = train_pair(labels, of_loop["n_steps"], unisal_loss)
     curve[int((labels >= 0).sum())] = accuracy_of(pair)
-    query = choose(*predict(pair, plain[tiles]), labels < 0, q)
+    query = choose(*predict(pair, views[:, tiles].mean(0)), labels < 0, q)
 second_half = list(curve)[-(len(curve) // 2):]
 accuracy["UniSAL"] = np.mean([curve[n] for n in second_half])
 assert list(curve) == [q * r for r in range(1, of_loop["n_rounds"] + 1)]  # no tile twice

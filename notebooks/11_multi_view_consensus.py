@@ -20,8 +20,8 @@
 # [What of each paper stands where](README.md#vlm-cpl).
 #
 # - In: `tiles.parquet`, `probs.npy` (prompt labels), `agree.npy`, the VLM and its prompts.
-# - Out: `view_features.npy` [V, N, E], `votes.npy` [V, N], `view_probs.npy` [N, C] of all tiles, which
-#   the folds share. `kept_by_views.parquet`: which training tiles of each fold the filter keeps, in both variants.
+# - Out: `view_features.npy` [V, N, E], their means `mean_features.npy` [N, E], `votes.npy` [V, N], `view_probs.npy` [N, C]
+#   of all tiles, which the folds share. `kept_by_views.parquet`: which training tiles of each fold the filter keeps, in both variants.
 #   Results `mean-of-views` and `mvc`.
 
 # %%

@@ -24,7 +24,7 @@
 # networks and the epoch that is best on the test set. Ours stands row by row in
 # [What of each paper stands where](README.md#vlm-cpl).
 #
-# - In: `pseudo_labels.parquet`, `view_features.npy`, `backbone_features.npy`, `probs.npy`.
+# - In: `pseudo_labels.parquet`, `view_features.npy`, `mean_features.npy`, `probs.npy`.
 # - Out: `hcs/<setting>/network_{a,b}.safetensors`, their curves, `predictions.parquet`, results `vlm-cpl`
 #   (fine-tuned networks: `hcs-fine-tune/`, `predictions-fine-tune.parquet`).
 
@@ -130,9 +130,9 @@ for _ in range(100):
 assert torch.allclose(loss, objective((torch.stack([a, b]), None), y, progress=1)[0], rtol=1e-4)
 
 # %%
-plain = torch.from_numpy(run.load("backbone_features")[test.tile.values]).float()
+read = torch.from_numpy(run.load("mean_features")[test.tile.values]).float()
 with torch.inference_mode():
-    predicted = sum(net.eval()(plain).softmax(1) for net in pair).argmax(1).numpy()
+    predicted = sum(net.eval()(read).softmax(1) for net in pair).argmax(1).numpy()
 print(f"right on the test set after a hundred steps: {(predicted == test.label.values).mean():.3f}")
 
 # %% [markdown]

@@ -33,7 +33,9 @@ import pandas as pd
 
 from lib.consensus import FilterInputs
 from lib.data import cards
+from lib.labels import missing_classes_expected
 from lib.learning import baselines, setups, trials
+from lib.learning.batches import TrainingTiles
 from lib.learning.source_only import source_only_probabilities
 from lib.learning.losses import CoTeaching, EarlyLearningRegularisation, Supervised
 from lib.figures import plots
@@ -125,6 +127,21 @@ show_table(planned_table, columns=columns)
 # %%
 outcomes = trials.run_trials(planned, train, test, card.class_names, setup=setup, seed=seed)
 print(f"{len(outcomes)} trainings in {sum(o.seconds for o in outcomes):.0f} s")
+
+# %% [markdown]
+# ## A linear probe
+#
+# What ten lines give: logistic regression on the mean of the views, with the zero-shot label of every tile, and with the
+# true one.
+
+# %%
+if network == "frozen":
+    probe = setups.linear_probe(run.shared, train.tile.values, len(card.classes))
+    for method, labels in {"linear-probe": prompt_labels, "full-probe": train.label.values}.items():
+        with missing_classes_expected():
+            data = TrainingTiles(train.tile.values, labels, card.class_names)
+        probs = setups.fit_predict(Supervised(), data, test.tile.values, setup=probe, seed=seed)
+        outcomes.append(trials.Outcome(method, probs))
 
 # %% [markdown]
 # ## Without any training

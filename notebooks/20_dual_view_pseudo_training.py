@@ -28,7 +28,7 @@
 # learning curve: 0.682 as published, 0.697 without cross supervision, 0.689 without the contrastive loss.
 # [What differs](README.md#unisal).
 #
-# - In: `tiles.parquet`, `view_features.npy`, `backbone_features.npy`.
+# - In: `tiles.parquet`, `view_features.npy`, `mean_features.npy`.
 # - Out: `dual-view/` with both networks and their curve; `labelled.parquet`, the tiles that were labelled.
 
 # %%

@@ -23,7 +23,7 @@
 # surpasses several methods; ours does not surpass chance on LC25000 (AULC 0.899, chance 0.919).
 # [What differs](README.md#unisal).
 #
-# - In: `tiles.parquet`, `view_features.npy`, `backbone_features.npy`.
+# - In: `tiles.parquet`, `view_features.npy`, `mean_features.npy`.
 # - Out: `rounds/<training>/<strategy>/` with `round<r>.parquet` (the tiles of each query, in order, and their
 #   answers), predictions of every round and the last networks; results.
 
@@ -43,7 +43,7 @@ from sklearn.linear_model import Ridge
 
 from lib.active.loop import ActiveLearningConfig, TableOracle, run_loops
 from lib.active.strategies import Pool, unisal
-from lib.active.trainings import training_by_name, training_setup
+from lib.active.trainings import PROBE, training_by_name, training_setup
 from lib.data import cards
 from lib.labels import UNLABELLED
 from lib.learning import setups
@@ -68,6 +68,7 @@ network = "frozen"  # heads on the VLM's features, or fine-tune: whole networks 
 fine_tune_size = 64  # input of whole networks in pixels; the papers' 224 want a GPU
 trainings = "dual-view,dual-view-aligned,supervised"  # how to train, by comma
 strategies = "unisal,unisal-coverage,random"  # how to choose, by comma; of lib/active/strategies.py
+probed = "random,margin,maxherding,margin-coverage"  # strategies of the linear probe, by comma
 repeated = "unisal,unisal-coverage,margin,random"  # those of them that all seeds and trainings run
 n_rounds = 10  # of training; one fewer of choosing
 query_share = 0.01  # of the pool, queried before each round
@@ -75,6 +76,7 @@ n_steps = 400  # of training in each round
 full_steps = 1000  # of training with all labels
 threshold = 0.7  # confidence above which a pseudo label is used
 cross_weight = 0.5  # w, of cross supervision after the warm-up
+own_weight = 0.1  # the same of dual-view-aligned
 contrast = 0.1  # β, of the class-wise contrastive loss
 restart = True  # networks start afresh in each round
 
@@ -89,18 +91,20 @@ pixels_file = run.pixels_file(size)
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len(test)} to test on")
 
 # %% [markdown]
-# ## Three ways to train
+# ## Ways to train
 #
 # *Supervised* learns from the labelled tiles alone. *Dual-view* is UniSAL's training, which
 # `20_dual_view_pseudo_training` looks into. *Dual-view, aligned* is our setting of it: the labels so far,
 # weighted by how many tiles of the pool each stands for, say how frequent the classes are, and the pseudo labels
-# follow that. All have two networks and predict by their mean, so that what training gains and what choosing
+# follow that, and count less ($w = 0.1$). All have two networks and predict by their mean, so that what training gains and what choosing
 # gains are seen apart. Our setting of choosing is `unisal-coverage`: half of each query is UniSAL's, half covers what
-# lies far from all labels, as a class on which both networks are wrong is never in the disagreement set.
+# lies far from all labels, as a class on which both networks are wrong is never in the disagreement set. Beside them stands
+# what ten lines give: a *linear probe*, logistic regression on the mean of the views, with the strategies in `probed`.
 
 # %%
 names = trainings.split(",")
-weights = {"threshold": threshold, "cross_weight": cross_weight, "contrast": contrast}
+weights = {"threshold": threshold, "contrast": contrast}
+weights |= {"cross_weight": cross_weight, "own_weight": own_weight}
 objectives = {name: training_by_name(name, **weights) for name in names}
 frozen = partial(setups.frozen, run.shared, train.tile.values)
 make_setup = frozen if network == "frozen" else partial(setups.fine_tune, pixels_file, size)
@@ -117,7 +121,7 @@ setup = {name: training_setup(name, partial(make_setup, steps=n_steps)) for name
 base = ActiveLearningConfig(
     train.tile.values, card.class_names, "unisal", objectives[names[0]], setup[names[0]],
     query_size=max(1, round(query_share * len(train))), n_rounds=n_rounds, seed=seed,
-    restart=restart, truth=train.label.values,
+    fold=fold, restart=restart, truth=train.label.values,
 )
 
 # %%
@@ -133,6 +137,12 @@ configs = {
     )
     for training, strategy in chosen
 }
+if network == "frozen":
+    probe = setups.linear_probe(run.shared, train.tile.values, len(card.classes))
+    configs |= {
+        (PROBE, strategy): replace(base, strategy=strategy, objective=Supervised(), setup=probe)
+        for strategy in probed.split(",")
+    }
 loops = pd.DataFrame([*configs], columns=["training", "strategy"])
 show_table(loops, f"{n_rounds} rounds with a query of {base.query_size} tiles before each")
 
@@ -156,12 +166,12 @@ history = next(iter(histories.values()))
 
 # %%
 q, n, tiles_of_pool = base.query_size, len(train), train.tile.values
-x = run.load("backbone_features")[tiles_of_pool].astype(np.float32)
+x = run.load("mean_features")[tiles_of_pool].astype(np.float32)
 views = [run.load("view_features")[v][tiles_of_pool].astype(np.float32) for v in (0, -1)]
 Y = np.eye(len(card.classes))[train.label]
 
 # %% tags=["algorithm"]
-queries = [np.random.default_rng(seed).permutation(n)[:q]]  # the first by chance
+queries = [np.random.default_rng([seed, fold]).permutation(n)[:q]]  # the first by chance
 for _ in range(2):
     L = np.concatenate(queries)
     U = ~np.isin(np.arange(n), L)  # unlabelled
@@ -196,14 +206,13 @@ show_table(history.rounds, ", ".join(next(iter(histories))))
 # %% [markdown]
 # ## Upper bound: all labels
 #
-# The same networks, trained longer, with every tile of the pool labelled.
+# The same networks, trained longer, and the linear probe, with every tile of the pool labelled.
 
 # %%
 started = time.perf_counter()
-full = setups.fit_predict(
-    Supervised(), TrainingTiles(train.tile.values, train.label.values, card.class_names),
-    test.tile.values, setup=make_setup(steps=full_steps), seed=seed,
-)
+labelled = TrainingTiles(train.tile.values, train.label.values, card.class_names)
+given = Supervised(), labelled, test.tile.values
+full = setups.fit_predict(*given, setup=make_setup(steps=full_steps), seed=seed)
 seconds = time.perf_counter() - started
 
 # %% [markdown]
@@ -222,12 +231,18 @@ full_row = evaluate_probs(
 )
 
 # %%
+full_rows = [full_row]
+if network == "frozen":
+    probs = setups.fit_predict(*given, setup=probe, seed=seed)
+    full_rows.append(evaluate_probs(
+        "full-probe", probs, test[["label"]], training=PROBE, budget=len(train), **fields
+    ))
 trials = [{"strategy": strategy, "training": training} for training, strategy in configs]
 rounds = evaluate_loops(
     trials, configs.values(), histories.values(), test, card.class_names,
     params={"input_size": size}, **fields,
 )
-recorded = run.record([full_row, *rounds])
+recorded = run.record([*full_rows, *rounds])
 
 # %% [markdown]
 # ## How fast it learns

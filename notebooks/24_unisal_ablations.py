@@ -20,7 +20,7 @@
 # worse. Ours on EBHI-Seg, one seed, AULC: 0.682 as published, 0.691 with a weight of 1, 0.660 with networks that do not
 # start afresh. [What differs](README.md#unisal).
 #
-# - In: the settings and results of `22_active_learning_rounds`; `tiles.parquet`, `view_features.npy`, `backbone_features.npy`.
+# - In: the settings and results of `22_active_learning_rounds`; `tiles.parquet`, `view_features.npy`, `mean_features.npy`.
 # - Out: results, marked by what is `varied` in them. The rounds themselves lie in temporary folders.
 
 # %%
@@ -101,7 +101,7 @@ def make_config(trial):
     return ActiveLearningConfig(
         pool, card.class_names, trial["strategy"], training_by_name(training, **weights),
         training_setup(training, make_setup, balance_classes=trial["balance_classes"]),
-        query_size=max(1, round(share * len(pool))), restart=trial["restart"], seed=seed,
+        query_size=max(1, round(share * len(pool))), restart=trial["restart"], seed=seed, fold=fold,
         n_rounds=round(n_rounds * own["query_share"] / share), truth=train.label.values,
     )
 

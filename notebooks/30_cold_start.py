@@ -143,7 +143,7 @@ for shift, result in trained.items():
 #   used.
 
 # %%
-weights = {name: unisal[name] for name in ("threshold", "cross_weight", "contrast")}
+weights = {name: unisal[name] for name in ("threshold", "own_weight", "contrast")}
 objective = training_by_name(training, **weights)
 query_size = max(1, round(unisal["query_share"] * len(pool)))
 setup = {shift: training_setup(training, partial(make, folder, steps=unisal["n_steps"]))
@@ -160,7 +160,8 @@ chosen |= {(shift, strategy): None for shift in names}  # by chance
 # %%
 loops = {
     (shift, name): ActiveLearningConfig(
-        pool, class_names, strategy, objective, setup[shift], cold_start=start, seed=seed,
+        pool, class_names, strategy, objective, setup[shift], cold_start=start,
+        seed=seed, fold=fold,
         query_size=query_size, n_rounds=unisal["n_rounds"], restart=unisal["restart"],
         truth=train.label.values,
     )

@@ -106,12 +106,8 @@ def filter_by(variant, folder):
 
 # %%
 def make_setup(folder):
-    mean, std = np.load(folder / "statistics.npy")
-    return setups.TrainingSetup(
-        partial(networks.frozen_head, mean, std, n_classes, projection=PROJECTION),
-        samplers.feature_views(folder / "view_features.npy", seed=seed),
-        samplers.plain_features(folder / "backbone_features.npy"),
-        Schedule(steps=n_steps), side_by_side=True)
+    given = {"steps": n_steps, "seed": seed, "projection": PROJECTION}
+    return setups.frozen(folder, all_tiles(folder), n_classes, **given)
 
 
 def draw_labels(folder):
@@ -123,9 +119,7 @@ def draw_labels(folder):
 
 
 def standardise(folder):
-    view_features = np.load(folder / "view_features.npy", mmap_mode="r")
-    statistics = networks.feature_statistics(view_features, all_tiles(folder))
-    np.save(folder / "statistics.npy", statistics)
+    samplers.FeatureViews(folder / "view_features.npy", all_tiles(folder), seed=seed)
 
 
 # %%
@@ -171,7 +165,7 @@ parts = {
     "both filters, ours": partial(filter_by, "ours"),
     "standardise": standardise,
     "count labels": count_labels,
-    "training": train,
+    "standardise and train": train,
     "predict all": predict,
 } | {f"query: {strategy}": partial(query, strategy)
      for strategy in ("unisal", "unisal-coverage", "margin", "badge", "coreset")}
@@ -253,15 +247,15 @@ def multiply(n_outputs, inputs, flows_back=True):
 
 
 def time_heads(folder):
-    standardise(folder)
-    inputs = torch.randn(2, Schedule().batch_size, n_features)
+    n_components = min(samplers.N_COMPONENTS, n_features)
+    inputs = torch.randn(2, Schedule().batch_size, n_components)
     train(folder)
     started = time.process_time()
     train(folder)
     trained = time.process_time()
     with trainer.fastest_float32():
         for _ in range(n_steps):
-            hidden, _ = multiply(256, inputs, flows_back=False)
+            hidden, _ = multiply(networks.HIDDEN, inputs, flows_back=False)
             multiply(n_classes, hidden), multiply(PROJECTION, hidden)
     bare, ours = time.process_time() - trained, trained - started
     return {"bare": n_steps / bare, "ours": n_steps / ours}

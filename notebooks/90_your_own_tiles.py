@@ -121,7 +121,8 @@ steps.embed(model, pixels_file, list(prompts.values()), out, n_views=n_views, se
 sizes = {"keep_ratio": keep_ratio, "n_steps": n_steps}
 learned = steps.learn(out, tiles.unique, names, said, **sizes, seed=seed)
 classifier.save_classifier(
-    out / "classifier", out / "hcs", model=model, seed=seed, classes=prompts, origin=origin
+    out / "classifier", out / "hcs", model=model, n_views=n_views, seed=seed, classes=prompts,
+    origin=origin
 )
 
 # %% [markdown]

@@ -98,6 +98,7 @@ def write_embedded_tiles(folder, n, n_classes=3, n_views=4, width=8):
         "votes": np.tile(probs.argmax(1), (n_views, 1)),
         "image_embeds": features.astype("f2"),
         "backbone_features": features.astype("f2"),
+        "mean_features": features.astype("f2"),
         "view_features": (features + chance.normal(0, 0.2, (n_views, n, width))).astype("f2"),
         "agree": np.ones(n, bool),
     }

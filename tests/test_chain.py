@@ -101,6 +101,7 @@ def test_artefacts_have_the_stated_shapes(chain):
         ("votes", (4, n), "i2"),
         ("view_probs", (n, 6), "f4"),
         ("view_features", (4, n, 1280), "f2"),
+        ("mean_features", (n, 1280), "f2"),
     ):
         array = np.load(chain[0] / f"{name}.npy", allow_pickle=False)
         assert (array.shape, array.dtype) == (shape, dtype), name
@@ -147,8 +148,9 @@ def test_rounds_query_training_tiles_once_each_and_are_all_recorded(chain):
     trainings = ("dual-view", "dual-view-aligned", "supervised")
     # Random is not among those that all trainings run: it is compared in our training alone.
     loops = {*product(trainings, ("unisal", "unisal-coverage")), ("dual-view-aligned", "random")}
-    full = ("supervised", "full-supervision")
-    assert set(zip(each.training, each.method, strict=True)) == {*loops, full}
+    loops |= {("linear-probe", "random"), ("linear-probe", "margin-coverage")}
+    full = {("supervised", "full-supervision"), ("linear-probe", "full-probe")}
+    assert set(zip(each.training, each.method, strict=True)) == loops | full
     firsts = []
     for training, strategy in loops:
         folder = runs / "fold0" / "rounds" / training / strategy

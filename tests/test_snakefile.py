@@ -1,8 +1,10 @@
 """The calls that the chain makes are words for one program; what cannot run is refused at once."""
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 

@@ -57,7 +57,7 @@ def own_tiles(out: Path, folder: Path) -> OwnTiles:
     names = list(description["classes"])
     numbers = unique.prompt_class.map({name: c for c, name in enumerate(names)})
     kept = numbers.where(unique.kept == "True", UNLABELLED).to_numpy(np.int64)
-    file = out / "backbone_features.npy"
+    file = out / "mean_features.npy"
     features = np.load(file, mmap_mode="r", allow_pickle=False)
     probs = networks.predict(pair, samplers.plain_features(file), unique.tile.values)
     return OwnTiles(out, folder, table, unique, names, features, probs, kept)

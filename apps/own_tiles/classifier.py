@@ -29,6 +29,7 @@ def save_classifier(
     trained: Path,
     *,
     model: "VLM",
+    n_views: int,
     seed: int,
     classes: Mapping[str, Sequence[str]],
     origin: Mapping[str, Any],
@@ -39,7 +40,8 @@ def save_classifier(
     ----------
     folder : of the classifier
     trained : folder with `network_*.safetensors`
-    model, seed : the VLM, of which the name, the seed and a digest of its weights are saved
+    model : the VLM, of which the name and a digest of its weights are saved
+    n_views, seed : of each tile, whose mean the heads read
     classes : prompts of each class
     origin : of `results.made_from`
 
@@ -50,6 +52,7 @@ def save_classifier(
     description = {
         "vlm": model.name,
         "vlm_seed": seed,
+        "n_views": n_views,
         "vlm_digest": weights_digest(model),
         "image_size": model.image_size,
         "networks": len(files),
@@ -75,14 +78,18 @@ def read_classifier(folder: Path) -> tuple[dict[str, Any], list["Classifier"]]:
 
     try:
         description = json.loads((folder / DESCRIPTION).read_bytes())
-        if missing := {"vlm", "vlm_seed", "vlm_digest", "made_from"} - description.keys():
+        if (
+            missing := {"vlm", "vlm_seed", "vlm_digest", "n_views", "made_from"}
+            - description.keys()
+        ):
             raise KeyError(*sorted(missing))
         files, heads = sorted(folder.glob(NETWORKS)), []
         if len(files) != description["networks"]:
             raise ValueError(f"{len(files)} networks of {description['networks']}")
         for file in files:
             weights = load_file(file)
-            head = frozen_head(weights["mean"], weights["std"], len(description["classes"]))
+            seen = weights["mean"], weights["std"], weights["basis"]
+            head = frozen_head(*seen, len(description["classes"]))
             head.load_state_dict(weights)
             heads.append(head.eval())
     except (
@@ -98,32 +105,44 @@ def read_classifier(folder: Path) -> tuple[dict[str, Any], list["Classifier"]]:
     return description, heads
 
 
-def predict_tiles(folder: Path, tiles: TileFolder, model: "VLM") -> tuple[pd.DataFrame, TileFolder]:
+def predict_tiles(
+    folder: Path, tiles: TileFolder, model: "VLM", *, views: bool = True
+) -> tuple[pd.DataFrame, TileFolder]:
     """Predict tiles with the classifier in a folder, whose VLM is loaded.
 
-    Returns the table of `predictions`, and the tiles without those that cannot be decoded.
+    views: read the mean of as many random views as the heads were taught with, or else each tile
+    once as it is, which is as many times as fast. Returns the table of `predictions`, and the tiles
+    without those that cannot be decoded.
     """
     import torch
 
     from lib.learning import networks, samplers
-    from lib.vlm.inference import embed_prompts, embed_tiles
+    from lib.vlm.inference import embed_prompts, embed_tiles, embed_views
 
     description, heads = read_classifier(folder)
     classes = description["classes"]
     tiles, pixels = tiles.decode("own", model.image_size)
+    text, numbers = embed_prompts(model, list(classes.values())), tiles.unique.tile.values
     with scratch_folder() as scratch, torch.no_grad():
-        embed_tiles(model, pixels, embed_prompts(model, list(classes.values())), scratch)
-        reader = samplers.plain_features(scratch / "backbone_features.npy")
-        probs = networks.predict(heads, reader, tiles.unique.tile.values)
+        if views:
+            drawn = {"n_views": description["n_views"], "seed": description["vlm_seed"]}
+            embed_views(model, pixels, numbers, text, scratch, **drawn)
+        else:
+            embed_tiles(model, pixels, text, scratch)
+        name = "mean_features" if views else "backbone_features"
+        probs = networks.predict(heads, samplers.plain_features(scratch / f"{name}.npy"), numbers)
     return predictions(tiles.table, probs, list(classes)), tiles
 
 
-def predict(classifier: Path, folder: Path, *, by_folder: bool = False) -> pd.DataFrame:
+def predict(
+    classifier: Path, folder: Path, *, by_folder: bool = False, views: bool = True
+) -> pd.DataFrame:
     """Predict a folder of tiles with a classifier that `90_your_own_tiles` trained.
 
-    classifier: the folder with classifier.json; folder, by_folder: see `list_tiles`. Returns the
-    table of `predictions`, and warns of what is left out. Raises ValueError naming what is wrong
-    with either folder, and a VLM that is not the one that the classifier was trained with.
+    classifier: the folder with classifier.json; folder, by_folder: see `list_tiles`; views: see
+    `predict_tiles`. Returns the table of `predictions`, and warns of what is left out. Raises
+    ValueError naming what is wrong with either folder, and a VLM that is not the one that the
+    classifier was trained with.
     """
     from lib.vlm.inference import weights_digest
     from lib.vlm.loading import load_vlm
@@ -136,7 +155,7 @@ def predict(classifier: Path, folder: Path, *, by_folder: bool = False) -> pd.Da
             f"{classifier} was trained with another {description['vlm']}: "
             "its weights are not those here"
         )
-    predicted, tiles = predict_tiles(classifier, tiles, model)
+    predicted, tiles = predict_tiles(classifier, tiles, model, views=views)
     if lines := tiles.left_out_lines():
         warnings.warn("\n".join(lines), stacklevel=2)
     return predicted

@@ -81,7 +81,7 @@ def predict_with_dropout(
             inputs = reader(tiles[start : start + batch_size]).to(device)
             members = []
             for network in networks:
-                features = network.body((inputs - network.mean) / network.std)
+                features = network.body(network.standardised(inputs))
                 dropped = F.dropout(features.expand(N_DROPOUTS, *features.shape), DROPOUT)
                 members.append(torch.softmax(network.head(dropped).float(), dim=2))
             batches.append(torch.stack(members).mean(0).cpu().numpy())

@@ -33,7 +33,7 @@ from lib.learning.setups import Trained, Training, TrainingSetup, load_networks,
 # the networks and the views. Raise it together with a change there that gives other queries or
 # other predictions for the same settings and data: rounds of an older version are then moved aside
 # and begun again. Whatever changes no result, a docstring or a faster loop, leaves it as it is.
-ALGORITHM = 2
+ALGORITHM = 3
 
 
 class Waiting(Exception):
@@ -67,9 +67,9 @@ class ActiveLearningConfig:
     """What all rounds of a loop share.
 
     tiles: [N], the pool; strategy: see `strategies.select`; the first `query_size` tiles are drawn
-    by chance from the seed alone, unless there is a `cold_start`. Networks start afresh in every
-    round, or with `restart` off from those of the round before. truth: [N], for reports of pseudo
-    labels alone. Raises ValueError for an unknown strategy and a tile that stands in the pool
+    by chance from the seed and the fold, unless there is a `cold_start`. Networks start afresh in
+    every round, or with `restart` off from those of the round before. truth: [N], for reports of
+    pseudo labels alone. Raises ValueError for an unknown strategy and a tile that stands in the pool
     twice.
     """
 
@@ -81,6 +81,7 @@ class ActiveLearningConfig:
     query_size: int
     n_rounds: int
     seed: int
+    fold: int = 0
     restart: bool = True
     truth: np.ndarray | None = None
     cold_start: ColdStart | None = None
@@ -92,9 +93,10 @@ class ActiveLearningConfig:
 
     def fingerprint(self, predict_for: np.ndarray) -> str:
         """Digest all that decides what the rounds give: settings, data and the code's version."""
-        sizes = (self.query_size, self.n_rounds, self.seed, self.restart, list(self.class_names))
-        settings = repr((ALGORITHM, self.strategy, self.objective, self.setup.schedule, sizes))
-        digest = hashlib.blake2b(settings.encode(), digest_size=16)
+        sizes = (self.query_size, self.n_rounds, self.seed, self.fold, self.restart)
+        names = list(self.class_names)
+        settings = (ALGORITHM, self.strategy, self.objective, self.setup.schedule, sizes, names)
+        digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
         for tiles in (self.tiles, predict_for):
             digest.update(repr(tiles.shape).encode() + tiles.tobytes())
         few = self.tiles[:16]
@@ -102,8 +104,9 @@ class ActiveLearningConfig:
             digest.update(inputs.cpu().numpy().tobytes())
         network = new_networks(self.setup.make_network, self.seed)[0]
         digest.update(repr(network).encode())
-        for values in network.buffers():  # of frozen heads: the statistics of all views
-            digest.update(values.cpu().numpy().tobytes())
+        for name, values in network.named_buffers():  # of frozen heads: the statistics of all views
+            if name != "basis":  # which follows from the same views, up to rounding
+                digest.update(values.cpu().numpy().tobytes())
         if self.cold_start is not None:
             self.cold_start.update(digest)
         return digest.hexdigest()
@@ -262,7 +265,8 @@ def _first_query(config: ActiveLearningConfig, known: Mapping[int, int]) -> Quer
     answers, start = pd.Series(known, dtype=np.int64).reindex(config.tiles), config.cold_start
     may_ask = (answers.isna() | answers.eq(UNANSWERED)).values
     if start is None:
-        order = np.random.default_rng(config.seed).permutation(len(config.tiles))
+        chance = np.random.default_rng([config.seed, config.fold])
+        order = chance.permutation(len(config.tiles))
         return Query(order[may_ask[order]][: config.query_size])
     pool = config.pool(start.first, start.networks, _labels(answers), may_ask)
     return start.first_query(pool, config.query_size, config.seed)

@@ -148,10 +148,20 @@ def covering_unisal(pool: Pool, n: int, seed: int) -> Query:
     pool that no label covers; the tiles of UniSAL's half count as labelled there. Chosen out of
     three variants on fold 0 of demo and of ebhi: the others rank or cover by 1 − Σ p₁ p₂.
     """
-    query = unisal(pool, n - n // 2, seed)
+    return _and_coverage(unisal(pool, n - n // 2, seed), pool, n // 2, seed)
+
+
+def covering_margin(pool: Pool, n: int, seed: int) -> Query:
+    """Choose half of the query by the smallest margin, half to cover the whole pool."""
+    smallest = least_certain(pool, n - n // 2, seed, score=lambda probs: -margin(probs))
+    return _and_coverage(smallest, pool, n // 2, seed)
+
+
+def _and_coverage(query: Query, pool: Pool, n: int, seed: int) -> Query:
+    """A query and n tiles of MaxHerding, for which those of the query count as labelled."""
     left, labels = pool.unlabelled_mask.copy(), pool.labels.copy()
     left[query.rows], labels[query.rows] = False, 0
-    covering = herding(replace(pool, unlabelled_mask=left, labels=labels), n // 2, seed)
+    covering = herding(replace(pool, unlabelled_mask=left, labels=labels), n, seed)
     return replace(query, rows=np.concatenate([query.rows, covering.rows]))
 
 
@@ -320,6 +330,7 @@ STRATEGIES: dict[str, Strategy] = {
     "random": by_chance,
     "entropy": partial(least_certain, score=entropy),
     "margin": partial(least_certain, score=lambda probs: -margin(probs)),
+    "margin-coverage": covering_margin,
     "coreset": partial(_activeml, "CoreSet"),
     "badge": partial(_activeml, "Badge"),
     "typiclust": partial(_activeml, "TypiClust"),

@@ -12,6 +12,8 @@ from lib.learning.losses import DualViewTraining, Objective, Supervised
 from lib.learning.setups import TrainingSetup
 
 TRAININGS = ("dual-view", "dual-view-aligned", "supervised")
+PROBE = "linear-probe"  # see `setups.linear_probe`, in place of networks
+OWN_WEIGHT = 0.1  # w of dual-view-aligned; of 0 … 0.5 the best on the worlds of `make choose`
 ALIGNMENT = 0.5  # α; with 1 a frequent class loses more than rare ones gain (fold 0 of ebhi)
 PROJECTION = 128  # size of the projectors, as published
 CHUNK = 4096  # tiles that are compared at a time
@@ -22,6 +24,7 @@ def training_by_name(
     *,
     threshold: float = 0.7,
     cross_weight: float = 0.5,
+    own_weight: float = OWN_WEIGHT,
     contrast: float = 0.1,
     alignment: float = ALIGNMENT,
 ) -> Objective:
@@ -31,19 +34,22 @@ def training_by_name(
     equally often. dual-view-aligned (ours): the same with pseudo labels that follow the labels, see
     `losses.DualViewTraining`. Its batches are balanced as well: drawn as the labels come they gain
     where a class is rare, but lose a class of four labels (`demo`). supervised: the labelled tiles
-    alone.
+    alone, as does linear-probe.
 
     Parameters
     ----------
-    threshold, cross_weight, contrast : threshold and weights of both dual-view trainings.
+    threshold, contrast : threshold τ and weight β of both dual-view trainings.
+    cross_weight, own_weight : w of dual-view, and of dual-view-aligned. Cross supervision takes
+        from rare classes what it gives to frequent ones: most of its wrong labels are theirs.
     alignment : α of the aligned one.
     """
-    if name not in TRAININGS:
+    if name not in (*TRAININGS, PROBE):
         raise ValueError(f"unknown training {name!r}: there are only {', '.join(TRAININGS)}")
-    if name == "supervised":
+    if name in ("supervised", PROBE):
         return Supervised()
-    alignment = alignment if name == "dual-view-aligned" else 0.0
-    return DualViewTraining(threshold, cross_weight, contrast=contrast, alignment=alignment)
+    if name == "dual-view":
+        return DualViewTraining(threshold, cross_weight, contrast=contrast)
+    return DualViewTraining(threshold, own_weight, contrast=contrast, alignment=alignment)
 
 
 def training_setup(

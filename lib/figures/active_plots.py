@@ -19,6 +19,7 @@ from lib.report import active_learning
 from lib.report.active_learning import (
     COLD_STARTS,
     OURS,
+    PROBE,
     PUBLISHED,
     STRATEGIES,
     TRAININGS,
@@ -69,7 +70,7 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     have run, which the legend says; one seed can be ten points above another.
     """
     n_seeds, rounds = curves.seed.nunique(), curves[curves["round"].notna()]
-    trainings = [t for t in TRAININGS if t in set(rounds.training)]
+    trainings = [t for t in (*TRAININGS, PROBE) if t in set(rounds.training)]
     size = {"width": 3 + 2.5 * len(trainings), "height": 3.4}
     figure, axes = panels(1, len(trainings), **size, sharey=True)
     for ax, training in zip(axes[0], trainings, strict=True):

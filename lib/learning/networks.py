@@ -14,11 +14,14 @@ from lib.artefacts import atomic
 from lib.learning.samplers import PlainReader
 from lib.random_draws import mixed_seed
 
+HIDDEN = 64  # features of a head
+
 
 class Classifier(nn.Module):
     """A body that turns standardised inputs into features [B, F], and a linear head: logits [B, C].
 
-    mean, std: broadcast against one input; buffers, which are saved with the weights, not learnt.
+    mean, std: broadcast against one input; basis: what standardised inputs are multiplied by, or
+    None; buffers, which are saved with the weights, not learnt.
     With a `projection` size P a linear projector without bias stands beside the head (UniSAL: 128),
     and the output is the pair (logits, projections [B, P]).
     """
@@ -31,15 +34,23 @@ class Classifier(nn.Module):
         mean: Tensor,
         std: Tensor,
         projection: int = 0,
+        basis: Tensor | None = None,
     ):
         super().__init__()
         self.mean: Tensor
         self.std: Tensor
+        self.basis: Tensor | None
         self.register_buffer("mean", mean.float())
         self.register_buffer("std", std.float())
+        self.register_buffer("basis", basis)
         self.body = body
         self.head = nn.Linear(n_features, n_classes)
         self.projector = nn.Linear(n_features, projection, bias=False) if projection else None
+
+    def standardised(self, inputs: Tensor) -> Tensor:
+        """Inputs as the body takes them."""
+        scaled = (inputs - self.mean) / self.std
+        return scaled if self.basis is None else scaled @ self.basis
 
     def forward(self, inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         logits, features = self.forward_features(inputs)
@@ -47,25 +58,25 @@ class Classifier(nn.Module):
 
     def forward_features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, C] and the projections [B, P], without a projector the features [B, F]."""
-        features = self.body((inputs - self.mean) / self.std)
+        features = self.body(self.standardised(inputs))
         return self.head(features), features if self.projector is None else self.projector(features)
 
 
 def frozen_head(
     mean: np.ndarray | Tensor,
     std: np.ndarray | Tensor,
+    basis: np.ndarray | Tensor,
     n_classes: int,
     *,
-    hidden: int = 256,
     projection: int = 0,
 ) -> Classifier:
-    """One hidden layer on the standardised features [B, E] of a frozen encoder.
+    """One hidden layer on principal components of the features [B, E] of a frozen encoder.
 
-    mean, std: [E], of the training features (`feature_statistics`).
+    mean, std: [E], and basis: [E, D], of the training features, see `samplers.FeatureViews`.
     """
-    mean, std = torch.as_tensor(mean), torch.as_tensor(std)
-    body = nn.Sequential(nn.Linear(len(mean), hidden), nn.ReLU())
-    return Classifier(body, hidden, n_classes, mean, std, projection)
+    mean, std, basis = map(torch.as_tensor, (mean, std, basis))
+    body = nn.Sequential(nn.Linear(basis.shape[1], HIDDEN), nn.ReLU())
+    return Classifier(body, HIDDEN, n_classes, mean, std, projection, basis.float())
 
 
 def new_networks(make_network: Callable[[], nn.Module], seed: int) -> list[nn.Module]:
@@ -79,35 +90,12 @@ def new_networks(make_network: Callable[[], nn.Module], seed: int) -> list[nn.Mo
 
 
 def save_networks(networks: Sequence[nn.Module], curve: pd.DataFrame, folder: Path) -> None:
-    """Write network_a.safetensors, network_b.safetensors and curve.parquet."""
-    for letter, network in zip("ab", networks, strict=True):
+    """Write network_a.safetensors, of a pair network_b.safetensors too, and curve.parquet."""
+    for letter, network in zip("ab", networks, strict=False):
         with atomic(folder / f"network_{letter}.safetensors") as file:
             save_file({k: v.contiguous() for k, v in network.state_dict().items()}, file)
     with atomic(folder / "curve.parquet") as file:
         curve.to_parquet(file)
-
-
-def feature_statistics(
-    features: np.ndarray, tiles: np.ndarray, chunk: int = 8192
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation [E] of the views of some tiles, float32, a chunk at a time.
-
-    features: [V, all tiles, E]; tiles: [N]. A feature that never changes gets the standard
-    deviation 1.
-    """
-    # Shifted by the first row: sums of squares about a far-off origin lose their digits.
-    shift = features[0, tiles[0]].astype(np.float64)
-    total, squares = np.zeros_like(shift), np.zeros_like(shift)
-    for view in features:
-        for start in range(0, len(tiles), chunk):
-            shifted = view[tiles[start : start + chunk]] - shift
-            total += shifted.sum(0)
-            squares += (shifted**2).sum(0)
-    n_rows = len(features) * len(tiles)
-    mean = total / n_rows
-    std = np.sqrt(np.maximum(squares / n_rows - mean**2, 0))
-    std[std < 1e-6] = 1
-    return (shift + mean).astype(np.float32), std.astype(np.float32)
 
 
 @torch.inference_mode()

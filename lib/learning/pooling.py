@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lib.learning.batches import Schedule
-from lib.learning.networks import Classifier, feature_statistics
-from lib.learning.samplers import mapped
+from lib.learning.networks import Classifier
+from lib.learning.samplers import feature_statistics, mapped
 from lib.learning.setups import TrainingSetup
 from lib.random_draws import BAGS, tile_draws
 

@@ -46,9 +46,9 @@ def source_only_probabilities(
 
     The heads, the steps and the views are those of the run (its settings); source classes take the
     names of target classes by `target_class`, with captions as the prompts of the source. run: run
-    folder with backbone_features.npy, where the result is kept for all folds. Returns float32
-    [N, C]; None, with a warning that says why, when the VLM is no stand-in or a target class is
-    no source class.
+    folder with the features of notebooks 10 and 11, where the result is kept for all folds. Returns
+    float32 [N, C]; None, with a warning that says why, when the VLM is no stand-in or a target
+    class is no source class.
     """
     if not model.name.startswith(paths.STAND_IN) or model.ensemble_members:
         warnings.warn(f"source-only is left out: {model.name} is no single stand-in", stacklevel=2)
@@ -86,6 +86,6 @@ def _train_and_predict(
         embed_tiles(model, pixels_file, text, folder)
         embed_views(model, pixels_file, data.tiles, text, folder, seed=seed, **drawing)
         setup = frozen(folder, data.tiles, len(class_names), steps=settings["n_steps"], seed=seed)
-        setup = replace(setup, reader=plain_features(run / "backbone_features.npy"))
+        setup = replace(setup, reader=plain_features(run / "mean_features.npy"))
         n_tiles = len(np.load(run / "backbone_features.npy", mmap_mode="r", allow_pickle=False))
         return fit_predict(Supervised(), data, np.arange(n_tiles), setup=setup, seed=seed)

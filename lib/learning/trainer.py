@@ -18,13 +18,13 @@ from lib.labels import UNLABELLED
 from lib.learning.batches import Schedule, TrainingTiles, draw_rows
 from lib.learning.losses import Objective, Outputs
 from lib.learning.networks import Classifier
-from lib.learning.samplers import ViewSampler
+from lib.learning.samplers import FeatureViews
 
 
 def train(
     objective: Objective,
     pairs: Sequence[Sequence[Any]],
-    sampler: ViewSampler,
+    sampler: FeatureViews,
     data: Sequence[TrainingTiles],
     *,
     schedule: Schedule,
@@ -68,7 +68,7 @@ def train(
     with fastest_float32():
         for step in trange(schedule.steps, desc="training", unit="step"):
             optimiser.param_groups[0]["lr"] = schedule.rate(step)
-            views = sampler(batches.tiles[step][:, None], np.arange(2)[:, None], step)
+            views = sampler.standardised(batches.tiles[step][:, None], np.arange(2)[:, None], step)
             losses, pseudo = objective(
                 heads(views.to(device)),
                 batches.labels[step],
@@ -116,19 +116,18 @@ class _Batches:
 
 
 class _StackedHeads:
-    """The weights of K = 2 P heads: [K, E, H], [K, 1, H], [K, H, C], [K, 1, C] and [K, H, P]."""
+    """The weights of K = 2 P heads: [K, D, H], [K, 1, H], [K, H, C], [K, 1, C] and [K, H, P]."""
 
     def __init__(self, pairs: Sequence[Sequence[Classifier]]):
-        self.first, self.n_pairs = pairs[0][0], len(pairs)
+        self.n_pairs = len(pairs)
         each = [_weights(network) for pair in pairs for network in pair]
         stacked = (torch.stack(own).contiguous() for own in zip(*each, strict=True))
         self.weights = [own.requires_grad_() for own in stacked]
 
     def __call__(self, views: Tensor) -> Outputs:
-        """views: [P, 2, B, E]."""
+        """views: [P, 2, B, D], standardised."""
         first, bias, head, head_bias, *projector = self.weights
-        inputs = views.flatten(0, 1).sub_(self.first.mean).div_(self.first.std)
-        hidden = torch.baddbmm(bias, inputs, first).relu_()
+        hidden = torch.baddbmm(bias, views.flatten(0, 1), first).relu_()
         outputs = [torch.baddbmm(head_bias, hidden, head)] + [hidden @ own for own in projector]
         logits, *projected = (own.unflatten(0, (self.n_pairs, 2)) for own in outputs)
         return logits, projected[0] if projected else None

@@ -21,6 +21,7 @@ STRATEGIES = {
     "random": "random",
     "entropy": "entropy",
     "margin": "margin",
+    "margin-coverage": "half margin, half MaxHerding",
     "coreset": "CoreSet",
     "badge": "BADGE",
     "typiclust": "TypiClust",
@@ -31,6 +32,8 @@ STRATEGIES = {
 }
 # Ours: pseudo labels follow the labels bought so far, and half of each query covers the pool.
 TRAININGS = ("dual-view-aligned", "dual-view", "supervised")
+PROBE = "linear-probe"  # in place of networks
+ALL_LABELS = {"full-supervision": "supervised", "full-probe": PROBE}
 PUBLISHED, OURS = ("dual-view", "unisal"), ("dual-view-aligned", "unisal-coverage")
 # Loops of `OURS` that VLM-CPL's networks begin; the last is UniSAL's own beginning.
 COLD_STARTS = {
@@ -104,8 +107,8 @@ def in_order(facts: pd.DataFrame) -> list[Kind]:
     """(training, strategy) as tables and figures show them."""
     present = set(facts[CURVE].itertuples(index=False, name=None))
     named = dict.fromkeys([*STRATEGIES, *sorted(facts.method.unique())])
-    methods = [method for method in named if method != "full-supervision"]
-    return [(t, m) for t in TRAININGS for m in methods if (t, m) in present]
+    methods = [method for method in named if method not in ALL_LABELS]
+    return [(t, m) for t in (*TRAININGS, PROBE) for m in methods if (t, m) in present]
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -130,9 +133,10 @@ def rounds_table(some: Record) -> pd.DataFrame:
         for fraction in FRACTIONS if len(full) else ():
             line[f"labels for {fraction:.0%}"] = labels_needed(curve, fraction * pooled_score(full))
         lines.append(line | statistics.runs(curve))
-    if len(full):
-        line = {"training": "supervised", "strategy": "all labels"}
-        lines.append(line | _end_cells(full) | statistics.runs(full))
+    for method, training in ALL_LABELS.items():
+        if len(bound := each[each.method == method]):
+            line = {"training": training, "strategy": "all labels"}
+            lines.append(line | _end_cells(bound) | statistics.runs(bound))
     table = pd.DataFrame(lines).fillna("")
     if groups.kinds and len(table):
         better = {

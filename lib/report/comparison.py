@@ -19,6 +19,7 @@ COMPARED = {
     "transductive": "transductive zero-shot (TransCLIP)",
     "stata": "StatA-style transduction",
     "source-only": "source-only supervision",
+    "linear-probe": "zero-shot labels, linear probe",
     "ce-all": "zero-shot labels, CE",
     "gce": "zero-shot labels, generalised CE",
     "elr": "zero-shot labels, early-learning regularisation",
@@ -31,6 +32,7 @@ COMPARED = {
     "ce-kept": "MVC → PFC, CE",
     "vlm-cpl": "VLM-CPL",
     "full-supervision": "full supervision",
+    "full-probe": "linear probe, all labels",
 }
 UNTRAINED = (
     *("zero-shot", "centred", "sinkhorn", "sinkhorn-clusters", "prior-em"),

@@ -278,13 +278,16 @@ def embed_views(
     ----------
     tiles : [N], tile numbers, which are rows of the pixels
     text : as for `embed_tiles`; a view is encoded once for all sets of prompts
-    run : gets view_features.npy [V, N, E] float16 (before the projection), votes.npy [V, N] int16
-        (argmax of each view) and view_probs.npy [N, C] float32 (mean over the views)
+    run : gets view_features.npy [V, N, E] float16 (before the projection), their means
+        mean_features.npy [N, E] float16, votes.npy [V, N] int16 (argmax of each view) and
+        view_probs.npy [N, C] float32 (mean over the views)
     hue : see `views.random_view`
     """
     shape = (n_views, len(tiles))
     with _NewArrays() as arrays:
-        all_features = arrays.add(run / "view_features.npy", (*shape, feature_sizes(vlm)[0]), "f2")
+        size = feature_sizes(vlm)[0]
+        all_features = arrays.add(run / "view_features.npy", (*shape, size), "f2")
+        all_means = arrays.add(run / "mean_features.npy", (len(tiles), size), "f2")
         outputs = [
             (
                 classes,
@@ -294,6 +297,7 @@ def embed_views(
             for folder, classes in _folders(run, text)
         ]
         for idx, images in _batches(vlm, pixels_file, tiles, batch_size):
+            mean = torch.zeros(len(idx), size, device=vlm.device)
             sums = [torch.zeros(len(idx), len(c), device=vlm.device) for c, _, _ in outputs]
             for view in range(n_views):
                 pixels = views.random_view(
@@ -301,10 +305,12 @@ def embed_views(
                 )
                 backbone_features, image_embeds = encode_images(vlm, pixels)
                 all_features[view, idx] = backbone_features.cpu()
+                mean += backbone_features / n_views
                 for (classes, all_votes, _), total in zip(outputs, sums, strict=True):
                     probs = class_probabilities(vlm, image_embeds, classes)
                     all_votes[view, idx] = probs.argmax(1).cpu()
                     total += probs / n_views
+            all_means[idx] = mean.cpu()
             for (_, _, mean_probs), total in zip(outputs, sums, strict=True):
                 mean_probs[idx] = total.cpu()
 

@@ -29,7 +29,8 @@ PSEUDO = np.where(CHANCE.random(70) < 0.5, TRUTH[:70], UNLABELLED)
 def with_features(run, apart):
     plain = CHANCE.normal(size=(N, E)) + apart * np.eye(3, E)[TRUTH]
     np.save(run / "view_features.npy", (plain + 0.3 * CHANCE.normal(size=(V, N, E))).astype("f2"))
-    np.save(run / "backbone_features.npy", plain.astype("f2"))
+    for name in ("backbone_features", "mean_features"):
+        np.save(run / f"{name}.npy", plain.astype("f2"))
     return run
 
 

@@ -17,7 +17,7 @@ TILES = np.random.default_rng(1).permutation(N)[:20]
 def setup(tmp_path_factory):
     run, chance = tmp_path_factory.mktemp("run"), np.random.default_rng(0)
     np.save(run / "view_features.npy", chance.normal(size=(V, N, E)).astype(np.float16))
-    np.save(run / "backbone_features.npy", chance.normal(size=(N, E)).astype(np.float16))
+    np.save(run / "mean_features.npy", chance.normal(size=(N, E)).astype(np.float16))
     return setups.frozen(run, np.arange(N), 3, steps=1, seed=0, projection=4)
 
 

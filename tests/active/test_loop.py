@@ -39,9 +39,24 @@ def setup(tmp_path_factory):
     plain = CHANCE.normal(size=(N, E)) + np.eye(3, E)[TRUTH]
     views = plain + 0.3 * CHANCE.normal(size=(V, N, E))
     np.save(run / "view_features.npy", views.astype(np.float16))
-    np.save(run / "backbone_features.npy", plain.astype(np.float16))
+    np.save(run / "mean_features.npy", plain.astype(np.float16))
     setup = setups.frozen(run, POOL, 3, steps=8, seed=0, projection=8)
     return replace(setup, schedule=replace(setup.schedule, batch_size=16))
+
+
+class Watched:
+    """A sampler whose calls somebody watches."""
+
+    def __init__(self, sampler, watch):
+        self.sampler, self.watch = sampler, watch
+
+    def __call__(self, *which):
+        self.watch(*which)
+        return self.sampler(*which)
+
+    def standardised(self, *which):
+        self.watch(*which)
+        return self.sampler.standardised(*which)
 
 
 class WatchedOracle(TableOracle):
@@ -296,15 +311,14 @@ def test_a_training_that_is_cut_off_is_done_again(tmp_path, setup):
 def assert_continued(folder, setup, restart):
     seen, stops = [], [5]
 
-    def sampler(tiles, network, step):
+    def watch(tiles, network, step):
         seen.append(step)
         if seen.count(5) == 2 and step in stops:  # in the second round
             stops.clear()
             raise KeyboardInterrupt
-        return setup.sampler(tiles, network, step)
 
     expected = run(folder / "whole", setup, restart=restart)
-    broken = replace(setup, sampler=sampler)
+    broken = replace(setup, sampler=Watched(setup.sampler, watch))
     with pytest.raises(KeyboardInterrupt):
         run(folder / "broken", broken, restart=restart)
     assert (len(read_rounds(folder / "broken").probs), seen[-1]) == (1, 5)
@@ -480,11 +494,10 @@ def batches(setup):
     """The setup, and a list that gets the tiles of each time that views are drawn."""
     seen = []
 
-    def draw(tiles, network, step):
+    def watch(tiles, network, step):
         seen.append(set(tiles.ravel().tolist()))
-        return setup.sampler(tiles, network, step)
 
-    return replace(setup, sampler=draw), seen
+    return replace(setup, sampler=Watched(setup.sampler, watch)), seen
 
 
 def test_tiles_left_unanswered_stay_unlabelled_and_are_not_asked_for_again(tmp_path, setup):

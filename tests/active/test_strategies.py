@@ -388,3 +388,14 @@ def test_memory_grows_with_the_number_of_tiles_and_not_with_its_square(strategy)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 5 * peaks[0]
+
+
+def test_margin_and_coverage_share_a_query_and_cover_what_the_margin_leaves():
+    pool = random_pool()
+    found = strategies.select("margin-coverage", pool, 7, seed=0).rows
+    by_margin = strategies.select("margin", pool, 4, seed=0).rows
+    assert found[:4].tolist() == by_margin.tolist() and len(set(found)) == 7
+    labels = pool.labels.copy()
+    labels[by_margin] = 0
+    left = replace(pool, labels=labels, unlabelled_mask=pool.unlabelled_mask & (labels < 0))
+    assert np.array_equal(found[4:], strategies.herding(left, 3, seed=0).rows)

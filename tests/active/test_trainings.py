@@ -18,12 +18,13 @@ from lib.learning.setups import TrainingSetup
 
 def test_the_published_training_is_that_of_the_paper_and_the_aligned_one_adds_alignment():
     assert repr(trainings.training_by_name("dual-view")) == repr(losses.DualViewTraining())
-    weights = {"threshold": 0.6, "cross_weight": 0.3, "contrast": 0.2}
+    weights = {"threshold": 0.6, "cross_weight": 0.3, "own_weight": 0.05, "contrast": 0.2}
     published = trainings.training_by_name("dual-view", **weights)
     aligned = trainings.training_by_name("dual-view-aligned", **weights)
     assert (published.threshold, published.weight, published.contrast) == (0.6, 0.3, 0.2)
     assert published.alignment == 0 < aligned.alignment < 1
-    assert replace(aligned, alignment=0.0) == published
+    assert aligned.weight == 0.05 < trainings.OWN_WEIGHT < losses.DualViewTraining().weight
+    assert replace(aligned, alignment=0.0, weight=0.3) == published
     assert trainings.training_by_name("dual-view-aligned", alignment=1.0).alignment == 1
     with pytest.raises(ValueError, match=f"'dual'.*{', '.join(trainings.TRAININGS)}"):
         trainings.training_by_name("dual")

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
-from lib.labels import UNLABELLED
+from lib.labels import UNLABELLED, missing_classes_expected
 from lib.learning import losses, networks, setups
 from lib.learning.batches import TrainingTiles
 
@@ -19,7 +20,7 @@ def run(tmp_path):
     chance = np.random.default_rng(0)
     features = chance.normal(size=(V + 1, N, E)) + 2 * TRUTH[:, None]
     np.save(tmp_path / "view_features.npy", features[:V].astype(np.float16))
-    np.save(tmp_path / "backbone_features.npy", features[V].astype(np.float16))
+    np.save(tmp_path / "mean_features.npy", features[V].astype(np.float16))
     store = chance.integers(0, 80, (N, 37, 37, 3)) + 120 * TRUTH[:, None, None, None]
     np.save(tmp_path / "store.npy", store.astype(np.uint8))
     return tmp_path
@@ -84,3 +85,21 @@ def test_training_leaves_no_files_and_the_random_state_alone(run):
     predictions("frozen", run)
     assert {file: file.stat().st_mtime_ns for file in run.iterdir()} == before
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_linear_probe_is_that_of_scikit_learn_and_misses_unknown_classes(run):
+    means = np.load(run / "view_features.npy").astype("f4").mean(0)
+    np.save(run / "mean_features.npy", means)
+    labelled, setup = NUMBERS < 12, setups.linear_probe(run, NUMBERS, 3)
+    for n_known in (2, 1):
+        truth = np.minimum(TRUTH, n_known - 1)
+        with missing_classes_expected():
+            data = TrainingTiles(NUMBERS, np.where(labelled, truth, UNLABELLED), ["a", "b", "c"])
+        found = setups.fit_predict(losses.Supervised(), data, NUMBERS, setup=setup, seed=0)
+        expected = np.eye(3)[np.zeros(N, int)]
+        if n_known == 2:
+            inputs = (means - means.mean(0)) / means.std(0)
+            probe = LogisticRegression(C=setups.PROBE_C, class_weight="balanced")
+            probe.fit(inputs[labelled], truth[labelled])
+            expected = np.column_stack([probe.predict_proba(inputs), np.zeros(N)])
+        np.testing.assert_allclose(found, expected, atol=1e-5)

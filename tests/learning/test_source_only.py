@@ -42,9 +42,9 @@ def model(monkeypatch):
     kinds = np.array([0, 1, 0])[table.label]
 
     def embed_views(model, store, tiles, text, folder, *, n_views, **options):
-        np.save(
-            folder / "view_features.npy", np.stack([features(kinds, v) for v in range(n_views)])
-        )
+        views = np.stack([features(kinds, v) for v in range(n_views)])
+        np.save(folder / "view_features.npy", views)
+        np.save(folder / "mean_features.npy", views.mean(0))
 
     def embed_tiles(model, store, text, folder):
         np.save(folder / "backbone_features.npy", features(kinds, 9))
@@ -60,15 +60,20 @@ def model(monkeypatch):
     return SimpleNamespace(name="stand-in-elsewhere", ensemble_members=(), card=card)
 
 
+def save_features(folder, values):
+    for name in ("backbone_features", "mean_features"):
+        np.save(folder / f"{name}.npy", values)
+
+
 def test_heads_learn_from_the_source_and_predict_every_tile_of_the_run(model, tmp_path):
     truth = np.arange(N) % 2
-    np.save(tmp_path / "backbone_features.npy", features(truth, 5))
+    save_features(tmp_path, features(truth, 5))
     probs = source_only.source_only_probabilities(model, tmp_path, ["a", "b"], SETTINGS, seed=0)
     assert probs.shape == (N, 2) and (probs.argmax(1) == truth).mean() > 0.9
 
 
 def test_the_result_is_kept_for_the_same_settings_alone(model, tmp_path, monkeypatch):
-    np.save(tmp_path / "backbone_features.npy", features(np.arange(N) % 2, 5))
+    save_features(tmp_path, features(np.arange(N) % 2, 5))
     given = (model, tmp_path, ["a", "b"])
     first = source_only.source_only_probabilities(*given, SETTINGS, seed=0)
     monkeypatch.setattr(source_only, "fit_predict", lambda *args, **kwargs: np.zeros((N, 2)))
@@ -76,13 +81,13 @@ def test_the_result_is_kept_for_the_same_settings_alone(model, tmp_path, monkeyp
     assert first.tobytes() == kept.tobytes()
     for settings, seed in ((SETTINGS | {"n_steps": 50}, 0), (SETTINGS, 1)):
         assert not source_only.source_only_probabilities(*given, settings, seed=seed).any()
-    np.save(tmp_path / "backbone_features.npy", features(np.arange(N) % 2, 6))  # of another model
+    save_features(tmp_path, features(np.arange(N) % 2, 6))  # of another model
     assert not source_only.source_only_probabilities(*given, SETTINGS, seed=0).any()
 
 
 def test_a_target_class_without_a_source_class_is_said_and_left_out(model, tmp_path):
     model.card.classes[1].captions = ("like a",)
-    np.save(tmp_path / "backbone_features.npy", features(np.arange(N) % 2, 5))
+    save_features(tmp_path, features(np.arange(N) % 2, 5))
     with pytest.warns(UserWarning, match="elsewhere has no class b"):
         found = source_only.source_only_probabilities(model, tmp_path, ["a", "b"], SETTINGS, seed=0)
     assert found is None

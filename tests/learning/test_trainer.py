@@ -31,13 +31,20 @@ OBJECTIVES = [
 ]
 
 
+class Sampler:
+    """Gives what a function gives as the standardised views."""
+
+    def __init__(self, standardised):
+        self.standardised = standardised
+
+
 @pytest.fixture
 def make_setup(tmp_path):
     """Heads on made-up features of views and of plain tiles."""
     chance = np.random.default_rng(0)
     views = FEATURES + 0.1 * chance.normal(size=(N_VIEWS, N, SIZE))
     np.save(tmp_path / "view_features.npy", views.astype(np.float16))
-    np.save(tmp_path / "backbone_features.npy", FEATURES.astype(np.float16))
+    np.save(tmp_path / "mean_features.npy", FEATURES.astype(np.float16))
 
     def make(projection=0, **schedule):
         setup = setups.frozen(tmp_path, np.arange(N), 2, steps=45, seed=0, projection=projection)
@@ -116,7 +123,9 @@ def test_plain_training_is_a_plain_loop_of_twenty_lines(make_setup):
     (trained,) = train(setup, losses.Supervised(), some_labelled())
     rows, _ = draw_rows(some_labelled(), setup.schedule, uses_unlabelled=False, seed=0)
     for number, network in enumerate(networks.new_networks(setup.make_network, seed=0)):
-        optimiser = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=8e-4)
+        optimiser = torch.optim.SGD(
+            network.parameters(), 0.1, momentum=0.9, weight_decay=setups.WEIGHT_DECAY
+        )
         for step in range(30):
             optimiser.param_groups[0]["lr"] = 0.1 if step < 22.5 else 0.01
             logits = network(setup.sampler(rows[step], number, step))
@@ -200,7 +209,7 @@ def test_cross_supervision_learns_more_than_plain_training_from_the_same_labels(
     schedule = Schedule(steps=200, batch_size=64, learning_rate=0.02)
     truth, gains = np.arange(600) % 2, []
     means = np.where(truth, 1.0, -1.0)[:, None] * 0.5
-    head = partial(networks.frozen_head, np.zeros(16), np.ones(16), 2, hidden=16)
+    head = partial(networks.frozen_head, np.zeros(16), np.ones(16), np.eye(16), 2)
     for seed in range(6):
         chance = np.random.default_rng(seed)
         features, unseen = (means + chance.normal(size=(600, 16)) for _ in range(2))
@@ -217,7 +226,7 @@ def test_cross_supervision_learns_more_than_plain_training_from_the_same_labels(
         for weight in (0.0, 0.5):
             pair = networks.new_networks(head, seed)
             objective = losses.HighConfidenceCrossSupervision(weight=weight)
-            trainer.train(objective, [pair], view, [data], schedule=schedule, seed=seed)
+            trainer.train(objective, [pair], Sampler(view), [data], schedule=schedule, seed=seed)
             read = torch.from_numpy(unseen).float()
             found = networks.predict(pair, lambda tiles, read=read: read[tiles], data.tiles)
             scores.append((found.argmax(1) == truth).mean())
@@ -274,13 +283,14 @@ def test_a_loss_that_is_not_finite_is_named_and_leaves_nothing(
     setup = make_setup()
 
     def spoilt(tiles, networks_, own_step):
-        views = setup.sampler(tiles, networks_, own_step)
+        views = setup.sampler.standardised(tiles, networks_, own_step)
         if own_step == step:
             views[:, network] *= value
         return views
 
     expected = f"network {'ab'[network]} is nan at step {step}: .*learning rate"
-    bad = setups.Training(replace(setup, sampler=spoilt), HCS, some_labelled(), 0, tmp_path / "out")
+    bad = replace(setup, sampler=Sampler(spoilt))
+    bad = setups.Training(bad, HCS, some_labelled(), 0, tmp_path / "out")
     with pytest.raises(FloatingPointError, match=expected):
         setups.train_all([bad])
     assert not (tmp_path / "out").exists()
@@ -290,12 +300,13 @@ def test_weights_spoilt_by_the_last_step_are_not_written(make_setup, tmp_path):
     setup = make_setup()
 
     def spoilt(tiles, networks_, step):
-        views = setup.sampler(tiles, networks_, step)
+        views = setup.sampler.standardised(tiles, networks_, step)
         if step == setup.schedule.steps - 1:
             views[:, :, 8:] *= np.nan
         return views
 
-    bad = setups.Training(replace(setup, sampler=spoilt), HCS, some_labelled(), 0, tmp_path / "out")
+    bad = replace(setup, sampler=Sampler(spoilt))
+    bad = setups.Training(bad, HCS, some_labelled(), 0, tmp_path / "out")
     with pytest.raises(FloatingPointError, match=r"weight of network a .* at step 44"):
         setups.train_all([bad])
     assert not (tmp_path / "out").exists()

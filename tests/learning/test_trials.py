@@ -34,6 +34,7 @@ def folder(tmp_path):
     arrays = {
         "view_features": features[:V].astype(np.float16),
         "backbone_features": features[V].astype(np.float16),
+        "mean_features": features[:V].mean(0).astype(np.float16),
         "image_embeds": features[V, :, :4].astype(np.float16),
         "probs": probs.astype(np.float32),
         "view_probs": chance.dirichlet(np.ones(C), 10 + N).astype(np.float32),
@@ -262,7 +263,7 @@ def embedded(folder, monkeypatch):
 
     def embed_views(model, store, tiles, text, target, **options):
         calls.append(len(tiles))
-        copy(("votes", "view_probs", "view_features"), target)
+        copy(("votes", "view_probs", "view_features", "mean_features"), target)
 
     monkeypatch.setattr(trials, "embed_views", embed_views)
     monkeypatch.setattr(

@@ -60,7 +60,7 @@ def make_result(tmp_path, names):
     out = paths.own_folder("mine", "some-vlm", 0, folder)
     out.mkdir(parents=True)
     plain = draw.normal(size=(N, E)) + 1.5 * np.eye(3, E)[truth]
-    np.save(out / "backbone_features.npy", plain.astype(np.float16))
+    np.save(out / "mean_features.npy", plain.astype(np.float16))
     views = plain + 0.3 * draw.normal(size=(VIEWS, N, E))
     np.save(out / "view_features.npy", views.astype(np.float16))
     setup = setups.frozen(out, unique.tile.values, 3, steps=8, seed=0)

@@ -34,12 +34,14 @@ def saved(small, tmp_path):
     heads = []
     for number in range(2):
         torch.manual_seed(number)
-        head = networks.frozen_head(torch.randn(48), torch.rand(48) + 0.5, len(CLASSES))
+        head = networks.frozen_head(
+            torch.randn(48), torch.rand(48) + 0.5, torch.eye(48), len(CLASSES)
+        )
         save_file(head.state_dict(), tmp_path / "hcs" / f"network_{'ab'[number]}.safetensors")
         heads.append(head.eval())
     model = load_vlm(small, device="cpu")
     origin = {"tiles": "digest"}
-    options = {"model": model, "seed": 3, "classes": CLASSES, "origin": origin}
+    options = {"model": model, "n_views": 2, "seed": 3, "classes": CLASSES, "origin": origin}
     classifier.save_classifier(tmp_path / "classifier", tmp_path / "hcs", **options)
     return tmp_path / "classifier", heads, model
 
@@ -60,6 +62,7 @@ def test_a_classifier_is_read_back_as_it_was(saved, small):
     assert description == {
         "vlm": small,
         "vlm_seed": 3,
+        "n_views": 2,
         "vlm_digest": inference.weights_digest(model),
         "image_size": 32,
         "networks": 2,
@@ -73,16 +76,23 @@ def test_a_classifier_is_read_back_as_it_was(saved, small):
             assert torch.equal(tensor, other.state_dict()[name])
 
 
-def test_another_folder_is_predicted_as_the_networks_themselves_do(saved, tmp_path):
+@pytest.mark.parametrize("on_views", [True, False])
+def test_another_folder_is_predicted_as_the_networks_themselves_do(saved, tmp_path, on_views):
     where, heads, model = saved
     folder = make_tiles(tmp_path / "tiles")
-    table = classifier.predict(where, folder)
+    table = classifier.predict(where, folder, views=on_views)
     assert table.path.tolist() == ["1.png", "2.png", "3.png", "4.png", "5.png", "copy.png"]
     assert table.copy_of.tolist() == ["", "", "", "", "", "1.png"]
     for row in table.to_dict("records"):
         stored = tiles.read_square(folder / row["path"], tiles.stored_size(32))[0]
-        plain = views.plain_view(torch.from_numpy(stored.copy())[None], 32)
-        features = inference.encode_images(model, plain)[0].half().float()
+        number = 0 if row["path"] == "copy.png" else int(row["path"][0]) - 1
+        images = torch.from_numpy(stored.copy())[None]
+        pixels = [views.plain_view(images, 32)]
+        if on_views:
+            drawn = {"tiles": np.array([number]), "seed": 3}
+            pixels = [views.random_view(images, 32, view=view, **drawn) for view in range(2)]
+        features = inference.encode_images(model, torch.cat(pixels))[0].mean(0, keepdim=True)
+        features = features.half().float()
         with torch.inference_mode():
             each = [torch.softmax(head(features), 1)[0].numpy() for head in heads]
         mean = (each[0] + each[1]) / 2

@@ -225,20 +225,15 @@ class Killed(BaseException):
 def test_a_run_killed_in_training_ends_in_the_bytes_of_one_that_was_not(
     base, material, monkeypatch, quick
 ):
-    steps, stop, feature_views = [], 30, samplers.feature_views
+    steps, stop, standardised = [], 30, samplers.FeatureViews.standardised
 
-    def watched_views(*args, **kwargs):
-        sampler = feature_views(*args, **kwargs)
+    def watched(sampler, tiles, network, step):
+        if step == stop:
+            raise Killed
+        steps.append(step)
+        return standardised(sampler, tiles, network, step)
 
-        def watched(tiles, network, step):
-            if step == stop:
-                raise Killed
-            steps.append(step)
-            return sampler(tiles, network, step)
-
-        return watched
-
-    monkeypatch.setattr(samplers, "feature_views", watched_views)
+    monkeypatch.setattr(samplers.FeatureViews, "standardised", watched)
     with pytest.raises(Killed):
         execute(**main_parameters(material))
     out = paths.run_folder("mine", main_parameters(material)["vlm"], 0) / base.name

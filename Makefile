@@ -39,7 +39,7 @@ unexport PIP_USER
 unexport VIRTUAL_ENV
 override SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: reproduce ablations record throughput data own label slides test test-fast smoke figures lab check format clean help
+.PHONY: reproduce ablations record choose throughput data own label slides test test-fast smoke figures lab check format clean help
 .PHONY: venv
 
 override export GOAL := $(firstword $(MAKECMDGOALS))
@@ -65,6 +65,9 @@ record: venv ## Run all folds, seeds and ablations of DATASET and publish their 
 	@FOLDS=0,1,2,3,4 SEEDS=0,1,2 $(REPRODUCE)
 	@FOLDS=0,1,2,3,4 SEEDS=0 $(REPRODUCE) ablations
 	@$(RUN) figures.publish record "$$DATASET" $${VLM:+"$$VLM"}
+
+choose: venv ## Print the tables on synthetic worlds that each default follows from; an hour
+	@$(QUIETLY) $(RUN) lib.runner notebooks/60_choice_of_defaults.py $(END)
 
 data: venv ## Download DATASET, or say where to get it
 	@$(RUN) data.prepare -- "$$DATASET"
@@ -115,7 +118,7 @@ format: venv ## Format the code and repair what ruff can repair
 	@$(RUN) ruff check --fix .
 
 clean: ## Remove caches, runs and built models; keeps data/raw, data/record, figures and VENV
-	@rm -rf data/runs data/models .snakemake .pytest_cache .mypy_cache .ruff_cache .jupytext-sync
+	@rm -rf data/runs data/models data/worlds .snakemake .pytest_cache .mypy_cache .ruff_cache .jupytext-sync
 	@rm -rf few_labels_or_none.egg-info
 	@find lib apps data/prepare figures notebooks tests \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 

@@ -237,6 +237,14 @@ def _adipose(canvas: _Canvas) -> None:
     _nuclei(canvas, xy, heading, _FLAT)
 
 
+def _mucus(canvas: _Canvas) -> None:
+    """Pools of pale mucus in streaks, with a few round cells that float in them."""
+    streaks = 0.5 + 0.5 * np.tanh(canvas.cloud(18) + 0.7 * canvas.cloud(5))
+    canvas.maps[0] = 0.05 + 0.22 * streaks
+    canvas.maps[1] = 0.03 + 0.07 * streaks
+    _round_cells(canvas, 0.05 * (1 + canvas.cloud(30)), 12.0, 0.5)
+
+
 def _glands(canvas: _Canvas, grade: float) -> None:
     """Glands from regular crypts (grade near 0) to poorly differentiated carcinoma (near 1)."""
     rng, g = canvas.rng, float(np.clip(grade, 0, 1))
@@ -327,6 +335,12 @@ _DRAW: dict[str, Callable[[_Canvas], None]] = {
     "adipose": _adipose,
 }
 KINDS: tuple[str, ...] = tuple(_DRAW)
+# Of the worlds alone (`worlds`): between two of the above, or like neither.
+_DRAW |= {
+    "adenoma": lambda c: _glands(c, c.rng.normal(0.40, 0.07)),
+    "inflamed_stroma": lambda c: _connective(c, c.rng.normal(0.2, 0.1), c.rng.uniform(0.5, 0.9)),
+    "mucus": lambda c: _mucus(c),
+}
 
 
 def tissue_tile(
@@ -340,10 +354,11 @@ def tissue_tile(
 ) -> Array:
     """Draw one tile, uint8 [size, size, 3]: a random window of about `field` µm whatever its size.
 
-    The share `mixed` of tiles hold 10-40 % of another kind. Raises ValueError for an unknown kind.
+    The share `mixed` of tiles hold 10-40 % of another one of `KINDS`. Raises ValueError for an
+    unknown kind.
     """
     if kind not in _DRAW:
-        raise ValueError(f"unknown kind {kind!r}: choose from {', '.join(KINDS)}")
+        raise ValueError(f"unknown kind {kind!r}: choose from {', '.join(_DRAW)}")
     field *= float(np.exp(0.12 * rng.standard_normal()))
     canvas = _Canvas(size * SUPERSAMPLE, field, slide, rng)
     _DRAW[kind](canvas)

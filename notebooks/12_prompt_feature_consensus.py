@@ -161,8 +161,8 @@ by_filter = pseudo_labels.consensus_table(frame)
 show_table(by_filter.drop(columns=["worst run", "folds", "seeds"]))
 
 # %% [markdown]
-# PFC alone keeps many labels, and many wrong ones with them. Both filters together keep fewer, and of
-# those more are right. *Classes lost* are those without a single right label.
+# PFC alone keeps many labels, and many wrong ones with them. Both filters together keep fewer; whether more of
+# those are right the table says. *Classes lost* are those without a single right label.
 #
 # ## The clusters in two dimensions
 #
@@ -203,5 +203,5 @@ step_plots.mask_sheet(fates, numbers, run.pixels(), seed=seed)
 # now. The next step can give them one.
 
 # %% [markdown]
-# **Recap.** `pseudo_labels.parquet` holds labels that are nearly all right, and says which tiles have
-# none. Next: `13_high_confidence_cross_supervision` learns from both.
+# **Recap.** `pseudo_labels.parquet` holds the labels on which views, prompts and clusters agree, and says which
+# tiles have none. Next: `13_high_confidence_cross_supervision` learns from both.

@@ -9,7 +9,7 @@
 # %% [markdown]
 # # High-confidence cross supervision (HCS)
 #
-# The kept tiles $D_l$ have labels that are nearly all right; the others, $D_u$, have none that can be
+# The kept tiles $D_l$ have labels on which the filters agree; those of the others, $D_u$, are not
 # trusted. Two networks learn from both: from $D_l$ by cross-entropy, and on $D_u$ each from the
 # labels that **the other** is sure of (VLM-CPL, arXiv 2403.15836). For network $A$, partner $B$:
 #
@@ -186,7 +186,7 @@ step_plots.confident_sheet(both, rest_labels, rest, decoded, card.class_names,
 # %% [markdown]
 # Tiles that pass early are typical of a class; those that pass only late are less so. A wrong label
 # (orange) that passes, early or late, is taught to the partner like a right one: γ is all that stands
-# against it. Tiles that never pass do no harm.
+# against it. Tiles that never pass are not learnt from: what is typical of them is missing.
 #
 # ## The alarm once more
 #

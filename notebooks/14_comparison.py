@@ -17,8 +17,9 @@
 #
 # $$\min_\theta \; \frac{1}{|S|} \sum_{i \in S} \ell\big(p_\theta(x_i), \tilde y_i\big)$$
 #
-# with $S$ the tiles that a method trusts, $\tilde y$ their labels and $\ell$ its loss. Nothing is chosen
-# on the test set and no epoch is picked: the last step counts, for full supervision too.
+# with $S$ the tiles that a method trusts, $\tilde y$ their labels and $\ell$ its loss. No epoch is
+# picked: the last step counts, for full supervision too. What our rules were chosen with stands
+# [in one place](../CONTRIBUTING.md#what-was-chosen-with-which-labels).
 #
 # In the paper: the comparison with zero-shot and noisy-label methods; published are 87.1 % (HPH) and 95.1 % (LC25K) of
 # VLM-CPL, and which methods stand beside it could not be read. Ours stands row by row in

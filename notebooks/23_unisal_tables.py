@@ -15,8 +15,9 @@
 # $$\text{AULC} = \frac{1}{b_R - b_1} \sum_{r=1}^{R-1} (b_{r+1} - b_r)\, \frac{a_r + a_{r+1}}{2}$$
 #
 # and by the labels that it needs for 95, 98 and 100 % of the accuracy that all labels give. No tile is tested in
-# two folds, and a run trains on all folds but its own; scores are pooled over folds and averaged over seeds. Nothing is
-# chosen on a test set but the "best other" strategies, which are named as such.
+# two folds, and a run trains on all folds but its own; scores are pooled over folds and averaged over seeds. The
+# "best other" strategies are chosen on the test sets; what our rules were chosen with stands
+# [in one place](../CONTRIBUTING.md#what-was-chosen-with-which-labels).
 #
 # In the paper: UniSAL surpasses several methods of active learning, which could not be read. Ours on LC25000, AULC under
 # the same training: 0.899 for UniSAL as published, 0.919 for tiles by chance, 0.879 for the smallest margin.

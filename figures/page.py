@@ -200,8 +200,9 @@ INTRODUCTION = (
     f"{statistics.MARGINS['accuracy']:g} in accuracy, "
     f"{statistics.MARGINS['balanced_accuracy']:g} in balanced accuracy. The last step of every "
     "training counts. The *best other* methods are chosen on the test sets, and some rules of ours "
-    "were chosen after a look at datasets that stand here: CONTRIBUTING.md says which. *Published filters*: the filters of the paper; networks, batches and colour "
-    "jitter are ours. *Ours*: our rules of the filters, which `lib/consensus.py` names. "
+    "were chosen after a look at datasets that stand here: CONTRIBUTING.md says which. "
+    "*Published filters*: the filters of the paper; networks, batches and colour jitter are ours. "
+    "*Ours*: our rules of the filters, which `lib/consensus.py` names. "
     "Networks are heads on frozen features unless stated otherwise."
 )
 OVERVIEWS = {

@@ -68,7 +68,7 @@ def test_shares_gathered_are_what_one_job_writes(notebook, model, open_run):
                 embed_in_parts(run, embed, *model, part=part, parts=parts, **job)
                 assert not arrays(run.folder)
             embed_in_parts(run, embed, *model, part=-1, parts=parts, **job)
-            assert len(alone) == (4 if embed is inference.embed_tiles else 3)
+            assert len(alone) == 4
             assert arrays(run.folder) == alone
             shutil.rmtree(run.folder)
 

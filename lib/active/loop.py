@@ -69,8 +69,8 @@ class ActiveLearningConfig:
     tiles: [N], the pool; strategy: see `strategies.select`; the first `query_size` tiles are drawn
     by chance from the seed and the fold, unless there is a `cold_start`. Networks start afresh in
     every round, or with `restart` off from those of the round before. truth: [N], for reports of
-    pseudo labels alone. Raises ValueError for an unknown strategy and a tile that stands in the pool
-    twice.
+    pseudo labels alone. Raises ValueError for an unknown strategy and a tile that stands in the
+    pool twice.
     """
 
     tiles: np.ndarray

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -102,14 +103,15 @@ def test_a_network_learns_pixels(tmp_path):
 
 def test_heads_learn_what_the_trainer_of_heads_teaches(tmp_path):
     """The two trainers draw the same batches and minimise the same."""
-    trained, curve = train(tmp_path, losses.Supervised(), some_labelled(N))
-    head = partial(networks.frozen_head, np.zeros(SIZE), np.ones(SIZE), 2, hidden=8)
+    head = partial(networks.frozen_head, np.zeros(SIZE), np.ones(SIZE), np.eye(SIZE), 2)
+    trained, curve = train(tmp_path, losses.Supervised(), some_labelled(N), network=head)
     pair = networks.new_networks(head, 0)
 
     def both(tiles, network, step):
         return torch.stack([draw(tiles[0, 0], k, step) for k in range(2)])[None]
 
     fixed = {"schedule": SHORT, "seed": 0}
+    both = SimpleNamespace(standardised=both)
     (found,) = trainer.train(losses.Supervised(), [pair], both, [some_labelled(N)], **fixed)
     pd.testing.assert_frame_equal(found, curve, atol=1e-5, check_exact=False)
     for one, other in zip(trained, pair, strict=True):

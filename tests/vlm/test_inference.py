@@ -178,11 +178,13 @@ TILES = np.array([3, 0, 22, 10, 5, 6, 7, 8, 1])
 
 def test_votes_and_mean_probabilities_are_those_of_each_view(any_model, store, tmp_path):
     found = embed_views(any_model, store, tmp_path / "run", TILES, hue=0.1)
-    assert set(found) == {"view_features", "votes", "view_probs"}
+    assert set(found) == {"view_features", "mean_features", "votes", "view_probs"}
     assert found["votes"].dtype == np.int16 and found["votes"].shape == (4, 9)
     features, probs = views_one_by_one(any_model, store, hue=0.1)
     for view, expected in zip(found["view_features"], features, strict=True):
         close(view, expected.half(), atol=2e-3 * expected.abs().max().item())
+    means = features.mean(0)
+    close(found["mean_features"], means.half(), atol=2e-3 * means.abs().max().item())
     assert_best(found["votes"], probs)
     close(found["view_probs"], probs.mean(0))
     assert found["view_probs"].sum(1) == pytest.approx(np.ones(9), abs=1e-5)
@@ -200,7 +202,8 @@ def test_several_sets_of_prompts_vote_as_each_alone_does(model, store, tmp_path)
         alone, together = read(tmp_path / name), read(tmp_path / "both" / name)
         assert set(together) == {"probs", "agree", "votes", "view_probs"}
         shared = read(tmp_path / "both")
-        assert set(shared) == {"image_embeds", "backbone_features", "view_features"}
+        of_all = {"image_embeds", "backbone_features", "view_features", "mean_features"}
+        assert set(shared) == of_all
         assert all(np.array_equal(alone[n], found) for n, found in (together | shared).items())
 
 

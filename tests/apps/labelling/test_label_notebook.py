@@ -74,6 +74,7 @@ def make_result(tmp_path, names):
         (out / "classifier" / file.name).write_bytes(file.read_bytes())
     sizes = {"image_size": 96, "n_views": 10, "keep_ratio": 0.3, "n_steps": 1000}
     description = {"vlm": "some-vlm", "vlm_seed": 0, "vlm_digest": "", "networks": 2}
+    description["n_views"] = VIEWS
     description["classes"] = {name: [f"An H&E image of {name}"] for name in names}
     description["made_from"] = results.made_from(unique, "", **sizes)
     (out / "classifier" / classifier.DESCRIPTION).write_text(json.dumps(description))

@@ -53,7 +53,7 @@ vlm = "stand-in-demo_other_lab"  # names the run folder
 seed = 0  # of the networks, the batches and the views
 fold = 0  # whose training tiles are learnt from
 network = "frozen"  # heads on the VLM's features, or fine-tune: whole networks on pixels
-threshold = 0.95  # γ, confidence above which the partner is believed
+threshold = 0.8  # γ, confidence above which the partner is believed
 cross_weight = 0.5  # λ after the warm-up
 n_steps = 1000  # of training
 

@@ -118,31 +118,38 @@ display(heads)
 # ## Filters of pseudo labels
 #
 # Four qualities of prompts: as they are (*fair*); one class reads half like another (*biased*); two classes have each other's
-# words (*swapped*); words that say nothing (*ignorant*). Networks learn by cross supervision from what MVC with the
-# fraction $\rho$ and then PFC keep, or PFC alone. Beside them what ten lines give without a filter.
+# words (*swapped*); words that say nothing (*ignorant*). Networks learn by cross supervision, above several confidences
+# $\gamma$, from what MVC with the fraction $\rho$ and then PFC keep, or PFC alone. Beside them what ten lines give without a filter.
 
 # %%
+OURS = "MVC (0.3) → PFC, γ = 0.8"
+
+
 def filter_outcomes(world, text):
     labels, pool, test, names = read(world)
     inputs = FilterInputs.load(world.folder, pool, keep_ratio=0.3, seed=seed, text=text)
     kept = {f"MVC ({share:g}) → PFC": filter_tiles(replace(inputs, keep_ratio=share))
             for share in (0.3, 0.6)}
     kept["PFC alone"] = filter_tiles(inputs, VARIANTS["ours"], "pfc")
+    trials = {
+        f"{name}, γ = {gamma}": (HighConfidenceCrossSupervision(gamma), own.training_label)
+        for name, own in kept.items() for gamma in (0.5, 0.8, 0.95)
+    }
+    trials["zero-shot labels, Co-teaching"] = CoTeaching(forget_rate=0.2), inputs.prompt_labels
     setup = setups.frozen(world.folder, pool, len(names), steps=n_steps, seed=seed)
+    trained = setups.train_all([
+        setups.Training(setup, objective, labelled(pool, np.asarray(own), names), seed)
+        for objective, own in trials.values()
+    ])
+    probs = [networks.predict(own.networks, setup.reader, test) for own in trained]
+    found = dict(zip(trials, probs, strict=True))
     prompted = labelled(pool, inputs.prompt_labels, names)
-    hcs = HighConfidenceCrossSupervision()
-    trainings = [setups.Training(setup, hcs, labelled(pool, own.training_label.values, names), seed)
-                 for own in kept.values()]
-    trainings.append(setups.Training(setup, CoTeaching(forget_rate=0.2), prompted, seed))
-    probs = [networks.predict(own.networks, setup.reader, test)
-             for own in setups.train_all(trainings)]
-    found = dict(zip([*kept, "zero-shot labels, Co-teaching"], probs, strict=True))
     probe = setups.linear_probe(world.folder, pool, len(names))
     found["zero-shot labels, linear probe"] = setups.fit_predict(
         Supervised(), prompted, test, setup=probe, seed=seed)
     found["zero-shot"] = np.load(world.folder / text / "probs.npy")[test]
     with missing_classes_expected():
-        alarms = raise_alarms(inputs, kept["MVC (0.3) → PFC"], names, probs[0])
+        alarms = raise_alarms(inputs, kept["MVC (0.3) → PFC"], names, found[OURS])
     agreeing = (inputs.votes == inputs.prompt_labels).mean()
     alarm = {"views agree": agreeing, "alarms": sorted({own.name for own in alarms})}
     return {name: scores(p.argmax(1), labels[test]) for name, p in found.items()}, alarm
@@ -155,9 +162,8 @@ for world in tqdm(family, "filters"):
         found, alarm = filter_outcomes(world, text)
         for option, own in found.items():
             lines.append({"prompts": text, "option": option} | own)
-        best = max(found[o]["accuracy"] for o in found if "zero-shot" in o)
-        ours = found["MVC (0.3) → PFC"]["accuracy"]
-        alarms.append({"prompts": text, "ours": ours, "best other": best} | alarm)
+        ours = found[OURS]["accuracy"]
+        alarms.append({"ours": ours, "zero-shot": found["zero-shot"]["accuracy"]} | alarm)
 filters = means(lines, "option", "prompts").unstack("prompts", sort=False)
 display(filters)
 
@@ -179,6 +185,9 @@ show_table(pd.DataFrame([
      "others": (~failed).sum(), "false alarms": (own & ~failed).sum()}
     for name, own in rung.items()
 ]))
+guarded = runs.ours.where(~rung["a grave one"], runs["zero-shot"])
+print(f"mean accuracy of ours {runs.ours.mean():.3f},",
+      f"with zero-shot labels where a grave alarm rings {guarded.mean():.3f}")
 
 # %% [markdown]
 # ## Cross supervision from few labels
@@ -223,5 +232,7 @@ loops = means(lines, "option")
 show_table(loops.reset_index())
 
 # %% [markdown]
-# **Recap.** What follows from these tables is written beside each default. `make reproduce` and `make record` show what it
-# gives on tiles that had no part in it.
+# **Recap.** With sixteen worlds: heads with a weight decay of 0.1, read on the mean of the views, are as good as the best
+# linear probe with all labels and better with few; $\gamma = 0.8$ is better than 0.95 for such heads, and no filter is better
+# than another; cross supervision from few labels is best small. UniSAL in our setting is ahead of the probe in accuracy;
+# in balanced accuracy the probe that asks half by margin and half by coverage is ahead. No other alarm is better.

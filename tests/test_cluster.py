@@ -116,7 +116,7 @@ def test_what_was_killed_ran_again_and_what_waited_went_on(chains):
 def test_arrays_and_record_are_those_of_one_machine(chains):
     cluster, alone, *_ = chains
     names = sorted(file.relative_to(alone) for file in alone.rglob("*.npy"))
-    assert len(names) == 2 * 7
+    assert len(names) == 2 * 8
     assert names == sorted(file.relative_to(cluster) for file in cluster.rglob("*.npy"))
     for name in names:
         assert (cluster / name).read_bytes() == (alone / name).read_bytes(), name

@@ -258,7 +258,7 @@ show_table(active_learning.rounds_table(recorded), f"after {n_rounds} rounds", c
 # tiles gains. The distance between the lines of a panel is what choosing gains or loses. AULC is the area under a learning
 # curve: the mean accuracy between the first and the last budget.
 #
-# **Random choice is hard to beat.** On the synthetic tiles of `demo`, whose six classes are equally frequent, it has a larger
+# **Random choice is hard to beat**, says the record, which is of earlier heads. On the synthetic tiles of `demo`, whose six classes are equally frequent, it has a larger
 # AULC than UniSAL as published in both trainings with unlabelled tiles (0.879 beside 0.867 with *dual-view*, over all folds and
 # seeds), and our setting is ahead of it by no more than chance explains (0.885 beside 0.878). On LC25000 the published choice is
 # behind random too (0.899 beside 0.919); on EBHI-Seg, where classes are rare, choosing pays in our setting (0.733 beside 0.698).

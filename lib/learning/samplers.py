@@ -1,4 +1,4 @@
-"""Inputs of the networks: a random view of each tile to train on, the plain tile to predict.
+"""Inputs of the networks: a random view of each tile to train on; what is read to predict.
 
 A `ViewSampler` is called as `sampler(tiles, network, step)`. Its views depend on these and the seed
 alone: two networks see two views, and a run that was interrupted sees the same ones again. A
@@ -100,7 +100,10 @@ def _inputs(file: Path, state: tuple[int, ...], tiles: bytes) -> _HeadInputs:
 
 
 def plain_features(file: Path, *, device: torch.device | str = "cpu") -> PlainReader:
-    """Features of the plain tiles. file: [all tiles, E] (`backbone_features.npy`)."""
+    """Features of the tiles, one row each.
+
+    file: [all tiles, E], `mean_features.npy` of the views or `backbone_features.npy`.
+    """
     return lambda tiles: _floats(mapped(file)[tiles], device)
 
 

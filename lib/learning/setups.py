@@ -37,7 +37,7 @@ class TrainingSetup:
     """Networks, views and schedule of a training: all but the objective and the labels.
 
     make_network: called once per network, each time with a random state of its own; sampler: gives
-    each network its view of the tiles of a batch; reader: gives the plain tiles to predict;
+    each network its view of the tiles of a batch; reader: gives the tiles to predict;
     side_by_side: whether the networks are heads, which `trainer.train` trains many at a time; fit:
     gives what is taught in one go, without steps, views or objective.
     """

@@ -78,10 +78,8 @@ def read_classifier(folder: Path) -> tuple[dict[str, Any], list["Classifier"]]:
 
     try:
         description = json.loads((folder / DESCRIPTION).read_bytes())
-        if (
-            missing := {"vlm", "vlm_seed", "vlm_digest", "n_views", "made_from"}
-            - description.keys()
-        ):
+        needed = {"vlm", "vlm_seed", "vlm_digest", "n_views", "made_from"}
+        if missing := needed - description.keys():
             raise KeyError(*sorted(missing))
         files, heads = sorted(folder.glob(NETWORKS)), []
         if len(files) != description["networks"]:

@@ -153,8 +153,7 @@ def covering_unisal(pool: Pool, n: int, seed: int) -> Query:
 
 def covering_margin(pool: Pool, n: int, seed: int) -> Query:
     """Choose half of the query by the smallest margin, half to cover the whole pool."""
-    smallest = least_certain(pool, n - n // 2, seed, score=lambda probs: -margin(probs))
-    return _and_coverage(smallest, pool, n // 2, seed)
+    return _and_coverage(STRATEGIES["margin"](pool, n - n // 2, seed), pool, n // 2, seed)
 
 
 def _and_coverage(query: Query, pool: Pool, n: int, seed: int) -> Query:

@@ -25,7 +25,7 @@ PlainReader = Callable[[np.ndarray], Tensor]
 
 
 N_COMPONENTS = 256  # D at most
-IN_MEMORY = 2**31  # bytes
+IN_MEMORY = 2**29  # bytes of all views of some tiles; four such are kept
 
 
 def _stream(network: Any, step: int) -> Any:
@@ -46,7 +46,7 @@ class FeatureViews:
 
     def __init__(self, file: Path, tiles: np.ndarray, *, seed: int):
         self.file, self.seed = file, seed
-        self.inputs = _inputs(file, _state(file), np.ascontiguousarray(tiles).tobytes())
+        self.inputs = _inputs(file, _state(file), np.ascontiguousarray(tiles, np.int64).tobytes())
 
     def _drawn(self, tiles: np.ndarray, network: Any, step: int) -> np.ndarray:
         draws = tile_draws(tiles, 1, self.seed, _stream(network, step))[..., 0]

@@ -184,30 +184,30 @@ def _train_together(together: Sequence[Training]) -> list[Trained]:
     started, first = time.perf_counter(), together[0]
     setup, objective = first.setup, first.objective
     pairs = [
-        [*copy.deepcopy(own.start)] or networks.new_networks(setup.make_network, first.seed)
+        [*setup.fit(own.data)]
+        if setup.fit is not None
+        else [*copy.deepcopy(own.start)] or networks.new_networks(setup.make_network, first.seed)
         for own in together
     ]
     fixed: dict[str, Any] = {"schedule": setup.schedule, "seed": first.seed}
     if setup.fit is not None:
-        pairs, curves = [[*setup.fit(first.data)]], [trainer.curve_frame(torch.zeros(0, 4))]
-        if first.folder is not None:
-            networks.save_networks(pairs[0], curves[0], first.folder)
+        curves = [trainer.curve_frame(torch.zeros(0, 4)) for _ in together]
     elif setup.side_by_side:
         data = [own.data for own in together]
         for network in (network for pair in pairs for network in pair):
             network.to(DEVICE)
         sampler = cast(samplers.FeatureViews, setup.sampler)
         curves = trainer.train(objective, pairs, sampler, data, **fixed)
-        for own, pair, curve in zip(together, pairs, curves, strict=True):
-            if own.folder is not None:
-                networks.save_networks(pair, curve, own.folder)
     else:
         with ExitStack() as stack:
             folder = first.folder or stack.enter_context(scratch_folder())
             pair, curve = whole_networks.train(
                 objective, pairs[0], setup.sampler, first.data, folder=folder, **fixed
             )
-        pairs, curves = [pair], [curve]
+        return [Trained(pair, curve, time.perf_counter() - started)]
+    for own, pair, curve in zip(together, pairs, curves, strict=True):
+        if own.folder is not None:
+            networks.save_networks(pair, curve, own.folder)
     seconds = (time.perf_counter() - started) / len(together)
     return [Trained(pair, curve, seconds) for pair, curve in zip(pairs, curves, strict=True)]
 

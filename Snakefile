@@ -60,7 +60,7 @@ try:  # what cannot run is refused, in one line, before anything starts
         raise ValueError(f"method={TOLD['method']}: there are vlm-cpl and unisal")
     MEMBERS = dict.fromkeys(VLM.split("+"))
     STAND_INS = [member for member in MEMBERS if member.startswith(paths.STAND_IN)]
-    DATASETS = [DATASET, *(member.removeprefix(paths.STAND_IN) for member in STAND_INS)]
+    DATASETS = [DATASET, *(paths.source_of(member) for member in STAND_INS)]
     NEEDED = map(cards.read_card, sum((cards.read_card(name).needs for name in DATASETS), []))
     FILES = [datasets.state_of(datasets.locate(card)) for card in NEEDED]
     # The notebooks of this dataset and these methods.

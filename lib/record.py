@@ -32,6 +32,7 @@ from lib.artefacts import atomic
 TEXTS = "dataset vlm method variant training network unit split pooling varied value".split()
 NUMBERS = "seed fold budget round".split()
 IDENTITY = [*TEXTS[:6], "seed", "fold", "unit", "split", "pooling", "budget", "round", *TEXTS[-2:]]
+CODE = ("lib", "notebooks", "data/cards", "data/prepare", "data/vlms.yaml")  # behind a result
 COUNTS = ["label", "group", "n", "correct"]
 SCORES = "macro_f1 auroc ece".split()
 LABELS = (
@@ -40,9 +41,12 @@ LABELS = (
 ).split()
 FIELDS = [
     *(*IDENTITY, "n", *SCORES, *LABELS, "params"),
-    *("settings", "seconds", "device", "commit", "versions"),
+    *("settings", "seconds", "device", "commit", "versions", "machine"),
 ]
-NESTED = "per_class lost_classes alarms estimates interval raised rounds params versions".split()
+NESTED = [
+    *"per_class lost_classes alarms estimates interval raised rounds".split(),
+    *("params", "versions", "machine"),
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +97,7 @@ def read(*stems: Path) -> Record:
 
 
 def _read(stem: Path) -> Record:
-    facts = pd.read_parquet(_file(stem, ".facts.parquet"))
+    facts = pd.read_parquet(_file(stem, ".facts.parquet")).reindex(columns=FIELDS)
     counts = pd.read_parquet(_file(stem, ".parquet"), columns=["evaluation", *COUNTS])
     facts["settings"] = facts.settings.map(json.loads(_file(stem, ".settings.json").read_text()))
     for name in NESTED:
@@ -206,19 +210,37 @@ def headline(some: Record) -> str:
 
 @cache
 def provenance() -> dict[str, Any]:
-    """Commit and versions behind a result; a trailing `+` means uncommitted changes."""
+    """Commit, versions and machine of a result; a trailing `+` means uncommitted changes."""
     try:
         git = ["git", "-C", str(paths.ROOT)]
         commit = subprocess.check_output(
             [*git, "rev-parse", "HEAD"], text=True, stderr=subprocess.DEVNULL
         )[:12]
-        changed = subprocess.check_output([*git, "status", "--porcelain", "lib", "notebooks"])
+        changed = subprocess.check_output([*git, "status", "--porcelain", *CODE])
         commit += "+" if changed else ""
     except (OSError, subprocess.CalledProcessError):
         commit = None
     names = ["torch", "open_clip_torch", "timm", "scikit-learn", "numpy"]
     versions = {name: metadata.version(name) for name in names}
-    return {"commit": commit, "versions": {"python": platform.python_version()} | versions}
+    return {
+        "commit": commit,
+        "versions": {"python": platform.python_version()} | versions,
+        "machine": _machine(),
+    }
+
+
+def _machine() -> dict[str, Any]:
+    """Processor, instruction set that PyTorch computes with, and threads: they decide last bits."""
+    import torch
+
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 # --- what is read from the fields ----------------------------------------------------------------

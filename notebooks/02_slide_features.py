@@ -37,6 +37,7 @@ from lib.vlm.loading import load_vlm
 dataset = "demo_slides"  # a card in data/cards that names a table of slides
 vlm = "stand-in-demo_other_lab"  # see load_vlm
 seed = 0  # of a stand-in
+precision = "float32"  # of the image encoder; bfloat16 is faster where the processor computes in it
 tile_mpp = 1.146  # µm per pixel of the tiles; as those that the model has learnt from
 tissue = ""  # a folder with corrected <slide>.tissue.geojson; empty: tissue is detected
 parts = 2  # jobs that share the slides
@@ -57,7 +58,7 @@ print(f"{dataset}: {len(mine)} of {len(table)} slides, {table.group.nunique()} c
 # pen marks are left out. A slide that does not say its µm per pixel is refused: give it in the table.
 
 # %%
-model = load_vlm(vlm, seed=seed)
+model = load_vlm(vlm, seed=seed, precision=precision)
 cohort = Cohort(folder, mine, run.file("slides"), model.image_size, tile_mpp)
 print(f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}")
 

@@ -47,6 +47,7 @@ from lib.vlm.prompts import TEMPLATES, class_prompts, parse_templates
 dataset = "demo"  # a card in data/cards
 vlm = "stand-in-demo_other_lab"  # see load_vlm; several joined by +
 seed = 0  # of a stand-in
+precision = "float32"  # of the image encoder; bfloat16 is faster where the processor computes in it
 templates = ""  # by semicolon, with {} for the class; empty: the prompts of the card
 batch_size = 64  # tiles per forward pass
 parts = 1  # jobs that share the tiles
@@ -55,7 +56,7 @@ part = -1  # this job, which ends with its share; -1: the one that does what is 
 # %%
 run = open_run("10_zero_shot_inference", globals())
 card, table = cards.read_card(dataset), run.load("tiles")
-model = load_vlm(vlm, seed=seed)
+model = load_vlm(vlm, seed=seed, precision=precision)
 for m in model.members:
     print(f"{m.name} on {m.device}, {m.dtype}, {m.image_size} px, scale {m.scale:.1f}")
 print(vlm_citations(vlm))

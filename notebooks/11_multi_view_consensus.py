@@ -59,7 +59,7 @@ run = open_run("11_multi_view_consensus", globals())
 
 # %%
 card, table = cards.read_card(dataset), run.load("tiles")
-model = load_vlm(vlm, seed=seed)
+model = load_vlm(vlm, seed=seed, precision=run.settings["precision"])
 decoded = run.pixels()
 
 # %% [markdown]

@@ -84,7 +84,7 @@ print(*varied, f"{len(grid)} trainings", sep="\n")
 # The number of views changes the vote alone: the networks see the views of the run all the same.
 
 # %%
-model = load_vlm(vlm, seed=seed)
+model = load_vlm(vlm, seed=seed, precision=run.settings["precision"])
 text = embed_prompts(model, run.settings["prompts"])
 views = {name: run.settings[name] for name in ("hue", "batch_size")} | {"progress": False}
 vote_again = partial(vote, model, run.pixels_file(), train.tile.values, text, seed=seed, **views)

@@ -80,7 +80,7 @@ step_plots.tile_sheet({s or "no shift": run.pixels(shift=s)[examples] for s in f
 # VLM-CPL in both settings, plain training on all zero-shot labels, and full supervision on the shifted tiles.
 
 # %%
-model = load_vlm(vlm, seed=seed)
+model = load_vlm(vlm, seed=seed, precision=run.settings["precision"])
 text = embed_prompts(model, run.settings["prompts"])
 where = {"run": run.shared, "text": text, "seed": seed}
 shifted = [files[name] for name in names]

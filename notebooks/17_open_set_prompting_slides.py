@@ -79,7 +79,7 @@ print(f"{len(table) - len(test)} slides to learn from, {len(test)} to label")
 # The softmax of each tile over the prompts of the targets and of other tissue.
 
 # %%
-model = load_vlm(vlm, seed=seed)
+model = load_vlm(vlm, seed=seed, precision=run.settings["precision"])
 
 # %%
 out = run.shared / "slides"

@@ -93,7 +93,7 @@ names = tile_shifts.parse_list(shifts) if shifts and seed == 0 else []
 folders = {"": run.shared}
 if names:
     files = [run.pixels_file(shift=name) for name in names]
-    model = load_vlm(vlm, seed=seed)
+    model = load_vlm(vlm, seed=seed, precision=vlm_cpl["precision"])
     text = embed_prompts(model, vlm_cpl["prompts"])
     shifted = trials.embed_shifted(model, files, run.shared, text, vlm_cpl, seed=seed)
     folders |= dict(zip(names, shifted, strict=True))

@@ -137,7 +137,7 @@ names = parse_list(shifts) if shifts else []
 folders = []
 if names:
     files = [run.pixels_file(shift=shift) for shift in names]
-    model = load_vlm(vlm, seed=seed)
+    model = load_vlm(vlm, seed=seed, precision=run.settings["precision"])
     text = embed_prompts(model, run.settings["prompts"])
     folders = trials.embed_shifted(model, files, run.shared, text, run.settings, seed=seed)
 

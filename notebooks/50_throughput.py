@@ -222,7 +222,7 @@ def encode(part, file, model, text, folder):
 
 # %%
 def time_views(file, folder):
-    model = load_vlm(vlm, seed=seed)
+    model = load_vlm(vlm, seed=seed, precision=run.settings["precision"])
     text = inference.embed_prompts(model, run.settings["prompts"])
     fifths = np.array_split(np.arange(len(run.load("tiles")))[:n_encoded], 5)
     encode(fifths[0], file, model, text, folder)  # the first call prepares the encoder

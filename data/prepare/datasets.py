@@ -54,7 +54,7 @@ def prepare(card: Card) -> Path:
 def prepare_source(vlm: str) -> None:
     """Make the datasets that a stand-in VLM learns on; nothing for any other name."""
     if vlm.startswith(paths.STAND_IN):
-        source = read_card(vlm.removeprefix(paths.STAND_IN))
+        source = read_card(paths.source_of(vlm))
         for card in (source, *map(read_card, source.joined)):
             prepare(card)
 

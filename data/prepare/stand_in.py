@@ -1,7 +1,8 @@
 """Build a stand-in VLM: an open_clip model that makes mistakes as one trained elsewhere does.
 
-The image tower is timm's tf_efficientnet_lite0 with packaged ImageNet weights, the text tower the
-packaged all-MiniLM-L6-v2. Both are locked; only the two projections and the logit scale learn, with
+The image tower is timm's tf_efficientnet_lite0, or of `stand-in-lite2-<source card>` its
+tf_efficientnet_lite2, with packaged ImageNet weights, the text tower the packaged
+all-MiniLM-L6-v2. Both are locked; only the two projections and the logit scale learn, with
 open_clip's contrastive loss, on captioned tiles of a source dataset.
 """
 
@@ -22,7 +23,7 @@ from lib import paths
 from lib.artefacts import atomic, digest_of
 from lib.data.sources import read_source
 from lib.data.tiles import read_batches
-from lib.packaged_weights import IMAGE_TOWER, packaged_image_weights
+from lib.packaged_weights import IMAGE_TOWER, SECOND_TOWER, packaged_image_weights
 from lib.vlm.inference import VLM, as_vlm, encode_images
 from lib.vlm.model_files import RECIPE, read_json
 from lib.vlm.prompts import tokens_of
@@ -33,7 +34,7 @@ CONTEXT = 64  # tokens of a prompt
 BATCH, SOURCE_BATCH = 64, 256  # tiles: of the encoder, and of a step of pre-training
 
 
-def new_model(folder: Path, image_size: int, seed: int) -> Any:
+def new_model(folder: Path, image_size: int, seed: int, tower: str = IMAGE_TOWER) -> Any:
     """An open_clip model with both towers' packaged weights, locked, and fresh projections.
 
     Its configuration names `folder` as the place of the text tower's configuration.
@@ -44,7 +45,7 @@ def new_model(folder: Path, image_size: int, seed: int) -> Any:
 
     folder.mkdir(parents=True, exist_ok=True)
     config = {
-        "model_cfg": _model_config(image_size, get_model_path()),
+        "model_cfg": _model_config(image_size, get_model_path(), tower),
         "preprocess_cfg": _PREPROCESS,
     }
     (folder / "open_clip_config.json").write_text(json.dumps(config))
@@ -66,11 +67,11 @@ def new_model(folder: Path, image_size: int, seed: int) -> Any:
 _PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
 
 
-def _model_config(image_size: int, text_tower: Path) -> dict:
+def _model_config(image_size: int, text_tower: Path, image_tower: str) -> dict:
     return {
         "embed_dim": EMBEDDING,
         "vision_cfg": {
-            "timm_model_name": IMAGE_TOWER,
+            "timm_model_name": image_tower,
             "timm_model_pretrained": False,
             "timm_pool": "avg",
             "timm_proj": "linear",
@@ -187,6 +188,7 @@ def build(
 
     Parameters
     ----------
+    folder : of `paths.model_folder`, whose name says which image tower
     pixels_file, labels : decoded source tiles [N, S, S, 3] and their classes [N]
     captions : of each class, the same number for all
 
@@ -206,12 +208,14 @@ def build(
     flat = [caption for class_captions in captions for caption in class_captions]
     captions_of_class = np.arange(len(flat)).reshape(len(captions), -1)
     recipe = _recipe(pixels_file, labels, captions, image_size=image_size, seed=seed, steps=steps)
+    second = folder.parent.name.startswith(paths.STAND_IN + paths.LITE2)
+    tower = SECOND_TOWER if second else IMAGE_TOWER
     with atomic(folder) as temporary:
-        model = new_model(temporary, image_size, seed)
+        model = new_model(temporary, image_size, seed, tower)
         tokenizer = HFTokenizer(str(get_model_path()), context_length=CONTEXT)
         images, texts = source_features(as_vlm(folder.name, model, tokenizer), pixels_file, flat)
         losses = pretrain(model, images, texts, captions_of_class[labels], seed=seed, steps=steps)
-        config = _model_config(image_size, folder)
+        config = _model_config(image_size, folder, tower)
         model.to("cpu", memory_format=torch.contiguous_format)  # safetensors stores no other
         save_for_hf(model, tokenizer, config, temporary, safe_serialization=True)
         model.text.config.save_pretrained(temporary)

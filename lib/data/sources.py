@@ -17,7 +17,7 @@ def read_source(name: str, image_size: int) -> tuple[cards.Card, pd.DataFrame, P
 
     Of a card that joins others, the classes and tiles of all of them, one after the other.
     """
-    card = cards.read_card(name.removeprefix(paths.STAND_IN))
+    card = cards.read_card(paths.source_of(name))
     every = [card, *map(cards.read_card, card.joined)]
     parts = [_read_part(part, image_size) for part in every]
     if len(parts) == 1:

@@ -70,7 +70,7 @@ def check_vlm(vlm: str) -> None:
     known = read_vlm_cards()
     for name in vlm.split("+"):
         if name.startswith(paths.STAND_IN):
-            read_card(name.removeprefix(paths.STAND_IN))
+            read_card(paths.source_of(name))
         elif name not in known:
             raise ValueError(f"there is no VLM {name!r}{near_names(name, known)}")
 
@@ -81,4 +81,4 @@ def describe_vlm(vlm: str) -> str:
         return " and ".join(map(describe_vlm, vlm.split("+")))
     if not vlm.startswith(paths.STAND_IN):
         return vlm
-    return f"{vlm}, which learnt on: {read_card(vlm.removeprefix(paths.STAND_IN)).title}"
+    return f"{vlm}, which learnt on: {read_card(paths.source_of(vlm)).title}"

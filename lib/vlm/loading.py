@@ -50,7 +50,9 @@ KWARGS = {  # fields whose content open_clip passes on to a constructor: what it
 }
 
 
-def load_vlm(name: str, *, seed: int = 0, device: str | None = None) -> VLM:
+def load_vlm(
+    name: str, *, seed: int = 0, device: str | None = None, precision: str = "float32"
+) -> VLM:
     """Load a model by name, in evaluation mode.
 
     A name is one in `data/vlms.yaml`, `stand-in-<source card>` (the folder that 01_stand_in_vlm
@@ -59,6 +61,7 @@ def load_vlm(name: str, *, seed: int = 0, device: str | None = None) -> VLM:
     `<model>/<weights tag>`, such as `ViT-B-32/laion2b_s34b_b79k`. Names joined by "+" give
     `inference.ensemble` of them. Weights in the Hugging Face cache are used offline. Of a folder or
     repository only safetensors and plain fields that are known are read, and no code is run.
+    precision: of the image encoder, see `inference.PRECISIONS`.
 
     Raises FileNotFoundError for a stand-in that is not built; ValueError naming the file for a
     configuration that is refused; RuntimeError, naming the model, for weights out of reach (with
@@ -66,7 +69,9 @@ def load_vlm(name: str, *, seed: int = 0, device: str | None = None) -> VLM:
     """
     names = _split(name)
     if len(names) > 1:
-        return ensemble([load_vlm(member, seed=seed, device=device) for member in names])
+        return ensemble(
+            [load_vlm(own, seed=seed, device=device, precision=precision) for own in names]
+        )
     cards = read_vlm_cards()
     card = cards.get(name) or next((c for c in cards.values() if c.weights == name), None)
     weights = card.weights if card else name
@@ -88,7 +93,7 @@ def load_vlm(name: str, *, seed: int = 0, device: str | None = None) -> VLM:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
         raise RuntimeError(_out_of_reach(name, card, error)) from error
-    vlm = as_vlm(name, model, tokenizer, device)
+    vlm = as_vlm(name, model, tokenizer, device, precision)
     if card:
         _check_preprocessing(vlm, card)
     return vlm

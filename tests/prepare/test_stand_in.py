@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from data.prepare import stand_in
 from lib import paths
 from lib.data import cards, sources
-from lib.packaged_weights import packaged_image_weights
+from lib.packaged_weights import SECOND_TOWER, packaged_image_weights
 from lib.vlm import inference, views
 from lib.vlm.loading import load_vlm
 
@@ -154,6 +154,16 @@ def test_the_same_seed_gives_the_same_file(built, store, tmp_path):
         assert (again / file).read_bytes() == (built[1] / file).read_bytes()
     assert [file.name for file in tmp_path.iterdir()] == ["again"]
     shutil.rmtree(again)
+
+
+def test_a_stand_in_of_the_second_family_has_the_larger_tower(store, tmp_path):
+    folder = tmp_path / "stand-in-lite2-toy" / "seed0"
+    stand_in.build(folder, store, LABELS, CAPTIONS, image_size=32, seed=0, steps=1)
+    trunk = load_vlm(f"local-dir:{folder}", device="cpu").model.visual.trunk
+    packaged = packaged_image_weights(trunk)
+    assert trunk.default_cfg["architecture"] == SECOND_TOWER and len(packaged) > 350
+    assert all(torch.equal(own, packaged[name]) for name, own in trunk.state_dict().items())
+    assert paths.source_of("stand-in-lite2-toy") == paths.source_of("stand-in-toy") == "toy"
 
 
 def test_the_text_tower_pools_over_words_not_padding(stand_in_vlm):

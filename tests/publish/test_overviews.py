@@ -29,6 +29,10 @@ def test_scores_are_pooled_over_folds_and_a_best_other_is_one_that_all_runs_have
     assert line.other_name.endswith("early-learning regularisation")
     rows.append(scored("source-only", 0.95, n=30))
     assert overviews.no_labels_frame(made(rows)).other_name[0] == "source-only supervision"
+    kept = [scored("ce-pfc", 0.97, fold=f, seed=s, n=n, variant="ours") for f, s, n, _ in runs]
+    full = [scored("full-probe", 0.99, fold=f, seed=s, n=n) for f, s, n, _ in runs]
+    other = overviews.no_labels_frame(made(rows, kept, full)).other_name[0]
+    assert other == "PFC, CE, ours", "what is no VLM-CPL is another method, all labels are none"
     with pytest.raises(ValueError, match="several VLMs for d"):
         overviews.no_labels_frame(made(rows, scored("zero-shot", 0.1, vlm="w")))
 

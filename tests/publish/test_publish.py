@@ -15,7 +15,7 @@ from figures.card_tables import datasets_table, vlms_table
 from figures.markdown import markdown, write_blocks
 from figures.overviews import ON_TEST
 from lib import paths, record
-from lib.report.active_learning import OURS
+from lib.report.active_learning import OURS, PROBE
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "data" / "record"
@@ -165,8 +165,34 @@ def test_the_page_has_intervals_curves_and_the_alarm_where_they_were_measured():
     assert "| flat | ours | 1 | 0 |" in text and "1.000 [1.000, 1.000]" in text
 
 
-def test_runs_of_every_fold_and_of_what_no_fold_changes_are_added_to_the_record():
+CLEAN = {"commit": "0123", "versions": {"torch": "1"}, "machine": {"threads": 1}}
+
+
+@pytest.mark.parametrize(
+    ("other", "refused"),
+    [
+        ({"commit": "0123+"}, "commit them"),
+        ({"commit": None}, "commit them"),
+        ({"commit": "4567"}, "2 builds"),
+        ({"versions": {"torch": "2"}}, "2 builds"),
+        ({"machine": {"threads": 2}}, "2 builds"),
+    ],
+)
+def test_changed_code_and_a_fold_of_several_builds_are_not_published(other, refused, monkeypatch):
+    for name, built in (("10_a", CLEAN), ("11_b", CLEAN | other)):
+        monkeypatch.setattr(record, "provenance", lambda built=built: dict(built))
+        write_runs(labels(0.5) if name == "11_b" else few()[2], name=name)
+    with pytest.raises(ValueError, match=refused):
+        publish.add_to_record("demo", "v")
+    monkeypatch.setattr(record, "provenance", lambda: dict(CLEAN))
+    for name in ("10_a", "11_b"):
+        write_runs(few()[2], name=name)
+    publish.add_to_record("demo", "v")
+
+
+def test_runs_of_every_fold_and_of_what_no_fold_changes_are_added_to_the_record(monkeypatch):
     varied = {"varied": ["keep_ratio"], "keep_ratio": 0.9}
+    monkeypatch.setattr(record, "provenance", lambda: dict(CLEAN))
     for seed in (0, 1):
         write_runs(few()[2] | {"seed": seed}, folder=f"seed{seed}")
         write_runs(labels(0.9, seed, **varied), folder=f"seed{seed}/fold0", name="11_b")
@@ -261,6 +287,15 @@ def test_ours_is_beside_others_of_both_trainings_and_folds_are_pooled():
     assert table.loc["accuracy", "UniSAL, ours"] == "0.700"
     best = table[f"best other strategy, {ON_TEST}"].str.replace(NO_BREAK, " ")
     assert best["accuracy"] == "0.750 (margin, dual-view-aligned)"
+    probed = [
+        loop(s, PROBE, [0.5, 0.6, a], **fields) for s, a in (("random", 0.6), ("margin", 0.8))
+    ]
+    probed.append(scored("full-probe", 0.95, training=PROBE, budget=500, **fields))
+    table = front_page.few_labels_table(made(few_labels(), more, *probed)).set_index("score")
+    shown = table.loc["accuracy"].str.replace(NO_BREAK, " ")
+    assert shown[f"linear probe, best strategy, {ON_TEST}"] == "0.800 (margin)"
+    assert shown[f"best other strategy, {ON_TEST}"] == best["accuracy"]
+    assert shown["all labels, networks / probe"] == "0.900 / 0.950"
     with pytest.raises(ValueError, match="several VLMs for lc25k"):
         others = [row | {"vlm": "w"} for row in few_labels()]
         front_page.few_labels_frame(made(few_labels(), others))

@@ -120,7 +120,9 @@ def test_scores_and_counts_are_of_the_slides_of_the_fold():
     assert counts.n.to_dict() == {("a", 0): 1, ("b", 1): 2}
 
 
-def test_slides_are_published_with_their_counts_and_a_picture():
+def test_slides_are_published_with_their_counts_and_a_picture(monkeypatch):
+    built = record.provenance() | {"commit": "0123"}
+    monkeypatch.setattr(record, "provenance", lambda: dict(built))
     fold = paths.runs_folder("demo_slides", "v") / "seed0" / "fold0"
     (fold / "slides").mkdir(parents=True)
     (fold / "slides" / "heat_map.png").write_bytes(b"a picture")

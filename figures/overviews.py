@@ -14,7 +14,7 @@ from lib.report.format import SCORES, differences, line_per_group, mean_std, poo
 from lib.report.statistics import Kind, pooled_score, pooled_scores
 
 # All else is another method: what our filters keep, learnt plainly, and labels by lift too.
-NO_OTHER = ("zero-shot", "vlm-cpl", "full-supervision", "full-probe")
+NO_OTHER = ("zero-shot", "vlm-cpl", "opinions", "full-supervision", "full-probe")
 ON_TEST = "chosen on the test set"
 TITLES = {
     "zero-shot": "zero-shot",
@@ -42,8 +42,8 @@ def no_labels_frame(some: Record) -> pd.DataFrame:
 
     One line per dataset and score (accuracy, balanced_accuracy). Columns: dataset, score,
     zero-shot, other and other_name (the best of all that is not VLM-CPL and that every run has,
-    chosen on the test set), published, ours, full, folds, seeds. Runs and datasets without the whole
-    comparison are left out. Raises ValueError for a dataset with several VLMs.
+    chosen on the test set), published, ours, full, folds, seeds. Runs and datasets without the
+    whole comparison are left out. Raises ValueError for a dataset with several VLMs.
     """
     needed = {*NEEDED, "zero-shot", "vlm-cpl", "full-supervision"}
     facts = compared(some).facts
@@ -216,8 +216,10 @@ def best_other(
     fewer seeds than `kind` is named with them. Empty without others.
     """
     trainings = trainings or [kind[0]]
-    left_out = ("unisal", "full-", "cold-start")
-    others = [k for k in values if k[0] in trainings and not k[1].startswith(left_out)]
+    left_out = ("unisal", "full-", "cold-start", "typical-first")
+    others = [
+        k for k in values if k[0] in trainings and k != OUR_LOOP and not k[1].startswith(left_out)
+    ]
     if not others:
         return ""
     best = max(others, key=lambda kind: values[kind])

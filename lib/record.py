@@ -178,7 +178,7 @@ def concat(records: Iterable[Record]) -> Record:
 
 HEADLINES = {
     "cold-start": "UniSAL after VLM-CPL",
-    "unisal-coverage": "UniSAL",
+    "margin-coverage": "UniSAL",
     "vlm-cpl": "VLM-CPL",
     "zero-shot": "zero-shot",
     "mvc+pfc": "MVC, then PFC",

@@ -67,9 +67,9 @@ fold = 0  # whose training tiles are the pool
 network = "frozen"  # heads on the VLM's features, or fine-tune: whole networks on pixels
 fine_tune_size = 64  # input of whole networks in pixels; the papers' 224 want a GPU
 trainings = "dual-view,dual-view-aligned,supervised"  # how to train, by comma
-strategies = "unisal,unisal-coverage,random"  # how to choose, by comma; of lib/active/strategies.py
+strategies = "unisal,margin-coverage,random"  # how to choose, by comma; of lib/active/strategies.py
 probed = "random,margin,maxherding,margin-coverage"  # strategies of the linear probe, by comma
-repeated = "unisal,unisal-coverage,margin,random"  # those of them that all seeds and trainings run
+repeated = "unisal,margin-coverage,margin,random"  # those of them that all seeds and trainings run
 n_rounds = 10  # of training; one fewer of choosing
 query_share = 0.01  # of the pool, queried before each round
 n_steps = 400  # of training in each round
@@ -97,9 +97,10 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len
 # `20_dual_view_pseudo_training` looks into. *Dual-view, aligned* is our setting of it: the labels so far,
 # weighted by how many tiles of the pool each stands for, say how frequent the classes are, and the pseudo labels
 # follow that, and count less ($w = 0.1$). All have two networks and predict by their mean, so that what training gains and what choosing
-# gains are seen apart. Our setting of choosing is `unisal-coverage`: half of each query is UniSAL's, half covers what
-# lies far from all labels, as a class on which both networks are wrong is never in the disagreement set. Beside them stands
-# what ten lines give: a *linear probe*, logistic regression on the mean of the views, with the strategies in `probed`.
+# gains are seen apart. Our setting of choosing is `margin-coverage`: half of each query has the smallest margin of the mean of
+# both networks, which is small where they disagree; half covers what lies far from all labels, as a class on which both
+# networks are wrong is never in the disagreement set. Beside them stands what ten lines give: a *linear probe*, logistic
+# regression on the mean of the views, with the strategies in `probed`.
 
 # %%
 names = trainings.split(",")
@@ -115,7 +116,8 @@ setup = {name: training_setup(name, partial(make_setup, steps=n_steps)) for name
 # ## One loop for each training and strategy
 #
 # All have the same networks, steps and first tiles. They differ in the objective and in how they choose. Strategies
-# that are not in `repeated` are compared with seed 0, in our training alone.
+# that are not in `repeated` are compared with seed 0, in our training alone; so is *typical-first*, our loop with first
+# tiles that are typical of the clusters of the pool (TypiClust), where all others begin by chance.
 
 # %%
 base = ActiveLearningConfig(
@@ -137,6 +139,8 @@ configs = {
     )
     for training, strategy in chosen
 }
+if network == "frozen" and active_learning.OURS in configs and seed == 0:
+    configs[ours, "typical-first"] = replace(configs[active_learning.OURS], first="typiclust")
 if network == "frozen":
     probe = setups.linear_probe(run.shared, train.tile.values, len(card.classes))
     configs |= {
@@ -254,7 +258,7 @@ columns = ["training", "strategy", "AULC", "accuracy", "labels for 95%", "labels
 show_table(active_learning.rounds_table(recorded), f"after {n_rounds} rounds", columns)
 
 # %% [markdown]
-# All panels start from the same tiles, so the distance between them at the left is what training with unlabelled
+# All loops but *typical-first* start from the same tiles, so the distance between them at the left is what training with unlabelled
 # tiles gains. The distance between the lines of a panel is what choosing gains or loses. AULC is the area under a learning
 # curve: the mean accuracy between the first and the last budget.
 #

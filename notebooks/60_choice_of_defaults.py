@@ -41,7 +41,9 @@ from lib.figures.style import show_table
 from lib.labels import UNLABELLED, missing_classes_expected
 from lib.learning import networks, samplers, setups
 from lib.learning.batches import TrainingTiles
-from lib.learning.losses import CoTeaching, HighConfidenceCrossSupervision, Supervised
+from lib.learning.losses import (
+    CoTeaching, EarlyLearningRegularisation, HighConfidenceCrossSupervision, Supervised,
+)
 from lib.learning.vlm_cpl import raise_alarms
 
 # %% tags=["parameters"]
@@ -135,7 +137,9 @@ def filter_outcomes(world, text):
         f"{name}, γ = {gamma}": (HighConfidenceCrossSupervision(gamma), own.training_label)
         for name, own in kept.items() for gamma in (0.5, 0.8, 0.95)
     }
-    trials["zero-shot labels, Co-teaching"] = CoTeaching(forget_rate=0.2), inputs.prompt_labels
+    trials["zero-shot labels, Co-teaching"] = CoTeaching(), inputs.prompt_labels
+    trials["zero-shot labels, ELR"] = EarlyLearningRegularisation(), inputs.prompt_labels
+    trials["labels of clusters, Co-teaching"] = CoTeaching(), kept["PFC alone"].feature_label
     setup = setups.frozen(world.folder, pool, len(names), steps=n_steps, seed=seed)
     trained = setups.train_all([
         setups.Training(setup, objective, labelled(pool, np.asarray(own), names), seed)
@@ -143,6 +147,7 @@ def filter_outcomes(world, text):
     ])
     probs = [networks.predict(own.networks, setup.reader, test) for own in trained]
     found = dict(zip(trials, probs, strict=True))
+    found["ours and the last two"] = np.mean([found[OURS], *probs[-2:]], axis=0)
     prompted = labelled(pool, inputs.prompt_labels, names)
     probe = setups.linear_probe(world.folder, pool, len(names))
     found["zero-shot labels, linear probe"] = setups.fit_predict(
@@ -192,8 +197,8 @@ print(f"mean accuracy of ours {runs.ours.mean():.3f},",
 # %% [markdown]
 # ## Cross supervision from few labels
 #
-# UniSAL in our setting with several weights $w$ of cross supervision, as published, and the linear probe, over ten rounds
-# with a query of 1.5 % of the pool before each: the mean over the rounds.
+# UniSAL in our setting with several weights $w$ of cross supervision and several ways to choose, as published, and the
+# linear probe, over ten rounds with a query of 1.5 % of the pool before each: the mean over the rounds.
 
 # %%
 def loops_of(world, folder):
@@ -204,13 +209,17 @@ def loops_of(world, folder):
     aligned = training_setup("dual-view-aligned", frozen)
     published = training_setup("dual-view", frozen)
     base = ActiveLearningConfig(
-        pool, names, "unisal-coverage", Supervised(), aligned,
+        pool, names, "margin-coverage", Supervised(), aligned,
         query_size=max(3, round(0.015 * len(pool))), n_rounds=10, seed=seed)
     loops = {"UniSAL, as published": replace(
         base, strategy="unisal", objective=training_by_name("dual-view"), setup=published)}
     for weight in (0.0, 0.1, 0.2, 0.5):
         own = training_by_name("dual-view-aligned", own_weight=weight)
         loops[f"UniSAL, ours, w = {weight:g}"] = replace(base, objective=own)
+    ours = replace(base, objective=training_by_name("dual-view-aligned"))
+    loops["UniSAL, ours, typical first tiles"] = replace(ours, first="typiclust")
+    for strategy in ("unisal-coverage", "maxherding", "random"):
+        loops[f"UniSAL, ours, {strategy}"] = replace(ours, strategy=strategy)
     probe = setups.linear_probe(world.folder, pool, len(names))
     for strategy in ("random", "margin", "maxherding", "margin-coverage"):
         loops[f"linear probe, {strategy}"] = replace(base, strategy=strategy, setup=probe)

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,8 +67,9 @@ class ActiveLearningConfig:
     """What all rounds of a loop share.
 
     tiles: [N], the pool; strategy: see `strategies.select`; the first `query_size` tiles are drawn
-    by chance from the seed and the fold, unless there is a `cold_start`. Networks start afresh in
-    every round, or with `restart` off from those of the round before. truth: [N], for reports of
+    by chance from the seed and the fold, or chosen by `first`, a strategy that looks at features
+    alone, such as typiclust; where there is a `cold_start`, it chooses them. Networks start afresh
+    in every round, or with `restart` off from those of the round before. truth: [N], for reports of
     pseudo labels alone. Raises ValueError for an unknown strategy and a tile that stands in the
     pool twice.
     """
@@ -85,15 +86,17 @@ class ActiveLearningConfig:
     restart: bool = True
     truth: np.ndarray | None = None
     cold_start: ColdStart | None = None
+    first: str = "random"
 
     def __post_init__(self) -> None:
         strategy_by_name(self.strategy)
+        strategy_by_name(self.first)
         if len(np.unique(self.tiles)) < len(self.tiles):
             raise ValueError("a tile stands in the pool more than once")
 
     def fingerprint(self, predict_for: np.ndarray) -> str:
         """Digest all that decides what the rounds give: settings, data and the code's version."""
-        sizes = (self.query_size, self.n_rounds, self.seed, self.fold, self.restart)
+        sizes = (self.query_size, self.n_rounds, self.seed, self.fold, self.restart, self.first)
         names = list(self.class_names)
         settings = (ALGORITHM, self.strategy, self.objective, self.setup.schedule, sizes, names)
         digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
@@ -264,6 +267,12 @@ def _first_query(config: ActiveLearningConfig, known: Mapping[int, int]) -> Quer
     """Before any training: by chance, or what the networks of a cold start would ask for."""
     answers, start = pd.Series(known, dtype=np.int64).reindex(config.tiles), config.cold_start
     may_ask = (answers.isna() | answers.eq(UNANSWERED)).values
+    if start is None and config.first != "random":
+        networks = new_networks(config.setup.make_network, config.seed)
+        pool = config.pool(config.first, networks, _labels(answers), may_ask)
+        features = frozen_features(config.setup.reader, config.tiles)  # those of untrained heads
+        pool = pool if features is None else replace(pool, features=features)  # are mixed by chance
+        return select(config.first, pool, config.query_size, config.seed)
     if start is None:
         chance = np.random.default_rng([config.seed, config.fold])
         order = chance.permutation(len(config.tiles))

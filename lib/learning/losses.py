@@ -207,7 +207,7 @@ class CoTeaching(_Stateless):
     steps (10 of 200 epochs, as published). At least one tile is picked.
     """
 
-    forget_rate: float
+    forget_rate: float = 0.2  # of the authors' code
     ramp: float = 0.05
     uses_unlabelled: ClassVar[bool] = False
 

@@ -22,6 +22,7 @@ from lib.consensus import (
     VARIANTS,
     FilterInputs,
     FilterRules,
+    cluster_labels,
     filter_tiles,
     keep_lowest,
     labels_by_rule,
@@ -37,7 +38,12 @@ from lib.learning.baselines import (
     transductive_probabilities,
 )
 from lib.learning.batches import TrainingTiles, labelled_and_not
-from lib.learning.losses import HighConfidenceCrossSupervision, Objective, Supervised
+from lib.learning.losses import (
+    CoTeaching,
+    HighConfidenceCrossSupervision,
+    Objective,
+    Supervised,
+)
 from lib.learning.networks import predict
 from lib.learning.setups import Training, TrainingSetup, frozen, train_all
 from lib.learning.vlm_cpl import train_vlm_cpl
@@ -114,13 +120,15 @@ def filter_trials(inputs: FilterInputs, pseudo: pd.DataFrame) -> list[Trial]:
     """Plain training on what MVC, PFC or both keep, in each variant, and on the most confident.
 
     Beside MVC in our variant, "top-confidence" tells whether views are worth their time, and
-    "ce-lift", from all labels by lift, what the filters add to our label rule. pseudo: of
-    `12_prompt_feature_consensus`, in which PFC alone is missing.
+    "ce-lift", from all labels by lift, what the filters add to our label rule. "clusters" learns
+    all labels of our clusters by Co-teaching: an opinion that asks the prompts for the names of the
+    clusters alone. pseudo: of `12_prompt_feature_consensus`, in which PFC alone is missing.
     """
     by_lift = labels_by_rule("lift", inputs.prompt_labels, inputs.view_probs, inputs.candidates)
     trials = [
         Trial("top-confidence", Supervised(), confident_labels(inputs)),
         Trial("ce-lift", Supervised(), by_lift),
+        Trial("clusters", CoTeaching(), _of_clusters(inputs), source="clusters"),
     ]
     for variant, rules in VARIANTS.items():
         table = pseudo[pseudo.setting == variant]
@@ -134,6 +142,20 @@ def filter_trials(inputs: FilterInputs, pseudo: pd.DataFrame) -> list[Trial]:
             for method, own in labels.items()
         ]
     return trials
+
+
+def _of_clusters(inputs: FilterInputs) -> np.ndarray:
+    return cluster_labels(inputs, VARIANTS["ours"], inputs.prompt_labels, inputs.candidates)
+
+
+def three_opinions(ours: np.ndarray, outcomes: Sequence[Outcome]) -> Outcome:
+    """The mean of VLM-CPL in our variant and of what all prompts and all clusters teach.
+
+    Not in the papers: the filters keep typical tiles, and these two learn from the others. ours:
+    [M, C]; outcomes: of `run_trials`, with "elr" (labels of the prompts) and "clusters".
+    """
+    probs = {outcome.method: outcome.probs for outcome in outcomes}
+    return Outcome("opinions", np.mean([ours, probs["elr"], probs["clusters"]], axis=0), "ours")
 
 
 def untrained_outcomes(

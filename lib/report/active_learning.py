@@ -22,6 +22,7 @@ STRATEGIES = {
     "entropy": "entropy",
     "margin": "margin",
     "margin-coverage": "half margin, half MaxHerding",
+    "typical-first": "the same, first tiles typical",
     "coreset": "CoreSet",
     "badge": "BADGE",
     "typiclust": "TypiClust",
@@ -34,7 +35,7 @@ STRATEGIES = {
 TRAININGS = ("dual-view-aligned", "dual-view", "supervised")
 PROBE = "linear-probe"  # in place of networks
 ALL_LABELS = {"full-supervision": "supervised", "full-probe": PROBE}
-PUBLISHED, OURS = ("dual-view", "unisal"), ("dual-view-aligned", "unisal-coverage")
+PUBLISHED, OURS = ("dual-view", "unisal"), ("dual-view-aligned", "margin-coverage")
 # Loops of `OURS` that VLM-CPL's networks begin; the last is UniSAL's own beginning.
 COLD_STARTS = {
     "cold-start": "VLM-CPL",

@@ -30,7 +30,9 @@ COMPARED = {
     "ce-mvc": "MVC, CE",
     "ce-pfc": "PFC, CE",
     "ce-kept": "MVC → PFC, CE",
+    "clusters": "labels of clusters, Co-teaching",
     "vlm-cpl": "VLM-CPL",
+    "opinions": "VLM-CPL, prompts and clusters",
     "full-supervision": "full supervision",
     "full-probe": "linear probe, all labels",
 }

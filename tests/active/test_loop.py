@@ -22,6 +22,7 @@ from lib.active.loop import (
     read_rounds,
     run_rounds,
 )
+from lib.active.strategies import Pool, select
 from lib.learning import losses, networks, samplers, setups
 
 N, V, E = 80, 3, 16
@@ -139,6 +140,25 @@ def test_no_tile_is_queried_twice_and_none_outside_the_pool(tmp_path, setup, str
     assert history.queries.tile.tolist() == oracle.tiles
     assert history.queries.label.tolist() == TRUTH[oracle.tiles].tolist()
     assert history.queries["round"].tolist() == [0] * 6 + [1] * 6 + [2] * 6
+
+
+@pytest.mark.slow
+def test_the_first_tiles_may_be_typical_of_the_clusters_of_the_pool(tmp_path, setup):
+    typical = run(tmp_path / "a", setup, strategy="random", first="typiclust").queries
+    chance = run(tmp_path / "b", setup, strategy="random").queries
+    first, by_chance = (queries.tile[queries["round"] == 0] for queries in (typical, chance))
+    assert len(first) == 6 and set(first) <= set(POOL.tolist()) and set(first) != set(by_chance)
+    features = setup.reader(POOL).numpy()
+    unknown = (
+        np.zeros((2, len(POOL), 3)),
+        features,
+        np.full(len(POOL), -1),
+        np.ones(len(POOL), bool),
+    )
+    expected = select("typiclust", Pool(*unknown), 6, 0).rows
+    assert set(first) == set(POOL[expected]), "of the features, whatever untrained networks say"
+    with pytest.raises(ValueError, match="unknown strategy 'typical'"):
+        run(tmp_path / "c", setup, first="typical")
 
 
 def test_every_round_trains_on_all_labels_so_far_and_predicts_the_test_set(whole):

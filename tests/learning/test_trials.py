@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lib.artefacts import locked
+from lib.clusters import classes_by_lift
 from lib.consensus import VARIANTS, FilterInputs, FilterRules, filter_tiles
 from lib.labels import UNLABELLED
 from lib.learning import baselines, setups, trials
@@ -84,15 +85,27 @@ def test_the_most_confident_are_as_many_of_each_class_as_the_views_keep(inputs, 
 def test_every_filter_is_tried_in_every_variant(inputs, pseudo):
     planned = trials.filter_trials(inputs, pseudo)
     expected = {(m, v) for m in ("ce-mvc", "ce-pfc", "ce-kept") for v in VARIANTS}
-    expected |= {("top-confidence", ""), ("ce-lift", "")}
+    expected |= {("top-confidence", ""), ("ce-lift", ""), ("clusters", "")}
     assert {(trial.method, trial.setting) for trial in planned} == expected
     assert planned[1].kept.all()
+    found, lift = inputs.lift_clusters()
+    assert np.array_equal(planned[2].labels[found >= 0], classes_by_lift(lift)[found[found >= 0]])
+    assert np.array_equal(planned[2].labels == UNLABELLED, found < 0)
     orders = {"ce-mvc": "mvc", "ce-pfc": "pfc", "ce-kept": "mvc+pfc"}
-    for trial in planned[2:]:
+    for trial in planned[3:]:
         rules = VARIANTS[trial.setting]
         assert trial.params["rules"] == asdict(rules)
         labels = filter_tiles(inputs, rules, orders[trial.method]).training_label
         assert np.array_equal(trial.labels, labels), trial.method
+
+
+def test_three_opinions_are_the_mean_of_ours_of_prompts_and_of_clusters():
+    chance = np.random.default_rng(0)
+    probs = {name: chance.dirichlet(np.ones(C), 5) for name in ("elr", "co-teaching", "clusters")}
+    ours = chance.dirichlet(np.ones(C), 5)
+    found = trials.three_opinions(ours, [trials.Outcome(*own) for own in probs.items()])
+    assert (found.method, found.setting) == ("opinions", "ours")
+    assert np.allclose(found.probs, (ours + probs["elr"] + probs["clusters"]) / 3)
 
 
 def test_confident_learning_leaves_the_suspected_labels_out(inputs):

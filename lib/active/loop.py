@@ -270,8 +270,9 @@ def _first_query(config: ActiveLearningConfig, known: Mapping[int, int]) -> Quer
     if start is None and config.first != "random":
         networks = new_networks(config.setup.make_network, config.seed)
         pool = config.pool(config.first, networks, _labels(answers), may_ask)
-        features = frozen_features(config.setup.reader, config.tiles)  # those of untrained heads
-        pool = pool if features is None else replace(pool, features=features)  # are mixed by chance
+        features: Any = frozen_features(config.setup.reader, config.tiles)
+        if features is not None:  # those of untrained heads are mixed by chance
+            pool = replace(pool, features=features)
         return select(config.first, pool, config.query_size, config.seed)
     if start is None:
         chance = np.random.default_rng([config.seed, config.fold])

@@ -111,7 +111,7 @@ def check_builds(facts: pd.DataFrame) -> None:
             f"{line.method} with seed {line.seed}, fold {line.fold}, was run with changes that no "
             "commit has: commit them, and run again what they change"
         )
-    builds = facts[["commit", "versions", "machine"]].astype(str).agg(" ".join, axis=1)
+    builds = facts[["commit", "versions", "machine"]].map(str).agg(" ".join, axis=1)
     for (seed, fold), of_fold in builds.groupby([facts.seed, facts.fold]):
         if of_fold.nunique() > 1:
             raise ValueError(

@@ -178,7 +178,7 @@ def concat(records: Iterable[Record]) -> Record:
 
 HEADLINES = {
     "cold-start": "UniSAL after VLM-CPL",
-    "margin-coverage": "UniSAL",
+    "unisal-coverage": "UniSAL",
     "vlm-cpl": "VLM-CPL",
     "zero-shot": "zero-shot",
     "mvc+pfc": "MVC, then PFC",

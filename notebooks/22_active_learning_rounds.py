@@ -67,9 +67,9 @@ fold = 0  # whose training tiles are the pool
 network = "frozen"  # heads on the VLM's features, or fine-tune: whole networks on pixels
 fine_tune_size = 64  # input of whole networks in pixels; the papers' 224 want a GPU
 trainings = "dual-view,dual-view-aligned,supervised"  # how to train, by comma
-strategies = "unisal,margin-coverage,random"  # how to choose, by comma; of lib/active/strategies.py
+strategies = "unisal,unisal-coverage,random"  # how to choose, by comma; of lib/active/strategies.py
 probed = "random,margin,maxherding,margin-coverage"  # strategies of the linear probe, by comma
-repeated = "unisal,margin-coverage,margin,random"  # those of them that all seeds and trainings run
+repeated = "unisal,unisal-coverage,margin,random"  # those of them that all seeds and trainings run
 n_rounds = 10  # of training; one fewer of choosing
 query_share = 0.01  # of the pool, queried before each round
 n_steps = 400  # of training in each round
@@ -97,10 +97,9 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len
 # `20_dual_view_pseudo_training` looks into. *Dual-view, aligned* is our setting of it: the labels so far,
 # weighted by how many tiles of the pool each stands for, say how frequent the classes are, and the pseudo labels
 # follow that, and count less ($w = 0.1$). All have two networks and predict by their mean, so that what training gains and what choosing
-# gains are seen apart. Our setting of choosing is `margin-coverage`: half of each query has the smallest margin of the mean of
-# both networks, which is small where they disagree; half covers what lies far from all labels, as a class on which both
-# networks are wrong is never in the disagreement set. Beside them stands what ten lines give: a *linear probe*, logistic
-# regression on the mean of the views, with the strategies in `probed`.
+# gains are seen apart. Our setting of choosing is `unisal-coverage`: half of each query is UniSAL's, half covers what
+# lies far from all labels, as a class on which both networks are wrong is never in the disagreement set. Beside them stands
+# what ten lines give: a *linear probe*, logistic regression on the mean of the views, with the strategies in `probed`.
 
 # %%
 names = trainings.split(",")

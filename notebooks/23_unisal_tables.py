@@ -68,7 +68,7 @@ for title, some in of_network.items():
 # ## Tables
 #
 # "UniSAL is better by": AULC of UniSAL with the training of the line minus that of the line, over the folds and seeds
-# that both have; "UniSAL, ours": aligned, half of each query by margin, half coverage, so that in aligned lines the training is the same. The interval of 95 % and the p come from a
+# that both have; "UniSAL, ours": aligned, half of each query coverage, so that in aligned lines the training is the same. The interval of 95 % and the p come from a
 # bootstrap over folds and the groups in them, in which the seeds of a group stay together; p is corrected by Holm over
 # the lines of the table, and there is none with a single seed. "Labels for 95%": the budget from which on the curve
 # stays at or above that fraction of full supervision, at every later budget too. `figures/RESULTS.md` has the balanced

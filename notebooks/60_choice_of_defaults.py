@@ -209,7 +209,7 @@ def loops_of(world, folder):
     aligned = training_setup("dual-view-aligned", frozen)
     published = training_setup("dual-view", frozen)
     base = ActiveLearningConfig(
-        pool, names, "margin-coverage", Supervised(), aligned,
+        pool, names, "unisal-coverage", Supervised(), aligned,
         query_size=max(3, round(0.015 * len(pool))), n_rounds=10, seed=seed)
     loops = {"UniSAL, as published": replace(
         base, strategy="unisal", objective=training_by_name("dual-view"), setup=published)}
@@ -218,7 +218,7 @@ def loops_of(world, folder):
         loops[f"UniSAL, ours, w = {weight:g}"] = replace(base, objective=own)
     ours = replace(base, objective=training_by_name("dual-view-aligned"))
     loops["UniSAL, ours, typical first tiles"] = replace(ours, first="typiclust")
-    for strategy in ("unisal-coverage", "maxherding", "random"):
+    for strategy in ("margin-coverage", "maxherding", "random"):
         loops[f"UniSAL, ours, {strategy}"] = replace(ours, strategy=strategy)
     probe = setups.linear_probe(world.folder, pool, len(names))
     for strategy in ("random", "margin", "maxherding", "margin-coverage"):

@@ -37,7 +37,7 @@ seed = 0  # likewise
 folder = ""  # of your tiles; empty: the synthetic tiles of the demo
 labeller = "me"  # the name that your answers carry
 query_size = 20  # tiles of a query
-strategy = "margin-coverage"  # how they are chosen; see lib/active/strategies.py
+strategy = "unisal-coverage"  # how they are chosen; see lib/active/strategies.py
 n_steps = 400  # of training in each round
 ask = "query"  # second: tiles that others have labelled; disputed: where people differ
 

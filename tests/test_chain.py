@@ -147,7 +147,7 @@ def test_rounds_query_training_tiles_once_each_and_are_all_recorded(chain):
     each = active_learning.rounds(some.facts)
     trainings = ("dual-view", "dual-view-aligned", "supervised")
     # Random is not among those that all trainings run: it is compared in our training alone.
-    loops = {*product(trainings, ("unisal", "margin-coverage")), ("dual-view-aligned", "random")}
+    loops = {*product(trainings, ("unisal", "unisal-coverage")), ("dual-view-aligned", "random")}
     loops |= {("linear-probe", "random"), ("linear-probe", "margin-coverage")}
     full = {("supervised", "full-supervision"), ("linear-probe", "full-probe")}
     assert set(zip(each.training, each.method, strict=True)) == loops | full

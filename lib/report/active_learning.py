@@ -15,6 +15,7 @@ STRATEGIES = {
     "unisal": "UniSAL (DUS, CS)",
     "unisal-jsd": "UniSAL, JSD of networks and views",
     "unisal-coverage": "UniSAL, half of it coverage",
+    "typical-first": "the same, first tiles typical",
     "unisal-wide": "UniSAL, widened",
     "dus": "DUS alone",
     "cs": "CS alone",
@@ -22,7 +23,6 @@ STRATEGIES = {
     "entropy": "entropy",
     "margin": "margin",
     "margin-coverage": "half margin, half MaxHerding",
-    "typical-first": "the same, first tiles typical",
     "coreset": "CoreSet",
     "badge": "BADGE",
     "typiclust": "TypiClust",
@@ -35,7 +35,7 @@ STRATEGIES = {
 TRAININGS = ("dual-view-aligned", "dual-view", "supervised")
 PROBE = "linear-probe"  # in place of networks
 ALL_LABELS = {"full-supervision": "supervised", "full-probe": PROBE}
-PUBLISHED, OURS = ("dual-view", "unisal"), ("dual-view-aligned", "margin-coverage")
+PUBLISHED, OURS = ("dual-view", "unisal"), ("dual-view-aligned", "unisal-coverage")
 # Loops of `OURS` that VLM-CPL's networks begin; the last is UniSAL's own beginning.
 COLD_STARTS = {
     "cold-start": "VLM-CPL",

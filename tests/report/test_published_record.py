@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from figures import publish
 from lib import paths, record, runner
 from lib.slides import open_set
 
@@ -29,6 +31,27 @@ def test_the_record_uses_todays_names_and_no_evaluation_is_there_twice(stem):
     scored = some.facts.accuracy.notna()
     counted = some.facts.class_n[scored].map(sum) == some.facts.n[scored]
     assert counted.all() and (some.counts.correct <= some.counts.n + 1e-9).all()
+
+
+@pytest.mark.parametrize("stem", STEMS, ids=lambda stem: stem.name)
+def test_a_fold_is_of_one_build_and_its_lines_agree_with_each_other(stem):
+    some = record.read(stem)
+    facts = some.facts
+    publish.check_builds(facts)
+    kept = facts[facts.per_class.notna()]
+    of_classes = pd.DataFrame(
+        [pd.DataFrame(own.values()).sum() for own in kept.per_class], index=kept.index
+    )
+    assert (of_classes.kept == kept.kept).all()
+    found = kept.precision.fillna(0) * kept.kept
+    np.testing.assert_allclose(of_classes.correct, found, atol=1e-6)
+    judged = kept[(kept.kept == kept.n) & (kept.method == "zero-shot")]
+    correct = judged.class_correct.map(sum)
+    np.testing.assert_allclose(correct, of_classes.correct[judged.index], atol=1e-6)
+    scored = facts[facts.accuracy.notna() & (facts.unit == "tile")]
+    for _, of_set in scored.groupby(["vlm", "seed", "fold", "split"]):
+        sizes = {tuple(n) for n in of_set.class_n}
+        assert len(sizes) == 1, "methods were tested on different tiles"
 
 
 # What they show of the record needs nothing else; the smoke chain sees an empty record.

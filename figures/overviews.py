@@ -7,7 +7,16 @@ import pandas as pd
 
 from lib.record import Record
 from lib.report import active_learning, statistics
-from lib.report.active_learning import CURVE, PUBLISHED, STRATEGIES, curves, heads, of_loop, rounds
+from lib.report.active_learning import (
+    CURVE,
+    PROBE,
+    PUBLISHED,
+    STRATEGIES,
+    curves,
+    heads,
+    of_loop,
+    rounds,
+)
 from lib.report.active_learning import OURS as OUR_LOOP
 from lib.report.comparison import COMPARED, NEEDED, OURS, compared, tested
 from lib.report.format import SCORES, differences, line_per_group, mean_std, pooled_std
@@ -77,6 +86,16 @@ def no_labels_table(some: Record) -> pd.DataFrame:
     shown = frame.assign(score=frame.score.map(SCORES)).drop(columns="other_name")
     shown[[*TITLES]] = shown[[*TITLES]].map("{:.3f}".format)
     return shown.assign(other=shown.other + " (" + frame.other_name + ")").rename(columns=TITLES)
+
+
+def other_encoders(all_vlms: Record, some: Record) -> Record:
+    """The evaluations with another VLM than `some` has, whose datasets are named with it."""
+    facts = all_vlms.facts
+    own = dict(zip(some.facts.dataset, some.facts.vlm, strict=True))
+    others = facts[
+        (facts.vlm != facts.dataset.map(own)) & ~facts.vlm.str.contains("+", regex=False)
+    ]
+    return Record(others.assign(dataset=others.dataset + ", " + others.vlm), all_vlms.counts)
 
 
 def vlm_table(some: Record) -> pd.DataFrame:
@@ -189,6 +208,8 @@ def few_labels_table(some: Record) -> pd.DataFrame:
                 }
                 line[f"AULC, {title}"] = f"{values[kind]:.3f}"
                 line[f"AULC, best other, same training as {title}"] = beside
+        if probe := best_other(values, seeds, PUBLISHED, [PROBE]):
+            line[f"AULC, {PROBE}, best strategy"] = probe.replace(f", {PROBE}", "")
         for method in ("random", "entropy"):
             if ("supervised", method) in values:
                 line[f"AULC, {method}, supervised"] = f"{values['supervised', method]:.3f}"

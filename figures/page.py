@@ -354,7 +354,7 @@ def slide_sections(some: Record, dataset: str, title: str) -> list[Section]:
 def build(some: Record, about: Mapping[str, str], *, all_vlms: Record | None = None) -> Page:
     """All tables and figures of a record in which each dataset has one VLM.
 
-    about: see `Page`; all_vlms: with ensembles and other VLMs, which have a table of their own.
+    about: see `Page`; all_vlms: with ensembles and other VLMs, which have tables of their own.
     """
     found = quality_sections(some)
     for dataset in sorted(about):
@@ -364,12 +364,14 @@ def build(some: Record, about: Mapping[str, str], *, all_vlms: Record | None = N
         found += comparison_sections(own, dataset, title)
         found += active_sections(own, dataset, title)
         found += slide_sections(some, dataset, title)
-    raised = overviews.alarm_frame(some)
+    raised, others = overviews.alarm_frame(some), overviews.other_encoders(all_vlms or some, some)
     tables = {
         "No labels": overviews.no_labels_table(some),
         "Few labels": overviews.few_labels_table(some),
         "Few labels, equal training": overviews.equal_training_table(some),
         "From zero labels on": _cold_starts(found),
+        "No labels, another encoder": overviews.no_labels_table(others),
+        "Few labels, another encoder": overviews.few_labels_table(others),
         "Alarm": overviews.alarm_table(raised),
         "Kinds of alarm": overviews.alarms_by_name(raised),
         "Ensembles": pd.DataFrame() if all_vlms is None else overviews.vlm_table(all_vlms),

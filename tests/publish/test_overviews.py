@@ -56,6 +56,15 @@ def test_vlms_are_compared_over_the_seeds_that_all_have():
     assert overviews.vlm_table(made(rows[:3])).empty
 
 
+def test_another_encoder_has_the_whole_comparison_to_itself():
+    own, other = comparison(ours=0.8), comparison(ours=0.9)
+    pair = [row | {"vlm": "v+w"} for row in other]
+    some, other = made(own), [row | {"vlm": "w"} for row in other]
+    table = overviews.no_labels_table(overviews.other_encoders(made(own, other, pair), some))
+    assert table.dataset.tolist() == ["d, w"] * 2 and table["VLM-CPL, ours"][0] == "0.900"
+    assert overviews.no_labels_table(overviews.other_encoders(some, some)).empty
+
+
 # --- the alarm -----------------------------------------------------------------------------------
 
 

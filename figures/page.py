@@ -194,8 +194,8 @@ INTRODUCTION = (
     "(source tile, slide or case) straddles; each fold is the test set of a run that trains on all "
     "others, so no tile is tested twice. Pooled scores count right tiles over all folds, class by "
     "class for balanced accuracy, and are averaged over seeds. Intervals are of 95 %, from a "
-    "bootstrap over seeds, over folds and over the groups in them; three seeds say little of a "
-    "fourth, so intervals are too narrow rather than too wide there. A method is "
+    "bootstrap over seeds, over folds and over the groups in them; few seeds say little of another, "
+    "and one says nothing, so intervals are too narrow rather than too wide there. A method is "
     "not inferior to full supervision by margins fixed beforehand: "
     f"{statistics.MARGINS['accuracy']:g} in accuracy, "
     f"{statistics.MARGINS['balanced_accuracy']:g} in balanced accuracy. The last step of every "
@@ -207,9 +207,11 @@ INTRODUCTION = (
 )
 OVERVIEWS = {
     "No labels": (
-        "VLM-CPL beside zero-shot labels, the best method without our filters, chosen on the test "
+        "VLM-CPL beside zero-shot labels, the best of all that is not VLM-CPL, chosen on the test "
         "set, and full supervision; pooled over folds."
     ),
+    "No labels, another encoder": "As above, with a stand-in on a larger image tower.",
+    "Few labels, another encoder": "As under few labels, with a larger image tower.",
     "Few labels": (
         "UniSAL at the end of its rounds, and the area under the learning curve (AULC) beside "
         "other strategies, of which the best is chosen on the test set; pooled over folds."

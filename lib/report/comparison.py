@@ -40,7 +40,7 @@ UNTRAINED = (
     *("zero-shot", "centred", "sinkhorn", "sinkhorn-clusters", "prior-em"),
     *("mean-of-views", "lift", "transductive", "stata"),
 )
-# Methods without our filters that a complete run has.
+# Other methods that a complete run has.
 NEEDED = "mean-of-views transductive ce-all gce elr co-teaching confident-learning".split()
 OURS = ("vlm-cpl", "ours")
 KIND = ["method", "variant", "network"]

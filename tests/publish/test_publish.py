@@ -165,7 +165,7 @@ def test_the_page_has_intervals_curves_and_the_alarm_where_they_were_measured():
     assert "| flat | ours | 1 | 0 |" in text and "1.000 [1.000, 1.000]" in text
 
 
-CLEAN = {"commit": "0123", "versions": {"torch": "1"}, "machine": {"threads": 1}}
+CLEAN = {"commit": "0123", "versions": {"torch": "1"}, "machine": {"processor": "a", "threads": 1}}
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ CLEAN = {"commit": "0123", "versions": {"torch": "1"}, "machine": {"threads": 1}
         ({"commit": None}, "commit them"),
         ({"commit": "4567"}, "2 builds"),
         ({"versions": {"torch": "2"}}, "2 builds"),
-        ({"machine": {"threads": 2}}, "2 builds"),
+        ({"machine": {"processor": "b", "threads": 1}}, "2 builds"),
     ],
 )
 def test_changed_code_and_a_fold_of_several_builds_are_not_published(other, refused, monkeypatch):
@@ -184,9 +184,10 @@ def test_changed_code_and_a_fold_of_several_builds_are_not_published(other, refu
         write_runs(labels(0.5) if name == "11_b" else few()[2], name=name)
     with pytest.raises(ValueError, match=refused):
         publish.add_to_record("demo", "v")
-    monkeypatch.setattr(record, "provenance", lambda: dict(CLEAN))
-    for name in ("10_a", "11_b"):
-        write_runs(few()[2], name=name)
+    for name, threads in (("10_a", 2), ("11_b", 1)):
+        built = CLEAN | {"machine": CLEAN["machine"] | {"threads": threads}}
+        monkeypatch.setattr(record, "provenance", lambda built=built: dict(built))
+        write_runs(labels(0.5) if name == "11_b" else few()[2], name=name)
     publish.add_to_record("demo", "v")
 
 

@@ -237,7 +237,7 @@ def best_other(
     fewer seeds than `kind` is named with them. Empty without others.
     """
     trainings = trainings or [kind[0]]
-    left_out = ("unisal", "full-", "cold-start", "typical-first")
+    left_out = ("unisal", "full-", "cold-start")
     others = [
         k for k in values if k[0] in trainings and k != OUR_LOOP and not k[1].startswith(left_out)
     ]

@@ -194,8 +194,8 @@ INTRODUCTION = (
     "(source tile, slide or case) straddles; each fold is the test set of a run that trains on all "
     "others, so no tile is tested twice. Pooled scores count right tiles over all folds, class by "
     "class for balanced accuracy, and are averaged over seeds. Intervals are of 95 %, from a "
-    "bootstrap over seeds, over folds and over the groups in them; few seeds say little of another, "
-    "and one says nothing, so intervals are too narrow rather than too wide there. A method is "
+    "bootstrap over seeds, over folds and over the groups in them; few seeds say little "
+    "of another, and one nothing, so intervals are too narrow rather than too wide. A method is "
     "not inferior to full supervision by margins fixed beforehand: "
     f"{statistics.MARGINS['accuracy']:g} in accuracy, "
     f"{statistics.MARGINS['balanced_accuracy']:g} in balanced accuracy. The last step of every "
@@ -217,8 +217,9 @@ OVERVIEWS = {
         "other strategies, of which the best is chosen on the test set; pooled over folds."
     ),
     "Few labels, equal training": (
-        "UniSAL in our setting (half of each query coverage) beside strategies that train alike "
-        "(dual-view-aligned): by how much its AULC is larger, over the folds and seeds that both "
+        "UniSAL in our setting (half of each query coverage, typical tiles first) beside "
+        "strategies that train alike (dual-view-aligned) and begin by chance: by how much its AULC "
+        "is larger, over the folds and seeds that both "
         "have; *mean*: over the datasets of the line. *Seeds*: the fewest that both have."
     ),
     "From zero labels on": (

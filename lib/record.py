@@ -178,7 +178,8 @@ def concat(records: Iterable[Record]) -> Record:
 
 HEADLINES = {
     "cold-start": "UniSAL after VLM-CPL",
-    "unisal-coverage": "UniSAL",
+    "typical-first": "UniSAL",
+    "unisal-coverage": "UniSAL, first tiles by chance",
     "vlm-cpl": "VLM-CPL",
     "zero-shot": "zero-shot",
     "mvc+pfc": "MVC, then PFC",

@@ -98,7 +98,9 @@ print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len
 # weighted by how many tiles of the pool each stands for, say how frequent the classes are, and the pseudo labels
 # follow that, and count less ($w = 0.1$). All have two networks and predict by their mean, so that what training gains and what choosing
 # gains are seen apart. Our setting of choosing is `unisal-coverage`: half of each query is UniSAL's, half covers what
-# lies far from all labels, as a class on which both networks are wrong is never in the disagreement set. Beside them stands
+# lies far from all labels, as a class on which both networks are wrong is never in the disagreement set. All loops begin with
+# tiles drawn by chance, but for *typical-first*: our setting as a whole, whose first tiles are typical of the clusters of the
+# pool (TypiClust), so that a rare class is less often missed at first. Beside them stands
 # what ten lines give: a *linear probe*, logistic regression on the mean of the views, with the strategies in `probed`.
 
 # %%
@@ -115,8 +117,7 @@ setup = {name: training_setup(name, partial(make_setup, steps=n_steps)) for name
 # ## One loop for each training and strategy
 #
 # All have the same networks, steps and first tiles. They differ in the objective and in how they choose. Strategies
-# that are not in `repeated` are compared with seed 0, in our training alone; so is *typical-first*, our loop with first
-# tiles that are typical of the clusters of the pool (TypiClust), where all others begin by chance.
+# that are not in `repeated` are compared with seed 0, in our training alone. The probe has both beginnings, too.
 
 # %%
 base = ActiveLearningConfig(
@@ -138,14 +139,17 @@ configs = {
     )
     for training, strategy in chosen
 }
-if network == "frozen" and active_learning.OURS in configs and seed == 0:
-    configs[ours, "typical-first"] = replace(configs[active_learning.OURS], first="typiclust")
+by_chance = active_learning.OURS[0], active_learning.BY_CHANCE
+if network == "frozen" and by_chance in configs:
+    configs[active_learning.OURS] = replace(configs[by_chance], first="typiclust")
 if network == "frozen":
     probe = setups.linear_probe(run.shared, train.tile.values, len(card.classes))
     configs |= {
         (PROBE, strategy): replace(base, strategy=strategy, objective=Supervised(), setup=probe)
         for strategy in probed.split(",")
     }
+    if (best := configs.get((PROBE, "margin-coverage"))) is not None:
+        configs[PROBE, "typical-first"] = replace(best, first="typiclust")
 loops = pd.DataFrame([*configs], columns=["training", "strategy"])
 show_table(loops, f"{n_rounds} rounds with a query of {base.query_size} tiles before each")
 

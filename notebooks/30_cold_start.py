@@ -79,7 +79,7 @@ vlm_cpl = run.settings_of("13_high_confidence_cross_supervision")
 unisal = run.settings_of("22_active_learning_rounds")
 train, test = run.split()
 pool, class_names = train.tile.values, card.class_names
-training, strategy = active_learning.OURS  # of UniSAL, in our setting
+training, strategy = active_learning.OURS[0], active_learning.BY_CHANCE  # of UniSAL, ours
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len(test)} to test on")
 
 # %% [markdown]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lib.report import metrics
-from lib.report.active_learning import OURS, curve_weights
+from lib.report.active_learning import BY_CHANCE, OURS, curve_weights
 from lib.report.evaluation import evaluate_probs
 
 if TYPE_CHECKING:
@@ -78,18 +78,18 @@ def evaluate_cold_starts(
     histories: (shift, first query) → history, "" for no shift, whose loop that begins by chance
     is not repeated; none, every: by shift the predictions [M, C] without a label and with all.
     """
-    (training, by_chance), judged = OURS, test[["label"]]
+    training, judged = OURS[0], test[["label"]]
     evaluations = []
     for (shift, method), history in histories.items():
         own = {"training": training, "network": "frozen"} | fields
         own["params"] = {**params} | ({"varied": ["shift"], "shift": shift} if shift else {})
-        own["variant"] = None if method == by_chance else "ours"  # of VLM-CPL
+        own["variant"] = None if method == BY_CHANCE else "ours"  # of VLM-CPL
         if method == "cold-start":
             zero = {"budget": 0, "round": -1}
             evaluations.append(evaluate_probs(method, none[shift], judged, **own) | zero)
-        if shift or method != by_chance:
+        if shift or method != BY_CHANCE:
             evaluations += evaluate_loop(method, history, test, class_names, **own)
-        if method == by_chance and shift:
+        if method == BY_CHANCE and shift:
             own["training"] = "supervised"
             evaluations.append(evaluate_probs("full-supervision", every[shift], judged, **own))
     return evaluations

@@ -15,7 +15,7 @@ STRATEGIES = {
     "unisal": "UniSAL (DUS, CS)",
     "unisal-jsd": "UniSAL, JSD of networks and views",
     "unisal-coverage": "UniSAL, half of it coverage",
-    "typical-first": "the same, first tiles typical",
+    "typical-first": "the same, typical tiles first",
     "unisal-wide": "UniSAL, widened",
     "dus": "DUS alone",
     "cs": "CS alone",
@@ -31,18 +31,20 @@ STRATEGIES = {
     "uherding": "UHerding",
     "ppal": "PPAL-like",
 }
-# Ours: pseudo labels follow the labels bought so far, and half of each query covers the pool.
+# Ours: pseudo labels follow the labels bought so far, half of each query covers the pool, and the
+# first tiles are typical of its clusters.
 TRAININGS = ("dual-view-aligned", "dual-view", "supervised")
 PROBE = "linear-probe"  # in place of networks
 ALL_LABELS = {"full-supervision": "supervised", "full-probe": PROBE}
-PUBLISHED, OURS = ("dual-view", "unisal"), ("dual-view-aligned", "unisal-coverage")
+PUBLISHED, OURS = ("dual-view", "unisal"), ("dual-view-aligned", "typical-first")
+BY_CHANCE = "unisal-coverage"  # ours, but for its first tiles
 # Loops of `OURS` that VLM-CPL's networks begin; the last is UniSAL's own beginning.
 COLD_STARTS = {
     "cold-start": "VLM-CPL",
     "cold-start-labels": "VLM-CPL, first query alone",
     "cold-start-disagreement": "VLM-CPL, first query by disagreement",
     "cold-start-doubtful": "VLM-CPL, first query in doubtful clusters",
-    OURS[1]: "chance",
+    BY_CHANCE: "chance",
 }
 CURVE = ["training", "method"]
 AREA = {"accuracy": "AULC", "balanced_accuracy": "AULC, balanced accuracy"}
@@ -70,7 +72,7 @@ def loops(some: Record, *, cold_starts: bool = False) -> Record:
     Without those of `30_cold_start`, which begin at another budget, unless `cold_starts`.
     """
     facts = some.facts
-    begun = facts.method.isin(COLD_STARTS) & (facts.method != OURS[1]) | (facts.varied == "shift")
+    begun = facts.method.isin(COLD_STARTS) & (facts.method != BY_CHANCE) | (facts.varied == "shift")
     return some[(facts.training != "") & (cold_starts | ~begun)]
 
 
@@ -209,7 +211,8 @@ def cold_start_table(some: Record) -> pd.DataFrame:
             line = {"shift": shift or "none", "begins with": COLD_STARTS[method]}
             line["at 0 labels"] = f"{pooled_score(zero):.3f}" if len(zero) else ""
             line |= score_cells(areas[areas.method == method], groups, kind, AREA)
-            differing = {} if kind == OURS else statistics.differences(groups, kind, OURS)
+            chance = OURS[0], BY_CHANCE
+            differing = {} if kind == chance else statistics.differences(groups, kind, chance)
             better.append(differing.get("accuracy"))
             line |= {title: labels_needed(curve, accuracy) for title, accuracy in wanted.items()}
             end = _end_cells(curve)
@@ -237,6 +240,6 @@ def cold_start_curves(facts: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]
         zeros = [
             begun[(begun["round"] < 0) & statistics.same_runs(begun, loop)].assign(method=method)
             for method, loop in same.groupby("method")
-            if method in COLD_STARTS and method not in ("cold-start", OURS[1])
+            if method in COLD_STARTS and method not in ("cold-start", BY_CHANCE)
         ]
         yield str(shift), pd.concat([*zeros, same])

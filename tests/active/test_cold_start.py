@@ -15,7 +15,7 @@ from lib.learning import losses, setups
 from lib.learning.batches import TrainingTiles
 from lib.learning.networks import new_networks
 from lib.learning.vlm_cpl import read_vlm_cpl, train_vlm_cpl
-from lib.report.active_learning import COLD_STARTS, OURS
+from lib.report.active_learning import BY_CHANCE, COLD_STARTS
 
 N, V, E = 90, 3, 12
 CHANCE = np.random.default_rng(3)
@@ -279,7 +279,7 @@ def test_after_an_alarm_there_are_doubtful_tiles(tmp_path):
     assert "class without labels" in {alarm.name for alarm in trained.alarms}
     assert doubtful[TRUTH[:70] == 2].mean() > doubtful[TRUTH[:70] == 1].mean()
     found, without = (cold_start.variants(start, asked) for asked in (doubtful, None))
-    assert list(found) == [name for name in COLD_STARTS if name != OURS[1]]
+    assert list(found) == [name for name in COLD_STARTS if name != BY_CHANCE]
     assert {*found} - {*without} == {"cold-start-doubtful"}
     assert without["cold-start-labels"].pseudo_counts == 0
 

@@ -7,6 +7,7 @@ from made_up_results import SHIFTED, from_zero, full, loop, loops, made, of_fold
 
 from lib.report import active_learning
 from lib.report.active_learning import (
+    BY_CHANCE,
     OURS,
     STRATEGIES,
     cold_start_table,
@@ -144,9 +145,9 @@ def test_a_cold_start_is_shown_from_zero_labels_on_and_beside_chance():
         loop("random", "supervised", [0.5] * 3),
         from_zero("cold-start", [0.86, 0.84, 0.9], zero=0.87),
         from_zero("cold-start-labels", [0.7, 0.86, 0.88]),
-        from_zero(OURS[1], [0.5, 0.7, 0.89]),
+        from_zero(BY_CHANCE, [0.5, 0.7, 0.89]),
         from_zero("cold-start", [0.6, 0.7, 0.8], zero=0.3, params=SHIFTED),
-        from_zero(OURS[1], [0.5, 0.7, 0.8], params=SHIFTED),
+        from_zero(BY_CHANCE, [0.5, 0.7, 0.8], params=SHIFTED),
         full(0.8, params=SHIFTED),
     )
     table = cold_start_table(some)
@@ -165,9 +166,9 @@ def test_intervals_of_a_cold_start_are_of_its_own_runs_and_of_heads():
         full(0.9),
         full(0.9, seed=1),
         begun,
-        from_zero(OURS[1], [0.5, 0.5], **groups),
-        from_zero(OURS[1], [0.1, 0.1], seed=1, **groups),
-        from_zero(OURS[1], [0.0, 0.0], network="fine-tune", **groups),
+        from_zero(BY_CHANCE, [0.5, 0.5], **groups),
+        from_zero(BY_CHANCE, [0.1, 0.1], seed=1, **groups),
+        from_zero(BY_CHANCE, [0.0, 0.0], network="fine-tune", **groups),
     )
     table = cold_start_table(some)
     assert table["AULC"].tolist() == ["0.850 [0.850, 0.850]", "0.500 [0.500, 0.500]"]

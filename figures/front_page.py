@@ -67,9 +67,11 @@ SCORE_LOOKS = {
 NO_BREAK = "\N{NO-BREAK SPACE}"  # a cell stays on one line
 SLASH = f"{NO_BREAK}/{NO_BREAK}"
 RANDOM, FULL = ("supervised", "random"), ("supervised", "full-supervision")
+PROBED = (PROBE, "margin-coverage")  # the best strategy of the probe on the worlds of `make choose`
 NEEDED = {PUBLISHED, RANDOM, FULL}  # for a dataset to be shown
 CURVE_LOOKS = {
     RANDOM: ("random, plain", "other", "-"),
+    PROBED: ("linear probe", "other", ":"),
     PUBLISHED: ("UniSAL", "ours", "--"),
     OURS: ("ours", "ours", "-"),
     FULL: ("all labels", "ink", ":"),
@@ -279,7 +281,7 @@ def _draw_curves(ax: Axes, curves: pd.DataFrame, theme: Mapping[str, str]) -> No
         if not NEEDED <= set(of_dataset):
             continue
         full = of_dataset[FULL].iloc[0]
-        for key in [key for key in (RANDOM, PUBLISHED, OURS) if key in of_dataset]:
+        for key in [key for key in CURVE_LOOKS if key != FULL and key in of_dataset]:
             _, colour, line = CURVE_LOOKS[key]
             budgets = 100 * of_dataset[key].budget / full.budget
             ax.plot(budgets, of_dataset[key].accuracy, line, color=theme[colour])

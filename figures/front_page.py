@@ -109,10 +109,10 @@ def no_labels_table(some: Record) -> pd.DataFrame:
     frame = no_labels_frame(some)
     if frame.empty:
         return frame
-    frame[[*TITLES]] = frame[[*TITLES]].map("{:.3f}".format)
+    frame[[*TITLES]] = frame[[*TITLES]].map(overviews.shown_score)
     names = frame.other_name.str.removeprefix("zero-shot labels, ")
     by_dataset = frame.assign(other_name=names).groupby("dataset", sort=False)
-    shown = by_dataset[[*TITLES]].agg(SLASH.join)
+    shown = by_dataset[[*TITLES]].agg(lambda both: SLASH.join(both) if all(both) else "")
     shown["other"] += " (" + by_dataset.other_name.agg(lambda n: " / ".join(dict.fromkeys(n))) + ")"
     shown = shown.join(by_dataset[["folds", "seeds"]].first()).reset_index()
     return shown.rename(columns=TITLES | {"full": "all labels"})

@@ -23,6 +23,7 @@ from lib.report.format import SCORES, differences, line_per_group, mean_std, poo
 from lib.report.statistics import Kind, pooled_score, pooled_scores
 
 # All else is another method: what our filters keep, learnt plainly, and labels by lift too.
+OPINIONS = ("opinions", "ours")
 NO_OTHER = ("zero-shot", "vlm-cpl", "opinions", "full-supervision", "full-probe")
 ON_TEST = "chosen on the test set"
 TITLES = {
@@ -30,6 +31,7 @@ TITLES = {
     "other": f"best other method, {ON_TEST}",
     "published": "VLM-CPL, published filters",
     "ours": "VLM-CPL, ours",
+    "opinions": "ours, prompts and clusters",
     "full": "full supervision",
 }
 # A run has failed if it is more than this below full supervision, or finds no tile of a class.
@@ -51,7 +53,8 @@ def no_labels_frame(some: Record) -> pd.DataFrame:
 
     One line per dataset and score (accuracy, balanced_accuracy). Columns: dataset, score,
     zero-shot, other and other_name (the best of all that is not VLM-CPL and that every run has,
-    chosen on the test set), published, ours, full, folds, seeds. Runs and datasets without the
+    chosen on the test set), published, ours, opinions (NaN where it was not run), full, folds,
+    seeds. Runs and datasets without the
     whole comparison are left out. Raises ValueError for a dataset with several VLMs.
     """
     needed = {*NEEDED, "zero-shot", "vlm-cpl", "full-supervision"}
@@ -73,6 +76,7 @@ def no_labels_frame(some: Record) -> pd.DataFrame:
             name = COMPARED[best[0]] + f", {best[1]}" * bool(best[1])
             line |= {"other": pooled[best], "other_name": name}
             line |= {"published": pooled["vlm-cpl", "published filters"], "ours": pooled[OURS]}
+            line["opinions"] = pooled[OPINIONS] if OPINIONS in complete else np.nan
             line |= {"full": pooled["full-supervision", ""]}
             lines.append(line | statistics.runs(of_dataset))
     return pd.DataFrame(lines)
@@ -84,8 +88,13 @@ def no_labels_table(some: Record) -> pd.DataFrame:
     if frame.empty:
         return frame
     shown = frame.assign(score=frame.score.map(SCORES)).drop(columns="other_name")
-    shown[[*TITLES]] = shown[[*TITLES]].map("{:.3f}".format)
+    shown[[*TITLES]] = shown[[*TITLES]].map(shown_score)
     return shown.assign(other=shown.other + " (" + frame.other_name + ")").rename(columns=TITLES)
+
+
+def shown_score(value: float) -> str:
+    """A score to three digits; empty where there is none."""
+    return "" if np.isnan(value) else f"{value:.3f}"
 
 
 def other_encoders(all_vlms: Record, some: Record) -> Record:

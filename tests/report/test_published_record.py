@@ -38,7 +38,7 @@ def test_a_fold_is_of_one_build_and_its_lines_agree_with_each_other(stem):
     some = record.read(stem)
     facts = some.facts
     publish.check_builds(facts)
-    kept = facts[facts.per_class.notna()]
+    kept = facts[facts.kept.notna()]
     of_classes = pd.DataFrame(
         [pd.DataFrame(own.values()).sum() for own in kept.per_class], index=kept.index
     )

@@ -252,7 +252,7 @@ def test_a_cell_without_labels_has_both_scores_and_the_best_other_is_named():
     assert cells == ["demo", *others, "1", "2"] and list(line)[-3] == "all labels"
     three = [scored("opinions", 0.95, seed=seed, variant="ours", dataset="demo") for seed in (0, 1)]
     for rows, shown in ((three, "0.950 / 0.950"), (three[:1], "")):
-        (line,) = front_page.no_labels_table(made(both, rows)).to_dict("records")
+        (line,) = front_page.no_labels_table(made(*both, rows)).to_dict("records")
         assert line["ours, prompts and clusters"].replace(NO_BREAK, " ") == shown, "of all runs"
     summary = overviews.no_labels_table(some).query("dataset == 'demo'")
     assert summary["VLM-CPL, ours"].tolist() == ["0.900", "0.900"], "of the other table too"

@@ -70,8 +70,8 @@ RANDOM, FULL = ("supervised", "random"), ("supervised", "full-supervision")
 PROBED = (PROBE, "margin-coverage")  # the best strategy of the probe on the worlds of `make choose`
 NEEDED = {PUBLISHED, RANDOM, FULL}  # for a dataset to be shown
 CURVE_LOOKS = {
-    RANDOM: ("random, plain", "other", "-"),
-    PROBED: ("linear probe", "other", ":"),
+    RANDOM: ("random", "other", "-"),
+    PROBED: ("probe", "other", ":"),
     PUBLISHED: ("UniSAL", "ours", "--"),
     OURS: ("ours", "ours", "-"),
     FULL: ("all labels", "ink", ":"),

@@ -145,8 +145,8 @@ step_plots.judged_histogram(probs.max(1), predicted == labels, "confidence", log
 # %% [markdown]
 # The number of tiles is on a logarithmic scale. Confident labels are more often correct, so a threshold on the
 # confidence is a filter that costs nothing; the filters of the next notebooks have to do better than the number
-# above. On the synthetic tiles of `demo` the vote of ten views as published does not (0.944 of the 30 % that it
-# keeps, over all folds and seeds), and only both published filters together, or our rules, do. What a threshold
+# above. On the synthetic tiles of `demo` the vote of ten views as published does not (0.933 of the 30 % that it
+# keeps, over all folds), and only both published filters together, or our rules, do. What a threshold
 # cannot see is a class that the model names with confidence where another one is meant.
 #
 # The scores of each fold, for the record:

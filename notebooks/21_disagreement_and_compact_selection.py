@@ -19,7 +19,7 @@
 # prediction.
 #
 # In the paper: both selectors; its ablations could not be read. Ours on EBHI-Seg, one seed, area under the learning
-# curve: 0.682 with both, 0.685 without compactness, 0.710 without disagreement. [What differs](README.md#unisal).
+# curve: 0.751 with both, 0.741 without compactness, 0.741 without disagreement. [What differs](README.md#unisal).
 #
 # - In: `dual-view/` and `labelled.parquet` of `20_dual_view_pseudo_training`.
 # - Out: nothing; `22_active_learning_rounds` makes such a selection in every round.

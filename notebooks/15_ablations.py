@@ -86,7 +86,7 @@ print(*varied, f"{len(grid)} trainings", sep="\n")
 # %%
 model = load_vlm(vlm, seed=seed, precision=run.settings["precision"])
 text = embed_prompts(model, run.settings["prompts"])
-views = {name: run.settings[name] for name in ("hue", "batch_size")} | {"progress": False}
+views = {name: run.settings[name] for name in ("hue", "batch_size")}
 vote_again = partial(vote, model, run.pixels_file(), train.tile.values, text, seed=seed, **views)
 
 # %%

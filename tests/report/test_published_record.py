@@ -40,7 +40,9 @@ def test_a_fold_is_of_one_build_and_its_lines_agree_with_each_other(stem):
     publish.check_builds(facts)
     kept = facts[facts.kept.notna()]
     of_classes = pd.DataFrame(
-        [pd.DataFrame(own.values()).sum() for own in kept.per_class], index=kept.index
+        [pd.DataFrame(own.values()).sum() for own in kept.per_class],
+        index=kept.index,
+        columns=["kept", "correct"],
     )
     assert (of_classes.kept == kept.kept).all()
     found = kept.precision.fillna(0) * kept.kept

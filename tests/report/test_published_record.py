@@ -43,6 +43,7 @@ def test_a_fold_is_of_one_build_and_its_lines_agree_with_each_other(stem):
         [pd.DataFrame(own.values()).sum() for own in kept.per_class],
         index=kept.index,
         columns=["kept", "correct"],
+        dtype=float,
     )
     assert (of_classes.kept == kept.kept).all()
     found = kept.precision.fillna(0) * kept.kept

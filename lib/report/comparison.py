@@ -115,6 +115,6 @@ def _non_inferior(groups: Groups, kind: Kind) -> str:
     """Scores in which a method is not inferior to full supervision; empty where not comparable."""
     full = ("full-supervision", "", kind[2] or "frozen")
     minus_full = {} if kind == full else statistics.differences(groups, kind, full)
-    margins = statistics.MARGINS
+    margins = statistics.margins(groups)
     good = [SCORES[s] for s, d in minus_full.items() if d.low > -margins[s]]  # no NaN is
     return ", ".join(good) or ("no" if minus_full else "")

@@ -17,7 +17,9 @@ from lib.record import Record
 
 SCORES = ("accuracy", "balanced_accuracy")
 # Fixed beforehand: by how much a method may be worse than full supervision and still be as good.
+# Where classes are even both scores are the same, and so is the margin.
 MARGINS = {"accuracy": 0.01, "balanced_accuracy": 0.02}
+EVEN = 1.1  # tiles of the most frequent class ÷ tiles of the rarest, at most
 DRAWS, LEVEL = 20_000, 0.95
 Kind = tuple[str, ...]  # what names a method, such as (training, strategy)
 
@@ -77,6 +79,13 @@ def grouped(some: Record, columns: Sequence[str]) -> Groups:
     np.add.at(n, tuple(axes), frame.n.values.astype(float))
     np.add.at(correct, tuple(axes), frame.correct.values.astype(float))
     return Groups(kinds, units.fold.values, n, correct)
+
+
+def margins(groups: Groups) -> dict[str, float]:
+    """`MARGINS`; that of accuracy alone where the classes of the test sets are even."""
+    tiles = groups.n.max((0, 1)).sum(0)
+    even = tiles.max() <= EVEN * tiles.min()
+    return dict.fromkeys(SCORES, MARGINS["accuracy"]) if even else MARGINS
 
 
 def pooled(correct: np.ndarray, n: np.ndarray, score: str) -> np.ndarray:

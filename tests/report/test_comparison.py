@@ -1,5 +1,6 @@
 """VLM-CPL beside other methods: which evaluations count, what is pooled, who is named."""
 
+import numpy as np
 from made_up_results import comparison, made, scored
 
 from lib.report import comparison as tables
@@ -57,6 +58,17 @@ def test_scores_are_pooled_and_compared_over_folds_and_groups():
     assert column["zero-shot labels, CE"] == "no"
     assert statistics.MARGINS == {"accuracy": 0.01, "balanced_accuracy": 0.02}
     assert set(table.folds) == {"5"} and table.seeds.tolist() == ["1", "2", "2", "2"]
+
+
+def test_even_classes_have_one_margin():
+    def margins_of(*tiles):
+        n = np.zeros((2, 1, 3, len(tiles)))
+        n[0, 0] = [np.array(tiles) - 2, np.ones(len(tiles)), np.ones(len(tiles))]
+        return statistics.margins(statistics.Groups({}, np.zeros(3), n, n))
+
+    one = {"accuracy": 0.01, "balanced_accuracy": 0.01}
+    assert margins_of(100, 100, 100) == one == margins_of(100, 110)
+    assert margins_of(100, 111) == statistics.MARGINS
 
 
 def test_one_fold_and_one_seed_give_a_table_without_p():

@@ -86,7 +86,8 @@ label: venv ## Label TILES in JupyterLab, from what make own says of them; witho
 slides: venv ## Label the slides in SLIDES by the words in CLASSES; ends with a page
 	@[ "$$SLIDES" ] || { echo "name a folder of slides: make slides SLIDES=folder CLASSES=..." >&2; exit 1; }
 	@$(QUIETLY) $(RUN) lib.runner notebooks/92_your_own_slides.py -p dataset own -p folder "$$SLIDES" \
-	  -p classes "$$CLASSES" -p other_tissue "$$OTHER_TISSUE" -p table "$$SLIDE_TABLE" $(WITH_VLM) $(END)
+	  -p classes "$$CLASSES" -p other_tissue "$$OTHER_TISSUE" -p table "$$SLIDE_TABLE" \
+	  -p by_folder "$$BY_FOLDER" $(WITH_VLM) $(END)
 
 test: venv ## Run all tests
 	@$(PYTEST)
@@ -140,8 +141,8 @@ help: ## List the targets
 	  "OTHER=$$OTHER" 'a second folder to predict, for own' \
 	  "SLIDES=$$SLIDES" 'a folder of slides, for slides' \
 	  "OTHER_TISSUE=$$OTHER_TISSUE" 'words for what is no class, by semicolon, for slides' \
-	  "SLIDE_TABLE=$$SLIDE_TABLE" 'a CSV with path and mpp, for slides that do not say it' \
-	  "BY_FOLDER=$$BY_FOLDER" 'true: subfolders are slides or cases, for own' \
+	  "SLIDE_TABLE=$$SLIDE_TABLE" 'a CSV with path and mpp or case of a slide, for slides' \
+	  "BY_FOLDER=$$BY_FOLDER" 'true: subfolders are slides or cases, for own and slides' \
 	  "DATA_ROOT=$$DATA_ROOT" 'where to look for datasets that are not in data/raw' \
 	  "VENV=$$VENV" 'made by the first target that needs it' \
 	  "PYTHON=$$PYTHON" 'makes VENV; 3.11 or newer' \

@@ -43,7 +43,7 @@ seed = 0  # of the views, the clusters and the networks
 folder = ""  # of your tiles; empty: the synthetic tiles of the demo
 classes = ""  # words for each class, by semicolon; names and more wordings: apps/own_tiles/words.py
 other = ""  # a second folder to predict; empty: none
-by_folder = False  # subfolders are slides or cases: a table of them is made
+by_folder = False  # subfolders are slides or cases: tables of both are made
 labels = ""  # of some tiles: a .jsonl of notebook 91 or a CSV with path and label
 templates = ""  # by semicolon, with {} for the class; empty: the papers'
 image_size = 96  # of a stand-in, in pixels; every other VLM has its own
@@ -151,13 +151,15 @@ learned.training_curve()
 #
 # ## Tables
 #
-# One row per file; a copy of another file gets the same labels and names it in `copy_of`.
+# One row per file; a copy of another file gets the same labels and names it in `copy_of`. With `by_folder`, `groups.csv`
+# has a row per folder, and `cases.csv` one per first folder, with the mean of the probabilities of its tiles.
 
 # %%
 predicted = results.predictions(tiles.table, learned.probs, names)
 groups = results.per_group(predicted, names) if by_folder else None
+cases = results.cases_of_folders(predicted, names) if by_folder else None
 tables = {"pseudo_labels": results.per_file(tiles.table, unique), "predictions": predicted}
-tables |= {"groups": groups, "left_out": tiles.left_out}
+tables |= {"groups": groups, "cases": cases, "left_out": tiles.left_out}
 results.write_tables(out, tables)
 predicted.head().round(3)
 
@@ -197,7 +199,7 @@ page = {
     "title": tiles.folder.resolve().name, "alarms": learned.alarms,
     "chosen": chosen, "pixels": pixels,
     "facts": gallery.facts(tiles, unique.kept, vlm, n_views),
-    "tables": {"Classes": overview, "Groups": groups, "Left out": tiles.left_out},
+    "tables": {"Classes": overview, "Cases": cases, "Groups": groups, "Left out": tiles.left_out},
 }
 gallery.write_page(out / "index.html", **page)
 print(f"open {out / 'index.html'}")

@@ -15,8 +15,8 @@
 # $$\arg\max_{j \in C \cup O} \cos\big(f(x), g(T_j)\big) \in C, \qquad p(c \mid S) = \tfrac{1}{|S|} \textstyle\sum_{x \in S} p(c \mid x)$$
 #
 # - In: a folder of slides that OpenSlide reads; the words.
-# - Out, in a folder of its own: `page/index.html` for any browser, `slides.csv`, and for each slide its features
-#   (`.h5`), tissue and tiles (`.geojson`, for QuPath).
+# - Out, in a folder of its own: `page/index.html` for any browser, `slides.csv`, `cases.csv` where slides are of
+#   cases, and for each slide its features (`.h5`), tissue and tiles (`.geojson`, for QuPath).
 #
 # `make slides SLIDES=folder CLASSES="…" OTHER_TISSUE="fat; muscle; …"` runs it without Jupyter.
 
@@ -24,6 +24,7 @@
 from pathlib import Path
 
 
+from apps.own_tiles import results
 from apps.slide_viewer import own_slides, page
 from data.prepare import stand_in
 from data.prepare.datasets import prepare, prepare_source
@@ -43,7 +44,8 @@ seed = 0  # of the draws, the views, the clusters and the networks
 folder = ""  # of your slides; empty: the synthetic slides of demo_slides
 classes = ""  # words for each class, by semicolon; names and more wordings: apps/own_tiles/words.py
 other_tissue = ""  # words for what is no class, by semicolon; empty: lib/slides/open_set.py
-table = ""  # a CSV with path and mpp, for slides that do not say their µm per pixel
+table = ""  # a CSV with path and mpp, case or both: µm per pixel that a slide does not say; its case
+by_folder = False  # the first subfolder of a slide is its case
 tissue = ""  # a folder with corrected <slide>.tissue.geojson; empty: tissue is detected
 templates = ""  # by semicolon, with {} for the class; empty: the papers'
 image_size = 96  # of a stand-in, in pixels; every other VLM has its own
@@ -72,7 +74,8 @@ print(f"classes: {', '.join(prompts)}\nother tissue: {', '.join(others)}")
 
 # %%
 where = Path(folder).expanduser() if folder else prepare(synthetic)
-slides, left_out = own_slides.list_slides(where, Path(table).expanduser() if table else None)
+listed = Path(table).expanduser() if table else None
+slides, left_out = own_slides.list_slides(where, listed, by_folder=by_folder)
 slides = with_tissue(slides, tissue, left_out).assign(learnt_from=True)
 n_files = len(slides) + len(left_out)
 print(f"{len(slides)} slides in {n_files} files")
@@ -148,6 +151,14 @@ predicted = page.write_slides_csv(out / "slides.csv", cohort.table, found, tiles
 print(f"{(predicted['class'] != '').sum()} of {len(predicted)} slides have a class")
 print("open", written)
 predicted.head().round(3)
+
+# %% [markdown]
+# A case is read like one slide: the mean over its tiles that count, whichever of its slides they are on.
+
+# %%
+cases = page.case_table(tiles, found, cohort.table)
+results.write_tables(out, {"cases": cases})
+cases.head().round(3) if cases is not None else "no slide has a case"
 
 # %% [markdown]
 # **Recap.** The page shows each slide with its tiles and with the alarms above. A class that an alarm names is not to

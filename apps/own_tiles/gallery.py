@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 ROWS = ("surest", "least sure", "rejected")
 PER_ROW = 12
+CASES = (
+    "A case is a subfolder, its slides are the folders with tiles in it. It has the mean of the "
+    "probabilities of its tiles."
+)
 MAX_LINES = 200  # of each table of the page
 
 
@@ -35,6 +39,7 @@ def facts(tiles: TileFolder, kept: np.ndarray, vlm: str, n_views: int) -> list[s
         f"Of its labels {kept.sum()} ({kept.mean():.0%}) were kept: those that {n_views} views of "
         "a tile agree on most and that clusters of similar tiles confirm. Two networks learned "
         "from these and predicted all tiles.",
+        *[CASES] * bool((tiles.table.group != tiles.table.path).any()),
         "A confidence is the networks' own opinion. How often they are correct is only known once "
         "somebody has labelled some of these tiles. Not for diagnosis.",
     ]

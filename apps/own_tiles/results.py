@@ -45,6 +45,48 @@ def per_group(predicted: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFra
     return shares.reset_index()
 
 
+def per_case(
+    slides: pd.Series, slide_of: np.ndarray, probs: pd.DataFrame, class_names: Sequence[str]
+) -> pd.DataFrame:
+    """Give each case the mean of the probabilities of its tiles that count.
+
+    Every such tile weighs the same, whichever slide it is of, as for the mean of a slide. Columns:
+    case, class, slides, tiles (that count), and those of `probs`; of a case without such a tile the
+    class is "" and they are NaN.
+
+    Parameters
+    ----------
+    slides : the case of each slide, by slide
+    slide_of : [tiles], the slide of each
+    probs : [tiles, C], a column per class; NaN where a tile does not count
+    class_names : C names
+
+    """
+    cases = slides.value_counts().sort_index()
+    of_case = probs.groupby(slides.reindex(slide_of).to_numpy())
+    means, counts = of_case.mean().reindex(cases.index), of_case.count().iloc[:, 0]
+    best = np.where(means.isna().all(axis=1), -1, np.nan_to_num(means).argmax(1))
+    table = pd.DataFrame({"case": cases.index})
+    table["class"] = np.array([*class_names, ""], dtype=object)[best]
+    table["slides"] = cases.to_numpy()
+    table["tiles"] = counts.reindex(cases.index, fill_value=0).to_numpy()
+    return pd.concat([table, means.reset_index(drop=True)], axis=1)
+
+
+def cases_of_folders(predicted: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
+    """Table of `per_case`, where the first folder of a path is the case, the whole of it the slide.
+
+    predicted: from `predictions`, with folders as groups. Copies count once in a case.
+    """
+    slides = predicted.group.drop_duplicates()
+    slides = slides.str.partition("/")[0].set_axis(slides)
+    first = predicted.copy_of.where(predicted.copy_of != "", predicted.path)
+    copies = pd.DataFrame({"case": predicted.group.map(slides), "first": first}).duplicated()
+    once = predicted[~copies]
+    probs = once[[f"p({name})" for name in class_names]]
+    return per_case(slides, once.group.to_numpy(), probs, class_names)
+
+
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame | None]) -> None:
     """Write each table to `<name>.csv`; for None or no rows, remove that of an earlier run."""
     for name, table in tables.items():

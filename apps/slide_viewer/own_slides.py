@@ -31,14 +31,17 @@ def words(
     return prompts, by_semicolon(other_tissue) or list(OTHER_TISSUE)
 
 
-def list_slides(folder: Path, listed: Path | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
+def list_slides(
+    folder: Path, listed: Path | None = None, *, by_folder: bool = False
+) -> tuple[pd.DataFrame, dict[str, str]]:
     """List the slides below a folder, and why each other file below it is left out.
 
     The table is as of `read_slide_table`, with label −1. Whatever OpenSlide can read counts, but
     hidden files; one of several files counts once, and its parts are not left out. listed: a CSV
-    with columns path and mpp, for slides that do not say their µm per pixel. Raises
-    FileNotFoundError without the folder, ValueError without a slide in it or naming all lines of
-    `listed` that are wrong.
+    with columns path and mpp, case or both: µm per pixel of slides that do not say it, and the case
+    of a slide. by_folder: cases that it does not name are the first folders. Any other slide is a
+    case by itself, called by its path. Raises FileNotFoundError without the folder, ValueError
+    without a slide in it or naming all lines of `listed` that are wrong.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
@@ -58,8 +61,11 @@ def list_slides(folder: Path, listed: Path | None = None) -> tuple[pd.DataFrame,
     if not slides:
         raise ValueError(f"{folder} holds {len(files)} files, and none is a slide")
     mpp: dict[str, float] = {}
+    cases = {path: path.partition("/")[0] if by_folder else path for path in slides}
     if listed:
-        lines = read_table(listed, ("path", "mpp"))
+        lines = read_table(listed, ("path",), ("mpp", "case"))
+        if not {"mpp", "case"} & {*lines}:
+            raise ValueError(f"{listed} has neither a column 'mpp' nor a column 'case'")
         known = {path_key(path) for path in [*slides, *left_out]}
         problems = [
             f"line {row.line}: names {row.path!r}, which is no slide in {folder}"
@@ -67,7 +73,11 @@ def list_slides(folder: Path, listed: Path | None = None) -> tuple[pd.DataFrame,
             if path_key(row.path) not in known
         ]
         mpp = mpp_by_path(listed, lines, problems)
-    return number_slides(pd.Series(slides), mpp).assign(label=-1), left_out
+        if "case" in lines:
+            named = dict(zip(lines.path.map(path_key), lines["case"], strict=True))
+            cases = {path: named.get(path_key(path)) or case for path, case in cases.items()}
+    table = number_slides(pd.Series(slides), mpp).assign(label=-1)
+    return table.assign(group=table.path.map(cases)), left_out
 
 
 def _why_no_slide(path: str, file: Path) -> str:

@@ -15,10 +15,10 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.colors import to_hex, to_rgb
 
+from apps.own_tiles.results import per_case
 from apps.slide_viewer.annotations import write_tiles_geojson
 from apps.slide_viewer.deep_zoom import write_deep_zoom, write_overlay
 from lib import paths
-from lib.alarm import Alarm
 from lib.artefacts import atomic
 from lib.slides.reading import Slide
 from lib.slides.study import FEW_SLIDES, CohortTiles, SlideStudy
@@ -73,6 +73,7 @@ def write_study_page(
     """
     colours = {name: to_hex(f"C{k}") for k, name in enumerate(tiles.targets)}
     table, (classes, pooled) = _tile_table(tiles, study), study.classes(tiles.targets)
+    cases = case_table(tiles, study, slides)
     out.mkdir(parents=True, exist_ok=True)
     views = []
     for _, line in slides.iterrows():
@@ -84,6 +85,7 @@ def write_study_page(
         )
         shown = {
             "slide": line["name"],
+            "case": None if cases is None else line["group"],
             "class": classes[line.slide],
             "probs": [None if np.isnan(p) else float(p) for p in pooled[line.slide]],
             "tiles": len(of_slide),
@@ -102,9 +104,26 @@ def write_study_page(
             f"With fewer than {FEW_SLIDES} slides no attention is learnt: all tiles of a slide "
             "that count weigh the same."
         )
-    told: dict[str, Any] = {"title": title, "facts": facts, "alarms": study.alarms}
-    write_slides_page(out / "page", views, colours, left_out=left_out or {}, **told)
+    of_case = [] if cases is None else [_case(row, colours) for row in cases.values]
+    head = {"title": title, "facts": facts, "alarms": study.alarms, "cases": of_case}
+    write_slides_page(out / "page", views, colours, head, left_out or {})
     return out / "page" / "index.html"
+
+
+def case_table(tiles: CohortTiles, study: SlideStudy, slides: pd.DataFrame) -> pd.DataFrame | None:
+    """Table of `results.per_case`, or None where no slide has a case other than itself.
+
+    slides: lines of the cohort's table; their column group is the case.
+    """
+    if slides.group.isin([*slides.path, *slides.name]).all():
+        return None
+    probs = pd.DataFrame(study.of_tiles(len(tiles.table))[0])
+    probs.columns = [f"prob {name}" for name in tiles.targets]
+    _, pooled = study.classes(tiles.targets)
+    probs[np.isnan(pooled).any(1)[tiles.slide_of]] = np.nan  # what has no class counts for no case
+    shown = np.isin(tiles.slide_of, slides.slide)
+    of_case = slides.set_index("slide").group
+    return per_case(of_case, tiles.slide_of[shown], probs[shown], tiles.targets)
 
 
 def _tile_table(tiles: CohortTiles, study: SlideStudy) -> pd.DataFrame:
@@ -124,20 +143,18 @@ def write_slides_page(
     folder: Path,
     views: Sequence[SlideView],
     colours: Mapping[str, str],
-    *,
-    title: str,
-    facts: Sequence[str],
-    alarms: Sequence[Alarm] = (),
+    head: Mapping[str, Any],
     left_out: Mapping[str, str],
 ) -> None:
     """Write the page; `folder` is replaced when all is written.
 
-    A slide that can no longer be read has no view, and the head says so. colours: of the classes.
+    A slide that can no longer be read has no view, and the head says so. colours: of the classes;
+    head: title, facts, alarms, cases (of `_case`).
     """
     left_out, shown = {**left_out}, {}
     places = {v.name: f"{n:03d}-{paths.file_name(v.name)}" for n, v in enumerate(views, 1)}
     lines = [_line(view.line, colours) for view in views]
-    told = {"title": title, "alarms": alarms, "classes": list(colours.items())}
+    told = {**head, "classes": list(colours.items())}
     with atomic(folder) as temporary:
         temporary.mkdir()
         (temporary / "viewer").mkdir()
@@ -161,7 +178,7 @@ def write_slides_page(
             name: f"{places[name]}/tiles/{known['picture']['min_level']}/0_0.jpeg"
             for name, known in shown.items()
         }
-        listed = {"facts": facts, "lines": lines, "left_out": left_out, "thumbnails": thumbnails}
+        listed = {"lines": lines, "left_out": left_out, "thumbnails": thumbnails}
         listed["places"] = {name: places[name] for name in shown}
         _render(temporary / "index.html", "slides.html.jinja", {**told, **listed})
 
@@ -173,6 +190,14 @@ def _line(line: Mapping[str, Any], colours: Mapping[str, str]) -> dict[str, Any]
     shades = {"colour": colours.get(predicted, "#999999")}
     shades["label_colour"] = colours.get(label or "", "#999999")
     return {**line, **shades, "differs": differs}
+
+
+def _case(row: np.ndarray, colours: Mapping[str, str]) -> dict[str, Any]:
+    """A row of `case_table` for the template."""
+    name, predicted, slides, tiles, *probs = row
+    line = {"case": name, "class": predicted, "slides": slides, "tiles": tiles}
+    line["probs"] = [None if np.isnan(p) else p for p in probs]
+    return {**line, "colour": colours.get(predicted, "#999999")}
 
 
 def _write_view(place: Path, view: SlideView, colours: Mapping[str, str]) -> dict[str, Any]:

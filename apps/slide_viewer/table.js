@@ -1,8 +1,8 @@
-// Sorts the table of slides by the column whose header is pressed; again turns it round.
+// Sorts a table by the column whose header is pressed; again turns it round.
 "use strict";
-(() => {
-  const body = document.querySelector("tbody");
-  const headers = [...document.querySelectorAll("thead th")];
+document.querySelectorAll("table").forEach((table) => {
+  const body = table.querySelector("tbody");
+  const headers = [...table.querySelectorAll("thead th")];
 
   const compare = (one, two) => {
     const [a, b] = [one, two].map(Number);
@@ -25,4 +25,4 @@
       header.setAttribute("aria-sort", order);
     });
   });
-})();
+});

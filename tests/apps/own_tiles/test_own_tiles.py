@@ -34,7 +34,7 @@ SUFFIXES = (".png", ".jpg", ".tif", ".webp", ".JPEG", ".TIFF", ".PNG")
 FOLDERS = ("case 1", "say 'b' \"c\"", "<b>&", "ü漢字/deep", "line\nbreak")
 SIZES = ((37, 37), (48, 41), (60, 90))
 GIVEN = {"dataset": "mine", "seed": 0, "n_views": 4, "n_steps": 40}
-TABLES = ("pseudo_labels", "predictions", "predictions_other", "left_out", "groups")
+TABLES = ("pseudo_labels", "predictions", "predictions_other", "left_out", "groups", "cases")
 HEAD = (*(f"{name}.csv" for name in TABLES), "index.html")
 CODE = [c for c in runner.cells(paths.notebook_file("90_your_own_tiles")) if c.cell_type == "code"]
 
@@ -180,6 +180,21 @@ def test_copies_get_what_the_first_of_them_gets(base):
     assert set(copies.copy_of) == {"<b>&/another copy.tif"}
 
 
+def test_a_case_is_a_first_folder_with_the_mean_of_its_tiles_each_once(base):
+    predicted, cases = read_csv(base / "predictions.csv"), read_csv(base / "cases.csv")
+    first = predicted.copy_of.where(predicted.copy_of != "", predicted.path)
+    predicted["case"] = predicted.path.str.partition("/")[0]
+    assert cases["case"].tolist() == sorted(set(predicted.case))
+    for row in cases.to_dict("records"):
+        mine = predicted[predicted.case == row["case"]]
+        once = mine[~first[mine.index].duplicated()]
+        assert row["tiles"] == len(once) and row["slides"] == mine.group.nunique()
+        means = once[[f"p({name})" for name in NAMES]].mean()
+        assert [row[name] for name in means.index] == pytest.approx(means.tolist(), abs=2e-4)
+        assert row["class"] == NAMES[means.argmax()]
+    assert cases.tiles.sum() == len(predicted) - 1  # one copy lies in the case of its twin
+
+
 def test_labels_are_the_vlms_and_kept_where_views_and_clusters_agree(base, material):
     labels, table = read_csv(base / "pseudo_labels.csv"), list_tiles(material[1]).table
     view_probs, votes = (np.load(base / f"{name}.npy") for name in ("view_probs", "votes"))
@@ -198,7 +213,7 @@ def test_the_page_shows_the_files_by_their_names(base, material):
     page = Page((base / "index.html").read_text(encoding="utf-8"))
     predicted, left = read_csv(base / "predictions.csv"), read_csv(base / "left_out.csv")
     assert page.by_tag["title"] == [material[1].name]
-    assert page.by_tag["h2"] == ["Classes", "Groups", "Left out", *NAMES]
+    assert page.by_tag["h2"] == ["Classes", "Cases", "Groups", "Left out", *NAMES]
     shown = set(page.values("img", "alt"))
     assert shown <= set(predicted.path[predicted.copy_of == ""]) and len(shown) > 10
     assert "26 image files, 2 of them copies of others." in page.by_tag["p"][0]
@@ -256,7 +271,8 @@ def test_a_second_run_leaves_nothing_of_the_first(base, material, tmp_path, quic
     out = paths.run_folder("mine", second["vlm"], 0) / base.name
     shutil.copytree(base, out)
     execute(**second)
-    assert not (out / "groups.csv").exists() and not (out / "predictions_other.csv").exists()
+    assert not (out / "groups.csv").exists() and not (out / "cases.csv").exists()
+    assert not (out / "predictions_other.csv").exists()
     sheets = ["01-fat.png", "02-lymphocytes.png"]
     assert sorted(f.name for f in (out / "gallery").iterdir()) == sheets
     description = json.loads((out / "classifier" / "classifier.json").read_text())

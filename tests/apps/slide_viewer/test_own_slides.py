@@ -34,6 +34,20 @@ def test_slides_of_a_folder_are_listed_without_a_table(folder, tmp_path):
         own_slides.list_slides(folder)
 
 
+def test_cases_are_named_by_a_table_or_are_folders_and_any_other_slide_is_its_own(folder, tmp_path):
+    listed = tmp_path / "cases.csv"
+    listed.write_text("path,Case\nb.tif,p 1\n./silent.tif,p 1\n")
+    of = {"table": (listed, False), "folders": (None, True), "both": (listed, True)}
+    found = {k: own_slides.list_slides(folder, t, by_folder=f)[0].group for k, (t, f) in of.items()}
+    assert found["table"].tolist() == ["p 1", "more/a.tif", "p 1"]
+    assert found["folders"].tolist() == ["b.tif", "more", "silent.tif"]
+    assert found["both"].tolist() == ["p 1", "more", "p 1"]
+    assert own_slides.list_slides(folder)[0].group.tolist() == ["b.tif", "more/a.tif", "silent.tif"]
+    listed.write_text("path,cases\nb.tif,p 1\n")
+    with pytest.raises(ValueError, match=r"cases\.csv has neither a column 'mpp' nor .*'case'"):
+        own_slides.list_slides(folder, listed)
+
+
 def test_all_errors_of_a_table_of_micrometres_are_named_at_once(folder, tmp_path):
     listed = tmp_path / "mpp.csv"
     lines = [

@@ -40,6 +40,7 @@ def made(folder):
     shutil.copy(slide.path, folder / "second.tif")
     table = pd.DataFrame({"slide": [0, 1], "name": [f"slide {NASTY}", "second"]})
     table = table.assign(path=[slide.path.name, "second.tif"], mpp=np.nan, label=[1, -1], tissue="")
+    table = table.assign(group=table.path)
     tiles = pd.DataFrame(CORNERS * 2, columns=["x", "y"])
     tiles = tiles.assign(slide=np.repeat([0, 1], 9), side=200.0)
     probs = np.random.default_rng(0).dirichlet([1, 1], 18)
@@ -151,6 +152,42 @@ def test_a_slide_without_a_class_is_not_labelled_on_the_page_and_in_the_table(tm
     assert list(again) == ["path", "class", f"prob {NASTY}", "prob normal"]
     assert again["class"].tolist() == [NASTY, ""] and again["prob normal"].tolist() == ["0.3", ""]
     assert written["prob normal"].isna().tolist() == [False, True]
+
+
+def cases(folder, of_slides, **changed):
+    """The table of cases and the texts of the page where the two slides are of these cases."""
+    tiles, study = made(folder / "raw")
+    study = SlideStudy(**{**vars(study), **changed})
+    tiles.cohort.table["group"] = of_slides
+    slides = tiles.cohort.table
+    index = page.write_study_page(folder, tiles, study, title="cases", slides=slides)
+    return page.case_table(tiles, study, slides), read(index).by_tag
+
+
+def test_a_case_has_the_mean_of_all_tiles_of_its_slides_that_count(tmp_path):
+    """Six tiles of the first slide and two of the second: not the mean of two slides."""
+    rows = np.r_[np.flatnonzero(COUNTS)[:6], np.flatnonzero(COUNTS)[6:8]]
+    probs = np.random.default_rng(1).dirichlet([1, 1], 8)
+    counted = {"rows": rows, "tile_probs": probs, "attention": [np.ones(6), np.ones(2)]}
+    table, texts = cases(tmp_path, [NASTY, NASTY], **counted)
+    name = NAMES[probs.mean(0).argmax()]
+    [row] = table.to_dict("records")
+    assert [row[key] for key in ("case", "class", "slides", "tiles")] == [NASTY, name, 2, 8]
+    assert [row[f"prob {name}"] for name in NAMES] == pytest.approx(probs.mean(0).tolist())
+    assert texts["h2"] == ["Cases", "Slides"] and texts["td"].count(NASTY) == 3
+    assert any(text.startswith("A case has the mean") for text in texts["p"])
+
+
+def test_a_case_without_a_tile_that_counts_has_no_class_and_slides_alone_are_no_cases(tmp_path):
+    nothing = {"attention": [np.full(12, 1 / 12), np.empty(0)]}
+    table, texts = cases(tmp_path, ["one", "two"], **nothing)
+    assert table[["case", "class", "tiles"]].values.tolist()[1] == ["two", "", 0]
+    assert table["prob normal"].isna().tolist() == [False, True]
+    assert texts["span"].count("not labelled") == 2, "of the case and of its slide"
+    tiles, study = made(tmp_path / "raw")
+    for same in ("path", "name"):
+        slides = tiles.cohort.table.assign(group=tiles.cohort.table[same])
+        assert page.case_table(tiles, study, slides) is None
 
 
 def test_a_slide_that_can_no_longer_be_read_has_no_view_and_stops_no_other(tmp_path, monkeypatch):

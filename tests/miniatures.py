@@ -127,7 +127,7 @@ def with_mask(shape: tuple[int, int], size: int, marked: np.ndarray, draw: np.ra
 def hph(folder: Path, draw: np.random.Generator) -> None:
     for patient in range(12):
         part = folder / ("TRAIN" if patient < 8 else "TEST")
-        image, mask = with_mask((1500, 1500), 500, draw.random((3, 3)) < 0.5, draw)
+        image, mask = with_mask((700, 700), 224, draw.random((3, 3)) < 0.5, draw)
         name = f"P{patient + 1}_D{patient + 1}_9_14_2.png"
         for place, array in (("IMAGES", image), ("MANUAL TUMOR", mask), ("MANUAL GLANDS", mask)):
             save(array, part / place / name)

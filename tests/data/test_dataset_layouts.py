@@ -19,7 +19,7 @@ from lib.data import cards, splits, tiles
 SIZE = 32  # pixels, of the model
 # dataset: tiles, groups, tiles of the first class
 HERE = {
-    # nine and four tiles of an image, less the one that is glass
+    # nine and four tiles of an image, less the one that is glass and what is smaller than a tile
     "hph": (96, 12, None),
     "lc25000": (100, 50, 20),
     "nct_crc": (171, 171, 19),

@@ -329,6 +329,18 @@ def test_the_pattern_of_the_card_gives_the_patient_of_a_cut_tile(card):
     assert table.group.tolist() == stems.tolist() and table.group.nunique() > 1
 
 
+def test_one_pixel_of_tumour_makes_a_patch_of_hph_cancer(output_root):
+    """36 patches of 224 px in an image of 1500; what is left at its edges belongs to none."""
+    card, image = cards.read_card("hph"), np.full((1500, 1500, 3), (200, 80, 160), np.uint8)
+    mask = np.zeros((1500, 1500), np.uint8)
+    mask[1343, 1343] = mask[1344, 1120] = 255  # the last pixel of the last patch, and one below
+    for place, array in (("IMAGES", image), ("MANUAL TUMOR", mask)):
+        save(array, output_root / "data/raw/hph/TRAIN" / place / "P5_D5_9_14_2.png")
+    table = tiles.read_tile_table(card, prepare(card))
+    assert len(table) == 36
+    assert table.path[table.label == 1].tolist() == ["cancer/P5_D5_9_14_2_1120_1120.png"]
+
+
 def test_a_refusal_leaves_nothing_half_written(card, output_root):
     save(np.zeros((9, 9), np.uint8), datasets.locate(card) / "MASKS" / "P2_1.png")
     with pytest.raises(ValueError, match=r"P2_1\.png"):

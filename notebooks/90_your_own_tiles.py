@@ -18,8 +18,8 @@
 #
 # - In: a folder of JPEG, PNG, TIFF or WebP files, flat or in subfolders; the classes.
 # - Out, in a folder of its own: `pseudo_labels.csv`, `predictions.csv` for these tiles,
-#   `predictions_other.csv` for a second folder, `left_out.csv` where files were no tiles, `classifier/`,
-#   `gallery/` and `index.html`, a page for any browser.
+#   `predictions_other.csv` for a second folder, `left_out.csv` where files were no tiles, `classifier/`
+#   with a model card, `gallery/` and `index.html`, a page for any browser.
 #
 # `make own TILES=folder CLASSES="benign colonic tissue; colon adenocarcinoma"` runs it without Jupyter, with
 # `LABELS=file` and the labels of some tiles.
@@ -32,7 +32,7 @@ import pandas as pd
 from IPython.display import display
 
 from apps.labelling import exchange
-from apps.own_tiles import classifier, gallery, results, steps
+from apps.own_tiles import classifier, gallery, model_card, results, steps
 from apps.own_tiles.tile_folder import list_tiles, tiles_folder
 from lib import paths
 
@@ -123,6 +123,11 @@ learned = steps.learn(out, tiles.unique, names, said, **sizes, seed=seed)
 classifier.save_classifier(
     out / "classifier", out / "hcs", model=model, n_views=n_views, seed=seed, classes=prompts,
     origin=origin
+)
+
+model_card.write_model_card(
+    out / "classifier", learned.tiles, name=tiles.folder.resolve().name, alarms=learned.alarms,
+    n_labelled=len(said)
 )
 
 # %% [markdown]

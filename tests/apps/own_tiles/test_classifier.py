@@ -5,14 +5,18 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import yaml
 from cases import case
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_models import SMALL, write_model
 
 from apps.own_tiles import classifier
+from apps.own_tiles.model_card import NO_LICENCE, NOT_AUDITED, write_model_card
+from lib.alarm import Alarm
 from lib.data import tiles
 from lib.learning import networks
 from lib.vlm import inference, views
@@ -124,6 +128,34 @@ def test_a_description_or_weights_that_are_none_are_refused_by_the_folder(saved)
     (where / "network_b.safetensors").write_bytes(b"words")
     with pytest.raises(ValueError, match=f"{where} holds no classifier of this"):
         classifier.read_classifier(where)
+
+
+def test_the_card_says_what_it_learnt_from_and_reads_as_one_of_the_hub(saved, small):
+    where, _, model = saved
+    tiles = pd.DataFrame({"kept": [True, False, True]})
+    alarms = [Alarm("flat clusters", "fat: flat.")]
+    file = write_model_card(where, tiles, name="my | `tiles`\n<b>", alarms=alarms, n_labelled=7)
+    _, header, text = file.read_text(encoding="utf-8").split("---\n", 2)
+    card = yaml.safe_load(header)
+    assert card["license"] == "other" and card["pipeline_tag"] == "image-classification"
+    assert "base_model" not in card  # a folder is none of the hub
+    assert text.startswith("\n# Classifier of the tiles of `my \\| 'tiles' <b>`\n")
+    for said in (
+        *("| `ü <b>` | `one · two` |", "3 tiles of", "learnt from 2 of these", "`digest`"),
+        *("7 tiles have a label of a person", "**flat clusters**: fat: flat.", "2 random views"),
+        *(NOT_AUDITED, inference.weights_digest(model), NO_LICENCE),
+    ):
+        assert said in text, said
+    audited = write_model_card(where, tiles, name="t", alarms=[], audit=["0.9 of 50"]).read_text()
+    assert "0.9 of 50" in audited and NOT_AUDITED not in audited and "None rang." in audited
+    assert "of a person" not in audited
+    file.unlink()
+    description = json.loads((where / "classifier.json").read_text())
+    named = json.dumps(description | {"vlm": "plip+stand-in-demo_other_lab"})
+    (where / "classifier.json").write_text(named)
+    text = write_model_card(where, tiles, name="t", alarms=[]).read_text()
+    assert yaml.safe_load(text.split("---\n")[1])["base_model"] == ["vinid/plip"]
+    assert "PLIP" in text and "`stand-in-demo_other_lab`: Built here" in text
 
 
 def test_another_vlm_of_that_name_is_refused(saved, small, tmp_path):

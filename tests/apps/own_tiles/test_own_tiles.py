@@ -142,7 +142,10 @@ def files_of(folder):
 def test_all_that_the_head_of_the_notebook_names_is_there(base, material):
     assert all((base / name).is_file() for name in HEAD) and not list(base.rglob(".part-*"))
     networks = {"network_a.safetensors", "network_b.safetensors"}
-    assert {f.name for f in (base / "classifier").iterdir()} == networks | {"classifier.json"}
+    assert {f.name for f in (base / "classifier").iterdir()} == networks | {
+        "classifier.json",
+        "README.md",
+    }
     assert sorted(f.name[:3] for f in (base / "gallery").iterdir()) == ["01-", "02-", "03-"]
     for sheet in (base / "gallery").iterdir():
         assert np.asarray(Image.open(sheet).convert("L")).std() > 10

@@ -37,10 +37,11 @@ def vlms_table() -> pd.DataFrame:
     rows = []
     for card in read_vlm_cards().values():
         repository = "/".join(card.source.split("/")[-2:])
+        how = ", refused" if card.refused else ", on request" if card.access else ""
         rows.append(
             {
                 "model": f"`{card.name}`",
-                "from": f"[{repository}]({card.source})" + (", on request" if card.access else ""),
+                "from": f"[{repository}]({card.source})" + how,
                 "input": f"{card.input_size} px, {_normalisation(card)}",
                 "prompts": card.prompt_style,
                 "licence": card.licence,

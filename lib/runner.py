@@ -46,7 +46,7 @@ PACKAGES = ("lib", "apps", "data", "figures")
 # Notebooks are checked without jsonschema's IRIs, whose grammar takes seconds to build on import.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 # What a notebook prints that its caller has to see.
-TOLD = ("left out", "alarm: ", "open ")
+TOLD = ("left out", "alarm: ", "note: ", "open ")
 SHORT = 3  # seconds: the heading of a section that takes longer is printed
 
 

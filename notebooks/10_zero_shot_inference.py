@@ -59,7 +59,7 @@ card, table = cards.read_card(dataset), run.load("tiles")
 model = load_vlm(vlm, seed=seed, precision=precision)
 for m in model.members:
     print(f"{m.name} on {m.device}, {m.dtype}, {m.image_size} px, scale {m.scale:.1f}")
-print(vlm_citations(vlm))
+print(vlm_citations(vlm), model.caveat, sep="\n")
 
 # %% [markdown]
 # ## Prompts

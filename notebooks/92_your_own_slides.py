@@ -86,7 +86,8 @@ if vlm.startswith(paths.STAND_IN):
     stand_in.prepare(vlm, image_size=image_size, seed=seed)
 model = load_vlm(vlm, seed=seed)
 out = paths.own_folder(dataset, vlm, seed, where)
-print(f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}\n{vlm_citations(vlm)}")
+print(f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}")
+print(vlm_citations(vlm), model.caveat, sep="\n")
 
 # %% [markdown]
 # ## Tissue and features

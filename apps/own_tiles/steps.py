@@ -55,6 +55,7 @@ def load_model(vlm: str, unique: pd.DataFrame, *, image_size: int, seed: int) ->
     print(
         f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}",
         vlm_citations(vlm),
+        model.caveat,
         sep="\n",
     )
     return model

@@ -11,7 +11,7 @@ from lib.parameters import near_names
 from lib.yaml_files import read_yaml
 
 NOT_STATED = "not stated"
-SCHEMES = ("local-dir:", "hf-hub:", "hf-clip:", "conch:")  # of names without a card
+SCHEMES = ("local-dir:", "hf-hub:", "hf-clip:", "keep:", "conch:")  # of names without a card
 Colours = Annotated[
     tuple[Share, Share, Share] | None, BeforeValidator(lambda v: None if v == NOT_STATED else v)
 ]
@@ -24,7 +24,8 @@ class VLMCard:
     `weights` is the name that `lib.vlm.loading.load_vlm` resolves, `source` a web address.
     `input_size` is in pixels; `mean` and `std` of the three colours normalise pixels in 0 … 1 and
     are None where no source states them. `prompt_style` is how the authors word a prompt for a
-    `{class}`. `access` is what a user must do before the weights can be fetched, or empty.
+    `{class}`. `access` is what a user must do before the weights can be fetched, or empty;
+    `refused` why the model cannot be used here and what to use in its place, or empty.
     """
 
     name: str
@@ -38,6 +39,7 @@ class VLMCard:
     licence: Text
     citation: Text
     access: Text = ""
+    refused: Text = ""
 
     @property
     def citation_line(self) -> str:
@@ -63,7 +65,8 @@ def read_vlm_cards() -> dict[str, VLMCard]:
 def check_vlm(vlm: str) -> None:
     """Raise ValueError or FileNotFoundError, with the near names, for a VLM that there is not.
 
-    Whether its weights are within reach is seen only when it is loaded.
+    ValueError too for one that cannot be used, with the reason in its card. Whether its weights are
+    within reach is seen only when it is loaded.
     """
     if vlm.startswith(SCHEMES) or "/" in vlm:
         return
@@ -73,6 +76,8 @@ def check_vlm(vlm: str) -> None:
             read_card(paths.source_of(name))
         elif name not in known:
             raise ValueError(f"there is no VLM {name!r}{near_names(name, known)}")
+        elif known[name].refused:
+            raise ValueError(f"VLM {name!r} cannot be used: {known[name].refused}")
 
 
 def describe_vlm(vlm: str) -> str:

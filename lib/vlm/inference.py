@@ -25,6 +25,10 @@ Texts = torch.Tensor | Mapping[str, torch.Tensor]
 # Of the image encoder. bfloat16 is 1.2 to 2 times as fast where the processor computes in it, but
 # features differ in the third digit, and with them votes and kept tiles.
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SIGMOID = (
+    "note: {} learnt by a sigmoid for each pair of image and text (SigLIP), which asks of no two "
+    "classes which is the likelier: the softmax over the classes that is taken here approximates it"
+)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
@@ -51,6 +55,12 @@ class VLM:
     def scale(self) -> float:
         """The model's own logit scale s."""
         return float(self.model.logit_scale.detach().exp())
+
+    @property
+    def caveat(self) -> str:
+        """What to know of its probabilities, for who loads it; mostly empty."""
+        sigmoid = [m.name for m in self.members if getattr(m.model, "logit_bias", None) is not None]
+        return SIGMOID.format(" and ".join(sigmoid)) if sigmoid else ""
 
 
 def as_vlm(

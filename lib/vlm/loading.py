@@ -8,7 +8,7 @@ from typing import Any
 
 from lib import paths
 from lib.artefacts import scratch_folder
-from lib.vlm import conch, hf_clip
+from lib.vlm import checkpoint, conch, hf_clip, keep
 from lib.vlm.cards import VLMCard, check_vlm, read_vlm_cards
 from lib.vlm.inference import VLM, as_vlm, ensemble
 from lib.vlm.model_files import (
@@ -57,15 +57,17 @@ def load_vlm(
 
     A name is one in `data/vlms.yaml`, `stand-in-<source card>` (the folder that 01_stand_in_vlm
     built for this seed), `local-dir:<folder>`, `hf-hub:<organisation>/<model>`, `hf-clip:` with a
-    folder or repository of a Hugging Face CLIP, `conch:<configuration>`, or open_clip's
-    `<model>/<weights tag>`, such as `ViT-B-32/laion2b_s34b_b79k`. Names joined by "+" give
-    `inference.ensemble` of them. Weights in the Hugging Face cache are used offline. Of a folder or
-    repository only safetensors and plain fields that are known are read, and no code is run.
+    folder or repository of a Hugging Face CLIP, `keep:` with one of KEEP, `conch:<configuration>`,
+    or open_clip's `<model>/<weights tag>`, such as `ViT-B-32/laion2b_s34b_b79k`. Names joined by
+    "+" give `inference.ensemble` of them. Weights in the Hugging Face cache are used offline. Of a
+    folder or repository only safetensors and plain fields that are known are read, and no code is
+    run.
     precision: of the image encoder, see `inference.PRECISIONS`.
 
     Raises FileNotFoundError for a stand-in that is not built; ValueError naming the file for a
-    configuration that is refused; RuntimeError, naming the model, for weights out of reach (with
-    the ways to get them) and for a model whose input size or normalisation is not that of its card.
+    configuration that is refused, or saying why a model cannot be used; RuntimeError, naming the
+    model, for weights out of reach (with the ways to get them) and for a model whose input size or
+    normalisation is not that of its card.
     """
     names = _split(name)
     if len(names) > 1:
@@ -83,8 +85,8 @@ def load_vlm(
                 "notebooks/01_stand_in_vlm.py"
             )
         weights = f"local-dir:{folder}"
-    elif card is None:
-        check_vlm(name)
+    else:
+        check_vlm(card.name if card else name)
     try:
         model, tokenizer = _open(weights, pickled=card is not None)
     except Refused:
@@ -102,7 +104,7 @@ def load_vlm(
 def _split(name: str) -> list[str]:
     """Names joined by "+", which the path of a folder may hold too."""
     scheme, _, folder = name.partition(":")
-    if scheme in ("local-dir", "hf-clip") and Path(folder).is_dir():
+    if scheme in ("local-dir", "hf-clip", "keep") and Path(folder).is_dir():
         return [name]
     return name.split("+")
 
@@ -120,6 +122,10 @@ def _open(weights: str, *, pickled: bool) -> tuple[Any, Any]:
         return conch.load(rest)
     if scheme == "hf-clip":
         return hf_clip.load(rest, PICKLED[1] if pickled else "")
+    if scheme == "keep":
+        return keep.load(rest, PICKLED[1] if pickled else "")
+    if scheme == "checkpoint" and pickled:
+        return checkpoint.load(rest)
     with scratch_folder() as scratch:
         folder = scratch
         if scheme in ("local-dir", "hf-hub"):

@@ -37,11 +37,12 @@ class Refused(ValueError):
     """Files of a model that are not opened; the message names the file and what is wrong."""
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path, *, code_is_left: bool = False) -> dict[str, Any]:
     """The fields of a configuration.
 
-    Raises Refused naming the file when it is not JSON with named fields, when it is larger or
-    deeper than any configuration, and when it names code to be run; and FileNotFoundError.
+    code_is_left: whether the code that it names may be left aside, where an adapter takes its
+    place. Raises Refused naming the file when it is not JSON with named fields, when it is larger
+    or deeper than any configuration, and when it names code to be run; and FileNotFoundError.
     """
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
@@ -63,7 +64,7 @@ def read_json(file: Path) -> dict[str, Any]:
         raise Refused(f"{file} is no JSON: {error}") from error
     if not isinstance(values, dict):
         raise Refused(f"{file} does not hold named fields")
-    if code := sorted(names & CODE):
+    if not code_is_left and (code := sorted(names & CODE)):
         raise Refused(
             f"{file}: {code[0]} asks to run code that came with the model; no such code is run"
         )
@@ -114,14 +115,17 @@ def weights_in(folder: Path, names: Sequence[str], pickled: str = "") -> Path:
     raise FileNotFoundError(f"there is no {' or '.join(names)} in {folder}. {convert}")
 
 
-def copy_tokenizer(source: Path, folder: Path) -> None:
+def copy_tokenizer(source: Path, folder: Path, *, model_type: str = "") -> None:
     """Put the files of a tokenizer that are data into a new folder.
 
-    Raises Refused where one names code to be run, and FileNotFoundError where there is none.
+    model_type: of transformers, in place of one that it does not know. Raises Refused where one
+    names code to be run, and FileNotFoundError where there is none.
     """
     folder.mkdir()
     for name in TOKENIZER_CONFIGS:
-        if (source / name).is_file():
+        if model_type and name == "config.json":
+            (folder / name).write_text(json.dumps({"model_type": model_type}))
+        elif (source / name).is_file():
             values = read_json(source / name)
             if name == "config.json":  # which tokenizer goes with the model
                 values = {n: values[n] for n in ("model_type", "tokenizer_class") if n in values}

@@ -329,6 +329,24 @@ def test_a_model_that_differs_from_its_card_is_refused_with_both_values(
             assert named in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["musk", "hf-hub:MahmoodLab/conchv1_5"])
+def test_a_model_that_cannot_be_used_is_refused_with_another_to_use(hub, name):
+    with pytest.raises(ValueError, match=r"cannot be used: .*Use "):
+        load_vlm(name)
+
+
+def test_a_model_of_sigmoids_says_that_its_softmax_approximates(tmp_path, names):
+    name = write_model(tmp_path / "siglip", SMALL, weights=False)
+    file = tmp_path / "siglip" / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    config["model_cfg"]["init_logit_bias"] = -10
+    file.write_text(json.dumps(config))
+    save_file(open_clip.create_model(name).state_dict(), tmp_path / "siglip" / WEIGHTS)
+    assert load_vlm(names["vit"]).caveat == ""
+    caveat = load_vlm(f"{names['vit']}+{name}").caveat
+    assert caveat.startswith(f"note: {name} learnt by a sigmoid") and "softmax" in caveat
+
+
 # --- the hub --------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from lib.vlm.cards import VLMCard, check_vlm, describe_vlm, read_vlm_cards
 
 CARDS = read_vlm_cards()
 NAMES = ["clip-b-32", "clip-b-16", "plip", "biomedclip", "quiltnet-b-32", "quiltnet-b-16", "conch"]
+NAMES += ["keep", "pathgen-clip-l", "omiclip", "conch-1.5", "musk"]
 GOOD = {
     "title": "A model",
     "weights": "local-dir:somewhere",
@@ -23,6 +24,7 @@ GOOD = {
     "licence": "MIT",
     "citation": "Nobody, 2024.",
     "access": "ask first",
+    "refused": "not public",
 }
 
 
@@ -55,8 +57,13 @@ def test_a_card_says_where_what_and_under_which_licence(name):
     assert "\n" not in card.citation_line
 
 
-def test_only_conch_has_to_be_asked_for():
-    assert [name for name, card in CARDS.items() if card.access] == ["conch"]
+def test_who_has_to_be_asked_for_says_so_and_what_cannot_be_used_names_another():
+    assert [name for name, card in CARDS.items() if card.access] == ["conch", "omiclip"]
+    refused = [name for name, card in CARDS.items() if card.refused]
+    assert refused == ["conch-1.5", "musk"]
+    for name in refused:
+        with pytest.raises(ValueError, match=rf"'{name}' cannot be used: .*Use (conch|keep)"):
+            check_vlm(f"plip+{name}")
     for step in ("pip install git+https://github.com/mahmoodlab/CONCH", CARDS["conch"].source):
         assert step in CARDS["conch"].access
 
@@ -102,7 +109,7 @@ def test_a_wrong_field_is_named(read, field, value, named):
 
 
 def test_a_missing_field_and_a_file_or_a_model_without_fields_are_refused(read):
-    for field in GOOD.keys() - {"access"}:
+    for field in GOOD.keys() - {"access", "refused"}:
         with pytest.raises(ValueError, match=rf"vlms\.yaml, mine: {field}: it is missing"):
             read({"mine": {n: v for n, v in GOOD.items() if n != field}})
     with pytest.raises(ValueError, match="must hold named models"):
@@ -115,7 +122,8 @@ def test_the_table_has_a_short_row_per_card():
     table = vlms_table()
     assert list(table.columns) == ["model", "from", "input", "prompts", "licence"]
     assert table.model.tolist() == [f"`{name}`" for name in NAMES]
-    assert "on request" in table["from"].iloc[-1]
+    notes = table["from"].str.partition(", ")[2].tolist()
+    assert notes[6:] == ["on request", "", "", "on request", "refused", "refused"]
     assert not table.map(lambda cell: "|" in cell or "\n" in cell).any(axis=None)
     assert table.drop(columns="from").map(len).max(axis=None) < 70
 
@@ -124,7 +132,7 @@ def test_the_table_has_a_short_row_per_card():
     "vlm, message",
     [
         ("plipp", "there is no VLM 'plipp': did you mean plip?"),
-        ("plip+biomedclp", "there is no VLM 'biomedclp': did you mean biomedclip?"),
+        ("plip+biomedclp", "there is no VLM 'biomedclp': did you mean biomedclip or omiclip?"),
         ("gpt", f"there is no VLM 'gpt': there are {', '.join(NAMES)}"),
         ("stand-in-ebi", "there is no dataset 'ebi': did you mean ebhi?"),
     ],
@@ -138,5 +146,11 @@ def test_a_name_that_there_is_not_gets_one_line_with_the_near_ones(vlm, message)
 def test_names_of_others_are_left_to_the_loader_and_a_stand_in_says_what_it_learnt_on():
     assert "a fifth of its source tiles, re-st" in describe_vlm("stand-in-lc25k_restained")
     assert describe_vlm("ViT-B-32/openai") == "ViT-B-32/openai"
-    for vlm in (*NAMES, "plip+stand-in-ebhi", "ViT-B-32/openai", "hf-hub:a/b", "local-dir:a+b"):
+    for vlm in (
+        *NAMES[:-2],
+        "plip+stand-in-ebhi",
+        "ViT-B-32/openai",
+        "hf-hub:a/b",
+        "local-dir:a+b",
+    ):
         check_vlm(vlm)

@@ -75,13 +75,13 @@ data: venv ## Download DATASET, or say where to get it
 own: venv ## Label and classify the images in TILES by the words in CLASSES; ends with a page
 	@[ "$$TILES" ] || { echo "name a folder of images: make own TILES=folder CLASSES=..." >&2; exit 1; }
 	@$(QUIETLY) $(RUN) lib.runner notebooks/90_your_own_tiles.py -p dataset own -p folder "$$TILES" \
-	  -p classes "$$CLASSES" -p other "$$OTHER" -p by_folder "$$BY_FOLDER" \
+	  -p classes "$$CLASSES" -p other_tissue "$$OTHER_TISSUE" -p other "$$OTHER" -p by_folder "$$BY_FOLDER" \
 	  -p labels "$$LABELS" $(WITH_VLM) $(END)
 
 # notebooks/91_label_tiles.py, after notebook 90; without TILES on synthetic tiles
 label: venv ## Label TILES in JupyterLab, from what make own says of them; without TILES synthetic ones
 	@$(QUIETLY) $(RUN) apps.labelling.start $${TILES:+-p dataset own} -p folder "$$TILES" \
-	  -p classes "$$CLASSES" $(WITH_VLM) $(END)
+	  -p classes "$$CLASSES" -p other_tissue "$$OTHER_TISSUE" $(WITH_VLM) $(END)
 
 slides: venv ## Label the slides in SLIDES by the words in CLASSES; ends with a page
 	@[ "$$SLIDES" ] || { echo "name a folder of slides: make slides SLIDES=folder CLASSES=..." >&2; exit 1; }
@@ -140,7 +140,7 @@ help: ## List the targets
 	  "LABELS=$$LABELS" 'a file of labels, .jsonl of label or a .csv with path and label, for own' \
 	  "OTHER=$$OTHER" 'a second folder to predict, for own' \
 	  "SLIDES=$$SLIDES" 'a folder of slides, for slides' \
-	  "OTHER_TISSUE=$$OTHER_TISSUE" 'words for what is no class, by semicolon, for slides' \
+	  "OTHER_TISSUE=$$OTHER_TISSUE" 'words for what is no class, by semicolon, for own, label and slides' \
 	  "SLIDE_TABLE=$$SLIDE_TABLE" 'a CSV with path and mpp or case of a slide, for slides' \
 	  "BY_FOLDER=$$BY_FOLDER" 'true: subfolders are slides or cases, for own and slides' \
 	  "DATA_ROOT=$$DATA_ROOT" 'where to look for datasets that are not in data/raw' \

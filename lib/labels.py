@@ -11,6 +11,7 @@ UNANSWERED = -3  # no answer came: the tile stays without a label
 WAITING = -4  # chosen, the oracle has yet to see it
 
 NONE_OF_THESE = "none of these"  # what people and files say of a tile that shows no class
+OTHER_TISSUE = "other tissue"  # the class of such a tile where other tissue is learnt
 
 NO_LABEL_OF = "no labelled tile of class"
 

@@ -22,7 +22,7 @@
 #   with a model card, `gallery/` and `index.html`, a page for any browser.
 #
 # `make own TILES=folder CLASSES="benign colonic tissue; colon adenocarcinoma"` runs it without Jupyter, with
-# `LABELS=file` and the labels of some tiles.
+# `LABELS=file` and the labels of some tiles, with `OTHER_TISSUE="fat; muscle"` where tiles may be none of the classes.
 
 # %%
 from pathlib import Path
@@ -35,6 +35,7 @@ from apps.labelling import exchange
 from apps.own_tiles import classifier, gallery, model_card, results, steps
 from apps.own_tiles.tile_folder import list_tiles, tiles_folder
 from lib import paths
+from lib.slides import open_set
 
 # %% tags=["parameters"]
 dataset = "demo"  # names the folder of the results
@@ -42,6 +43,7 @@ vlm = "stand-in-demo_other_lab"  # see load_vlm; several joined by +
 seed = 0  # of the views, the clusters and the networks
 folder = ""  # of your tiles; empty: the synthetic tiles of the demo
 classes = ""  # words for each class, by semicolon; names and more wordings: apps/own_tiles/words.py
+other_tissue = ""  # words for what is no class, by semicolon; empty: every tile is of a class
 other = ""  # a second folder to predict; empty: none
 by_folder = False  # subfolders are slides or cases: tables of both are made
 labels = ""  # of some tiles: a .jsonl of notebook 91 or a CSV with path and label
@@ -55,11 +57,14 @@ n_steps = 1000  # of training
 # ## Classes, tiles and labels
 #
 # Words, folders and tables are checked before any model is loaded. The words of each class stand in the papers'
-# template; without words and without a folder they are those of the demo.
+# template; without words and without a folder they are those of the demo. Other tissue comes after the classes and is
+# learnt as further classes, as in `17_open_set_prompting_slides`: views, clusters and networks, not a prompt alone, say
+# what is no class.
 
 # %%
-prompts = steps.prompts_of_classes(classes, templates, demo=not folder)
+prompts, others = steps.prompts_of_classes(classes, other_tissue, templates, demo=not folder)
 names = list(prompts)
+targets = [name for name in names if name not in others]
 lines = {"class": names, "prompts": [" · ".join(texts) for texts in prompts.values()]}
 pd.DataFrame(lines).style.format(escape="html").hide()
 
@@ -82,6 +87,7 @@ print(f"{len(listed.table)} files, {n_copies} of them copies; results go to {out
 said, problems = exchange.read_labels(Path(labels), listed.table, names) if labels else ({}, [])
 settings = {"image_size": image_size, "n_views": n_views}
 settings |= {"keep_ratio": keep_ratio, "n_steps": n_steps}
+settings |= {"other_tissue": others} if others else {}
 origin = results.made_from(listed.unique, labels, **settings)
 print(f"{len(said)} tiles have a label of a person", *problems, sep="\n")
 
@@ -119,7 +125,7 @@ steps.embed(model, pixels_file, list(prompts.values()), out, n_views=n_views, se
 
 # %%
 sizes = {"keep_ratio": keep_ratio, "n_steps": n_steps}
-learned = steps.learn(out, tiles.unique, names, said, **sizes, seed=seed)
+learned = steps.learn(out, tiles.unique, names, others, said, sizes, seed=seed)
 classifier.save_classifier(
     out / "classifier", out / "hcs", model=model, n_views=n_views, seed=seed, classes=prompts,
     origin=origin
@@ -157,34 +163,35 @@ learned.training_curve()
 # ## Tables
 #
 # One row per file; a copy of another file gets the same labels and names it in `copy_of`. With `by_folder`, `groups.csv`
-# has a row per folder, and `cases.csv` one per first folder, with the mean of the probabilities of its tiles.
+# has a row per folder, and `cases.csv` one per first folder, with the mean of the probabilities of its tiles. With other
+# tissue a column `other_tissue` says which tiles are none of the classes; these count in no case.
 
 # %%
-predicted = results.predictions(tiles.table, learned.probs, names)
+predicted = results.predictions(tiles.table, learned.probs, names, others)
 groups = results.per_group(predicted, names) if by_folder else None
-cases = results.cases_of_folders(predicted, names) if by_folder else None
+cases = results.cases_of_folders(predicted, targets) if by_folder else None
 tables = {"pseudo_labels": results.per_file(tiles.table, unique), "predictions": predicted}
 tables |= {"groups": groups, "cases": cases, "left_out": tiles.left_out}
 results.write_tables(out, tables)
 predicted.head().round(3)
 
 # %%
-others, left_other = None, None
+second, left_other = None, None
 if other_tiles:
-    others, other_tiles = classifier.predict_tiles(out / "classifier", other_tiles, model)
+    second, other_tiles = classifier.predict_tiles(out / "classifier", other_tiles, model)
     left_other = other_tiles.left_out
-results.write_tables(out, {"predictions_other": others, "left_out_other": left_other})
-others.head().round(3) if other_tiles else None
+results.write_tables(out, {"predictions_other": second, "left_out_other": left_other})
+second.head().round(3) if other_tiles else None
 
 # %% [markdown]
 # ## The gallery
 #
 # Of each class the tiles that the classifier is surest of, those it is least sure of, and those whose
-# prompt label the consensus rejected.
+# prompt label the consensus rejected; of each other tissue the surest.
 
 # %%
-shown = unique.merge(predicted.drop(columns="group"), on="path")
-chosen = gallery.choose(shown, names)
+shown = unique.drop(columns=["group", "other_tissue"], errors="ignore").merge(predicted, on="path")
+chosen = gallery.choose(shown, targets, others=others)
 for name, sheet in gallery.write_sheets(out / "gallery", chosen, pixels).items():
     print(name)
     display(sheet)
@@ -200,11 +207,16 @@ for name, sheet in gallery.write_sheets(out / "gallery", chosen, pixels).items()
 
 # %%
 overview = gallery.overview(shown, prompts)
+dropped = open_set.dropped_tiles(learned.probs, others) if others else None
+is_other = shown.other_tissue.values if others else None
 page = {
     "title": tiles.folder.resolve().name, "alarms": learned.alarms,
     "chosen": chosen, "pixels": pixels,
-    "facts": gallery.facts(tiles, unique.kept, vlm, n_views),
-    "tables": {"Classes": overview, "Cases": cases, "Groups": groups, "Left out": tiles.left_out},
+    "facts": gallery.facts(tiles, unique.kept, vlm, n_views, is_other),
+    "tables": {
+        "Classes": overview, "Tiles that are no class": dropped, "Cases": cases,
+        "Groups": groups, "Left out": tiles.left_out,
+    },
 }
 gallery.write_page(out / "index.html", **page)
 print(f"open {out / 'index.html'}")

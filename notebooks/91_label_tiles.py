@@ -55,7 +55,7 @@ print(f"{len(digests)} tiles, {len(names)} classes: {', '.join(names)}")
 
 # %%
 file = paths.answers_file(tiles)
-oracle = answers.AnswersOracle(file, names, own.unique.tile.values, digests)
+oracle = answers.AnswersOracle(file, names, own.unique.tile.values, digests, none=own.none)
 lines, problems = oracle.read()
 print(f"{len(lines)} answers in {file}", *problems, sep="\n")
 
@@ -77,7 +77,8 @@ print(f"{len(wanted)} tiles wait for {labeller}")
 # %% [markdown]
 # ## Label
 #
-# <kbd>1</kbd> … <kbd>9</kbd> are the classes, <kbd>0</kbd> says none of these, or cannot be judged. <kbd>u</kbd> takes
+# <kbd>1</kbd> … <kbd>9</kbd> are the classes, <kbd>0</kbd> says none of these, or cannot be judged. Where notebook 90 was
+# given words for other tissue, <kbd>0</kbd> is learnt as other tissue: skip what cannot be judged. <kbd>u</kbd> takes
 # the last answer back, <kbd>s</kbd> skips, <kbd>←</kbd> <kbd>→</kbd> go to tiles that are done. <kbd>m</kbd> shows
 # what the model thinks, which is hidden so that it does not steer you; whether it was shown is noted with each answer.
 # <kbd>Enter</kbd> finishes the round: the networks learn, and the next query appears. Each answer is on the disk

@@ -79,7 +79,7 @@ def test_a_value_reaches_the_tools_as_the_text_that_it_is(source, venv, tmp_path
                     env |= {"FOLDS": text, "SEEDS": text}
                 assert {name: env[name] for name in named} == named
             own = next(words for words, _ in made if "notebooks/90_your_own_tiles.py" in words)
-            names = ("folder", "classes", "other", "by_folder", "labels", "vlm")
+            names = "folder classes other_tissue other by_folder labels vlm".split()
             values = {"dataset": "own"} | dict.fromkeys(names, text)
             assert own[3:] == [word for pair in values.items() for word in ("-p", *pair)]
             assert not (tmp_path / "marker").exists()

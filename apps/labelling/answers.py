@@ -210,13 +210,20 @@ class AnswersOracle:
 
     tiles, digests: [N], numbers and digests of all tiles that may be asked for. Reads the file at
     each call. Of a query that nobody has gone through to the end it is `Waiting`. A tile that is
-    skipped, or that people see differently, is left out.
+    skipped, or that people see differently, is left out. none: the label of a tile that shows no
+    class, where other tissue is learnt.
     """
 
     def __init__(
-        self, file: Path, class_names: Sequence[str], tiles: np.ndarray, digests: Sequence[str]
+        self,
+        file: Path,
+        class_names: Sequence[str],
+        tiles: np.ndarray,
+        digests: Sequence[str],
+        *,
+        none: int = REFUSED,
     ):
-        self.file, self.class_names = file, list(class_names)
+        self.file, self.class_names, self.none = file, list(class_names), none
         self.digest = dict(zip(tiles.tolist(), digests, strict=True))
 
     def read(self) -> Answers:
@@ -224,14 +231,18 @@ class AnswersOracle:
 
     def known(self) -> dict[int, int]:
         """Look up answers by tile number, `UNANSWERED` where the answers do not count."""
-        resolved = resolve(self.read().lines, self.class_names)
+        resolved = self._resolved(self.read().lines)
         return {tile: resolved[d] for tile, d in self.digest.items() if d in resolved}
+
+    def _resolved(self, lines: pd.DataFrame) -> dict[str, int]:
+        resolved = resolve(lines, self.class_names)
+        return {d: self.none if label == REFUSED else label for d, label in resolved.items()}
 
     def label(self, tiles: np.ndarray) -> dict[int, int]:
         from lib.active.loop import Waiting  # PyTorch, which reading answers does not need
 
         lines = self.read().lines
-        seen, resolved = set(standing(lines).tile), resolve(lines, self.class_names)
+        seen, resolved = set(standing(lines).tile), self._resolved(lines)
         n_open = sum(self.digest[tile] not in seen for tile in tiles.tolist())
         if n_open:
             raise Waiting(f"{n_open} of {len(tiles)} tiles wait for a label")

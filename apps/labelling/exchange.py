@@ -18,12 +18,10 @@ from apps.slide_viewer.annotations import read_tiles_geojson
 from lib import paths
 from lib.artefacts import atomic
 from lib.csv_tables import number, path_key, read_table, refuse
-from lib.labels import NONE_OF_THESE, REFUSED, UNLABELLED
+from lib.labels import NONE_OF_THESE, OTHER_TISSUE, REFUSED, UNLABELLED
 
 if TYPE_CHECKING:
     from apps.labelling.session import OwnTiles
-
-OTHER_TISSUE = "other tissue"  # the class of a slide's tiles that show none of its classes
 
 
 class _OneLabelEach(dict[tuple[str, str], tuple[Answer, str]]):
@@ -122,12 +120,14 @@ def write_results(
 ) -> pd.DataFrame:
     """Write `predictions_labelled.csv`, `labels.csv` and `label_studio/` beside the result.
 
-    probs: [N, C]; lines: answers; version: what Label Studio calls the predictions. Returns the
-    predictions of all files with a column `label`: what people agree on, "" without an answer.
+    probs: [N, C], of the loop; lines: answers; version: what Label Studio calls the predictions.
+    Returns the predictions of all files with a column `label`: what people agree on, "" without an
+    answer.
     """
     from apps.labelling.label_studio import write_project
 
-    predicted = predictions(own.table, probs, own.class_names)
+    others = [OTHER_TISSUE] * bool(own.others)
+    predicted = predictions(own.table, probs, [*own.class_names, *others], others)
     names = dict(enumerate(own.class_names)) | {REFUSED: NONE_OF_THESE}
     resolved = own.table.digest.map(answers.resolve(lines, own.class_names))
     predicted["label"] = resolved.map(names).fillna("")

@@ -47,21 +47,21 @@ def write_project(
     ----------
     folder : where the two files go
     unique : path and digest of each tile
-    probs : [N, C]
+    probs : [N, C], or [N, C + 1] where other tissue is learnt
     class_names : C names
     version : what the predictions are called
     root : name of the tiles' folder, which must be a local storage of the project; the folder
         above it is Label Studio's document root, which cannot be a storage itself
 
     """
-    tasks = []
+    tasks, choices = [], [*class_names, NONE_OF_THESE]
     for path, digest, row in zip(unique.path, unique.digest, probs, strict=True):
         result = {
             "id": digest[:10],
             "from_name": CONTROL,
             "to_name": IMAGE,
             "type": "choices",
-            "value": {"choices": [class_names[int(row.argmax())]]},
+            "value": {"choices": [choices[int(row.argmax())]]},
         }
         prediction = {"model_version": version, "score": float(row.max()), "result": [result]}
         image = f"/data/local-files/?d={quote(f'{root}/{path}')}"

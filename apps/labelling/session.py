@@ -15,7 +15,7 @@ from apps.own_tiles.tile_folder import list_tiles
 from lib.active import loop
 from lib.active.cold_start import ColdStart
 from lib.active.trainings import training_by_name, training_setup
-from lib.labels import UNLABELLED
+from lib.labels import OTHER_TISSUE, REFUSED, UNLABELLED
 from lib.learning import networks, samplers, setups
 
 TRAINING = "dual-view-aligned"
@@ -26,7 +26,9 @@ class OwnTiles:
     """What `90_your_own_tiles` made of a folder.
 
     out, folder: of the result and of the tiles; table, unique: a row per file and per tile;
-    features: [N, E], of the VLM; probs: [N, C]; kept_labels: [N], `UNLABELLED` where none was kept.
+    features: [N, E], of the VLM; probs: [N, C]; kept_labels: [N], `UNLABELLED` where none was kept;
+    others: names of other tissue, which is one more class after the C of `class_names` in probs and
+    kept labels, whatever it is called.
     """
 
     out: Path
@@ -37,6 +39,17 @@ class OwnTiles:
     features: np.ndarray
     probs: np.ndarray
     kept_labels: np.ndarray
+    others: Sequence[str] = ()
+
+    @property
+    def learnt_names(self) -> list[str]:
+        """Names of the classes of probs and kept labels."""
+        return [*self.class_names, *[OTHER_TISSUE] * bool(self.others)]
+
+    @property
+    def none(self) -> int:
+        """The label of a tile of which people say that it shows no class."""
+        return len(self.class_names) if self.others else REFUSED
 
 
 def own_tiles(out: Path, folder: Path) -> OwnTiles:
@@ -54,13 +67,17 @@ def own_tiles(out: Path, folder: Path) -> OwnTiles:
     table = pd.read_csv(out / "pseudo_labels.csv", dtype=str, keep_default_na=False)
     table.insert(0, "tile", pd.factorize(table.digest)[0])
     unique = table.drop_duplicates("tile").reset_index(drop=True)
-    names = list(description["classes"])
-    numbers = unique.prompt_class.map({name: c for c, name in enumerate(names)})
+    others = description["made_from"].get("other_tissue", [])
+    names = list(description["classes"])[: len(description["classes"]) - len(others)]
+    number_of = {name: c for c, name in enumerate(names)} | dict.fromkeys(others, len(names))
+    numbers = unique.prompt_class.map(number_of)
     kept = numbers.where(unique.kept == "True", UNLABELLED).to_numpy(np.int64)
     file = out / "mean_features.npy"
     features = np.load(file, mmap_mode="r", allow_pickle=False)
     probs = networks.predict(pair, samplers.plain_features(file), unique.tile.values)
-    return OwnTiles(out, folder, table, unique, names, features, probs, kept)
+    if others:
+        probs = np.column_stack([probs[:, : len(names)], probs[:, len(names) :].sum(1)])
+    return OwnTiles(out, folder, table, unique, names, features, probs, kept, others)
 
 
 class LabellingLoop:
@@ -83,12 +100,13 @@ class LabellingLoop:
     ):
         self.own, self.oracle = own, oracle
         self.folder = own.out / "rounds" / strategy
-        tiles, n_classes = own.unique.tile.values, len(own.class_names)
-        make = partial(setups.frozen, own.out, tiles, n_classes, steps=steps, seed=seed)
-        trained = setups.load_networks(make(), own.out / "hcs")
+        tiles, names = own.unique.tile.values, own.learnt_names
+        make = partial(setups.frozen, own.out, tiles, n_classes=len(names), steps=steps, seed=seed)
+        n_before = len(own.class_names) + len(own.others)
+        trained = setups.load_networks(make(n_classes=n_before), own.out / "hcs")
         self.config = loop.ActiveLearningConfig(
             tiles,
-            own.class_names,
+            names,
             strategy,
             training_by_name(TRAINING),
             training_setup(TRAINING, make),

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from apps.own_tiles.classifier import DESCRIPTION
 from apps.own_tiles.results import made_from
 from apps.own_tiles.tile_folder import list_tiles, tiles_folder
-from apps.own_tiles.words import parse_classes
+from apps.own_tiles.words import parse_words
 from lib import parameters, paths, runner
 from lib.artefacts import atomic
 from lib.command_line import exit_status, say
@@ -67,12 +67,16 @@ def has_result(out: Path, tiles: Path, own: Mapping[str, Any]) -> bool:
         return False
     description = json.loads((out / "classifier" / DESCRIPTION).read_text())
     settings = {name: own[name] for name in ("image_size", "n_views", "keep_ratio", "n_steps")}
-    unique = list_tiles(tiles).unique
-    if description.get("made_from") != made_from(unique, own["labels"], **settings):
+    unique, before = list_tiles(tiles).unique, description.get("made_from", {})
+    prompts, others = description["classes"], before.get("other_tissue", [])
+    if own["classes"] or own["other_tissue"]:
+        templates = parse_templates(own["templates"]) or [PAPERS]
+        prompts, others = parse_words(own["classes"], own["other_tissue"], templates)
+    settings |= {"other_tissue": others} if others else {}
+    if before != made_from(unique, own["labels"], **settings):
         print(f"tiles, labels or settings have changed since {out}", file=sys.stderr)
         return False
-    templates = parse_templates(own["templates"]) or [PAPERS]
-    return not own["classes"] or description["classes"] == parse_classes(own["classes"], templates)
+    return description["classes"] == prompts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

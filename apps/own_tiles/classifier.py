@@ -42,7 +42,7 @@ def save_classifier(
     trained : folder with `network_*.safetensors`
     model : the VLM, of which the name and a digest of its weights are saved
     n_views, seed : of each tile, whose mean the heads read
-    classes : prompts of each class
+    classes : prompts of each class, and of other tissue, which `origin` names
     origin : of `results.made_from`
 
     """
@@ -129,7 +129,8 @@ def predict_tiles(
             embed_tiles(model, pixels, text, scratch)
         name = "mean_features" if views else "backbone_features"
         probs = networks.predict(heads, samplers.plain_features(scratch / f"{name}.npy"), numbers)
-    return predictions(tiles.table, probs, list(classes)), tiles
+    others = description["made_from"].get("other_tissue", ())
+    return predictions(tiles.table, probs, list(classes), others), tiles
 
 
 def predict(

@@ -15,6 +15,7 @@ from apps.own_tiles.tile_folder import TileFolder
 from lib import paths
 from lib.alarm import Alarm
 from lib.artefacts import atomic
+from lib.labels import OTHER_TISSUE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,8 +29,14 @@ CASES = (
 MAX_LINES = 200  # of each table of the page
 
 
-def facts(tiles: TileFolder, kept: np.ndarray, vlm: str, n_views: int) -> list[str]:
-    """Write the sentences at the head of the page. kept: bool [unique tiles]."""
+def facts(
+    tiles: TileFolder, kept: np.ndarray, vlm: str, n_views: int, other: np.ndarray | None = None
+) -> list[str]:
+    """Write the sentences at the head of the page.
+
+    kept: bool [unique tiles]; other: bool [unique tiles], those predicted as other tissue, where
+    there are words for it.
+    """
     n, n_left = len(tiles.table), len(tiles.left_out)
     left = f"{n_left} of {n + n_left} files were left out: see below and left_out.csv."
     return [
@@ -39,19 +46,31 @@ def facts(tiles: TileFolder, kept: np.ndarray, vlm: str, n_views: int) -> list[s
         f"Of its labels {kept.sum()} ({kept.mean():.0%}) were kept: those that {n_views} views of "
         "a tile agree on most and that clusters of similar tiles confirm. Two networks learned "
         "from these and predicted all tiles.",
+        *([] if other is None else [_other_tissue(other)]),
         *[CASES] * bool((tiles.table.group != tiles.table.path).any()),
         "A confidence is the networks' own opinion. How often they are correct is only known once "
         "somebody has labelled some of these tiles. Not for diagnosis.",
     ]
 
 
-def choose(tiles: pd.DataFrame, names: Sequence[str], n: int = PER_ROW) -> dict[str, pd.DataFrame]:
+def _other_tissue(other: np.ndarray) -> str:
+    return (
+        f"{other.sum()} tiles ({other.mean():.0%}) were predicted as other tissue, and are none of "
+        "the classes: the words that took them stand below, and their pictures at the end."
+    )
+
+
+def choose(
+    tiles: pd.DataFrame, names: Sequence[str], n: int = PER_ROW, others: Sequence[str] = ()
+) -> dict[str, pd.DataFrame]:
     """Choose tiles of each class to show, up to `n` for each of `ROWS` (column `row`).
 
     Of those predicted as the class the surest and the least sure; of those that the prompts gave to
     the class but the consensus did not keep the ones that the views agree on least. tiles: one row
     per tile with class, confidence, prompt_class, kept, vote_entropy, view_entropy. A tile is shown
-    as surest or as least sure, not as both.
+    as surest or as least sure, not as both. others: names of other tissue, which together come
+    last, as `OTHER_TISSUE`: the surest of each, and of all of it the least sure. The categories of
+    `row` are all rows, in order.
     """
     chosen = {}
     for name in names:
@@ -60,9 +79,20 @@ def choose(tiles: pd.DataFrame, names: Sequence[str], n: int = PER_ROW) -> dict[
         rejected = tiles[(tiles.prompt_class == name) & ~tiles.kept]
         rejected = rejected.sort_values(["vote_entropy", "view_entropy"], ascending=False)
         subsets = predicted[:half], predicted[half:][::-1][:n], rejected[:n]
-        rows = [subset.assign(row=row) for row, subset in zip(ROWS, subsets, strict=True)]
-        chosen[name] = pd.concat(rows)
+        chosen[name] = _in_rows(dict(zip(ROWS, subsets, strict=True)))
+    if others:
+        dropped = tiles[tiles["class"].isin(list(others))].sort_values("confidence")
+        rows = {name: dropped[dropped["class"] == name][::-1][:n] for name in others}
+        surest = pd.concat(rows.values())
+        rows[ROWS[1]] = dropped.drop(surest.index)[:n]
+        chosen[OTHER_TISSUE] = _in_rows(rows)
     return chosen
+
+
+def _in_rows(subsets: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Join tiles by row, with a column of the rows."""
+    rows = pd.CategoricalDtype(list(subsets))
+    return pd.concat([s.assign(row=row).astype({"row": rows}) for row, s in subsets.items()])
 
 
 def write_sheets(
@@ -78,7 +108,7 @@ def write_sheets(
     with atomic(folder) as temporary:
         temporary.mkdir()
         for n, (name, tiles) in enumerate(chosen.items(), 1):
-            rows = {row: pixels[tiles.tile[tiles.row == row]] for row in ROWS}
+            rows = {row: pixels[tiles.tile[tiles.row == row]] for row in tiles.row.cat.categories}
             sheets[name] = tile_sheet(rows, columns=PER_ROW)
             sheets[name].savefig(temporary / f"{n:02d}-{paths.file_name(name)[:60]}.png")
     return sheets
@@ -140,7 +170,6 @@ def write_page(
         alarms=alarms,
         tables={name: t.round(3) for name, t in tables.items() if t is not None and len(t)},
         max_lines=MAX_LINES,
-        rows=ROWS,
         chosen={name: tiles.rename(columns={"class": "name"}) for name, tiles in chosen.items()},
         picture=picture,
     )

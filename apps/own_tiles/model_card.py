@@ -52,6 +52,8 @@ def write_model_card(
     classes = [
         f"| {_code(c)} | {_code(' · '.join(p))} |" for c, p in description["classes"].items()
     ]
+    if others := ", ".join(map(_code, origin.get("other_tissue", []))):
+        classes += ["", f"Of these, other tissue that is none of the classes asked for: {others}."]
     by_people = f" {n_labelled} tiles have a label of a person instead." if n_labelled else ""
     sections = {
         "": ["| class | prompts |", "| --- | --- |", *classes],

@@ -10,11 +10,17 @@ import pandas as pd
 from lib.artefacts import atomic, digest_of
 
 
-def predictions(table: pd.DataFrame, probs: np.ndarray, class_names: Sequence[str]) -> pd.DataFrame:
+def predictions(
+    table: pd.DataFrame,
+    probs: np.ndarray,
+    class_names: Sequence[str],
+    others: Sequence[str] = (),
+) -> pd.DataFrame:
     """Table the predictions by file: path, group, class, confidence, copy_of, p(class) of each.
 
-    table: of a `TileFolder`; probs: [tiles, C], by tile number. `copy_of` names the first of equal
-    files, and is empty for that one.
+    table: of a `TileFolder`; probs: [tiles, C], by tile number; others: those of the names that
+    are other tissue. Where there are any, a column `other_tissue` says whether the class is one.
+    `copy_of` names the first of equal files, and is empty for that one.
     """
     file_probs = probs[table.tile]
     first = table.groupby("tile").path.transform("first")
@@ -23,6 +29,8 @@ def predictions(table: pd.DataFrame, probs: np.ndarray, class_names: Sequence[st
         confidence=file_probs.max(1),
         copy_of=first.where(first != table.path, ""),
     )
+    if others:
+        predicted["other_tissue"] = predicted["class"].isin(list(others))
     columns = [f"p({name})" for name in class_names]
     return pd.concat([predicted, pd.DataFrame(file_probs, table.index, columns)], axis=1)
 
@@ -76,7 +84,8 @@ def per_case(
 def cases_of_folders(predicted: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
     """Table of `per_case`, where the first folder of a path is the case, the whole of it the slide.
 
-    predicted: from `predictions`, with folders as groups. Copies count once in a case.
+    predicted: from `predictions`, with folders as groups. Copies count once in a case, other tissue
+    never.
     """
     slides = predicted.group.drop_duplicates()
     slides = slides.str.partition("/")[0].set_axis(slides)
@@ -84,6 +93,8 @@ def cases_of_folders(predicted: pd.DataFrame, class_names: Sequence[str]) -> pd.
     copies = pd.DataFrame({"case": predicted.group.map(slides), "first": first}).duplicated()
     once = predicted[~copies]
     probs = once[[f"p({name})" for name in class_names]]
+    if "other_tissue" in once:
+        probs = probs.div(probs.sum(axis=1), axis=0).mask(once.other_tissue)
     return per_case(slides, once.group.to_numpy(), probs, class_names)
 
 
@@ -97,8 +108,8 @@ def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame | None]) -> Non
             table.to_csv(file, index=False, float_format="%.4f")
 
 
-def made_from(unique: pd.DataFrame, labels: str, **settings: float) -> dict[str, Any]:
-    """Note what decides a result besides the model and the words, to be recognised later.
+def made_from(unique: pd.DataFrame, labels: str, **settings: Any) -> dict[str, Any]:
+    """Note what decides a result besides the model and the prompts, to be recognised later.
 
     unique: path and digest of the tiles that are listed; labels: a file, or "".
     """

@@ -1,17 +1,19 @@
 """VLM-CPL on own tiles, step by step. What is heavy is imported when the inputs are checked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from apps.own_tiles.words import parse_classes
+from apps.own_tiles.words import parse_words
 from lib import paths
 from lib.alarm import Alarm
 from lib.data import cards
+from lib.labels import REFUSED
+from lib.slides.open_set import relevant_tiles, target_probabilities
 from lib.vlm.prompts import PAPERS, class_prompts, parse_templates
 
 if TYPE_CHECKING:
@@ -20,16 +22,19 @@ if TYPE_CHECKING:
     from lib.vlm.inference import VLM
 
 
-def prompts_of_classes(classes: str, templates: str, *, demo: bool) -> dict[str, list[str]]:
+def prompts_of_classes(
+    classes: str, other_tissue: str, templates: str, *, demo: bool
+) -> tuple[dict[str, list[str]], list[str]]:
     """Read the words of each class, or with `demo` and without words those of the demo.
 
-    Raises ValueError as `parse_classes` and `parse_templates` do.
+    Those of other tissue follow; second, its names. Raises ValueError as `parse_words` and
+    `parse_templates` do.
     """
     wordings = parse_templates(templates)
-    if classes or not demo:
-        return parse_classes(classes, wordings or [PAPERS])
+    if classes or other_tissue or not demo:
+        return parse_words(classes, other_tissue, wordings or [PAPERS])
     card = cards.read_card("demo")
-    return dict(zip(card.class_names, class_prompts(card, wordings), strict=True))
+    return dict(zip(card.class_names, class_prompts(card, wordings), strict=True)), []
 
 
 def load_model(vlm: str, unique: pd.DataFrame, *, image_size: int, seed: int) -> "VLM":
@@ -83,7 +88,8 @@ def embed(
 class Learned:
     """What VLM-CPL made of the tiles.
 
-    tiles: a row per tile with prompt_class, kept, vote_entropy and view_entropy; kept: bool [N], of
+    tiles: a row per tile with prompt_class, kept, vote_entropy and view_entropy, and with other
+    tissue other_tissue, whether the prompts say so; kept: bool [N], of
     the filters; probs: [N, C], by the networks; curve: of their training.
     """
 
@@ -100,38 +106,67 @@ class Learned:
         return training_curves({"ours": self.curve}, self.threshold)
 
 
+def open_set_labels(view_probs: np.ndarray, n_targets: int) -> np.ndarray:
+    """Label tiles among classes and other tissue, int [N]: by lift among the classes alone.
+
+    Lift takes every class to be there; of other tissue that is nowhere it makes a class of the
+    tiles that are least unlike it. So the views say which tiles are other tissue, and which. Of 200
+    colon tiles without any, with four words for it, lift among all names lost 16, this none.
+    view_probs: [N, C + K], mean over the views.
+    """
+    from lib.consensus import tile_lift
+
+    relevant = relevant_tiles(view_probs, n_targets)
+    lift = tile_lift(target_probabilities(view_probs, n_targets), relevant)
+    return np.where(relevant, lift.argmax(1), view_probs.argmax(1))
+
+
 def learn(
     out: Path,
     unique: pd.DataFrame,
     class_names: Sequence[str],
+    others: Sequence[str],
     said: Mapping[str, int],
+    sizes: Mapping[str, Any],
     *,
-    keep_ratio: float,
-    n_steps: int,
     seed: int,
 ) -> Learned:
     """Filter the labels in our setting, train two networks (in `out/hcs`) and look for alarms.
+
+    Other tissue is learnt as further classes, as on slides (`open_set.LEARNT`), but that it need
+    not be there: see `open_set_labels`. That one of them is nowhere in the folder is no alarm.
 
     Parameters
     ----------
     out : folder with what `embed` wrote
     unique : a row per tile
-    class_names : C names
-    said : labels of people by digest, which replace pseudo labels; see `exchange.overrule`
-    keep_ratio, n_steps, seed : ρ, steps of training, of clusters and networks
+    class_names : C names, other tissue last
+    others : names of other tissue
+    said : labels of people by digest, which replace pseudo labels; see `exchange.overrule`. A tile
+        that shows no class is the other tissue that its views find most probable
+    sizes : keep_ratio, ρ, and n_steps of training
+    seed : of clusters and networks
 
     """
     from apps.labelling.exchange import overrule
-    from lib.consensus import FilterInputs, entropy, filter_tiles
+    from lib.consensus import VARIANTS, FilterInputs, entropy, filter_tiles
     from lib.learning import setups
     from lib.learning.losses import HighConfidenceCrossSupervision
     from lib.learning.vlm_cpl import train_vlm_cpl
 
     tiles, objective = unique.tile.values, HighConfidenceCrossSupervision()
-    inputs = FilterInputs.load(out, tiles, keep_ratio=keep_ratio, seed=seed)
-    pseudo = filter_tiles(inputs)
+    inputs = FilterInputs.load(out, tiles, keep_ratio=sizes["keep_ratio"], seed=seed)
+    rules, first = VARIANTS["ours"], len(class_names) - len(others)
+    if others:
+        inputs = replace(inputs, prompt_labels=open_set_labels(inputs.view_probs, first))
+        rules = replace(rules, label_rule="prompt")
+    pseudo = filter_tiles(inputs, rules)
+    if others:
+        likeliest = first + inputs.view_probs[:, first:].argmax(1)
+        by_views = dict(zip(unique.digest, likeliest.tolist(), strict=True))
+        said = {d: by_views[d] if label == REFUSED else label for d, label in said.items()}
     pseudo["training_label"] = overrule(pseudo.training_label.values, unique.digest, said)
-    setup = setups.frozen(out, tiles, len(class_names), steps=n_steps, seed=seed)
+    setup = setups.frozen(out, tiles, len(class_names), steps=sizes["n_steps"], seed=seed)
     trained = train_vlm_cpl(
         inputs,
         setup,
@@ -147,4 +182,8 @@ def learn(
         vote_entropy=pseudo.vote_entropy.values,
         view_entropy=entropy(inputs.view_probs),
     )
-    return Learned(table, trained.probs, trained.alarms, trained.curve, objective.threshold)
+    if others:
+        table["other_tissue"] = pseudo.label.values >= first
+    of_others = tuple(f"{name}: " for name in others)
+    alarms = [alarm for alarm in trained.alarms if not alarm.text.startswith(of_others)]
+    return Learned(table, trained.probs, alarms, trained.curve, objective.threshold)

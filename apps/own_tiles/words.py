@@ -3,8 +3,25 @@
 import unicodedata
 from collections.abc import Sequence
 
-from lib.labels import NONE_OF_THESE
+from lib.labels import NONE_OF_THESE, OTHER_TISSUE
 from lib.vlm.prompts import PAPERS, by_semicolon, fill
+
+
+def parse_words(
+    classes: str, other_tissue: str, templates: Sequence[str] = (PAPERS,)
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Prompts of the classes and, after them, of other tissue; the names of the latter.
+
+    Both as of `parse_classes`, which says what is refused; so is other tissue called
+    `OTHER_TISSUE`, which stands for all of it, and a class of that name beside it.
+    """
+    prompts = parse_classes(classes, templates)
+    if not by_semicolon(other_tissue):
+        return prompts, []
+    every = parse_classes(f"{classes}; {other_tissue}", templates)
+    if OTHER_TISSUE in every:
+        raise ValueError(f"{OTHER_TISSUE!r} stands for all that is no class: name the tissue")
+    return every, list(every)[len(prompts) :]
 
 
 def parse_classes(text: str, templates: Sequence[str] = (PAPERS,)) -> dict[str, list[str]]:

@@ -175,14 +175,49 @@ def test_without_a_result_or_with_other_tiles_it_says_what_to_run(mine):
         session.own_tiles(out, folder)
 
 
-@pytest.mark.parametrize("change", ["words", "tiles", "settings", "labels"])
+def test_a_tile_that_shows_no_class_is_learnt_as_other_tissue_where_there_are_words_for_it(mine):
+    folder, out, truth = mine
+    file = out / "classifier" / classifier.DESCRIPTION
+    description = json.loads(file.read_text())
+    description["made_from"]["other_tissue"] = KINDS[2:]
+    file.write_text(json.dumps(description))
+    names = execute(folder)
+    own, digests = names["own"], names["digests"]
+    assert own.class_names == KINDS[:2] and own.learnt_names == [*KINDS[:2], "other tissue"]
+    assert own.kept_labels.max() == 2 and own.probs.sum(1) == pytest.approx(1, abs=1e-5)
+    asked = [digests[tile] for tile in names["query"]]
+    lines = [Answer(d, KINDS[truth[d]] if truth[d] < 2 else None, "me") for d in asked]
+    answers.append(paths.answers_file(folder), lines)
+    names = execute(folder)
+    queries = names["loop"].history.queries
+    assert dict(zip(queries.tile.map(dict(enumerate(digests))), queries.label, strict=True)) == {
+        digest: truth[digest] for digest in asked
+    }
+    assert names["loop"].predict().shape == (N, 3) and len(names["query"]) == 6
+    predicted = pd.read_csv(out / "predictions_labelled.csv", keep_default_na=False)
+    assert predicted.other_tissue.equals(predicted["class"] == "other tissue")
+    assert set(predicted.label) <= {"", "none of these", *KINDS[:2]}
+    tasks = json.loads((out / "label_studio" / "tasks.json").read_text())
+    said = [t["predictions"][0]["result"][0]["value"]["choices"][0] for t in tasks]
+    assert [s == "none of these" for s in said] == predicted.other_tissue.tolist()
+
+
+@pytest.mark.parametrize("change", ["words", "other tissue", "tiles", "settings", "labels"])
 def test_a_result_of_other_words_tiles_settings_or_labels_is_made_anew(mine, change, monkeypatch):
     folder, out, _ = mine
-    own = {"folder": str(folder), "classes": "; ".join(KINDS), "templates": "", "labels": ""}
+    own = {
+        "folder": str(folder),
+        "classes": "; ".join(KINDS),
+        "templates": "",
+        "labels": "",
+        "other_tissue": "",
+    }
     own |= {"image_size": 96, "n_views": 10, "keep_ratio": 0.3, "n_steps": 1000}
     assert start.has_result(out, folder, own)
     if change == "tiles":
         (folder / "00.png").unlink()
+    elif change == "other tissue":
+        own["other_tissue"] = "nerve"
     elif change == "labels":
         (folder / "labels.csv").write_text("path,label\n")
         own["labels"] = str(folder / "labels.csv")

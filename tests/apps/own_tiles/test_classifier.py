@@ -151,10 +151,13 @@ def test_the_card_says_what_it_learnt_from_and_reads_as_one_of_the_hub(saved, sm
     assert "of a person" not in audited
     file.unlink()
     description = json.loads((where / "classifier.json").read_text())
+    assert "other tissue" not in audited
+    description["made_from"]["other_tissue"] = ["c"]
     named = json.dumps(description | {"vlm": "plip+stand-in-demo_other_lab"})
     (where / "classifier.json").write_text(named)
     text = write_model_card(where, tiles, name="t", alarms=[]).read_text()
     assert yaml.safe_load(text.split("---\n")[1])["base_model"] == ["vinid/plip"]
+    assert "other tissue that is none of the classes asked for: `c`." in text
     assert "PLIP" in text and "`stand-in-demo_other_lab`: Built here" in text
 
 

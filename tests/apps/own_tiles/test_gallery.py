@@ -92,21 +92,38 @@ def test_the_overview_counts_as_by_hand():
 
 
 def test_the_facts_count_files_copies_kept_labels_and_what_is_left_out():
-    table = pd.DataFrame({"tile": [0, 1, 0, 2]})
+    table = pd.DataFrame({"tile": [0, 1, 0, 2], "path": list("abcd"), "group": list("abcd")})
     left = pd.DataFrame({"path": ["x.bmp"], "why": ["not .png"]})
     kept = np.array([True, False, False])
     facts = gallery.facts(TileFolder(Path("x"), table, left), kept, "plip", 10)
     assert facts[0].startswith("4 image files, 1 of them") and "plip" in facts[0]
     assert facts[1] == "1 of 5 files were left out: see below and left_out.csv."
     assert facts[2].startswith("Of its labels 1 (33%) were kept") and "10 views" in facts[2]
-    assert len(gallery.facts(TileFolder(Path("x"), table, left[:0]), kept, "plip", 10)) == 3
+    folder = TileFolder(Path("x"), table, left[:0])
+    assert len(gallery.facts(folder, kept, "plip", 10)) == 3
+    (more,) = set(gallery.facts(folder, kept, "plip", 10, ~kept)) - set(facts)
+    assert more.startswith("2 tiles (67%) were predicted as other tissue")
+
+
+def test_other_tissue_comes_last_by_name_and_then_what_is_least_sure_of_it():
+    for seed, n in product(range(2), (1, 4, 100)):
+        tiles = random_tiles(seed)
+        chosen = choose(tiles, NAMES[:1], n, others=NAMES[1:])
+        assert list(chosen) == [NAMES[0], "other tissue"]
+        assert chosen[NAMES[0]].equals(choose(tiles, NAMES[:1], n)[NAMES[0]])
+        rows = chosen["other tissue"].groupby("row", observed=False).tile.apply(list).to_dict()
+        rest = tiles[tiles["class"] != NAMES[0]].sort_values("confidence")
+        expected = {o: rest[rest["class"] == o].tile[::-1][:n].tolist() for o in NAMES[1:]}
+        shown = [tile for row in expected.values() for tile in row]
+        expected["least sure"] = [tile for tile in rest.tile if tile not in shown][:n]
+        assert rows == expected and list(rows) == list(expected)
 
 
 def test_a_sheet_has_a_file_of_its_own_whatever_its_class_is_called(tmp_path, monkeypatch):
     """And none is left of an earlier run."""
     monkeypatch.setattr(step_plots, "tile_sheet", lambda rows, **_: Figure((0.2, 0.2)))
     names = ["..", "a/b", "a-b", "", ".", "x" * 300, "x" * 299, "NUL", "a\nb", "$x$", "<script>"]
-    chosen = {name: random_tiles(0)[:0].assign(row="") for name in names}
+    chosen = {name: random_tiles(0)[:0].assign(row=pd.Categorical([])) for name in names}
     gallery.write_sheets(tmp_path / "gallery", chosen | {"old": chosen[""]}, pixels())
     assert list(gallery.write_sheets(tmp_path / "gallery", chosen, pixels())) == names
     files = sorted(file.name for file in (tmp_path / "gallery").iterdir())
@@ -117,7 +134,7 @@ def test_a_sheet_has_a_file_of_its_own_whatever_its_class_is_called(tmp_path, mo
 # --- the page ------------------------------------------------------------------------------------
 
 
-def write(file, tiles=None, title="my tiles", alarms=(), names=NAMES, **tables):
+def write(file, tiles=None, title="my tiles", alarms=(), names=NAMES, others=(), **tables):
     tiles = random_tiles(0) if tiles is None else tiles
     write_page(
         file,
@@ -125,7 +142,7 @@ def write(file, tiles=None, title="my tiles", alarms=(), names=NAMES, **tables):
         facts=[title, "Two."],
         alarms=alarms,
         tables={"Classes": overview(tiles, {n: [f"an image of {n}"] for n in names})} | tables,
-        chosen=choose(tiles, names, 3),
+        chosen=choose(tiles, names, 3, others),
         pixels=pixels(),
     )
     return Page(file.read_text(encoding="utf-8"))
@@ -175,6 +192,15 @@ def test_names_are_shown_as_they_are_and_never_become_tags(page, tmp_path):
         assert caption == f"{predicted}{tile['confidence']:.2f}{tile['path']}"
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "<b>" not in text and "&amp;amp;" not in text
+
+
+def test_pictures_of_other_tissue_are_called_by_its_name_where_their_row_is_not(tmp_path):
+    page = write(tmp_path / "index.html", names=NAMES[:1], others=NAMES[1:])
+    assert page.by_tag["h2"] == ["Classes", NAMES[0], "other tissue"]
+    assert [row.strip() for row in page.by_tag["h3"]][3:] == [*NAMES[1:], "least sure"]
+    captions = page.by_tag["figcaption"]
+    named = [any(caption.startswith(f"{name}, ") for name in NAMES) for caption in captions]
+    assert named == [False] * 6 + [True] * 3 + [False] * 6 + [True] * 3
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

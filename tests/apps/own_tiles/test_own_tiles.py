@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from small_models import SMALL, write_model
 
-from apps.own_tiles import classifier
+from apps.own_tiles import classifier, steps
 from apps.own_tiles.tile_folder import list_tiles
 from data.prepare import stand_in, synthetic
 from lib import parameters, paths, runner
+from lib.consensus import tile_lift
 from lib.data import tiles
 from lib.figures import step_plots
 from lib.learning import samplers, trainer
@@ -297,6 +298,50 @@ def test_labels_of_a_person_stand_in_place_of_pseudo_labels(
     assert "24 tiles have a label of a person" in capsys.readouterr().out
     predicted = read_csv(out / "predictions.csv")["class"].to_numpy()
     assert np.mean(predicted == turned) > 0.6 > np.mean(predicted == labels.prompt_class)
+
+
+def test_tiles_that_are_no_class_are_learnt_as_other_tissue(base, material, tmp_path, quick):
+    """One of the tissues is nowhere, which is no alarm. The saved classifier knows them, too."""
+    words = {"classes": "mucosa = normal mucosa | glands; 脂肪 = fat"}
+    words["other_tissue"] = "<b>&\"' = lymphocytes; nerve"
+    refused = [path for path in read_csv(base / "predictions.csv").path if "adipose" in path]
+    lines = pd.DataFrame({"path": refused[:9], "label": "none of these"}).drop_duplicates()
+    lines.to_csv(tmp_path / "none.csv", index=False)
+    names = execute(**main_parameters(material, **words, other=str(material[2]), by_folder=True))
+    out, others = names["out"], ["<b>&\"'", "nerve"]
+    predicted, labels = (read_csv(out / f"{n}.csv") for n in ("predictions", "pseudo_labels"))
+    assert predicted.other_tissue.equals(predicted["class"].isin(others))
+    assert labels.other_tissue.equals(labels.prompt_class.isin(others))
+    kinds = predicted.path.str.extract(r"/([a-z_]+) \d", expand=False)
+    known = predicted[kinds.notna()].other_tissue
+    assert (known == (kinds == "lymphocytes")[kinds.notna()]).mean() > 0.6
+    assert not [alarm for alarm in names["learned"].alarms if alarm.text.startswith("nerve: ")]
+    page = Page((out / "index.html").read_text(encoding="utf-8"))
+    heads = ["Classes", "Tiles that are no class", "Cases", "Groups", "Left out"]
+    assert page.by_tag["h2"] == [*heads, "mucosa", "脂肪", "other tissue"]
+    cases = pd.read_csv(out / "cases.csv", keep_default_na=False)
+    assert set(cases["class"]) <= {"mucosa", "脂肪", ""} and cases.tiles.sum() < len(predicted)
+    assert sum("were predicted as other tissue" in text for text in page.by_tag["p"]) == 1
+    again = classifier.predict(out / "classifier", material[1], by_folder=True)
+    assert (again["class"] == predicted["class"]).mean() > 0.9  # features are of half precision
+    assert again.other_tissue.equals(again["class"].isin(others))
+    assert "other_tissue" in read_csv(out / "predictions_other.csv")
+    said = execute(**main_parameters(material, **words, labels=str(tmp_path / "none.csv")))
+    taken = read_csv(said["out"] / "predictions.csv").set_index("path").other_tissue
+    assert taken[lines.path].mean() > predicted.set_index("path").other_tissue[lines.path].mean()
+
+
+def test_other_tissue_that_is_nowhere_takes_no_tile_from_the_classes():
+    """Lift evens out the classes, as of prompts that neglect one, and no other tissue."""
+    views = np.array([[0.6, 0.38, 0.02], [0.7, 0.29, 0.01], [0.1, 0.1, 0.8], [0.9, 0.09, 0.01]])
+    assert tile_lift(views[:2]).argmax(1).tolist() == [2, 0]
+    assert steps.open_set_labels(views, 2).tolist() == [1, 1, 2, 0]
+    chance = np.random.default_rng(0)
+    views = chance.dirichlet([8, 4, 0.1, 0.1], 200)
+    labels, best = steps.open_set_labels(views, 2), views.argmax(1)
+    assert np.array_equal(labels[best > 1], best[best > 1])
+    of_classes = views[best < 2, :2] / views[best < 2, :2].sum(1, keepdims=True)
+    assert np.array_equal(labels[best < 2], tile_lift(of_classes).argmax(1))
 
 
 def test_no_tile_is_kept_that_two_vlms_disagree_on(material, quick):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from apps.own_tiles.words import parse_classes
+from apps.own_tiles.words import parse_classes, parse_words
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,19 @@ def test_names_and_wordings_are_read_from_one_line(text, classes):
 def test_what_is_no_list_of_classes_is_refused_with_its_reason(text, message):
     with pytest.raises(ValueError, match=message):
         parse_classes(text)
+
+
+def test_other_tissue_follows_the_classes_and_shares_no_name_or_words_with_them():
+    prompts, others = parse_words("a = fat; b = gland", "c = muscle | fibres; nerve", ["{}"])
+    assert others == ["c", "nerve"] and list(prompts) == ["a", "b", "c", "nerve"]
+    assert prompts["c"] == ["muscle", "fibres"]
+    assert parse_words("fat; gland", " ; ") == (parse_classes("fat; gland"), [])
+    for classes, words, message in (
+        ("fat", "muscle; nerve", "at least two classes are needed"),
+        ("fat; gland", "fat", "two classes are called 'fat'"),
+        ("a = fat; b = gland", "fat", "two classes have the words 'fat'"),
+        ("fat; gland", "other tissue", "'other tissue' stands for all that is no class"),
+        ("fat; gland", "none of these", "'none of these' stands for no class"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            parse_words(classes, words)

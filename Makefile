@@ -39,7 +39,7 @@ unexport PIP_USER
 unexport VIRTUAL_ENV
 override SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: reproduce ablations record choose throughput data own label slides test test-fast smoke figures lab check format clean help
+.PHONY: reproduce ablations record choose throughput data own label slides site test test-fast smoke figures lab check format clean help
 .PHONY: venv
 
 override export GOAL := $(firstword $(MAKECMDGOALS))
@@ -88,6 +88,9 @@ slides: venv ## Label the slides in SLIDES by the words in CLASSES; ends with a 
 	@$(QUIETLY) $(RUN) lib.runner notebooks/92_your_own_slides.py -p dataset own -p folder "$$SLIDES" \
 	  -p classes "$$CLASSES" -p other_tissue "$$OTHER_TISSUE" -p table "$$SLIDE_TABLE" \
 	  -p by_folder "$$BY_FOLDER" $(WITH_VLM) $(END)
+
+site: venv ## Write the notebooks that ran on DATASET, results and pages as a static site
+	@$(RUN) lib.site
 
 test: venv ## Run all tests
 	@$(PYTEST)

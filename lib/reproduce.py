@@ -12,11 +12,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 from lib import paths, warm
-from lib.artefacts import atomic
 from lib.command_line import INTERRUPTED, say
 
 SNAKEMAKE = "--quiet rules host progress --nolock --rerun-incomplete".split()
@@ -30,56 +28,22 @@ NOISE = re.compile(
 
 
 RUNS = "runs in "  # what the Snakefile prints first
-INDEX = """<!doctype html><meta charset="utf-8"><title>{title}</title>
-<style>body {{ font: 16px/1.5 sans-serif; margin: 2em auto; max-width: 45em }}
-td {{ padding-right: 2em }}</style>
-<h1>{title}</h1><table>{rows}</table>
-"""
 
 
 def summary(folder: Path) -> str:
-    """Three lines: where the tables, the executed notebooks and the page with all figures are.
+    """Three lines: where the tables, the site of the run and the page with all figures are.
 
     folder: of the runs of a dataset with a VLM.
     """
-    index = write_pages(folder)
+    from lib.site import write_site
+
+    index = write_site(folder)
     lines = {
         "results": folder / "figures" / "RESULTS.md",
         "notebooks": index,
         "page": index.with_name("40_record.html"),
     }
     return "\n".join(f"{name + ':':10} {path}" for name, path in lines.items() if path.is_file())
-
-
-def write_pages(folder: Path) -> Path:
-    """Write every executed notebook below a folder as HTML, and an index of them in their order.
-
-    Pages that are newer than their notebook stay. Returns the index.
-    """
-    import nbformat
-    from nbconvert import HTMLExporter
-
-    out, exporter = folder / "html", HTMLExporter(embed_images=True)
-    files = [f for f in folder.rglob("executed/[0-9]*.ipynb") if ".failed" not in f.name]
-    links = []
-    for file in sorted(files, key=lambda file: (file.name, str(file))):
-        run = file.parents[1].relative_to(folder).as_posix().replace("/", ", ").strip(".")
-        page = out / ("-".join([file.stem, *run.split(", ")]).strip("-") + ".html")
-        notebook = nbformat.read(file, 4)
-        title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
-        if not page.is_file() or page.stat().st_mtime < file.stat().st_mtime:
-            body, _ = exporter.from_notebook_node(
-                notebook, {"metadata": {"name": f"{file.stem[:2]} {title}"}}
-            )
-            with atomic(page) as temporary:
-                temporary.write_text(body)
-        link = f'<a href="{page.name}">{escape(title)}</a>'
-        cells = [file.stem[:2], link, escape(run), f"{notebook.metadata.papermill.duration:.0f} s"]
-        links.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    with atomic(out / "index.html") as temporary:
-        title = escape(" with ".join(folder.parts[-2:]))
-        temporary.write_text(INDEX.format(title=title, rows="\n".join(links)))
-    return out / "index.html"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -131,7 +131,7 @@ MAY_IMPORT = {
     "quality": {"learning", "active", "consensus", "clusters", "alarm", "report"},
     "figures": {"alarm", "consensus", "report", "slides", "quality"},
     "runner": {"vlm", "warm"},
-    "reproduce": {"runner", "warm"},
+    "reproduce": {"runner", "warm", "site"},
     "warm_server": {"runner", "warm"},
     "run_folder": {"data"},
     "shares": {"run_folder", "vlm"},

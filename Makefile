@@ -39,7 +39,7 @@ unexport PIP_USER
 unexport VIRTUAL_ENV
 override SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: reproduce ablations record choose throughput data own label slides site test test-fast smoke figures lab check format clean help
+.PHONY: reproduce ablations record choose throughput data own label slides site zip test test-fast smoke figures lab check format clean help
 .PHONY: venv
 
 override export GOAL := $(firstword $(MAKECMDGOALS))
@@ -91,6 +91,9 @@ slides: venv ## Label the slides in SLIDES by the words in CLASSES; ends with a 
 
 site: venv ## Write the notebooks that ran on DATASET, results and pages as a static site
 	@$(RUN) lib.site
+
+zip: venv ## Pack the repository with its notebooks as .ipynb, for Colab and VS Code
+	@$(RUN) lib.notebook_zip
 
 test: venv ## Run all tests
 	@$(PYTEST)

@@ -15,9 +15,8 @@ from processes import make
 ROOT = Path(__file__).resolve().parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
 DEFAULTS = dict(re.findall(r"^((?!VENV)[A-Z_]+) \?= ?(.*)$", MAKEFILE, re.M))
-GOALS = (
-    "reproduce ablations throughput record choose data own label slides site figures lab".split()
-)
+GOALS = "reproduce ablations throughput record choose data own label slides".split()
+GOALS += "site zip figures lab".split()
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 

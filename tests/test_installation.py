@@ -47,6 +47,12 @@ def test_environment_and_project_name_the_same_dependencies(project):
     assert named(by_pip) == named(project["project"]["dependencies"])
 
 
+def test_citation_and_changelog_know_the_version(project):
+    version = project["project"]["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+    assert f"\n## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
 def test_environment_has_the_oldest_supported_python(project):
     oldest = project["project"]["requires-python"].removeprefix(">=")
     listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]

@@ -33,6 +33,7 @@ $(foreach .name,$(NAMED),$(eval override export $(.name) := $$(value $(.name))))
 # The tools run in VENV whatever else is active in the calling shell.
 unexport PYTHONPATH
 unexport PYTHONHOME
+unexport PYTHONOPTIMIZE
 unexport PIP_TARGET
 unexport PIP_PREFIX
 unexport PIP_USER
@@ -115,10 +116,11 @@ figures: venv ## Make tables and figures from data/record alone, without trainin
 lab: venv ## Open JupyterLab on the first notebook; a click on a script opens it as a notebook
 	@$(RUN) apps.labelling.start
 
-check: venv ## Check style and types, change nothing
+check: venv ## Check style, types and security, change nothing
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
+	@$(RUN) bandit --quiet --recursive --configfile pyproject.toml lib apps data figures notebooks
 
 format: venv ## Format the code and repair what ruff can repair
 	@$(RUN) ruff format .

@@ -47,6 +47,7 @@ PACKAGES = ("lib", "apps", "data", "figures")
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 # What a notebook prints that its caller has to see.
 TOLD = ("left out", "alarm: ", "note: ", "open ")
+TOLD_AT_ONCE = "download: "
 SHORT = 3  # seconds: the heading of a section that takes longer is printed
 
 
@@ -162,6 +163,7 @@ def _execute(notebook: Path, parameters: Mapping[str, Any], done: Path) -> Path:
                     kernel_name="python3",
                     cwd=paths.ROOT,
                     progress_bar=False,
+                    stdout_file=_Downloads(),
                     config=Config({"KernelManager": connection}),
                     kernel_manager_class=_quiet_kernels(),
                     # What a notebook computes is on the disk before its last cell ends: asked to
@@ -195,6 +197,18 @@ def _quiet_kernels() -> type:
             await super().start_kernel(stderr=subprocess.DEVNULL, **options)
 
     return QuietKernels
+
+
+class _Downloads:
+    """Prints what a notebook says of a download before it ends; a file to papermill."""
+
+    def write(self, text: str) -> None:
+        for line in text.splitlines():
+            if line.startswith(TOLD_AT_ONCE):
+                say(line)
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
 
 class _Sections:

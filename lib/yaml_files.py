@@ -29,7 +29,7 @@ def parse_yaml(text: str, where: str) -> Any:
     if len(text) > LARGEST:
         raise ValueError(f"{where} is larger than {LARGEST:,} bytes")
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(text, _Loader)  # a SafeLoader  # nosec B506
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""

@@ -71,6 +71,8 @@ print(vlm_citations(vlm), model.caveat, sep="\n")
 # %%
 prompts = class_prompts(card, parse_templates(templates))
 run.decide(prompts=prompts, input_size=model.image_size)
+if model.commits:  # of the hub, where the same name can be another model later
+    run.decide(commits=model.commits)
 text = embed_prompts(model, prompts)
 cosines = pd.DataFrame((text @ text.T).cpu(), card.class_names, card.class_names).round(2)
 show_table(cosines.assign(prompts=[" · ".join(of_class) for of_class in prompts]))

@@ -1,5 +1,6 @@
 """The set-up files agree with each other, and `make` does what its help says."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -145,3 +146,14 @@ def test_a_python_that_is_no_environment_is_left_alone(tmp_path):
     assert lost.exists()
     run = make("check", "VENV=")
     assert run.returncode != 0 and "VENV=.venv" in run.stderr
+
+
+def test_a_python_that_drops_checks_is_refused():
+    for options, optimize in ((["-O"], ""), ([], "1")):
+        told = os.environ | {"PYTHONOPTIMIZE": optimize}
+        command = [sys.executable, *options, "-c", "import lib"]
+        run = subprocess.run(command, cwd=ROOT, env=told, capture_output=True, text=True)
+        with case(options):
+            assert run.returncode == 1
+            assert run.stderr.startswith("error: ") and "PYTHONOPTIMIZE" in run.stderr
+            assert "Traceback" not in run.stderr

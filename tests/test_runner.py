@@ -72,6 +72,7 @@ from pathlib import Path
 
 out = Path(os.environ["OUTPUT_ROOT"], "seen.json")
 out.write_text(json.dumps([dataset, vlm, seed, rate, share, note, tags, os.getcwd()]))
+print("download: x, 5 MB")
 print("open page")
 print("left out: a.bmp\\nalarm: flat\\nhidden")
 
@@ -97,6 +98,7 @@ def test_a_notebook_runs_with_its_parameters_into_the_run_folder(
     assert main(write_notebook(BODY), *passed, "[x, y]") == 0
     told = capsys.readouterr().err.splitlines()
     assert told[0] == "10_toy (toy none/at all 4) …" and "  10 A long section …" in told
+    assert told.index("download: x, 5 MB") < told.index("  10 A long section …")
     assert told[-3:] == ["left out: a.bmp", "alarm: flat", "open page"]
     seen = json.loads((output_root / "seen.json").read_text())
     assert seen == ["toy", "none/at all", 4, 1, -1, "-x", ["x", "y"], str(paths.ROOT)]

@@ -1,7 +1,7 @@
 """Label Studio: its configuration and tasks with predictions; its exports, read back as answers."""
 
 import json
-import xml.etree.ElementTree as ET
+import xml.etree.ElementTree as ET  # writes, reads nothing  # nosec B405
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pandas as pd
 
 from apps.labelling.answers import Answer, Problems, class_called
 from lib.artefacts import atomic
+from lib.json_files import read_json
 from lib.labels import NONE_OF_THESE
 
 CONTROL, IMAGE = "choice", "image"
@@ -84,12 +85,9 @@ def read_export(
     with an unknown class, tasks of tiles that are not among digests, and what is no task. Raises
     ValueError for a file that is no such export.
     """
-    try:
-        exported = json.loads(file.read_bytes())
-        if not isinstance(exported, list) or not all(isinstance(t, dict) for t in exported):
-            raise ValueError
-    except (ValueError, RecursionError):
-        raise ValueError(f"{file} is no export of Label Studio (JSON or JSON_MIN)") from None
+    exported = read_json(file, what := "export of Label Studio (JSON or JSON_MIN)")
+    if not isinstance(exported, list) or not all(isinstance(t, dict) for t in exported):
+        raise ValueError(f"{file} is no {what}")
     tiles, read, problems = set(digests), list[Answer](), Problems()
     for task in exported:
         where = f"{file}, task {task.get('id')}"

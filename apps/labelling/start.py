@@ -100,7 +100,8 @@ def _open(values: Mapping[str, Any], lab: Sequence[str]) -> None:
     lab = [f"{name}={value}" for name, value in ours.items() if name not in named] + lab
     if values:
         say(f"run all cells of {notebook}")
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *lab])
+    # Of its arguments none is read by a shell.
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *lab])  # nosec B606
 
 
 def _words(variable: str) -> list[str]:

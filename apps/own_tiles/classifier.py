@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from pydantic import BaseModel, Field
 
 from apps.own_tiles.results import predictions
 from apps.own_tiles.tile_folder import TileFolder, list_tiles
 from lib.artefacts import atomic, scratch_folder
+from lib.data.cards import Seed
+from lib.json_files import read_json
 
 if TYPE_CHECKING:
     from lib.learning.networks import Classifier
@@ -22,6 +25,18 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "classifier.json"
 NETWORKS = "network_*.safetensors"
+
+
+class Description(BaseModel):
+    """What the description of a classifier has to hold, among more."""
+
+    vlm: str
+    vlm_seed: Seed
+    vlm_digest: str
+    n_views: int = Field(strict=True, ge=1, le=1000)
+    networks: int = Field(strict=True, ge=1)
+    classes: dict[str, list[str]] = Field(min_length=2)
+    made_from: dict[str, Any]
 
 
 def save_classifier(
@@ -40,7 +55,7 @@ def save_classifier(
     ----------
     folder : of the classifier
     trained : folder with `network_*.safetensors`
-    model : the VLM, of which the name and a digest of its weights are saved
+    model : the VLM, of which name, a digest of its weights and commits of the hub are saved
     n_views, seed : of each tile, whose mean the heads read
     classes : prompts of each class, and of other tissue, which `origin` names
     origin : of `results.made_from`
@@ -54,6 +69,7 @@ def save_classifier(
         "vlm_seed": seed,
         "n_views": n_views,
         "vlm_digest": weights_digest(model),
+        "vlm_commits": model.commits,
         "image_size": model.image_size,
         "networks": len(files),
         "classes": {name: list(prompts) for name, prompts in classes.items()},
@@ -77,10 +93,8 @@ def read_classifier(folder: Path) -> tuple[dict[str, Any], list["Classifier"]]:
     from lib.learning.networks import frozen_head
 
     try:
-        description = json.loads((folder / DESCRIPTION).read_bytes())
-        needed = {"vlm", "vlm_seed", "vlm_digest", "n_views", "made_from"}
-        if missing := needed - description.keys():
-            raise KeyError(*sorted(missing))
+        description = read_json(folder / DESCRIPTION, "description")
+        Description.model_validate(description)
         files, heads = sorted(folder.glob(NETWORKS)), []
         if len(files) != description["networks"]:
             raise ValueError(f"{len(files)} networks of {description['networks']}")

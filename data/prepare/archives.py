@@ -132,6 +132,8 @@ class _Bounded:
         return content
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        if whence == 0 and offset < 0:
+            raise zipfile.BadZipFile("its list of contents lies before its beginning")
         if whence == 0 and offset > self.end:  # in a compressed file all up to there is unpacked
             raise ValueError(f"{self.archive} unpacks to more than the bytes that are expected")
         self.left = self.most

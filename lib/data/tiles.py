@@ -1,6 +1,5 @@
 """Tile tables, tiles decoded once, batches on a device."""
 
-import json
 import os
 import posixpath
 import warnings
@@ -23,6 +22,7 @@ from lib.csv_tables import path_key, read_table, refuse
 from lib.data import shifts
 from lib.data.cards import Card, beside, groups_by_pattern
 from lib.data.images import FORMATS, read_square
+from lib.json_files import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -158,10 +158,10 @@ def _in_list(card: Card, folder: Path, where: str) -> list[tuple[str, int]]:
     file = folder / where
     if not file.is_file():
         raise ValueError(f"{card.name}: the list {file} is missing")
+    entries = read_json(file, "list of names and labels")
     try:
-        entries = json.loads(file.read_text())
         named = [(str(entry["name"]), str(entry["label"])) for entry in entries]
-    except (ValueError, TypeError, KeyError) as error:
+    except (TypeError, KeyError) as error:
         raise ValueError(f"{file} is no list of names and labels: {error!r}") from error
     label_of = {tissue_class.folder: c for c, tissue_class in enumerate(card.classes)}
     labels: dict[str, int] = {}

@@ -13,6 +13,7 @@ from uuid import UUID
 import numpy as np
 
 from lib.artefacts import atomic
+from lib.json_files import read_json
 
 MAX_BYTES = 64 * 2**20  # of outlines by hand; those of a slide's tissue stay far below
 MAX_COORDINATE = 1e8  # level-0 pixels
@@ -62,10 +63,7 @@ def read_geojson(file: Path, max_bytes: float = np.inf) -> list[Any]:
     """
     if file.stat().st_size > max_bytes:
         raise ValueError(f"{file}: larger than {max_bytes / 2**20:g} MB; simplify it in QuPath")
-    try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is no GeoJSON: {error}") from error
+    content = read_json(file, "GeoJSON")
     features = content.get("features", [content]) if isinstance(content, dict) else content
     if not isinstance(features, list):
         raise ValueError(f"{file} is no GeoJSON: it holds no features")
@@ -100,6 +98,6 @@ def class_of(item: Mapping[str, Any]) -> str:
     properties = item.get("properties")
     classification = properties.get("classification") if isinstance(properties, dict) else None
     if isinstance(classification, dict):
-        names = classification.get("names") or [classification.get("name") or ""]
-        return ": ".join(map(str, names))
+        names = classification.get("names") or classification.get("name") or ""
+        return ": ".join(map(str, names)) if isinstance(names, list) else str(names)
     return str(classification or "")

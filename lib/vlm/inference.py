@@ -46,10 +46,16 @@ class VLM:
     dtype: torch.dtype  # of the image encoder's forward pass
     ensemble_members: tuple["VLM", ...] = ()  # see `ensemble`
     sizes: tuple[int, ...] = ()  # D of each member of an ensemble
+    commit: str = ""  # of its repository on the hub, as far as known
 
     @property
     def members(self) -> tuple["VLM", ...]:
         return self.ensemble_members or (self,)
+
+    @property
+    def commits(self) -> dict[str, str]:
+        """By the name of each member from the hub the commit of its repository."""
+        return {member.name: member.commit for member in self.members if member.commit}
 
     @property
     def scale(self) -> float:

@@ -2,7 +2,7 @@
 
 import errno
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from lib.vlm.model_files import (
     TOKENIZER_CONFIGS,
     TOKENIZER_DATA,
     Refused,
+    announce,
+    commit_of,
     copy_tokenizer,
     fetch,
     fields_of,
@@ -96,6 +98,8 @@ def load_vlm(
             raise
         raise RuntimeError(_out_of_reach(name, card, error)) from error
     vlm = as_vlm(name, model, tokenizer, device, precision)
+    repository, _ = _on_hub(weights)
+    vlm = replace(vlm, commit=commit_of(repository) if repository else "")
     if card:
         _check_preprocessing(vlm, card)
     return vlm
@@ -141,6 +145,8 @@ def _open(weights: str, *, pickled: bool) -> tuple[Any, Any]:
         else:
             name, _, tag = weights.partition("/")
             text = _published_text_tower(name, tag)
+            repository, own_file = _on_hub(weights)
+            announce(repository, [own_file or WEIGHTS[0]])
         tokenizer = _tokenizer(text, folder if scheme == "local-dir" else None, scratch)
         if text.get("hf_model_name"):
             text |= {"hf_model_name": _text_tower(text["hf_model_name"], folder, scratch)}
@@ -154,6 +160,22 @@ def _open(weights: str, *, pickled: bool) -> tuple[Any, Any]:
             weights_only=True,
         )
     return model, tokenizer
+
+
+def _on_hub(weights: str) -> tuple[str, str]:
+    """The repository that weights are from, empty where from elsewhere, and their file if said."""
+    from open_clip.pretrained import get_pretrained_cfg
+
+    scheme, colon, rest = weights.partition(":")
+    if not colon:  # open_clip has `<organisation>/<model>/` and perhaps a file
+        name, _, tag = weights.partition("/")
+        repository, _, file = get_pretrained_cfg(name, tag).get("hf_hub", "").rpartition("/")
+        return repository, file
+    if scheme == "conch":
+        return conch.HUB.partition(":")[2], ""
+    if scheme == "checkpoint":
+        rest = rest.partition("@")[2].rpartition("/")[0]
+    return "" if scheme == "local-dir" or Path(rest).is_dir() else rest, ""
 
 
 def _read_config(file: Path) -> dict[str, Any]:

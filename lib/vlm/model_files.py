@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 RECIPE = "recipe.json"  # of a stand-in: what it was built from
 LARGEST = 2**22  # bytes of a configuration
+TIMEOUT = 10  # seconds, of a question to the hub
 # In these transformers looks for the name of a Python file of the same folder or repository.
 CODE = {"auto_map", "trust_remote_code"}
 TOKENIZER_CONFIGS = (
@@ -91,15 +93,51 @@ def fetch(name: str | Path, patterns: Sequence[str], pickled: str = "") -> Path:
 def snapshot(repository: str, patterns: Sequence[str], pickled: str = "") -> Path:
     """The folder with those files of a repository on the hub, named after its commit.
 
-    The hub client's cache serves offline. pickled: a file of weights that is fetched as well where
-    there are no safetensors.
+    What is not in the cache yet is announced; the hub client's cache serves offline. pickled: a
+    file of weights that is fetched as well where there are no safetensors.
     """
     from huggingface_hub import snapshot_download
 
+    announce(repository, patterns)
     folder = Path(snapshot_download(repository, allow_patterns=list(patterns)))
     if pickled and not list(folder.glob("*.safetensors")):
+        announce(repository, [pickled])
         snapshot_download(repository, allow_patterns=[pickled])
     return folder
+
+
+def announce(repository: str, patterns: Sequence[str]) -> None:
+    """Print what is about to be fetched: commit, size and licence as the hub has them.
+
+    Nothing is printed of files in the cache, and where the hub does not answer.
+    """
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.utils import filter_repo_objects
+
+    try:
+        info = HfApi().model_info(repository, files_metadata=True, timeout=TIMEOUT)
+    except Exception:  # of many kinds; the cache has it, or the download says why not
+        return
+    named = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    wanted = filter_repo_objects(named, allow_patterns=list(patterns))
+    cached = partial(try_to_load_from_cache, repository, revision=info.sha)
+    if sizes := [named[name] for name in wanted if not isinstance(cached(name), str)]:
+        licence = getattr(info.card_data, "license", None) or "not stated"
+        print(
+            f"download: {repository} of {constants.ENDPOINT}, {sum(sizes) / 1e6:,.1f} MB in "
+            f"{len(sizes)} files, commit {info.sha}, licence there: {licence}",
+            flush=True,
+        )
+
+
+def commit_of(repository: str) -> str:
+    """The commit of a repository on the hub that the cache holds; empty without any."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repository, repo_type="model"))
+    file = folder / "refs" / constants.DEFAULT_REVISION
+    return file.read_text().strip() if file.is_file() else ""
 
 
 def weights_in(folder: Path, names: Sequence[str], pickled: str = "") -> Path:

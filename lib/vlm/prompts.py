@@ -26,7 +26,12 @@ TEMPLATES = (
 
 
 def by_semicolon(text: str) -> list[str]:
-    """The words between the semicolons, without those that are empty."""
+    """The words between the semicolons, without those that are empty.
+
+    Raises ValueError for bytes of a command line that are no text.
+    """
+    if text != text.encode(errors="replace").decode():
+        raise ValueError(f"{text!r:.200} is no text in UTF-8")
     return [words.strip() for words in text.split(";") if words.strip()]
 
 

@@ -68,6 +68,7 @@ def test_a_classifier_is_read_back_as_it_was(saved, small):
         "vlm_seed": 3,
         "n_views": 2,
         "vlm_digest": inference.weights_digest(model),
+        "vlm_commits": {},
         "image_size": 32,
         "networks": 2,
         "classes": CLASSES,

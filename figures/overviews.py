@@ -242,8 +242,8 @@ def best_other(
     """Give the highest value of the other strategies, and which it is.
 
     values, seeds: by (training, strategy); kind: of UniSAL, whose variants are no others, nor is
-    training on all labels; trainings: of the others, by default that of `kind`. A strategy with
-    fewer seeds than `kind` is named with them. Empty without others.
+    training on all labels; trainings: of the others, by default that of `kind`. Of those with the
+    most seeds; where these are fewer than of `kind`, they are named. Empty without others.
     """
     trainings = trainings or [kind[0]]
     left_out = ("unisal", "full-", "cold-start")
@@ -252,7 +252,7 @@ def best_other(
     ]
     if not others:
         return ""
-    best = max(others, key=lambda kind: values[kind])
+    best = max(others, key=lambda kind: (seeds[kind], values[kind]))
     about = [STRATEGIES.get(best[1], best[1])]
     about += [best[0]] if best[0] != kind[0] else []
     of_best, of_all = seeds[best], seeds[kind]

@@ -185,16 +185,21 @@ def labels_needed(accuracy: float, half_width: float) -> int:
 
 
 def audit_sentence(
-    sample: pd.DataFrame, n_tiles: int, half_widths: Sequence[float] = (0.05, 0.03)
+    sample: pd.DataFrame,
+    n_tiles: int,
+    half_widths: Sequence[float] = (0.05, 0.03),
+    what: str = "tiles",
 ) -> str:
     """Say in a sentence what the audit found, and how many labels more would narrow it how far.
 
-    sample: see `audited_accuracy`; half_widths: of the intervals to be had.
+    sample: see `audited_accuracy`; half_widths: of the intervals to be had; what: is audited.
     """
     estimate, counted = audited_accuracy(sample, n_tiles), sample[sample.counted]
     correct, n = int((counted.label == counted.predicted).sum()), len(counted)
+    unknown = int((counted.label == UNANSWERED).sum())
     text = (
-        f"{correct} of {n} tiles are correct: between {estimate.low:.1%} and {estimate.high:.1%} "
+        f"{correct} of {n} {what} are correct{f', {unknown} have no answer' * (unknown > 0)}: "
+        f"between {estimate.low:.1%} and {estimate.high:.1%} "
         f"of all {n_tiles} predictions, with a certainty of at least {LEVEL:.0%}."
     )
     for half_width in half_widths:

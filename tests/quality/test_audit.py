@@ -181,3 +181,8 @@ def test_the_sentence_says_what_was_seen_and_what_it_takes():
     more = audit.labels_needed(0.9, 0.05) - 50
     assert "That is ± 20 points or better." in text and f"Label {more} more for ± 5 p" in text
     assert "For ± 5 points, label them all." in audit.audit_sentence(sample, 100, (0.05,))
+
+
+def test_the_sentence_says_how_many_have_no_answer():
+    text = audit.audit_sentence(made_up([1] * 6 + [0] + [UNANSWERED] * 3), 50, what="slides")
+    assert text.startswith("6 of 10 slides are correct, 3 have no answer: between ")

@@ -10,6 +10,7 @@ PROFILE ?=
 TILES ?=
 CLASSES ?=
 LABELS ?=
+ASK ?=
 OTHER ?=
 SLIDES ?=
 OTHER_TISSUE ?=
@@ -25,7 +26,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
 # A value stays the text that it is: make expands none, not even to export it, and recipes read them
 # as variables of the shell. The second line adds what else stands on the command line.
-override NAMED := DATASET SEEDS FOLDS VLM METHOD PARTS PROFILE TILES CLASSES LABELS OTHER SLIDES \
+override NAMED := DATASET SEEDS FOLDS VLM METHOD PARTS PROFILE TILES CLASSES LABELS ASK OTHER SLIDES \
   OTHER_TISSUE SLIDE_TABLE BY_FOLDER VENV PYTHON DATA_ROOT LAB_ARGS \
   $(foreach .name,$(.VARIABLES),$(if $(filter command,$(origin $(.name))),$(.name)))
 $(foreach .name,$(NAMED),$(eval override export $(.name) := $$(value $(.name))))
@@ -82,7 +83,7 @@ own: venv ## Label and classify the images in TILES by the words in CLASSES; end
 # notebooks/91_label_tiles.py, after notebook 90; without TILES on synthetic tiles
 label: venv ## Label TILES in JupyterLab, from what make own says of them; without TILES synthetic ones
 	@$(QUIETLY) $(RUN) apps.labelling.start $${TILES:+-p dataset own} -p folder "$$TILES" \
-	  -p classes "$$CLASSES" -p other_tissue "$$OTHER_TISSUE" $(WITH_VLM) $(END)
+	  -p classes "$$CLASSES" -p other_tissue "$$OTHER_TISSUE" $${ASK:+-p ask "$$ASK"} $(WITH_VLM) $(END)
 
 slides: venv ## Label the slides in SLIDES by the words in CLASSES; ends with a page
 	@[ "$$SLIDES" ] || { echo "name a folder of slides: make slides SLIDES=folder CLASSES=..." >&2; exit 1; }
@@ -146,6 +147,7 @@ help: ## List the targets
 	  "TILES=$$TILES" 'a folder of images, for own and label' \
 	  "CLASSES=$$CLASSES" 'words per class, by semicolon, for own, label and slides' \
 	  "LABELS=$$LABELS" 'a file of labels, .jsonl of label or a .csv with path and label, for own' \
+	  "ASK=$$ASK" 'query, second, disputed, or audit, how good it is; empty: query, for label' \
 	  "OTHER=$$OTHER" 'a second folder to predict, for own' \
 	  "SLIDES=$$SLIDES" 'a folder of slides, for slides' \
 	  "OTHER_TISSUE=$$OTHER_TISSUE" 'words for what is no class, by semicolon, for own, label and slides' \

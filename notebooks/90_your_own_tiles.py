@@ -31,10 +31,11 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from apps.labelling import exchange
-from apps.own_tiles import classifier, gallery, model_card, results, steps
+from apps.labelling import audit, exchange
+from apps.own_tiles import classifier, gallery, model_card, quality, results, steps
 from apps.own_tiles.tile_folder import list_tiles, tiles_folder
 from lib import paths
+from lib.record import published
 from lib.slides import open_set
 
 # %% tags=["parameters"]
@@ -131,9 +132,13 @@ classifier.save_classifier(
     origin=origin
 )
 
+judged = audit.of_classifier(
+    out, tiles.unique.digest.tolist(), learned.probs, targets, others
+)
+audited = audit.report(paths.answers_file(tiles.folder), judged)
 model_card.write_model_card(
     out / "classifier", learned.tiles, name=tiles.folder.resolve().name, alarms=learned.alarms,
-    n_labelled=len(said)
+    n_labelled=len(said), audit=audited.sentences if audited else ()
 )
 
 # %% [markdown]
@@ -203,7 +208,8 @@ for name, sheet in gallery.write_sheets(out / "gallery", chosen, pixels).items()
 # ## The page
 #
 # The same pictures with their file names, for any browser, in one file that can be passed on, with the alarms at its
-# head.
+# head. How good is it? If somebody has audited these predictions (`91_label_tiles`), the page says it; else estimates
+# without labels stand there beside their errors in the record, and none where an alarm rings.
 
 # %%
 overview = gallery.overview(shown, prompts)
@@ -219,7 +225,10 @@ page = {
     },
 }
 gallery.write_page(out / "index.html", **page)
-print(f"open {out / 'index.html'}")
+estimated = {} if others else learned.estimates  # of other tissue the record has none
+known = audited or quality.without_audit(estimated, learned.alarms, published().facts)
+gallery.write_quality(out / "index.html", known)
+print(*known.sentences, f"open {out / 'index.html'}", sep="\n")
 overview
 
 # %% [markdown]

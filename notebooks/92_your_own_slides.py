@@ -25,7 +25,7 @@ from pathlib import Path
 
 
 from apps.own_tiles import results
-from apps.slide_viewer import own_slides, page
+from apps.slide_viewer import own_slides, page, slide_labels
 from data.prepare import stand_in
 from data.prepare.datasets import prepare, prepare_source
 from lib import paths
@@ -72,12 +72,17 @@ known = None if folder or classes else synthetic
 prompts, others = own_slides.words(classes, other_tissue, templates, known)
 print(f"classes: {', '.join(prompts)}\nother tissue: {', '.join(others)}")
 
+# %% [markdown]
+# Labels of slides, where somebody has filled in their table, are seen by the audit at the end and by nothing else.
+
 # %%
 where = Path(folder).expanduser() if folder else prepare(synthetic)
 listed = Path(table).expanduser() if table else None
 slides, left_out = own_slides.list_slides(where, listed, by_folder=by_folder)
 slides = with_tissue(slides, tissue, left_out).assign(learnt_from=True)
 n_files = len(slides) + len(left_out)
+labels_file = slide_labels.labels_file(where)
+labels = slide_labels.read_labels(labels_file, list(prompts))
 print(f"{len(slides)} slides in {n_files} files")
 
 # %%
@@ -142,11 +147,20 @@ print(*own_slides.alarm_lines(found.alarms), sep="\n")
 # %% [markdown]
 # ## Slides
 #
-# A probability is an opinion, not a measured accuracy: have some slides labelled before you rely on the rest. Where
-# the class is empty, no tile of the slide counts, or no class could be learnt.
+# A probability is an opinion, not a measured accuracy: have some slides labelled before you rely on the rest. They
+# stand in a table in an order of chance. Fill in its column `label` from the top and run this notebook again: the
+# slides that have a label are an audit. Where the class is empty, no tile of the slide counts, or no class could be
+# learnt.
+
+# %%
+slide_labels.write_table(labels_file, cohort.table.path.tolist(), labels)
+classes_found, _ = found.classes(tiles.targets)
+audited = slide_labels.audit_lines(cohort.table, classes_found, labels, labels_file)
+print(*audited, sep="\n")
 
 # %%
 shown = {"title": f"Slides of {where.name}", "slides": cohort.table, "left_out": left_out}
+shown["quality"] = audited
 written = page.write_study_page(out, tiles, found, **shown)
 predicted = page.write_slides_csv(out / "slides.csv", cohort.table, found, tiles.targets)
 print(f"{(predicted['class'] != '').sum()} of {len(predicted)} slides have a class")

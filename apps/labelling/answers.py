@@ -1,7 +1,7 @@
 """Answers of people, tile by tile, in a file of JSON lines that is only ever added to.
 
     {"tile": digest, "label": "adipose", "who": "anna", "when": "2026-01-31T09:15:00.000+00:00",
-     "seconds": 2.1, "suggestion": false, "action": "label"}
+     "seconds": 2.1, "suggestion": false, "action": "label", "ask": "query"}
 
 `tile` is the digest of the file's bytes (`data.tiles.digest`), so that an answer belongs to the
 picture, whatever loop, strategy or run asks for it. The last line of a person for a tile counts.
@@ -10,7 +10,7 @@ picture, whatever loop, strategy or run asks for it. The last line of a person f
 import codecs
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from pydantic.dataclasses import dataclass
 from lib.artefacts import locked
 from lib.labels import NONE_OF_THESE, REFUSED, UNANSWERED
 
-COLUMNS = ("line", "tile", "label", "who", "when", "seconds", "suggestion", "action")
+COLUMNS = ("line", "tile", "label", "who", "when", "seconds", "suggestion", "action", "ask")
 
 
 def _iso_time(text: str) -> str:
@@ -44,7 +44,8 @@ class Answer:
 
     label: a class name, or None for "none of these, or cannot be judged"; when: ISO time, "" for
     the time of writing; suggestion: whether the model's suggestion was shown; action: skip passes a
-    tile over without a label, undo takes the answer of this person to this tile back.
+    tile over without a label, undo takes the answer of this person to this tile back; ask: what the
+    tile was shown for.
     """
 
     tile: Name
@@ -54,6 +55,7 @@ class Answer:
     seconds: Seconds | None = None
     suggestion: bool = False
     action: Literal["label", "skip", "undo"] = "label"
+    ask: Literal["query", "second", "disputed", "audit"] = "query"
 
     def __post_init__(self) -> None:
         if self.label is not None and self.action != "label":
@@ -208,10 +210,11 @@ def resolve(lines: pd.DataFrame, class_names: Sequence[str]) -> dict[str, int]:
 class AnswersOracle:
     """An `Oracle` that answers what people have written to a file.
 
-    tiles, digests: [N], numbers and digests of all tiles that may be asked for. Reads the file at
-    each call. Of a query that nobody has gone through to the end it is `Waiting`. A tile that is
-    skipped, or that people see differently, is left out. none: the label of a tile that shows no
-    class, where other tissue is learnt.
+    tiles, digests: [N], numbers and digests of all tiles that may be asked for; withheld: returns
+    the digests whose answers do not count yet, as those of an audit (`audit.withheld`). Reads the
+    file at each call. Of a query that nobody has gone through to the end it is `Waiting`. A tile
+    that is skipped, or that people see differently, is left out. none: the label of a tile that
+    shows no class, where other tissue is learnt.
     """
 
     def __init__(
@@ -220,10 +223,12 @@ class AnswersOracle:
         class_names: Sequence[str],
         tiles: np.ndarray,
         digests: Sequence[str],
+        withheld: Callable[[], set[str]] = set,
         *,
         none: int = REFUSED,
     ):
         self.file, self.class_names, self.none = file, list(class_names), none
+        self.withheld = withheld
         self.digest = dict(zip(tiles.tolist(), digests, strict=True))
 
     def read(self) -> Answers:
@@ -236,6 +241,7 @@ class AnswersOracle:
 
     def _resolved(self, lines: pd.DataFrame) -> dict[str, int]:
         resolved = resolve(lines, self.class_names)
+        resolved |= dict.fromkeys(self.withheld() & resolved.keys(), UNANSWERED)
         return {d: self.none if label == REFUSED else label for d, label in resolved.items()}
 
     def label(self, tiles: np.ndarray) -> dict[int, int]:

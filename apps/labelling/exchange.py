@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from apps.labelling import answers
+from apps.labelling import answers, audit
 from apps.labelling.answers import Answer, Problems, class_called
 from apps.own_tiles.results import predictions, write_tables
 from apps.slide_viewer.annotations import read_tiles_geojson
@@ -87,8 +87,8 @@ def read_labels(
     """Read labels by digest, as `answers.resolve` has them, from a file of answers or a CSV.
 
     table: path and digest of every file. Second, in words, the lines of a file of answers that are
-    none, which are left out. Raises ValueError for a CSV that `read_csv` refuses, for another
-    format, and where no answer is left.
+    none, which are left out, as are answers of an audit with open tiles. Raises ValueError for a
+    CSV that `read_csv` refuses, for another format, and where no answer is left.
     """
     if not file.is_file():
         raise ValueError(f"there is no file of labels {file}")
@@ -96,6 +96,9 @@ def read_labels(
         raise ValueError(f"{file}: labels are read from .csv and .jsonl")
     if file.suffix.lower() == ".jsonl":
         lines, problems = answers.read(file, class_names, table.digest)
+        waiting = audit.withheld(file, class_names, table.digest)
+        lines = lines[~lines.tile.isin(waiting)]
+        problems += [f"{file}: {len(waiting)} tiles of an audit wait for its end"] * bool(waiting)
     else:
         lines, problems = answers.table_of(read_csv(file, table, class_names)), []
     if not len(lines):
@@ -116,13 +119,19 @@ def overrule(labels: np.ndarray, digests: Sequence[str], said: Mapping[str, int]
 
 
 def write_results(
-    own: "OwnTiles", probs: np.ndarray, lines: pd.DataFrame, *, version: str
+    own: "OwnTiles",
+    probs: np.ndarray,
+    lines: pd.DataFrame,
+    *,
+    version: str,
+    sets: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Write `predictions_labelled.csv`, `labels.csv` and `label_studio/` beside the result.
 
-    probs: [N, C], of the loop; lines: answers; version: what Label Studio calls the predictions.
-    Returns the predictions of all files with a column `label`: what people agree on, "" without an
-    answer.
+    probs: [N, C], of the loop; lines: answers; version: what Label Studio calls the predictions;
+    sets: bool [N, C], of an audit. Returns the predictions of all files with a column `label`: what
+    people agree on, "" without an answer; and with sets a column of the classes in them, by
+    semicolon.
     """
     from apps.labelling.label_studio import write_project
 
@@ -131,6 +140,9 @@ def write_results(
     names = dict(enumerate(own.class_names)) | {REFUSED: NONE_OF_THESE}
     resolved = own.table.digest.map(answers.resolve(lines, own.class_names))
     predicted["label"] = resolved.map(names).fillna("")
+    if sets is not None:
+        classes = np.array(own.learnt_names, object)
+        predicted[audit.SETS] = ["; ".join(classes[chosen]) for chosen in sets[own.table.tile]]
     write_tables(own.out, {"predictions_labelled": predicted})
     write_csv(own.out / "labels.csv", lines, own.unique)
     root = own.folder.resolve().name  # below Label Studio's document root

@@ -9,7 +9,7 @@ import pandas as pd
 from apps.labelling.answers import standing
 from lib.labels import NONE_OF_THESE
 
-ASK = ("query", "second", "disputed")
+ASK = ("query", "second", "disputed", "audit")
 
 
 def side_by_side(lines: pd.DataFrame) -> pd.DataFrame:
@@ -60,7 +60,7 @@ def to_reread(lines: pd.DataFrame, who: str, ask: str) -> list[str]:
     """List digests of tiles that a person is asked for beside the queries.
 
     ask: "second" for tiles that others have judged and this person has not, "disputed" for those
-    that people see differently; nothing for "query".
+    that people see differently; nothing for "query" and "audit".
     """
     if ask == "disputed":
         return list(seen_differently(lines).index)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from apps.labelling.answers import AnswersOracle
+from apps.labelling.audit import Predictions, of_classifier
 from apps.own_tiles.classifier import DESCRIPTION, read_classifier
 from apps.own_tiles.results import made_from
 from apps.own_tiles.tile_folder import list_tiles
@@ -28,7 +29,8 @@ class OwnTiles:
     out, folder: of the result and of the tiles; table, unique: a row per file and per tile;
     features: [N, E], of the VLM; probs: [N, C]; kept_labels: [N], `UNLABELLED` where none was kept;
     others: names of other tissue, which is one more class after the C of `class_names` in probs and
-    kept labels, whatever it is called.
+    kept labels, whatever it is called; taught: digests of the tiles whose labels notebook 90 was
+    given.
     """
 
     out: Path
@@ -40,6 +42,7 @@ class OwnTiles:
     probs: np.ndarray
     kept_labels: np.ndarray
     others: Sequence[str] = ()
+    taught: Sequence[str] = ()
 
     @property
     def learnt_names(self) -> list[str]:
@@ -72,12 +75,15 @@ def own_tiles(out: Path, folder: Path) -> OwnTiles:
     number_of = {name: c for c, name in enumerate(names)} | dict.fromkeys(others, len(names))
     numbers = unique.prompt_class.map(number_of)
     kept = numbers.where(unique.kept == "True", UNLABELLED).to_numpy(np.int64)
+    if description["made_from"]["labels"] and "labelled" not in unique:
+        raise ValueError(f"{out} does not say which tiles had a label: {again}")
+    taught = unique.digest[unique.labelled == "True"].tolist() if "labelled" in unique else []
     file = out / "mean_features.npy"
     features = np.load(file, mmap_mode="r", allow_pickle=False)
     probs = networks.predict(pair, samplers.plain_features(file), unique.tile.values)
     if others:
         probs = np.column_stack([probs[:, : len(names)], probs[:, len(names) :].sum(1)])
-    return OwnTiles(out, folder, table, unique, names, features, probs, kept, others)
+    return OwnTiles(out, folder, table, unique, names, features, probs, kept, others, taught)
 
 
 class LabellingLoop:
@@ -122,10 +128,26 @@ class LabellingLoop:
         self.history = loop.run_rounds(self.folder, self.config, self.oracle, nobody, known=known)
         return loop.pending_query(self.folder)
 
-    def predict(self) -> np.ndarray:
-        """Mean softmax of the newest networks for all tiles, [N, C]; before any, VLM-CPL's."""
-        newest = self.folder / f"networks{len(self.history.rounds) - 1}"
+    def pause(self) -> None:
+        """Read the rounds that are there, of these settings and tiles, and train none."""
+        mark = self.folder / "config.txt"
+        same = mark.is_file() and mark.read_text() == self.config.fingerprint(np.zeros(0, np.int64))
+        self.history = loop.read_rounds(self.folder if same else self.folder / "none")
+
+    def predictions(self) -> Predictions:
+        """Predict all tiles by the newest networks; before any round, by VLM-CPL's."""
+        n, own = len(self.history.rounds), self.own
+        digests, newest = own.unique.digest.tolist(), self.folder / f"networks{n - 1}"
         if not newest.is_dir():
-            return self.own.probs
+            return of_classifier(own.out, digests, own.probs, own.class_names, own.others)
         pair = setups.load_networks(self.config.setup, newest)
-        return networks.predict(pair, self.config.setup.reader, self.config.tiles)
+        probs = networks.predict(pair, self.config.setup.reader, self.config.tiles)
+        labelled = self.history.rounds.labelled.iloc[-1]
+        name = (
+            f"predictions_labelled.csv after round {n} of {self.config.strategy}, {labelled} labels"
+        )
+        return Predictions(name, newest, own.learnt_names, digests, probs, bool(own.others))
+
+    def predict(self) -> np.ndarray:
+        """Mean softmax of the newest networks for all tiles, [N, C]."""
+        return self.predictions().probs

@@ -17,6 +17,7 @@ const colour = (k) => (k >= 0 ? COLOURS[k % COLOURS.length] : "");
 
 function render({ model, el }) {
   const classes = model.get("classes");
+  const audit = model.get("ask") === "audit"; // which no suggestion may steer
   let here = 0; // place in the query
   let shownQuery = null;
   let tile = null; // what the kernel sent for this place
@@ -78,7 +79,8 @@ function render({ model, el }) {
   action("←", "back", () => move(-1));
   action("→", "forward", () => move(1));
   const hint = action("m", "show the model's suggestion", () => suggest());
-  action("Enter", "finish the round", () => finish());
+  if (audit) hint.remove();
+  action("Enter", `finish the ${audit ? "audit" : "round"}`, () => finish());
   const said = element("div", "last quiet");
   right.append(choices, actions, said);
   main.append(left, right);
@@ -245,6 +247,7 @@ function render({ model, el }) {
   }
   function label(k) { answer("label", k); }
   function suggest() {
+    if (audit) return;
     suggesting = !suggesting;
     suggested ||= suggesting;
     draw();
@@ -331,11 +334,12 @@ function render({ model, el }) {
   function tell(all, phase) {
     const open = all.filter((s) => s.open).length;
     const [text, kind] = wrong ? [wrong, "wrong"]
-      : phase === "busy" ? ["The round is finished. Two networks learn from the answers …", "ask"]
+      : phase === "busy" ? [audit ? "The audit is finished …" : "The round is finished. Two networks learn from the answers …", "ask"]
       : phase === "failed" ? [model.get("note"), "wrong"]
       : phase === "done" ? ["Finished: no tile waits. Every answer is on the disk; go on with the cells below.", "good"]
-      : confirming && open ? [`${open} ${open === 1 ? "tile is" : "tiles are"} still open. Enter again leaves them out of this round.`, "ask"]
-      : !open ? ["All tiles are labelled. Enter finishes the round; u or ← goes back.", "good"]
+      : confirming && open ? [`${open} ${open === 1 ? "tile is" : "tiles are"} still open. ${audit
+        ? "To go on later, close the tab. Enter again ends the audit without them, and its interval is the wider." : "Enter again leaves them out of this round."}`, "ask"]
+      : !open ? [`All tiles are labelled. Enter finishes the ${audit ? "audit" : "round"}; u or ← goes back.`, "good"]
       : ["", ""];
     bar.textContent = text;
     bar.className = `bar ${kind}`;

@@ -63,7 +63,8 @@ class LabelGrid(anywidget.AnyWidget):
     file : of the answers
     who : the name that they get
     ask : "query" for tiles that nobody has judged, "second" for those that this person has not,
-        "disputed" to ask once more for what people see differently
+        "disputed" to ask once more for what people see differently, "audit" for tiles drawn by
+        chance, of which no suggestion is shown
     on_finish : called when the person has finished; returns the tiles of the next query, none when
         there is none
 
@@ -93,7 +94,7 @@ class LabelGrid(anywidget.AnyWidget):
         *,
         who: str,
         ask: str = "query",
-        on_finish: Callable[[], Sequence[int]] | None = None,
+        on_finish: Callable[[], Sequence[int] | None] | None = None,
     ):
         if ask not in ASK:
             raise ValueError(f"ask must be {', '.join(ASK)}, not {ask!r}")
@@ -103,6 +104,7 @@ class LabelGrid(anywidget.AnyWidget):
             raise ValueError(f"{NONE_OF_THESE!r} stands for no class: call it otherwise")
         self.own, self.probs, self.file, self.on_finish = own, probs, file, on_finish
         self._digests = own.unique.digest.tolist()
+        self._for: dict[str, Any] = {"ask": ask}
         self._picture = lru_cache(PICTURES)(picture)
         self._since = len(self._lines())
         super().__init__(classes=list(own.class_names), who=who.strip(), ask=ask)
@@ -177,15 +179,17 @@ class LabelGrid(anywidget.AnyWidget):
         captions = [mine.get(self._digests[other], "") or "" for other in near]
         probs = self.probs[tile]
         suggestion = {"class": int(probs.argmax()), "probability": float(probs.max())}
+        shown = {} if self.ask == "audit" else {"suggestion": suggestion}
         files = [self.own.folder / self.own.unique.path[t] for t in (tile, *near)]
         pictures = [self._picture(files[0], LARGE), *(self._picture(f, SMALL) for f in files[1:])]
         text = {"n": n, "path": self.own.unique.path[tile], "captions": captions}
-        return text | {"suggestion": suggestion}, pictures
+        return text | shown, pictures
 
     def _answer(self, content: Mapping[str, Any]) -> None:
         label, digest = content.get("label"), self._digests[self.wanted[content["n"]]]
         name = None if label in (None, REFUSED) else self.classes[label]
         noted = {"seconds": round(float(content["seconds"]), 2), "action": content["kind"]}
+        noted |= self._for
         suggestion = bool(content["suggestion"])
         self._write([Answer(digest, name, self.who, suggestion=suggestion, **noted)])
 
@@ -197,20 +201,22 @@ class LabelGrid(anywidget.AnyWidget):
         if mine.empty:
             return None
         digest = mine.tile[mine.line.idxmax()]
-        self._write([Answer(digest, None, self.who, action="undo")])
+        self._write([Answer(digest, None, self.who, action="undo", **self._for)])
         return position[digest]
 
     def _finish(self) -> None:
         """Leave out what is still open, and show the next query."""
         status = self._status()
         left = [t for t, s in zip(self.wanted, status, strict=True) if s["open"]]
-        self._write([Answer(self._digests[t], None, self.who, action="skip") for t in left])
+        skipped: dict[str, Any] = {"action": "skip", **self._for}
+        self._write([Answer(self._digests[t], None, self.who, **skipped) for t in left])
         if self.on_finish is None:
             self.phase = "done"
             return
         self.phase = "busy"
         try:
-            self._show(self.on_finish())
+            wanted = self.on_finish()
+            self._show(() if wanted is None else wanted)
         except Exception as error:
             self.phase, self.note = "failed", f"{type(error).__name__}: {error}"
 

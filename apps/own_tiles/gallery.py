@@ -4,11 +4,11 @@ import base64
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from PIL import Image
 
 from apps.own_tiles.tile_folder import TileFolder
@@ -27,6 +27,18 @@ CASES = (
     "probabilities of its tiles."
 )
 MAX_LINES = 200  # of each table of the page
+QUALITY = "<!-- how good is it -->", "<!-- /how good is it -->"  # around that part of the page
+
+
+class Quality(NamedTuple):
+    """How good the predictions are, as far as is known: sentences, and perhaps a table.
+
+    sets: bool [N, C], classes of each tile after an audit.
+    """
+
+    sentences: Sequence[str]
+    table: pd.DataFrame | None = None
+    sets: np.ndarray | None = None
 
 
 def facts(
@@ -162,10 +174,9 @@ def write_page(
         Image.fromarray(pixels[tile]).save(buffer, "JPEG", quality=85)
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
-    loader = FileSystemLoader(Path(__file__).parent)
-    template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    page = template.get_template("gallery.html.jinja").render(
+    page = _template("gallery.html.jinja").render(
         title=title,
+        quality=QUALITY,
         facts=facts,
         alarms=alarms,
         tables={name: t.round(3) for name, t in tables.items() if t is not None and len(t)},
@@ -175,3 +186,29 @@ def write_page(
     )
     with atomic(file) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def quality_html(quality: Quality) -> str:
+    """Make the part of the page that says how good the predictions are."""
+    table = None if quality.table is None else quality.table.round(3)
+    return _template("quality.html.jinja").render(sentences=quality.sentences, table=table)
+
+
+def write_quality(file: Path, quality: Quality) -> None:
+    """Put how good the predictions are into a page of `write_page`, in the place of what it said.
+
+    Raises ValueError for a page without that place, which was made before there was one.
+    """
+    before, opened, rest = file.read_text(encoding="utf-8").partition(QUALITY[0])
+    _, closed, after = rest.partition(QUALITY[1])
+    if not closed:
+        raise ValueError(f"{file} has no place for what an audit says: run 90_your_own_tiles again")
+    with atomic(file) as temporary:
+        text = before + opened + quality_html(quality) + closed + after
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _template(name: str) -> Template:
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    return environment.get_template(name)

@@ -88,9 +88,10 @@ def embed(
 class Learned:
     """What VLM-CPL made of the tiles.
 
-    tiles: a row per tile with prompt_class, kept, vote_entropy and view_entropy, and with other
-    tissue other_tissue, whether the prompts say so; kept: bool [N], of
-    the filters; probs: [N, C], by the networks; curve: of their training.
+    tiles: a row per tile with prompt_class, kept, vote_entropy, view_entropy and labelled (by a
+    person), and with other tissue other_tissue, whether the prompts say so; kept: bool [N], of the
+    filters; probs: [N, C], by the networks; curve: of their training; estimates: of
+    `lib.quality.estimates`, those that these tiles alone allow.
     """
 
     tiles: pd.DataFrame
@@ -98,6 +99,7 @@ class Learned:
     alarms: Sequence[Alarm]
     curve: pd.DataFrame
     threshold: float
+    estimates: Mapping[str, float]
 
     def training_curve(self) -> "Figure":
         """Draw the losses and the share of confident predictions."""
@@ -149,10 +151,13 @@ def learn(
 
     """
     from apps.labelling.exchange import overrule
+    from lib.active.inputs import predict_views
     from lib.consensus import VARIANTS, FilterInputs, entropy, filter_tiles
     from lib.learning import setups
     from lib.learning.losses import HighConfidenceCrossSupervision
+    from lib.learning.networks import predict_members
     from lib.learning.vlm_cpl import train_vlm_cpl
+    from lib.quality import estimates
 
     tiles, objective = unique.tile.values, HighConfidenceCrossSupervision()
     inputs = FilterInputs.load(out, tiles, keep_ratio=sizes["keep_ratio"], seed=seed)
@@ -181,9 +186,19 @@ def learn(
         kept=pseudo.kept.values,
         vote_entropy=pseudo.vote_entropy.values,
         view_entropy=entropy(inputs.view_probs),
+        labelled=unique.digest.isin(list(said)),
     )
     if others:
         table["other_tissue"] = pseudo.label.values >= first
     of_others = tuple(f"{name}: " for name in others)
     alarms = [alarm for alarm in trained.alarms if not alarm.text.startswith(of_others)]
-    return Learned(table, trained.probs, alarms, trained.curve, objective.threshold)
+    members = predict_members(trained.networks, setup.reader, tiles)[0]
+    predicted = members.mean(0).argmax(1)
+    zero_shot = np.load(out / "probs.npy", mmap_mode="r", allow_pickle=False)[tiles].argmax(1)
+    estimated = {
+        "confidence": estimates.mean_confidence(members),
+        "networks": estimates.network_agreement(members),
+        "views": estimates.view_agreement(predicted, predict_views(trained.networks, setup, tiles)),
+        "prompts": estimates.agreement(predicted, zero_shot),
+    }
+    return Learned(table, trained.probs, alarms, trained.curve, objective.threshold, estimated)

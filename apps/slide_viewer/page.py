@@ -55,6 +55,7 @@ def write_study_page(
     title: str,
     slides: pd.DataFrame,
     left_out: Mapping[str, str] | None = None,
+    quality: Sequence[str] = (),
 ) -> Path:
     """Write the page of a study and a GeoJSON of the tiles of each slide to a folder.
 
@@ -65,6 +66,7 @@ def write_study_page(
     title : of the page
     slides : lines of the cohort's table, of the slides to show
     left_out : by file, why it is no part of the cohort
+    quality : what is known of how good the classes are, in sentences
 
     Returns
     -------
@@ -104,6 +106,7 @@ def write_study_page(
             f"With fewer than {FEW_SLIDES} slides no attention is learnt: all tiles of a slide "
             "that count weigh the same."
         )
+    facts += quality
     of_case = [] if cases is None else [_case(row, colours) for row in cases.values]
     head = {"title": title, "facts": facts, "alarms": study.alarms, "cases": of_case}
     write_slides_page(out / "page", views, colours, head, left_out or {})

@@ -30,6 +30,7 @@ sums.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -116,10 +117,10 @@ def _pivotal(chance: np.ndarray, n: int) -> list[int]:
     return [*drawn, waiting] if a == whole else drawn
 
 
-def label_audit(sample: pd.DataFrame, answers: Mapping[int, int]) -> pd.DataFrame:
+def label_audit(sample: pd.DataFrame, answers: Mapping[Any, int]) -> pd.DataFrame:
     """Add the column label to a sample: the answers, `UNANSWERED` where there is none yet.
 
-    answers: of an oracle (`active.loop.Oracle`), label or `REFUSED` by tile number.
+    answers: of an oracle (`active.loop.Oracle`), label or `REFUSED` by tile, a number or a name.
     """
     labels = [answers.get(tile, UNANSWERED) for tile in sample.tile.tolist()]
     return sample.assign(label=labels)

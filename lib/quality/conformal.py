@@ -16,9 +16,9 @@ were it not to vary at all, the coverage would be (k − ½)/n, which is above k
 `tests/quality/test_conformal.py` measures it.
 
 A tile that shows none of the classes, or that nobody could judge, has no true class that a set
-could hold: its score is endless. So it counts as not covered, among the tiles and in the level. Where
-such tiles are so many that s₍ₖ₎ is endless there are no sets: the level is over all draws, those
-among them, and with about a tenth of such tiles the draws that do give sets cover less.
+could hold: its score is endless. So it counts as not covered, among the tiles and in the level.
+Where such tiles are so many that s₍ₖ₎ is endless there are no sets: the level is over all draws,
+those among them, and with about a tenth of such tiles the draws that do give sets cover less.
 
 crepes and MAPIE do the same: 6,000 and 5,000 lines for the sorting and the comparison below, and
 neither has a tile without a true class.

@@ -147,6 +147,30 @@ def errors_table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def errors_beside_alarms(facts: pd.DataFrame, variant: str = "ours") -> pd.DataFrame:
+    """Say of each estimate how far off it was where no alarm rang, and where one did.
+
+    The alarms are those of the same run's VLM-CPL, on tiles that are not shifted. A line per
+    estimate (by its name in `ESTIMATES`) and rang (bool): runs, mean and largest error without its
+    sign, the lowest true accuracy, and datasets.
+    """
+    facts = facts[facts.variant == variant]
+    run = ["dataset", "vlm", "seed", "fold"]
+    alarms = facts[(facts.method == "vlm-cpl") & (facts.varied == "") & facts.alarms.notna()]
+    rang = alarms.drop_duplicates(run).set_index(run).alarms.map(len).gt(0).rename("rang")
+    frame = quality_frame(facts)
+    frame = frame[(frame["shift"] == "") & frame.estimate.isin(ESTIMATES)]
+    frame = frame.assign(off=errors(frame).abs().astype(float)).join(rang, on=run, how="inner")
+    lines = frame.groupby(["estimate", "rang"])
+    return lines.agg(
+        runs=("off", "size"),
+        mean=("off", "mean"),
+        largest=("off", "max"),
+        lowest=("truth", "min"),
+        datasets=("dataset", lambda names: ", ".join(sorted(set(names)))),
+    )
+
+
 def verdict(frame: pd.DataFrame) -> str:
     """Say whether an estimate without labels is within `TOLERANCE` everywhere."""
     guesses = frame[frame.estimate.isin(ESTIMATES)]

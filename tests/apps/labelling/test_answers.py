@@ -43,7 +43,7 @@ def test_a_line_holds_what_was_said_by_whom_when_and_how_long_it_took(file):
     line = json.loads(file.read_text())
     assert line.pop("when").endswith("+00:00")
     said = {"tile": "t1", "label": "stroma", "who": "anna", "action": "label"}
-    assert line == said | {"seconds": 2.5, "suggestion": True}
+    assert line == said | {"seconds": 2.5, "suggestion": True, "ask": "query"}
 
 
 def test_the_last_line_of_a_person_counts_and_no_line_goes(file):

@@ -246,6 +246,6 @@ def test_the_opened_notebook_has_the_parameters_and_no_second_run_of_90(mine):
     values: dict = {}
     exec("".join(tagged["source"]), values)
     assert values["labeller"] == "it's me" and values["folder"] == str(folder.resolve())
-    assert values["query_size"] == 20 and "".join(tagged["source"]).count("#") == 9
+    assert values["query_size"] == 20 and "".join(tagged["source"]).count("#") == 10
     with pytest.raises(ValueError, match="unknown parameter 'colour'"):
         start.label_notebook(given | {"colour": "red"})

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from slides.made_up_slides import piece, tissue_slide, write_dicom
 
-from apps.slide_viewer import own_slides
+from apps.slide_viewer import own_slides, slide_labels
 from lib.alarm import Alarm
 from lib.slides.cohort import Cohort
 from lib.slides.slide_table import TISSUE
@@ -146,3 +146,53 @@ def test_words_are_the_users_or_those_of_a_card():
     prompts, others = own_slides.words("a; b = c | d", "fat; muscle", "some {}")
     assert prompts == {"a": ["some a"], "b": ["some c", "some d"]} and others == ["fat", "muscle"]
     assert len(own_slides.words("a; b", "", "")[1]) > 10
+
+
+# --- an audit of slides --------------------------------------------------------------------------
+
+
+SLIDES = pd.DataFrame({"path": [f"case {n % 7}/{n}.svs" for n in range(40)]})
+CLASSES = ["adenoma", "none"]
+
+
+def filled_in(file, label_of):
+    """Labels as somebody writes them into the table that lies there, by the place of the line."""
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    table["label"] = [label_of.get(n, "") for n in range(len(table))]
+    table.to_csv(file, index=False, sep=";")
+    return slide_labels.read_labels(file, CLASSES)
+
+
+def test_labels_from_the_top_of_the_table_are_an_audit_and_others_are_not(tmp_path):
+    file, predicted = tmp_path / "x.csv", ["adenoma"] * 39 + [""]
+    assert "none is shown" in slide_labels.audit_lines(SLIDES, predicted, {}, file)[0]
+    slide_labels.write_table(file, SLIDES.path.tolist(), {})
+    assert pd.read_csv(file).path.tolist() != SLIDES.path.tolist()
+    said = {n: "adenoma" for n in range(12)} | {3: "none", 5: "none of these", 20: "adenoma"}
+    (line,) = slide_labels.audit_lines(SLIDES, predicted, filled_in(file, said), file)
+    assert "of 12 slides are correct" in line and "1 labels below a gap do not count" in line
+    last = pd.read_csv(file, sep=";").path.tolist().index(SLIDES.path.iloc[-1])
+    assert f"Audit: {10 - (last in said and last < 12)} of 12" in line
+
+
+def test_new_slides_take_their_places_and_no_label_is_lost(tmp_path):
+    file = tmp_path / "x.csv"
+    slide_labels.write_table(file, SLIDES.path.tolist(), {})
+    labels = filled_in(file, {n: "adenoma" for n in range(40)})
+    fewer = [*SLIDES.path[5:], "new.svs"]
+    slide_labels.write_table(file, fewer, labels)
+    again = slide_labels.read_labels(file, CLASSES)
+    assert again.pop("new.svs") == "" and again == labels
+    more = pd.DataFrame({"path": fewer})
+    place = sorted(fewer, key=pd.read_csv(file).path.tolist().index).index("new.svs")
+    (line,) = slide_labels.audit_lines(more, ["adenoma"] * len(more), labels, file)
+    assert f"of {place} slides are correct" in line if place else "Nobody has" in line
+
+
+def test_a_table_of_labels_is_refused_with_all_its_wrong_lines(tmp_path):
+    file = tmp_path / "x.csv"
+    file.write_text("path,label\na.svs,adenoma\nb.svs,gland\n./a.svs,\n")
+    with pytest.raises(ValueError) as refused:
+        slide_labels.read_labels(file, CLASSES)
+    for said in ("line 3: the class 'gland' is none of adenoma", "line 4: './a.svs' is listed twi"):
+        assert said in str(refused.value), said

@@ -12,7 +12,7 @@ from PIL import Image
 
 from apps.labelling import answers, session, start
 from apps.labelling.answers import Answer, AnswersOracle
-from apps.own_tiles import classifier, results
+from apps.own_tiles import classifier, gallery, results
 from apps.own_tiles.tile_folder import list_tiles
 from data.prepare import synthetic
 from lib import parameters, paths, runner
@@ -143,6 +143,47 @@ def test_what_two_people_see_differently_waits_until_they_agree(mine, capsys):
     assert execute(folder)["loop"].history.rounds.labelled.tolist() == [5, 12]
     second = execute(folder, labeller="bob", ask="second")
     assert len(second["wanted"]) == 11
+
+
+def test_an_audit_of_the_notebook_is_on_the_page_and_stays_one_of_its_predictions(mine, capsys):
+    folder, out, truth = mine
+    (out / "index.html").write_text("a" + "".join(gallery.QUALITY) + "z")
+    audited = {"ask": "audit", "audit_size": 20}
+    names = execute(folder, **audited)
+    drawn = [names["digests"][tile] for tile in names["wanted"]]
+    assert "20 tiles wait for me" in capsys.readouterr().out and not (out / "rounds").exists()
+    assert "suggestion" not in names["grid"]._tile(0)[0]
+    names["grid"]._answer(
+        {"kind": "label", "n": 0, "label": truth[drawn[0]], "seconds": 1.0} | {"suggestion": False}
+    )
+    lines, _ = names["oracle"].read()
+    assert (
+        lines["ask"].tolist() == ["audit"] and not names["oracle"].known()[names["wanted"][0]] >= 0
+    )
+    assert [execute(folder, **audited)["digests"][t] for t in names["wanted"]] == drawn
+    answer(folder, drawn[1:], truth)
+    names["grid"]._finish()
+    page = (out / "index.html").read_text()
+    own = names["own"]
+    right = sum(own.probs[t].argmax() == truth[names["digests"][t]] for t in names["wanted"])
+    assert f"{right} of 20 tiles are correct: " in page and page[0] + page[-1] == "az"
+    names = execute(folder, **audited)
+    predicted = pd.read_csv(out / "predictions_labelled.csv", keep_default_na=False)
+    sizes = names["report"].sets.sum(1)
+    assert [len([c for c in row.split("; ") if c]) for row in predicted.prediction_set] == list(
+        sizes
+    )
+    later = execute(folder)  # the answers teach now, once the first query is answered too
+    assert not set(later["query"]) & set(names["wanted"])
+    answer(folder, [later["digests"][tile] for tile in later["query"]], truth)
+    later = execute(folder)
+    assert later["loop"].history.rounds.labelled.tolist() == [26]
+    page = (out / "index.html").read_text()
+    assert f"{right} of 20" in page and "These are not the predictions of now" in page
+    assert "prediction_set" not in pd.read_csv(out / "predictions_labelled.csv")
+    anew = execute(folder, ask="audit", audit_size=100)
+    assert len(anew["wanted"]) == N - 26 and "after round 1" not in page
+    assert anew["loop"].history.rounds.labelled.tolist() == [26]
 
 
 def test_the_first_query_is_that_of_the_networks_that_saw_no_label(mine):

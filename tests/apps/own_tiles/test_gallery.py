@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from html_page import Page
+from made_up_results import made, scored
 from matplotlib.figure import Figure
 from PIL import Image
 
-from apps.own_tiles import gallery
+from apps.own_tiles import gallery, quality
 from apps.own_tiles.gallery import MAX_LINES, ROWS, choose, overview, write_page
 from apps.own_tiles.tile_folder import TileFolder
 from lib.alarm import Alarm
@@ -245,6 +246,58 @@ def test_groups_are_cut_and_it_is_said_how_many_are_left_out(tmp_path, n):
     ]
     notes = [text for text in page.by_tag["p"] if " more, " in text]
     assert notes == [f"and {n - MAX_LINES} more, see groups.csv"] * (n > MAX_LINES)
+
+
+def test_how_good_it_is_takes_the_place_of_what_was_said_and_nothing_else_changes(tmp_path):
+    file = tmp_path / "index.html"
+    write(file, title=NASTY)
+    plain = file.read_text(encoding="utf-8")
+    for said in (NASTY, gallery.QUALITY[1], "<script>", "50 of 50"):
+        table = pd.DataFrame({NASTY: [said], "precision": [np.nan]})
+        gallery.write_quality(file, gallery.Quality([said], table))
+        page = Page(file.read_text(encoding="utf-8"))
+        assert page.by_tag["h2"] == ["How good is it?", "Classes", *NAMES]
+        assert said in page.by_tag["p"] and page.by_tag["td"][:2] == [said, ""]
+        assert not {"script", "b"} & set(page.tags)
+    text = file.read_text(encoding="utf-8")
+    (before, rest), after = text.split(gallery.QUALITY[0]), gallery.QUALITY[1]
+    assert before + gallery.QUALITY[0] + after + rest.split(after)[1] == plain
+    file.write_text("<html></html>")
+    with pytest.raises(ValueError, match=r"index\.html has no place for what an audit says"):
+        gallery.write_quality(file, gallery.Quality(["x"]))
+
+
+FACTS = {"network": "frozen", "variant": "ours"}
+
+
+def recorded(alarms, off, dataset):
+    """A run with alarms in the record, and by how much an estimate of it was off."""
+    known = {"truth": 0.9, "estimates": {"confidence": 0.9 + off, "networks": 0.9 - 2 * off}}
+    return [
+        scored("vlm-cpl", 0.9, dataset=dataset, labels={"alarms": alarms}, **FACTS),
+        scored("label-free", 0.9, dataset=dataset, budget=0, labels=known, **FACTS),
+    ]
+
+
+def test_estimates_without_labels_stand_beside_their_errors_where_no_alarm_rings():
+    facts = made(
+        recorded([], 0.02, "a"), recorded([], 0.04, "b"), recorded(["flat clusters"], 0.3, "c")
+    ).facts
+    estimated = {"confidence": 0.954, "networks": 0.99}
+    quiet = quality.without_audit(estimated, [], facts)
+    assert "2 runs of the record in which no alarm rang: a, b, " in quiet.sentences[0]
+    assert quiet.table.values.tolist() == [
+        ["mean confidence", "95.4%", "3.0", "4.0"],
+        ["agreement of the networks", "99.0%", "6.0", "8.0"],
+    ]
+    rung = quality.without_audit(estimated, [Alarm("flat clusters", "x")], facts)
+    assert rung.table is None and "by up to 60.0 points" in rung.sentences[0]
+    low = quality.without_audit({"confidence": 0.9, "networks": 0.6}, [], facts)
+    assert low.table is None and "agreement of the networks" in low.sentences[0]
+    nothing = quality.without_audit(estimated, [], made(recorded(["x"], 0.1, "a")).facts)
+    assert nothing.table is None and "no record" in nothing.sentences[0]
+    for told in (quiet, rung, low, nothing):
+        assert "ASK=audit" in told.sentences[-1]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])

@@ -217,7 +217,8 @@ def test_the_page_shows_the_files_by_their_names(base, material):
     page = Page((base / "index.html").read_text(encoding="utf-8"))
     predicted, left = read_csv(base / "predictions.csv"), read_csv(base / "left_out.csv")
     assert page.by_tag["title"] == [material[1].name]
-    assert page.by_tag["h2"] == ["Classes", "Cases", "Groups", "Left out", *NAMES]
+    heads = ["How good is it?", "Classes", "Cases", "Groups", "Left out", *NAMES]
+    assert page.by_tag["h2"] == heads
     shown = set(page.values("img", "alt"))
     assert shown <= set(predicted.path[predicted.copy_of == ""]) and len(shown) > 10
     assert "26 image files, 2 of them copies of others." in page.by_tag["p"][0]
@@ -283,7 +284,7 @@ def test_a_second_run_leaves_nothing_of_the_first(base, material, tmp_path, quic
     assert list(description["classes"]) == ["fat", "lymphocytes"]
     assert set(read_csv(out / "predictions.csv")["class"]) <= {"fat", "lymphocytes"}
     page = Page((out / "index.html").read_text(encoding="utf-8"))
-    assert page.by_tag["h2"] == ["Classes", "Left out", "fat", "lymphocytes"]
+    assert page.by_tag["h2"] == ["How good is it?", "Classes", "Left out", "fat", "lymphocytes"]
 
 
 def test_labels_of_a_person_stand_in_place_of_pseudo_labels(
@@ -362,7 +363,9 @@ def test_thirty_classes_are_taken(material, quick):
     predicted = read_csv(out / "predictions.csv")
     assert sum(column.startswith("p(") for column in predicted) == 30
     assert len(list((out / "gallery").iterdir())) == 30
-    assert len(Page((out / "index.html").read_text()).by_tag["h2"]) == 32  # and what is left out
+    assert (
+        len(Page((out / "index.html").read_text()).by_tag["h2"]) == 33
+    )  # how good, and what is left out
 
 
 REFUSED = {

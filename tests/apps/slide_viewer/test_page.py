@@ -56,8 +56,7 @@ def write(folder, alarms=(), lines=slice(None), **changed):
     tiles, study = made(folder / "raw")
     study = SlideStudy(**{**vars(study), "alarms": alarms, **changed.pop("study", {})})
     shown = {"title": NASTY, "slides": tiles.cohort.table.iloc[lines]}
-    left_out = changed.get("left_out")
-    page.write_study_page(folder, tiles, study, **shown, left_out=left_out)
+    page.write_study_page(folder, tiles, study, **shown, **changed)
     return folder / "page"
 
 
@@ -126,12 +125,14 @@ def test_an_interruption_keeps_the_page_of_before(tmp_path, monkeypatch):
 
 def test_alarms_and_what_is_left_out_stand_before_the_table(tmp_path, written):
     alarms = [Alarm("flat clusters", NASTY), Alarm("class without labels", "normal: 0 of 9")]
-    folder = write(tmp_path, alarms, [1], left_out={"cut.svs": "damaged", NASTY: NASTY})
+    more = {"left_out": {"cut.svs": "damaged", NASTY: NASTY}, "quality": [f"Audit: {NASTY}"]}
+    folder = write(tmp_path, alarms, [1], **more)
     text = (folder / "index.html").read_text()
     head = text[: text.index("<table>")]
     for said in ("flat clusters", "normal: 0 of 9", "Left out: 2", "cut.svs", "damaged"):
         assert said in head, said
     assert "b" not in read(folder / "index.html").tags
+    assert f"Audit: {NASTY}" in read(folder / "index.html").by_tag["p"]
     (shown,) = folder.glob("0*/index.html")
     assert "2 alarms" in read(shown).by_tag["a"]
     assert 'class="alarms"' not in (written / "index.html").read_text()

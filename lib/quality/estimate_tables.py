@@ -160,7 +160,9 @@ def errors_beside_alarms(facts: pd.DataFrame, variant: str = "ours") -> pd.DataF
     rang = alarms.drop_duplicates(run).set_index(run).alarms.map(len).gt(0).rename("rang")
     frame = quality_frame(facts)
     frame = frame[(frame["shift"] == "") & frame.estimate.isin(ESTIMATES)]
-    frame = frame.assign(off=errors(frame).abs().astype(float)).join(rang, on=run, how="inner")
+    keys = pd.MultiIndex.from_frame(frame[run])
+    frame = frame.assign(off=errors(frame).abs().astype(float), rang=rang.reindex(keys).values)
+    frame = frame[frame.rang.notna()].astype({"rang": bool})
     lines = frame.groupby(["estimate", "rang"])
     return lines.agg(
         runs=("off", "size"),

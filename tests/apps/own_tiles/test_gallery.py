@@ -296,6 +296,7 @@ def test_estimates_without_labels_stand_beside_their_errors_where_no_alarm_rings
     assert low.table is None and "agreement of the networks" in low.sentences[0]
     nothing = quality.without_audit(estimated, [], made(recorded(["x"], 0.1, "a")).facts)
     assert nothing.table is None and "no record" in nothing.sentences[0]
+    assert quality.without_audit(estimated, [], made().facts) == nothing
     for told in (quiet, rung, low, nothing):
         assert "ASK=audit" in told.sentences[-1]
 

@@ -318,7 +318,7 @@ def test_tiles_that_are_no_class_are_learnt_as_other_tissue(base, material, tmp_
     assert (known == (kinds == "lymphocytes")[kinds.notna()]).mean() > 0.6
     assert not [alarm for alarm in names["learned"].alarms if alarm.text.startswith("nerve: ")]
     page = Page((out / "index.html").read_text(encoding="utf-8"))
-    heads = ["Classes", "Tiles that are no class", "Cases", "Groups", "Left out"]
+    heads = ["How good is it?", "Classes", "Tiles that are no class", "Cases", "Groups", "Left out"]
     assert page.by_tag["h2"] == [*heads, "mucosa", "脂肪", "other tissue"]
     cases = pd.read_csv(out / "cases.csv", keep_default_na=False)
     assert set(cases["class"]) <= {"mucosa", "脂肪", ""} and cases.tiles.sum() < len(predicted)

@@ -13,6 +13,7 @@ the first, so that the two add up (`lib.quality.audit`); a tile that both draw i
 counts twice. Who goes on until the interval pleases has looked more often than its 95 % allow for.
 """
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import field
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from apps.labelling import answers
 from apps.own_tiles.classifier import NETWORKS
 from apps.own_tiles.gallery import Quality, write_quality
 from lib.artefacts import atomic, digest_of, locked
+from lib.json_files import read_json
 from lib.labels import OTHER_TISSUE, REFUSED
 from lib.quality.audit import audit_sentence, class_precisions, draw_audit, label_audit
 from lib.quality.conformal import SET_LEVEL, prediction_sets
@@ -113,8 +115,10 @@ def read_samples(answers_file: Path) -> list[Sample]:
     Raises ValueError naming a file that was not written here.
     """
     file = samples_file(answers_file)
+    if not file.is_file():
+        return []
     try:
-        return SAMPLES.validate_json(file.read_bytes()) if file.is_file() else []
+        return SAMPLES.validate_json(json.dumps(read_json(file, "file of audits")))
     except ValidationError as error:
         raise ValueError(
             f"{file} is no file of audits: {error.errors()[0]['msg']}. Move it away to draw anew"

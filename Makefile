@@ -9,6 +9,7 @@ PARTS ?=
 PROFILE ?=
 TILES ?=
 CLASSES ?=
+TEMPLATES ?=
 LABELS ?=
 ASK ?=
 OTHER ?=
@@ -27,7 +28,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 # A value stays the text that it is: make expands none, not even to export it, and recipes read them
 # as variables of the shell. The second line adds what else stands on the command line.
 override NAMED := DATASET SEEDS FOLDS VLM METHOD PARTS PROFILE TILES CLASSES LABELS ASK OTHER SLIDES \
-  OTHER_TISSUE SLIDE_TABLE BY_FOLDER VENV PYTHON DATA_ROOT LAB_ARGS \
+  TEMPLATES OTHER_TISSUE SLIDE_TABLE BY_FOLDER VENV PYTHON DATA_ROOT LAB_ARGS \
   $(foreach .name,$(.VARIABLES),$(if $(filter command,$(origin $(.name))),$(.name)))
 $(foreach .name,$(NAMED),$(eval override export $(.name) := $$(value $(.name))))
 
@@ -41,7 +42,7 @@ unexport PIP_USER
 unexport VIRTUAL_ENV
 override SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: reproduce ablations record choose throughput data own label slides site zip test test-fast smoke figures lab check format clean help
+.PHONY: reproduce ablations record choose throughput data own label prompts slides site zip test test-fast smoke figures lab check format clean help
 .PHONY: venv
 
 override export GOAL := $(firstword $(MAKECMDGOALS))
@@ -78,12 +79,18 @@ own: venv ## Label and classify the images in TILES by the words in CLASSES; end
 	@[ "$$TILES" ] || { echo "name a folder of images: make own TILES=folder CLASSES=..." >&2; exit 1; }
 	@$(QUIETLY) $(RUN) lib.runner notebooks/90_your_own_tiles.py -p dataset own -p folder "$$TILES" \
 	  -p classes "$$CLASSES" -p other_tissue "$$OTHER_TISSUE" -p other "$$OTHER" -p by_folder "$$BY_FOLDER" \
-	  -p labels "$$LABELS" $(WITH_VLM) $(END)
+	  -p labels "$$LABELS" -p templates "$$TEMPLATES" $(WITH_VLM) $(END)
 
 # notebooks/91_label_tiles.py, after notebook 90; without TILES on synthetic tiles
 label: venv ## Label TILES in JupyterLab, from what make own says of them; without TILES synthetic ones
 	@$(QUIETLY) $(RUN) apps.labelling.start $${TILES:+-p dataset own} -p folder "$$TILES" \
-	  -p classes "$$CLASSES" -p other_tissue "$$OTHER_TISSUE" $${ASK:+-p ask "$$ASK"} $(WITH_VLM) $(END)
+	  -p classes "$$CLASSES" -p other_tissue "$$OTHER_TISSUE" -p templates "$$TEMPLATES" $${ASK:+-p ask "$$ASK"} $(WITH_VLM) $(END)
+
+# Of several models, by semicolon, the results of the first hold the page.
+prompts: venv ## Show how labels of TILES hang on the words and on the VLM, one or several; without TILES synthetic ones
+	@$(QUIETLY) $(RUN) lib.runner notebooks/93_compare_prompts.py $${TILES:+-p dataset own} \
+	  -p folder "$$TILES" -p classes "$$CLASSES" -p templates "$$TEMPLATES" \
+	  $${VLM:+-p vlm "$${VLM%%;*}" -p others "$${VLM#*;}"} $(END)
 
 slides: venv ## Label the slides in SLIDES by the words in CLASSES; ends with a page
 	@[ "$$SLIDES" ] || { echo "name a folder of slides: make slides SLIDES=folder CLASSES=..." >&2; exit 1; }
@@ -140,12 +147,13 @@ help: ## List the targets
 	  "DATASET=$$DATASET" 'a card in data/cards' \
 	  "SEEDS=$$SEEDS" 'one seed or several: 0,1,2' \
 	  "FOLDS=$$FOLDS" 'which fifth is tested, one or several: 0,1,2,3,4' \
-	  "VLM=$$VLM" 'a vision-language model; empty: the one named for the dataset' \
+	  "VLM=$$VLM" 'a vision-language model; empty: the one named for the dataset; for prompts several, by semicolon' \
 	  "METHOD=$$METHOD" 'vlm-cpl or unisal; empty: both' \
 	  "PARTS=$$PARTS" 'jobs that share the tiles or slides of a run, as one per GPU' \
 	  "PROFILE=$$PROFILE" 'of snakemake, such as profiles/slurm; empty: this machine alone' \
-	  "TILES=$$TILES" 'a folder of images, for own and label' \
-	  "CLASSES=$$CLASSES" 'words per class, by semicolon, for own, label and slides' \
+	  "TILES=$$TILES" 'a folder of images, for own, label and prompts' \
+	  "CLASSES=$$CLASSES" 'words per class, by semicolon, for own, label, prompts and slides' \
+	  "TEMPLATES=$$TEMPLATES" 'sentences with {} for the class, by semicolon, for own, label and prompts' \
 	  "LABELS=$$LABELS" 'a file of labels, .jsonl of label or a .csv with path and label, for own' \
 	  "ASK=$$ASK" 'query, second, disputed, or audit, how good it is; empty: query, for label' \
 	  "OTHER=$$OTHER" 'a second folder to predict, for own' \

@@ -41,6 +41,10 @@ def vlms_file() -> Path:
     return ROOT / "data" / "vlms.yaml"
 
 
+def templates_file() -> Path:
+    return ROOT / "data" / "templates.yaml"
+
+
 def notebook_file(name: str) -> Path:
     return ROOT / "notebooks" / f"{name}.py"
 

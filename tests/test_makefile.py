@@ -15,8 +15,8 @@ from processes import make
 ROOT = Path(__file__).resolve().parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
 DEFAULTS = dict(re.findall(r"^((?!VENV)[A-Z_]+) \?= ?(.*)$", MAKEFILE, re.M))
-GOALS = "reproduce ablations throughput record choose data own label slides".split()
-GOALS += "site zip figures lab".split()
+GOALS = "reproduce ablations throughput record choose data own".split()
+GOALS += "label prompts slides site zip figures lab".split()
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
@@ -80,9 +80,12 @@ def test_a_value_reaches_the_tools_as_the_text_that_it_is(source, venv, tmp_path
                     env |= {"FOLDS": text, "SEEDS": text}
                 assert {name: env[name] for name in named} == named
             own = next(words for words, _ in made if "notebooks/90_your_own_tiles.py" in words)
-            names = "folder classes other_tissue other by_folder labels vlm".split()
+            names = "folder classes other_tissue other by_folder labels templates vlm".split()
             values = {"dataset": "own"} | dict.fromkeys(names, text)
             assert own[3:] == [word for pair in values.items() for word in ("-p", *pair)]
+            script, (first, _, others) = "notebooks/93_compare_prompts.py", text.partition(";")
+            compared = next(words for words, _ in made if script in words)
+            assert compared[-5:] == ["vlm", first, "-p", "others", others if ";" in text else text]
             assert not (tmp_path / "marker").exists()
 
 

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -168,22 +168,28 @@ def write_page(
     pixels : uint8 [tiles, S, S, 3], by tile number
 
     """
+    render(
+        file,
+        "gallery.html.jinja",
+        pixels,
+        title=title,
+        quality=QUALITY,
+        facts=facts,
+        alarms=alarms,
+        tables={name: t.round(3) for name, t in tables.items() if t is not None and len(t)},
+        chosen={name: tiles.rename(columns={"class": "name"}) for name, tiles in chosen.items()},
+    )
+
+
+def render(file: Path, template: str, pixels: np.ndarray, **values: Any) -> None:
+    """Write a page by a template of this folder, with the pictures of tiles in it."""
 
     def picture(tile: int) -> str:
         buffer = BytesIO()
         Image.fromarray(pixels[tile]).save(buffer, "JPEG", quality=85)
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
-    page = _template("gallery.html.jinja").render(
-        title=title,
-        quality=QUALITY,
-        facts=facts,
-        alarms=alarms,
-        tables={name: t.round(3) for name, t in tables.items() if t is not None and len(t)},
-        max_lines=MAX_LINES,
-        chosen={name: tiles.rename(columns={"class": "name"}) for name, tiles in chosen.items()},
-        picture=picture,
-    )
+    page = _template(template).render(picture=picture, max_lines=MAX_LINES, **values)
     with atomic(file) as temporary:
         temporary.write_text(page, encoding="utf-8")
 

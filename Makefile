@@ -4,6 +4,7 @@ DATASET ?= demo
 SEEDS ?= 0
 FOLDS ?= 0
 VLM ?=
+ENCODER ?=
 METHOD ?=
 PARTS ?=
 PROFILE ?=
@@ -27,7 +28,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
 # A value stays the text that it is: make expands none, not even to export it, and recipes read them
 # as variables of the shell. The second line adds what else stands on the command line.
-override NAMED := DATASET SEEDS FOLDS VLM METHOD PARTS PROFILE TILES CLASSES LABELS ASK OTHER SLIDES \
+override NAMED := DATASET SEEDS FOLDS VLM ENCODER METHOD PARTS PROFILE TILES CLASSES LABELS ASK OTHER SLIDES \
   TEMPLATES OTHER_TISSUE SLIDE_TABLE BY_FOLDER VENV PYTHON DATA_ROOT LAB_ARGS \
   $(foreach .name,$(.VARIABLES),$(if $(filter command,$(origin $(.name))),$(.name)))
 $(foreach .name,$(NAMED),$(eval override export $(.name) := $$(value $(.name))))
@@ -52,7 +53,9 @@ override PYTEST := $(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loa
 override QUIETLY := trap : INT;
 override END := || [ "$$?" = 130 ]
 override REPRODUCE := $(RUN) lib.reproduce
-override WITH_VLM := $${VLM:+-p vlm "$$VLM"}
+# An encoder without a VLM goes beside the one that is named for the dataset.
+override VLM_NAME := "$$VLM$${ENCODER:+@$$ENCODER}"
+override WITH_VLM := -p vlm $(VLM_NAME)
 
 reproduce: venv ## Run every notebook on DATASET for SEEDS and FOLDS; ends with tables and figures
 	@$(QUIETLY) $(REPRODUCE) $(END)
@@ -67,7 +70,7 @@ throughput: venv ## Measure time and memory for made-up tiles, 1000 to a million
 record: venv ## Run all folds, seeds and ablations of DATASET and publish their rows; hours
 	@FOLDS=0,1,2,3,4 SEEDS=0,1,2 $(REPRODUCE)
 	@FOLDS=0,1,2,3,4 SEEDS=0 $(REPRODUCE) ablations
-	@$(RUN) figures.publish record "$$DATASET" $${VLM:+"$$VLM"}
+	@$(RUN) figures.publish record "$$DATASET" $(VLM_NAME)
 
 choose: venv ## Print the tables on synthetic worlds that each default follows from; an hour
 	@$(QUIETLY) $(RUN) lib.runner notebooks/60_choice_of_defaults.py $(END)

@@ -15,10 +15,10 @@ import sys
 from lib import parameters, paths, runner
 from lib.chain import CHAIN, variant
 from lib.data import cards, datasets, splits
-from lib.vlm.cards import check_vlm
+from lib.vlm.cards import check_vlm, split_name
 
 # What make is told comes through the environment: nothing parses it there, as it does --config.
-NAMES = ("dataset", "seeds", "folds", "vlm", "method", "parts")
+NAMES = ("dataset", "seeds", "folds", "vlm", "encoder", "method", "parts")
 TOLD = config or {name: os.environ.get(name.upper()) for name in NAMES}
 
 
@@ -45,7 +45,8 @@ try:  # what cannot run is refused, in one line, before anything starts
     SEEDS, FOLDS = numbers("seeds"), numbers("folds")
     if DATASET != "demo" and not TOLD.get("vlm") and not paths.params_file(DATASET).is_file():
         raise ValueError(f"no VLM is set for {DATASET}: name one, as in VLM=plip")
-    VLM = str(TOLD.get("vlm") or parameters.default_vlm(DATASET))
+    beside = f"@{TOLD['encoder']}" if TOLD.get("encoder") else ""
+    VLM = parameters.default_vlm(DATASET, f"{TOLD.get('vlm') or ''}{beside}")
     check_vlm(VLM)
     known_folds = range(1 if CARD.splits else splits.FOLDS)
     if not set(FOLDS) <= set(known_folds):
@@ -58,7 +59,8 @@ try:  # what cannot run is refused, in one line, before anything starts
     METHODS = ["vlm-cpl"] if DATA == "slides" else words("method", "vlm-cpl,unisal")
     if not METHODS or not set(METHODS) <= {"vlm-cpl", "unisal"}:
         raise ValueError(f"method={TOLD['method']}: there are vlm-cpl and unisal")
-    MEMBERS = dict.fromkeys(VLM.split("+"))
+    JOINED, ENCODER = split_name(VLM)
+    MEMBERS = dict.fromkeys(JOINED)
     STAND_INS = [member for member in MEMBERS if member.startswith(paths.STAND_IN)]
     DATASETS = [DATASET, *(paths.source_of(member) for member in STAND_INS)]
     NEEDED = map(cards.read_card, sum((cards.read_card(name).needs for name in DATASETS), []))
@@ -70,7 +72,7 @@ try:  # what cannot run is refused, in one line, before anything starts
         if DATA in step.data and {*step.methods} <= {*METHODS} and step.per != "vlm"
     }
     # Notebook 05 holds its accuracies against those of others with one VLM, close on drawn tiles.
-    if CARD.synthetic is None or len(MEMBERS) > 1:
+    if CARD.synthetic is None or len(MEMBERS) > 1 or ENCODER:
         STEPS.pop("05_both_methods_on_one_page", None)
     # A change of these runs a notebook again.
     SETTINGS = {(name, VLM): resolve(name, VLM) for name in STEPS}

@@ -3,7 +3,13 @@
 import pandas as pd
 
 from lib.data.cards import Card, read_card
-from lib.vlm.cards import NOT_STATED, VLMCard, read_vlm_cards
+from lib.vlm.cards import (
+    NOT_STATED,
+    EncoderCard,
+    VLMCard,
+    read_encoder_cards,
+    read_vlm_cards,
+)
 
 # Those of the papers; cards of subsets of them are for the results here.
 PUBLIC = ("hph", "lc25000", "nct_crc", "digestpath", "crc5000", "chaoyang", "ebhi")
@@ -34,23 +40,37 @@ def _published_tiles(card: Card) -> str:
 
 def vlms_table() -> pd.DataFrame:
     """One row per card for the README. Columns: model, from, input, prompts, licence."""
-    rows = []
-    for card in read_vlm_cards().values():
-        repository = "/".join(card.source.split("/")[-2:])
-        how = ", refused" if card.refused else ", on request" if card.access else ""
-        rows.append(
-            {
-                "model": f"`{card.name}`",
-                "from": f"[{repository}]({card.source})" + how,
-                "input": f"{card.input_size} px, {_normalisation(card)}",
-                "prompts": card.prompt_style,
-                "licence": card.licence,
-            }
-        )
-    return pd.DataFrame(rows)
+    cards = read_vlm_cards().values()
+    return pd.DataFrame(
+        [_model(c) | {"prompts": c.prompt_style, "licence": c.licence} for c in cards]
+    )
 
 
-def _normalisation(card: VLMCard) -> str:
+def encoders_table() -> pd.DataFrame:
+    """As `vlms_table`, of the image encoders, with their pooling in the place of prompts."""
+    pooled = {
+        "class": "class token",
+        "class+patches": "class token, mean of patches",
+        "timm": "mean",
+    }
+    cards = read_encoder_cards().values()
+    return pd.DataFrame(
+        [_model(c) | {"pooling": pooled[c.pooling], "licence": c.licence} for c in cards]
+    )
+
+
+def _model(card: VLMCard | EncoderCard) -> dict[str, str]:
+    repository = "/".join(card.source.split("/")[-2:])
+    refused = getattr(card, "refused", "")
+    how = ", refused" if refused else ", on request" if card.access else ""
+    return {
+        "model": f"`{card.name}`",
+        "from": f"[{repository}]({card.source})" + how,
+        "input": f"{card.input_size} px, {_normalisation(card)}",
+    }
+
+
+def _normalisation(card: VLMCard | EncoderCard) -> str:
     if card.mean is None or card.std is None:
         return f"normalisation {NOT_STATED}"
     mean, std = (" ".join(f"{v:.3f}" for v in values) for values in (card.mean, card.std))

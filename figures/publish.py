@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from figures import front_page
-from figures.card_tables import datasets_table, vlms_table
+from figures.card_tables import datasets_table, encoders_table, vlms_table
 from figures.markdown import write_blocks
 from figures.page import VARIANT, Page, build
 from lib import parameters, paths, record
@@ -67,7 +67,7 @@ def publish_record() -> Path:
     some = own_vlms(recorded)
     page_of(some, recorded).write(folder)
     front_page.write(some, folder)
-    of_cards = {"datasets": datasets_table(), "vlms": vlms_table()}
+    of_cards = {"datasets": datasets_table(), "vlms": vlms_table(), "encoders": encoders_table()}
     write_blocks(root / "README.md", front_page.tables(some))
     write_blocks(root / "data" / "README.md", of_cards)
     return folder
@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _publish(mode: str, dataset: str | None, vlm: str | None) -> None:
     if mode != "figures" and not dataset:
         raise ValueError(f"{mode} needs a dataset")
-    vlm = vlm or (parameters.default_vlm(dataset) if dataset else "")
+    vlm = parameters.default_vlm(dataset, vlm or "") if dataset else ""
     if mode == "record":
         add_to_record(str(dataset), vlm)
     folder = publish_runs(str(dataset), vlm) if mode == "runs" else publish_record()

@@ -44,6 +44,7 @@ def declared_parameters(notebook: Path) -> dict[str, Any]:
 def resolve_parameters(notebook: Path, passed: Mapping[str, Any]) -> dict[str, Any]:
     """Join defaults, what the dataset's parameter file says, and what is passed; the last wins.
 
+    A vlm that is passed as "" is that of the dataset, and "@encoder" puts an encoder beside it.
     Raises ValueError, naming the valid ones, for a name that the notebook does not declare (in a
     parameter file: no notebook) and for a value of another type than the default.
     """
@@ -51,13 +52,17 @@ def resolve_parameters(notebook: Path, passed: Mapping[str, Any]) -> dict[str, A
     passed = _checked(passed, defaults, notebook.stem)
     file = paths.params_file(str(passed.get("dataset", defaults.get("dataset"))))
     from_file = _of_dataset(file, notebook) if file.is_file() else {}
-    resolved = defaults | _checked(from_file, defaults, f"{file} for {notebook.stem}") | passed
+    before = defaults | _checked(from_file, defaults, f"{file} for {notebook.stem}")
+    if not (vlm := passed.get("vlm", "told")) or vlm.startswith("@"):
+        passed["vlm"] = before["vlm"] + vlm
+    resolved = before | passed
     return {n: float(v) if type(defaults[n]) is float else v for n, v in resolved.items()}
 
 
-def default_vlm(dataset: str) -> str:
-    """The VLM that a dataset's parameters name."""
-    return resolve_parameters(paths.notebook_file("40_record"), {"dataset": dataset})["vlm"]
+def default_vlm(dataset: str, told: str = "") -> str:
+    """The VLM that a dataset's parameters name, or what is told; see `resolve_parameters`."""
+    passed = {"dataset": dataset, "vlm": told}
+    return resolve_parameters(paths.notebook_file("40_record"), passed)["vlm"]
 
 
 def near_names(name: str, names: Iterable[str]) -> str:

@@ -45,6 +45,10 @@ def templates_file() -> Path:
     return ROOT / "data" / "templates.yaml"
 
 
+def encoders_file() -> Path:
+    return ROOT / "data" / "encoders.yaml"
+
+
 def notebook_file(name: str) -> Path:
     return ROOT / "notebooks" / f"{name}.py"
 

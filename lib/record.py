@@ -32,7 +32,7 @@ from lib.artefacts import atomic
 TEXTS = "dataset vlm method variant training network unit split pooling varied value".split()
 NUMBERS = "seed fold budget round".split()
 IDENTITY = [*TEXTS[:6], "seed", "fold", "unit", "split", "pooling", "budget", "round", *TEXTS[-2:]]
-CODE = ("lib", "notebooks", "data/cards", "data/prepare", "data/vlms.yaml")  # behind a result
+CODE = ("lib", "notebooks", "data/cards", "data/prepare", "data/vlms.yaml", "data/encoders.yaml")
 COUNTS = ["label", "group", "n", "correct"]
 SCORES = "macro_f1 auroc ece".split()
 LABELS = (

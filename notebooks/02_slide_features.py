@@ -59,7 +59,7 @@ print(f"{dataset}: {len(mine)} of {len(table)} slides, {table.group.nunique()} c
 
 # %%
 model = load_vlm(vlm, seed=seed, precision=precision)
-cohort = Cohort(folder, mine, run.file("slides"), model.image_size, tile_mpp)
+cohort = Cohort(folder, mine, run.file("slides"), *model.tile(tile_mpp))
 print(f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}")
 
 # %%
@@ -88,15 +88,16 @@ assert failed.empty, f"{len(failed)} of {len(mine)} slides failed: {why}"
 
 # %%
 with cohort.open(mine.iloc[0]) as slide:
-    (m_0, _), (left, *_), P = slide.mpp, slide.bounds, model.image_size
+    (m_0, _), (left, *_) = slide.mpp, slide.bounds
+P, m = cohort.pixels, cohort.mpp
 with h5py.File(cohort.out / f"{mine.iloc[0]['name']}.h5") as file:
     x = file["coords"][:, 0] - left
 
 # %% tags=["algorithm"]
-s_0 = P * tile_mpp / m_0
+s_0 = P * m / m_0
 k = np.round(x / s_0)  # the number of the column
 assert np.array_equal(x, np.round(k * s_0))
-print(f"{P} px at {tile_mpp} µm/px are {s_0:.2f} px at {m_0:.4f} µm/px")
+print(f"{P} px at {m} µm/px are {s_0:.2f} px at {m_0:.4f} µm/px")
 
 # %% [markdown]
 # **Recap.** All slides have their features beside their coordinates, in the layout that TRIDENT and its followers read.

@@ -83,7 +83,7 @@ model = load_vlm(vlm, seed=seed, precision=run.settings["precision"])
 
 # %%
 out = run.shared / "slides"
-cohort = Cohort(folder, table, out, model.image_size, run.settings["tile_mpp"])
+cohort = Cohort(folder, table, out, *model.tile(run.settings["tile_mpp"]))
 done = embed_slides(model, cohort)
 assert not done.error.any(), f"features that are missing or old: {done.error.max()}"
 prompts = {c.name: c.prompts for c in card.classes}

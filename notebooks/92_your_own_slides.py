@@ -34,7 +34,7 @@ from lib.figures import slide_plots
 from lib.slides import open_set, study
 from lib.slides.cohort import Cohort, embed_slides
 from lib.slides.slide_table import with_tissue
-from lib.vlm.cards import describe_vlm, vlm_citations
+from lib.vlm.cards import describe_vlm, split_name, vlm_citations
 from lib.vlm.loading import load_vlm
 
 # %% tags=["parameters"]
@@ -86,9 +86,10 @@ labels = slide_labels.read_labels(labels_file, list(prompts))
 print(f"{len(slides)} slides in {n_files} files")
 
 # %%
-if vlm.startswith(paths.STAND_IN):
-    prepare_source(vlm)
-    stand_in.prepare(vlm, image_size=image_size, seed=seed)
+for member in split_name(vlm)[0]:
+    if member.startswith(paths.STAND_IN):
+        prepare_source(member)
+        stand_in.prepare(member, image_size=image_size, seed=seed)
 model = load_vlm(vlm, seed=seed)
 out = paths.own_folder(dataset, vlm, seed, where)
 print(f"{describe_vlm(vlm)}, {model.image_size} px on {model.device}")
@@ -102,7 +103,7 @@ print(vlm_citations(vlm), model.caveat, sep="\n")
 # as `tissue`.
 
 # %%
-cohort = Cohort(where, slides, out, model.image_size, tile_mpp, min_stained)
+cohort = Cohort(where, slides, out, *model.tile(tile_mpp), min_stained)
 cohort, unread = own_slides.without_failed(cohort, embed_slides(model, cohort))
 left_out |= unread
 print(*own_slides.left_out_lines(left_out), sep="\n")

@@ -81,7 +81,7 @@ def test_a_value_reaches_the_tools_as_the_text_that_it_is(source, venv, tmp_path
                 assert {name: env[name] for name in named} == named
             own = next(words for words, _ in made if "notebooks/90_your_own_tiles.py" in words)
             names = "folder classes other_tissue other by_folder labels templates vlm".split()
-            values = {"dataset": "own"} | dict.fromkeys(names, text)
+            values = {"dataset": "own"} | dict.fromkeys(names, text) | {"vlm": f"{text}@{text}"}
             assert own[3:] == [word for pair in values.items() for word in ("-p", *pair)]
             script, (first, _, others) = "notebooks/93_compare_prompts.py", text.partition(";")
             compared = next(words for words, _ in made if script in words)
@@ -115,7 +115,9 @@ def test_what_is_not_named_has_its_default(venv):
     assert make("own", "TILES=x", f"VENV={venv}").returncode == 0
     [(words, env)] = calls(venv)
     assert {name: env[name] for name in DEFAULTS} == DEFAULTS | {"TILES": "x"}
-    assert "vlm" not in words
+    assert words[-3:] == ["-p", "vlm", ""]  # that of the dataset
+    assert make("own", "TILES=x", "ENCODER=uni2-h", f"VENV={venv}").returncode == 0
+    assert calls(venv)[0][0][-1] == "@uni2-h"
     assert "TILES=folder" in make("own", f"VENV={venv}").stderr
 
 

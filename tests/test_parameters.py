@@ -24,6 +24,15 @@ def test_passed_values_win_over_the_dataset_file_and_that_over_defaults(write_no
     assert resolve_parameters(notebook, {"rate": 1}) == defaults | {"rate": 1.0}
 
 
+def test_an_encoder_alone_goes_beside_the_vlm_of_the_dataset(write_notebook):
+    header = '# %% tags=["parameters"]\ndataset = "toy"\nvlm = "a"\n'
+    notebook = write_notebook(header=header)
+    write_params("vlm: b\n", "other")
+    for told, vlm in (("", "b"), ("@e", "b@e"), ("c@e", "c@e")):
+        assert resolve_parameters(notebook, {"dataset": "other", "vlm": told})["vlm"] == vlm
+    assert resolve_parameters(notebook, {"vlm": "@e"})["vlm"] == "a@e"
+
+
 def test_a_section_holds_for_one_notebook_and_wins_over_what_holds_for_all(write_notebook):
     toy = write_notebook()
     header = '# %% tags=["parameters"]\ndataset = "toy"\nrate = 0.5\nshare = 3\nrounds = 2\n'

@@ -60,6 +60,16 @@ def test_a_part_of_the_chain_can_be_asked_for(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_encoder_goes_beside_the_vlm_whose_stand_in_is_built_by_itself(tmp_path):
+    own = "stand-in-smoke_other_lab"
+    made = planned(tmp_path, DATASET="smoke", ENCODER="efficientnet-lite2", METHOD="vlm-cpl")
+    vlms = {Path(c[3]).stem: c[9] for c in made if c[2] == "lib.runner"}
+    assert vlms.pop("01_stand_in_vlm") == own
+    assert len(vlms) > 5 and set(vlms.values()) == {f"{own}@efficientnet-lite2"}
+    assert "05_both_methods_on_one_page" not in vlms
+
+
+@pytest.mark.slow
 def test_jobs_with_a_share_of_the_tiles_run_before_the_notebook_that_gathers_them(tmp_path):
     def calls(**told):
         made = planned(tmp_path, DATASET="smoke", SEEDS="0,1", METHOD="vlm-cpl", **told)
@@ -91,6 +101,7 @@ REFUSED = {
     "put it at": {"dataset": "lc25k_colon"},
     "smoke has 0, 1, 2, 3, 4": {"folds": "5"},
     "there are vlm-cpl and unisal": {"method": "x"},
+    "there is no encoder 'uni2h': did you mean uni2-h": {"encoder": "uni2h"},
     "parts=0: one number of jobs": {"parts": "0"},
     "parts=2,3: one number of jobs": {"parts": "2,3"},
     "nct_crc has 0": {"dataset": "nct_crc", "folds": "1"},

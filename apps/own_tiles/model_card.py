@@ -10,7 +10,7 @@ from apps.own_tiles.classifier import read_classifier
 from lib import paths
 from lib.alarm import Alarm
 from lib.artefacts import atomic
-from lib.vlm.cards import describe_vlm, read_vlm_cards
+from lib.vlm.cards import describe_vlm, read_encoder_cards, read_vlm_cards, split_name
 
 HUB = "https://huggingface.co/"
 NOT_AUDITED = (
@@ -85,8 +85,9 @@ def write_model_card(
 
 
 def _header(vlm: str) -> dict[str, object]:
-    known = read_vlm_cards()
-    sources = [known[member].source for member in vlm.split("+") if member in known]
+    names, encoder = split_name(vlm)
+    known = read_vlm_cards() | read_encoder_cards()
+    sources = [known[member].source for member in [*names, encoder] if member in known]
     bases = [source.removeprefix(HUB) for source in sources if source.startswith(HUB)]
     return {
         "license": "other",
@@ -99,8 +100,9 @@ def _header(vlm: str) -> dict[str, object]:
 
 def _licences(vlm: str) -> list[str]:
     """Licence and citation of each model of an ensemble."""
-    known, lines = read_vlm_cards(), []
-    for member in vlm.split("+"):
+    names, encoder = split_name(vlm)
+    known, lines = read_vlm_cards() | read_encoder_cards(), []
+    for member in [*names, *([encoder] if encoder else [])]:
         other = STAND_IN if member.startswith(paths.STAND_IN) else NO_LICENCE
         lines.append(
             known[member].citation_line if member in known else f"{_code(member)}: {other}"

@@ -44,10 +44,10 @@ def load_model(vlm: str, unique: pd.DataFrame, *, image_size: int, seed: int) ->
     """
     from data.prepare import stand_in
     from data.prepare.datasets import prepare_source
-    from lib.vlm.cards import describe_vlm, vlm_citations
+    from lib.vlm.cards import describe_vlm, split_name, vlm_citations
     from lib.vlm.loading import load_vlm
 
-    for member in vlm.split("+"):
+    for member in split_name(vlm)[0]:
         if member.startswith(paths.STAND_IN):
             prepare_source(member)
             source = stand_in.prepare(member, image_size=image_size, seed=seed)

@@ -18,6 +18,7 @@ from lib.learning.batches import TrainingTiles
 from lib.learning.losses import Supervised
 from lib.learning.samplers import plain_features
 from lib.learning.setups import fit_predict, frozen
+from lib.vlm.cards import split_name
 from lib.vlm.inference import VLM, embed_prompts, embed_tiles, embed_views
 
 # Settings of a run that the result depends on.
@@ -50,7 +51,7 @@ def source_only_probabilities(
     float32 [N, C]; None, with a warning that says why, when the VLM is no stand-in or a target
     class is no source class.
     """
-    if not model.name.startswith(paths.STAND_IN) or model.ensemble_members:
+    if len(model.ensemble_members) > 1 or not model.name.startswith(paths.STAND_IN):
         warnings.warn(f"source-only is left out: {model.name} is no single stand-in", stacklevel=2)
         return None
     used = {name: settings[name] for name in SETTINGS} | {"seed": seed, "classes": [*class_names]}
@@ -68,7 +69,7 @@ def source_only_probabilities(
 def _train_and_predict(
     model: VLM, run: Path, class_names: Sequence[str], settings: Mapping[str, Any], seed: int
 ) -> np.ndarray | None:
-    card, table, pixels_file = read_source(model.name, settings["input_size"])
+    card, table, pixels_file = read_source(split_name(model.name)[0][0], settings["input_size"])
     captions = [list(c.captions) or list(c.prompts) for c in card.classes]
     text = embed_prompts(model, settings["prompts"])
     source_text = embed_prompts(model, captions)

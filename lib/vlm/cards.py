@@ -1,7 +1,9 @@
-"""Cards of vision-language models: weights, input, prompts, licence and access of each name."""
+"""Cards of vision-language models and encoders: what each name means, its licence and access."""
 
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
@@ -12,6 +14,7 @@ from lib.yaml_files import read_yaml
 
 NOT_STATED = "not stated"
 SCHEMES = ("local-dir:", "hf-hub:", "hf-clip:", "keep:", "conch:")  # of names without a card
+ENCODER_SCHEMES = ("local-dir:", "hf-hub:")
 Colours = Annotated[
     tuple[Share, Share, Share] | None, BeforeValidator(lambda v: None if v == NOT_STATED else v)
 ]
@@ -47,31 +50,86 @@ class VLMCard:
         return f"{self.title}. Licence: {self.licence}. {self.citation}"
 
 
+@dataclass(frozen=True)
+class EncoderCard:
+    """One image encoder that is no VLM, as `data/encoders.yaml` says.
+
+    `weights` is `hf-hub:<organisation>/<model>`, or `packaged:<timm's name>` for those of
+    `lib.packaged_weights`. `input_size`, `mean`, `std` and `access` are as of `VLMCard`. `pooling`:
+    the class token, the same beside the mean of the patch tokens, or what timm's model does.
+    `arguments` of timm's constructor win over those of the repository; `model_type` is one of
+    transformers, where the repository's own is another.
+    """
+
+    name: str
+    title: Text
+    weights: Text
+    source: Address
+    input_size: Side
+    mean: tuple[Share, Share, Share]
+    std: tuple[Share, Share, Share]
+    licence: Text
+    citation: Text
+    pooling: Literal["class", "class+patches", "timm"] = "class"
+    arguments: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    model_type: str = ""
+    access: Text = ""
+
+    citation_line = VLMCard.citation_line
+
+
+def split_name(vlm: str) -> tuple[list[str], str]:
+    """The VLMs that a name joins by "+", and the encoder after "@", "" where there is none.
+
+    The path of a VLM's folder may hold both signs; with an encoder behind, it may hold no "@".
+    """
+
+    def is_one(name: str) -> bool:
+        scheme, _, folder = name.partition(":")
+        is_folder = scheme in ("local-dir", "hf-clip", "keep") and Path(folder).is_dir()
+        return is_folder or scheme == "checkpoint"  # whose own name has an "@"
+
+    joined, _, encoder = (vlm, "", "") if is_one(vlm) else vlm.partition("@")
+    return [joined] if is_one(joined) else joined.split("+"), encoder
+
+
 def vlm_citations(vlm: str) -> str:
-    """Title, licence and citation: a line for each VLM of an ensemble that has a card."""
-    known = read_vlm_cards()
-    return "\n".join(known[name].citation_line for name in vlm.split("+") if name in known)
+    """Title, licence and citation: a line for each VLM, and for an encoder, that has a card."""
+    names, encoder = split_name(vlm)
+    known = read_vlm_cards() | (read_encoder_cards() if encoder else {})
+    return "\n".join(known[name].citation_line for name in [*names, encoder] if name in known)
 
 
 def read_vlm_cards() -> dict[str, VLMCard]:
     """All cards by name. Raises ValueError naming the file, the model and the wrong field."""
-    file = paths.vlms_file()
+    return _read_cards(paths.vlms_file(), VLMCard)
+
+
+def read_encoder_cards() -> dict[str, EncoderCard]:
+    """All encoders by name. Raises ValueError as `read_vlm_cards`."""
+    return _read_cards(paths.encoders_file(), EncoderCard)
+
+
+def _read_cards(file: Path, kind: type) -> dict[str, Any]:
     entries = read_yaml(file)
     if not isinstance(entries, dict):
         raise ValueError(f"{file} must hold named models")
-    return {n: checked(VLMCard, entry, f"{file}, {n}", name=n) for n, entry in entries.items()}
+    return {n: checked(kind, entry, f"{file}, {n}", name=n) for n, entry in entries.items()}
 
 
 def check_vlm(vlm: str) -> None:
     """Raise ValueError or FileNotFoundError, with the near names, for a VLM that there is not.
 
-    ValueError too for one that cannot be used, with the reason in its card. Whether its weights are
-    within reach is seen only when it is loaded.
+    ValueError too for one that cannot be used, with the reason in its card, and for an encoder that
+    there is not. Whether weights are within reach is seen only when they are loaded.
     """
-    if vlm.startswith(SCHEMES) or "/" in vlm:
-        return
+    names, encoder = split_name(vlm)
     known = read_vlm_cards()
-    for name in vlm.split("+"):
+    if encoder or vlm.endswith("@"):
+        check_encoder(encoder)
+    if any(name.startswith(SCHEMES) or "/" in name for name in names):
+        return
+    for name in names:
         if name.startswith(paths.STAND_IN):
             read_card(paths.source_of(name))
         elif name not in known:
@@ -80,10 +138,28 @@ def check_vlm(vlm: str) -> None:
             raise ValueError(f"VLM {name!r} cannot be used: {known[name].refused}")
 
 
+def check_encoder(name: str) -> None:
+    """Raise ValueError, with the near names, for an encoder that there is not; see `check_vlm`."""
+    known = read_encoder_cards()
+    if name in known or name.startswith(ENCODER_SCHEMES):
+        return
+    import timm
+
+    if not name or not timm.is_model(name):
+        near = near_names(name, [*known, *timm.list_models(pretrained=True)] if name else known)
+        raise ValueError(
+            f"there is no encoder {name!r}{near}. Others are hf-hub:<organisation>/<model> and "
+            "local-dir:<folder>"
+        )
+
+
 def describe_vlm(vlm: str) -> str:
     """A VLM in words for tables and figures: of a stand-in its name and what it learnt on."""
-    if "+" in vlm:
-        return " and ".join(map(describe_vlm, vlm.split("+")))
+    names, encoder = split_name(vlm)
+    if encoder:
+        return f"{' and '.join(map(describe_vlm, names))}; clusters and heads read {encoder}"
+    if len(names) > 1:
+        return " and ".join(map(describe_vlm, names))
     if not vlm.startswith(paths.STAND_IN):
         return vlm
     return f"{vlm}, which learnt on: {read_card(paths.source_of(vlm)).title}"

@@ -47,6 +47,7 @@ class VLM:
     ensemble_members: tuple["VLM", ...] = ()  # see `ensemble`
     sizes: tuple[int, ...] = ()  # D of each member of an ensemble
     commit: str = ""  # of its repository on the hub, as far as known
+    encoder: "VLM | None" = None  # see `with_encoder`
 
     @property
     def members(self) -> tuple["VLM", ...]:
@@ -54,8 +55,21 @@ class VLM:
 
     @property
     def commits(self) -> dict[str, str]:
-        """By the name of each member from the hub the commit of its repository."""
-        return {member.name: member.commit for member in self.members if member.commit}
+        """By the name of each model from the hub the commit of its repository."""
+        return {member.name: member.commit for member in self.towers if member.commit}
+
+    @property
+    def towers(self) -> tuple["VLM", ...]:
+        """All that look at a tile: the members, and the encoder if there is one."""
+        return (*self.members, self.encoder) if self.encoder else self.members
+
+    def tile(self, mpp: float) -> tuple[int, float]:
+        """Pixels and µm per pixel of a slide's tile of the side that the VLM has at `mpp`.
+
+        An encoder with a larger input sees the same tissue, finer.
+        """
+        largest = max(member.image_size for member in self.members)
+        return self.image_size, mpp * (largest / self.image_size)
 
     @property
     def scale(self) -> float:
@@ -129,11 +143,27 @@ def ensemble(members: Sequence[VLM]) -> VLM:
     )
 
 
+def with_encoder(vlm: VLM, encoder: VLM) -> VLM:
+    """A VLM whose backbone features are another encoder's; prompts meet its own embeddings.
+
+    So zero-shot labels, votes and the published filters' clusters are the VLM's, while our clusters
+    and the heads read the encoder. Tiles and views are read at the larger of the two sizes; each
+    tower gets the same view at its own size and normalisation. encoder: of
+    `encoders.load_encoder`.
+    """
+    return replace(
+        ensemble(vlm.members),
+        name=f"{vlm.name}@{encoder.name}",
+        image_size=max(vlm.image_size, encoder.image_size),
+        encoder=encoder,
+    )
+
+
 def weights_digest(model: VLM) -> str:
-    """Digest of the image encoder's weights: the same name can be another model elsewhere."""
+    """Digest of the image encoders' weights: the same name can be another model elsewhere."""
     content = blake2b(digest_size=16)
-    for member in model.members:
-        for name, tensor in sorted(member.model.visual.state_dict().items()):
+    for tower in model.towers:
+        for name, tensor in sorted(tower.model.visual.state_dict().items()):
             content.update(name.encode())
             content.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
     return content.hexdigest()
@@ -171,7 +201,7 @@ def encode_images(vlm: VLM, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.T
     pixels: float [B, 3, s, s] in 0 … 1; normalised here as the model wants it. The backbone
     features are those before the linear map to the text space; where a model has no such map that
     can be told apart, they are the embeddings, which are L2-normalised. An ensemble's are
-    those of its members, concatenated, each with the same norm.
+    those of its members, concatenated, each with the same norm; see also `with_encoder`.
     """
     if vlm.ensemble_members:
         return _encode_with_members(vlm, pixels)
@@ -195,6 +225,9 @@ def _encode_with_members(vlm: VLM, pixels: torch.Tensor) -> tuple[torch.Tensor, 
         encode_images(member, views.resize(pixels, member.image_size)) for member in vlm.members
     ]
     backbone_features = torch.cat([F.normalize(before, dim=-1) for before, _ in encoded], dim=1)
+    if vlm.encoder:
+        own = views.resize(pixels, vlm.encoder.image_size)
+        backbone_features, _ = encode_images(vlm.encoder, own)
     return backbone_features, torch.cat([after for _, after in encoded], 1) / len(encoded) ** 0.5
 
 

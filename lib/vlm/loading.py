@@ -9,8 +9,9 @@ from typing import Any
 from lib import paths
 from lib.artefacts import scratch_folder
 from lib.vlm import checkpoint, conch, hf_clip, keep
-from lib.vlm.cards import VLMCard, check_vlm, read_vlm_cards
-from lib.vlm.inference import VLM, as_vlm, ensemble
+from lib.vlm.cards import VLMCard, check_vlm, read_vlm_cards, split_name
+from lib.vlm.encoders import load_encoder
+from lib.vlm.inference import VLM, as_vlm, ensemble, with_encoder
 from lib.vlm.model_files import (
     RECIPE,
     TOKENIZER_CONFIGS,
@@ -61,17 +62,22 @@ def load_vlm(
     built for this seed), `local-dir:<folder>`, `hf-hub:<organisation>/<model>`, `hf-clip:` with a
     folder or repository of a Hugging Face CLIP, `keep:` with one of KEEP, `conch:<configuration>`,
     or open_clip's `<model>/<weights tag>`, such as `ViT-B-32/laion2b_s34b_b79k`. Names joined by
-    "+" give `inference.ensemble` of them. Weights in the Hugging Face cache are used offline. Of a
-    folder or repository only safetensors and plain fields that are known are read, and no code is
-    run.
-    precision: of the image encoder, see `inference.PRECISIONS`.
+    "+" give `inference.ensemble` of them; behind an "@" stands the name of another image encoder,
+    see `inference.with_encoder` and `encoders.load_encoder`. Weights in the Hugging Face cache are
+    used offline. Of a folder or repository only safetensors and plain fields that are known are
+    read, and no code is run.
+    precision: of the image encoders, see `inference.PRECISIONS`.
 
     Raises FileNotFoundError for a stand-in that is not built; ValueError naming the file for a
     configuration that is refused, or saying why a model cannot be used; RuntimeError, naming the
     model, for weights out of reach (with the ways to get them) and for a model whose input size or
     normalisation is not that of its card.
     """
-    names = _split(name)
+    names, encoder = split_name(name)
+    if encoder or name.endswith("@"):
+        alone = name.removesuffix(f"@{encoder}")
+        vlm = load_vlm(alone, seed=seed, device=device, precision=precision)
+        return with_encoder(vlm, load_encoder(encoder, device=device, precision=precision))
     if len(names) > 1:
         return ensemble(
             [load_vlm(own, seed=seed, device=device, precision=precision) for own in names]
@@ -103,14 +109,6 @@ def load_vlm(
     if card:
         _check_preprocessing(vlm, card)
     return vlm
-
-
-def _split(name: str) -> list[str]:
-    """Names joined by "+", which the path of a folder may hold too."""
-    scheme, _, folder = name.partition(":")
-    if scheme in ("local-dir", "hf-clip", "keep") and Path(folder).is_dir():
-        return [name]
-    return name.split("+")
 
 
 def _open(weights: str, *, pickled: bool) -> tuple[Any, Any]:

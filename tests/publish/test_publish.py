@@ -11,7 +11,7 @@ import pytest
 from made_up_results import SHIFTED, comparison, full, loop, loops, made, scored
 
 from figures import front_page, overviews, page, publish
-from figures.card_tables import datasets_table, vlms_table
+from figures.card_tables import datasets_table, encoders_table, vlms_table
 from figures.markdown import markdown, write_blocks
 from figures.overviews import ON_TEST
 from lib import paths, record
@@ -56,7 +56,7 @@ def test_the_page_of_results_is_that_of_the_record(whole_page):
 def test_the_tables_of_the_readmes_are_those_of_the_record_and_of_the_cards(own):
     for name, table in front_page.tables(own).items():
         assert block(ROOT / "README.md", name) == markdown(table), REMEDY
-    of_cards = {"datasets": datasets_table(), "vlms": vlms_table()}
+    of_cards = {"datasets": datasets_table(), "vlms": vlms_table(), "encoders": encoders_table()}
     for name, table in of_cards.items():
         assert block(ROOT / "data" / "README.md", name) == markdown(table), REMEDY
 

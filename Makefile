@@ -17,6 +17,7 @@ OTHER ?=
 SLIDES ?=
 OTHER_TISSUE ?=
 SLIDE_TABLE ?=
+FEATURES ?=
 BY_FOLDER ?= false
 VENV ?= .venv
 PYTHON ?= python3
@@ -29,7 +30,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 # A value stays the text that it is: make expands none, not even to export it, and recipes read them
 # as variables of the shell. The second line adds what else stands on the command line.
 override NAMED := DATASET SEEDS FOLDS VLM ENCODER METHOD PARTS PROFILE TILES CLASSES LABELS ASK OTHER SLIDES \
-  TEMPLATES OTHER_TISSUE SLIDE_TABLE BY_FOLDER VENV PYTHON DATA_ROOT LAB_ARGS \
+  TEMPLATES OTHER_TISSUE SLIDE_TABLE FEATURES BY_FOLDER VENV PYTHON DATA_ROOT LAB_ARGS \
   $(foreach .name,$(.VARIABLES),$(if $(filter command,$(origin $(.name))),$(.name)))
 $(foreach .name,$(NAMED),$(eval override export $(.name) := $$(value $(.name))))
 
@@ -99,7 +100,7 @@ slides: venv ## Label the slides in SLIDES by the words in CLASSES; ends with a 
 	@[ "$$SLIDES" ] || { echo "name a folder of slides: make slides SLIDES=folder CLASSES=..." >&2; exit 1; }
 	@$(QUIETLY) $(RUN) lib.runner notebooks/92_your_own_slides.py -p dataset own -p folder "$$SLIDES" \
 	  -p classes "$$CLASSES" -p other_tissue "$$OTHER_TISSUE" -p table "$$SLIDE_TABLE" \
-	  -p by_folder "$$BY_FOLDER" $(WITH_VLM) $(END)
+	  -p by_folder "$$BY_FOLDER" -p features "$$FEATURES" $(WITH_VLM) $(END)
 
 site: venv ## Write the notebooks that ran on DATASET, results and pages as a static site
 	@$(RUN) lib.site
@@ -151,6 +152,7 @@ help: ## List the targets
 	  "SEEDS=$$SEEDS" 'one seed or several: 0,1,2' \
 	  "FOLDS=$$FOLDS" 'which fifth is tested, one or several: 0,1,2,3,4' \
 	  "VLM=$$VLM" 'a vision-language model; empty: the one named for the dataset; for prompts several, by semicolon' \
+	  "ENCODER=$$ENCODER" 'an image encoder for clusters and heads, as uni2-h; empty: the VLM' \
 	  "METHOD=$$METHOD" 'vlm-cpl or unisal; empty: both' \
 	  "PARTS=$$PARTS" 'jobs that share the tiles or slides of a run, as one per GPU' \
 	  "PROFILE=$$PROFILE" 'of snakemake, such as profiles/slurm; empty: this machine alone' \
@@ -163,6 +165,7 @@ help: ## List the targets
 	  "SLIDES=$$SLIDES" 'a folder of slides, for slides' \
 	  "OTHER_TISSUE=$$OTHER_TISSUE" 'words for what is no class, by semicolon, for own, label and slides' \
 	  "SLIDE_TABLE=$$SLIDE_TABLE" 'a CSV with path and mpp or case of a slide, for slides' \
+	  "FEATURES=$$FEATURES" 'a folder of features by TRIDENT or CLAM, for slides' \
 	  "BY_FOLDER=$$BY_FOLDER" 'true: subfolders are slides or cases, for own and slides' \
 	  "DATA_ROOT=$$DATA_ROOT" 'where to look for datasets that are not in data/raw' \
 	  "VENV=$$VENV" 'made by the first target that needs it' \

@@ -47,6 +47,7 @@ other_tissue = ""  # words for what is no class, by semicolon; empty: lib/slides
 table = ""  # a CSV with path and mpp, case or both: µm per pixel that a slide does not say; its case
 by_folder = False  # the first subfolder of a slide is its case
 tissue = ""  # a folder with corrected <slide>.tissue.geojson; empty: tissue is detected
+features = ""  # a folder of .h5 of TRIDENT or CLAM: their tiles and features; empty: our own
 templates = ""  # by semicolon, with {} for the class; empty: the papers'
 image_size = 96  # of a stand-in, in pixels; every other VLM has its own
 tile_mpp = 1.146  # µm per pixel of the tiles; as those that the model has learnt from
@@ -80,6 +81,7 @@ where = Path(folder).expanduser() if folder else prepare(synthetic)
 listed = Path(table).expanduser() if table else None
 slides, left_out = own_slides.list_slides(where, listed, by_folder=by_folder)
 slides = with_tissue(slides, tissue, left_out).assign(learnt_from=True)
+given = own_slides.given_folder(features, tissue, vlm)
 n_files = len(slides) + len(left_out)
 labels_file = slide_labels.labels_file(where)
 labels = slide_labels.read_labels(labels_file, list(prompts))
@@ -100,10 +102,11 @@ print(vlm_citations(vlm), model.caveat, sep="\n")
 #
 # Tissue is detected, a grid of tiles is laid over it, and the model encodes each tile. The first slide as an example.
 # Tissue that is incorrect can be corrected in QuPath: open the `.tissue.geojson` there, change it, and name its folder
-# as `tissue`.
+# as `tissue`. Where `features` names those of another program, its tiles stand for tissue and grid, and what clusters
+# and networks read is theirs; the model looks at the same tiles for the prompts and the votes.
 
 # %%
-cohort = Cohort(where, slides, out, *model.tile(tile_mpp), min_stained)
+cohort = Cohort(where, slides, out, *model.tile(tile_mpp), min_stained, given)
 cohort, unread = own_slides.without_failed(cohort, embed_slides(model, cohort))
 left_out |= unread
 print(*own_slides.left_out_lines(left_out), sep="\n")

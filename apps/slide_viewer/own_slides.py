@@ -16,6 +16,7 @@ from lib.slides.cohort import Cohort
 from lib.slides.open_set import OTHER_TISSUE
 from lib.slides.reading import companions
 from lib.slides.slide_table import mpp_by_path, number_slides
+from lib.vlm.cards import split_name
 from lib.vlm.prompts import PAPERS, by_semicolon, parse_templates
 
 SHOWN = 3  # files of a line
@@ -78,6 +79,24 @@ def list_slides(
             cases = {path: named.get(path_key(path)) or case for path, case in cases.items()}
     table = number_slides(pd.Series(slides), mpp).assign(label=-1)
     return table.assign(group=table.path.map(cases)), left_out
+
+
+def given_folder(features: str, tissue: str, vlm: str) -> Path | None:
+    """The folder of features of others, see `read_given`; None where none is named.
+
+    Raises FileNotFoundError without the folder, ValueError where corrected tissue or another
+    encoder is named too, which would decide the same.
+    """
+    if not features:
+        return None
+    folder = Path(features).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder} with features")
+    if tissue or split_name(vlm)[1]:
+        besides = "corrected tissue" if tissue else "another encoder"
+        raise ValueError(f"features come with their tiles and encoder: name no {besides} as well")
+    print("note: heads read the features as they are, for there are no views of them")
+    return folder
 
 
 def _why_no_slide(path: str, file: Path) -> str:

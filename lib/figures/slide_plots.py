@@ -33,7 +33,8 @@ def tissue_and_grid(cohort: Cohort, line: Any) -> Figure:
         axes[0].contour(
             mask, [0.5], colors=[CORRECT], linewidths=1.2, extent=extent, origin="upper"
         )
-        side = slide.side(cohort.pixels, cohort.mpp)[0]
+        given = cohort.given_of(slide)
+        side = slide.side(cohort.pixels, cohort.mpp_of(slide, given.side if given else 0))[0]
         axes[1].add_collection(_squares(coords, side, edgecolor=CORRECT))
         _scale_bar(axes[0], slide)
     return closed(figure)

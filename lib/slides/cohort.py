@@ -13,7 +13,13 @@ import torch
 from openslide import OpenSlideError
 
 from lib.artefacts import atomic, digest_of, new_array
-from lib.slides.features_file import read_features, read_made_from, write_features
+from lib.slides.features_file import (
+    GivenFeatures,
+    read_features,
+    read_given,
+    read_made_from,
+    write_features,
+)
 from lib.slides.geojson import write_geojson
 from lib.slides.grid import read_tiles, tile_grid
 from lib.slides.reading import Slide, open_slide
@@ -38,7 +44,9 @@ class Cohort:
     folder: that the paths in the table begin in; table: of `read_slide_table` or `list_slides`, or
     some of its lines; out: folder of `<name>.h5` and `<name>.tissue.geojson`; pixels, mpp: side of
     a tile in pixels, which is the model's, and µm per pixel; min_stained: share of a tile that has
-    to have colour, for holes in tissue belong to it and may be as large as a tile.
+    to have colour, for holes in tissue belong to it and may be as large as a tile; given: a folder
+    of features of others, see `read_given`. Then its tiles stand for tissue and grid, each as large
+    as it is there and shown to the model at its own size, and its features for the model's.
     """
 
     folder: Path
@@ -47,6 +55,15 @@ class Cohort:
     pixels: int
     mpp: float
     min_stained: float = 0.0
+    given: Path | None = None
+
+    def given_of(self, slide: Slide) -> GivenFeatures | None:
+        """Features of others for a slide, where the cohort has any. Errors as in `read_given`."""
+        return read_given(self.given, slide) if self.given else None
+
+    def mpp_of(self, slide: Slide, side: float = 0.0) -> float:
+        """µm per pixel of its tiles; side: in level-0 pixels, where they are those of others."""
+        return float(side * np.mean(slide.mpp) / self.pixels) if side else self.mpp
 
     def open(self, line: Any) -> Slide:
         """Open the slide of a line of the table. Errors as in `open_slide`."""
@@ -60,6 +77,8 @@ class Cohort:
         Tiles are the top left corners, int64 [N, 2]. Errors as in `tissue_of`, and ValueError where
         no tile fits in.
         """
+        if given := self.given_of(slide):
+            return given.area(slide, TISSUE_MPP), given.coords, given.file.name
         density = optical_density(slide) if self.min_stained or not line["tissue"] else None
         edited = Path(line["tissue"]) if line["tissue"] else None
         mask, source = tissue_of(slide, edited, density)
@@ -79,15 +98,17 @@ class Cohort:
     ) -> np.ndarray:
         """Read some tiles, uint8 [n, pixels, pixels, 3], in their order; a slide is opened once.
 
-        tiles: a line per tile with columns slide, x and y (top left, pixels of level 0); pixels: of
-        their side, where it is not that of the cohort; into: an array to fill and return.
+        tiles: a line per tile with columns slide, x and y (top left, pixels of level 0), and side
+        for features of others; pixels: of their side, where it is not that of the cohort; into: an
+        array to fill and return.
         """
         pixels = pixels or self.pixels
-        mpp = self.mpp if pixels == self.pixels else self.pixels * self.mpp / pixels
         pictures = np.empty((len(tiles), pixels, pixels, 3), np.uint8) if into is None else into
         table = self.table.set_index("slide")
         for number, rows in tiles.groupby("slide").indices.items():
             with self.open(table.loc[number]) as slide:
+                mpp = self.mpp_of(slide, tiles.side.values[rows[0]] if self.given else 0)
+                mpp = mpp if pixels == self.pixels else self.pixels * mpp / pixels
                 for row, (x, y) in zip(rows, tiles[["x", "y"]].values[rows].tolist(), strict=True):
                     pictures[row] = slide.read(x, y, pixels, mpp)
         return pictures
@@ -97,7 +118,8 @@ class Cohort:
 
         These are backbone_features.npy and image_embeds.npy. Returns a line per tile, in the order
         of the rows: slide, x, y (top left, pixels of level 0) and side (float, likewise). Raises
-        ValueError naming slides that have no features, and a file that is not of `embed_slides`.
+        ValueError naming slides that have no features, a file that is not of `embed_slides`, and
+        one whose features have another length than those before.
         """
         files = [self.out / f"{name}.h5" for name in self.table.name]
         if missing := [file.stem for file in files if not file.is_file()]:
@@ -105,11 +127,15 @@ class Cohort:
                 f"{len(missing)} of {len(files)} slides have no features, the first: {missing[0]}. "
                 "Run 02_slide_features again, or take their lines out of the table of slides"
             )
-        lines = []
+        lines, length = [], 0
         for number, file in zip(self.table.slide, files, strict=True):
             arrays, attributes = read_features(file)
             if "image_embeds" not in arrays or "made_from" not in attributes:
                 raise ValueError(f"{file} is of another program: remove it")
+            own = arrays["features"].shape[1]
+            length = length or own
+            if own != length:
+                raise ValueError(f"{file}: its features have {own} numbers, others {length}")
             side = attributes["patch_size_level0_exact"]
             corners = pd.DataFrame(arrays["coords"], columns=["x", "y"])
             lines.append(corners.assign(slide=number, side=side))
@@ -136,7 +162,7 @@ def embed_slides(
     A slide is passed over if its features are there and were made from the same slide, tissue,
     model and settings; one that cannot be read or has no tissue stops no other. In its file are
     `features` [N, E], before the projection, and `image_embeds` [N, D], which meet the prompts,
-    both float16.
+    both float16; the former are those of others where the cohort has them.
 
     Returns a line per slide: name, tiles, waiting (seconds for tiles to be read), encoding
     (seconds), anew (what has changed since features that were there, "" if there were none) and
@@ -157,6 +183,8 @@ def embed_slides(
                 tissue = digest_of({}, Path(line["tissue"])) if line["tissue"] else "detected"
                 made_from = of_all | {"slide": slide.identity(), "µm/px": f"{slide.mpp}"}
                 made_from |= {"tissue": tissue}
+                if given := cohort.given_of(slide):
+                    made_from["tile"] += f", of {given.file.name} {digest_of({}, given.file)}"
                 changed = _changed(cohort.out, line, made_from)
                 if changed is not None:
                     report["anew"] = changed
@@ -203,11 +231,13 @@ def _embed(
 ) -> dict[str, float]:
     """Write one slide. Its features appear last, so a slide with them is complete."""
     file, outlines = (cohort.out / f"{line['name']}{end}" for end in (".h5", TISSUE))
+    given = cohort.given_of(slide)
     mask, coords, _ = cohort.tissue(slide, line)
+    mpp = cohort.mpp_of(slide, given.side if given else 0)
     encoded: dict[int, list[np.ndarray]] = {}
     seconds = {"waiting": 0.0, "encoding": 0.0}
     clock = time.perf_counter()
-    for numbers, images in read_tiles(slide, coords, cohort.pixels, cohort.mpp, **reading):
+    for numbers, images in read_tiles(slide, coords, cohort.pixels, mpp, **reading):
         read = time.perf_counter()
         pixels = plain_view(images.to(vlm.device), cohort.pixels)
         encoded[numbers[0]] = [f.half().cpu().numpy() for f in encode_images(vlm, pixels)]
@@ -219,7 +249,9 @@ def _embed(
         write_geojson(outlines, mask_to_outlines(mask, slide, TISSUE_MPP))
     in_order = zip(*(encoded[first] for first in sorted(encoded)), strict=True)
     backbone_features, image_embeds = map(np.concatenate, in_order)
+    if given:
+        backbone_features = given.features
     arrays = {"coords": coords, "features": backbone_features, "image_embeds": image_embeds}
     made_from = {**made_from, "outlines": digest_of({}, outlines)}
-    write_features(file, arrays, slide, pixels=cohort.pixels, mpp=cohort.mpp, made_from=made_from)
+    write_features(file, arrays, slide, pixels=cohort.pixels, mpp=mpp, made_from=made_from)
     return {"tiles": len(coords), **seconds}

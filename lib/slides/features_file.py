@@ -1,13 +1,14 @@
 """Features of a slide's tiles in one HDF5 file, in the layout of TRIDENT.
 
 Viewers and pooling models of others read it: `coords` [N, 2] with attributes, `features` [N, D].
-Magnifications are in it for them; here µm/px are what counts.
+Magnifications are in it for them; here µm/px are what counts. `read_given` reads theirs.
 """
 
 import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,91 @@ def read_features(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         shapes = f"{list(coords.shape)} and {list(features.shape)}"
         raise ValueError(f"{file}: coords and features are {shapes}, not [N, 2] and [N, D]")
     return arrays, attributes
+
+
+# --- features of others --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GivenFeatures:
+    """Features that another program gave to its own tiles of a slide.
+
+    file: that they are from; coords: int64 [N, 2], top left corners of the tiles, and side, both in
+    level-0 pixels; features: [N, D].
+    """
+
+    file: Path
+    coords: np.ndarray
+    side: float
+    features: np.ndarray
+
+    def area(self, slide: Slide, mpp: float) -> np.ndarray:
+        """Where its tiles lie, bool of `slide.shape_at(mpp)`."""
+        mask = np.zeros(slide.shape_at(mpp), bool)
+        corners = self.coords[:, None] + np.array([[0.0], [self.side]])  # [N, first and last, x y]
+        ends = np.rint(corners * np.array(slide.mpp) / mpp).astype(int)
+        for (left, top), (right, bottom) in ends:
+            mask[top : max(bottom, top + 1), left : max(right, left + 1)] = True
+        return mask
+
+
+def read_given(folder: Path, slide: Slide) -> GivenFeatures:
+    """Read `<slide>.h5` of TRIDENT, of CLAM or of `write_features`.
+
+    Its `coords` have the attribute patch_size_level0 (TRIDENT), or patch_size, patch_level and
+    downsample (CLAM). CLAM writes features into a folder `h5_files`, without these: they are then
+    read from the file of that name in a folder `patches`, in `folder` or beside it.
+
+    Raises FileNotFoundError where there is no such file, and ValueError naming the file for an
+    attribute that is missing, for values that are no numbers, for tiles that are not on the slide
+    or not those of `patches`, and as `read_features`.
+    """
+    files = [folder / below / f"{slide.name}.h5" for below in ("", "h5_files")]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        raise FileNotFoundError(f"there is no {slide.name}.h5 in {folder} or its h5_files")
+    arrays, attributes = read_features(file)
+    coords, features, source = arrays["coords"].astype(np.int64), arrays["features"], file
+    patches = (where / "patches" / file.name for where in (folder, folder.parent))
+    if not {"patch_size", "patch_size_level0"} & attributes.keys():
+        for source in filter(Path.is_file, patches):
+            with _opened(source) as opened:
+                attributes = dict(opened["coords"].attrs)
+                if not np.array_equal(opened["coords"][()], arrays["coords"]):
+                    raise ValueError(f"{file}: its tiles are not those of {source}")
+            break
+    side = _side_of(attributes, source)
+    stated = [attributes.get(f"level0_{axis}") for axis in ("width", "height")]
+    other = any(s not in (None, own) for s, own in zip(stated, slide.size, strict=True))
+    if other or not ((coords >= 0) & (coords < slide.size)).all():
+        raise ValueError(f"{file}: its tiles are of another slide than {slide.path}")
+    if not len(coords) or not np.isfinite(features).all():
+        raise ValueError(f"{file}: its features are none, or no numbers")
+    return GivenFeatures(file, coords, side, features)
+
+
+def _side_of(attributes: Mapping[str, Any], file: Path) -> float:
+    """Side of the tiles in level-0 pixels, by what the attributes of their coords say."""
+
+    def number(name: str) -> float:
+        value = attributes.get(name)
+        try:
+            found = float(np.mean(value))
+        except TypeError:
+            found = math.nan
+        if not (math.isfinite(found) and found > 0):
+            problem = "is missing" if value is None else f"is {value!r}"
+            raise ValueError(
+                f"{file}: the attribute {name!r} of coords {problem}. TRIDENT writes "
+                "patch_size_level0; CLAM patch_size, patch_level and downsample, into the folder "
+                "patches, which has to lie beside the features"
+            )
+        return found
+
+    if "patch_level" in attributes:
+        return number("patch_size") * number("downsample")
+    exact = "patch_size_level0_exact"
+    return number(exact if exact in attributes else "patch_size_level0")
 
 
 @contextmanager

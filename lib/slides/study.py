@@ -119,7 +119,8 @@ def vote_on(
     """Sample some of the tiles of each slide, read them again and let views vote.
 
     Views vote for a target, in the setting "open set, learnt" for other tissue as well. A tile is
-    encoded once for all settings. Features and votes are kept beside those of the cohort, by model,
+    encoded once for all settings. Of features of others there are no views: networks learn from
+    them as they are. Features and votes are kept beside those of the cohort, by model,
     tiles and settings: the folds of a run share them, and a second call finds them.
 
     Parameters
@@ -151,6 +152,11 @@ def vote_on(
                 numbers = np.arange(len(joined))
                 embed_views(vlm, pixels, numbers, texts, made, **views)
                 pixels.unlink()
+                if cohort.given:  # nobody has their encoder to show it views
+                    plain = mapped(cohort.out / "backbone_features.npy")[joined]
+                    np.save(made / "view_features.npy", plain[None])
+                    for name in ("backbone_features", "mean_features"):
+                        np.save(made / f"{name}.npy", plain)
     return {
         s: VotedTiles(
             s,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from qupath import features_for_qupath
+from slides.test_given_features import write_trident
 
 from data.prepare.datasets import prepare
 from lib import record
@@ -140,3 +141,27 @@ def test_slides_of_ones_own_end_in_a_page_and_a_table(chain, tmp_path):
         features_for_qupath(out / f"{Path(name).stem}.geojson")
     lost = own_slides(output, folder=tmp_path / "nowhere", **words)
     assert lost.returncode == 1 and "there is no folder" in lost.stderr
+
+
+def test_slides_of_ones_own_are_labelled_on_the_features_and_tiles_of_others(chain, tmp_path):
+    """Those of the chain stand for them; every second tile is there."""
+    output, slides, theirs = chain[0].parents[4], tmp_path / "mine", tmp_path / "theirs"
+    slides.mkdir()
+    for n in (0, 1, 2):
+        name = f"slide{n:02d}"
+        shutil.copy(output / "data" / "raw" / "smoke_slides" / f"{name}.tif", slides)
+        arrays, attributes = read_features(chain[0] / "slides" / f"{name}.h5")
+        side = attributes["patch_size_level0"]
+        some = arrays["coords"][::2], arrays["features"][::2, :20].astype("f4")
+        size = attributes["level0_width"], attributes["level0_height"]
+        write_trident(theirs / f"{name}.h5", *some, size, patch_size_level0=side)
+    words = {"classes": "adenocarcinoma; lymphocytes", "other_tissue": "smooth muscle; fat"}
+    done = own_slides(output, folder=slides, features=theirs, **words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    out = Path(done.stderr.rpartition("open ")[2].strip()).parents[1]
+    for file in theirs.glob("*.h5"):
+        ours, given = read_features(out / file.name)[0], read_features(file)[0]
+        assert all(np.array_equal(ours[name], array) for name, array in given.items())
+        assert len(features_for_qupath(out / f"{file.stem}.geojson")) == len(given["coords"])
+    assert np.load(out / "backbone_features.npy").shape[1] == 20
+    assert len(pd.read_csv(out / "slides.csv")) == 3

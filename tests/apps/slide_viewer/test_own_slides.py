@@ -148,6 +148,17 @@ def test_words_are_the_users_or_those_of_a_card():
     assert len(own_slides.words("a; b", "", "")[1]) > 10
 
 
+def test_features_of_others_are_a_folder_and_decide_tiles_and_encoder_alone(tmp_path, capsys):
+    assert own_slides.given_folder("", "", "plip@uni2-h") is None
+    assert own_slides.given_folder(str(tmp_path), "", "plip") == tmp_path
+    assert "no views" in capsys.readouterr().out
+    for tissue, vlm, named in (("t", "plip", "corrected tissue"), ("", "plip@uni2-h", "encoder")):
+        with pytest.raises(ValueError, match=f"name no .*{named}"):
+            own_slides.given_folder(str(tmp_path), tissue, vlm)
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere"):
+        own_slides.given_folder(str(tmp_path / "nowhere"), "", "plip")
+
+
 # --- an audit of slides --------------------------------------------------------------------------
 
 

@@ -166,7 +166,7 @@ def _side_of(attributes: Mapping[str, Any], file: Path) -> float:
     """Side of the tiles in level-0 pixels, by what the attributes of their coords say."""
 
     def number(name: str) -> float:
-        value = attributes.get(name)
+        value: Any = attributes.get(name)
         try:
             found = float(np.mean(value))
         except TypeError:

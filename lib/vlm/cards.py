@@ -20,8 +20,19 @@ Colours = Annotated[
 ]
 
 
+class _Cited:
+    title: str
+    licence: str
+    citation: str
+
+    @property
+    def citation_line(self) -> str:
+        """Title, licence and citation in one line, to be shown where the model is first used."""
+        return f"{self.title}. Licence: {self.licence}. {self.citation}"
+
+
 @dataclass(frozen=True)
-class VLMCard:
+class VLMCard(_Cited):
     """One model, as `data/vlms.yaml` says.
 
     `weights` is the name that `lib.vlm.loading.load_vlm` resolves, `source` a web address.
@@ -44,14 +55,9 @@ class VLMCard:
     access: Text = ""
     refused: Text = ""
 
-    @property
-    def citation_line(self) -> str:
-        """Title, licence and citation in one line, to be shown where the model is first used."""
-        return f"{self.title}. Licence: {self.licence}. {self.citation}"
-
 
 @dataclass(frozen=True)
-class EncoderCard:
+class EncoderCard(_Cited):
     """One image encoder that is no VLM, as `data/encoders.yaml` says.
 
     `weights` is `hf-hub:<organisation>/<model>`, or `packaged:<timm's name>` for those of
@@ -74,8 +80,6 @@ class EncoderCard:
     arguments: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     model_type: str = ""
     access: Text = ""
-
-    citation_line = VLMCard.citation_line
 
 
 def split_name(vlm: str) -> tuple[list[str], str]:

@@ -81,9 +81,10 @@ def _open(name: str, card: EncoderCard | None) -> _Tower:
 
     weights = card.weights if card else name
     if not weights.startswith((*ENCODER_SCHEMES, "packaged:")):
-        weights = f"hf-hub:{timm.get_pretrained_cfg(name).hf_hub_id}"  # of timm's own name
+        published: Any = timm.get_pretrained_cfg(name)
+        weights = f"hf-hub:{published.hf_hub_id}"
     scheme, _, rest = weights.partition(":")
-    if scheme == "packaged":
+    if card and scheme == "packaged":
         model = timm.create_model(rest, num_classes=0)
         model.load_state_dict(packaged_image_weights(model))
         return _Tower(model, card.pooling, vars(card))
@@ -118,7 +119,7 @@ def _transformers_model(kind: str, config: Mapping[str, Any], file: Path) -> Any
     options = {"config": config_class(**fields_of(config_class, config)), "dtype": torch.float32}
     options |= {"state_dict": _read_weights(file), "output_loading_info": True}
     try:
-        model_class = transformers.MODEL_MAPPING[config_class]
+        model_class: Any = transformers.MODEL_MAPPING[config_class]
         model, loaded = model_class.from_pretrained(None, **options)
     except RuntimeError as error:  # of another shape
         raise Refused(f"{file}: {error}") from error
@@ -169,7 +170,7 @@ def _timm_model(
         if layer not in MLP_LAYERS:
             raise Refused(f"{file}: mlp_layer {layer!r} is none of {', '.join(MLP_LAYERS)}")
         arguments["mlp_layer"] = getattr(timm.layers, layer)
-    model = timm.create_model(name, **arguments)
+    model: Any = timm.create_model(name, **arguments)
     state = _read_weights(weights)
     if isinstance(model, VisionTransformer):
         state = checkpoint_filter_fn(state, model)

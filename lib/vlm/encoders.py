@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ from torch import nn
 from lib.packaged_weights import packaged_image_weights
 from lib.vlm.cards import ENCODER_SCHEMES, EncoderCard, check_encoder, read_encoder_cards
 from lib.vlm.inference import VLM, as_vlm
-from lib.vlm.model_files import Refused, fields_of, read_json, snapshot, weights_in
+from lib.vlm.model_files import (
+    Refused,
+    commit_of,
+    fields_of,
+    read_json,
+    snapshot,
+    weights_in,
+)
 
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 PICKLED = "pytorch_model.bin"
@@ -48,7 +56,9 @@ def load_encoder(name: str, *, device: str | None = None, precision: str = "floa
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
         raise RuntimeError(_out_of_reach(name, card, error)) from error
-    return as_vlm(name, nn.ModuleDict({"visual": tower}), None, device, precision)
+    encoder = as_vlm(name, nn.ModuleDict({"visual": tower}), None, device, precision)
+    scheme, _, repository = _address(name, card).partition(":")
+    return replace(encoder, commit=commit_of(repository) if scheme == "hf-hub" else "")
 
 
 class _Tower(nn.Module):
@@ -76,14 +86,20 @@ class _Tower(nn.Module):
         return torch.cat([tokens[:, 0], tokens[:, prefix:].mean(1)], dim=-1)
 
 
+def _address(name: str, card: EncoderCard | None) -> str:
+    """Where the weights are: a scheme, a colon and a repository, a folder or a package."""
+    import timm
+
+    if card or name.startswith(ENCODER_SCHEMES):
+        return card.weights if card else name
+    published: Any = timm.get_pretrained_cfg(name)
+    return f"hf-hub:{published.hf_hub_id}"
+
+
 def _open(name: str, card: EncoderCard | None) -> _Tower:
     import timm
 
-    weights = card.weights if card else name
-    if not weights.startswith((*ENCODER_SCHEMES, "packaged:")):
-        published: Any = timm.get_pretrained_cfg(name)
-        weights = f"hf-hub:{published.hf_hub_id}"
-    scheme, _, rest = weights.partition(":")
+    scheme, _, rest = _address(name, card).partition(":")
     if card and scheme == "packaged":
         model = timm.create_model(rest, num_classes=0)
         model.load_state_dict(packaged_image_weights(model))

@@ -37,7 +37,8 @@ COUNTS = ["label", "group", "n", "correct"]
 SCORES = "macro_f1 auroc ece".split()
 LABELS = (
     "kept share precision per_class lost_classes alarms confident disagreeing filled irrelevant "
-    "irrelevant_dropped relevant_dropped truth estimates interval coverage half_width raised rounds"
+    "irrelevant_dropped relevant_dropped truth estimates interval coverage half_width raised "
+    "rounds query_precision"
 ).split()
 FIELDS = [
     *(*IDENTITY, "n", *SCORES, *LABELS, "params"),

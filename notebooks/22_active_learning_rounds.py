@@ -42,10 +42,10 @@ from sklearn.cluster import KMeans
 from sklearn.linear_model import Ridge
 
 from lib.active.loop import ActiveLearningConfig, TableOracle, run_loops
-from lib.active.strategies import Pool, unisal
+from lib.active.strategies import OPEN_SET, Pool, unisal
 from lib.active.trainings import PROBE, training_by_name, training_setup
 from lib.data import cards
-from lib.labels import UNLABELLED
+from lib.labels import REFUSED, UNLABELLED
 from lib.learning import setups
 from lib.learning.losses import Supervised
 from lib.learning.batches import TrainingTiles
@@ -57,6 +57,7 @@ from lib.report.active_evaluation import (
 )
 from lib.report.evaluation import evaluate_probs
 from lib.run_folder import open_run
+from lib.slides.open_set import relevant_tiles
 from lib.vlm.cards import describe_vlm
 
 # %% tags=["parameters"]
@@ -86,9 +87,21 @@ run = open_run("22_active_learning_rounds", globals())
 # %%
 card = cards.read_card(dataset)
 train, test = run.split()
+classes, called = card.targets or card.class_names, None
+if card.targets:
+    called = relevant_tiles(run.load("probs")[train.tile], len(classes))
+    train["label"] = train.label.where(train.label < len(classes), REFUSED)
+    test = test[test.label < len(classes)].reset_index(drop=True)
 size = run.settings["input_size"] if network == "frozen" else fine_tune_size
 pixels_file = run.pixels_file(size)
 print(f"{dataset} with {describe_vlm(vlm)}\n{len(train)} tiles in the pool, {len(test)} to test on")
+print(f"{(train.label >= 0).mean():.0%} of the pool are of the classes {', '.join(classes)}")
+
+# %% [markdown]
+# Where the card names targets, the pool is an *open set*: the oracle refuses tiles of the other classes, which are then
+# learnt from no more, and the test set holds targets alone. A query that is refused is lost: *query precision* is the
+# share of the queries that are of a target. `openpath` (OpenPath) asks for what prompts call a target and later for what
+# lies near the labels; `unisal-coverage-open` and `random-open` choose among what the prompts call a target.
 
 # %% [markdown]
 # ## Ways to train
@@ -110,7 +123,7 @@ weights |= {"cross_weight": cross_weight, "own_weight": own_weight}
 objectives = {name: training_by_name(name, **weights) for name in names}
 frozen = partial(setups.frozen, run.shared, train.tile.values)
 make_setup = frozen if network == "frozen" else partial(setups.fine_tune, pixels_file, size)
-make_setup = partial(make_setup, n_classes=len(card.classes), seed=seed)
+make_setup = partial(make_setup, n_classes=len(classes), seed=seed)
 setup = {name: training_setup(name, partial(make_setup, steps=n_steps)) for name in names}
 
 # %% [markdown]
@@ -121,9 +134,9 @@ setup = {name: training_setup(name, partial(make_setup, steps=n_steps)) for name
 
 # %%
 base = ActiveLearningConfig(
-    train.tile.values, card.class_names, "unisal", objectives[names[0]], setup[names[0]],
+    train.tile.values, classes, "unisal", objectives[names[0]], setup[names[0]],
     query_size=max(1, round(query_share * len(train))), n_rounds=n_rounds, seed=seed,
-    fold=fold, restart=restart, truth=train.label.values,
+    fold=fold, restart=restart, truth=train.label.values, called=called,
 )
 
 # %%
@@ -135,7 +148,8 @@ chosen = [
 ]
 configs = {
     (training, strategy): replace(
-        base, strategy=strategy, objective=objectives[training], setup=setup[training]
+        base, strategy=strategy, objective=objectives[training], setup=setup[training],
+        first=OPEN_SET.get(strategy, "random"),
     )
     for training, strategy in chosen
 }
@@ -143,7 +157,7 @@ by_chance = ours, active_learning.BY_CHANCE
 if network == "frozen" and by_chance in configs:
     configs[active_learning.OURS] = replace(configs[by_chance], first="typiclust")
 if network == "frozen":
-    probe = setups.linear_probe(run.shared, train.tile.values, len(card.classes))
+    probe = setups.linear_probe(run.shared, train.tile.values, len(classes))
     configs |= {
         (PROBE, strategy): replace(base, strategy=strategy, objective=Supervised(), setup=probe)
         for strategy in probed.split(",")
@@ -175,7 +189,7 @@ history = next(iter(histories.values()))
 q, n, tiles_of_pool = base.query_size, len(train), train.tile.values
 x = run.load("mean_features")[tiles_of_pool].astype(np.float32)
 views = [run.load("view_features")[v][tiles_of_pool].astype(np.float32) for v in (0, -1)]
-Y = np.eye(len(card.classes))[train.label]
+Y = (train.label.values[:, None] == np.arange(len(classes))).astype(float)
 
 # %% tags=["algorithm"]
 queries = [np.random.default_rng([seed, fold]).permutation(n)[:q]]  # the first by chance
@@ -196,7 +210,9 @@ assert np.array_equal(np.sort(Q), np.sort(unisal(pool, q, seed).rows))
 
 # %%
 assert len(np.unique(queries)) == 3 * q, "a tile was queried twice"
-assert np.array_equal(tiles_of_pool[queries[0]], history.queries.tile[:q])
+by_the_same = [key for key, config in configs.items() if config.first == "random"]
+for key in by_the_same:
+    assert np.array_equal(tiles_of_pool[queries[0]], histories[key].queries.tile[:q])
 
 # %% [markdown]
 # ## What a loop leaves behind
@@ -217,7 +233,8 @@ show_table(history.rounds, ", ".join(next(iter(histories))))
 
 # %%
 started = time.perf_counter()
-labelled = TrainingTiles(train.tile.values, train.label.values, card.class_names)
+known = train[train.label >= 0]
+labelled = TrainingTiles(known.tile.values, known.label.values, classes)
 given = Supervised(), labelled, test.tile.values
 full = setups.fit_predict(*given, setup=make_setup(steps=full_steps), seed=seed)
 seconds = time.perf_counter() - started
@@ -233,7 +250,7 @@ device = setup[names[0]].reader(test.tile.values[:1]).device
 fields = {"network": network, "device": str(device)}
 full_row = evaluate_probs(
     "full-supervision", full, test[["label"]], training="supervised",
-    budget=len(train), seconds=seconds, params={"query_size": base.query_size, "input_size": size},
+    budget=len(known), seconds=seconds, params={"query_size": base.query_size, "input_size": size},
     **fields,
 )
 
@@ -242,11 +259,11 @@ full_rows = [full_row]
 if network == "frozen":
     probs = setups.fit_predict(*given, setup=probe, seed=seed)
     full_rows.append(evaluate_probs(
-        "full-probe", probs, test[["label"]], training=PROBE, budget=len(train), **fields
+        "full-probe", probs, test[["label"]], training=PROBE, budget=len(known), **fields
     ))
 trials = [{"strategy": strategy, "training": training} for training, strategy in configs]
 rounds = evaluate_loops(
-    trials, configs.values(), histories.values(), test, card.class_names,
+    trials, configs.values(), histories.values(), test, classes,
     params={"input_size": size}, **fields,
 )
 recorded = run.record([*full_rows, *rounds])
@@ -258,6 +275,7 @@ recorded = run.record([*full_rows, *rounds])
 curves = active_learning.rounds(recorded.facts)
 display(active_plots.learning_curves(curves, f"{dataset}, {vlm}, seed {seed}"))
 columns = ["training", "strategy", "AULC", "accuracy", "labels for 95%", "labels for 98%"]
+columns += ["query precision"]  # where it is below one
 show_table(active_learning.rounds_table(recorded), f"after {n_rounds} rounds", columns)
 
 # %% [markdown]
@@ -279,7 +297,7 @@ show_table(active_learning.rounds_table(recorded), f"after {n_rounds} rounds", c
 step_plots.tile_sheet(queried_tiles(histories, run.pixels(size)))
 
 # %%
-shares = queries_per_class(histories, train.label, card.class_names)
+shares = queries_per_class(histories, train.label, classes)
 show_table(shares, "share of each class in the queries")
 
 # %% [markdown]

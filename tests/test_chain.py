@@ -6,22 +6,24 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot
 from processes import ROOT, snakemake, wait_for
 
 from lib import chain as notebooks
-from lib import parameters, record
+from lib import parameters, paths, record, runner
 from lib.active.cold_start import vlm_cpl_cold_start
 from lib.active.inputs import make_pool
 from lib.active.strategies import select
 from lib.consensus import FilterInputs
 from lib.data.cards import read_card
-from lib.labels import UNLABELLED
+from lib.labels import REFUSED, UNLABELLED
 from lib.learning import setups
 from lib.learning.vlm_cpl import read_vlm_cpl
 from lib.report import active_learning, comparison
@@ -29,6 +31,7 @@ from lib.run_folder import Run
 
 pytestmark = pytest.mark.slow
 
+TARGETS = ("normal_mucosa", "adenocarcinoma")  # of an open set
 OF_SLIDES = {name for name, step in notebooks.CHAIN.items() if "tiles" not in step.data}
 OF_ONE_RUN = {name for name, step in notebooks.CHAIN.items() if step.per in ("seed", "fold")}
 
@@ -244,3 +247,29 @@ def test_tables_and_figures_are_written(chain):
         assert name in text
     assert "full supervision" in text
     assert len(list(figures.glob("*.png"))) >= 5
+
+
+def test_tiles_of_no_target_are_refused_in_a_pool_whose_card_names_targets(
+    chain, tmp_path, monkeypatch
+):
+    """The cells of 22 in this process, with a card that it does not have."""
+    name, card = "22_active_learning_rounds", read_card("smoke")
+    shutil.copytree(chain[0].parents[4], tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr("lib.data.cards.read_card", lambda _: replace(card, targets=TARGETS))
+    given = {"dataset": "smoke", "trainings": "dual-view-aligned", "probed": "random"}
+    given["strategies"] = given["repeated"] = "openpath,unisal-coverage-open,random"
+    namespace = {"__name__": "__main__"}
+    for cell in runner.cells(paths.notebook_file(name)):
+        if cell.cell_type == "code":
+            exec(compile(cell.source, name, "exec"), namespace)
+            if "parameters" in cell.metadata.get("tags", []):
+                namespace |= parameters.resolve_parameters(paths.notebook_file(name), given)
+    pyplot.close("all")
+    for (_, strategy), history in namespace["histories"].items():
+        labels = namespace["run"].load("tiles").set_index("tile").label[history.queries.tile]
+        expected = labels.where(labels < len(TARGETS), REFUSED)
+        assert history.queries.label.tolist() == expected.tolist(), strategy
+    facts = namespace["recorded"].facts
+    assert (facts.class_n.map(len) == len(TARGETS)).all()
+    asked = facts[facts["round"] == 2].set_index(["training", "method"]).query_precision
+    assert asked["dual-view-aligned", "openpath"] >= asked["dual-view-aligned", "random"]

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from pooch.utils import unique_file_name
 
-from data.prepare import patches, synthetic, synthetic_slides
+from data.prepare import composed_tiles, patches, synthetic, synthetic_slides
 from data.prepare.archives import arriving, check_contains, is_archive, unpack
 from data.prepare.download import download, wrong_hash
 from lib import paths
@@ -45,8 +45,10 @@ def prepare(card: Card) -> Path:
     if "drawn" in slides:
         recipe = {**slides["drawn"], "targets": classes}
         return made(folder, recipe, synthetic_slides.write_synthetic_slides)
-    for name in dict.fromkeys(slides["composed"]["tissue"].values()):
+    for name in card.needs:
         prepare(read_card(name))
+    if card.composed is not None:
+        return made(folder, dict(card.composed), composed_tiles.write_composed_tiles)
     recipe = {**slides["composed"], "targets": classes}
     return made(folder, recipe, synthetic_slides.write_composed_slides)
 

@@ -36,7 +36,7 @@ def query(class_name: str, pool: Any, n: int, seed: int, **arguments: object) ->
     networks. Of more than `SAMPLED` unlabelled tiles they see a draw, as they copy or compare too
     many: of 20,000 made-up tiles BADGE, CoreSet and TypiClust then chose 100 that cover the others
     as well (98 to 102 % in the sum of `strategies.herding`; CoreSet's farthest is 8 % farther).
-    SubSamplingWrapper of scikit-activeml would draw after the copies. pool: a `strategies.Pool`;
+    SubSamplingWrapper of scikit-activeml would draw after the copies. pool: a `pool.Pool`;
     arguments: of the strategy's class.
     """
     strategy: Any = getattr(skactiveml.pool, class_name)

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from lib.active.strategies import Pool, Query, select
+from lib.active.pool import Pool, Query
+from lib.active.strategies import select
 from lib.active.trainings import effective_number
 from lib.clusters import classes_by_lift, cluster_agreement
 from lib.consensus import FilterInputs

@@ -1,6 +1,7 @@
 """What the strategies look at: predictions of the pool, of its random views and with dropout."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from lib.active.strategies import WANT_DROPOUT, WANT_VIEWS, Pool
+from lib.active.pool import Pool
+from lib.active.strategies import WANT_DROPOUT, WANT_FROZEN, WANT_VIEWS
 from lib.blocks import Rows
 from lib.learning.networks import predict_members
 from lib.learning.samplers import PlainReader
@@ -32,7 +34,7 @@ def make_pool(
 
     Parameters
     ----------
-    tiles, labels, unlabelled_mask : [N], see `strategies.Pool`.
+    tiles, labels, unlabelled_mask : [N], see `pool.Pool`.
     seed : of the dropout.
     """
     more: dict[str, np.ndarray] = {}
@@ -41,7 +43,9 @@ def make_pool(
     if strategy in WANT_DROPOUT:
         more["dropout_probs"] = predict_with_dropout(networks, setup.reader, tiles, seed=seed)
     predicted = predict_members(networks, setup.reader, tiles)
-    return Pool(*predicted, labels, unlabelled_mask, **more)
+    pool = Pool(*predicted, labels, unlabelled_mask, **more)
+    frozen: Any = frozen_features(setup.reader, tiles) if strategy in WANT_FROZEN else None
+    return pool if frozen is None else replace(pool, features=frozen)
 
 
 def frozen_features(reader: PlainReader, tiles: np.ndarray) -> Rows | None:

@@ -20,7 +20,8 @@ import pandas as pd
 
 from lib.active.cold_start import ColdStart
 from lib.active.inputs import frozen_features, make_pool
-from lib.active.strategies import Pool, Query, select, strategy_by_name
+from lib.active.pool import Pool, Query
+from lib.active.strategies import OPEN_SET, select, strategy_by_name
 from lib.active.trainings import training_label_counts, voronoi_weights
 from lib.artefacts import atomic, locked
 from lib.labels import REFUSED, UNANSWERED, UNLABELLED, WAITING, missing_classes_expected
@@ -70,8 +71,9 @@ class ActiveLearningConfig:
     by chance from the seed and the fold, or chosen by `first`, a strategy that looks at features
     alone, such as typiclust; where there is a `cold_start`, it chooses them. Networks start afresh
     in every round, or with `restart` off from those of the round before. truth: [N], for reports of
-    pseudo labels alone. Raises ValueError for an unknown strategy and a tile that stands in the
-    pool twice.
+    pseudo labels alone; called: bool [N], tiles that prompts call a class, see `Pool`. Raises
+    ValueError for an unknown strategy, one that wants `called` without it, and a tile that stands
+    in the pool twice.
     """
 
     tiles: np.ndarray
@@ -87,10 +89,16 @@ class ActiveLearningConfig:
     truth: np.ndarray | None = None
     cold_start: ColdStart | None = None
     first: str = "random"
+    called: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        strategy_by_name(self.strategy)
-        strategy_by_name(self.first)
+        for strategy in (self.strategy, self.first):
+            strategy_by_name(strategy)
+            if strategy in OPEN_SET and self.called is None:
+                raise ValueError(
+                    f"{strategy} is for datasets whose card names targets, with prompts of the "
+                    "other classes: there is nothing to tell tiles of no class by"
+                )
         if len(np.unique(self.tiles)) < len(self.tiles):
             raise ValueError("a tile stands in the pool more than once")
 
@@ -112,6 +120,8 @@ class ActiveLearningConfig:
                 digest.update(values.cpu().numpy().tobytes())
         if self.cold_start is not None:
             self.cold_start.update(digest)
+        if self.called is not None:
+            digest.update(self.called.tobytes())
         return digest.hexdigest()
 
     def pool(
@@ -119,7 +129,8 @@ class ActiveLearningConfig:
     ) -> Pool:
         """Predict the pool for a strategy. labels, may_ask (bool): [N]."""
         given = strategy, networks, self.setup, self.tiles
-        return make_pool(*given, labels=labels, unlabelled_mask=may_ask, seed=self.seed)
+        pool = make_pool(*given, labels=labels, unlabelled_mask=may_ask, seed=self.seed)
+        return replace(pool, called=self.called)
 
 
 @dataclass(frozen=True)

@@ -4,53 +4,16 @@ A strategy takes a `Pool`, the number n of tiles to query and a seed, and return
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from lib import consensus
+from lib.active.pool import Pool, Query
 from lib.blocks import SAMPLED, Rows, blocks, draw, unit_rows
 from lib.clusters import k_means
 from lib.labels import UNLABELLED
-
-
-@dataclass(frozen=True)
-class Pool:
-    """What a strategy may look at: predictions, features and the labels so far.
-
-    probs: softmaxes of two networks [2, N, C]; features: [N, P] (`networks.predict_members`);
-    labels: [N], `UNLABELLED` without one; unlabelled_mask: bool [N], the tiles that may be chosen,
-    which those without an answer to an earlier query are not. For the strategies in `WANT_VIEWS`
-    and `WANT_DROPOUT` alone: per_view_probs, softmaxes of both networks for each of several random
-    views [M, N, C]; dropout_probs, softmaxes of the mean of both networks with dropout before the
-    head [M, N, C].
-    """
-
-    probs: np.ndarray
-    features: np.ndarray
-    labels: np.ndarray
-    unlabelled_mask: np.ndarray
-    per_view_probs: np.ndarray | None = None
-    dropout_probs: np.ndarray | None = None
-
-    def rows(self, rows: np.ndarray) -> Rows:
-        """Features of some rows, read when they are looked at."""
-        return Rows(self.features.__getitem__, rows)
-
-
-@dataclass(frozen=True)
-class Query:
-    """Rows of the pool to ask for, in order; with UniSAL's selector also how it came to them.
-
-    disagreeing: the size of the disagreement set; filled: how many of the query had to be taken
-    elsewhere, as fewer tiles disagree than are asked for.
-    """
-
-    rows: np.ndarray
-    disagreeing: int | None = None
-    filled: int | None = None
-
 
 Strategy = Callable[[Pool, int, int], Query]
 
@@ -312,6 +275,56 @@ def _smallest_distance(features: np.ndarray, chunk: int) -> float:
     return float(np.sqrt(smallest)) if np.isfinite(smallest) else 1.0
 
 
+# --- pools with tiles of no class ----------------------------------------------------------------
+
+
+def open_path(pool: Pool, n: int, seed: int, *, share: float = 0.25, n_batches: int = 10) -> Query:
+    """Choose uncertain tiles near the classes: OpenPath (Zhong et al., MICCAI 2025, 2506.15318).
+
+    Before any label: of the tiles that prompts of targets and non-targets call a target, compact
+    ones (K-means). Then prototype-based candidates (PIS): with z̄_c the mean feature of the labels
+    of a class, the `share` of the unlabelled tiles with the smallest min_c 1 − cos(z, z̄_c), and at
+    least n; entropy-guided stochastic sampling (EGSS): they are dealt to `n_batches` by chance, and
+    each gives its part of the query, those of the highest entropy.
+
+    Deviations: the mean prediction of two networks, and UniSAL's compact selector. z is of the
+    encoder, as there, and where that is frozen never learns; by the projections that UniSAL
+    contrasts, other tissue is as near to the few classes as these are to themselves (seen on
+    composed_open_set). Simplest where our sources leave it open: refused tiles make no prototype,
+    and too few candidates are filled by entropy. Raises ValueError for a pool without `called`.
+    """
+    labelled, rows = pool.labels != UNLABELLED, np.flatnonzero(pool.unlabelled_mask)
+    if not labelled.any():
+        return _compact_query(pool, np.flatnonzero(_called(pool)), n, seed)
+    of_class = [pool.features[pool.labels == c].mean(0) for c in np.unique(pool.labels[labelled])]
+    prototypes = unit_rows(np.stack(of_class).astype(np.float64)).T
+    near = [(unit_rows(pool.features[rows[b]]) @ prototypes).max(1) for b in blocks(len(rows))]
+    candidates = rows[_highest(np.concatenate(near), max(n, round(share * len(rows))))]
+    dealt = np.array_split(np.random.default_rng(seed).permutation(candidates), n_batches)
+    parts = np.array_split(np.arange(n), n_batches)
+    score = entropy(pool.probs)
+    chosen = [b[_highest(score[b], len(part))] for b, part in zip(dealt, parts, strict=True)]
+    return Query(np.concatenate(chosen))
+
+
+def among_called(pool: Pool, n: int, seed: int, *, strategy: str) -> Query:
+    """Choose by another strategy among the tiles that prompts call a target (ours).
+
+    The least certain of the others where these are too few. Raises as `open_path` does.
+    """
+    called = _called(pool)
+    if called.sum() > n:
+        return STRATEGIES[strategy](replace(pool, unlabelled_mask=called), n, seed)
+    return Query(_fill(pool, np.flatnonzero(called), n))
+
+
+def _called(pool: Pool) -> np.ndarray:
+    """Tiles that may be chosen and that prompts call a target, bool [N]."""
+    if pool.called is None:
+        raise ValueError("which tiles the prompts call a target is not known: Pool.called")
+    return pool.unlabelled_mask & pool.called
+
+
 def _activeml(class_name: str, pool: Pool, n: int, seed: int, **arguments: object) -> Query:
     """A pool strategy of scikit-activeml, which takes seconds to import."""
     from lib.active import activeml
@@ -337,9 +350,19 @@ STRATEGIES: dict[str, Strategy] = {
     "maxherding": herding,
     "uherding": partial(herding, uncertain=True),
     "ppal": margin_then_compact,
+    "openpath": open_path,
+    "unisal-coverage-open": partial(among_called, strategy="unisal-coverage"),
+    "random-open": partial(among_called, strategy="random"),
 }
 WANT_VIEWS = ("unisal-jsd",)
 WANT_DROPOUT = ("dropquery",)
+WANT_FROZEN = ("openpath",)  # features of a frozen encoder in place of the networks'
+# Those that look at what prompts call a target, and how they begin.
+OPEN_SET = {
+    "openpath": "openpath",
+    "unisal-coverage-open": "openpath",
+    "random-open": "random-open",
+}
 
 
 def strategy_by_name(strategy: str) -> Strategy:

@@ -101,6 +101,7 @@ DRAWN = _fields(
     shift=Shift,
     **SLIDES,
 )
+COMPOSED_TILES = _fields(tissue=dict[Name, Name], tiles=Count)
 COMPOSED = _fields(tissue=dict[Name, Name], irrelevant=Share, mpp=Mpp, **SLIDES)
 OF_SLIDES = _fields(
     "drawn composed",
@@ -155,6 +156,10 @@ class Card:
     `composed`, the arguments of `synthetic_slides.write_synthetic_slides` for generated slides,
     or of `write_composed_slides` for those made of real tiles, by kind the card whose
     class of that name they are from.
+    targets: the first of the classes, where active learning asks for these alone: tiles of all
+    others are of no class to it.
+    composed: of a dataset made of the tiles of others: `tissue`, by class folder the card that has
+    a class of that name, and how many `tiles` of each are taken at most.
     other_tissue: what is in the slides and is no target class, in words for prompts.
     group_hash_range: two numbers, 0 to 1: takes only the groups whose name, hashed, lies between
     them. Datasets with ranges that do not overlap share no group.
@@ -180,6 +185,8 @@ class Card:
     access: Text = ""
     synthetic: Annotated[Mapping[str, Any], SYNTHETIC] | None = None
     slides: Annotated[Mapping[str, Any], OF_SLIDES] | None = None
+    targets: Sequence[Name] = ()
+    composed: Annotated[Mapping[str, Any], COMPOSED_TILES] | None = None
     other_tissue: Sequence[Text] = ()
     group_hash_range: Annotated[Sequence[Share], Field(min_length=2, max_length=2)] = (0, 1)
     restain: Number = 0.0
@@ -197,7 +204,7 @@ class Card:
     @property
     def needs(self) -> list[str]:
         """Cards of the datasets that have to be found before this one can be used."""
-        composed = (self.slides or {}).get("composed")
+        composed = self.composed or (self.slides or {}).get("composed")
         own = [] if self.drawn else [self.name] if composed is None else composed["tissue"].values()
         return list(dict.fromkeys([*own, *self.joined]))
 
@@ -336,6 +343,8 @@ def _problems(card: Card) -> Iterator[str]:
         yield "patching, overlap may be seven eighths of size at most"
     if {"drawn", "composed"} <= set(card.slides or {}):
         yield "slides are either drawn or composed"
+    if card.class_names[: len(card.targets)] != list(card.targets):
+        yield "targets must be the first of the classes, in their order"
     if card.group_hash_range[0] >= card.group_hash_range[1]:
         yield "group_hash_range must be two numbers that rise"
     if card.counts and card.splits and set(card.counts) != {"train", "test"}:

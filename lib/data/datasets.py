@@ -38,7 +38,8 @@ def made_folder(card: Card) -> Path | None:
     raw = paths.raw_folders()[0]
     if card.patching is not None:
         return raw / f"{card.name}-tiles"
-    return raw / card.folder if card.drawn or "composed" in (card.slides or {}) else None
+    made = card.drawn or card.composed or "composed" in (card.slides or {})
+    return raw / card.folder if made else None
 
 
 def locate_tiles(card: Card) -> Path:

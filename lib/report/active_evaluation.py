@@ -22,6 +22,8 @@ def evaluate_loop(
 ) -> list[dict[str, Any]]:
     """Judge each round on the test set, and the mean over the curve (AULC).
 
+    Query precision: the share of all tiles queried so far that are of a class.
+
     test: tiles that the history predicts, in its order, with columns label and group, which the
     mean over the curve counts by; fields: further fields (training, network, device, params).
     """
@@ -30,6 +32,7 @@ def evaluate_loop(
         asked = history.queries.label[history.queries["round"] <= r]
         per_class = {name: int((asked == c).sum()) for c, name in enumerate(class_names)}
         labels = {name: notes.get(name) for name in PSEUDO} | {"per_class": per_class}
+        labels["query_precision"] = float((asked >= 0).mean())
         measured = {"round": r, "budget": notes.labelled, "labels": labels}
         measured["seconds"] = notes.training_seconds + notes.selection_seconds
         judged = evaluate_probs(method, history.probs[r], test[["label"]], **fields)

@@ -30,6 +30,9 @@ STRATEGIES = {
     "maxherding": "MaxHerding",
     "uherding": "UHerding",
     "ppal": "PPAL-like",
+    "openpath": "OpenPath",
+    "unisal-coverage-open": "half coverage, called a target",
+    "random-open": "random, called a target",
 }
 # Ours: pseudo labels follow the labels bought so far, half of each query covers the pool, and the
 # first tiles are typical of its clusters.
@@ -164,7 +167,9 @@ def _end_cells(curve: pd.DataFrame) -> dict[str, str]:
     """Budget and pooled scores of the last round, or of training on all labels."""
     last = curve[curve["round"].fillna(0) == curve["round"].fillna(0).max()]
     scores = {title: f"{pooled_score(last, score):.3f}" for score, title in END.items()}
-    return {"labels at the end": f"{last.budget.mean():.0f}"} | scores
+    asked = last.query_precision.astype(float)
+    open_set = {"query precision": f"{asked.mean():.3f}"} if (asked < 1).any() else {}
+    return {"labels at the end": f"{last.budget.mean():.0f}"} | open_set | scores
 
 
 def labels_needed(curve: pd.DataFrame, accuracy: float) -> str:

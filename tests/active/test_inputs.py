@@ -55,10 +55,11 @@ def test_dropout_is_the_seeds_and_without_it_predictions_are_the_plain_mean(
 
 @pytest.mark.parametrize(
     ("strategy", "views", "dropout"),
-    [("unisal-jsd", True, False), ("dropquery", False, True), ("margin", False, False)],
+    [("unisal-jsd", True, False), ("dropquery", False, True), ("openpath", False, False)],
 )
 def test_a_pool_holds_what_the_strategy_wants_and_no_more(setup, pair, strategy, views, dropout):
     labels = {"labels": np.full(20, UNLABELLED), "unlabelled_mask": np.ones(20, bool)}
     pool = inputs.make_pool(strategy, pair, setup, TILES, **labels, seed=0)
     assert (pool.per_view_probs is not None, pool.dropout_probs is not None) == (views, dropout)
-    assert pool.probs.shape == (2, 20, 3) and pool.features.shape == (20, 4)
+    assert pool.probs.shape == (2, 20, 3)
+    assert pool.features.shape == (20, E if strategy == "openpath" else 4)

@@ -24,6 +24,7 @@ from lib.active.loop import (
 )
 from lib.active.strategies import Pool, select
 from lib.learning import losses, networks, samplers, setups
+from lib.report.active_evaluation import evaluate_loop
 
 N, V, E = 80, 3, 16
 CHANCE = np.random.default_rng(7)
@@ -123,6 +124,38 @@ def test_of_two_that_run_the_same_rounds_at_once_the_second_takes_up_those_of_th
         "network_b.safetensors",
         "networks2",
     ]
+
+
+# --- pools with tiles of no class -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["openpath", "unisal-coverage-open"])
+def test_tiles_of_no_class_are_refused_and_lost(tmp_path, setup, strategy):
+    """Of three classes two are targets; the prompts are right on nine tiles in ten."""
+    labels = np.where(TRUTH < 2, TRUTH, REFUSED)
+    wrong = np.random.default_rng(1).random(N) < 0.1
+    called = ((TRUTH < 2) ^ wrong)[POOL]
+    oracle = TableOracle(np.arange(N), labels)
+    config = config_with(setup, strategy=strategy, first="openpath", called=called)
+    history = run_rounds(tmp_path / "rounds", config, oracle, TEST)
+    assert history.queries.label.tolist() == labels[history.queries.tile].tolist()
+    n_labels = (history.queries.label >= 0).groupby(history.queries["round"]).sum().cumsum()
+    assert history.rounds.labelled.tolist() == n_labels.tolist()
+    by_prompts = history.queries[(history.queries["round"] == 0) | (strategy != "openpath")]
+    assert np.isin(by_prompts.tile, POOL[called]).all() and len(by_prompts) in (6, 18)
+    test = pd.DataFrame({"label": TRUTH[TEST], "group": "g"})
+    rounds = evaluate_loop(strategy, history, test, CLASSES)[:-1]
+    precision = (history.queries.label >= 0).mean()
+    assert rounds[-1]["labels"]["query_precision"] == pytest.approx(precision) and precision < 1
+    other = replace(config, called=np.ones_like(called))
+    anew = run_rounds(tmp_path / "rounds", other, oracle, TEST)
+    assert not history.queries.equals(anew.queries), "other prompts begin anew"
+
+
+def test_a_strategy_that_wants_prompts_is_refused_without_them(setup):
+    for wanted in ({"strategy": "openpath"}, {"first": "random-open"}):
+        with pytest.raises(ValueError, match="is for datasets whose card names targets"):
+            config_with(setup, **wanted)
 
 
 # --- which tiles are queried ----------------------------------------------------------------------

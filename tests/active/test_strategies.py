@@ -26,7 +26,8 @@ def random_pool(n=40, n_classes=3, size=4, queried=10, seed=0):
     labels[rows], mask[rows] = chance.integers(n_classes, size=queried), False
     features = chance.normal(size=(n, size)).astype(np.float32)
     more = chance.dirichlet(np.ones(n_classes), (7, n)).astype(np.float32)
-    return Pool(probs, features, labels, mask, per_view_probs=more[:4], dropout_probs=more[4:])
+    views = {"per_view_probs": more[:4], "dropout_probs": more[4:]}
+    return Pool(probs, features, labels, mask, **views, called=chance.random(n) < 0.6)
 
 
 def pool_on_a_line(places, first, second):
@@ -188,6 +189,42 @@ def test_half_of_a_query_is_unisals_and_the_other_covers_what_is_left():
     assert larger in range(7, 12) and smaller in range(4, 7)
     pool.labels[larger], pool.unlabelled_mask[larger] = 1, False
     assert rows_of("unisal-coverage", pool, 3)[2] in range(4, 7)
+
+
+# --- pools with tiles of no class ----------------------------------------------------------------
+
+
+def test_openpath_begins_with_the_middles_of_what_the_prompts_call_a_target():
+    called = np.array([True] * 7 + [False] * 5)
+    pool = pool_on_a_line([0, 1, 2, 10, 11, 12, 50, 20, 21, 22, 23, 24], [0.9] * 12, [0.9] * 12)
+    pool = replace(pool, called=called)
+    assert sorted(rows_of("openpath", pool, 3)) == [1, 4, 6]
+    assert set(rows_of("openpath", pool, 9)) > set(range(7)), "too few: the least certain as well"
+    assert set(rows_of("random-open", pool, 4)) < set(range(7))
+    assert sorted(rows_of("unisal-coverage-open", pool, 7)) == list(range(7))
+    for strategy in strategies.OPEN_SET:
+        with pytest.raises(ValueError, match=r"Pool\.called"):
+            select(strategy, replace(pool, called=None), 3, 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_openpath_then_takes_the_highest_entropies_among_the_nearest_to_a_prototype(seed):
+    """A quarter of the unlabelled tiles, by the cosine to the nearest mean of a class's labels."""
+    pool = random_pool(n=200, queried=20, seed=seed)
+    pool.labels[np.flatnonzero(pool.labels == 2)] = UNLABELLED  # refused: they make no prototype
+    rows, distance = np.flatnonzero(pool.unlabelled_mask).tolist(), {}
+    for row in rows:
+        z = pool.features[row].astype(float)
+        means = [pool.features[pool.labels == c].mean(0).astype(float) for c in (0, 1)]
+        distance[row] = min(1 - z @ m / np.linalg.norm(z) / np.linalg.norm(m) for m in means)
+    nearest = sorted(rows, key=distance.get)[:45]
+    assert sorted(rows_of("openpath", pool, 45)) == sorted(nearest)
+    one = strategies.open_path(pool, 6, seed, n_batches=1).rows.tolist()
+    assert one == sorted(nearest, key=lambda row: -strategies.entropy(pool.probs)[row])[:6]
+    drawn = [rows_of("openpath", pool, 10, draw) for draw in range(20)]
+    assert set(np.concatenate(drawn)) <= set(nearest) and len({tuple(d) for d in drawn}) > 10
+    means = [strategies.entropy(pool.probs)[d].mean() for d in (np.concatenate(drawn), nearest)]
+    assert means[0] > means[1], "of each batch the least certain"
 
 
 # --- against slow versions -----------------------------------------------------------------------

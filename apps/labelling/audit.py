@@ -34,6 +34,7 @@ from lib.labels import OTHER_TISSUE, REFUSED
 from lib.quality.audit import audit_sentence, class_precisions, draw_audit, label_audit
 from lib.quality.conformal import SET_LEVEL, prediction_sets
 from lib.random_draws import mixed_seed
+from lib.report.statistics import LEVEL
 
 SETS = "prediction_set"  # the column of `predictions_labelled.csv`
 
@@ -222,6 +223,7 @@ def report(answers_file: Path, predictions: Predictions) -> Quality | None:
     ]
     classes = np.repeat(np.arange(len(mine[0].classes)), list(mine[0].classes.values()))
     table = class_precisions(labelled, classes, list(mine[0].classes))
+    table = table.rename(columns={"low": f"at least ({LEVEL:.0%})", "high": "at most"})
     if earlier:
         return Quality(sentences, table)
     lines = answers.standing(answers.read(answers_file).lines).query("action == 'label'")

@@ -69,7 +69,8 @@ def audit_lines(
         if not (label := labels.get(path_key(path), "")):
             break
         drawn.append((path, class_of[path], label))
-    how = f"Fill in the column label of {file} from the top, where the order is by chance"
+    where = f"data/labels/{file.name}"  # the page is passed on: no path of this machine
+    how = f"Fill in the column label of {where} from the top, where the order is by chance"
     if not drawn:
         return [
             "Nobody has audited these classes, and how far off estimates without labels are was "

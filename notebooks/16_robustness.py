@@ -35,6 +35,7 @@ from lib.data import cards
 from lib.data.shifts import parse_list
 from lib.learning import trials
 from lib.figures import plots, step_plots
+from lib.quality import drift
 from lib.report import ablations, comparison
 from lib.report.trials import evaluate_varied
 from lib.run_folder import open_run
@@ -130,6 +131,20 @@ by_shift.pivot_table(index="shift", columns=["method", "variant"], values="accur
 # A point above the dotted diagonal is better than the zero-shot labels that it learnt from. Where full supervision
 # stays high while the zero-shot accuracy falls, the tissue can still be told apart, and the model alone is to blame.
 # Where a class is mostly labelled as another, views and clusters can agree on the error.
+#
+# ## Would one be told?
+#
+# Who has trained a classifier on the tiles as they are, and reads shifted ones, has no labels to see the fall by.
+# `90_your_own_tiles` compares their features instead: a permutation test of the maximum mean discrepancy, class by
+# class and by whole groups, and the share of tiles that lie farther from every class than 99% of the training tiles.
+
+# %%
+embedded = {"": run.shared, **dict(zip(names, folders, strict=True))}
+drift.at_shifts(embedded, train, test, seed=seed).round(3)
+
+# %% [markdown]
+# A shift can be seen and harmless, or do harm and not be seen: compare with the accuracies above. "least p" is what so
+# few groups allow at best; above 0.05 the test cannot speak.
 #
 # Of the hue of the views:
 

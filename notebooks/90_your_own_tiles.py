@@ -32,7 +32,7 @@ import pandas as pd
 from IPython.display import display
 
 from apps.labelling import audit, exchange
-from apps.own_tiles import classifier, gallery, model_card, quality, results, steps
+from apps.own_tiles import classifier, fit, gallery, model_card, quality, results, steps
 from apps.own_tiles.tile_folder import list_tiles, tiles_folder
 from lib import paths
 from lib.record import published
@@ -76,6 +76,7 @@ pd.DataFrame(lines).style.format(escape="html").hide()
 # %%
 listed = list_tiles(tiles_folder(folder), by_folder=by_folder)
 other_tiles = list_tiles(Path(other).expanduser()) if other else None
+fit.refuse_too_few(len(listed.unique), targets)
 out = paths.own_folder(dataset, vlm, seed, listed.folder)
 n_copies = len(listed.table) - len(listed.unique)
 print(f"{len(listed.table)} files, {n_copies} of them copies; results go to {out}")
@@ -115,7 +116,8 @@ print(f"{pixels.shape} {pixels.dtype}", *tiles.left_out_lines(), sep="\n")
 # votes of $V$ random views of it.
 
 # %%
-steps.embed(model, pixels_file, list(prompts.values()), out, n_views=n_views, seed=seed)
+words = list(prompts.values())
+seconds = steps.embed(model, pixels_file, words, out, n_views=n_views, seed=seed)
 
 # %% [markdown]
 # ## Filters choose, two networks learn
@@ -128,8 +130,7 @@ steps.embed(model, pixels_file, list(prompts.values()), out, n_views=n_views, se
 sizes = {"keep_ratio": keep_ratio, "n_steps": n_steps}
 learned = steps.learn(out, tiles.unique, names, others, said, sizes, seed=seed)
 classifier.save_classifier(
-    out / "classifier", out / "hcs", model=model, n_views=n_views, seed=seed, classes=prompts,
-    origin=origin
+    out, tiles.unique, model=model, n_views=n_views, seed=seed, classes=prompts, origin=origin
 )
 
 judged = audit.of_classifier(
@@ -180,11 +181,17 @@ tables |= {"groups": groups, "cases": cases, "left_out": tiles.left_out}
 results.write_tables(out, tables)
 predicted.head().round(3)
 
+# %% [markdown]
+# Tiles of the second folder may come from elsewhere. A permutation test compares their features with those of the
+# training tiles, class by class, and a sentence says what it finds.
+
 # %%
-second, left_other = None, None
+second, left_other, said_of_second = None, None, []
 if other_tiles:
-    second, other_tiles = classifier.predict_tiles(out / "classifier", other_tiles, model)
+    second, other_tiles, text = classifier.predict_tiles(out / "classifier", other_tiles, model)
     left_other = other_tiles.left_out
+    said_of_second = [f"The second folder, {other_tiles.folder.resolve().name}: {text}"]
+print(*said_of_second, sep="\n")
 results.write_tables(out, {"predictions_other": second, "left_out_other": left_other})
 second.head().round(3) if other_tiles else None
 
@@ -208,17 +215,20 @@ for name, sheet in gallery.write_sheets(out / "gallery", chosen, pixels).items()
 # ## The page
 #
 # The same pictures with their file names, for any browser, in one file that can be passed on, with the alarms at its
-# head. How good is it? If somebody has audited these predictions (`91_label_tiles`), the page says it; else estimates
-# without labels stand there beside their errors in the record, and none where an alarm rings.
+# head, and with whether the tiles are enough, as wide as the model expects, and how long more of them would take. How
+# good is it? If somebody has audited these predictions (`91_label_tiles`), the page says it; else estimates without
+# labels stand there beside their errors in the record, and none where an alarm rings.
 
 # %%
 overview = gallery.overview(shown, prompts)
 dropped = open_set.dropped_tiles(learned.probs, others) if others else None
 is_other = shown.other_tissue.values if others else None
+facts = gallery.facts(tiles, unique.kept, vlm, n_views, is_other) + said_of_second
+facts += [fit.enough(unique, targets, keep_ratio), fit.width(tiles, vlm)]
+facts += [fit.pace(model, len(unique), n_views, seconds)]
 page = {
     "title": tiles.folder.resolve().name, "alarms": learned.alarms,
-    "chosen": chosen, "pixels": pixels,
-    "facts": gallery.facts(tiles, unique.kept, vlm, n_views, is_other),
+    "chosen": chosen, "pixels": pixels, "facts": facts,
     "tables": {
         "Classes": overview, "Tiles that are no class": dropped, "Cases": cases,
         "Groups": groups, "Left out": tiles.left_out,

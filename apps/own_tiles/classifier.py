@@ -1,4 +1,4 @@
-"""The classifier of own tiles: save it, read it, predict other tiles with it.
+"""The classifier of own tiles: save it, read it, predict other tiles and say if they are unlike.
 
 What is heavy is imported where it is used, so that a notebook checks its inputs first.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from pydantic import BaseModel, Field
 
+from apps.own_tiles import unlike
 from apps.own_tiles.results import predictions
 from apps.own_tiles.tile_folder import TileFolder, list_tiles
 from lib.artefacts import atomic, scratch_folder
@@ -40,8 +41,8 @@ class Description(BaseModel):
 
 
 def save_classifier(
-    folder: Path,
-    trained: Path,
+    run: Path,
+    unique: pd.DataFrame,
     *,
     model: "VLM",
     n_views: int,
@@ -49,12 +50,14 @@ def save_classifier(
     classes: Mapping[str, Sequence[str]],
     origin: Mapping[str, Any],
 ) -> None:
-    """Save trained heads with what they need to predict; the folder appears when it is complete.
+    """Save trained heads with what they need to predict, and a sample of the training tiles.
+
+    The folder, `run/classifier`, appears when it is complete.
 
     Parameters
     ----------
-    folder : of the classifier
-    trained : folder with `network_*.safetensors`
+    run : folder with what `steps.embed` and `steps.learn` wrote
+    unique : a row per tile
     model : the VLM, of which name, a digest of its weights and commits of the hub are saved
     n_views, seed : of each tile, whose mean the heads read
     classes : prompts of each class, and of other tissue, which `origin` names
@@ -63,7 +66,7 @@ def save_classifier(
     """
     from lib.vlm.inference import weights_digest
 
-    files = sorted(trained.glob(NETWORKS))
+    files = sorted((run / "hcs").glob(NETWORKS))
     description = {
         "vlm": model.name,
         "vlm_seed": seed,
@@ -75,10 +78,11 @@ def save_classifier(
         "classes": {name: list(prompts) for name, prompts in classes.items()},
         "made_from": dict(origin),
     }
-    with atomic(folder) as temporary:
+    with atomic(run / "classifier") as temporary:
         temporary.mkdir()
         for file in files:
             shutil.copy(file, temporary)
+        unlike.save_sample(run, unique, temporary, seed=seed)
         (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1, ensure_ascii=False))
 
 
@@ -119,12 +123,12 @@ def read_classifier(folder: Path) -> tuple[dict[str, Any], list["Classifier"]]:
 
 def predict_tiles(
     folder: Path, tiles: TileFolder, model: "VLM", *, views: bool = True
-) -> tuple[pd.DataFrame, TileFolder]:
+) -> tuple[pd.DataFrame, TileFolder, str]:
     """Predict tiles with the classifier in a folder, whose VLM is loaded.
 
     views: read the mean of as many random views as the heads were taught with, or else each tile
-    once as it is, which is as many times as fast. Returns the table of `predictions`, and the tiles
-    without those that cannot be decoded.
+    once as it is, which is as many times as fast. Returns the table of `predictions`, the tiles
+    without those that cannot be decoded, and what `unlike.how_unlike` says of them.
     """
     import torch
 
@@ -141,10 +145,11 @@ def predict_tiles(
             embed_views(model, pixels, numbers, text, scratch, **drawn)
         else:
             embed_tiles(model, pixels, text, scratch)
-        name = "mean_features" if views else "backbone_features"
-        probs = networks.predict(heads, samplers.plain_features(scratch / f"{name}.npy"), numbers)
+        features = scratch / f"{unlike.FEATURES[views]}.npy"
+        probs = networks.predict(heads, samplers.plain_features(features), numbers)
+        sentence = unlike.how_unlike(folder, heads, features, tiles.unique)
     others = description["made_from"].get("other_tissue", ())
-    return predictions(tiles.table, probs, list(classes), others), tiles
+    return predictions(tiles.table, probs, list(classes), others), tiles, sentence
 
 
 def predict(
@@ -153,9 +158,9 @@ def predict(
     """Predict a folder of tiles with a classifier that `90_your_own_tiles` trained.
 
     classifier: the folder with classifier.json; folder, by_folder: see `list_tiles`; views: see
-    `predict_tiles`. Returns the table of `predictions`, and warns of what is left out. Raises
-    ValueError naming what is wrong with either folder, and a VLM that is not the one that the
-    classifier was trained with.
+    `predict_tiles`. Returns the table of `predictions`, prints whether the tiles are unlike those
+    that trained the classifier, and warns of what is left out. Raises ValueError naming what is
+    wrong with either folder, and a VLM that is not the one that the classifier was trained with.
     """
     from lib.vlm.inference import weights_digest
     from lib.vlm.loading import load_vlm
@@ -168,7 +173,8 @@ def predict(
             f"{classifier} was trained with another {description['vlm']}: "
             "its weights are not those here"
         )
-    predicted, tiles = predict_tiles(classifier, tiles, model, views=views)
+    predicted, tiles, sentence = predict_tiles(classifier, tiles, model, views=views)
+    print(sentence)
     if lines := tiles.left_out_lines():
         warnings.warn("\n".join(lines), stacklevel=2)
     return predicted

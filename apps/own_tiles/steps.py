@@ -1,5 +1,6 @@
 """VLM-CPL on own tiles, step by step. What is heavy is imported when the inputs are checked."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,14 +75,18 @@ def embed(
     *,
     n_views: int,
     seed: int,
-) -> None:
-    """Write features, probabilities and the votes of the views to `out`; see `embed_views`."""
+) -> float:
+    """Write features, probabilities and the votes of the views to `out`; see `embed_views`.
+
+    Returns the seconds that reading the tiles took.
+    """
     from lib.vlm.inference import embed_prompts, embed_tiles, embed_views
 
-    text = embed_prompts(model, prompts)
+    text, started = embed_prompts(model, prompts), time.perf_counter()
     embed_tiles(model, pixels, text, out)
     tiles = np.arange(len(np.load(pixels, mmap_mode="r", allow_pickle=False)))
     embed_views(model, pixels, tiles, text, out, n_views=n_views, seed=seed)
+    return time.perf_counter() - started
 
 
 @dataclass(frozen=True)

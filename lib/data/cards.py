@@ -66,6 +66,7 @@ Content = Annotated[Inside, _is("(?i)(?!(.*/)?recipe.json$).*", "name for what i
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Mpp = Annotated[Number, Field(ge=0.05, le=2)]
+Width = Annotated[Number, Field(ge=5, le=5000)]
 Shift = Annotated[Number, Field(ge=0, le=10)]
 Count = Annotated[int, Field(strict=True, ge=1, le=10**5)]
 Few = Annotated[int, Field(strict=True, ge=1, le=100)]
@@ -161,6 +162,7 @@ class Card:
     composed: of a dataset made of the tiles of others: `tissue`, by class folder the card that has
     a class of that name, and how many `tiles` of each are taken at most.
     other_tissue: what is in the slides and is no target class, in words for prompts.
+    tile_um: width of a tile in µm, where the source says it.
     group_hash_range: two numbers, 0 to 1: takes only the groups whose name, hashed, lies between
     them. Datasets with ranges that do not overlap share no group.
     restain: how far the tiles move from the other laboratory of `lib.data.staining` (−1: to it)
@@ -188,6 +190,7 @@ class Card:
     targets: Sequence[Name] = ()
     composed: Annotated[Mapping[str, Any], COMPOSED_TILES] | None = None
     other_tissue: Sequence[Text] = ()
+    tile_um: Width | None = None
     group_hash_range: Annotated[Sequence[Share], Field(min_length=2, max_length=2)] = (0, 1)
     restain: Number = 0.0
     joined: Sequence[Name] = ()

@@ -13,6 +13,7 @@ MOST_PIXELS, MOST_BYTES = 80_000_000, 2**30
 MOST_OBLONG = 20  # the longer side by the shorter
 LARGE = 4_000_000  # pixels; images of more are decoded one after the other, for the memory
 _one_large = Lock()
+MPP = 0.05, 5.0  # µm per pixel of a microscope; the rest, as 72 per inch, is meant for printers
 
 
 def open_image(file: Path) -> Image.Image:
@@ -45,6 +46,13 @@ def open_image(file: Path) -> Image.Image:
         opened.close()
         raise ValueError(wrong)
     return opened
+
+
+def tagged_mpp(opened: Image.Image) -> float | None:
+    """Return the µm per pixel that the resolution tag of a JPEG, PNG or TIFF says, or None."""
+    per_inch = float(opened.info.get("dpi", (0,))[0] or 0)
+    mpp = 25_400 / per_inch if per_inch > 0 else 0.0
+    return mpp if MPP[0] <= mpp <= MPP[1] else None
 
 
 def read_square(file: Path, size: int) -> tuple[np.ndarray, str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from lib import paths
-from lib.data.cards import Address, Share, Side, Text, checked, read_card
+from lib.data.cards import Address, Share, Side, Text, Width, checked, read_card
 from lib.parameters import near_names
 from lib.yaml_files import read_yaml
 
@@ -38,8 +38,9 @@ class VLMCard(_Cited):
     `weights` is the name that `lib.vlm.loading.load_vlm` resolves, `source` a web address.
     `input_size` is in pixels; `mean` and `std` of the three colours normalise pixels in 0 … 1 and
     are None where no source states them. `prompt_style` is how the authors word a prompt for a
-    `{class}`. `access` is what a user must do before the weights can be fetched, or empty;
-    `refused` why the model cannot be used here and what to use in its place, or empty.
+    `{class}`. `tile_um` is how wide tiles should be, in µm, where that is documented. `access` is
+    what a user must do before the weights can be fetched, or empty; `refused` why the model cannot
+    be used here and what to use in its place, or empty.
     """
 
     name: str
@@ -52,6 +53,7 @@ class VLMCard(_Cited):
     prompt_style: Text
     licence: Text
     citation: Text
+    tile_um: Width | None = None
     access: Text = ""
     refused: Text = ""
 

@@ -1,4 +1,4 @@
-"""The classifier of own tiles: saved, read and used on other tiles."""
+"""The classifier of own tiles: saved, read, used on other tiles, and whether these are unlike."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_models import SMALL, write_model
 
-from apps.own_tiles import classifier
+from apps.own_tiles import classifier, unlike
 from apps.own_tiles.model_card import NO_LICENCE, NOT_AUDITED, write_model_card
 from lib.alarm import Alarm
 from lib.data import tiles
@@ -46,8 +46,24 @@ def saved(small, tmp_path):
     model = load_vlm(small, device="cpu")
     origin = {"tiles": "digest"}
     options = {"model": model, "n_views": 2, "seed": 3, "classes": CLASSES, "origin": origin}
-    classifier.save_classifier(tmp_path / "classifier", tmp_path / "hcs", **options)
+    write_features(tmp_path, np.random.default_rng(5), 60)
+    classifier.save_classifier(tmp_path, unique_of(60), **options)
     return tmp_path / "classifier", heads, model
+
+
+def write_features(folder, rng, n, shift=0.0):
+    """Both files of features of n tiles, of different numbers."""
+    for name in unlike.FEATURES:
+        shift += 1
+        np.save(folder / f"{name}.npy", (rng.standard_normal((n, 48)) + shift).astype(np.float16))
+
+
+def unique_of(n, per_group=1):
+    """A table of n tiles, `per_group` of a case of two slides, or without groups."""
+    paths = [f"{number // per_group}/{number}.png" for number in range(n)]
+    table = pd.DataFrame({"tile": range(n), "path": paths, "group": paths})
+    slide = table.path.str.partition("/")[0] + "/slide " + (table.tile % 2).astype(str)
+    return table if per_group == 1 else table.assign(group=slide)
 
 
 def make_tiles(folder, n=5):
@@ -205,3 +221,48 @@ def test_the_digest_is_of_every_weight_of_every_image_encoder(small):
         model.model.logit_scale += 1
     assert inference.weights_digest(model) == digests[-1]  # no prediction depends on it
     assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize("features", unlike.FEATURES)
+@pytest.mark.parametrize("per_group", [1, 4])
+def test_a_sentence_says_whether_tiles_are_unlike_those_that_trained(
+    saved, tmp_path, features, per_group
+):
+    """Of plain tiles as of views; where cases trained it, tiles in no folder are of one."""
+    _, heads, _ = saved
+    new, file = tmp_path / "new", tmp_path / "new" / f"{features}.npy"
+    new.mkdir()
+    rng = np.random.default_rng(0)
+    write_features(tmp_path, rng, 200)
+    unlike.save_sample(tmp_path, unique_of(200, per_group), new, seed=0)
+    what = "cases" if per_group > 1 else "tiles, taken as of different cases,"
+    for shift, begins in {0: "No difference was found", 2: "These tiles are unlike"}.items():
+        write_features(new, rng, 40, shift=shift)
+        sentence = unlike.how_unlike(new, heads, file, unique_of(40, per_group))
+        assert sentence.startswith(begins), sentence
+        assert f"{40 // per_group} new against {200 // per_group} training {what}" in sentence
+        assert len(sentence) < 500
+    if per_group > 1:
+        flat = unique_of(40).assign(path=[f"{number}.png" for number in range(40)])
+        assert "1 new against 50 training cases" in unlike.how_unlike(new, heads, file, flat)
+
+
+def test_where_nothing_can_be_compared_the_sentence_says_so(saved, tmp_path, capsys):
+    """A classifier of before, one of few tiles, too few cases to tell; no prediction is lost."""
+    where, heads, _ = saved
+    write_features(tmp_path, np.random.default_rng(0), 30)
+    file = tmp_path / "mean_features.npy"
+    lines = {
+        (8, 1): "its training tiles, taken as of different cases, are too few to compare with (8)",
+        (24, 24): "its training cases are too few to compare with (1)",
+        (24, 12): "2 new against 2 training cases are too few for a test",
+    }
+    for (n, per_group), why in lines.items():
+        unlike.save_sample(tmp_path, unique_of(n, per_group), where, seed=0)
+        said = unlike.how_unlike(where, heads, file, unique_of(24, per_group))
+        assert "is not known: " in said and why in said
+    for spoil in (lambda f: f.write_bytes(b"words"), Path.unlink):
+        spoil(where / unlike.SAMPLE)
+        folder = make_tiles(tmp_path / f"tiles {spoil.__name__}")
+        assert len(classifier.predict(where, folder)) == 6
+        assert "is not known: it was saved without a sample of them." in capsys.readouterr().out

@@ -69,6 +69,20 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def naming(file: Path) -> Iterator[Path]:
+    """Raise ValueError naming a file where what is inside cannot read it as it was written here."""
+    try:
+        yield file
+    except (ValueError, TypeError, LookupError, AttributeError, EOFError, RecursionError) as error:
+        decoding = isinstance(error, UnicodeDecodeError)
+        why = "no text in UTF-8" if decoding else " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{file} is damaged, or not written here: restore it, or remove it and run again what "
+            f"writes it ({why})"
+        ) from error
+
+
+@contextmanager
 def scratch_folder() -> Iterator[Path]:
     """A folder for temporary files; if this process is killed, the next call removes it."""
     folder = _new_temporary(Path(tempfile.gettempdir()))

@@ -77,6 +77,8 @@ def _of_dataset(file: Path, notebook: Path) -> dict[str, Any]:
         f.stem: declared_parameters(f) for f in sorted(notebook.parent.glob("[0-9]*.py"))
     }
     common = read_yaml(file) or {}
+    if not isinstance(common, dict):
+        raise ValueError(f"{file} must hold named fields")
     sections = {name: common.pop(name) for name, v in [*common.items()] if isinstance(v, dict)}
     for name, section in sections.items():
         if name not in declared_by:

@@ -23,14 +23,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from lib import paths
-from lib.artefacts import atomic
+from lib.artefacts import atomic, naming
 
 # What was evaluated. unit: "tile", "slide", or "curve", the mean over the rounds of a learning
 # curve; varied, value: parameters that differ from the run's settings, and what they are.
 TEXTS = "dataset vlm method variant training network unit split pooling varied value".split()
 NUMBERS = "seed fold budget round".split()
+MOST_CLASSES = 10_000
 IDENTITY = [*TEXTS[:6], "seed", "fold", "unit", "split", "pooling", "budget", "round", *TEXTS[-2:]]
 CODE = ("lib", "notebooks", "data/cards", "data/prepare", "data/vlms.yaml", "data/encoders.yaml")
 COUNTS = ["label", "group", "n", "correct"]
@@ -98,13 +100,44 @@ def read(*stems: Path) -> Record:
 
 
 def _read(stem: Path) -> Record:
-    facts = pd.read_parquet(_file(stem, ".facts.parquet")).reindex(columns=FIELDS)
-    counts = pd.read_parquet(_file(stem, ".parquet"), columns=["evaluation", *COUNTS])
-    facts["settings"] = facts.settings.map(json.loads(_file(stem, ".settings.json").read_text()))
-    for name in NESTED:
-        texts = {text: json.loads(text) for text in facts[name].dropna().unique()}
-        facts[name] = [texts.get(text) for text in facts[name]]
+    with naming(_file(stem, ".facts.parquet")) as file:
+        facts = _table(file, [*IDENTITY, "settings"], [*NUMBERS, *SCORES, "precision", "seconds"])
+        facts = facts.reindex(columns=FIELDS)
+        for name in NESTED:
+            texts = {text: json.loads(text) for text in facts[name].dropna().unique()}
+            facts[name] = [texts.get(text) for text in facts[name]]
+        _refuse_unnamed(facts.params)
+    with naming(_file(stem, ".parquet")) as file:
+        needed = ["evaluation", *COUNTS]
+        counts = _table(file, needed, ["evaluation", "label", "n", "correct"])[needed]
+        if len(counts) and not 0 <= counts.label.min() <= counts.label.max() < MOST_CLASSES:
+            raise ValueError("a label is no number of a class")
+    with naming(_file(stem, ".settings.json")) as file:
+        settings = json.loads(file.read_text())
+        facts["settings"] = [settings[digest] for digest in facts.settings]
+        _refuse_unnamed(facts.settings)
     return Record(facts, counts)
+
+
+def _table(file: Path, needed: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(file)
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # as Arrow says that it is damaged
+        raise ValueError(error) from error
+    if lacking := {*needed} - {*table}:
+        raise ValueError(f"no column {min(lacking)!r}")
+    for name in {*numbers} & {*table}:
+        if not (is_numeric_dtype(table[name]) or table[name].isna().all()):
+            raise ValueError(f"column {name!r} is not of numbers")
+    return table
+
+
+def _refuse_unnamed(values: Iterable[Any]) -> None:
+    for value in values:
+        if not isinstance(value, dict):
+            raise ValueError(f"{value!r:.80} are no named values")
 
 
 def published(dataset: str = "*") -> Record:

@@ -170,7 +170,8 @@ def _zip_members(archive: zipfile.ZipFile) -> Iterator[_Member]:
             # zipfile would unpack a megabyte of bzip2 or LZMA at once, to any size
             raise NotImplementedError(f"{info.filename!r} has an unusual compression")
         get = partial(archive.open, info)
-        yield _Member(info.filename, info.file_size, info.is_dir(), refused, get)
+        is_folder = info.filename.endswith("/")  # is_dir() takes no empty name
+        yield _Member(info.filename, info.file_size, is_folder, refused, get)
 
 
 def _tar_members(archive: Any) -> Iterator[_Member]:

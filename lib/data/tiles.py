@@ -174,7 +174,7 @@ def _in_list(card: Card, folder: Path, where: str) -> list[tuple[str, int]]:
         if label not in label_of:
             known = ", ".join(label_of)
             raise ValueError(f"{file}: {name!r} has the unknown label {label!r}. Known: {known}")
-        if not (folder / path).is_file():
+        if not os.path.isfile(folder / path):  # which takes names that are too long, too
             raise ValueError(f"{file} names the absent tile {name!r}")
         labels[path.as_posix()] = label_of[label]
     for c, tissue_class in enumerate(card.classes):

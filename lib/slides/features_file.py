@@ -196,7 +196,7 @@ def _opened(file: Path) -> Iterator[h5py.File]:
             yield opened
     except FileNotFoundError:
         raise
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, UnicodeError) as error:
         raise ValueError(f"{file} is damaged or no HDF5 file: {error}") from error
 
 

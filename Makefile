@@ -23,6 +23,8 @@ VENV ?= .venv
 PYTHON ?= python3
 DATA_ROOT ?=
 LAB_ARGS ?=
+# Files are UTF-8 whatever the language of the shell.
+export PYTHONUTF8 := 1
 # Large buffers are kept for the next layer; see KEEP_BUFFERS in lib/runner.py.
 export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
@@ -44,7 +46,7 @@ unexport PIP_USER
 unexport VIRTUAL_ENV
 override SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: reproduce ablations record choose throughput data own label prompts slides site zip test test-fast smoke figures lab check format clean help
+.PHONY: reproduce ablations record choose throughput data own label prompts slides site zip test test-fast faults smoke figures lab check format clean help
 .PHONY: venv
 
 override export GOAL := $(firstword $(MAKECMDGOALS))
@@ -113,6 +115,9 @@ test: venv ## Run all tests
 
 test-fast: venv ## Run the tests that take no more than about a second each
 	@$(PYTEST) -m "not slow"
+
+faults: venv ## Meet every fault of tests/faults, and print how many are met well; minutes
+	@$(RUN) tests.faults
 
 # In a session of its own, so that an interruption ends its jobs too before the folder is removed.
 smoke: venv ## Run the whole chain on a handful of tiny tiles, in a temporary folder

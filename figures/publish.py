@@ -8,6 +8,11 @@ Needs neither tiles nor a model. VLM: where it is left out, the one that the dat
 name.
 """
 
+from lib import command_line
+
+if __name__ == "__main__":  # before what takes seconds to import
+    command_line.end_at_once()
+
 import argparse
 import shutil
 from collections.abc import Sequence
@@ -21,7 +26,7 @@ from figures.markdown import write_blocks
 from figures.page import VARIANT, Page, build
 from lib import parameters, paths, record
 from lib.artefacts import atomic
-from lib.command_line import exit_status
+from lib.command_line import end_by_exception, exit_status
 from lib.data import cards
 from lib.record import Record
 from lib.report.pseudo_labels import at_main_keep_ratio, pseudo_label_frame
@@ -161,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("dataset", nargs="?", help="a card in data/cards")
     parser.add_argument("vlm", nargs="?", help="names the run folders")
     options = parser.parse_args(arguments)
+    end_by_exception()
     return exit_status(lambda: _publish(options.mode, options.dataset, options.vlm))
 
 

@@ -23,6 +23,8 @@ HOST = hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
 # A folder with what is being written, of a process of this host.
 TEMPORARY = re.compile(rf"\.part-{HOST}-(\d{{1,9}})-[0-9a-f]{{8}}")
 ASIDE = ".aside"  # in it: what is being replaced, where two folders cannot be exchanged at once
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+LONGEST_FOR_SOCKETS = 50  # bytes of TMPDIR, of the 107 of a socket's name on Linux
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 
 
@@ -59,10 +61,10 @@ def atomic(path: Path) -> Iterator[Path]:
                 _swap(temporary, path)
     except BaseException as error:
         _remove(scratch)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise OSError(
-                errno.ENOSPC, f"the disk is full, nothing was written to {path}"
-            ) from error
+        short = "requested and" in str(error)  # what NumPy says, without a number
+        if isinstance(error, OSError) and (error.errno in NO_ROOM or short):
+            full = f"the disk or a quota is full, nothing was written to {path}"
+            raise OSError(error.errno or errno.ENOSPC, full) from error
         raise
     if not nested:
         _remove(scratch)
@@ -83,9 +85,14 @@ def naming(file: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """A folder for temporary files; if this process is killed, the next call removes it."""
-    folder = _new_temporary(Path(tempfile.gettempdir()))
+def scratch_folder(*, sockets: bool = False) -> Iterator[Path]:
+    """A folder for temporary files; if this process is killed, the next call removes it.
+
+    sockets: lie in it, whose names are bounded: a TMPDIR that is too long for them is not used.
+    """
+    place = tempfile.gettempdir()
+    long = sockets and len(os.fsencode(place)) > LONGEST_FOR_SOCKETS
+    folder = _new_temporary(Path("/tmp" if long else place))  # nosec B108
     try:
         yield folder
     finally:

@@ -48,7 +48,8 @@ def cluster_features(
     """Cluster of each tile by K-means, int [N], `UNLABELLED` outside `candidates`.
 
     features: [N, D]; tiles: [N] tile numbers; candidates: bool [N]. With fewer tiles than
-    clusters each tile is one. Raises ValueError when `candidates` leaves no tile.
+    clusters each tile is one, and of tiles that are alike there are fewer: every cluster has
+    one. Raises ValueError when `candidates` leaves no tile.
     """
     tiles = np.arange(len(features)) if tiles is None else np.asarray(tiles)
     candidates = np.ones(len(features), bool) if candidates is None else candidates
@@ -58,7 +59,8 @@ def cluster_features(
     rows = rows[np.argsort(tiles[rows])]  # the start of K-means depends on the order of its rows
     clusters = np.full(len(features), UNLABELLED)
     chosen = Rows(lambda some: features[some].astype(np.float32), rows)
-    clusters[rows], _ = k_means(chosen, n_clusters, n_init=10, seed=seed)
+    found, _ = k_means(chosen, n_clusters, n_init=10, seed=seed)
+    clusters[rows] = np.unique(found, return_inverse=True)[1]
     return clusters
 
 

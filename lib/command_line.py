@@ -1,6 +1,7 @@
 """How every command of this repository ends."""
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -15,20 +16,34 @@ def exit_status(work: Callable[[], None]) -> int:
     except (ValueError, RuntimeError, OSError) as error:
         say(f"error: {error}")
         return 1
+    except MemoryError:
+        say("error: there is too little memory: close other programs, or pass fewer tiles")
+        return 1
     except KeyboardInterrupt:
         say(INTERRUPTED)
         return 130
     return 0
 
 
+def end_at_once() -> None:
+    """Let SIGINT end this process with one line, while it imports and has nothing to remove."""
+
+    def end(*_: object) -> None:
+        say(INTERRUPTED)
+        os._exit(130)
+
+    signal.signal(signal.SIGINT, end)
+
+
 def end_by_exception() -> None:
-    """Let SIGINT and SIGTERM end this process by an exception, so that temporaries are removed."""
+    """Let SIGINT, SIGTERM and SIGHUP end this process by an exception that removes temporaries."""
 
     def end(number: int, _: object) -> None:
         logging.disable()  # what the client of a kernel that is shut down logs is for nobody
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    for ending in (signal.SIGINT, signal.SIGTERM):
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # as nohup has it
+    for ending in (signal.SIGINT, signal.SIGTERM, *[signal.SIGHUP] * hangs_up):
         signal.signal(ending, end)
 
 

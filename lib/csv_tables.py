@@ -19,14 +19,19 @@ MAX_BYTES = 100 * 2**20
 SHOWN = 10  # problems that a message names
 
 
-def read_table(file: Path, required: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
+def read_table(
+    file: Path,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    problems: list[str] | None = None,
+) -> pd.DataFrame:
     """The columns of a table that are asked for, as text, and `line`, the line of each row.
 
     Columns are found whatever their capitals; an optional one that is not there is left out, and so
     are all others. Spaces around a cell, empty rows and the line `sep=;` of a spreadsheet do not
     count. Raises ValueError naming the file, and line or column, for another encoding, a file above
     100 MB, a missing column, two columns with one name, a quote that is not closed, and all rows
-    with fewer or more cells than the header.
+    with fewer or more cells than the header; with `problems` these are left out and added to it.
     """
     text = _text(file)
     wanted = list(dict.fromkeys([*required, *optional]))
@@ -37,13 +42,16 @@ def read_table(file: Path, required: Sequence[str], optional: Sequence[str] = ()
         if name and header.count(name) > 1:
             raise ValueError(f"{file} has two columns {name!r}")
     columns = {name: header.index(name) for name in wanted if name in header}
-    made, problems = [], []
+    made, ragged = [], []
     for line, cells in rows:
         if len(cells) < len(header) or any(cells[len(header) :]):
-            problems.append(f"line {line}: {len(cells)} cells, where the header has {len(header)}")
+            ragged.append(f"line {line}: {len(cells)} cells, where the header has {len(header)}")
         else:
             made.append([*(cells[place] for place in columns.values()), line])
-    refuse(str(file), problems)
+    if problems is None:
+        refuse(str(file), ragged)
+    else:
+        problems += ragged
     table = pd.DataFrame(made, columns=[*columns, "line"], dtype=object)
     return table.astype(dict.fromkeys(columns, str) | {"line": int})
 
@@ -83,6 +91,8 @@ def _text(file: Path) -> str:
         content = opened.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ValueError(f"{file} is larger than {MAX_BYTES >> 20} MB")
+    if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise ValueError(f"{file} is a workbook or an archive: save the table as CSV in UTF-8")
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         text = content.decode(encoding)

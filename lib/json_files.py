@@ -19,6 +19,8 @@ def read_json(file: Path, what: str) -> Any:
             json.dumps(values, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError(f"{file} is no {what}: it holds half of a character") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is no {what}: it is not UTF-8") from None
     except RecursionError:
         raise ValueError(f"{file} is no {what}: it is nested too deeply") from None
     except ValueError as error:

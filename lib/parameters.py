@@ -2,10 +2,12 @@
 
 A notebook's parameters and their defaults stand in its cell tagged `parameters`, and nowhere else.
 `notebooks/params/<dataset>.yaml` holds what differs for a dataset: `name: value` for all notebooks
-that declare the name, and below a notebook's name what holds for that notebook alone.
+that declare the name, and below a notebook's name what holds for that notebook alone. Between
+which bounds a number lies stands in `RANGES`, by its name.
 """
 
 import ast
+import math
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -16,6 +18,18 @@ from lib import paths
 from lib.yaml_files import read_yaml
 
 CELL = re.compile(r'^# %% tags=\["parameters"\]\n(.*?)(?=^# %%|\Z)', re.MULTILINE | re.DOTALL)
+SHARE, COUNT = (0, 1), (1, 10**6)
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys("contrast hue min_stained own_weight threshold tolerance".split(), SHARE),
+    **dict.fromkeys("keep_ratio label_share query_share".split(), (1e-6, 1)),
+    **dict.fromkeys("cross_weight pseudo_counts".split(), (0, 1e6)),
+    **dict.fromkeys("n_labels n_rounds n_steps full_steps round_steps slide_steps".split(), COUNT),
+    **dict.fromkeys("steps query_size audit_size tiles_per_slide n_encoded".split(), COUNT),
+    **dict.fromkeys("batch_size n_features n_worlds n_classes at_least parts".split(), (1, 10**5)),
+    **dict.fromkeys("image_size fine_tune_size".split(), (32, 2048)),
+    **{"n_views": (1, 1000), "tile_mpp": (0.05, 10), "seed": (0, 2**32 - 1)},
+    **{"fold": (0, 1000), "part": (-1, 10**5)},
+}
 
 
 def declared_parameters(notebook: Path) -> dict[str, Any]:
@@ -46,7 +60,8 @@ def resolve_parameters(notebook: Path, passed: Mapping[str, Any]) -> dict[str, A
 
     A vlm that is passed as "" is that of the dataset, and "@encoder" puts an encoder beside it.
     Raises ValueError, naming the valid ones, for a name that the notebook does not declare (in a
-    parameter file: no notebook) and for a value of another type than the default.
+    parameter file: no notebook), for a value of another type than the default, and for a number
+    beyond its `RANGES`.
     """
     defaults = declared_parameters(notebook)
     passed = _checked(passed, defaults, notebook.stem)
@@ -80,6 +95,8 @@ def _of_dataset(file: Path, notebook: Path) -> dict[str, Any]:
     if not isinstance(common, dict):
         raise ValueError(f"{file} must hold named fields")
     sections = {name: common.pop(name) for name, v in [*common.items()] if isinstance(v, dict)}
+    for name in [name for name in common if name in declared_by]:
+        raise ValueError(f"{file}: {name} must hold named fields, not {common[name]!r:.80}")
     for name, section in sections.items():
         if name not in declared_by:
             raise ValueError(
@@ -118,6 +135,11 @@ def _checked(
             raise ValueError(
                 f"{where}: parameter {name!r} must be {wanted.__name__} like "
                 f"{declared[name]!r}, not {value!r}"
+            )
+        low, high = RANGES.get(name, (-math.inf, math.inf))
+        if wanted in (int, float) and not low <= value <= high:
+            raise ValueError(
+                f"{where}: parameter {name!r} must be {low:g} … {high:g}, not {value!r}"
             )
         checked[name] = value
     return checked

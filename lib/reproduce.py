@@ -53,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     profile = os.environ.get("PROFILE")
     command += ["--profile", profile] if profile else ["--cores", "all"]
     signals = {signal.SIGTERM, signal.SIGHUP}
-    for number in signals:
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup has it
+        signals.remove(signal.SIGHUP)
+    for number in {signal.SIGINT, *signals}:
         signal.signal(number, signal.default_int_handler)
     with (
         warm.started(wanted=not profile) as named,  # jobs of a cluster have another environment

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lib import chain, paths, record
-from lib.artefacts import atomic, locked
+from lib.artefacts import atomic, locked, naming
 from lib.data import datasets
 from lib.data.cards import read_card
 from lib.data.tiles import decode_tiles
@@ -116,9 +116,11 @@ class Run:
         for place in [folder / stem for folder in (self.folder, self.shared) for stem in stems]:
             array, table = (place.with_name(f"{place.name}.{kind}") for kind in ("npy", "parquet"))
             if array.is_file():
-                return np.load(array, mmap_mode="r", allow_pickle=False)
+                with naming(array):
+                    return np.load(array, mmap_mode="r", allow_pickle=False)
             if table.is_file():
-                return pd.read_parquet(table)
+                with naming(table):
+                    return pd.read_parquet(table)
         before = ", ".join(chain.ancestors(self.notebook)) or "the notebooks before it"
         raise FileNotFoundError(
             f"{self.folder} holds no {name!r}, which {self.notebook} reads: run {before} first, "
@@ -210,4 +212,5 @@ def open_run(notebook: str, values: Mapping[str, Any]) -> Run:
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:
-    return json.loads(file.read_text()) if file.is_file() else {}
+    with naming(file):
+        return dict(json.loads(file.read_text())) if file.is_file() else {}

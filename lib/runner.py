@@ -9,15 +9,17 @@ executed copy has them in place of the defaults.
 
 import sys
 
-from lib import warm
+from lib import command_line, warm
 
 if __name__ == "__main__":  # before what takes a second to import
+    command_line.end_at_once()
     status = warm.hand_over(sys.argv[1:])
     if status is not None:
         raise SystemExit(status)
 
 import argparse
 import ast
+import builtins
 import functools
 import os
 import re
@@ -46,8 +48,13 @@ PACKAGES = ("lib", "apps", "data", "figures")
 # Notebooks are checked without jsonschema's IRIs, whose grammar takes seconds to build on import.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 # What a notebook prints that its caller has to see.
-TOLD = ("left out", "alarm: ", "note: ", "open ")
+TOLD = ("left out", "converted: ", "alarm: ", "note: ", "open ")
 TOLD_AT_ONCE = "download: "
+# Errors whose text is for the user: those of files, and what this repository raises.
+SAYING = {"ValueError", "UnreadableTiles", "Refused", "OutOfReach"}
+SAYING |= {
+    e.__name__ for e in vars(builtins).values() if isinstance(e, type) and issubclass(e, OSError)
+}
 SHORT = 3  # seconds: the heading of a section that takes longer is printed
 
 
@@ -148,7 +155,7 @@ def _execute(notebook: Path, parameters: Mapping[str, Any], done: Path) -> Path:
         remove_leftovers(touched)
     os.environ |= KEEP_BUFFERS | NO_BARS | os.environ | own_gpu(parameters)  # for the kernel
     failed, content = done.with_suffix(".failed.ipynb"), filled(notebook, parameters)
-    with scratch_folder() as scratch, atomic(done) as partial:
+    with scratch_folder(sockets=True) as scratch, atomic(done) as partial:
         source = scratch / f"{notebook.stem}.ipynb"
         jupytext.write(content, source, fmt="ipynb")
         # Sockets as files: no ports that kernels running side by side could collide on.
@@ -188,11 +195,14 @@ def own_gpu(parameters: Mapping[str, Any], devices: str = "/dev/nvidia[0-9]*") -
 
 
 def _quiet_kernels() -> type:
-    """Kernels whose last words to the terminal are for nobody; cells have their own output."""
+    """Kernels of this Python, whatever JUPYTER_PATH calls python3, quiet to the terminal."""
+    from ipykernel.kernelspec import RESOURCES, get_kernel_dict
     from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
 
     class QuietKernels(AsyncKernelManager):
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            self._kernel_spec = KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
             self.provisioner = warm.provisioner(self)
             await super().start_kernel(stderr=subprocess.DEVNULL, **options)
 
@@ -237,13 +247,13 @@ class _Sections:
 def _explained(error: Exception) -> str:
     """What stopped a notebook, and what to do about it."""
     kind, text = getattr(error, "ename", ""), str(getattr(error, "evalue", "")).strip()
+    little = "close other programs, or pass a smaller batch_size or fewer tiles"
     if not kind:
-        return (
-            "its process ended, most often for lack of memory: close other programs, or pass a "
-            "smaller batch_size or fewer tiles"
-        )
-    if kind in ("ValueError", "OSError", "FileNotFoundError", "UnreadableTile") and text:
-        return text  # these say what to do
+        return f"its process ended, most often for lack of memory: {little}"
+    if kind in ("MemoryError", "OutOfMemoryError") or "can't allocate memory" in text:
+        return f"there is too little memory: {little}"
+    if kind in SAYING and text:
+        return text
     return f"{kind}: {text}\nThis should not happen; please report it with the notebook"
 
 
@@ -274,7 +284,7 @@ def name_and_value(text: str) -> tuple[str, str]:
 def _run(notebook: Path, options: Sequence[tuple[str, str]]) -> None:
     """Run a notebook and print what its caller wants to know."""
     if not notebook.is_file():
-        names = [file.stem for file in paths.notebook_file("").parent.glob("[0-9]*.py")]
+        names = sorted(f.stem for f in paths.notebook_file("").parent.glob("[0-9]*.py"))
         raise ValueError(f"there is no {notebook}{near_names(notebook.stem, names)}")
     declared = declared_parameters(notebook)
     passed = {

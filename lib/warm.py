@@ -40,7 +40,7 @@ def started(*, wanted: bool = True) -> Iterator[dict[str, str]]:
     from lib.artefacts import scratch_folder
 
     named, null = {}, subprocess.DEVNULL
-    with scratch_folder() as folder, contextlib.ExitStack() as ended:
+    with scratch_folder(sockets=True) as folder, contextlib.ExitStack() as ended:
         address = str(folder / "socket")
         if wanted and _can_fork() and len(os.fsencode(address)) < LONGEST_ADDRESS:
             with socket.socket(socket.AF_UNIX) as listener:
@@ -89,7 +89,7 @@ def hand_over(arguments: Sequence[str]) -> int | None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(runner), number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, pass_on)
     return int(answers.readline() or KILLED)
 

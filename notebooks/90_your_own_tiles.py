@@ -107,7 +107,7 @@ pixels = np.load(pixels_file, mmap_mode="r", allow_pickle=False)
 if other_tiles:
     other_tiles, _ = other_tiles.decode("own", model.image_size)
     print(*other_tiles.left_out_lines(), sep="\n")
-print(f"{pixels.shape} {pixels.dtype}", *tiles.left_out_lines(), sep="\n")
+print(f"{pixels.shape} {pixels.dtype}", *tiles.left_out_lines(), *tiles.converted_lines(), sep="\n")
 
 # %% [markdown]
 # ## Prompts label, views vote

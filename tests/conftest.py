@@ -33,7 +33,10 @@ def main(monkeypatch):
     """`python -m lib.runner` in this process, without a start of seconds; what it sets goes."""
     from lib import runner
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     for name, value in (runner.KEEP_BUFFERS | runner.NO_BARS).items():
         monkeypatch.setenv(name, value)
     yield lambda *arguments: runner.main([*map(str, arguments)])

@@ -106,3 +106,13 @@ def test_features_that_are_read_late_give_the_same_clusters(monkeypatch):
         given = {"seed": 3, "tiles": tiles, "candidates": some}
         late = clusters.cluster_features(Rows(features.__getitem__, np.arange(300)), 5, **given)
         assert np.array_equal(late, clusters.cluster_features(features, 5, **given))
+
+
+def test_of_tiles_that_are_alike_every_cluster_has_one():
+    """K-means leaves clusters empty then, and a mean of none is no number."""
+    for seed in range(5):
+        features = np.random.default_rng(seed).normal(size=(3, 4))[[0, 1, 2, 0, 1, 0]]
+        found = clusters.cluster_features(features, 5, seed=seed)
+        assert sorted({*found}) == [*range(len({*found}))] and len({*found}) <= 3
+        lift = clusters.cluster_lift(found, np.full((6, 5), 0.2))
+        assert np.isfinite(lift).all() and clusters.classes_by_lift(lift).shape == (len(lift),)

@@ -108,6 +108,14 @@ def test_parameter_files_hold_only_declared_differences():
                 assert not same, f"{file.name}: {same} are the defaults of {name}"
 
 
+def test_every_number_among_the_parameters_has_bounds_that_hold_its_default():
+    for notebook in NOTEBOOKS:
+        for name, value in parameters.declared_parameters(notebook).items():
+            if type(value) in (int, float):
+                low, high = parameters.RANGES[name]
+                assert low <= value <= high, f"{notebook.name}: {name}"
+
+
 def test_no_executed_notebook_is_tracked():
     command = ["git", "-C", ROOT, "ls-files", "*.ipynb"]
     assert not subprocess.run(command, capture_output=True, check=False).stdout

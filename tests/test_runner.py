@@ -164,7 +164,9 @@ with atomic(folder / "votes.npy") as part:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    "how, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_an_ended_run_leaves_no_named_artefact_and_no_kernel(how, status, write_notebook):
     folder = paths.run_folder("toy", "none/at all", 0)
     pid = folder / "kernel"

@@ -86,8 +86,8 @@ class Problems(list[str]):
             self.append(f"{where}: {name} {first['input']!r:.80}: {first['msg']}"[:500])
         except ValueError as error:
             self.append(f"{where}: {error}"[:500])
-        except (AttributeError, LookupError, TypeError) as error:  # another form than a task's
-            self.append(f"{where}: it is no task ({error!r})"[:500])
+        except (AttributeError, LookupError, TypeError):  # another form than a task's
+            self.append(f"{where}: it is no task as it is exported")
 
 
 def class_called(label: str, class_names: Sequence[str]) -> str | None:
@@ -111,20 +111,24 @@ def append(file: Path, answers: Iterable[Answer]) -> None:
     """Add lines and wait until they are on the disk; several processes may do so at once.
 
     A line that was cut off when a process was killed is ended first, so that it spoils no other.
+    Raises OSError naming the file where the disk takes none.
     """
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     lines = [JSON_LINE.dump_json(replace(a, when=a.when or now)) + b"\n" for a in answers]
     if not lines:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    with locked(file.with_name(f".{file.name}.lock")), file.open("ab+") as opened:
-        if opened.tell():
-            opened.seek(-1, os.SEEK_END)
-            if opened.read(1) != b"\n":
-                opened.write(b"\n")
-        opened.write(b"".join(lines))
-        opened.flush()
-        os.fsync(opened.fileno())
+    try:
+        with locked(file.with_name(f".{file.name}.lock")), file.open("ab+") as opened:
+            if opened.tell():
+                opened.seek(-1, os.SEEK_END)
+                if opened.read(1) != b"\n":
+                    opened.write(b"\n")
+            opened.write(b"".join(lines))
+            opened.flush()
+            os.fsync(opened.fileno())
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}, no answer was kept", str(file)) from error
 
 
 def add_new(file: Path, answers: Sequence[Answer]) -> int:

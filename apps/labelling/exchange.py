@@ -3,7 +3,6 @@
 import os
 import shutil
 import unicodedata
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from apps.own_tiles.results import predictions, write_tables
 from apps.slide_viewer.annotations import read_tiles_geojson
 from lib import paths
 from lib.artefacts import atomic
-from lib.csv_tables import number, path_key, read_table, refuse
+from lib.csv_tables import number, path_key, read_table
 from lib.labels import NONE_OF_THESE, OTHER_TISSUE, REFUSED, UNLABELLED
 
 if TYPE_CHECKING:
@@ -25,16 +24,24 @@ if TYPE_CHECKING:
 
 
 class _OneLabelEach(dict[tuple[str, str], tuple[Answer, str]]):
-    """Answers by tile and person, with the line of each."""
+    """Answers by tile and person, with the line of each; two different ones are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twofold: set[tuple[str, str]] = set()
 
     def add(self, answer: Answer, where: str) -> None:
         """Raises ValueError for another label by the same person for the same tile."""
-        first, line = self.setdefault((answer.tile, answer.who), (answer, where))
+        key = (answer.tile, answer.who)
+        first, line = self.setdefault(key, (answer, where))
         if first.label != answer.label:
-            raise ValueError(f"{answer.who} gives this tile two classes, the first in {line}")
+            self.twofold.add(key)
+            raise ValueError(
+                f"{answer.who} gives this tile two classes, the first in {line}: neither counts"
+            )
 
     def answers(self) -> list[Answer]:
-        return [answer for answer, _ in self.values()]
+        return [answer for key, (answer, _) in self.items() if key not in self.twofold]
 
 
 # --- CSV -----------------------------------------------------------------------------------------
@@ -56,17 +63,17 @@ def write_csv(file: Path, lines: pd.DataFrame, unique: pd.DataFrame) -> None:
 
 def read_csv(
     file: Path, table: pd.DataFrame, class_names: Sequence[str], who: str = "csv"
-) -> list[Answer]:
+) -> tuple[list[Answer], list[str]]:
     """Read answers from a CSV with the columns path and label, and perhaps who, when and seconds.
 
     table: path and digest of every file, whose paths count from the folder of the tiles. Lines
-    without a label are passed over. Raises ValueError as `read_table` does, and naming every line
-    with an unknown path or class, a value that is none, or a second label of one person for a tile
-    or a copy of it.
+    without a label are passed over. Second, in words, the lines that are left out: those with an
+    unknown path or class, a value that is none, another number of cells than the header, or a
+    second label of one person for a tile or a copy of it. Raises ValueError as `read_table` does.
     """
-    rows = read_table(file, ("path", "label"), ("who", "when", "seconds"))
-    digests = table.groupby(table.path.map(path_key)).digest.unique()
     said, problems = _OneLabelEach(), Problems()
+    rows = read_table(file, ("path", "label"), ("who", "when", "seconds"), problems)
+    digests = table.groupby(table.path.map(path_key)).digest.unique()
     for row in rows[rows.label != ""].to_dict("records"):
         with problems.at(where := f"line {row['line']}"):
             tiles = digests.get(path_key(row["path"]), ())
@@ -77,8 +84,7 @@ def read_csv(
             seconds = number(row["seconds"], "seconds") if row.get("seconds") else None
             by, when = row.get("who") or who, row.get("when", "")
             said.add(Answer(tiles[0], label, by, when=when, seconds=seconds), where)
-    refuse(str(file), problems)
-    return said.answers()
+    return said.answers(), [f"{file}, {problem}" for problem in problems]
 
 
 def read_labels(
@@ -86,9 +92,9 @@ def read_labels(
 ) -> tuple[dict[str, int], list[str]]:
     """Read labels by digest, as `answers.resolve` has them, from a file of answers or a CSV.
 
-    table: path and digest of every file. Second, in words, the lines of a file of answers that are
-    none, which are left out, as are answers of an audit with open tiles. Raises ValueError for a
-    CSV that `read_csv` refuses, for another format, and where no answer is left.
+    table: path and digest of every file. Second, in words, the lines that are left out, as are
+    answers of an audit with open tiles. Raises ValueError for a CSV that `read_csv` refuses, for
+    another format, and where no answer is left.
     """
     if not file.is_file():
         raise ValueError(f"there is no file of labels {file}")
@@ -100,7 +106,8 @@ def read_labels(
         lines = lines[~lines.tile.isin(waiting)]
         problems += [f"{file}: {len(waiting)} tiles of an audit wait for its end"] * bool(waiting)
     else:
-        lines, problems = answers.table_of(read_csv(file, table, class_names)), []
+        read, problems = read_csv(file, table, class_names)
+        lines = answers.table_of(read)
     if not len(lines):
         more = f"; the first problem: {problems[0]}" if problems else ""
         raise ValueError(f"{file} holds no answer for these tiles and classes{more}")
@@ -161,12 +168,13 @@ def read_qupath(
     who: str = "qupath",
     *,
     unchanged: bool = False,
-) -> list[Answer]:
-    """Read tiles that somebody gave another class in QuPath, from its GeoJSON.
+) -> tuple[list[Answer], list[str]]:
+    """Read tiles that somebody gave another class in QuPath, and in words what was left out.
 
     QuPath does not say which tiles a person has looked at: taken are those whose class is not the
     one that `annotations.write_tiles_geojson` wrote. Tiles of which the file does not say what was
-    written are left out, with a warning.
+    written are left out, and so are objects that are no tiles, and those of these tiles that have
+    an unknown class or two, or are not in the table.
 
     Parameters
     ----------
@@ -178,25 +186,24 @@ def read_qupath(
 
     Raises
     ------
-    ValueError : naming the file and each of these tiles that has an unknown class or two, or is not
-        in the table
+    ValueError : naming a file that is no GeoJSON
+
     """
-    objects = read_tiles_geojson(file)
+    objects, problems = read_tiles_geojson(file), Problems()
     objects = objects[objects["class"] != ""]
     if not unchanged:
         unknown = objects.written == ""
         if unknown.any():
-            warnings.warn(
-                f"{file} does not say which class {unknown.sum()} tiles had before somebody could "
-                "change it: they are left out. unchanged=True takes each as a label",
-                stacklevel=2,
+            problems.append(
+                f"it does not say which class {unknown.sum()} tiles had before somebody could "
+                "change it: they are left out. unchanged=True takes each as a label"
             )
         changed = objects["class"].map(_in_qupath) != objects.written.map(_in_qupath)
         objects = objects[changed & ~unknown]
     corners = zip(table.x.round(), table.y.round(), table.digest, strict=True)
     digest_at = {(x, y): digest for x, y, digest in corners}
     names = {_in_qupath(name): name for name in (OTHER_TISSUE, NONE_OF_THESE, *class_names)}
-    said, problems = _OneLabelEach(), Problems()
+    said = _OneLabelEach()
     for tile in objects.to_dict("records"):
         with problems.at(where := f"tile at ({tile['x']:g}, {tile['y']:g})"):
             digest = digest_at.get((round(tile["x"]), round(tile["y"])))
@@ -206,8 +213,7 @@ def read_qupath(
             other = name == OTHER_TISSUE and name not in class_names
             label = None if other else class_called(name, class_names)
             said.add(Answer(digest, label, who), where)
-    refuse(str(file), problems)
-    return said.answers()
+    return said.answers(), [f"{file}: {problem}" for problem in problems]
 
 
 def _in_qupath(name: str) -> str:

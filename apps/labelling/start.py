@@ -5,6 +5,11 @@ python -m apps.labelling.start -p folder my_tiles -p classes "benign tissue; ade
 Arguments of JupyterLab may follow, and more in the environment's `LAB_ARGS`, quoted as in a shell.
 """
 
+from lib import command_line
+
+if __name__ == "__main__":  # before what takes seconds to import
+    command_line.end_at_once()
+
 import argparse
 import json
 import os
@@ -21,7 +26,7 @@ from apps.own_tiles.tile_folder import list_tiles, tiles_folder
 from apps.own_tiles.words import parse_words
 from lib import parameters, paths, runner
 from lib.artefacts import atomic
-from lib.command_line import exit_status, say
+from lib.command_line import end_by_exception, exit_status, say
 from lib.vlm.prompts import PAPERS, parse_templates
 
 FIRST, RESULT, LABEL = "00_tiles_and_splits", "90_your_own_tiles", "91_label_tiles"
@@ -76,7 +81,10 @@ def has_result(out: Path, tiles: Path, own: Mapping[str, Any]) -> bool:
     if before != made_from(unique, own["labels"], **settings):
         print(f"tiles, labels or settings have changed since {out}", file=sys.stderr)
         return False
-    return description["classes"] == prompts
+    if [*description["classes"].items()] != [*prompts.items()]:
+        print(f"the words of the classes have changed since {out}", file=sys.stderr)
+        return False
+    return True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-p", action="append", type=runner.name_and_value, metavar="NAME VALUE")
     arguments = runner.joined_parameters(sys.argv[1:] if arguments is None else arguments)
     options, lab = parser.parse_known_args(arguments)
+    end_by_exception()
     return exit_status(lambda: _open(dict(options.p or ()), lab))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from apps.own_tiles import unlike
 from apps.own_tiles.results import predictions
@@ -96,13 +96,15 @@ def read_classifier(folder: Path) -> tuple[dict[str, Any], list["Classifier"]]:
 
     from lib.learning.networks import frozen_head
 
+    name, heads = DESCRIPTION, []
     try:
         description = read_json(folder / DESCRIPTION, "description")
         Description.model_validate(description)
-        files, heads = sorted(folder.glob(NETWORKS)), []
+        files = sorted(folder.glob(NETWORKS))
         if len(files) != description["networks"]:
-            raise ValueError(f"{len(files)} networks of {description['networks']}")
+            raise ValueError(f"{len(files)} networks of {description['networks']!r:.80}")
         for file in files:
+            name = file.name
             weights = load_file(file)
             seen = weights["mean"], weights["std"], weights["basis"]
             head = frozen_head(*seen, len(description["classes"]))
@@ -117,7 +119,13 @@ def read_classifier(folder: Path) -> tuple[dict[str, Any], list["Classifier"]]:
         RuntimeError,
         SafetensorError,
     ) as error:
-        raise ValueError(f"{folder} holds no classifier of this project: {error!r}") from error
+        why = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise ValueError(
+            f"{folder} holds no classifier of this project: {name}: {why[:200]}"
+        ) from error
     return description, heads
 
 

@@ -55,6 +55,7 @@ def facts(
         f"{n} image files, {n - len(tiles.unique)} of them copies of others. Nobody "
         f"labelled them: {vlm} did, from the prompts below.",
         *[left] * (n_left > 0),
+        *[f"Some were {line}." for line in tiles.converted_lines()],
         f"Of its labels {kept.sum()} ({kept.mean():.0%}) were kept: those that {n_views} views of "
         "a tile agree on most and that clusters of similar tiles confirm. Two networks learned "
         "from these and predicted all tiles.",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from openslide import OpenSlide, OpenSlideError
 
-from apps.own_tiles.words import parse_classes
+from apps.own_tiles.words import parse_classes, shared
 from lib.alarm import Alarm
 from lib.csv_tables import path_key, read_table
 from lib.data.cards import Card
@@ -25,11 +25,19 @@ SHOWN = 3  # files of a line
 def words(
     classes: str, other_tissue: str, templates: str, card: Card | None = None
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """Read the prompts of each class and the names of other tissue, or take those of a card."""
+    """Read the prompts of each class and the names of other tissue, or take those of a card.
+
+    Raises ValueError as `parse_classes` does, and for a class that is other tissue too.
+    """
     if card:
         return {c.name: list(c.prompts) for c in card.classes}, list(card.other_tissue)
     prompts = parse_classes(classes, parse_templates(templates) or [PAPERS])
-    return prompts, by_semicolon(other_tissue) or list(OTHER_TISSUE)
+    others = by_semicolon(other_tissue)
+    if twice := shared(others):
+        raise ValueError(f"other tissue {twice!r} is there twice")
+    if twice := shared([*prompts, *others]):
+        raise ValueError(f"{twice!r} is both a class and other tissue")
+    return prompts, others or list(OTHER_TISSUE)
 
 
 def list_slides(
@@ -149,6 +157,8 @@ def without_failed(cohort: Cohort, report: pd.DataFrame) -> tuple[Cohort, dict[s
     """
     for line in report[report.anew != ""].itertuples():
         print(f"made anew: {line.name}: other {line.anew}")
+    for line in report[report.without != ""].itertuples():
+        print(_printable(f"left out of the corrected tissue of {line.name}: {line.without}"))
     failed = (report.error != "").values
     unread = dict(zip(cohort.table.path[failed], report.error[failed], strict=True))
     table = cohort.table[~failed].reset_index(drop=True)

@@ -1,5 +1,10 @@
 """Bring a dataset here: `python -m data.prepare ebhi`. Any interruption is taken up again."""
 
+from lib import command_line
+
+if __name__ == "__main__":  # before what takes seconds to import
+    command_line.end_at_once()
+
 import argparse
 from collections.abc import Sequence
 

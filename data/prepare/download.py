@@ -17,6 +17,7 @@ import urllib3
 from tqdm import tqdm
 
 from data.prepare.archives import check_room
+from lib.command_line import say
 
 TRIES = 5  # requests of one call: the first, and those after it broke off
 PAUSE = 1.0  # seconds before the second try, twice as many before the third, …
@@ -38,6 +39,7 @@ def download(url: str, file: Path, known_hash: str | None = None) -> None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(file, ".part")
+    say(f"waiting for {url}, at most {TRIES} times {TIMEOUT[1]:g} s without an answer")
     for attempt in range(1, TRIES + 1):
         try:
             _request(url, part)
@@ -49,6 +51,7 @@ def download(url: str, file: Path, known_hash: str | None = None) -> None:
                     f"{url} could not be downloaded in {TRIES} tries, the last: {error}. "
                     f"{kept:,} bytes are here; the next call goes on from there"
                 ) from error
+            say(f"no answer from {url}: try {attempt + 1} of {TRIES}")
             time.sleep(PAUSE * attempt)
         except requests.RequestException as error:  # such as a scheme that is not http(s)
             raise ConnectionError(f"{url} cannot be downloaded: {error}") from error

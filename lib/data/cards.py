@@ -336,7 +336,9 @@ def _problems(card: Card) -> Iterator[str]:
             yield "group, pattern excludes 'table', 'sample' and 'copies'"
         if not _has_one_group(group["pattern"]):
             yield "group, pattern must be a regular expression of RE2 with one group"
-    elif group and ("column" not in group or ("table" in group) == ("sample" in group)):
+    elif card.group is not None and (
+        "column" not in group or ("table" in group) == ("sample" in group)
+    ):
         yield "group needs either 'pattern', or 'column' and one of 'table' and 'sample'"
     if patching and card.splits:
         yield "patching and splits exclude each other"

@@ -26,7 +26,9 @@ def tissue_and_grid(cohort: Cohort, line: Any) -> Figure:
         mask, coords, source = cohort.tissue(slide, line)
         picture, scale = _picture(slide)
         figure, (axes,) = panels(1, 2, height=3.6)
-        for ax, title in zip(axes, (f"tissue, {source}", f"{len(coords)} tiles"), strict=True):
+        for ax, title in zip(
+            axes, (f"tissue, {source.partition(',')[0]}", f"{len(coords)} tiles"), strict=True
+        ):
             _show(ax, picture, scale)
             ax.set_title(title)
         extent = (0, slide.size[0], slide.size[1], 0)

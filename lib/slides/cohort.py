@@ -1,6 +1,5 @@
 """The slides of a run: their tissue and tiles, and one file of features for each of them."""
 
-import errno
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import pandas as pd
 import torch
 from openslide import OpenSlideError
 
-from lib.artefacts import atomic, digest_of, new_array
+from lib.artefacts import NO_ROOM, atomic, digest_of, new_array
 from lib.slides.features_file import (
     GivenFeatures,
     read_features,
@@ -34,6 +33,7 @@ from lib.slides.tissue import (
 from lib.vlm.inference import VLM, encode_images, weights_digest
 from lib.vlm.views import plain_view
 
+COARSEST = 2.0  # µm/px of a slide by those of its tiles; more is enlarged to a blur
 ALGORITHM = 1  # one more where the same slide is to have other tissue, tiles or pixels than before
 
 
@@ -66,10 +66,21 @@ class Cohort:
         return float(side * np.mean(slide.mpp) / self.pixels) if side else self.mpp
 
     def open(self, line: Any) -> Slide:
-        """Open the slide of a line of the table. Errors as in `open_slide`."""
-        return open_slide(
+        """Open the slide of a line of the table.
+
+        Errors as in `open_slide`, and ValueError for one that would have to be enlarged by more
+        than `COARSEST`.
+        """
+        slide = open_slide(
             self.folder / line["path"], None if np.isnan(line["mpp"]) else line["mpp"]
         )
+        if not self.given and max(slide.mpp) > COARSEST * self.mpp:
+            slide.close()
+            raise ValueError(
+                f"{slide.path} has {max(slide.mpp):.4g} µm/px, coarser than the tiles, of "
+                f"{self.mpp:.4g} µm/px: at most {COARSEST:g} times these are enlarged"
+            )
+        return slide
 
     def tissue(self, slide: Slide, line: Any) -> tuple[np.ndarray, np.ndarray, str]:
         """Find a slide's tissue at `TISSUE_MPP`, the tiles in it, and where the tissue is from.
@@ -165,8 +176,9 @@ def embed_slides(
     both float16; the former are those of others where the cohort has them.
 
     Returns a line per slide: name, tiles, waiting (seconds for tiles to be read), encoding
-    (seconds), anew (what has changed since features that were there, "" if there were none) and
-    error, "" if none. Raises OSError when the disk is full.
+    (seconds), anew (what has changed since features that were there, "" if there were none),
+    without (what of corrected tissue is left out) and error, "" if none. Raises OSError when the
+    disk is full.
 
     """
     lines = []
@@ -178,6 +190,7 @@ def embed_slides(
     }
     for _, line in cohort.table.iterrows():
         report = {"name": line["name"], "tiles": 0, "waiting": 0.0, "encoding": 0.0, "anew": ""}
+        report["without"] = ""
         try:
             with cohort.open(line) as slide:
                 tissue = digest_of({}, Path(line["tissue"])) if line["tissue"] else "detected"
@@ -191,10 +204,12 @@ def embed_slides(
                     reading = {"workers": workers, "batch": batch_size}
                     report |= _embed(vlm, cohort, slide, line, made_from=made_from, reading=reading)
             report["error"] = ""
-        except (ValueError, OSError, OpenSlideError) as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        except Exception as error:  # one slide ends no other, whatever a library raises for it
+            full = isinstance(error, OSError) and error.errno in NO_ROOM
+            if full or isinstance(error, MemoryError):
                 raise
-            report["error"] = str(error)
+            expected = isinstance(error, ValueError | OSError | OpenSlideError)
+            report["error"] = str(error) if expected else f"{type(error).__name__}: {error}"
         lines.append(report)
     return pd.DataFrame(lines)
 
@@ -228,11 +243,11 @@ def _embed(
     *,
     made_from: Mapping[str, str],
     reading: Mapping[str, int],
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Write one slide. Its features appear last, so a slide with them is complete."""
     file, outlines = (cohort.out / f"{line['name']}{end}" for end in (".h5", TISSUE))
     given = cohort.given_of(slide)
-    mask, coords, _ = cohort.tissue(slide, line)
+    mask, coords, source = cohort.tissue(slide, line)
     mpp = cohort.mpp_of(slide, given.side if given else 0)
     encoded: dict[int, list[np.ndarray]] = {}
     seconds = {"waiting": 0.0, "encoding": 0.0}
@@ -254,4 +269,4 @@ def _embed(
     arrays = {"coords": coords, "features": backbone_features, "image_embeds": image_embeds}
     made_from = {**made_from, "outlines": digest_of({}, outlines)}
     write_features(file, arrays, slide, pixels=cohort.pixels, mpp=mpp, made_from=made_from)
-    return {"tiles": len(coords), **seconds}
+    return {"tiles": len(coords), "without": source.partition(", without ")[2], **seconds}

@@ -82,8 +82,8 @@ def read_features(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read the arrays of a file by name, and the attributes of `coords`.
 
     Raises ValueError naming the file when it is no HDF5, lacks one of the two arrays, has them of
-    different lengths, or has an array that is not of numbers, does not lie in the file itself or
-    would take far more memory than the file.
+    different lengths or without a tile, or has an array that is not of finite numbers, does not lie
+    in the file itself or would take far more memory than the file.
     """
     with _opened(file) as opened:
         datasets = {name: item for name, item in opened.items() if isinstance(item, h5py.Dataset)}
@@ -98,6 +98,11 @@ def read_features(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if features.ndim != 2 or coords.shape != (len(features), 2):
         shapes = f"{list(coords.shape)} and {list(features.shape)}"
         raise ValueError(f"{file}: coords and features are {shapes}, not [N, 2] and [N, D]")
+    if not len(features):
+        raise ValueError(f"{file} holds no tile")
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{file}: the array {name!r} has numbers that are not finite")
     return arrays, attributes
 
 
@@ -157,8 +162,6 @@ def read_given(folder: Path, slide: Slide) -> GivenFeatures:
     other = any(s not in (None, own) for s, own in zip(stated, slide.size, strict=True))
     if other or not ((coords >= 0) & (coords < slide.size)).all():
         raise ValueError(f"{file}: its tiles are of another slide than {slide.path}")
-    if not len(coords) or not np.isfinite(features).all():
-        raise ValueError(f"{file}: its features are none, or no numbers")
     return GivenFeatures(file, coords, side, features)
 
 

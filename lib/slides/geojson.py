@@ -63,8 +63,9 @@ def read_geojson(file: Path, max_bytes: float = np.inf) -> list[Any]:
     """
     if file.stat().st_size > max_bytes:
         raise ValueError(f"{file}: larger than {max_bytes / 2**20:g} MB; simplify it in QuPath")
-    content = read_json(file, "GeoJSON")
-    features = content.get("features", [content]) if isinstance(content, dict) else content
+    content = features = read_json(file, "GeoJSON")
+    if isinstance(content, dict):
+        features = [content] if content.get("type") == "Feature" else content.get("features")
     if not isinstance(features, list):
         raise ValueError(f"{file} is no GeoJSON: it holds no features")
     return features

@@ -35,6 +35,7 @@ BLACK_INK = (0.8, 0.75)  # lightest to darkest; haematoxylin lets blue through, 
 PEN_DENSITY = (0.3, 0.5)  # in red of coloured ink, in the lightest of black
 
 NAME, COLOUR = "Tissue", (0, 160, 80)
+SHOWN = 5  # features that are left out
 MAX_WORK = 1e10  # corners of outlines times rows of the mask; those of a slide's tissue: 1e8
 
 
@@ -123,8 +124,9 @@ def tissue_of(
 ) -> tuple[np.ndarray, str]:
     """Detect the tissue of a slide, or read it from a GeoJSON file that was corrected in QuPath.
 
-    Returns the mask at `TISSUE_MPP` µm/px and where it is from, "detected" or "edited". Raises
-    ValueError naming the slide without tissue, or what is wrong with the edited file.
+    Returns the mask at `TISSUE_MPP` µm/px and where it is from, "detected" or "edited", and of an
+    edited file what in it is no outline of tissue and is left out. Raises ValueError naming the
+    slide without tissue, or what is wrong with the edited file.
     """
     if edited is None:
         mask = tissue_mask(slide, density)
@@ -135,13 +137,30 @@ def tissue_of(
             )
         return mask, "detected"
     features = read_geojson(edited, MAX_BYTES)
+    outlines, problems = [], []
+    for number, item in enumerate(features):
+        try:
+            _check_outline(item)
+            outlines.append(item)
+        except ValueError as error:
+            problems.append(f"feature {number}: {error}")
+    more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    without = "; ".join(problems[:SHOWN]) + more
     try:
-        mask = outlines_to_mask(features, slide, TISSUE_MPP)
+        mask = outlines_to_mask(outlines, slide, TISSUE_MPP)
     except ValueError as error:
         raise ValueError(f"{edited}: {error}") from error
     if not mask.any():
-        raise ValueError(f"{edited}: no tissue of {slide.name} lies in what is outlined")
-    return mask, "edited"
+        also = f". Left out: {without}" if problems else ""
+        raise ValueError(f"{edited}: no tissue of {slide.name} lies in what is outlined{also}")
+    return mask, f"edited, without {without}" if problems else "edited"
+
+
+def _check_outline(item: Any) -> None:
+    """Raise ValueError saying why a feature is no outline of tissue."""
+    polygons(item)
+    if class_of(item) not in ("", NAME):
+        raise ValueError(f"an area has the class {class_of(item)!r}: only {NAME!r} or none is")
 
 
 # --- outlines ------------------------------------------------------------------------------------
@@ -188,10 +207,8 @@ def outlines_to_mask(features: Sequence[Any], slide: Slide, mpp: float) -> np.nd
     scale = np.array(slide.mpp) / mpp
     work = 0
     for item in features:
-        areas = polygons(item)
-        if class_of(item) not in ("", NAME):
-            raise ValueError(f"an area has the class {class_of(item)!r}: only {NAME!r} or none is")
-        for rings in areas:
+        _check_outline(item)
+        for rings in polygons(item):
             # In half pixels, whose middles are at even numbers: Pillow fills up to an edge and
             # includes it, and outlines of a mask cross the rows of middles at odd numbers.
             placed = [np.rint(2 * ((ring + slide.bounds[:2]) * scale - 0.5)) for ring in rings]

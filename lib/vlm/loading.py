@@ -6,6 +6,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from lib import paths
 from lib.artefacts import scratch_folder
 from lib.vlm import checkpoint, conch, hf_clip, keep
@@ -46,11 +48,17 @@ MODEL_FIELDS = {
     "nonscalar_logit_scale",
     "pad_id",
 }
+LARGEST_SIZES = {"layers": 200, "width": 10_000, "image_size": 4096, "patch_size": 4096}
+LARGEST_SIZES |= {"heads": 1000, "context_length": 10_000, "vocab_size": 10**6}
 KWARGS = {  # fields whose content open_clip passes on to a constructor: what its own models use
     "tokenizer_kwargs": {"clean", "strip_sep_token"},
     "norm_kwargs": {"eps"},
     "act_kwargs": {"approximate"},
 }
+
+
+class OutOfReach(RuntimeError):
+    """A model that cannot be had, or is not the one that its card says; the message says why."""
 
 
 def load_vlm(
@@ -69,7 +77,7 @@ def load_vlm(
     precision: of the image encoders, see `inference.PRECISIONS`.
 
     Raises FileNotFoundError for a stand-in that is not built; ValueError naming the file for a
-    configuration that is refused, or saying why a model cannot be used; RuntimeError, naming the
+    configuration that is refused, or saying why a model cannot be used; OutOfReach, naming the
     model, for weights out of reach (with the ways to get them) and for a model whose input size or
     normalisation is not that of its card.
     """
@@ -102,7 +110,9 @@ def load_vlm(
     except Exception as error:  # open_clip and the hub client raise many kinds
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
-        raise RuntimeError(_out_of_reach(name, card, error)) from error
+        raise OutOfReach(_out_of_reach(name, card, error)) from error
+    if not all(tensor.isfinite().all() for tensor in model.parameters()):
+        raise OutOfReach(f"VLM {name!r}: its weights hold numbers that are not finite")
     vlm = as_vlm(name, model, tokenizer, device, precision)
     repository, _ = _on_hub(weights)
     vlm = replace(vlm, commit=commit_of(repository) if repository else "")
@@ -198,11 +208,27 @@ def _read_config(file: Path) -> dict[str, Any]:
         for field in ("hf_model_name", "hf_tokenizer_name", "timm_model_name"):
             if not isinstance(section.get(field, ""), str | None):
                 raise Refused(f"{file}: {name}: {field} must be a text")
+        _check_sizes(tower, section, f"{file}: {name}")
     timm_name = model["vision_cfg"].get("timm_model_name")
     # timm would fetch the configuration of other names, and the constructor's arguments with it.
     if timm_name and (":" in timm_name or not timm.is_model(timm_name)):
         raise Refused(f"{file}: timm_model_name {timm_name!r} is none of timm's own models")
     return config
+
+
+def _check_sizes(tower: Any, section: dict[str, Any], where: str) -> None:
+    """Raise Refused for a field of another type, or a size that would fill any memory."""
+    try:
+        TypeAdapter(tower).validate_python(section)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field, value = first["loc"][0], repr(first["input"])[:80]
+        raise Refused(f"{where}: {field}: {first['msg']}, not {value}") from None
+    for field, most in LARGEST_SIZES.items():
+        values = section.get(field, 1)
+        for value in values if isinstance(values, list) else [values]:
+            if not 1 <= (value or 1) <= most or value == 0:
+                raise Refused(f"{where}: {field} must be 1 … {most:,}, not {value!r}")
 
 
 def _section(values: dict[str, Any], name: str, known: set[str], file: Path) -> dict[str, Any]:
@@ -283,7 +309,7 @@ def _check_preprocessing(vlm: VLM, card: VLMCard) -> None:
     stated = {"input_size": (card.input_size,), "mean": card.mean, "std": card.std}
     for field, values in stated.items():
         if values and any(abs(a - b) > 1e-4 for a, b in zip(values, loaded[field], strict=True)):
-            raise RuntimeError(
+            raise OutOfReach(
                 f"VLM {vlm.name!r}: the loaded model has {field} {loaded[field]}, its card in "
                 f"data/vlms.yaml says {values}"
             )

@@ -62,6 +62,8 @@ def read_json(file: Path, *, code_is_left: bool = False) -> dict[str, Any]:
         values = json.loads(content.decode(), object_hook=named)
     except RecursionError:
         raise Refused(f"{file} is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise Refused(f"{file} is no JSON: it is not UTF-8") from None
     except ValueError as error:
         raise Refused(f"{file} is no JSON: {error}") from error
     if not isinstance(values, dict):

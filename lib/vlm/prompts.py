@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # Texts and, if another one than the model's, the number of tokens of a row → tokens [N, L].
 Tokenizer = Callable[..., "torch.Tensor"]
 
+LONGEST = 1000  # letters of a template
 PAPERS = "An H&E image of {}"  # VLM-CPL's
 # Common wordings; ours.
 TEMPLATES = (
@@ -38,12 +39,14 @@ def by_semicolon(text: str) -> list[str]:
 def parse_templates(text: str) -> list[str]:
     """Templates by semicolon, each with one {} for the class.
 
-    Raises ValueError naming a template without it.
+    Raises ValueError naming a template without it, or of more than `LONGEST` letters.
     """
     templates = by_semicolon(text)
     for template in templates:
         if template.count("{}") != 1:
-            raise ValueError(f"the template {template!r} needs one {{}} for the class")
+            raise ValueError(f"the template {template!r:.100} needs one {{}} for the class")
+        if len(template) > LONGEST:
+            raise ValueError(f"the template {template!r:.60} … has {len(template)} letters")
     return templates
 
 

@@ -167,7 +167,7 @@ def test_jpegs_keep_their_colour_at_every_size(tmp_path):
 
 
 def test_every_shape_gives_a_square_of_its_middle(tmp_path):
-    shapes = [(40, 40), (1, 1), (3, 60), (400, 20), (41, 40), (1000, 700)]
+    shapes = [(40, 40), (8, 8), (9, 60), (400, 20), (41, 40), (1000, 700)]
     for shape, suffix in itertools.product(shapes, images.FORMATS):
         with case(shape, suffix):
             file = tmp_path / f"a{suffix}"

@@ -249,7 +249,7 @@ def decode(folder, card=None, image_size=14):
 
 @pytest.mark.filterwarnings("ignore:converted to 8-bit RGB")
 def test_the_store_holds_every_tile_as_pillow_reads_it(folder):
-    shapes = {"wide": (50, 31), "tall": (17, 40), "thin": (300, 16), "small": (5, 7)}
+    shapes = {"wide": (50, 31), "tall": (17, 40), "thin": (300, 16), "small": (8, 11)}
     for name, (width, height) in shapes.items():
         picture(9, width, height).save(folder / "fat" / f"{name}.png")
     picture(8).convert("P").save(folder / "fat/palette.png")

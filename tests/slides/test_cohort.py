@@ -177,6 +177,7 @@ def test_whatever_is_wrong_with_a_slide_stops_no_other_but_a_full_disk_does(
 
     for error in (OpenSlideError("cut"), PermissionError("no"), ChildProcessError("killed")):
         assert fails(error) == [str(error)] * 2
+    assert fails(KeyError("x")) == ["KeyError: 'x'"] * 2
     for error in (OSError(errno.ENOSPC, "full"), MemoryError(), KeyboardInterrupt()):
         with pytest.raises(type(error)):
             fails(error)

@@ -121,7 +121,7 @@ def test_what_others_leave_out_is_refused_by_file_and_attribute(slide, tmp_path)
         (lambda: trident(patch_size_level0="80 px"), r"'patch_size_level0' of coords is '80 px'"),
         (lambda: trident(level0_width=601), r"t/a\.h5: its tiles are of another slide"),
         (lambda: trident(GRID + 400), r"t/a\.h5: its tiles are of another slide"),
-        (lambda: trident(features=nan), r"t/a\.h5: its features are none, or no numbers"),
+        (lambda: trident(features=nan), r"t/a\.h5: the array 'features' has numbers that"),
         (lambda: clam(downsample=None), r"patches/a\.h5: the attribute 'downsample' of coords is"),
         (lambda: clam(patch_size=None), r"patches/a\.h5: the attribute 'patch_size' of coords is"),
         (clam_alone, r"h5_files/a\.h5: the attribute 'patch_size_level0'.*CLAM .*patches"),

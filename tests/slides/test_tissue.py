@@ -228,7 +228,8 @@ def test_an_edited_file_stands_for_what_would_be_detected(tmp_path):
         ("[]", r"a\.json: no tissue of a"),
         ("{", r"a\.json is no GeoJSON"),
         ("7", r"a\.json is no GeoJSON"),
-        ('{"type": "Topology"}', r"a\.json: a feature without geometry"),
+        ('{"type": "Topology"}', r"a\.json is no GeoJSON: it holds no features"),
+        (json.dumps([{"type": "Feature"}]), r"a\.json: no tissue of a .*0: a feature without geom"),
     ):
         file.write_text(text)
         with case(text), pytest.raises(ValueError, match=message):

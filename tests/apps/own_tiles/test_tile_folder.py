@@ -22,7 +22,7 @@ def png(text):
     """A picture whose bytes are as different as the texts."""
     buffer, note = BytesIO(), PngInfo()
     note.add_text("name", repr(text))
-    Image.new("RGB", (3, 3)).save(buffer, "PNG", pnginfo=note)
+    Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=note)
     return buffer.getvalue()
 
 
@@ -78,7 +78,7 @@ def test_whatever_is_no_tile_is_left_out_and_named_with_the_reason(tmp_path):
 def test_tiles_are_decoded_once_and_what_cannot_be_is_left_out_then(tmp_path, monkeypatch):
     folder = put(tmp_path / "tiles", "a.png", "c.png", "z.txt")
     for name in ("b.png", "copy of b.png"):
-        (folder / name).write_bytes(png("broken")[:-20])
+        (folder / name).write_bytes(png("broken")[:-26])
     decoded, read_square = [], tiles.read_square
     monkeypatch.setattr(
         tiles, "read_square", lambda file, size: decoded.append(file) or read_square(file, size)

@@ -26,7 +26,14 @@ from apps.own_tiles.words import parse_classes, parse_words
         ),
         ("Drüse = 腺 | glándula; 脂肪", {"Drüse": ["腺", "glándula"], "脂肪": ["脂肪"]}),
         ("<b>& = {} fat; a\\b = 100 %s", {"<b>&": ["{} fat"], "a\\b": ["100 %s"]}),
-        ("Fat; fat", {"Fat": ["Fat"], "fat": ["fat"]}),
+        (
+            "HER2 score >= 2; low = Ki67 <= 5 % | p != 1; == 3",
+            {
+                "HER2 score >= 2": ["HER2 score >= 2"],
+                "low": ["Ki67 <= 5 %", "p != 1"],
+                "== 3": ["== 3"],
+            },
+        ),
     ],
 )
 def test_names_and_wordings_are_read_from_one_line(text, classes):
@@ -53,6 +60,11 @@ def test_names_and_wordings_are_read_from_one_line(text, classes):
         ("a = fat; a = muscle", "two classes are called 'a'"),
         ("fat; fat = muscle", "two classes are called 'fat'"),
         ("f\u00e4t = fat; fa\u0308t = muscle", "two classes are called 'fa\u0308t'"),
+        ("Fat; fat", "two classes are called 'fat'"),
+        ("a = Fat  cell; b = fat cell", "two classes have the words 'fat cell'"),
+        (f"fat; {'x ' * 600}", "has 1199 letters, at most 1,000 are read"),
+        ("; ".join(map(str, range(600))), "there are 600 classes, at most 500 are taken"),
+        ("fat; a\x1b[2J", "it holds control characters"),
         ("fat; none of these", "'none of these' stands for no class"),
         ("a = fat; b = fat", "two classes have the words 'fat'"),
         ("a = fat | lipid; b = muscle | lipid", "two classes have the words 'lipid'"),

@@ -122,7 +122,9 @@ def test_a_slide_has_files_of_its_own_whatever_others_are_called(folder):
 
 def test_slides_that_failed_leave_the_cohort_and_are_named(tmp_path):
     table = pd.DataFrame({"slide": [0, 1, 2], "path": ["a.tif", "b.tif", "c.tif"]})
-    report = pd.DataFrame({"name": list("abc"), "anew": "", "error": ["", "damaged", ""]})
+    report = pd.DataFrame(
+        {"name": list("abc"), "anew": "", "without": "", "error": ["", "damaged", ""]}
+    )
     cohort = Cohort(tmp_path, table, tmp_path, 32, 8.0)
     left, unread = own_slides.without_failed(cohort, report)
     assert left.table.path.tolist() == ["a.tif", "c.tif"] and left.table.slide.tolist() == [0, 1]

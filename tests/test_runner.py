@@ -170,7 +170,9 @@ with atomic(folder / "votes.npy") as part:
 def test_an_ended_run_leaves_no_named_artefact_and_no_kernel(how, status, write_notebook):
     folder = paths.run_folder("toy", "none/at all", 0)
     pid = folder / "kernel"
+    before = signal.signal(how, signal.SIG_DFL)  # below nohup it is ignored, and so inherited
     process, kernel = start(write_notebook(SLOW)), None
+    signal.signal(how, before)
     try:
         assert wait_for(lambda: pid.is_file() and pid.read_text(), 60), "the notebook did not start"
         kernel = int(pid.read_text())

@@ -132,6 +132,12 @@ by_shift.pivot_table(index="shift", columns=["method", "variant"], values="accur
 # stays high while the zero-shot accuracy falls, the tissue can still be told apart, and the model alone is to blame.
 # Where a class is mostly labelled as another, views and clusters can agree on the error.
 #
+# Of the hue of the views:
+
+# %%
+ablations.hue_table(frame)
+
+# %% [markdown]
 # ## Would one be told?
 #
 # Who has trained a classifier on the tiles as they are, and reads shifted ones, has no labels to see the fall by.
@@ -146,12 +152,6 @@ drift.at_shifts(embedded, train, test, seed=seed).round(3)
 # A shift can be seen and harmless, or do harm and not be seen: compare with the accuracies above. "least p" is what so
 # few groups allow at best; above 0.05 the test cannot speak.
 #
-# Of the hue of the views:
-
-# %%
-ablations.hue_table(frame)
-
-# %% [markdown]
 # ## The record
 #
 # The datasets for which this is published, mean over folds and seeds.

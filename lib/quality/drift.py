@@ -17,8 +17,8 @@ p ≤ `LEVEL`; without a difference as often as that, or less.
 **The share.** Of the new tiles, those farther from the nearest class than 99% of the training
 tiles, by the distance of Mahalanobis with one covariance for all classes (Lee, Lee, Lee & Shin,
 NeurIPS 2018) on principal components. It does not tell why tiles are strange, and a low one is no
-comfort: beside colon tiles it was 0 to 1% of the same in other stain, blur or compression, 7 to 23%
-of lung and of another hospital's, none of fat, all of which the test calls unlike.
+comfort: beside colon tiles it was 0 to 1% of such tiles in other stain, blur or compression, 5 to
+23% of lung and of other hospitals', none of fat; the test called the last three unlike.
 
 A tile that took part in a fit lies nearer than others, so for both every tile, new ones too, is
 looked at by one of `N_FITS` fits to the training tiles, each without a part of the groups.
@@ -187,8 +187,8 @@ def _permutation_test(
     dealt = np.repeat(side[None], DEALS + 1, 0)
     dealt[1:] = np.random.default_rng(seed).permuted(dealt[1:], axis=1)
     values = class_wise_mmd(gaussian_kernel(rows), classes, groups, dealt[:, groups])
-    ways = comb(len(side), int(side.sum()))
-    return float(np.mean(values >= values[0] - 1e-9)), 1 / min(ways, DEALS + 1)
+    least = 1 / min(comb(len(side), int(side.sum())), DEALS + 1)
+    return max(float(np.mean(values >= values[0] - 1e-9)), least), least
 
 
 def at_shifts(

@@ -11,7 +11,7 @@ name.
 from lib import command_line
 
 if __name__ == "__main__":  # before what takes seconds to import
-    command_line.end_at_once()
+    command_line.begin()
 
 import argparse
 import shutil

@@ -1,5 +1,6 @@
 """How every command of this repository ends."""
 
+import io
 import logging
 import os
 import signal
@@ -25,8 +26,21 @@ def exit_status(work: Callable[[], None]) -> int:
     return 0
 
 
-def end_at_once() -> None:
-    """Let SIGINT end this process with one line, while it imports and has nothing to remove."""
+def begin() -> None:
+    """What every command does before what takes seconds to import.
+
+    Text is UTF-8 whatever the language of the shell, as where make starts it, and what a terminal
+    cannot show is printed as its number. SIGINT ends this process with one line, while it imports
+    and has nothing to remove.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        words = [sys.executable, *sys.orig_argv[1:]]
+        again = [word.encode("utf-8", "surrogateescape") for word in words]
+        os.execv(sys.executable, again)  # the same command  # nosec B606
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
     def end(*_: object) -> None:
         say(INTERRUPTED)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib import paths, warm
-from lib.command_line import INTERRUPTED, say
+from lib.command_line import INTERRUPTED, begin, say
 
 SNAKEMAKE = "--quiet rules host progress --nolock --rerun-incomplete".split()
 # Lines of Snakemake that say nothing to who called make.
@@ -88,4 +88,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    begin()
     raise SystemExit(main())

@@ -12,7 +12,7 @@ import sys
 from lib import command_line, warm
 
 if __name__ == "__main__":  # before what takes a second to import
-    command_line.end_at_once()
+    command_line.begin()
     status = warm.hand_over(sys.argv[1:])
     if status is not None:
         raise SystemExit(status)

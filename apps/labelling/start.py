@@ -8,7 +8,7 @@ Arguments of JupyterLab may follow, and more in the environment's `LAB_ARGS`, qu
 from lib import command_line
 
 if __name__ == "__main__":  # before what takes seconds to import
-    command_line.end_at_once()
+    command_line.begin()
 
 import argparse
 import json

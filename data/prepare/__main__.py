@@ -3,7 +3,7 @@
 from lib import command_line
 
 if __name__ == "__main__":  # before what takes seconds to import
-    command_line.end_at_once()
+    command_line.begin()
 
 import argparse
 from collections.abc import Sequence

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lib.vlm.model_files import limit_waiting
+
 HUB = "hf_hub:MahmoodLab/conch"
 
 
@@ -23,6 +25,7 @@ def load(config: str) -> tuple["Conch", Callable[[list[str]], torch.Tensor]]:
             f"the package conch is not installed ({error}): "
             "pip install git+https://github.com/mahmoodlab/CONCH.git"
         ) from error
+    limit_waiting()
     inner = create_model_from_pretrained(config, HUB, return_transform=False)
     return Conch(inner), _Tokenizer(get_tokenizer(), inner.context_length)
 

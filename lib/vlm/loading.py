@@ -154,7 +154,9 @@ def _open(weights: str, *, pickled: bool) -> tuple[Any, Any]:
             name, _, tag = weights.partition("/")
             text = _published_text_tower(name, tag)
             repository, own_file = _on_hub(weights)
-            announce(repository, [own_file or WEIGHTS[0]])
+            problem = announce(repository, [own_file or WEIGHTS[0]])
+            if problem and not commit_of(repository):
+                raise ConnectionError(problem)
         tokenizer = _tokenizer(text, folder if scheme == "local-dir" else None, scratch)
         if text.get("hf_model_name"):
             text |= {"hf_model_name": _text_tower(text["hf_model_name"], folder, scratch)}

@@ -1,15 +1,16 @@
 """Files of models that others made: read as data; nothing in them is ever run."""
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 RECIPE = "recipe.json"  # of a stand-in: what it was built from
 LARGEST = 2**22  # bytes of a configuration
-TIMEOUT = 10  # seconds, of a question to the hub
+SLOWEST, MINUTE = 1000, 60  # bytes a second that a hub sends at least, over so many seconds
 # In these transformers looks for the name of a Python file of the same folder or repository.
 CODE = {"auto_map", "trust_remote_code"}
 TOKENIZER_CONFIGS = (
@@ -95,31 +96,54 @@ def fetch(name: str | Path, patterns: Sequence[str], pickled: str = "") -> Path:
 def snapshot(repository: str, patterns: Sequence[str], pickled: str = "") -> Path:
     """The folder with those files of a repository on the hub, named after its commit.
 
-    What is not in the cache yet is announced; the hub client's cache serves offline. pickled: a
-    file of weights that is fetched as well where there are no safetensors.
+    What is not in the cache yet is announced; the hub client's cache serves offline, and where the
+    hub does not answer. pickled: a file of weights that is fetched as well where there are no
+    safetensors. Raises ConnectionError naming a hub that hangs, sends next to nothing or is none.
     """
-    from huggingface_hub import snapshot_download
-
-    announce(repository, patterns)
-    folder = Path(snapshot_download(repository, allow_patterns=list(patterns)))
+    folder = _snapshot(repository, patterns)
     if pickled and not list(folder.glob("*.safetensors")):
-        announce(repository, [pickled])
-        snapshot_download(repository, allow_patterns=[pickled])
+        _snapshot(repository, [pickled])
     return folder
 
 
-def announce(repository: str, patterns: Sequence[str]) -> None:
-    """Print what is about to be fetched: commit, size and licence as the hub has them.
+def _snapshot(repository: str, patterns: Sequence[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    Nothing is printed of files in the cache, and where the hub does not answer.
+    problem = announce(repository, patterns)
+    cached: dict[str, Any] = {"local_files_only": True} if problem else {}
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(patterns), **cached))
+    except LocalEntryNotFoundError as error:
+        if problem:
+            raise ConnectionError(problem) from error
+        raise
+    except (OSError, HFValidationError):  # among them what the hub itself answers
+        raise
+    except Exception as error:
+        raise ConnectionError(_problem_of_hub(error)) from error
+
+
+def announce(repository: str, patterns: Sequence[str]) -> str:
+    """Print what is waited for, and what is about to be fetched as the hub has it.
+
+    That is commit, size and licence; nothing is printed of files in the cache. Returns what is
+    wrong with a hub that does not answer as one; empty where it does, or is not to be asked.
     """
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import filter_repo_objects
 
+    limit_waiting()
+    seconds = constants.HF_HUB_ETAG_TIMEOUT
+    if not commit_of(repository) and not constants.HF_HUB_OFFLINE:
+        print(f"download: waiting for {constants.ENDPOINT}, {seconds} s at most", flush=True)
     try:
-        info = HfApi().model_info(repository, files_metadata=True, timeout=TIMEOUT)
-    except Exception:  # of many kinds; the cache has it, or the download says why not
-        return
+        info = HfApi().model_info(repository, files_metadata=True, timeout=seconds)
+    except (OSError, HFValidationError) as error:  # the download says it
+        return str(error) if isinstance(error, TooSlow) else ""
+    except Exception as error:  # of many kinds
+        return _problem_of_hub(error)
     named = {file.rfilename: file.size or 0 for file in info.siblings or []}
     wanted = filter_repo_objects(named, allow_patterns=list(patterns))
     cached = partial(try_to_load_from_cache, repository, revision=info.sha)
@@ -130,6 +154,56 @@ def announce(repository: str, patterns: Sequence[str]) -> None:
             f"{len(sizes)} files, commit {info.sha}, licence there: {licence}",
             flush=True,
         )
+    return ""
+
+
+class TooSlow(ConnectionError):
+    """A hub that sends next to nothing."""
+
+
+@cache
+def limit_waiting() -> None:
+    """Let no question to the hub wait without bound, as some of its client's do.
+
+    A request without a time limit of its own gets that of HF_HUB_DOWNLOAD_TIMEOUT, and an answer
+    that comes slower than `SLOWEST` raises TooSlow.
+    """
+    from huggingface_hub import constants, get_session, set_client_factory
+
+    def limit(request: Any) -> None:
+        if not any(request.extensions.get("timeout", {}).values()):
+            names = ("connect", "read", "write", "pool")
+            request.extensions["timeout"] = dict.fromkeys(names, constants.HF_HUB_DOWNLOAD_TIMEOUT)
+
+    def watch(response: Any) -> None:
+        response.iter_raw = partial(_fast_enough, response.iter_raw, str(response.url))
+
+    client = get_session()
+    hooks: Any = {"request": [*client.event_hooks["request"], limit], "response": [watch]}
+    set_client_factory(partial(type(client), event_hooks=hooks, follow_redirects=True))
+
+
+def _fast_enough(parts: Any, address: str) -> Iterator[bytes]:
+    began, arrived = time.monotonic(), 0
+    for part in parts():
+        yield part
+        arrived += len(part)
+        seconds = time.monotonic() - began
+        if seconds > MINUTE:
+            if arrived < SLOWEST * seconds:
+                raise TooSlow(f"{address} sends less than {SLOWEST:,} bytes a second")
+            began, arrived = time.monotonic(), 0
+
+
+def _problem_of_hub(error: Exception) -> str:
+    from huggingface_hub import constants
+
+    if isinstance(error, ValueError | KeyError | TypeError):  # of what should have been its JSON
+        return (
+            f"{constants.ENDPOINT} does not answer as a model hub: is there a proxy, or a page to "
+            "sign in, before it?"
+        )
+    return f"{constants.ENDPOINT} is out of reach: {str(error).strip() or type(error).__name__}"
 
 
 def commit_of(repository: str) -> str:

@@ -6,7 +6,8 @@ from importlib import import_module
 from .fault import Fault
 
 # Each is a module with a list FAULTS, of one or several areas.
-LISTS = "tiles folders tables cards prompts weights slides features labels records archives machine"
+LISTS = "tiles folders tables cards prompts weights hubs slides features labels records archives"
+LISTS += " machine"
 
 
 def every(lists: Sequence[str] = ()) -> list[Fault]:

@@ -9,6 +9,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the hub client is imported
 os.environ |= {"TQDM_DISABLE": "1"}
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as pytest has it
 
+from lib.command_line import begin
+
 from . import by_area, every
 from .fault import problems
 
@@ -34,4 +36,5 @@ def main(lists: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    begin()
     raise SystemExit(main(sys.argv[1:]))

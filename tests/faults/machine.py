@@ -254,6 +254,8 @@ def hangs(folder):
         download.download(url, folder / "got" / "s.zip")
 
 
+# Without UTF-8 mode this is ASCII, which has less than Latin-1 and is on every machine.
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 DISK = put(TILES | {"disk/.keep": ""})
 FAULTS = []
 if can_mount():
@@ -309,6 +311,14 @@ FAULTS += [
         put({"j/kernels/python3/kernel.json": KERNEL.replace("{{", "{").replace("}}", "}")}),
         command(*OWN, JUPYTER_PATH="{folder}/j"),
         [REFUSED],
+        leaves=LEAVES,
+    ),
+    Fault(
+        "machine",
+        "a language without UTF-8",
+        nothing,
+        command(*OWN[:-1], "Drüse ≥ 2; Drüse ≥ 2", **ASCII),
+        ["Drüse ≥ 2"],
         leaves=LEAVES,
     ),
     Fault(

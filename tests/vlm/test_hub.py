@@ -86,11 +86,12 @@ def load(tmp_path):
 
 @pytest.mark.slow
 def test_what_is_fetched_is_said_before_and_once_and_its_commit_stays_known(load, tmp_path):
-    address, (announced, commits), asked = load()
+    address, (waiting, announced, commits), asked = load()
     model = tmp_path / "model"
     files = [file for file in model.iterdir() if file.name in asked]
     size = sum(file.stat().st_size for file in files) / 1e6
     assert {file.name for file in files} == {CONFIG, "open_clip_model.safetensors"}
+    assert waiting == f"download: waiting for {address}, 10 s at most"
     assert announced == (
         f"download: lab/model of {address}, {size:,.1f} MB in 2 files, commit {'0123456789' * 4}, "
         "licence there: cc-by-4.0"

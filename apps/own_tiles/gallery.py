@@ -26,7 +26,7 @@ CASES = (
     "A case is a subfolder, its slides are the folders with tiles in it. It has the mean of the "
     "probabilities of its tiles."
 )
-MAX_LINES = 200  # of each table of the page
+MAX_LINES, FEW_LINES = 200, 20  # of each table of the page; more are folded up
 QUALITY = "<!-- how good is it -->", "<!-- /how good is it -->"  # around that part of the page
 
 
@@ -177,7 +177,7 @@ def write_page(
         quality=QUALITY,
         facts=facts,
         alarms=alarms,
-        tables={name: t.round(3) for name, t in tables.items() if t is not None and len(t)},
+        tables={name: _cells(t) for name, t in tables.items() if t is not None and len(t)},
         chosen={name: tiles.rename(columns={"class": "name"}) for name, tiles in chosen.items()},
     )
 
@@ -190,14 +190,21 @@ def render(file: Path, template: str, pixels: np.ndarray, **values: Any) -> None
         Image.fromarray(pixels[tile]).save(buffer, "JPEG", quality=85)
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
-    page = _template(template).render(picture=picture, max_lines=MAX_LINES, **values)
+    lines = {"max_lines": MAX_LINES, "few_lines": FEW_LINES}
+    page = _template(template).render(picture=picture, **lines, **values)
     with atomic(file) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
+def _cells(table: pd.DataFrame) -> pd.DataFrame:
+    """Round floats, of any width, to three digits; what is missing is left empty."""
+    wide = table.astype(dict.fromkeys(table.select_dtypes("float"), float))
+    return wide.round(3).astype(object).where(wide.notna(), "")
+
+
 def quality_html(quality: Quality) -> str:
     """Make the part of the page that says how good the predictions are."""
-    table = None if quality.table is None else quality.table.round(3)
+    table = None if quality.table is None else _cells(quality.table)
     return _template("quality.html.jinja").render(sentences=quality.sentences, table=table)
 
 

@@ -10,6 +10,7 @@ from apps.own_tiles.classifier import read_classifier
 from lib import paths
 from lib.alarm import Alarm
 from lib.artefacts import atomic
+from lib.quality.drift import MOST_TILES
 from lib.vlm.cards import describe_vlm, read_encoder_cards, read_vlm_cards, split_name
 
 HUB = "https://huggingface.co/"
@@ -60,7 +61,8 @@ def write_model_card(
         "Data": [
             f"{len(tiles)} tiles of the folder {_code(name)}, without copies; digest of their "
             f"names and bytes: `{origin['tiles']}`. {description['n_views']} random views of "
-            f"each were read at {description['image_size']} px."
+            f"each were read at {description['image_size']} px. Features of up to {MOST_TILES} of "
+            "them, and no pictures, lie beside the networks: other tiles are held to them."
         ],
         "Labels": [
             f"{_code(vlm)} labelled the tiles from the prompts. Two networks learnt from "

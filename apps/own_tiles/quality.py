@@ -10,7 +10,7 @@ from lib.quality.estimate_tables import errors_beside_alarms, points
 from lib.quality.estimates import ESTIMATES, low_estimates
 
 AUDIT = (
-    "An audit measures it: `make label` with the same TILES and CLASSES and with ASK=audit draws "
+    "An audit measures it: make label, with the same TILES and CLASSES and with ASK=audit, draws "
     "50 tiles by chance, and after their labels the accuracy stands here with an exact interval."
 )
 

@@ -236,6 +236,15 @@ def test_the_page_holds_the_pictures_of_its_tiles_and_loads_nothing(page, tmp_pa
     assert (tmp_path / "again.html").read_bytes() == (tmp_path / "index.html").read_bytes()
 
 
+def test_cells_are_short_and_long_tables_are_folded_up(tmp_path):
+    p = pd.Series([0.982, np.nan] * 11, dtype=np.float32)
+    page = write(tmp_path / "index.html", Cases=pd.DataFrame({"p": p, "tiles": 1.0}))
+    assert page.by_tag["td"][-44:] == ["0.982", "1.0", "", "1.0"] * 11
+    assert page.by_tag["summary"] == ["22 lines"]
+    short = write(tmp_path / "index.html", Cases=pd.DataFrame({"p": p[:20]}))
+    assert "summary" not in short.by_tag
+
+
 @pytest.mark.parametrize("n", [1, MAX_LINES, 3 * MAX_LINES])
 def test_groups_are_cut_and_it_is_said_how_many_are_left_out(tmp_path, n):
     groups = [f"{NASTY} {number}" for number in range(n)]

@@ -35,6 +35,7 @@ from lib.quality.audit import audit_sentence, class_precisions, draw_audit, labe
 from lib.quality.conformal import SET_LEVEL, prediction_sets
 from lib.random_draws import mixed_seed
 from lib.report.statistics import LEVEL
+from lib.slides.open_set import others_as_one
 
 SETS = "prediction_set"  # the column of `predictions_labelled.csv`
 
@@ -75,8 +76,7 @@ def of_classifier(
     names, name = list(class_names), "predictions.csv"
     if others:
         names, name = [*names, OTHER_TISSUE], f"{name}, all {OTHER_TISSUE} as one class"
-        n = len(class_names)
-        probs = np.column_stack([probs[:, :n], probs[:, n:].sum(1)])
+        probs = others_as_one(probs, len(class_names))
     return Predictions(name, out / "classifier", names, digests, probs, bool(others))
 
 

@@ -18,6 +18,7 @@ from lib.active.cold_start import ColdStart
 from lib.active.trainings import training_by_name, training_setup
 from lib.labels import OTHER_TISSUE, REFUSED, UNLABELLED
 from lib.learning import networks, samplers, setups
+from lib.slides.open_set import others_as_one
 
 TRAINING = "dual-view-aligned"
 
@@ -82,7 +83,7 @@ def own_tiles(out: Path, folder: Path) -> OwnTiles:
     features = np.load(file, mmap_mode="r", allow_pickle=False)
     probs = networks.predict(pair, samplers.plain_features(file), unique.tile.values)
     if others:
-        probs = np.column_stack([probs[:, : len(names)], probs[:, len(names) :].sum(1)])
+        probs = others_as_one(probs, len(names))
     return OwnTiles(out, folder, table, unique, names, features, probs, kept, others, taught)
 
 

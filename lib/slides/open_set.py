@@ -42,6 +42,16 @@ def target_probabilities(probs: np.ndarray, n_targets: int) -> np.ndarray:
     return np.divide(targets, total, out=alike, where=total > 0)
 
 
+def others_as_one(probs: np.ndarray, n_targets: int) -> np.ndarray:
+    """Give all other tissue one class, the last, with the probability of the best of it.
+
+    The most probable class stays what it is in probs, [N, C + K], as it does not with their sum;
+    divided by their total, float [N, C + 1].
+    """
+    best = np.column_stack([probs[:, :n_targets], probs[:, n_targets:].max(1)])
+    return best / best.sum(1, keepdims=True)
+
+
 def dropped_tiles(
     probs: np.ndarray, others: Sequence[str], relevant: np.ndarray | None = None
 ) -> pd.DataFrame:

@@ -39,3 +39,12 @@ def test_quality_is_the_share_of_each_kind_that_was_dropped():
     expected = {"irrelevant": 0.5, "irrelevant_dropped": 0.5, "relevant_dropped": 0.5}
     assert open_set.open_set_quality(kept, relevant) == expected
     assert open_set.open_set_quality(kept, np.ones(4, bool))["irrelevant_dropped"] is None
+
+
+def test_other_tissue_as_one_class_leaves_every_tile_its_class():
+    probs = np.random.default_rng(0).dirichlet(np.ones(6), 500)
+    probs[0] = 0.3, 0.1, 0.2, 0.2, 0.1, 0.1  # together more than the best target
+    joined = open_set.others_as_one(probs, 2)
+    assert joined.shape == (500, 3) and joined.sum(1) == pytest.approx(1)
+    np.testing.assert_array_equal(joined.argmax(1), np.minimum(probs.argmax(1), 2))
+    np.testing.assert_allclose(open_set.others_as_one(joined, 2), joined)

@@ -28,6 +28,7 @@ from pydantic.dataclasses import dataclass
 from apps.labelling import answers
 from apps.own_tiles.classifier import NETWORKS
 from apps.own_tiles.gallery import Quality, write_quality
+from apps.own_tiles.model_card import write_audit
 from lib.artefacts import atomic, digest_of, locked
 from lib.json_files import read_json
 from lib.labels import OTHER_TISSUE, REFUSED
@@ -232,10 +233,12 @@ def report(answers_file: Path, predictions: Predictions) -> Quality | None:
 
 
 def publish(answers_file: Path, predictions: Predictions, page: Path) -> None:
-    """Put what `report` says into the page of notebook 90, where there are both."""
-    said = report(answers_file, predictions)
+    """Put what `report` says into the page of notebook 90 and the classifier's card."""
+    said, card = report(answers_file, predictions), predictions.networks / "README.md"
     if said and page.is_file():
         write_quality(page, said)
+    if said and card.is_file():
+        write_audit(card, said.sentences)
 
 
 def _labelled(answers_file: Path, samples: Sequence[Sample]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from lib.quality.drift import MOST_TILES
 from lib.vlm.cards import describe_vlm, read_encoder_cards, read_vlm_cards, split_name
 
 HUB = "https://huggingface.co/"
+QUALITY = "How good it is"
 NOT_AUDITED = (
     "Nobody has audited this classifier: how often it is correct is not known. Label tiles that "
     "are drawn by chance before you rely on it."
@@ -68,7 +69,7 @@ def write_model_card(
             f"{_code(vlm)} labelled the tiles from the prompts. Two networks learnt from "
             f"{tiles.kept.sum()} of these labels, which views and clusters confirm.{by_people}"
         ],
-        "How good it is": audit or [NOT_AUDITED],
+        QUALITY: audit or [NOT_AUDITED],
         "Alarms": [f"- **{a.name}**: {a.text}" for a in alarms] or ["None rang."],
         "Limits": [LIMITS],
         "Model and licence": [
@@ -84,6 +85,15 @@ def write_model_card(
     with atomic(classifier / "README.md") as file:
         file.write_text("\n".join([f"---\n{header}---", "", *lines, ""]), encoding="utf-8")
     return classifier / "README.md"
+
+
+def write_audit(card: Path, audit: Sequence[str]) -> None:
+    """Put the sentences of an audit into a card of `write_model_card`."""
+    before, title, rest = card.read_text(encoding="utf-8").partition(f"\n## {QUALITY}\n")
+    _, following, after = rest.partition("\n## ")
+    with atomic(card) as file:
+        text = before + title + "\n" + "\n".join([*audit, ""]) + following + after
+        file.write_text(text, encoding="utf-8")
 
 
 def _header(vlm: str) -> dict[str, object]:

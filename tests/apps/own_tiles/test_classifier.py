@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from small_models import SMALL, write_model
 
 from apps.own_tiles import classifier, unlike
-from apps.own_tiles.model_card import NO_LICENCE, NOT_AUDITED, write_model_card
+from apps.own_tiles.model_card import NO_LICENCE, NOT_AUDITED, write_audit, write_model_card
 from lib.alarm import Alarm
 from lib.data import tiles
 from lib.learning import networks
@@ -164,6 +164,9 @@ def test_the_card_says_what_it_learnt_from_and_reads_as_one_of_the_hub(saved, sm
     ):
         assert said in text, said
     audited = write_model_card(where, tiles, name="t", alarms=[], audit=["0.9 of 50"]).read_text()
+    write_model_card(where, tiles, name="t", alarms=[])
+    write_audit(where / "README.md", ["0.9 of 50"])
+    assert (where / "README.md").read_text() == audited
     assert "0.9 of 50" in audited and NOT_AUDITED not in audited and "None rang." in audited
     assert "of a person" not in audited
     file.unlink()

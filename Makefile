@@ -31,9 +31,9 @@ export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
 # A value stays the text that it is: make expands none, not even to export it, and recipes read them
 # as variables of the shell. The second line adds what else stands on the command line.
+override GIVEN := $(foreach .name,$(.VARIABLES),$(if $(filter command,$(origin $(.name))),$(.name)))
 override NAMED := DATASET SEEDS FOLDS VLM ENCODER METHOD PARTS PROFILE TILES CLASSES LABELS ASK OTHER SLIDES \
-  TEMPLATES OTHER_TISSUE SLIDE_TABLE FEATURES BY_FOLDER VENV PYTHON DATA_ROOT LAB_ARGS \
-  $(foreach .name,$(.VARIABLES),$(if $(filter command,$(origin $(.name))),$(.name)))
+  TEMPLATES OTHER_TISSUE SLIDE_TABLE FEATURES BY_FOLDER VENV PYTHON DATA_ROOT LAB_ARGS $(GIVEN)
 $(foreach .name,$(NAMED),$(eval override export $(.name) := $$(value $(.name))))
 
 # The tools run in VENV whatever else is active in the calling shell.
@@ -50,6 +50,19 @@ override SHELL := /bin/sh
 .PHONY: venv
 
 override export GOAL := $(firstword $(MAKECMDGOALS))
+# What targets read: another name is a slip, which would be passed over without a word.
+override READ_reproduce := DATASET SEEDS FOLDS VLM ENCODER METHOD PARTS PROFILE
+override READ_ablations := $(READ_reproduce)
+override READ_record := $(filter-out SEEDS FOLDS,$(READ_reproduce))
+override READ_data := DATASET
+override READ_own := TILES CLASSES OTHER_TISSUE OTHER BY_FOLDER LABELS TEMPLATES VLM ENCODER
+override READ_label := TILES CLASSES OTHER_TISSUE TEMPLATES ASK VLM ENCODER LAB_ARGS
+override READ_prompts := TILES CLASSES TEMPLATES VLM
+override READ_slides := SLIDES CLASSES OTHER_TISSUE SLIDE_TABLE BY_FOLDER FEATURES VLM ENCODER
+override UNREAD := $(filter-out $(READ_$(GOAL)) VENV PYTHON DATA_ROOT,$(GIVEN))
+ifeq ($(words $(MAKECMDGOALS)),1)
+$(if $(and $(READ_$(GOAL)),$(UNREAD)),$(error make $(GOAL) does not read $(UNREAD). It reads $(READ_$(GOAL)); a variable of the environment stands before make))
+endif
 override RUN := PATH="$$(CDPATH= cd -- "$$VENV/bin" && pwd):$$PATH" "$$VENV/bin/python" -m
 override PYTEST := $(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # An interrupted command has said so: make and its shell say nothing more.

@@ -96,12 +96,22 @@ def test_no_call_of_make_runs_or_expands_a_value(venv, tmp_path):
         f"{name}={expanded}"
         for name in (*DEFAULTS, "UNKNOWN", "NAMED", "RUN", "GOAL", "name", ".name")
     ]
-    for call in (["-n", "own"], ["-p", "help"], ["-e", "help"], ["data"]):
+    for call in (["-n", "throughput"], ["-p", "help"], ["-e", "help"], ["site"]):
         with case(*call):
             run = make(*call, f"VENV={venv}", *named)
             assert run.returncode == 0, run.stderr
             assert not marker.exists()
     assert [env["DATASET"] for _, env in calls(venv)] == [expanded]
+
+
+def test_a_setting_that_a_target_does_not_read_is_refused_by_name(venv):
+    slips = {"own": "TILE", "reproduce": "FOLD", "prompts": "OTHER_TISSUE", "record": "FOLDS"}
+    for goal, name in slips.items():
+        with case(goal):
+            run = make(goal, f"{name}=1", "TILES=x" if goal == "own" else "VLM=x", f"VENV={venv}")
+            assert run.returncode == 2 and f"make {goal} does not read {name}." in run.stderr
+    assert not (venv / "bin" / "python.calls").exists()
+    assert make("reproduce", f"VENV={venv}", FOLD="1").returncode == 0
 
 
 def test_help_prints_values_as_they_are(tmp_path):

@@ -191,7 +191,7 @@ if other_tiles:
     second, other_tiles, text = classifier.predict_tiles(out / "classifier", other_tiles, model)
     left_other = other_tiles.left_out
     said_of_second = [f"The second folder, {other_tiles.folder.resolve().name}: {text}"]
-print(*said_of_second, sep="\n")
+print(*(f"note: {text}" for text in said_of_second), sep="\n")
 results.write_tables(out, {"predictions_other": second, "left_out_other": left_other})
 second.head().round(3) if other_tiles else None
 

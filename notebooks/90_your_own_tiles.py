@@ -113,11 +113,12 @@ print(f"{pixels.shape} {pixels.dtype}", *tiles.left_out_lines(), *tiles.converte
 # ## Prompts label, views vote
 #
 # As in `10_zero_shot_inference` and `11_multi_view_consensus`: zero-shot probabilities $p(c \mid x)$ of each tile, and the
-# votes of $V$ random views of it.
+# votes of $V$ random views of it. A second run with the same tiles, words, model, views and seed finds them.
 
 # %%
 words = list(prompts.values())
-seconds = steps.embed(model, pixels_file, words, out, n_views=n_views, seed=seed)
+views = {"n_views": n_views, "seed": seed}
+seconds = steps.embed(model, pixels_file, tiles.unique, words, out, **views)
 
 # %% [markdown]
 # ## Filters choose, two networks learn

@@ -1,7 +1,8 @@
 """VLM-CPL on own tiles, step by step. What is heavy is imported when the inputs are checked."""
 
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import pandas as pd
 from apps.own_tiles.words import parse_words
 from lib import paths
 from lib.alarm import Alarm
+from lib.artefacts import atomic, digest_of
 from lib.data import cards
 from lib.labels import REFUSED
 from lib.slides.open_set import relevant_tiles, target_probabilities
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lib.vlm.inference import VLM
+
+ENCODED = "encoded_from.json"
 
 
 def prompts_of_classes(
@@ -70,6 +74,7 @@ def load_model(vlm: str, unique: pd.DataFrame, *, image_size: int, seed: int) ->
 def embed(
     model: "VLM",
     pixels: Path,
+    unique: pd.DataFrame,
     prompts: Sequence[Sequence[str]],
     out: Path,
     *,
@@ -78,15 +83,50 @@ def embed(
 ) -> float:
     """Write features, probabilities and the votes of the views to `out`; see `embed_views`.
 
-    Returns the seconds that reading the tiles took.
+    What is there of the same is kept. Returns the seconds that reading the tiles took.
     """
-    from lib.vlm.inference import embed_prompts, embed_tiles, embed_views
+    from lib.vlm.inference import embed_prompts, embed_tiles, embed_views, is_embedded
 
-    text, started = embed_prompts(model, prompts), time.perf_counter()
-    embed_tiles(model, pixels, text, out)
-    tiles = np.arange(len(np.load(pixels, mmap_mode="r", allow_pickle=False)))
-    embed_views(model, pixels, tiles, text, out, n_views=n_views, seed=seed)
-    return time.perf_counter() - started
+    text = embed_prompts(model, prompts)
+
+    def encode() -> None:
+        embed_tiles(model, pixels, text, out)
+        embed_views(model, pixels, unique.tile.values, text, out, n_views=n_views, seed=seed)
+
+    if not is_embedded(out):
+        (out / ENCODED).unlink(missing_ok=True)
+    settings = {"text": text.tolist(), "views": n_views, "seed": seed}
+    return encode_once(model, unique, out, encode, settings)
+
+
+def encode_once(
+    model: "VLM",
+    unique: pd.DataFrame,
+    folder: Path,
+    encode: Callable[[], None],
+    settings: Mapping[str, Any],
+) -> float:
+    """Let `encode` write features to a folder, unless it has with the same model and tiles.
+
+    unique: a row per tile, with its digest; settings: whatever else decides what is written.
+    Returns the seconds that it took, now or then.
+    """
+    from lib.vlm import inference, views
+
+    made = {"weights": inference.weights_digest(model), "size": model.image_size, **settings}
+    made |= {"dtype": str(model.dtype), "tiles": unique.digest.tolist()}
+    made_from = digest_of(made, *(Path(str(module.__file__)) for module in (inference, views)))
+    file = folder / ENCODED
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    if known.get("made_from") == made_from:
+        return known["seconds"]
+    file.unlink(missing_ok=True)
+    started = time.perf_counter()
+    encode()
+    seconds = time.perf_counter() - started
+    with atomic(file) as temporary:
+        temporary.write_text(json.dumps({"made_from": made_from, "seconds": seconds}))
+    return seconds
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 
 from apps.own_tiles import gallery
-from apps.own_tiles.steps import prompts_of_classes
+from apps.own_tiles.steps import encode_once, prompts_of_classes
 from lib import clusters, paths
 from lib.alarm import Alarm, label_free_alarms
-from lib.artefacts import atomic, digest_of
 from lib.consensus import VARIANTS, FilterInputs, label_tiles, multi_view_consensus
 from lib.vlm.prompts import PAPERS, fill, parse_templates
 from lib.yaml_files import read_yaml
@@ -59,21 +58,10 @@ def read_wordings(classes: str, templates: str, *, demo: bool) -> dict[str, Word
 
 
 def encode(model: "VLM", pixels: Path, unique: pd.DataFrame, folder: Path) -> None:
-    """Write the features of all tiles to a folder, unless they are there; see `embed_tiles`.
+    """Write the features of all tiles to a folder, unless they are there; see `embed_tiles`."""
+    from lib.vlm.inference import embed_tiles
 
-    unique: a row per tile, with its digest.
-    """
-    from lib.vlm.inference import embed_tiles, weights_digest
-
-    made = {"weights": weights_digest(model), "size": model.image_size, "dtype": str(model.dtype)}
-    made_from = digest_of(made | {"tiles": unique.digest.tolist()})
-    file = folder / "encoded_from.txt"
-    if file.is_file() and file.read_text() == made_from:
-        return
-    file.unlink(missing_ok=True)
-    embed_tiles(model, pixels, {}, folder)
-    with atomic(file) as temporary:
-        temporary.write_text(made_from)
+    encode_once(model, unique, folder, lambda: embed_tiles(model, pixels, {}, folder), {})
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import pytest
 from html_page import Page
 from small_models import SMALL, write_model
 
-from apps.own_tiles import wordings
+from apps.own_tiles import steps, wordings
 from apps.own_tiles.wordings import Reading
 from lib import paths
 from lib.alarm import Alarm, label_free_alarms
@@ -122,6 +122,26 @@ def test_images_are_encoded_once_and_again_where_tiles_or_model_change(encoded, 
     wordings.encode(model, root / "tiles.npy", unique, folder)
 
 
+def test_views_are_encoded_once_and_again_where_words_views_or_files_change(encoded, monkeypatch):
+    root, unique, (model, _) = encoded
+    out, calls, real = root / "views", [], inference.embed_views
+    out.mkdir()
+    monkeypatch.setattr(inference, "embed_views", lambda *a, **k: (calls.append(a), real(*a, **k)))
+
+    def embed(*words, n_views=2, seed=0):
+        before, given = len(calls), (model, root / "tiles.npy", unique, [[word] for word in words])
+        seconds = steps.embed(*given, out, n_views=n_views, seed=seed)
+        return len(calls) - before, seconds
+
+    first = embed("fat", "muscle")
+    assert first[0] == 1 and embed("fat", "muscle") == (0, first[1])
+    for changed in ({"n_views": 3}, {"seed": 1}):
+        assert embed("fat", "muscle", **changed)[0] == 1
+    assert embed("fat", "stroma")[0] == embed("fat", "muscle")[0] == 1
+    (out / "votes.npy").unlink()
+    assert embed("fat", "muscle")[0] == 1 and (out / "votes.npy").is_file()
+
+
 # --- tables ---------------------------------------------------------------------------------------
 
 
@@ -226,7 +246,7 @@ def test_the_command_compares_two_models_and_takes_their_features_again(
     assert f"open {page}" in capsys.readouterr().err
     table = pd.read_csv(page.parent / "wordings.csv")
     assert len(table) == 2 * 9 and table.model.nunique() == 2
-    assert len(list((tmp_path / "data").rglob("one_look/encoded_from.txt"))) == 2
+    assert len(list((tmp_path / "data").rglob("one_look/encoded_from.json"))) == 2
     assert Page(page.read_text()).by_tag["h2"][:3] == [
         "Wordings", f"Classes, {model.name}", f"Classes, local-dir:{root / '2'}"
     ]  # fmt: skip

@@ -8,6 +8,7 @@ picture, whatever loop, strategy or run asks for it. The last line of a person f
 """
 
 import codecs
+import fcntl
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +23,6 @@ import pandas as pd
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from lib.artefacts import locked
 from lib.labels import NONE_OF_THESE, REFUSED, UNANSWERED
 
 COLUMNS = ("line", "tile", "label", "who", "when", "seconds", "suggestion", "action", "ask")
@@ -119,8 +119,9 @@ def append(file: Path, answers: Iterable[Answer]) -> None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(file.with_name(f".{file.name}.lock")), file.open("ab+") as opened:
-            if opened.tell():
+        with file.open("ab+") as opened:
+            fcntl.flock(opened, fcntl.LOCK_EX)
+            if opened.seek(0, os.SEEK_END):
                 opened.seek(-1, os.SEEK_END)
                 if opened.read(1) != b"\n":
                     opened.write(b"\n")

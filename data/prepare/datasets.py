@@ -68,9 +68,11 @@ def made(folder: Path, recipe: dict[str, Any], write: Callable[..., None], n: in
     FileExistsError for a folder that is there and was not made so: it is left as it is.
     """
     wanted = recipe | ({"of_images": n} if n else {})
-    if _recipe(folder) == wanted:  # where nothing may be written, such as on a read-only disk, too
+    lock = _lock_of(folder)
+    if _recipe(folder) == wanted and not lock.exists():  # on a read-only disk, too
         return folder
-    with locked(folder.with_name(f".{folder.name}.lock")):
+    with locked(lock):
+        remove_leftovers(folder.parent)
         made_before = _recipe(folder)
         if made_before == wanted:
             return folder
@@ -84,6 +86,11 @@ def made(folder: Path, recipe: dict[str, Any], write: Callable[..., None], n: in
             write(temporary, **recipe)
             (temporary / RECIPE).write_text(json.dumps(wanted))
     return folder
+
+
+def _lock_of(folder: Path) -> Path:
+    """Is there while a folder is written, or since a process was killed that has left something."""
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def _recipe(folder: Path) -> dict[str, Any]:
@@ -106,12 +113,13 @@ def fetch(card: Card) -> Path:
     """
     if not card.archives:
         return locate(card)
-    for root in paths.raw_folders():
-        if not absent(card, root / card.folder):
-            return root / card.folder
     raw = paths.raw_folders()[0]
     folder, downloads = raw / card.folder, raw / ".downloads" / paths.file_name(card.folder)
-    with locked(folder.with_name(f".{folder.name}.lock")):
+    lock = _lock_of(folder)
+    for root in paths.raw_folders():
+        if not absent(card, root / card.folder) and not (root == raw and lock.exists()):
+            return root / card.folder
+    with locked(lock):
         try:
             remove_leftovers(raw)
             missing = absent(card, folder)
@@ -125,6 +133,8 @@ def fetch(card: Card) -> Path:
                 if archive["url"] not in needed_again:
                     for done in downloads.glob(f"{file.name}*"):
                         done.unlink()
+            for left in downloads.glob("*"):  # by one that was killed before the line above
+                left.unlink()
         finally:
             with suppress(OSError):  # where something waits for the next call
                 downloads.rmdir()

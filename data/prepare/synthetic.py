@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from data.prepare.laboratory import SUPERSAMPLE, Array, StainedSlide, draw_slide, scan
-from data.prepare.workers import worker_pool
+from data.prepare.workers import WorkerPool
 from lib.artefacts import atomic
 
 FIELD_UM = 110.0  # side of a field of view
@@ -415,7 +415,7 @@ def write_dataset(
         work = partial(_write_tile, folder=unfinished, size=size, shift=shift, seed=seed)
         for kind in kinds:
             (unfinished / kind).mkdir(parents=True)
-        with worker_pool() as pool:
+        with WorkerPool() as pool:
             many = len(jobs) >= PARALLEL_FROM
             done = pool.map(work, jobs, chunksize=16) if many else map(work, jobs)
             deque(tqdm(done, "drawing tiles", len(jobs), unit="tile"), maxlen=0)

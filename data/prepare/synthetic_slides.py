@@ -20,7 +20,7 @@ from tqdm import tqdm
 from data.prepare.laboratory import draw_slide
 from data.prepare.pyramids import write_pyramid
 from data.prepare.synthetic import tissue_tile
-from data.prepare.workers import worker_pool
+from data.prepare.workers import WorkerPool
 from lib.data import cards, datasets
 from lib.data.images import open_image
 from lib.data.splits import FOLDS
@@ -189,7 +189,7 @@ def _write_cohort(
     (folder / "truth").mkdir(parents=True)
     (folder / "kinds.json").write_text(json.dumps(kinds))
     work = partial(_write_slide, folder=folder, recipe=recipe)
-    with worker_pool() as pool:
+    with WorkerPool() as pool:
         written = pool.map(work, range(n), tiles or [None] * n)
         lines = list(tqdm(written, "making slides", n, unit="slide"))
     pd.DataFrame(lines).to_csv(folder / "slides.csv", index=False)

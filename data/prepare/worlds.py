@@ -18,7 +18,7 @@ from tqdm import tqdm
 from data.prepare.laboratory import draw_slide
 from data.prepare.stand_in import build
 from data.prepare.synthetic import tissue_tile
-from data.prepare.workers import worker_pool
+from data.prepare.workers import WorkerPool
 from lib import paths
 from lib.artefacts import atomic, new_array
 from lib.labels import UNLABELLED
@@ -139,7 +139,7 @@ def _draw_tile(job: tuple[int, str, int], world: World) -> np.ndarray:
 def draw_pixels(world: World, table: pd.DataFrame, file: Path) -> None:
     """Write the tiles of a world, uint8 [N, 96, 96, 3]."""
     jobs = list(zip(table.tile, table.kind, table.group, strict=True))
-    with atomic(file) as temporary, worker_pool() as pool:
+    with atomic(file) as temporary, WorkerPool() as pool:
         pixels = new_array(temporary, (len(jobs), SIZE, SIZE, 3), "u1")
         drawn = pool.map(partial(_draw_tile, world=world), jobs, chunksize=16)
         for tile, picture in enumerate(tqdm(drawn, f"drawing {world.name}", len(jobs))):

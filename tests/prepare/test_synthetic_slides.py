@@ -53,7 +53,7 @@ def test_slides_take_turns_in_label_and_resolution(cohort):
 
 
 def test_the_same_recipe_gives_the_same_pixels_in_any_process(cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic_slides, "worker_pool", here)
+    monkeypatch.setattr(synthetic_slides, "WorkerPool", here)
     synthetic_slides.write_synthetic_slides(tmp_path, **RECIPE | {"slides": 1})
     one, other = (np.asarray(Image.open(folder / "slide00.tif")) for folder in (cohort, tmp_path))
     assert np.array_equal(one, other)
@@ -148,7 +148,7 @@ def composed(tmp_path_factory, sources):
     root, known = sources
     folder = tmp_path_factory.mktemp("composed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic_slides, "worker_pool", here)
+        patch.setattr(synthetic_slides, "WorkerPool", here)
         patch.setattr(synthetic_slides.cards, "read_card", known.get)
         patch.setattr(synthetic_slides.datasets, "locate_tiles", lambda card: root / card.folder)
         synthetic_slides.write_composed_slides(folder, **COMPOSED)

@@ -87,9 +87,12 @@ def tables(some: Record) -> dict[str, pd.DataFrame]:
 
 
 def write(some: Record, folder: Path) -> None:
-    """Write the headline figure, for light and for dark pages; some: see `tables`."""
+    """Write the headline figure, for light and for dark pages; some: see `tables`.
+
+    A record of other datasets, or with other VLMs, has none.
+    """
     scores, curves = no_labels_frame(some), few_labels_frame(some)
-    for name, theme in THEMES.items():
+    for name, theme in THEMES.items() if len(scores) else ():
         with plt.rc_context(_look(theme)):
             figure = headline(scores, curves, theme)
             with atomic(folder / name) as file:

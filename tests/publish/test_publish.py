@@ -209,6 +209,14 @@ def test_runs_of_every_fold_and_of_what_no_fold_changes_are_added_to_the_record(
     assert table.loc["zero-shot, all tiles"].tolist() == [0.8, 0.65]
 
 
+def test_a_record_that_the_front_page_shows_nothing_of_is_published(monkeypatch):
+    monkeypatch.setattr(record, "provenance", lambda: dict(CLEAN))
+    write_runs(few())
+    publish._publish("record", "demo", "v")
+    assert (paths.figures_folder() / "RESULTS.md").is_file()
+    assert not list(paths.figures_folder().glob("*.svg"))
+
+
 def accuracies(some):
     return some.facts.accuracy.round(6).tolist()
 

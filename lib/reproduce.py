@@ -11,7 +11,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from lib import paths, warm
@@ -46,6 +47,23 @@ def summary(folder: Path) -> str:
     return "\n".join(f"{name + ':':10} {path}" for name, path in lines.items() if path.is_file())
 
 
+@contextmanager
+def _ended_with_this(group: int) -> Iterator[None]:
+    """Interrupt a group of processes where this process is killed and can end nothing itself."""
+    wait = 'read -r _; kill -s INT -- "-$0"'  # a pipe that is closed when the process is gone
+    with subprocess.Popen(
+        ["sh", "-c", wait, str(group)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as waiting:
+        try:
+            yield
+        finally:
+            waiting.kill()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run snakemake with further arguments; returns the exit status."""
     targets = sys.argv[1:] if arguments is None else [*arguments]
@@ -67,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             text=True,
             start_new_session=True,
         ) as process,
+        _ended_with_this(process.pid),
     ):
         assert process.stdout is not None
         try:

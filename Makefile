@@ -46,7 +46,7 @@ unexport PIP_USER
 unexport VIRTUAL_ENV
 override SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: reproduce ablations record choose throughput data own label prompts slides site zip test test-fast faults smoke figures lab check format clean help
+.PHONY: reproduce ablations record choose throughput data own label prompts slides site zip test test-fast faults kills smoke figures lab check format clean help
 .PHONY: venv
 
 override export GOAL := $(firstword $(MAKECMDGOALS))
@@ -131,6 +131,9 @@ test-fast: venv ## Run the tests that take no more than about a second each
 
 faults: venv ## Meet every fault of tests/faults, and print how many are met well; minutes
 	@$(RUN) tests.faults
+
+kills: venv ## Kill every job 200 times in all, and print how often it ends as undisturbed; half an hour
+	@$(RUN) tests.kills
 
 # In a session of its own, so that an interruption ends its jobs too before the folder is removed.
 smoke: venv ## Run the whole chain on a handful of tiny tiles, in a temporary folder

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import anywidget
 import numpy as np
@@ -55,6 +55,8 @@ def picture(file: Path, max_side: int) -> bytes:
 class LabelGrid(anywidget.AnyWidget):
     """Label the tiles of a query with the keyboard or the mouse; every answer is on disk at once.
 
+    There is one at a time in a kernel: the next takes its place.
+
     Parameters
     ----------
     own : tiles, classes and features, in which neighbours are near
@@ -74,6 +76,7 @@ class LabelGrid(anywidget.AnyWidget):
 
     """
 
+    shown: ClassVar["LabelGrid | None"] = None
     _esm = Path(__file__).with_name("widget.js")
     _css = Path(__file__).with_name("widget.css")
     classes = traitlets.List(traitlets.Unicode()).tag(sync=True)
@@ -102,6 +105,9 @@ class LabelGrid(anywidget.AnyWidget):
             raise ValueError("say who labels: answers carry a name")
         if NONE_OF_THESE in own.class_names:
             raise ValueError(f"{NONE_OF_THESE!r} stands for no class: call it otherwise")
+        if LabelGrid.shown:
+            LabelGrid.shown.close()
+        LabelGrid.shown = self
         self.own, self.probs, self.file, self.on_finish = own, probs, file, on_finish
         self._digests = own.unique.digest.tolist()
         self._for: dict[str, Any] = {"ask": ask}
@@ -110,6 +116,11 @@ class LabelGrid(anywidget.AnyWidget):
         super().__init__(classes=list(own.class_names), who=who.strip(), ask=ask)
         self._show(wanted)
         self.on_msg(self._receive)
+
+    def close(self) -> None:
+        """Let go of tiles and networks too: IPython keeps all that a cell has shown."""
+        super().close()
+        self.__dict__.update(own=None, probs=None, on_finish=None, _picture=None)
 
     # --- what is shown
 

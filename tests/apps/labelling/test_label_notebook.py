@@ -106,6 +106,7 @@ def test_the_notebook_waits_for_a_person_and_goes_on_with_the_answers(mine, caps
     assert "6 tiles wait for me" in capsys.readouterr().out
     digests, query = names["digests"], names["query"].tolist()
     assert execute(folder)["query"].tolist() == query  # the same until they are answered
+    assert names["grid"].comm is None and names["grid"].own is None  # the next has taken its place
     answer(folder, [digests[tile] for tile in query], truth)
     names = execute(folder)
     assert names["loop"].history.rounds.labelled.tolist() == [6]
@@ -160,7 +161,8 @@ def test_an_audit_of_the_notebook_is_on_the_page_and_stays_one_of_its_prediction
     assert (
         lines["ask"].tolist() == ["audit"] and not names["oracle"].known()[names["wanted"][0]] >= 0
     )
-    assert [execute(folder, **audited)["digests"][t] for t in names["wanted"]] == drawn
+    names = execute(folder, **audited)
+    assert [names["digests"][tile] for tile in names["wanted"]] == drawn
     answer(folder, drawn[1:], truth)
     names["grid"]._finish()
     page = (out / "index.html").read_text()

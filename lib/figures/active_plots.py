@@ -72,7 +72,7 @@ def learning_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     n_seeds, rounds = curves.seed.nunique(), curves[curves["round"].notna()]
     trainings = [t for t in (*TRAININGS, PROBE) if t in set(rounds.training)]
     size = {"width": 3 + 2.5 * len(trainings), "height": 3.4}
-    figure, axes = panels(1, len(trainings), **size, sharey=True)
+    figure, axes = panels(1, len(trainings), **size, sharex=True, sharey=True)
     for ax, training in zip(axes[0], trainings, strict=True):
         for kind in [kind for kind in in_order(rounds) if kind[0] == training]:
             chosen, method = of_loop(rounds, kind), kind[1]
@@ -102,7 +102,7 @@ def cold_start_curves(curves: pd.DataFrame, title: str = "") -> Figure:
     }
     seeds = {shift: lines.seed.nunique() for shift, lines in by_shift.items()}
     width = 3.5 + 3 * len(by_shift)
-    figure, axes = panels(1, len(by_shift), width=width, height=3.6, sharey=True)
+    figure, axes = panels(1, len(by_shift), width=width, height=3.6, sharex=True, sharey=True)
     for ax, (shift, lines) in zip(axes[0], by_shift.items(), strict=True):
         for method, name in COLD_STARTS.items():
             chosen, main = lines[lines.method == method], method == "cold-start"
@@ -130,7 +130,7 @@ def threshold_mask(probs: Mapping[str, np.ndarray], truth: np.ndarray, threshold
     A bar is a tile, at the same place for both networks. probs: title → [2, U, C], a column of
     panels each; truth: [U], for the colours alone.
     """
-    figure, axes = panels(2, len(probs), height=4.2, sharex=True, sharey=True)
+    figure, axes = panels(2, len(probs), height=4.2, sharex=True, sharex=True, sharey=True)
     for column, (title, both) in enumerate(probs.items()):
         order = np.argsort(-both.max(2).mean(0), kind="stable")
         for ax, predicted, name in zip(axes[:, column], both[:, order], "AB", strict=True):

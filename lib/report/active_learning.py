@@ -93,8 +93,11 @@ def curves(facts: pd.DataFrame) -> pd.DataFrame:
 def of_published_runs(some: Record) -> Record:
     """The evaluations of runs of a dataset (seed and fold) that published UniSAL has.
 
-    A seed whose first query misses a class costs ten points: only the same runs are compared.
+    A seed whose first query misses a class costs ten points: only the same runs are compared. All,
+    where no run has it, as in an open set.
     """
+    if of_loop(some.facts, PUBLISHED).empty:
+        return some
     return some[statistics.same_runs(some.facts, of_loop(some.facts, PUBLISHED))]
 
 

@@ -130,7 +130,7 @@ def threshold_mask(probs: Mapping[str, np.ndarray], truth: np.ndarray, threshold
     A bar is a tile, at the same place for both networks. probs: title → [2, U, C], a column of
     panels each; truth: [U], for the colours alone.
     """
-    figure, axes = panels(2, len(probs), height=4.2, sharex=True, sharex=True, sharey=True)
+    figure, axes = panels(2, len(probs), height=4.2, sharex=True, sharey=True)
     for column, (title, both) in enumerate(probs.items()):
         order = np.argsort(-both.max(2).mean(0), kind="stable")
         for ax, predicted, name in zip(axes[:, column], both[:, order], "AB", strict=True):

@@ -53,6 +53,8 @@ def test_a_fold_is_of_one_build_and_its_lines_agree_with_each_other(stem):
     correct = judged.class_correct.map(sum).astype(float)
     np.testing.assert_allclose(correct, of_classes.correct[judged.index], atol=1e-6)
     scored = facts[facts.accuracy.notna() & (facts.unit == "tile")]
+    if (facts.query_precision < 1).any():  # an open set: the loops are judged on its targets alone
+        scored = scored[scored.training != ""]
     for _, of_set in scored.groupby(["vlm", "seed", "fold", "split"]):
         sizes = {tuple(n) for n in of_set.class_n}
         assert len(sizes) == 1, "methods were tested on different tiles"

@@ -1,7 +1,9 @@
 """A tenth of the faults, spread over the areas; `make faults` meets them all."""
 
+from pathlib import Path
+
 import pytest
-from faults import by_area, every, tenth
+from faults import by_area, every, overview, tenth
 from faults.fault import problems
 
 ALL = every()
@@ -10,6 +12,11 @@ ALL = every()
 def test_faults_are_many_and_have_names_of_their_own():
     assert len(ALL) >= 300 and len({(fault.area, fault.name) for fault in ALL}) == len(ALL)
     assert {area for area, _ in by_area(tenth(ALL))} == {area for area, _ in by_area(ALL)}
+
+
+def test_contributing_has_their_table():
+    page = Path(__file__).resolve().parents[1] / "CONTRIBUTING.md"
+    assert overview() in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

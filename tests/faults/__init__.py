@@ -25,3 +25,12 @@ def by_area(faults: list[Fault]) -> Iterator[tuple[str, list[Fault]]]:
     """The areas in their order."""
     for area in dict.fromkeys(fault.area for fault in faults):
         yield area, [fault for fault in faults if fault.area == area]
+
+
+def overview() -> str:
+    """The table of CONTRIBUTING: how many faults an area has, the first, and what is said of it."""
+    lines = ["| area | faults | the first | what is said of it |", "| --- | --- | --- | --- |"]
+    for area, faults in by_area(every()):
+        said = max(faults[0].says, key=len).replace("|", "\\|")
+        lines.append(f"| {area} | {len(faults)} | {faults[0].name} | {said} |")
+    return "\n".join(lines) + "\n"

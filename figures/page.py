@@ -211,8 +211,11 @@ OVERVIEWS = {
         "VLM-CPL beside zero-shot labels, the best of all that is not VLM-CPL, chosen on the test "
         "set, and full supervision; pooled over folds."
     ),
-    "No labels, another encoder": "As above, with a stand-in on a larger image tower.",
-    "Few labels, another encoder": "As under few labels, with a larger image tower.",
+    "No labels, another encoder": (
+        "As above, with a stand-in on a larger image tower, or, after @, with another image "
+        "encoder for clusters and networks alone."
+    ),
+    "Few labels, another encoder": "As under few labels, with another image encoder.",
     "Few labels": (
         "UniSAL at the end of its rounds, and the area under the learning curve (AULC) beside "
         "other strategies, of which the best is chosen on the test set; pooled over folds."

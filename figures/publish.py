@@ -119,7 +119,7 @@ def check_builds(facts: pd.DataFrame) -> None:
         )
     machines = facts.machine.map(lambda own: {**(own or {}), "threads": None})
     builds = facts[["commit", "versions"]].assign(machine=machines).map(str).agg(" ".join, axis=1)
-    for (seed, fold), of_fold in builds.groupby([facts.seed, facts.fold]):
+    for (_, seed, fold), of_fold in builds.groupby([facts.vlm, facts.seed, facts.fold]):
         if of_fold.nunique() > 1:
             raise ValueError(
                 f"seed {seed}, fold {fold}: its notebooks ran with {of_fold.nunique()} builds "

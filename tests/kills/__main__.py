@@ -17,31 +17,28 @@ from .jobs import JOBS, PAIRS
 
 
 def main(names: list[str]) -> int:
-    """Print a line per job and whatever is not equal; returns the exit status."""
+    """Print a line per job, and what is not equal; returns the exit status."""
     end_by_exception()
-    seed = int(os.environ.get("SEED", "0"))
-    wrong, lines, started = 0, [], time.monotonic()
-    for job in JOBS:
-        if names and job.name not in names:
-            continue
-        began, draw = time.monotonic(), np.random.default_rng([seed, len(job.name)])
-        outcome = killed(job, job.kills, draw)
-        wrong += bool(outcome.problems)
-        for problem in outcome.problems:
-            print(f"{job.name}: {problem}", flush=True)
-        how = ", ".join(f"{n} {h}" for h, n in sorted(outcome.kills.items()))
-        spent = f"{outcome.seconds:.1f} | {(time.monotonic() - began) / 60:.1f}"
-        line = f"| {job.name} | {how} | {outcome.equal} of {outcome.passages} | {spent} |"
-        print(line, flush=True)
-        lines.append(line)
+    seed, started, wrong = int(os.environ.get("SEED", "0")), time.monotonic(), 0
+    print(
+        "| job | kills | ends equal | undisturbed, s | minutes |\n|---|---|---|---|---|", flush=True
+    )
+    for number, job in enumerate(JOBS):
+        if not names or job.name in names:
+            began = time.monotonic()
+            outcome = killed(job, job.kills, np.random.default_rng([seed, number]))
+            how = ", ".join(f"{n} {h}" for h, n in sorted(outcome.kills.items()))
+            spent = f"{outcome.seconds:.1f} | {(time.monotonic() - began) / 60:.1f}"
+            print(f"| {job.name} | {how} | {outcome.equal} of {outcome.passages} | {spent} |")
+            print(*outcome.problems, sep="\n", end="\n" * bool(outcome.problems), flush=True)
+            wrong += bool(outcome.problems)
     for name, (given, works, after) in PAIRS.items():
         if not names or name in names:
-            found = together(given, works, after)
-            wrong += bool(found)
-            lines.append(f"| {name} | | {'not equal' if found else 'equal'} | | |")
-            print(*(f"{name}: {problem}" for problem in found), lines[-1], sep="\n", flush=True)
-    head = "| job | kills | passages equal | undisturbed, s | minutes |"
-    print("\n".join(["", head, "|---|---|---|---|---|", *lines]))
+            began, problems = time.monotonic(), together(given, works, after)
+            spent = f"{(time.monotonic() - began) / 60:.1f}"
+            print(f"| {name} | none | {int(not problems)} of 1 | | {spent} |")
+            print(*problems, sep="\n", end="\n" * bool(problems), flush=True)
+            wrong += bool(problems)
     print(f"{(time.monotonic() - started) / 60:.0f} minutes, {wrong} not equal")
     return wrong > 0
 

@@ -63,14 +63,13 @@ class Place:
     """A folder for a job, `here`, with a home, a folder for temporaries and a log beside it."""
 
     def __init__(self, given: Work):
-        libc = ctypes.CDLL(None)
-        libc.prctl(SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
         self.root = Path(tempfile.mkdtemp(prefix="kills-"))
         self.here, self.log, self.kept = (self.root / n for n in ("here", "log", "given"))
         for name in ("home", "tmp", "here"):
             (self.root / name).mkdir()
         self.before = self.beside = {process.pid for process in _children()}
-        assert os.waitpid(self.start(given), 0)[1] == 0, self.said()
+        self.undisturbed(given)
         self.beside = {process.pid for process in _children()}  # a server, if one is given
         shutil.copytree(self.here, self.kept)
 
@@ -114,23 +113,41 @@ class Place:
             os.kill(process, signal.SIGKILL)
         return os.WIFSIGNALED(os.waitpid(process, 0)[1])
 
-    def quiet(self) -> list[str]:
-        """Wait until nothing of the job runs; what still does."""
-        wait_for(lambda: not self.running(), PATIENCE)
-        return [f"still runs: {' '.join(p.cmdline())[:200]}" for p in self.running()]
-
     def around(self) -> set[str]:
         """Files beside the job's own: in temporaries, home, shared memory and the checkout."""
-        folders = [self.root / "tmp", self.root / "home", Path("/dev/shm"), paths.ROOT]
         found = set()
-        for folder in folders:
+        for folder in (self.root / "tmp", self.root / "home", "/dev/shm", paths.ROOT):
             for parent, inner, names in os.walk(folder):
-                inner[:] = [n for n in inner if n not in (".git", ".venv", "__pycache__")]
+                inner[:] = [n for n in inner if n not in (".git", ".venv") and "cache" not in n]
                 found |= {os.path.join(parent, name) for name in [*names, *inner]}
         return found
 
+    def undisturbed(self, *works: Work) -> float:
+        """Do things one after the other; the seconds that they took."""
+        started = time.monotonic()
+        for work in works:
+            assert os.waitpid(self.start(work), 0)[1] == 0, self.said()
+        return time.monotonic() - started
+
+    def state(self) -> tuple[dict[str, str], set[str]]:
+        """What is there and around once nothing runs any more."""
+        wait_for(lambda: not self.running(), PATIENCE)
+        return contents(self.here) | {f"{p}": "runs" for p in self.running()}, self.around()
+
+    def wrong(self, expected: tuple[dict[str, str], set[str]]) -> list[str]:
+        """What is missing, more or different, here or around, from an earlier state."""
+        before, (found, around) = expected[0], self.state()
+        words = {(True, True): "differs", (True, False): "lacks", (False, True): "leaves"}
+        problems = [
+            f"{words[name in before, name in found]} {name}"
+            for name in sorted({*before, *found})
+            if before.get(name) != found.get(name)
+        ]
+        problems += [f"leaves {name}" for name in sorted(around - expected[1])]
+        return [*problems, f"said: {self.said()}"] if problems else []
+
     def said(self) -> str:
-        return self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
+        return self.log.read_text(errors="replace")[-1500:]
 
     def remove(self) -> None:
         self.beside = self.before
@@ -156,7 +173,7 @@ def _children() -> list[psutil.Process]:
 # --- what is compared ----------------------------------------------------------------------------
 
 TIMES = rb"[0-9.]+ (s|seconds|minutes)\b|\"\w*seconds\": [0-9.e-]+"
-DRAWN = rb"(T_|cell-id=|ipykernel_)[0-9a-f]+"  # names of tables, cells and processes
+DRAWN = rb"(T_|cell-id=|ipykernel_|at 0x)[0-9a-f]+"  # names of tables, cells, processes, objects
 UNLIKE = re.compile(TIMES + b"|" + DRAWN)
 
 
@@ -192,52 +209,28 @@ def _without_times(file: Path) -> bytes:
     return content
 
 
-def differing(expected: dict[str, str], found: dict[str, str]) -> list[str]:
-    """What is missing, more or different."""
-    names = sorted({*expected, *found})
-    words = {(True, True): "differs", (True, False): "lacks", (False, True): "leaves"}
-    return [
-        f"{words[n in expected, n in found]}: {n}" for n in names if expected.get(n) != found.get(n)
-    ]
-
-
 # --- passages ------------------------------------------------------------------------------------
-
-
-def undisturbed(place: Place, *works: Work) -> tuple[dict[str, str], float]:
-    """Do things one after the other; what is there then, and the seconds that they took."""
-    started = time.monotonic()
-    for work in works:
-        status = os.waitpid(place.start(work), 0)[1]
-        assert status == 0, place.said()
-    seconds = time.monotonic() - started
-    assert not place.quiet()
-    return contents(place.here), seconds
 
 
 def killed(job: Job, n_kills: int, draw: np.random.Generator) -> Outcome:
     """Do a job undisturbed, then kill it so many times, taking it up again each time."""
     place, outcome = Place(job.given), Outcome(Counter())
     try:
-        expected, outcome.seconds = undisturbed(place, job.work)
-        before = place.around()
+        outcome.seconds = place.undisturbed(job.work)
+        expected = place.state()
         while outcome.kills.total() < n_kills:
             place.fresh()
             status = _passage(place, job, outcome, n_kills, draw)
-            problems = [f"ends with status {status}"] * bool(status)
-            problems += place.quiet() + differing(expected, contents(place.here))
-            wait_for(lambda: place.around() <= before, 5)
-            problems += [f"leaves {name}" for name in sorted(place.around() - before)]
+            problems = [f"ends with status {status}"] * bool(status) + place.wrong(expected)
             outcome.passages += 1
             outcome.equal += not problems
-            if problems and not outcome.problems:
-                outcome.problems = [*problems, f"said: {place.said()}"]
+            outcome.problems = outcome.problems or problems
     finally:
         place.remove()
     return outcome
 
 
-def _passage(place, job, outcome, n_kills, draw) -> int:
+def _passage(place: Place, job: Job, outcome: Outcome, n_kills: int, draw: Any) -> int:
     """Kill a job until it has ended before its time; its status then."""
     for n in range(MOST + 1):
         process = place.start(job.work)
@@ -250,8 +243,7 @@ def _passage(place, job, outcome, n_kills, draw) -> int:
         if ended:
             return os.waitstatus_to_exitcode(status)
         how = HOW[draw.integers(len(HOW))]
-        if place.kill(process, how):
-            outcome.kills[how] += 1
+        outcome.kills[how] += place.kill(process, how)
     raise AssertionError
 
 
@@ -259,15 +251,12 @@ def together(given: Work, works: Sequence[Work], after: Sequence[Work]) -> list[
     """What differs where things are done at once, and others after, from one by one."""
     place = Place(given)
     try:
-        expected, _ = undisturbed(place, *works, *after)
-        before = place.around()
+        place.undisturbed(*works, *after)
+        expected = place.state()
         place.fresh()
         started = [place.start(work) for work in works]
         statuses = [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in started]
-        problems = [f"end with {statuses}"] * any(statuses) + place.quiet()
-        undisturbed(place, *after)
-        problems += differing(expected, contents(place.here))
-        problems += [f"leaves {name}" for name in sorted(place.around() - before)]
-        return [*problems, f"said: {place.said()}"] if problems else []
+        place.undisturbed(*after)
+        return [f"end with {statuses}"] * any(statuses) + place.wrong(expected)
     finally:
         place.remove()

@@ -36,7 +36,7 @@ WORDS = "normal colonic mucosa; lymphocytes; adipose tissue"
 
 
 def nothing(_: Path) -> None:
-    """Nothing is on the disk."""
+    """Nothing is there before."""
 
 
 def command(*words: str, **environment: str):
@@ -56,10 +56,9 @@ def notebook(name: str, **given: object):
     return command("lib.runner", str(paths.notebook_file(name)), *pairs)
 
 
-def chain(seed: int):
-    """The notebooks of VLM-CPL, up to its networks."""
-    last = "13_high_confidence_cross_supervision"
-    runs = f"{{here}}/data/runs/smoke/{VLM}/seed{seed}/fold0/executed/{last}.ipynb"
+def chain(seed: int, last: str):
+    """The notebooks up to one."""
+    runs = f"{{here}}/data/runs/smoke/{VLM}/seed{seed}/{last}.ipynb"
     return command("lib.reproduce", "--directory", "{here}", runs, DATASET="smoke", SEEDS=str(seed))
 
 
@@ -75,7 +74,12 @@ def own_tiles(here: Path) -> None:
 def own_slides(here: Path) -> None:
     write_model(here / "vlm", SMALL, scale=20.0)
     card = read_card("smoke_slides")
-    recipe = {**card.slides["drawn"], "slides": 4, "targets": [c.folder for c in card.classes]}
+    recipe = {
+        **card.slides["drawn"],
+        "slides": 4,
+        "mpp": [0.5],
+        "targets": [c.folder for c in card.classes],
+    }
     synthetic_slides.write_synthetic_slides(here / "slides", **recipe)
 
 
@@ -218,21 +222,23 @@ OWN = {
     "classes": WORDS,
 } | SIZES
 SLIDES = OWN | {"folder": "{here}/slides", "tiles_per_slide": 10, "slide_steps": 20}
-CHAIN, TILES = chain(0), notebook("90_your_own_tiles", **OWN, by_folder=True)
+TILES = notebook("90_your_own_tiles", **OWN, by_folder=True)
+CHAIN = chain(0, "fold0/executed/13_high_confidence_cross_supervision")
+SHORT = [chain(seed, "executed/10_zero_shot_inference") for seed in (0, 0, 1)]
 JOBS = [
+    Job("labelling", tiles_to_label, label, 60),
+    Job("download", served, download, 52),
+    Job("pages", nothing, pages, 40),
+    Job("publishing", some_results, published, 30),
     Job("chain", nothing, CHAIN, 8, longest=0.4),
     Job("own tiles", own_tiles, TILES, 6),
     Job("own slides", own_slides, notebook("92_your_own_slides", **SLIDES), 4),
-    Job("pages", nothing, pages, 40),
-    Job("labelling", tiles_to_label, label, 60),
-    Job("download", served, download, 52),
-    Job("publishing", some_results, published, 30),
 ]
 # What is done at once, and what comes after; each as if one had waited for the other.
 PAIRS = {
-    "two chains of one seed": (nothing, [CHAIN, CHAIN], []),
-    "two chains of two seeds": (nothing, [CHAIN, chain(1)], []),
-    "two own on one folder": (own_tiles, [TILES, TILES], []),
     "two labellers": (tiles_to_label, [label_all("anna"), label_all("bob")], [hand_over]),
     "record beside reproduce": (some_results, [published, reproduce], [published]),
+    "two own on one folder": (own_tiles, [TILES, TILES], []),
+    "two chains of one seed": (nothing, SHORT[:2], []),
+    "two chains of two seeds": (nothing, SHORT[1:], []),
 }

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from data.prepare import __main__ as command
 from data.prepare import datasets
 from data.prepare.__main__ import main
 from data.prepare.datasets import made, missing_tiles, prepare
-from lib import paths
+from lib import artefacts, paths
 from lib.data import cards, tiles
 
 # --- datasets ------------------------------------------------------------------------------------
@@ -179,6 +180,24 @@ def test_a_process_killed_while_unpacking_leaves_no_half_dataset(server, raw, pa
     datasets.fetch(card({"contains": "set", "url": url}))
     assert listed(raw) == sorted(f"toy/{name}" for name in FILES)
     assert len(server.asked) == 1 and [f.name for f in raw.iterdir()] == ["toy"]
+
+
+def test_what_a_process_left_that_was_killed_after_its_work_goes_with_the_next_call(server, raw):
+    server.files["set.zip"] = zipped(FILES)
+    toy, dead = card({"contains": "set", "url": server.url("set.zip")}), "999999999-0123abcd"
+    for bring in (
+        partial(datasets.fetch, toy),
+        partial(made, raw / "toy", {"n": 1}, lambda folder, n: folder.mkdir()),
+    ):
+        bring()
+        (raw / ".toy.lock").touch()
+        (raw / f".part-{artefacts.HOST}-{dead}").mkdir()
+        (raw / ".downloads" / "toy").mkdir(parents=True)
+        (raw / ".downloads" / "toy" / "set.zip").touch()
+        bring()
+        left = {".downloads"} if bring.func == made else set()
+        assert {f.name for f in raw.iterdir()} == {"toy"} | left
+        shutil.rmtree(raw / "toy")
 
 
 def test_of_two_that_fetch_at_once_one_downloads_and_the_other_waits(server, raw):

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lib import paths, warm
+from lib.artefacts import scratch_folder
 from lib.command_line import INTERRUPTED, begin, say
 
 SNAKEMAKE = "--quiet rules host progress --nolock --rerun-incomplete".split()
@@ -77,9 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.default_int_handler)
     with (
         warm.started(wanted=not profile) as named,  # jobs of a cluster have another environment
+        scratch_folder() as scratch,  # Snakemake leaves temporaries when it is killed
         subprocess.Popen(
             [*command, *SNAKEMAKE, *targets],
-            env=os.environ | named,
+            env=os.environ | named | ({} if profile else {"TMPDIR": str(scratch)}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -202,7 +202,9 @@ def _quiet_kernels() -> type:
 
     class QuietKernels(AsyncKernelManager):
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
-            self._kernel_spec = KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
+            start = [sys.executable, "-m", "lib.kernel", "-f", "{connection_file}"]
+            kernel = get_kernel_dict() | {"argv": start}
+            self._kernel_spec = KernelSpec(resource_dir=RESOURCES, **kernel)
             self.provisioner = warm.provisioner(self)
             await super().start_kernel(stderr=subprocess.DEVNULL, **options)
 

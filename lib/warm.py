@@ -132,7 +132,7 @@ def provisioner(manager: Any) -> Any:
         async def launch_kernel(self, cmd: list[str], **options: Any) -> Any:
             global waiting
             child, waiting = waiting, None
-            if child is None or cmd[:3] != [sys.executable, "-m", "ipykernel_launcher"]:
+            if child is None or cmd[:3] != [sys.executable, "-m", "lib.kernel"]:
                 return await super().launch_kernel(cmd, **options)
             environment = options["env"] | {"JPY_PARENT_PID": str(os.getpid())}
             folder = str(options.get("cwd", os.getcwd()))

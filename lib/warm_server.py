@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from lib import runner, warm
+from lib.kernel import end_with
 from lib.warm import FOLDER, OF_EACH_JOB, Child
 
 
@@ -146,6 +147,7 @@ def _be_kernel(arguments: list[str], environment: dict[str, str], folder: str) -
     import torch
     from ipykernel import kernelapp
 
+    end_with(int(environment["JPY_PARENT_PID"]))
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 2)

@@ -176,6 +176,15 @@ def test_leftovers_go_and_what_is_not_ours_or_not_dead_stays(tmp_path):
     assert listed(tmp_path / "deep") == []
 
 
+def test_what_a_process_left_goes_though_nobody_has_waited_for_its_end(tmp_path):
+    ended = start("")
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    (tmp_path / DEAD.replace("999999999", str(ended.pid))).mkdir()
+    remove_leftovers(tmp_path)
+    assert os.listdir(tmp_path) == []
+    ended.communicate()
+
+
 def test_cleaning_at_once_does_not_fail(tmp_path):
     for n in range(30):
         for k in range(20):

@@ -140,7 +140,7 @@ MAY_IMPORT = {
     "figures": {"alarm", "consensus", "report", "slides", "quality"},
     "runner": {"vlm", "warm"},
     "reproduce": {"runner", "warm", "site"},
-    "warm_server": {"runner", "warm"},
+    "warm_server": {"runner", "warm", "kernel"},
     "run_folder": {"data"},
     "shares": {"run_folder", "vlm"},
 }

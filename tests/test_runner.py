@@ -208,6 +208,13 @@ def test_a_kernel_leaves_no_process_and_what_it_printed_last_is_kept(write_noteb
     assert "the last line" in (folder / "executed" / "10_toy.ipynb").read_text()
 
 
+@pytest.mark.slow
+def test_a_kernel_ends_though_its_parent_was_killed_before_it_looked(tmp_path):
+    line = [sys.executable, "-m", "lib.kernel", "-f", str(tmp_path / "kernel.json")]
+    environment = os.environ | {"JPY_PARENT_PID": "999999999"}  # no process has this number
+    assert subprocess.run(line, cwd=paths.ROOT, env=environment, timeout=60).returncode == 1
+
+
 LOGGED = """
 import time
 from lib import paths

@@ -64,9 +64,9 @@ class Place:
 
     def __init__(self, given: Work):
         ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
-        self.root = Path(tempfile.mkdtemp(prefix="kills-"))
+        self.root = Path(tempfile.mkdtemp(prefix="kill-"))
         self.here, self.log, self.kept = (self.root / n for n in ("here", "log", "given"))
-        for name in ("home", "tmp", "here"):
+        for name in ("home", "t", "here"):  # short: sockets lie below
             (self.root / name).mkdir()
         self.before = self.beside = {process.pid for process in _children()}
         self.undisturbed(given)
@@ -89,7 +89,7 @@ class Place:
             log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), log, log)):
                 os.dup2(file, number)
-            named = {"OUTPUT_ROOT": self.here, "TMPDIR": self.root / "tmp"}
+            named = {"OUTPUT_ROOT": self.here, "TMPDIR": self.root / "t"}
             os.environ |= {n: str(p) for n, p in (named | {"HOME": self.root / "home"}).items()}
             tempfile.tempdir = None  # of the environment
             os.chdir(paths.ROOT)
@@ -116,7 +116,7 @@ class Place:
     def around(self) -> set[str]:
         """Files beside the job's own: in temporaries, home, shared memory and the checkout."""
         found = set()
-        for folder in (self.root / "tmp", self.root / "home", "/dev/shm", paths.ROOT):
+        for folder in (self.root / "t", self.root / "home", "/dev/shm", paths.ROOT):
             for parent, inner, names in os.walk(folder):
                 inner[:] = [n for n in inner if n not in (".git", ".venv") and "cache" not in n]
                 found |= {os.path.join(parent, name) for name in [*names, *inner]}

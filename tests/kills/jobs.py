@@ -226,13 +226,13 @@ TILES = notebook("90_your_own_tiles", **OWN, by_folder=True)
 CHAIN = chain(0, "fold0/executed/13_high_confidence_cross_supervision")
 SHORT = [chain(seed, "executed/10_zero_shot_inference") for seed in (0, 0, 1)]
 JOBS = [
-    Job("labelling", tiles_to_label, label, 60),
-    Job("download", served, download, 52),
-    Job("pages", nothing, pages, 40),
-    Job("publishing", some_results, published, 30),
-    Job("chain", nothing, CHAIN, 8, longest=0.4),
-    Job("own tiles", own_tiles, TILES, 6),
-    Job("own slides", own_slides, notebook("92_your_own_slides", **SLIDES), 4),
+    Job("labelling", tiles_to_label, label, 50),
+    Job("download", served, download, 45),
+    Job("pages", nothing, pages, 35),
+    Job("publishing", some_results, published, 25),
+    Job("chain", nothing, CHAIN, 20, longest=0.4),
+    Job("own tiles", own_tiles, TILES, 15),
+    Job("own slides", own_slides, notebook("92_your_own_slides", **SLIDES), 10),
 ]
 # What is done at once, and what comes after; each as if one had waited for the other.
 PAIRS = {

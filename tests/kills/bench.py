@@ -173,7 +173,7 @@ def _children() -> list[psutil.Process]:
 # --- what is compared ----------------------------------------------------------------------------
 
 TIMES = rb"[0-9.]+ (s|seconds|minutes)\b|\"\w*seconds\": [0-9.e-]+"
-DRAWN = rb"(T_|cell-id=|ipykernel_|at 0x)[0-9a-f]+"  # names of tables, cells, processes, objects
+DRAWN = rb"(T_|cell-id=|ipykernel_|at 0x|\.part-)[0-9a-f-]+"  # names of tables, processes, objects
 UNLIKE = re.compile(TIMES + b"|" + DRAWN)
 
 

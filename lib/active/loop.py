@@ -236,6 +236,8 @@ def _rounds(
             if not (folder / f"round{r}.json").is_file():
                 trained = yield _training(folder, r, config, queries)
                 _end_round(folder, r, config, queries, trained, predict_for)
+            # Of a round that was ended before, too: its process may have been killed in here.
+            shutil.rmtree(folder / f"networks{r - 1}", ignore_errors=True)
         return read_rounds(folder)
 
 
@@ -394,8 +396,6 @@ def _end_round(
     notes |= {"selection_seconds": time.perf_counter() - started}
     with atomic(folder / f"round{r}.json") as file:
         file.write_text(json.dumps(notes, allow_nan=False))
-    for old in set(folder.glob("networks*")) - {folder / f"networks{r}"}:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _what_is_learnt(

@@ -324,14 +324,16 @@ def breaking(function, call, when):
     return called
 
 
+@pytest.mark.parametrize("r", [0, 1], ids=["with rounds to come", "in the last round"])
 def test_networks_that_could_not_be_removed_in_time_are_removed_later(
-    tmp_path, setup, whole, monkeypatch
+    r, tmp_path, setup, whole, monkeypatch
 ):
     """Cut off when a round is noted down and the networks of the one before are still there."""
     folder, remove = tmp_path / "rounds", loop.shutil.rmtree
+    both = {f"networks{r}", f"networks{r + 1}"}
 
     def interrupted(path, *args, **kwargs):
-        if path == folder / "networks0":
+        if path == folder / f"networks{r}":
             raise KeyboardInterrupt
         return remove(path, *args, **kwargs)
 
@@ -339,7 +341,7 @@ def test_networks_that_could_not_be_removed_in_time_are_removed_later(
         patch.setattr(loop.shutil, "rmtree", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(folder, setup)
-    assert len(read_rounds(folder).probs) == 2 and leftovers(folder) == {"networks0", "networks1"}
+    assert len(read_rounds(folder).probs) == r + 2 and leftovers(folder) == both
     assert_same(run(folder, setup), whole)
     assert leftovers(folder) == {"networks2"}
 

@@ -107,7 +107,7 @@ class Place:
         """Kill a job; whether it was still running."""
         if how == "all":
             self.kill_all()
-        elif how == "group":
+        elif how == "group" and os.getpgid(process) == process:
             os.killpg(process, signal.SIGKILL)
         else:
             os.kill(process, signal.SIGKILL)
